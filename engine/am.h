@@ -1,0 +1,396 @@
+/* am.h — the whole C API of amlua.
+ *
+ * This file is the contract between the engine and everything above it: C programs include it,
+ * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
+ * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
+ * optimizers, random numbers, files, tokenizer, memory, threads and signals.
+ *
+ * Conventions
+ *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
+ *     then in am_error_message(), per thread. Out parameters come first and are written on
+ *     success only.
+ *   - Objects are opaque. `am_x_new` gives the caller one reference, `am_x_release` drops it
+ *     (NULL is allowed). `const` pointers returned by getters are borrowed from the object.
+ *   - Sizes are int64_t in elements unless the name says bytes. Shape letters: B batch, T time,
+ *     S key length, C channels, H heads, K key/value heads, D head dim, V vocabulary.
+ *   - The API is called from one thread at a time. Kernels use threads of their own.
+ *   - No function aborts, exits or prints on bad input.
+ */
+#ifndef AM_H
+#define AM_H
+
+#ifndef AM_CDEF
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+#endif
+
+/* ---- version --------------------------------------------------------------------------- */
+
+enum { AM_ABI = 1 };
+int am_abi(void);                /* AM_ABI of the library, to compare with the header's */
+const char *am_version(void);    /* "0.1.0" */
+
+/* ---- errors ---------------------------------------------------------------------------- */
+
+enum {
+    AM_OK = 0,
+    AM_EINVAL,  /* an argument out of range or of the wrong kind */
+    AM_ESHAPE,  /* operands do not fit */
+    AM_ENOMEM,  /* out of memory or over the budget */
+    AM_EIO,     /* the operating system refused */
+    AM_EFORMAT, /* a file is damaged or is not what it should be */
+    AM_EDEVICE, /* a device failed */
+    AM_ECOMM,   /* communication between ranks failed */
+    AM_ESTATE,  /* called at the wrong moment: released tensor, finished tape, … */
+    AM_EUNSUP,  /* valid, but no backend does it */
+    AM_EINTR    /* SIGINT or SIGTERM was received */
+};
+const char *am_error_message(void); /* last error of this thread; "" when there was none */
+const char *am_error_name(int code);
+
+/* ---- dtypes and devices ---------------------------------------------------------------- */
+
+enum {
+#define X(id, name, bytes, st, fl) id,
+#include "dtype.def"
+#undef X
+    AM_DTYPE_COUNT
+};
+const char *am_dtype_name(int dtype);            /* PyTorch's name; "?" when out of range */
+int am_dtype_size(int dtype);                    /* bytes an element; 0 when out of range */
+int am_dtype_find(int *dtype, const char *name); /* PyTorch or safetensors name, any case */
+
+/* A device is a small integer. 0 is "cpu"; "ref" (scalar, the oracle) and "fence" (a stand-in for
+ * a GPU used by tests) are others. */
+int am_device_find(int *device, const char *name); /* AM_EUNSUP names those that exist */
+const char *am_device_name(int device);
+int am_device_count(void);
+int am_device_sync(int device); /* wait until all queued kernels are done */
+int am_device_is_host(int device);
+
+/* ---- tensors ---------------------------------------------------------------------------
+ * A tensor is a strided view of a counted storage. Rank 0 to 8. */
+
+typedef struct am_tensor am_tensor;
+enum { AM_MAX_DIMS = 8 };
+
+/* Uninitialised, contiguous. Registered with the innermost scope. */
+int am_tensor_new(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device);
+void am_tensor_retain(am_tensor *t);
+void am_tensor_release(am_tensor *t);
+
+int am_tensor_alive(const am_tensor *t); /* 0 after its storage was released by scope or tape */
+int am_tensor_dtype(const am_tensor *t);
+int am_tensor_device(const am_tensor *t);
+int am_tensor_ndim(const am_tensor *t);
+const int64_t *am_tensor_shape(const am_tensor *t);
+const int64_t *am_tensor_strides(const am_tensor *t); /* in elements */
+int64_t am_tensor_numel(const am_tensor *t);
+int am_tensor_is_contiguous(const am_tensor *t);
+
+/* Host address of element 0 for host devices; NULL elsewhere or when released. Valid while the
+ * tensor is alive. */
+void *am_tensor_data(am_tensor *t);
+
+/* Copy whole tensors in row-major order, converting nothing. `bytes` must be numel * size. Waits
+ * for the device. */
+int am_tensor_write(am_tensor *t, const void *src, size_t bytes);
+int am_tensor_read(const am_tensor *t, void *dst, size_t bytes);
+/* The one element of a tensor as a double; waits for the device. */
+int am_tensor_item(const am_tensor *t, double *value);
+/* dst[...] = src[...], broadcasting src, converting dtype, crossing devices. Not recorded. */
+int am_tensor_copy(am_tensor *dst, const am_tensor *src);
+int am_tensor_fill(am_tensor *t, double value); /* not recorded */
+
+/* Autograd. A leaf that requires grad collects its gradient in `grad`; see the tape below. */
+int am_tensor_set_requires_grad(am_tensor *t, int on);
+int am_tensor_requires_grad(const am_tensor *t);
+int am_tensor_is_leaf(const am_tensor *t);
+/* New reference to the gradient, or *out = NULL while there is none. */
+int am_tensor_grad(am_tensor **out, am_tensor *t);
+int am_tensor_set_grad(am_tensor *t, am_tensor *grad); /* NULL clears */
+/* Same storage, no history. */
+int am_tensor_detach(am_tensor **out, am_tensor *t);
+/* Same storage seen as another shape and strides (elements), starting `offset` elements after
+ * this tensor's first. Bounds are checked. Not recorded. */
+int am_tensor_as_strided(am_tensor **out, am_tensor *t, int ndim, const int64_t *shape,
+                         const int64_t *strides, int64_t offset);
+
+/* ---- scopes ----------------------------------------------------------------------------
+ * Every tensor made between push and pop loses its storage at pop, except those kept (which move
+ * to the enclosing scope) and what the tape still needs (the tape has references of its own).
+ * This, not a garbage collector, is what keeps memory flat. */
+
+int am_scope_push(void);
+int am_scope_keep(am_tensor *t);   /* belongs to the enclosing scope from now on */
+int am_scope_escape(am_tensor *t); /* belongs to no scope from now on */
+int am_scope_pop(void);
+int am_scope_depth(void);
+
+/* ---- ops -------------------------------------------------------------------------------- */
+
+enum {
+#define OP(name, min_in, max_in, n_out, attrs, doc) AM_OP_##name,
+#include "ops/ops.def"
+#undef OP
+    AM_OP_COUNT
+};
+
+/* Attention masks are key ranges: query t of a row sees keys [start, end). `causal` and `window`
+ * narrow the range further. See ops.def for the inputs. */
+typedef struct am_attention_attrs {
+    double scale;     /* of q·k; 0 means 1/sqrt(D) */
+    double softcap;   /* 0 off; else cap * tanh(s / cap) */
+    double dropout_p; /* of attention probabilities */
+    int32_t causal;   /* query t sees keys s <= t + (S - T) */
+    int32_t window;   /* 0 off; else also s > t + (S - T) - window */
+} am_attention_attrs;
+
+typedef struct am_lora_attrs {
+    double scale;     /* alpha / r */
+    double dropout_p;
+    int32_t dropout_pre; /* 1: drops x before A (HF PEFT); 0: drops the scaled LoRA output */
+} am_lora_attrs;
+
+/* What an op takes besides tensors; which member is named by its row in ops.def. */
+typedef union am_attrs {
+    struct { double value; } scalar;
+    struct { double min, max; } clamp;
+    struct { double p; } dropout;
+    struct { double eps; } norm;
+    struct { int32_t dim, keepdim; } reduce; /* dim: AM_ALL_DIMS for all */
+    struct { int32_t dim; } dim;
+    struct { int32_t dim0, dim1; } transpose;
+    struct { int32_t dim; int64_t start, length; } narrow;
+    struct { int32_t ndim; int64_t shape[AM_MAX_DIMS]; } view; /* one -1 is inferred */
+    struct { int32_t ndim; int32_t dims[AM_MAX_DIMS]; } permute;
+    struct { int32_t dtype; } cast;
+    struct { int32_t act; } glu;
+    struct { int32_t interleaved; } rope;
+    struct { double scaling; } rope_table;
+    struct { int64_t ignore_index; double softcap; } loss;
+    am_attention_attrs attention;
+    am_lora_attrs lora;
+    struct { int32_t dim; int32_t count; } list; /* cat, stack */
+    struct { int32_t id; } custom;
+} am_attrs;
+enum { AM_ALL_DIMS = -1000 };
+enum { AM_ACT_SILU, AM_ACT_GELU, AM_ACT_GELU_TANH, AM_ACT_RELU, AM_ACT_SIGMOID, AM_ACT_COUNT };
+
+/* Run one op. `in` holds n_in tensors (NULL for an absent optional one), `out` receives the op's
+ * outputs (new references; AM_OP_..'s n_out of them). `attrs` may be NULL for ops without any.
+ * Recorded on the tape when grad mode is on and an input requires grad.
+ * Errors: AM_ESHAPE, AM_EINVAL, AM_ENOMEM, AM_ESTATE (released input), AM_EUNSUP (no kernel),
+ * AM_EINTR. */
+int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_attrs *attrs);
+
+const char *am_op_name(int op);
+const char *am_op_doc(int op);
+int am_op_find(int *op, const char *name);
+int am_op_arity(int op, int *min_in, int *max_in, int *n_out);
+int am_op_differentiable(int op);
+/* 1 when the device's kernels cover this op for dtype. */
+int am_op_supported(int op, int device, int dtype);
+
+/* ---- the tape and backward --------------------------------------------------------------
+ * One current tape records what ops do. Backward is pulled: begin, then next until AM_EV_DONE.
+ * Custom ops (their forward and backward written in Lua, or in C by the caller) and recomputed
+ * blocks come back as AM_EV_CUSTOM events, so C never calls Lua. */
+
+int am_grad_mode(void);
+int am_grad_mode_set(int on); /* returns the mode before */
+
+/* Record a custom node: `out` were computed by the caller (without history) from `in`. `id` comes
+ * back in the event. Outputs are marked as requiring grad if an input does and grad mode is on;
+ * *recorded tells whether. */
+int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am_tensor *const *in,
+                     int n_in);
+
+enum { AM_EV_DONE, AM_EV_CUSTOM };
+enum { AM_CUSTOM_MAX = 8 };
+typedef struct am_event {
+    int32_t kind;
+    int32_t id;
+    int32_t n_in, n_out;
+    int32_t needs_grad[AM_CUSTOM_MAX];     /* per input */
+    am_tensor *grad_out[AM_CUSTOM_MAX];    /* new references, NULL where no gradient arrived */
+} am_event;
+
+/* Start from a scalar `loss` (gradient NULL: 1) or any tensor with a gradient of its shape. */
+int am_backward_begin(am_tensor *loss, am_tensor *gradient);
+/* Several outputs at once, as recomputed blocks need. */
+int am_backward_begin_many(am_tensor *const *outs, am_tensor *const *gradients, int n);
+int am_backward_next(am_event *ev);
+/* Answer to AM_EV_CUSTOM: the gradient of input i (taken as is; the caller keeps its reference). */
+int am_backward_custom_grad(int i, am_tensor *grad);
+
+/* Set the current tape aside and begin an empty one (recomputing a block inside backward); pop
+ * drops the inner tape with everything on it. */
+int am_tape_push(void);
+int am_tape_pop(void);
+int64_t am_tape_length(void); /* nodes on the current tape */
+int am_tape_reset(void);      /* forget the current tape and free what it holds */
+
+/* ---- parameters ------------------------------------------------------------------------
+ * A named set of tensors. Sealing moves those that require grad into flat buffers, one per
+ * dtype, in the order they were added and aligned to 64 bytes, with f32 gradients (for f64
+ * weights f64) laid out alike; the tensors stay what they were, their storage moves. */
+
+typedef struct am_params am_params;
+int am_params_new(am_params **out);
+void am_params_release(am_params *p);
+int am_params_add(am_params *p, const char *name, am_tensor *t); /* retains t; names are unique */
+int am_params_seal(am_params *p);
+int64_t am_params_count(const am_params *p);                        /* sealed: trainable ones */
+const char *am_params_name(const am_params *p, int64_t i);
+int am_params_tensor(am_tensor **out, am_params *p, int64_t i);     /* new reference */
+int64_t am_params_numel(const am_params *p);                        /* trainable elements */
+int am_params_zero_grad(am_params *p); /* marks gradients empty; nothing is written */
+/* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
+int am_params_grad_norm(am_params *p, double scale, double *norm);
+/* L2 norm over the weights themselves. */
+int am_params_norm(am_params *p, double *norm);
+
+/* ---- optimizers ------------------------------------------------------------------------- */
+
+enum { AM_OPTIM_ADAM, AM_OPTIM_ADAMW, AM_OPTIM_SGD };
+typedef struct am_optim_config {
+    int32_t kind;
+    int32_t master_weights; /* keep f32 copies of bf16/f16 weights (1) or not (0) */
+    int32_t state_dtype;    /* of the moments: AM_F32, AM_BF16, or -1: f32 (f64 for f64 weights) */
+    int32_t nesterov;       /* SGD */
+    double beta1, beta2, eps;
+    double momentum, dampening; /* SGD */
+} am_optim_config;
+
+typedef struct am_optim am_optim;
+int am_optim_new(am_optim **out, am_params *sealed, const am_optim_config *config);
+void am_optim_release(am_optim *o);
+/* One update. Gradients are multiplied by grad_scale (clipping, averaging) as they are read.
+ * lr and weight_decay as torch.optim's; parameters without a gradient are left alone. */
+int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale);
+int64_t am_optim_steps(const am_optim *o);
+int am_optim_set_steps(am_optim *o, int64_t steps);
+/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master".
+ * *out = NULL when this optimizer has no such state. */
+int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
+/* After weights were changed from outside: copy them into the masters. */
+int am_optim_sync_masters(am_optim *o);
+
+/* ---- random numbers ---------------------------------------------------------------------
+ * Philox4x32-10 keyed by the seed; every random op takes the next stream number, so the same
+ * program draws the same numbers on every backend and thread count. */
+
+int am_rng_seed(uint64_t seed);
+int am_rng_get(uint64_t *seed, uint64_t *stream);
+int am_rng_set(uint64_t seed, uint64_t stream);
+int am_rng_uniform(am_tensor *t, double lo, double hi);      /* fill, [lo, hi) */
+int am_rng_normal(am_tensor *t, double mean, double std);    /* fill */
+/* Host-side draws for shuffles and sampling: a value that depends only on its arguments. */
+uint32_t am_rng_u32(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* ---- files ------------------------------------------------------------------------------
+ * An archive is a safetensors or GGUF file mapped into memory; its header is checked before
+ * anything else. Tensors of host devices share the mapping where the dtype allows. */
+
+typedef struct am_archive am_archive;
+int am_archive_open(am_archive **out, const char *path); /* kind by content */
+void am_archive_release(am_archive *a); /* tensors that share the mapping keep it alive */
+const char *am_archive_kind(const am_archive *a); /* "safetensors" or "gguf" */
+int64_t am_archive_count(const am_archive *a);
+const char *am_archive_name(const am_archive *a, int64_t i);
+int64_t am_archive_find(const am_archive *a, const char *name); /* -1: absent */
+/* dtype is what am_archive_tensor gives by default (F32 for quantised GGUF types); stored_as names
+ * the type in the file ("F32", "BF16", "Q4_1", …). shape has room for AM_MAX_DIMS. */
+int am_archive_info(const am_archive *a, int64_t i, int *dtype, const char **stored_as, int *ndim,
+                    int64_t *shape);
+/* dtype -1: as stored. Host devices share the mapping when nothing needs converting. Shared
+ * tensors are copy-on-write: writing to them never changes the file. */
+int am_archive_tensor(am_tensor **out, am_archive *a, int64_t i, int dtype, int device);
+/* Metadata as a JSON object: safetensors' __metadata__, or all GGUF key-values (arrays of more
+ * than 64 items are left out). */
+const char *am_archive_metadata(const am_archive *a);
+
+/* Write a safetensors file: names in the given order, metadata a JSON object of strings (NULL:
+ * {"format":"pt"}). Written beside `path`, synced, then renamed over it; on error nothing is left
+ * and the old file stays. */
+int am_safetensors_save(const char *path, int64_t n, const char *const *names,
+                        am_tensor *const *tensors, const char *metadata);
+
+int am_npy_load(am_tensor **out, const char *path, int device);
+int am_npy_save(const char *path, const am_tensor *t);
+
+/* Write bytes the same safe way (sidecar, fsync, rename). */
+int am_file_save(const char *path, const void *data, size_t bytes);
+int am_file_sync_dir(const char *dir);
+
+/* ---- tokenizer --------------------------------------------------------------------------
+ * Exact with Hugging Face `tokenizers` for what a file uses, or AM_EUNSUP naming the part. */
+
+typedef struct am_tokenizer am_tokenizer;
+/* JSON text of a tokenizer.json. */
+int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
+/* The vocabulary, merges and pre-tokenizer in a GGUF file's metadata. */
+int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
+void am_tokenizer_release(am_tokenizer *t);
+/* Ids of `text`. *ids belongs to the tokenizer and is overwritten by the next encode. */
+int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
+                        const int32_t **ids, int64_t *n);
+/* Byte range in `text` that each id of the last encode came from: [2 n], start and end. */
+int am_tokenizer_offsets(am_tokenizer *t, const int64_t **offsets, int64_t *n);
+/* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. */
+int am_tokenizer_decode(am_tokenizer *t, const int32_t *ids, int64_t n, int skip_special_tokens,
+                        const char **text, size_t *bytes);
+int64_t am_tokenizer_size(const am_tokenizer *t); /* highest id + 1, added tokens included */
+int64_t am_tokenizer_id(const am_tokenizer *t, const char *token);   /* -1: absent */
+const char *am_tokenizer_token(const am_tokenizer *t, int64_t id);   /* NULL: absent */
+int am_tokenizer_is_special(const am_tokenizer *t, int64_t id);
+/* The equivalent tokenizer.json (what was loaded, or built from GGUF); owned by the tokenizer. */
+int am_tokenizer_to_json(am_tokenizer *t, const char **text, size_t *bytes);
+
+/* ---- memory ----------------------------------------------------------------------------- */
+
+typedef struct am_mem_stats {
+    int64_t live_bytes;   /* storages in use */
+    int64_t peak_bytes;   /* highest live_bytes since the last reset */
+    int64_t cached_bytes; /* kept for reuse */
+    int64_t live_storages;
+    int64_t allocations;  /* calls so far, hits of the cache included */
+} am_mem_stats;
+int am_mem_get(int device, am_mem_stats *stats);
+int am_mem_reset_peak(int device);
+int am_mem_trim(int device);                      /* give cached bytes back */
+int am_mem_set_budget(int device, int64_t bytes); /* AM_ENOMEM beyond; 0: none */
+int am_mem_fail_at(int64_t k); /* tests: the k-th engine allocation from now fails; 0 off */
+
+/* ---- threads, CPU and signals ----------------------------------------------------------- */
+
+int am_threads(void);            /* kernels' team size */
+int am_threads_set(int n);       /* 1..1024 */
+int am_threads_default(void);    /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
+const char *am_cpu_isa(void);    /* "avx512_bf16", "avx512", "avx2", "generic": in use */
+int64_t am_host_memory_available(void); /* bytes: MemAvailable and the cgroup limit, the less */
+double am_clock(void);           /* monotonic seconds */
+
+enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
+/* OFF: the system's default. FLAG: SIGINT and SIGTERM only set the flag (a recipe looks at it
+ * between steps). INTERRUPT: ops also return AM_EINTR (the prompt). A second SIGINT always ends
+ * the process. */
+int am_signals_watch(int mode);
+int am_signals_pending(void); /* 0, or the signal number */
+void am_signals_clear(void);
+
+/* Stop threads, drop caches. Safe to call more than once. */
+void am_shutdown(void);
+
+#ifndef AM_CDEF
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif
+#endif

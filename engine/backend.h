@@ -1,0 +1,368 @@
+/* backend.h — the border between the engine and a device: one vtable, and the argument structs of
+ * the kernels in kernels.def. The engine owns shapes, gradients and allocation; a kernel gets
+ * plain pointers and sizes. Kernels include this file, dtype.h and rng.h, nothing else of the
+ * engine.
+ *
+ * Rules for kernels
+ *   - Every kernel takes (stream, args) and returns AM_OK, AM_EUNSUP for a dtype it does not do,
+ *     or AM_EINVAL for bad data (an index out of range) with am_kernel_fail().
+ *   - args are copied before the call returns where a device runs behind; pointers come first in
+ *     each struct, outputs before inputs; an optional pointer is NULL when absent.
+ *   - Buffers are row-major and dense unless a struct has strides. `dtype` is that of all floating
+ *     buffers that have no dtype of their own.
+ *   - bf16 and f16 are computed in f32 and rounded once; f64 in f64.
+ *   - A row's result must not depend on how many rows the call has, nor on the thread count.
+ *   - `accumulate`: add to what the output holds instead of overwriting it.
+ */
+#ifndef AM_BACKEND_H
+#define AM_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "am.h"
+
+typedef struct am_stream am_stream; /* a backend's own; NULL where it has none */
+
+/* Shape and strides (in elements) of up to four operands walked together; 0 is the output. */
+enum { AM_ND_OPERANDS = 4 };
+typedef struct am_nd {
+    int32_t ndim; /* 0: one element */
+    int64_t shape[AM_MAX_DIMS];
+    int64_t stride[AM_ND_OPERANDS][AM_MAX_DIMS];
+} am_nd;
+
+/* out[...] = value */
+typedef struct am_fill_args {
+    void *out;
+    double value;
+    int dtype;
+    am_nd nd;
+} am_fill_args;
+
+/* out = a, converted; out += a with accumulate. Integers convert by C's rules, to bool by != 0. */
+typedef struct am_copy_args {
+    void *out;
+    const void *a;
+    int dtype_out, dtype_a, accumulate;
+    am_nd nd;
+} am_copy_args;
+
+enum {
+    AM_U_ADD_SCALAR, AM_U_MUL_SCALAR, AM_U_POW_SCALAR, AM_U_NEG, AM_U_ABS, AM_U_EXP, AM_U_LOG,
+    AM_U_SQRT, AM_U_RSQRT, AM_U_TANH, AM_U_SIGMOID, AM_U_RELU, AM_U_SILU, AM_U_GELU,
+    AM_U_GELU_TANH, AM_U_CLAMP, AM_U_COUNT
+};
+/* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp. */
+typedef struct am_unary_args {
+    void *out;
+    const void *a;
+    int op, dtype;
+    double p0, p1;
+    am_nd nd;
+} am_unary_args;
+
+/* da = dout f'(a) */
+typedef struct am_unary_bwd_args {
+    void *da;
+    const void *dout, *a;
+    int op, dtype;
+    double p0, p1;
+    am_nd nd; /* da, dout, a */
+} am_unary_bwd_args;
+
+enum {
+    AM_B_ADD, AM_B_SUB, AM_B_MUL, AM_B_DIV, AM_B_MAXIMUM, AM_B_MINIMUM,
+    AM_B_EQ, AM_B_NE, AM_B_LT, AM_B_LE, AM_B_GT, AM_B_GE, AM_B_COUNT
+};
+/* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons only). */
+typedef struct am_binary_args {
+    void *out;
+    const void *a, *b;
+    int op, dtype;
+    am_nd nd;
+} am_binary_args;
+
+/* d = dout * d(a op b)/d(operand `which`: 0 a, 1 b), in the full broadcast shape. MUL, DIV,
+ * MAXIMUM and MINIMUM only (ties: half). */
+typedef struct am_binary_bwd_args {
+    void *d;
+    const void *dout, *a, *b;
+    int op, which, dtype;
+    am_nd nd; /* d, dout, a, b */
+} am_binary_bwd_args;
+
+/* out = cond ? a : b; cond is bool */
+typedef struct am_where_args {
+    void *out;
+    const void *cond, *a, *b;
+    int dtype;
+    am_nd nd; /* out, cond, a, b */
+} am_where_args;
+
+/* out[i] = keep(i) ? a[i] / (1-p) : 0 with keep from am_philox_u32(seed, stream, i). The gradient
+ * is the same kernel on dout. May run in place. */
+typedef struct am_dropout_args {
+    void *out;
+    const void *a;
+    int dtype;
+    double p;
+    uint64_t seed, stream;
+    int64_t n;
+    int accumulate;
+} am_dropout_args;
+
+enum { AM_RANDOM_UNIFORM, AM_RANDOM_NORMAL };
+/* uniform: a + (b-a) u; normal: a + b z, computed in double */
+typedef struct am_random_args {
+    void *out;
+    int kind, dtype;
+    double a, b;
+    uint64_t seed, stream;
+    int64_t n;
+} am_random_args;
+
+enum { AM_R_SUM, AM_R_MAX, AM_R_MIN, AM_R_LOGSUMEXP, AM_R_ARGMAX, AM_R_COUNT };
+/* a [outer, n, inner] -> out [outer, inner]; sums (times scale) run in f32 or better with an order
+ * that depends on n alone. ARGMAX writes int64. SUM of i32/i64/bool: out is int64. */
+typedef struct am_reduce_args {
+    void *out;
+    const void *a;
+    int op, dtype, dtype_out, accumulate;
+    double scale;
+    int64_t outer, n, inner;
+} am_reduce_args;
+
+/* da [outer, n, inner] from dout, out [outer, inner] and a; op SUM (broadcast dout times scale; a
+ * and out may be NULL), MAX, MIN (ties share equally), LOGSUMEXP. */
+typedef struct am_reduce_bwd_args {
+    void *da;
+    const void *dout, *a, *out;
+    int op, dtype;
+    double scale;
+    int64_t outer, n, inner;
+} am_reduce_bwd_args;
+
+/* softmax (or its logarithm) over n of [outer, n, inner] */
+typedef struct am_softmax_args {
+    void *out;
+    const void *a;
+    int log, dtype;
+    int64_t outer, n, inner;
+} am_softmax_args;
+typedef struct am_softmax_bwd_args {
+    void *da;
+    const void *dout, *out;
+    int log, dtype;
+    int64_t outer, n, inner;
+} am_softmax_bwd_args;
+
+/* a [outer, n, inner], index -> out [outer, m, inner].
+ * per_element 0: index [m] picks rows: out[o,j,i] = a[o,index[j],i] (embedding: outer 1).
+ * per_element 1: index [outer, m, inner]: out[o,j,i] = a[o,index[o,j,i],i].
+ * An index outside 0..n-1 is AM_EINVAL; nothing out of range is read. */
+typedef struct am_gather_args {
+    void *out;
+    const void *a, *index;
+    int dtype, dtype_index, per_element;
+    int64_t outer, n, inner, m;
+} am_gather_args;
+/* da [outer, n, inner] += dout [outer, m, inner] at index, in index order (so the same bits for
+ * any thread count). da has dtype_da: the same as dout, or f32. */
+typedef struct am_gather_bwd_args {
+    void *da;
+    const void *dout, *index;
+    int dtype, dtype_da, dtype_index, per_element;
+    int64_t outer, n, inner, m;
+} am_gather_bwd_args;
+
+/* c = alpha op(a) op(b) + bias + (accumulate ? c : 0), `batch` times.
+ * op(a) is [m, k]: stored [m, k] with row stride lda, or [k, m] when trans_a; op(b) is [k, n]:
+ * stored [k, n], or [n, k] when trans_b. c [m, n], row stride ldc. Batch strides in elements
+ * (0 repeats an operand). a, b and bias [n] have dtype_ab; c has dtype_c: the same, or f32 where
+ * the operands are bf16 or f16. Accumulation is in f32 (f64 for f64). A row of c must not depend
+ * on m. */
+typedef struct am_gemm_args {
+    void *c;
+    const void *a, *b, *bias;
+    int dtype_ab, dtype_c, trans_a, trans_b, accumulate;
+    double alpha;
+    int64_t m, n, k, lda, ldb, ldc;
+    int64_t batch, stride_a, stride_b, stride_c;
+} am_gemm_args;
+
+/* x [rows, c] -> out = x * rstd * weight; rstd [rows] = 1/sqrt(mean(x^2) + eps), stored as f32
+ * (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
+typedef struct am_rms_norm_args {
+    void *out, *rstd;
+    const void *x, *weight;
+    int dtype;
+    double eps;
+    int64_t rows, c;
+} am_rms_norm_args;
+/* dx and dweight; either may be NULL. dweight has dtype_dw (dtype, or f32), summed over rows in an
+ * order that depends on rows alone. */
+typedef struct am_rms_norm_bwd_args {
+    void *dx, *dweight;
+    const void *dout, *x, *weight, *rstd;
+    int dtype, dtype_dw, accumulate_dx, accumulate_dw;
+    int64_t rows, c;
+} am_rms_norm_bwd_args;
+
+/* pos int32 [n], inv_freq f32 [half] -> out f32 [n, 2 half]: cos(pos * inv_freq) * scaling, then
+ * sin; the angle is rounded to f32 as transformers does. */
+typedef struct am_rope_table_args {
+    float *out;
+    const int32_t *pos;
+    const float *inv_freq;
+    double scaling;
+    int64_t n, half;
+} am_rope_table_args;
+
+/* x [b, t, h, d], table f32 [b or 1, t, r] -> out: the first r of d rotated, the rest copied.
+ * Pairs are (i, i + r/2), or (2i, 2i+1) when interleaved. inverse rotates back (the gradient).
+ * out may be x. */
+typedef struct am_rope_args {
+    void *out;
+    const void *x;
+    const float *table;
+    int dtype, table_batched, inverse, interleaved;
+    int64_t b, t, h, d, r;
+} am_rope_args;
+
+/* out = act(gate) * up, act from AM_ACT_* */
+typedef struct am_glu_args {
+    void *out;
+    const void *gate, *up;
+    int act, dtype;
+    int64_t n;
+} am_glu_args;
+/* dgate, dup (either may be NULL) */
+typedef struct am_glu_bwd_args {
+    void *dgate, *dup;
+    const void *dout, *gate, *up;
+    int act, dtype;
+    int64_t n;
+} am_glu_bwd_args;
+
+/* q [b, t, h, d], k, v [b, s, kh, d] with strides (elements) for batch, token and head; the last
+ * dim is dense. Query t of batch b attends to keys [start, end): bounds int32 [b, t, 2], or [0, s)
+ * when NULL, narrowed by causal (keys <= t + s - bt, see am_attention_attrs) and window. An empty
+ * range gives zeros. softcap, then softmax, then dropout of probabilities (keep from
+ * am_philox_u32(seed, stream, ((b*h + head)*t + query)*s + key)).
+ * out [b, t, h, d] dense; lse [b, h, t] f32 (f64 for f64), -inf for an empty range.
+ * Never stores t x s. Key tiles are laid from the bounds' own start, so a row's bits do not depend
+ * on where its sample lies in a pack. */
+typedef struct am_attention_shape {
+    int dtype, causal, window;
+    int64_t b, t, s, h, kh, d;
+    int64_t q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head;
+    double scale, softcap, dropout_p;
+    uint64_t seed, stream;
+} am_attention_shape;
+typedef struct am_attention_args {
+    void *out, *lse;
+    const void *q, *k, *v;
+    const int32_t *bounds;
+    am_attention_shape shape;
+} am_attention_args;
+/* dq [b,t,h,d], dk, dv [b,s,kh,d] dense, overwritten; delta [b,h,t] is scratch of lse's dtype
+ * (row sums of dout * out). */
+typedef struct am_attention_bwd_args {
+    void *dq, *dk, *dv, *delta;
+    const void *dout, *q, *k, *v, *out, *lse;
+    const int32_t *bounds;
+    am_attention_shape shape;
+} am_attention_bwd_args;
+
+/* logits [rows, v], labels int32/int64 [rows] -> loss [rows] f32 (f64 for f64; 0 where ignored)
+ * and lse [rows] of the same type. softcap: logits become cap tanh(logits / cap) first. A label
+ * outside 0..v-1 that is not `ignore` is AM_EINVAL. */
+typedef struct am_cross_entropy_args {
+    void *loss, *lse;
+    const void *logits, *labels;
+    int dtype, dtype_labels;
+    int64_t ignore, rows, v;
+    double softcap;
+} am_cross_entropy_args;
+/* dlogits = dloss * (softmax - onehot), 0 in ignored rows; dloss points to one f32 (f64 for f64).
+ * dlogits has logits' dtype and may be logits. */
+typedef struct am_cross_entropy_bwd_args {
+    void *dlogits;
+    const void *logits, *labels, *lse, *dloss;
+    int dtype, dtype_labels;
+    int64_t ignore, rows, v;
+    double softcap;
+} am_cross_entropy_bwd_args;
+
+/* *out = sum x^2 in double. partial has AM_SUMSQ_PARTIALS(n) doubles: one for each block, added in
+ * order, so the bits depend on n alone. */
+enum { AM_SUMSQ_BLOCK = 65536 };
+typedef struct am_sumsq_args {
+    double *out, *partial;
+    const void *x;
+    int dtype;
+    int64_t n;
+} am_sumsq_args;
+
+/* torch.optim.Adam/AdamW on flat buffers. g = grad * grad_scale (+ weight_decay * p when not
+ * decoupled); p *= 1 - lr wd when decoupled; m = lerp(m, g, 1-beta1); v = beta2 v + (1-beta2) g^2;
+ * p -= lr/bias1 * m / (sqrt(v)/sqrt(bias2) + eps), bias1 = 1 - beta1^t, bias2 = 1 - beta2^t.
+ * p is master (f32) when given, and param is then its rounding. */
+typedef struct am_adam_args {
+    void *param, *m, *v;
+    float *master;
+    const void *grad;
+    int dtype, dtype_state, dtype_grad, decoupled;
+    int64_t n;
+    double lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale;
+} am_adam_args;
+
+/* torch.optim.SGD: g += wd p; buf = first ? g : momentum buf + (1-dampening) g;
+ * g = nesterov ? g + momentum buf : buf; p -= lr g. buf is NULL without momentum. */
+typedef struct am_sgd_args {
+    void *param, *buf;
+    float *master;
+    const void *grad;
+    int dtype, dtype_state, dtype_grad, first, nesterov;
+    int64_t n;
+    double lr, momentum, dampening, weight_decay, grad_scale;
+} am_sgd_args;
+
+/* ---- the vtable ------------------------------------------------------------------------ */
+
+enum { AM_COPY_TO_DEVICE, AM_COPY_TO_HOST, AM_COPY_ON_DEVICE };
+enum { AM_BACKEND_VERSION = 1 };
+
+typedef struct am_backend {
+    uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION; members grow at the end */
+    const char *name;
+    int is_host;                     /* device pointers may be read by the host */
+    int (*probe)(const char **why);  /* devices found; 0 with the reason */
+    int (*alloc)(void **p, size_t bytes); /* 64-byte aligned at least */
+    void (*release)(void *p, size_t bytes);
+    /* kind: AM_COPY_*; done when it returns */
+    int (*transfer)(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
+    int (*stream_new)(am_stream **s);
+    void (*stream_release)(am_stream *s);
+    int (*stream_sync)(am_stream *s); /* reports the first error of what ran behind */
+#define K(name, pointers) int (*name)(am_stream *s, const am_##name##_args *args); /* or NULL */
+#include "kernels.def"
+#undef K
+} am_backend;
+
+/* Backends that are linked in. */
+extern const am_backend am_backend_ref, am_backend_fence;
+const am_backend *am_backend_cpu(void); /* picks kernels for this CPU on first use */
+/* The instruction set am_backend_cpu chose; AMLUA_ISA=generic|avx2|avx512 lowers it. */
+const char *am_backend_cpu_isa(void);
+
+/* ---- what the engine offers kernels ----------------------------------------------------- */
+
+/* Set the thread's error message and return the code; printf format. */
+int am_kernel_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Host scratch for one thread, reused by its next call with the same slot (0..3): at least `bytes`,
+ * 64-byte aligned, NULL when out of memory. */
+void *am_scratch(int slot, size_t bytes);
+/* Team size for OpenMP: `#pragma omp parallel num_threads(am_threads())`. */
+
+#endif
