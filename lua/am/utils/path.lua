@@ -1,0 +1,297 @@
+-- File names and whole files: joining, looking, making folders, writing so that no half file stays.
+-- Holds no formats. What the caller may expect to be absent returns nil, message; what must work
+-- (making a folder, writing a file) raises an error object of code "io".
+--
+--   path.join(a, b, …)  path.dirname(p)  path.basename(p)  path.extension(p)  path.is_absolute(p)
+--   path.absolute(p)  path.normalize(p)  path.relative(p, from)
+--   path.exists(p)  path.is_dir(p)  path.is_file(p)  path.is_link(p)  path.size(p)
+--   path.list_dir(p) -> sorted names | nil, msg
+--   path.mkdir_p(p)  path.remove_tree(p)  path.rename(from, to)  path.unique(p)
+--   path.read_file(p, max_bytes) -> text | nil, msg
+--   path.write_file(p, text)  atomic and synced     path.append_file(p, text)
+--   path.symlink_swap(target, link)  atomic; target is made relative to the link's folder
+
+local posix = require("am.utils.posix")
+local err = require("am.core.error")
+
+local M = {}
+
+local function io_fail(doing, msg)
+    err.raise("io", "cannot %s: %s", doing, msg)
+end
+
+--- Join with single slashes; an absolute part starts over, empty parts are skipped.
+function M.join(...)
+    local out = ""
+    for i = 1, select("#", ...) do
+        local part = select(i, ...)
+        if part:sub(1, 1) == "/" or out == "" then
+            out = part ~= "" and part or out
+        elseif part ~= "" then
+            out = out:gsub("/+$", "") .. "/" .. part
+        end
+    end
+    return out
+end
+
+function M.is_absolute(p)
+    return p:sub(1, 1) == "/"
+end
+
+--- Resolve "." and ".." by text alone; "a/../../b" keeps the ".." it cannot resolve.
+function M.normalize(p)
+    local absolute = M.is_absolute(p)
+    local parts = {}
+    for part in p:gmatch("[^/]+") do
+        if part == ".." and #parts > 0 and parts[#parts] ~= ".." then
+            parts[#parts] = nil
+        elseif part == ".." and absolute then
+            parts[1] = nil -- "/.." is "/"
+        elseif part ~= "." then
+            parts[#parts + 1] = part
+        end
+    end
+    local text = table.concat(parts, "/")
+    if absolute then
+        return "/" .. text
+    end
+    return text == "" and "." or text
+end
+
+--- Absolute and normalized; what it names need not exist.
+function M.absolute(p)
+    if not M.is_absolute(p) then
+        p = M.join(assert(posix.getcwd()), p)
+    end
+    return M.normalize(p)
+end
+
+--- The folder part; "." when there is none.
+function M.dirname(p)
+    p = p:gsub("(.)/+$", "%1")
+    local dir = p:match("^(.*)/[^/]*$")
+    if not dir then
+        return "."
+    end
+    dir = dir:gsub("/+$", "")
+    return dir == "" and "/" or dir
+end
+
+function M.basename(p)
+    return (p:gsub("(.)/+$", "%1"):match("([^/]+)$")) or "/"
+end
+
+--- Extension without the dot, lower case, or nil.
+function M.extension(p)
+    local ext = M.basename(p):match("^.+%.([^.]+)$")
+    return ext and ext:lower()
+end
+
+--- `p` as seen from folder `from`; both may be relative to the current folder.
+function M.relative(p, from)
+    local to, base = {}, {}
+    for part in M.absolute(p):gmatch("[^/]+") do
+        to[#to + 1] = part
+    end
+    for part in M.absolute(from):gmatch("[^/]+") do
+        base[#base + 1] = part
+    end
+    local same = 0
+    while same < #to and same < #base and to[same + 1] == base[same + 1] do
+        same = same + 1
+    end
+    local out = {}
+    for _ = same + 1, #base do
+        out[#out + 1] = ".."
+    end
+    for i = same + 1, #to do
+        out[#out + 1] = to[i]
+    end
+    return #out == 0 and "." or table.concat(out, "/")
+end
+
+local function type_of(p, nofollow)
+    local st = posix.stat(p, nofollow)
+    return st and st.type
+end
+
+--- True when something is there; a link that leads nowhere is not.
+function M.exists(p)
+    return type_of(p) ~= nil
+end
+
+function M.is_dir(p)
+    return type_of(p) == "dir"
+end
+
+function M.is_file(p)
+    return type_of(p) == "file"
+end
+
+function M.is_link(p)
+    return type_of(p, true) == "link"
+end
+
+--- Size of a file in bytes, or nil, message.
+function M.size(p)
+    local st, msg = posix.stat(p)
+    if not st then
+        return nil, msg
+    end
+    return st.size
+end
+
+--- Sorted names in a folder, or nil, message.
+function M.list_dir(p)
+    local names, msg = posix.readdir(p)
+    if not names then
+        return nil, msg
+    end
+    table.sort(names)
+    return names
+end
+
+--- Make a folder and those above it; being there already is fine.
+function M.mkdir_p(p)
+    if p == "" or M.is_dir(p) then
+        return p
+    end
+    local parent = M.dirname(p)
+    if parent ~= p then
+        M.mkdir_p(parent)
+    end
+    local ok, msg, errno = posix.mkdir(p)
+    if not ok and not (errno == posix.EEXIST and M.is_dir(p)) then
+        io_fail("make folder", msg)
+    end
+    return p
+end
+
+--- Remove a file, link or folder with all that is in it; links are removed, not followed.
+function M.remove_tree(p)
+    local kind = type_of(p, true)
+    if not kind then
+        return
+    end
+    local ok, msg
+    if kind == "dir" then
+        for _, name in ipairs(M.list_dir(p) or {}) do
+            M.remove_tree(M.join(p, name))
+        end
+        ok, msg = posix.rmdir(p)
+    else
+        ok, msg = posix.unlink(p)
+    end
+    if not ok then
+        io_fail("remove", msg)
+    end
+end
+
+--- Atomic rename within one file system, synced to the disk.
+function M.rename(from, to)
+    local ok, msg = posix.rename(from, to)
+    if not ok then
+        io_fail("rename", msg)
+    end
+    posix.fsync_path(M.dirname(to))
+end
+
+local unique_count = 0
+
+--- A name beside `p` that no other process uses, for building what is later renamed to `p`.
+function M.unique(p)
+    unique_count = unique_count + 1
+    return string.format("%s.%d-%d-%d.tmp", p, posix.getpid(), os.time(), unique_count)
+end
+
+--- A whole file, or nil, message. Refuses folders and, with `max_bytes`, larger files.
+function M.read_file(p, max_bytes)
+    local st, stat_msg = posix.stat(p)
+    if not st then
+        return nil, stat_msg
+    end
+    if st.type == "dir" then
+        return nil, p .. ": is a folder"
+    end
+    if max_bytes and st.size > max_bytes then
+        return nil, string.format("%s: %d bytes, more than the %d that are read", p, st.size, max_bytes)
+    end
+    local file, open_msg = io.open(p, "rb")
+    if not file then
+        return nil, open_msg
+    end
+    local text, read_msg
+    if max_bytes then -- a pipe or a growing file has no size to trust
+        text, read_msg = file:read(max_bytes + 1)
+        text = text or (not read_msg and "" or nil)
+    else
+        text, read_msg = file:read("*a")
+    end
+    file:close()
+    if not text then
+        return nil, p .. ": " .. tostring(read_msg)
+    end
+    if max_bytes and #text > max_bytes then
+        return nil, string.format("%s: more than the %d bytes that are read", p, max_bytes)
+    end
+    return text
+end
+
+--- Replace a file atomically: readers see the old text or the new, also after a power cut.
+function M.write_file(p, text)
+    local tmp = M.unique(p)
+    local file, msg = io.open(tmp, "wb")
+    if not file then
+        io_fail("write", msg)
+    end
+    local ok, why = file:write(text)
+    if ok then
+        ok, why = file:flush()
+    end
+    if ok then
+        ok, why = posix.fsync_file(file)
+    end
+    file:close()
+    if ok then
+        ok, why = posix.rename(tmp, p)
+    end
+    if not ok then
+        posix.unlink(tmp)
+        io_fail("write " .. p, why)
+    end
+    posix.fsync_path(M.dirname(p))
+end
+
+--- Add to the end of a file, making it when absent.
+function M.append_file(p, text)
+    local file, msg = io.open(p, "ab")
+    if not file then
+        io_fail("write", msg)
+    end
+    local ok, why = file:write(text)
+    if ok then
+        ok, why = file:flush()
+    end
+    file:close()
+    if not ok then
+        io_fail("write " .. p, why)
+    end
+end
+
+--- Point `link` at `target` by one atomic rename; the link stored is relative to its own folder,
+--- so that the tree may be moved. A relative `target` is seen from the current folder.
+function M.symlink_swap(target, link)
+    local tmp = M.unique(link)
+    local ok, msg = posix.symlink(M.relative(target, M.dirname(link)), tmp)
+    if not ok then
+        io_fail("make link", msg)
+    end
+    ok, msg = posix.rename(tmp, link)
+    if not ok then
+        posix.unlink(tmp)
+        io_fail("make link", msg)
+    end
+    posix.fsync_path(M.dirname(link))
+end
+
+return M
