@@ -42,10 +42,11 @@ from_hf_cache() {
 from_hub() {
     case ${HF_HUB_OFFLINE:-} in 1 | [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn]) return 1 ;; esac
     local dir=$cache/${repo#*/} url=${HF_ENDPOINT:-https://huggingface.co}/$repo/resolve/main
-    local deadline=$((SECONDS + hub_limit)) part file sum
+    local deadline part file sum
     is_checkpoint "$dir" && echo "$dir" && return
     say "Asking the Hugging Face hub for $repo (at most $hub_limit seconds)"
     install_packages ca-certificates curl || return 1
+    deadline=$((SECONDS + hub_limit))
     mkdir -p "$cache" && part=$(mktemp -d "$cache/hub.XXXXXX") || return 1
     get() { # get CURL-OPTION...: curl within what is left of the limit
         local left=$((deadline - SECONDS))

@@ -31,6 +31,6 @@ install_packages() {
     fi
     echo "Installing ${missing[*]}" >&2
     "${sudo[@]}" apt-get update -qq >&2 &&
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 \
             --no-install-recommends "${missing[@]}" >/dev/null
 }

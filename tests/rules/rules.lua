@@ -172,15 +172,21 @@ rule("no exit, abort or printing in the engine outside error.c, log.c and host.c
     forbid(engine_c, "%f[%w_]fprintf%s*%(%s*std", allowed, true)
 end)
 
-rule("memory from engine/core/mem.c only", function()
+-- A backend's own allocator, behind the vtable, is where device memory comes from.
+rule("memory from engine/core/mem.c and the backends only", function()
+    local function allowed(path)
+        return path == "engine/core/mem.c" or path:find("^kernels/%w+/backend_%w+%.c$") ~= nil
+    end
     for _, name in ipairs { "malloc", "calloc", "realloc", "free", "aligned_alloc",
         "posix_memalign", "strdup", "strndup", "asprintf" } do
-        forbid(engine_c, "%f[%w_>.]" .. name .. "%s*%(", one_of("engine/core/mem.c"), true)
+        forbid(engine_c, "%f[%w_>.]" .. name .. "%s*%(", allowed, true)
     end
 end)
 
-rule("ffi.cdef only in lua/am/core/ffi.lua", function()
-    forbid(lua_files, "%f[%w_]cdef%s*[%(%[\"']", one_of("lua/am/core/ffi.lua"))
+-- The engine is declared in one place; the operating system's calls in another.
+rule("ffi.cdef only in lua/am/core/ffi.lua and lua/am/utils/posix.lua", function()
+    forbid(lua_files, "%f[%w_]cdef%s*[%(%[\"']",
+        one_of("lua/am/core/ffi.lua", "lua/am/utils/posix.lua"))
 end)
 
 rule("no ffi.cast to a function pointer in Lua", function()
