@@ -1,0 +1,46 @@
+-- am.training.signals over a stand-in for the engine's three functions.
+local signals = require("am.training.signals")
+local json = require("am.utils.json")
+
+local function engine()
+    local e = { mode = 0, pending = 0, cleared = 0 }
+    e.am_signals_watch = function(mode) e.mode = mode return 0 end
+    e.am_signals_pending = function() return e.pending end
+    e.am_signals_clear = function() e.cleared, e.pending = e.cleared + 1, 0 end
+    return e
+end
+
+describe("am.training.signals", function()
+    it("tells the signal and the exit status", function()
+        local e = engine()
+        e.pending = 15 -- from before the run
+        local s = signals.watch { engine = e }
+        assert.same({ 1, 1 }, { e.mode, e.cleared })
+        assert.is_nil(s:pending())
+        assert.equal(0, s:exit_status())
+        e.pending = 15
+        assert.same({ 15, "SIGTERM" }, { s:pending() })
+        assert.equal(0, s:exit_status())
+        e.pending = 2
+        assert.same({ 2, "SIGINT" }, { s:pending() })
+        s:unwatch()
+        assert.equal(0, e.mode)
+        assert.equal(130, s:exit_status())
+    end)
+
+    it("takes names, numbers and lists, and null for none", function()
+        for _, wanted in ipairs { "SIGTERM", "term", 15, { "SIGTERM", 2 } } do
+            assert.is_nil(signals.watch({ engine = engine(), preemption_signal = wanted }):pending())
+        end
+        for _, wanted in ipairs { "SIGUSR1", 10, { "SIGTERM", "SIGHUP" } } do
+            local ok, e = pcall(signals.watch, { engine = engine(), preemption_signal = wanted })
+            assert.is_false(ok)
+            assert.equal("unsupported", e.code)
+        end
+        local e = engine()
+        local s = signals.watch { engine = e, preemption_signal = json.null }
+        e.pending = 15
+        assert.equal(0, e.mode)
+        assert.is_nil(s:pending())
+    end)
+end)
