@@ -60,9 +60,10 @@ enum {
 #undef X
     AM_DTYPE_COUNT
 };
-const char *am_dtype_name(int dtype);            /* PyTorch's name; "?" when out of range */
-int am_dtype_size(int dtype);                    /* bytes an element; 0 when out of range */
-int am_dtype_find(int *dtype, const char *name); /* PyTorch or safetensors name, any case */
+const char *am_dtype_name(int dtype); /* PyTorch's name; "?" when out of range */
+int am_dtype_size(int dtype);         /* bytes an element; 0 when out of range */
+/* PyTorch's or safetensors' name in any case, "torch." in front or not; half, float, … too. */
+int am_dtype_find(int *dtype, const char *name);
 
 /* A device is a small integer. 0 is "cpu"; "ref" (scalar, the oracle) and "fence" (a stand-in for
  * a GPU used by tests) are others. */
@@ -190,6 +191,7 @@ int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_a
 
 const char *am_op_name(int op);
 const char *am_op_doc(int op);
+const char *am_op_attrs(int op); /* the member of am_attrs it takes, or "NONE" */
 int am_op_find(int *op, const char *name);
 int am_op_arity(int op, int *min_in, int *max_in, int *n_out);
 int am_op_differentiable(int op);

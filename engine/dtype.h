@@ -7,6 +7,9 @@
 #include <string.h>
 #include "am.h"
 
+int am_dtype_is_float(int dtype);
+const char *am_dtype_safetensors(int dtype); /* its name in a safetensors header */
+
 /* bfloat16 is the upper half of a float; rounding is to nearest, ties to even; NaN stays NaN. */
 static inline float am_bf16_to_f32(uint16_t h)
 {

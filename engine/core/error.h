@@ -10,19 +10,19 @@ int am_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 int am_fail_context(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Return the error of a call from this function. */
-#define AM_TRY(call)             \
-    do {                         \
-        int am_rc_ = (call);     \
-        if (am_rc_ != AM_OK)     \
-            return am_rc_;       \
+#define AM_TRY(call)                                                                               \
+    do {                                                                                           \
+        int am_rc_ = (call);                                                                       \
+        if (am_rc_ != AM_OK)                                                                       \
+            return am_rc_;                                                                         \
     } while (0)
 
 /* The same with clean-up: sets rc (which the function declares) and jumps to out. */
-#define AM_TRY_OUT(call)         \
-    do {                         \
-        rc = (call);             \
-        if (rc != AM_OK)         \
-            goto out;            \
+#define AM_TRY_OUT(call)                                                                           \
+    do {                                                                                           \
+        rc = (call);                                                                               \
+        if (rc != AM_OK)                                                                           \
+            goto out;                                                                              \
     } while (0)
 
 #endif

@@ -1,0 +1,12 @@
+/* device.h — the devices of this process: a backend and a stream each. */
+#ifndef AM_DEVICE_H
+#define AM_DEVICE_H
+
+#include "../backend.h"
+
+enum { AM_DEVICE_CPU, AM_DEVICE_REF, AM_DEVICE_FENCE, AM_DEVICE_COUNT };
+
+/* The device's backend, opened on first use; AM_EDEVICE when it can't be. */
+int am_device_open(int device, const am_backend **be, am_stream **stream);
+
+#endif

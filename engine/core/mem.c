@@ -1,0 +1,287 @@
+/* mem.c — every allocation of the engine. Host structures come from calloc; storages come from a
+ * device's backend through a cache that keeps released blocks by size, so that a training step
+ * after the first asks the system for nothing. Counts live and peak bytes, enforces a budget, and
+ * can fail on purpose for tests. */
+#include "mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+#include "error.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { CACHE = 0 }; /* let the sanitizer see every release */
+#else
+enum { CACHE = 1 };
+#endif
+
+static int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
+
+int am_mem_fail_at(int64_t k)
+{
+    if (k < 0)
+        return am_fail(AM_EINVAL, "am_mem_fail_at: k is %lld", (long long)k);
+    fail_countdown = k;
+    return AM_OK;
+}
+
+static int injected(void)
+{
+    return fail_countdown > 0 && --fail_countdown == 0;
+}
+
+/* ---- host structures -------------------------------------------------------------------- */
+
+static int no_memory(size_t bytes)
+{
+    return am_fail(AM_ENOMEM, "out of memory: %zu bytes could not be had", bytes);
+}
+
+int am_alloc(void **p, size_t bytes)
+{
+    void *q = injected() ? NULL : calloc(1, bytes ? bytes : 1);
+    if (!q)
+        return no_memory(bytes);
+    *p = q;
+    return AM_OK;
+}
+
+int am_realloc(void **p, size_t bytes)
+{
+    void *q = injected() ? NULL : realloc(*p, bytes ? bytes : 1);
+    if (!q)
+        return no_memory(bytes);
+    *p = q;
+    return AM_OK;
+}
+
+void am_free(void *p)
+{
+    free(p);
+}
+
+int am_grow(void **items, size_t *cap, size_t need, size_t size)
+{
+    if (need <= *cap)
+        return AM_OK;
+    size_t n = *cap ? *cap : 16;
+    while (n < need)
+        n *= 2;
+    AM_TRY(am_realloc(items, n * size));
+    *cap = n;
+    return AM_OK;
+}
+
+int am_strdup(char **out, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    void *p;
+    AM_TRY(am_alloc(&p, n));
+    memcpy(p, s, n);
+    *out = p;
+    return AM_OK;
+}
+
+/* ---- device blocks ---------------------------------------------------------------------- */
+
+/* Released blocks wait in bins by rounded size: eight sizes to each power of two, so at most an
+ * eighth of a block is slack. A waiting block's list link is kept beside it, never inside it:
+ * device memory may not be readable here. */
+enum { SMALLEST = 256, BINS = 8 * 48 };
+
+typedef struct free_block {
+    void *p;
+    struct free_block *next;
+} free_block;
+
+static struct {
+    am_mem_stats stats;
+    int64_t budget;
+    free_block *bins[BINS];
+} pools[AM_DEVICE_COUNT];
+static free_block *spare; /* unused list links */
+
+/* Bin of a size, and the size of that bin's blocks. */
+static int bin_of(size_t bytes, size_t *rounded)
+{
+    size_t n = bytes < SMALLEST ? SMALLEST : bytes;
+    int power = 63 - __builtin_clzll((unsigned long long)n);
+    size_t step = (size_t)1 << (power - 3);
+    size_t eighths = (n + step - 1) / step; /* 8..16 */
+    *rounded = eighths * step;
+    if (eighths == 16) {
+        power++;
+        eighths = 8;
+    }
+    int bin = (power - 8) * 8 + (int)(eighths - 8);
+    return bin < BINS ? bin : -1;
+}
+
+static void give_back_cache(int device, const am_backend *be)
+{
+    for (int b = 0; b < BINS; b++) {
+        size_t rounded = ((size_t)8 + (size_t)(b % 8)) << (b / 8 + 5);
+        while (pools[device].bins[b]) {
+            free_block *f = pools[device].bins[b];
+            pools[device].bins[b] = f->next;
+            be->release(f->p, rounded);
+            pools[device].stats.cached_bytes -= (int64_t)rounded;
+            f->next = spare;
+            spare = f;
+        }
+    }
+}
+
+int am_device_alloc(int device, void **p, size_t bytes)
+{
+    const am_backend *be;
+    am_stream *stream;
+    AM_TRY(am_device_open(device, &be, &stream));
+    am_mem_stats *st = &pools[device].stats;
+    size_t rounded;
+    int bin = bin_of(bytes, &rounded);
+    if (bin < 0 || injected())
+        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
+                       be->name);
+    if (pools[device].budget && st->live_bytes + (int64_t)rounded > pools[device].budget)
+        return am_fail(AM_ENOMEM,
+                       "%zu bytes on %s would exceed the memory budget of %lld bytes (%lld in use)",
+                       bytes, be->name, (long long)pools[device].budget, (long long)st->live_bytes);
+    free_block *f = pools[device].bins[bin];
+    if (f) {
+        pools[device].bins[bin] = f->next;
+        *p = f->p;
+        f->next = spare;
+        spare = f;
+        st->cached_bytes -= (int64_t)rounded;
+    } else {
+        /* Blocks of other sizes must not pile up: past the largest need so far, start afresh. */
+        if (st->cached_bytes + st->live_bytes + (int64_t)rounded >
+            st->peak_bytes + st->peak_bytes / 4 + (64 << 20)) {
+            if (be->stream_sync)
+                AM_TRY(be->stream_sync(stream));
+            give_back_cache(device, be);
+        }
+        int rc = be->alloc(p, rounded);
+        if (rc != AM_OK && st->cached_bytes) {
+            if (be->stream_sync)
+                AM_TRY(be->stream_sync(stream));
+            give_back_cache(device, be);
+            rc = be->alloc(p, rounded);
+        }
+        if (rc != AM_OK)
+            return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
+                           be->name);
+    }
+    st->live_bytes += (int64_t)rounded;
+    st->live_storages++;
+    st->allocations++;
+    if (st->live_bytes > st->peak_bytes)
+        st->peak_bytes = st->live_bytes;
+    return AM_OK;
+}
+
+void am_device_free(int device, void *p, size_t bytes)
+{
+    const am_backend *be;
+    am_stream *stream;
+    if (!p || am_device_open(device, &be, &stream) != AM_OK)
+        return;
+    size_t rounded;
+    int bin = bin_of(bytes, &rounded);
+    am_mem_stats *st = &pools[device].stats;
+    st->live_bytes -= (int64_t)rounded;
+    st->live_storages--;
+    free_block *f = spare;
+    if (f)
+        spare = f->next;
+    else if (CACHE)
+        f = malloc(sizeof *f); /* not injected: a release can't fail */
+    if (!CACHE || !f) {
+        if (be->stream_sync)
+            (void)be->stream_sync(stream);
+        be->release(p, rounded);
+        if (f) {
+            f->next = spare;
+            spare = f;
+        }
+        return;
+    }
+    f->p = p;
+    f->next = pools[device].bins[bin];
+    pools[device].bins[bin] = f;
+    st->cached_bytes += (int64_t)rounded;
+}
+
+/* ---- statistics ------------------------------------------------------------------------- */
+
+static int check_device(int device)
+{
+    if (device < 0 || device >= AM_DEVICE_COUNT)
+        return am_fail(AM_EINVAL, "device %d does not exist", device);
+    return AM_OK;
+}
+
+int am_mem_get(int device, am_mem_stats *stats)
+{
+    AM_TRY(check_device(device));
+    *stats = pools[device].stats;
+    return AM_OK;
+}
+
+int am_mem_reset_peak(int device)
+{
+    AM_TRY(check_device(device));
+    pools[device].stats.peak_bytes = pools[device].stats.live_bytes;
+    return AM_OK;
+}
+
+int am_mem_trim(int device)
+{
+    const am_backend *be;
+    am_stream *stream;
+    AM_TRY(am_device_open(device, &be, &stream));
+    if (be->stream_sync)
+        AM_TRY(be->stream_sync(stream));
+    give_back_cache(device, be);
+    while (spare) {
+        free_block *f = spare;
+        spare = f->next;
+        free(f);
+    }
+    return AM_OK;
+}
+
+int am_mem_set_budget(int device, int64_t bytes)
+{
+    AM_TRY(check_device(device));
+    if (bytes < 0)
+        return am_fail(AM_EINVAL, "a memory budget of %lld bytes makes no sense", (long long)bytes);
+    pools[device].budget = bytes;
+    return AM_OK;
+}
+
+/* ---- scratch ---------------------------------------------------------------------------- */
+
+enum { SCRATCH_SLOTS = 4 };
+static _Thread_local struct {
+    void *p;
+    size_t bytes;
+} scratch[SCRATCH_SLOTS];
+
+void *am_scratch(int slot, size_t bytes)
+{
+    if (slot < 0 || slot >= SCRATCH_SLOTS)
+        return NULL;
+    if (scratch[slot].bytes < bytes) {
+        size_t n = (bytes + 4095) / 4096 * 4096;
+        free(scratch[slot].p);
+        scratch[slot].bytes = 0;
+        scratch[slot].p = aligned_alloc(64, n);
+        if (!scratch[slot].p)
+            return NULL;
+        scratch[slot].bytes = n;
+    }
+    return scratch[slot].p;
+}

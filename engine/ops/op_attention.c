@@ -1,0 +1,136 @@
+/* op_attention.c — scaled dot-product attention over key ranges, without the T x S matrix
+ * (Dao et al. 2022). The mask's meaning is in backend.h beside am_attention_args. */
+#include "op.h"
+
+#include <math.h>
+
+#include "../core/rng_state.h"
+
+static int check(am_call *c)
+{
+    char tq[96], tk[96], tv[96];
+    am_tensor *q = c->in[0], *k = c->in[1], *v = c->in[2];
+    const am_attention_attrs *at = &c->attrs.attention;
+    AM_TRY(am_check_float(c, 0));
+    AM_TRY(am_check_same_dtype(c, 0, 1));
+    AM_TRY(am_check_same_dtype(c, 0, 2));
+    if (q->ndim != 4 || k->ndim != 4 || !am_shape_equal(k, v) || q->shape[0] != k->shape[0] ||
+        q->shape[3] != k->shape[3] || k->shape[2] < 1 || q->shape[2] % k->shape[2] != 0)
+        return am_fail(AM_ESHAPE,
+                       "attention: q %s, k %s, v %s; needed are [B,T,H,D], [B,S,K,D] twice, with H "
+                       "a multiple of K",
+                       am_shape_text(tq, q->ndim, q->shape), am_shape_text(tk, k->ndim, k->shape),
+                       am_shape_text(tv, v->ndim, v->shape));
+    if (!(at->dropout_p >= 0 && at->dropout_p < 1) || at->window < 0 || at->softcap < 0)
+        return am_fail(AM_EINVAL, "attention: dropout %g, window %d or softcap %g is out of range",
+                       at->dropout_p, at->window, at->softcap);
+    if (c->n_in > 3 && c->in[3]) {
+        am_tensor *m = c->in[3];
+        if (m->dtype != AM_I32 || m->ndim != 3 || m->shape[0] != q->shape[0] ||
+            m->shape[1] != q->shape[1] || m->shape[2] != 2)
+            return am_fail(AM_ESHAPE, "attention: bounds must be int32 [B,T,2], not %s",
+                           am_shape_text(tq, m->ndim, m->shape));
+    }
+    return AM_OK;
+}
+
+/* Kernels want a dense last dim; other strides are free. */
+static int last_dim_dense(am_temps *temps, am_tensor **out, am_tensor *t)
+{
+    if (t->stride[3] == 1 || t->shape[3] == 1) {
+        *out = t;
+        return AM_OK;
+    }
+    return am_temp_dense(temps, out, t);
+}
+
+static am_attention_shape shape_of(const am_attention_attrs *at, const am_tensor *q,
+                                   const am_tensor *k, const am_tensor *v, uint64_t seed,
+                                   uint64_t stream)
+{
+    return (am_attention_shape){.dtype = q->dtype,
+                                .causal = at->causal != 0,
+                                .window = at->window,
+                                .b = q->shape[0],
+                                .t = q->shape[1],
+                                .s = k->shape[1],
+                                .h = q->shape[2],
+                                .kh = k->shape[2],
+                                .d = q->shape[3],
+                                .q_batch = q->stride[0],
+                                .q_token = q->stride[1],
+                                .q_head = q->stride[2],
+                                .k_batch = k->stride[0],
+                                .k_token = k->stride[1],
+                                .k_head = k->stride[2],
+                                .v_batch = v->stride[0],
+                                .v_token = v->stride[1],
+                                .v_head = v->stride[2],
+                                .scale = at->scale != 0 ? at->scale : 1 / sqrt((double)q->shape[3]),
+                                .softcap = at->softcap,
+                                .dropout_p = at->dropout_p,
+                                .seed = seed,
+                                .stream = stream};
+}
+
+static int attention_forward(am_call *c)
+{
+    am_tensor *q, *k, *v, *bounds = NULL, *lse;
+    AM_TRY(check(c));
+    AM_TRY(last_dim_dense(&c->temps, &q, c->in[0]));
+    AM_TRY(last_dim_dense(&c->temps, &k, c->in[1]));
+    AM_TRY(last_dim_dense(&c->temps, &v, c->in[2]));
+    if (c->n_in > 3 && c->in[3])
+        AM_TRY(am_temp_dense(&c->temps, &bounds, c->in[3]));
+    if (c->attrs.attention.dropout_p > 0)
+        am_rng_next(&c->rng_seed, &c->rng_stream);
+    int64_t lse_shape[] = {q->shape[0], q->shape[2], q->shape[1]};
+    AM_TRY(am_temp_new(&c->temps, &lse, q->dtype == AM_F64 ? AM_F64 : AM_F32, 3, lse_shape,
+                       c->device));
+    AM_TRY(am_out(c, q->dtype, 4, q->shape));
+    if (am_tensor_numel(q) > 0)
+        AM_TRY(am_launch_attention(
+            c->device, &(am_attention_args){.out = am_tensor_ptr(c->out[0]),
+                                            .lse = am_tensor_ptr(lse),
+                                            .q = am_tensor_ptr(q),
+                                            .k = am_tensor_ptr(k),
+                                            .v = am_tensor_ptr(v),
+                                            .bounds = bounds ? am_tensor_ptr(bounds) : NULL,
+                                            .shape = shape_of(&c->attrs.attention, q, k, v,
+                                                              c->rng_seed, c->rng_stream)}));
+    am_tensor *saved[AM_OP_SAVED] = {q, k, v, c->out[0], lse, bounds};
+    for (int i = 0; i < AM_OP_SAVED; i++)
+        AM_TRY(am_save(c, i, saved[i]));
+    return AM_OK;
+}
+
+static int attention_backward(am_bwd *b)
+{
+    am_tensor *const *s = b->saved;
+    am_tensor *q = s[0], *k = s[1], *v = s[2], *delta, *d[3];
+    AM_TRY(am_temp_new(&b->temps, &delta, s[4]->dtype, 3, s[4]->shape, b->device));
+    for (int i = 0; i < 3; i++)
+        AM_TRY(am_temp_new(&b->temps, &d[i], s[i]->dtype, 4, s[i]->shape, b->device));
+    if (am_tensor_numel(q) > 0)
+        AM_TRY(am_launch_attention_bwd(
+            b->device, &(am_attention_bwd_args){.dq = am_tensor_ptr(d[0]),
+                                                .dk = am_tensor_ptr(d[1]),
+                                                .dv = am_tensor_ptr(d[2]),
+                                                .delta = am_tensor_ptr(delta),
+                                                .dout = am_tensor_ptr(b->dout),
+                                                .q = am_tensor_ptr(q),
+                                                .k = am_tensor_ptr(k),
+                                                .v = am_tensor_ptr(v),
+                                                .out = am_tensor_ptr(s[3]),
+                                                .lse = am_tensor_ptr(s[4]),
+                                                .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
+                                                .shape = shape_of(&b->attrs->attention, q, k, v,
+                                                                  b->rng_seed, b->rng_stream)}));
+    for (int i = 0; i < 3; i++)
+        if (b->needs[i])
+            AM_TRY(am_grad_give(b, i, d[i]));
+    return AM_OK;
+}
+
+AM_OP(attention, .forward = attention_forward, .backward = attention_backward,
+      .kernels = {AM_KERNEL(attention), AM_KERNEL(attention_bwd)});

@@ -1,0 +1,381 @@
+/* op_matmul.c — matmul, linear and lora_linear: everything that is a matrix product.
+ * Holds no kernel: they all come down to the backend's gemm. */
+#include "op.h"
+
+#include <string.h>
+
+#include "../core/rng_state.h"
+
+/* ---- one dense gemm --------------------------------------------------------------------- */
+
+/* c [m, n] (+)= alpha op(a) op(b) + bias on dense row-major matrices. */
+static int gemm(am_tensor *c, am_tensor *a, bool ta, am_tensor *b, bool tb, am_tensor *bias,
+                int64_t m, int64_t n, int64_t k, double alpha, int accumulate)
+{
+    if (m == 0 || n == 0)
+        return AM_OK;
+    return am_launch_gemm(c->device, &(am_gemm_args){.c = am_tensor_ptr(c),
+                                                     .a = am_tensor_ptr(a),
+                                                     .b = am_tensor_ptr(b),
+                                                     .bias = bias ? am_tensor_ptr(bias) : NULL,
+                                                     .dtype_ab = a->dtype,
+                                                     .dtype_c = c->dtype,
+                                                     .trans_a = ta,
+                                                     .trans_b = tb,
+                                                     .accumulate = accumulate,
+                                                     .alpha = alpha,
+                                                     .m = m,
+                                                     .n = n,
+                                                     .k = k,
+                                                     .lda = ta ? m : k,
+                                                     .ldb = tb ? k : n,
+                                                     .ldc = n,
+                                                     .batch = 1});
+}
+
+/* Rows of x [..., k]. */
+static int64_t rows_of(const am_tensor *x)
+{
+    return x->ndim ? am_shape_numel(x->ndim - 1, x->shape) : 1;
+}
+
+static int shape_mismatch(const am_call *c, const am_tensor *a, const am_tensor *b, const char *why)
+{
+    char ta[96], tb[96];
+    return am_fail(AM_ESHAPE, "%s: %s x %s: %s", am_op_name(c->op),
+                   am_shape_text(ta, a->ndim, a->shape), am_shape_text(tb, b->ndim, b->shape), why);
+}
+
+/* ---- linear: y = x W^T + b --------------------------------------------------------------
+ * dx = dy W;  dW = dy^T x;  db = sum of dy over rows. */
+
+static int linear_check(am_call *c, int bias)
+{
+    am_tensor *x = c->in[0], *w = c->in[1];
+    AM_TRY(am_check_float(c, 0));
+    AM_TRY(am_check_same_dtype(c, 0, 1));
+    if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
+        return shape_mismatch(c, x, w, "x's last dim must be the weight's second");
+    if (bias < c->n_in && c->in[bias]) {
+        AM_TRY(am_check_same_dtype(c, 0, bias));
+        if (c->in[bias]->ndim != 1 || c->in[bias]->shape[0] != w->shape[0])
+            return shape_mismatch(c, w, c->in[bias], "the bias must be as long as the weight");
+    }
+    return AM_OK;
+}
+
+static int linear_out(am_call *c)
+{
+    int64_t shape[AM_MAX_DIMS];
+    am_tensor *x = c->in[0];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 1] = c->in[1]->shape[0];
+    return am_out(c, x->dtype, x->ndim, shape);
+}
+
+static int linear_forward(am_call *c)
+{
+    am_tensor *x, *w, *bias = NULL;
+    AM_TRY(linear_check(c, 2));
+    AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
+    AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
+    if (c->n_in > 2 && c->in[2])
+        AM_TRY(am_temp_dense(&c->temps, &bias, c->in[2]));
+    AM_TRY(linear_out(c));
+    AM_TRY(gemm(c->out[0], x, false, w, true, bias, rows_of(x), w->shape[0], w->shape[1], 1, 0));
+    if (c->needs[1])
+        AM_TRY(am_save(c, 0, x));
+    if (c->needs[0])
+        AM_TRY(am_save(c, 1, w));
+    return AM_OK;
+}
+
+/* dx (+)= dout W */
+static int linear_dx(am_bwd *b, int i, am_tensor *w)
+{
+    am_grad g;
+    AM_TRY(am_grad_begin(b, i, true, &g));
+    AM_TRY(gemm(g.t, b->dout, false, w, false, NULL, rows_of(b->dout), w->shape[1], w->shape[0], 1,
+                g.accumulate));
+    return am_grad_end(b, i, &g);
+}
+
+/* dW (+)= dout^T x */
+static int linear_dw(am_bwd *b, int i, am_tensor *x)
+{
+    am_grad g;
+    int64_t n = b->dout->shape[b->dout->ndim - 1], k = x->shape[x->ndim - 1];
+    AM_TRY(am_grad_begin(b, i, true, &g));
+    AM_TRY(gemm(g.t, b->dout, true, x, false, NULL, n, k, rows_of(x), 1, g.accumulate));
+    return am_grad_end(b, i, &g);
+}
+
+/* dbias (+)= sum of dout's rows */
+static int linear_dbias(am_bwd *b, int i)
+{
+    am_grad g;
+    int64_t n = b->dout->shape[b->dout->ndim - 1];
+    AM_TRY(am_grad_begin(b, i, true, &g));
+    AM_TRY(am_launch_reduce(b->device, &(am_reduce_args){.out = am_tensor_ptr(g.t),
+                                                         .a = am_tensor_ptr(b->dout),
+                                                         .op = AM_R_SUM,
+                                                         .dtype = b->dout->dtype,
+                                                         .dtype_out = g.t->dtype,
+                                                         .accumulate = g.accumulate,
+                                                         .scale = 1,
+                                                         .outer = 1,
+                                                         .n = rows_of(b->dout),
+                                                         .inner = n}));
+    return am_grad_end(b, i, &g);
+}
+
+static int linear_backward(am_bwd *b)
+{
+    if (b->needs[0])
+        AM_TRY(linear_dx(b, 0, b->saved[1]));
+    if (b->needs[1])
+        AM_TRY(linear_dw(b, 1, b->saved[0]));
+    if (b->n_in > 2 && b->needs[2])
+        AM_TRY(linear_dbias(b, 2));
+    return AM_OK;
+}
+
+AM_OP(linear, .forward = linear_forward, .backward = linear_backward,
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(reduce)});
+
+/* ---- lora_linear: y = x W^T + b + s B A x ------------------------------------------------
+ * With h = A x' (x' = x, or x dropped) and z = s B h (or z dropped):
+ *   dh = s B^T dz;  dB = s dz^T h;  dA = dh^T x';  dx = dy W + dh A (dropped again). */
+
+static int lora_check(am_call *c)
+{
+    am_tensor *w = c->in[1], *a = c->in[2], *b = c->in[3];
+    AM_TRY(linear_check(c, 4));
+    AM_TRY(am_check_same_dtype(c, 0, 2));
+    AM_TRY(am_check_same_dtype(c, 0, 3));
+    if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != w->shape[1] || b->shape[0] != w->shape[0] ||
+        a->shape[0] != b->shape[1])
+        return shape_mismatch(c, a, b, "A must be [r, in] and B [out, r]");
+    if (!(c->attrs.lora.dropout_p >= 0 && c->attrs.lora.dropout_p <= 1))
+        return am_fail(AM_EINVAL, "lora_linear: dropout %g is not within 0 and 1",
+                       c->attrs.lora.dropout_p);
+    return AM_OK;
+}
+
+static int drop(am_tensor *out, am_tensor *a, const am_lora_attrs *at, uint64_t seed,
+                uint64_t stream, int accumulate)
+{
+    return am_launch_dropout(out->device, &(am_dropout_args){.out = am_tensor_ptr(out),
+                                                             .a = am_tensor_ptr(a),
+                                                             .dtype = a->dtype,
+                                                             .p = at->dropout_p,
+                                                             .seed = seed,
+                                                             .stream = stream,
+                                                             .n = am_tensor_numel(a),
+                                                             .accumulate = accumulate});
+}
+
+static int lora_forward(am_call *c)
+{
+    am_tensor *x, *w, *a, *b, *bias = NULL, *h, *xd, *z;
+    const am_lora_attrs *at = &c->attrs.lora;
+    AM_TRY(lora_check(c));
+    AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
+    AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
+    AM_TRY(am_temp_dense(&c->temps, &a, c->in[2]));
+    AM_TRY(am_temp_dense(&c->temps, &b, c->in[3]));
+    if (c->n_in > 4 && c->in[4])
+        AM_TRY(am_temp_dense(&c->temps, &bias, c->in[4]));
+    int64_t m = rows_of(x), n = w->shape[0], k = w->shape[1], r = a->shape[0];
+    if (at->dropout_p > 0)
+        am_rng_next(&c->rng_seed, &c->rng_stream);
+    xd = x;
+    if (at->dropout_p > 0 && at->dropout_pre) {
+        AM_TRY(am_temp_new(&c->temps, &xd, x->dtype, x->ndim, x->shape, c->device));
+        AM_TRY(drop(xd, x, at, c->rng_seed, c->rng_stream, 0));
+    }
+    int64_t h_shape[] = {m, r};
+    AM_TRY(am_temp_new(&c->temps, &h, x->dtype, 2, h_shape, c->device));
+    AM_TRY(gemm(h, xd, false, a, true, NULL, m, r, k, 1, 0));
+    AM_TRY(linear_out(c));
+    am_tensor *y = c->out[0];
+    AM_TRY(gemm(y, x, false, w, true, bias, m, n, k, 1, 0));
+    if (at->dropout_p > 0 && !at->dropout_pre) {
+        AM_TRY(am_temp_new(&c->temps, &z, y->dtype, y->ndim, y->shape, c->device));
+        AM_TRY(gemm(z, h, false, b, true, NULL, m, n, r, at->scale, 0));
+        AM_TRY(drop(y, z, at, c->rng_seed, c->rng_stream, 1));
+    } else {
+        AM_TRY(gemm(y, h, false, b, true, NULL, m, n, r, at->scale, 1));
+    }
+    AM_TRY(am_save(c, 0, x));
+    AM_TRY(am_save(c, 1, w));
+    AM_TRY(am_save(c, 2, a));
+    AM_TRY(am_save(c, 3, b));
+    return am_save(c, 4, h);
+}
+
+static int lora_backward(am_bwd *b)
+{
+    const am_lora_attrs *at = &b->attrs->lora;
+    am_tensor *x = b->saved[0], *w = b->saved[1], *a = b->saved[2], *bb = b->saved[3];
+    am_tensor *h = b->saved[4], *dz = b->dout, *dh, *xd = x;
+    int64_t m = rows_of(x), n = w->shape[0], k = w->shape[1], r = a->shape[0];
+    bool pre = at->dropout_p > 0 && at->dropout_pre;
+    if (at->dropout_p > 0 && !at->dropout_pre) {
+        AM_TRY(am_temp_new(&b->temps, &dz, x->dtype, b->dout->ndim, b->dout->shape, b->device));
+        AM_TRY(drop(dz, b->dout, at, b->rng_seed, b->rng_stream, 0));
+    }
+    int64_t h_shape[] = {m, r};
+    AM_TRY(am_temp_new(&b->temps, &dh, x->dtype, 2, h_shape, b->device));
+    AM_TRY(gemm(dh, dz, false, bb, false, NULL, m, r, n, at->scale, 0));
+    am_grad g;
+    if (b->needs[3]) {
+        AM_TRY(am_grad_begin(b, 3, true, &g));
+        AM_TRY(gemm(g.t, dz, true, h, false, NULL, n, r, m, at->scale, g.accumulate));
+        AM_TRY(am_grad_end(b, 3, &g));
+    }
+    if (b->needs[2]) {
+        if (pre) {
+            AM_TRY(am_temp_new(&b->temps, &xd, x->dtype, x->ndim, x->shape, b->device));
+            AM_TRY(drop(xd, x, at, b->rng_seed, b->rng_stream, 0));
+        }
+        AM_TRY(am_grad_begin(b, 2, true, &g));
+        AM_TRY(gemm(g.t, dh, true, xd, false, NULL, r, k, m, 1, g.accumulate));
+        AM_TRY(am_grad_end(b, 2, &g));
+    }
+    if (b->needs[0]) {
+        AM_TRY(linear_dx(b, 0, w));
+        AM_TRY(am_grad_begin(b, 0, true, &g)); /* adds to the line above */
+        if (pre) {
+            am_tensor *dxd;
+            AM_TRY(am_temp_new(&b->temps, &dxd, x->dtype, x->ndim, x->shape, b->device));
+            AM_TRY(gemm(dxd, dh, false, a, false, NULL, m, k, r, 1, 0));
+            AM_TRY(drop(dxd, dxd, at, b->rng_seed, b->rng_stream, 0));
+            AM_TRY(am_copy_kernel(g.t, dxd, g.accumulate));
+        } else {
+            AM_TRY(gemm(g.t, dh, false, a, false, NULL, m, k, r, 1, g.accumulate));
+        }
+        AM_TRY(am_grad_end(b, 0, &g));
+    }
+    if (b->needs[1])
+        AM_TRY(linear_dw(b, 1, x));
+    if (b->n_in > 4 && b->needs[4])
+        AM_TRY(linear_dbias(b, 4));
+    return AM_OK;
+}
+
+AM_OP(lora_linear, .forward = lora_forward, .backward = lora_backward,
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(dropout), AM_KERNEL(reduce)});
+
+/* ---- matmul: batched, leading dims broadcast ---------------------------------------------
+ * dA = dC B^T, dB = A^T dC, summed over broadcast dims. */
+
+/* Broadcast of the leading dims of a and b; both get those dims (stride 0 where repeated). */
+static int batch_shape(am_call *c, const am_tensor *a, const am_tensor *b, int *ndim,
+                       int64_t *shape)
+{
+    int na = a->ndim - 2, nb = b->ndim - 2, n = na > nb ? na : nb;
+    for (int i = 1; i <= n; i++) {
+        int64_t sa = i <= na ? a->shape[na - i] : 1, sb = i <= nb ? b->shape[nb - i] : 1;
+        if (sa != sb && sa != 1 && sb != 1)
+            return shape_mismatch(c, a, b, "leading dims do not broadcast");
+        shape[n - i] = sa == 1 ? sb : sa;
+    }
+    *ndim = n;
+    return AM_OK;
+}
+
+/* t as a dense [batch, rows, cols] of the broadcast shape, or shared by all (*stride 0). */
+static int batched(am_temps *temps, am_tensor **out, int64_t *stride, am_tensor *t, int ndim,
+                   const int64_t *batch)
+{
+    AM_TRY(am_temp_dense(temps, out, t));
+    int64_t matrix = t->shape[t->ndim - 2] * t->shape[t->ndim - 1];
+    int64_t have = am_shape_numel(t->ndim - 2, t->shape), want = am_shape_numel(ndim, batch);
+    *stride = have == 1 ? 0 : matrix;
+    if (have == want || have == 1)
+        return AM_OK;
+    int64_t shape[AM_MAX_DIMS];
+    memcpy(shape, batch, (size_t)ndim * sizeof *shape);
+    shape[ndim] = t->shape[t->ndim - 2];
+    shape[ndim + 1] = t->shape[t->ndim - 1];
+    am_tensor *from = *out;
+    AM_TRY(am_temp_new(temps, out, t->dtype, ndim + 2, shape, t->device));
+    return am_copy_kernel(*out, from, 0);
+}
+
+static int batch_gemm(am_tensor *c, am_tensor *a, int64_t sa, bool ta, am_tensor *b, int64_t sb,
+                      bool tb, int64_t m, int64_t n, int64_t k)
+{
+    int64_t batch = am_shape_numel(c->ndim - 2, c->shape);
+    if (batch * m * n == 0)
+        return AM_OK;
+    return am_launch_gemm(c->device, &(am_gemm_args){.c = am_tensor_ptr(c),
+                                                     .a = am_tensor_ptr(a),
+                                                     .b = am_tensor_ptr(b),
+                                                     .dtype_ab = a->dtype,
+                                                     .dtype_c = c->dtype,
+                                                     .trans_a = ta,
+                                                     .trans_b = tb,
+                                                     .alpha = 1,
+                                                     .m = m,
+                                                     .n = n,
+                                                     .k = k,
+                                                     .lda = ta ? m : k,
+                                                     .ldb = tb ? k : n,
+                                                     .ldc = n,
+                                                     .batch = batch,
+                                                     .stride_a = sa,
+                                                     .stride_b = sb,
+                                                     .stride_c = m * n});
+}
+
+static int matmul_forward(am_call *c)
+{
+    am_tensor *a = c->in[0], *b = c->in[1], *da, *db;
+    AM_TRY(am_check_float(c, 0));
+    AM_TRY(am_check_same_dtype(c, 0, 1));
+    if (a->ndim < 2 || b->ndim < 2 || a->shape[a->ndim - 1] != b->shape[b->ndim - 2])
+        return shape_mismatch(c, a, b, "inner dims differ (both need two dims or more)");
+    int ndim;
+    int64_t shape[AM_MAX_DIMS], sa, sb;
+    AM_TRY(batch_shape(c, a, b, &ndim, shape));
+    AM_TRY(batched(&c->temps, &da, &sa, a, ndim, shape));
+    AM_TRY(batched(&c->temps, &db, &sb, b, ndim, shape));
+    int64_t m = a->shape[a->ndim - 2], k = a->shape[a->ndim - 1], n = b->shape[b->ndim - 1];
+    shape[ndim] = m;
+    shape[ndim + 1] = n;
+    AM_TRY(am_out(c, a->dtype, ndim + 2, shape));
+    AM_TRY(batch_gemm(c->out[0], da, sa, false, db, sb, false, m, n, k));
+    AM_TRY(am_save(c, 0, a));
+    return am_save(c, 1, b);
+}
+
+static int matmul_backward(am_bwd *b)
+{
+    am_tensor *x = b->saved[0], *y = b->saved[1], *dout = b->dout, *d, *t;
+    int ndim = dout->ndim - 2;
+    int64_t m = dout->shape[ndim], n = dout->shape[ndim + 1], k = x->shape[x->ndim - 1], stride;
+    int64_t shape[AM_MAX_DIMS];
+    memcpy(shape, dout->shape, sizeof shape);
+    if (b->needs[0]) {
+        AM_TRY(batched(&b->temps, &t, &stride, y, ndim, dout->shape));
+        shape[ndim] = m;
+        shape[ndim + 1] = k;
+        AM_TRY(am_temp_new(&b->temps, &d, x->dtype, ndim + 2, shape, b->device));
+        AM_TRY(batch_gemm(d, dout, m * n, false, t, stride, true, m, k, n));
+        AM_TRY(am_grad_give_summed(b, 0, d));
+    }
+    if (b->needs[1]) {
+        AM_TRY(batched(&b->temps, &t, &stride, x, ndim, dout->shape));
+        shape[ndim] = k;
+        shape[ndim + 1] = n;
+        AM_TRY(am_temp_new(&b->temps, &d, y->dtype, ndim + 2, shape, b->device));
+        AM_TRY(batch_gemm(d, t, stride, true, dout, m * n, false, k, n, m));
+        AM_TRY(am_grad_give_summed(b, 1, d));
+    }
+    return AM_OK;
+}
+
+AM_OP(matmul, .forward = matmul_forward, .backward = matmul_backward,
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(copy), AM_KERNEL(reduce)});

@@ -1,0 +1,68 @@
+/* op_norm.c — RMSNorm. */
+#include "op.h"
+
+/* ---- rms_norm: y = x r w, r = 1/sqrt(mean x^2 + eps) (Zhang & Sennrich 2019) --------------
+ * With g = dy w:  dx = r (g - x r^2 mean(g x));  dw = sum over rows of dy x r. */
+
+static int rms_norm_forward(am_call *c)
+{
+    char ta[96], tb[96];
+    am_tensor *x, *w, *rstd = NULL;
+    AM_TRY(am_check_float(c, 0));
+    AM_TRY(am_check_same_dtype(c, 0, 1));
+    x = c->in[0];
+    w = c->in[1];
+    if (x->ndim < 1 || w->ndim != 1 || x->shape[x->ndim - 1] != w->shape[0])
+        return am_fail(AM_ESHAPE, "rms_norm: x %s and weight %s",
+                       am_shape_text(ta, x->ndim, x->shape), am_shape_text(tb, w->ndim, w->shape));
+    AM_TRY(am_temp_dense(&c->temps, &x, x));
+    AM_TRY(am_temp_dense(&c->temps, &w, w));
+    AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
+    int64_t rows = am_shape_numel(x->ndim - 1, x->shape);
+    if (c->record)
+        AM_TRY(am_temp_new(&c->temps, &rstd, x->dtype == AM_F64 ? AM_F64 : AM_F32, 1, &rows,
+                           c->device));
+    if (am_tensor_numel(x) > 0)
+        AM_TRY(am_launch_rms_norm(c->device,
+                                  &(am_rms_norm_args){.out = am_tensor_ptr(c->out[0]),
+                                                      .rstd = rstd ? am_tensor_ptr(rstd) : NULL,
+                                                      .x = am_tensor_ptr(x),
+                                                      .weight = am_tensor_ptr(w),
+                                                      .dtype = x->dtype,
+                                                      .eps = c->attrs.norm.eps,
+                                                      .rows = rows,
+                                                      .c = w->shape[0]}));
+    AM_TRY(am_save(c, 0, x));
+    AM_TRY(am_save(c, 1, w));
+    return am_save(c, 2, rstd);
+}
+
+static int rms_norm_backward(am_bwd *b)
+{
+    am_tensor *x = b->saved[0], *w = b->saved[1];
+    am_grad gx = {0}, gw = {0};
+    if (b->needs[0])
+        AM_TRY(am_grad_begin(b, 0, x->dtype == AM_F32 || x->dtype == AM_F64, &gx));
+    if (b->needs[1])
+        AM_TRY(am_grad_begin(b, 1, true, &gw));
+    if (am_tensor_numel(x) > 0)
+        AM_TRY(am_launch_rms_norm_bwd(
+            b->device, &(am_rms_norm_bwd_args){.dx = gx.t ? am_tensor_ptr(gx.t) : NULL,
+                                               .dweight = gw.t ? am_tensor_ptr(gw.t) : NULL,
+                                               .dout = am_tensor_ptr(b->dout),
+                                               .x = am_tensor_ptr(x),
+                                               .weight = am_tensor_ptr(w),
+                                               .rstd = am_tensor_ptr(b->saved[2]),
+                                               .dtype = x->dtype,
+                                               .dtype_dw = gw.t ? gw.t->dtype : x->dtype,
+                                               .accumulate_dx = gx.accumulate,
+                                               .accumulate_dw = gw.accumulate,
+                                               .rows = am_shape_numel(x->ndim - 1, x->shape),
+                                               .c = w->shape[0]}));
+    if (b->needs[0])
+        AM_TRY(am_grad_end(b, 0, &gx));
+    return b->needs[1] ? am_grad_end(b, 1, &gw) : AM_OK;
+}
+
+AM_OP(rms_norm, .forward = rms_norm_forward, .backward = rms_norm_backward,
+      .kernels = {AM_KERNEL(rms_norm), AM_KERNEL(rms_norm_bwd)});

@@ -1,0 +1,569 @@
+/* tape.c — records what ops do and walks it backward.
+ *
+ * A var is a value that takes part in gradients: a leaf, or a node's output. A node holds the vars
+ * of its inputs and outputs, the op's attributes and the tensors it saved. Shells point at their
+ * var by (tape id, index); a reset gives the tape a new id, so shells of the past can't reach it.
+ *
+ * Memory: a node's saved tensors and its output's gradient are freed as soon as backward has passed
+ * it. A gradient may be shared between vars (an add passes it to both sides); it is only written in
+ * place while one var holds it. When the last shell that leads onto the tape lets go, nobody can
+ * call backward any more, and the tape is reset.
+ *
+ * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. */
+#include "tape.h"
+
+#include <string.h>
+
+#include "../core/mem.h"
+#include "../core/signals.h"
+#include "op.h"
+
+typedef struct am_tape {
+    struct am_tape *outer;
+    uint64_t id;
+    am_var *vars;
+    am_node *nodes;
+    size_t n_vars, cap_vars, n_nodes, cap_nodes;
+    int64_t attached; /* shells that lead onto this tape */
+    bool in_backward;
+    size_t cursor;    /* nodes still to pass */
+    am_node *waiting; /* custom node whose gradients the caller computes */
+} am_tape;
+
+static am_tape root = {.id = 1};
+static am_tape *tape = &root;
+static uint64_t last_id = 1;
+static int grad_mode = 1;
+
+int am_op_backward(int op, am_bwd *b); /* op.c */
+
+int am_grad_mode(void)
+{
+    return grad_mode;
+}
+
+int am_grad_mode_set(int on)
+{
+    int before = grad_mode;
+    grad_mode = on != 0;
+    return before;
+}
+
+int64_t am_tape_length(void)
+{
+    return (int64_t)tape->n_nodes;
+}
+
+/* ---- freeing ---------------------------------------------------------------------------- */
+
+static void node_free(am_node *n)
+{
+    for (int i = 0; i < AM_NODE_SAVED; i++) {
+        am_tensor_release(n->saved[i]);
+        n->saved[i] = NULL;
+    }
+}
+
+static void var_clear_grad(am_var *v)
+{
+    am_tensor_release(v->grad);
+    v->grad = NULL;
+}
+
+static void reset(am_tape *t)
+{
+    size_t n_nodes = t->n_nodes, n_vars = t->n_vars;
+    t->n_nodes = t->n_vars = 0; /* first: releasing below may come back here */
+    t->id = ++last_id;
+    t->attached = 0;
+    t->in_backward = false;
+    t->waiting = NULL;
+    for (size_t i = 0; i < n_nodes; i++)
+        node_free(&t->nodes[i]);
+    for (size_t i = 0; i < n_vars; i++) {
+        var_clear_grad(&t->vars[i]);
+        am_tensor_release(t->vars[i].leaf);
+    }
+}
+
+int am_tape_reset(void)
+{
+    reset(tape);
+    return AM_OK;
+}
+
+int am_tape_push(void)
+{
+    void *p;
+    AM_TRY(am_alloc(&p, sizeof(am_tape)));
+    am_tape *t = p;
+    t->outer = tape;
+    t->id = ++last_id;
+    tape = t;
+    return AM_OK;
+}
+
+int am_tape_pop(void)
+{
+    am_tape *t = tape;
+    if (!t->outer)
+        return am_fail(AM_ESTATE, "am_tape_pop without a push");
+    tape = t->outer;
+    reset(t);
+    am_free(t->nodes);
+    am_free(t->vars);
+    am_free(t);
+    return AM_OK;
+}
+
+void am_tape_forget(am_tensor *t)
+{
+    am_tape *k = tape;
+    while (k && k->id != t->tape)
+        k = k->outer;
+    t->tape = 0;
+    if (k && --k->attached == 0 && !k->in_backward)
+        reset(k);
+}
+
+/* ---- recording -------------------------------------------------------------------------- */
+
+static int inspect(const char *what, am_tensor *const *in, int n_in, bool *needs, bool *any)
+{
+    *any = false;
+    for (int i = 0; i < n_in; i++) {
+        needs[i] = grad_mode && in[i] && in[i]->requires_grad;
+        if (!needs[i])
+            continue;
+        if (in[i]->computed && in[i]->tape != tape->id)
+            return am_fail(AM_ESTATE,
+                           "%s: the history of input %d is gone (backward has run, or it belongs "
+                           "to another tape); use :detach() to go on with its value alone",
+                           what, i + 1);
+        *any = true;
+    }
+    return AM_OK;
+}
+
+int am_tape_inspect(am_call *c)
+{
+    return inspect(am_op_name(c->op), c->in, c->n_in, c->needs, &c->record);
+}
+
+static int var_new(int64_t *index, const am_tensor *t)
+{
+    void *p = tape->vars;
+    int rc = am_grow(&p, &tape->cap_vars, tape->n_vars + 1, sizeof(am_var));
+    tape->vars = p;
+    AM_TRY(rc);
+    am_var *v = &tape->vars[tape->n_vars];
+    memset(v, 0, sizeof *v);
+    v->dtype = t->dtype;
+    v->ndim = t->ndim;
+    v->device = t->device;
+    memcpy(v->shape, t->shape, sizeof v->shape);
+    *index = (int64_t)tape->n_vars++;
+    return AM_OK;
+}
+
+static int var_of_input(int64_t *index, am_tensor *t)
+{
+    if (t->tape != tape->id) { /* a leaf that this tape meets for the first time */
+        AM_TRY(var_new(&t->var, t));
+        t->tape = tape->id;
+        am_tensor_retain(t);
+        tape->vars[t->var].leaf = t;
+    }
+    *index = t->var;
+    return AM_OK;
+}
+
+static int node_new(am_node **out)
+{
+    void *p = tape->nodes;
+    int rc = am_grow(&p, &tape->cap_nodes, tape->n_nodes + 1, sizeof(am_node));
+    tape->nodes = p;
+    AM_TRY(rc);
+    *out = &tape->nodes[tape->n_nodes];
+    memset(*out, 0, sizeof **out);
+    return AM_OK;
+}
+
+static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_in,
+                     am_tensor *const *out, int n_out)
+{
+    n->n_in = n_in;
+    n->n_out = n_out;
+    for (int i = 0; i < n_in; i++) {
+        n->in[i] = -1;
+        if (needs[i])
+            AM_TRY(var_of_input(&n->in[i], in[i]));
+    }
+    for (int i = 0; i < n_out; i++)
+        AM_TRY(var_new(&n->out[i], out[i]));
+    for (int i = 0; i < n_out; i++) {
+        out[i]->requires_grad = out[i]->computed = true;
+        out[i]->tape = tape->id;
+        out[i]->var = n->out[i];
+        tape->attached++;
+    }
+    return AM_OK;
+}
+
+int am_tape_record(am_call *c)
+{
+    am_node *n;
+    if (tape->in_backward)
+        return am_fail(AM_ESTATE, "%s: can't record while backward runs; use am.no_grad",
+                       am_op_name(c->op));
+    AM_TRY(node_new(&n));
+    n->op = c->op;
+    n->attrs = c->attrs;
+    n->rng_seed = c->rng_seed;
+    n->rng_stream = c->rng_stream;
+    AM_TRY(link_node(n, c->in, c->needs, c->n_in, c->out, 1));
+    memcpy(n->saved, c->saved, sizeof n->saved);
+    memset(c->saved, 0, sizeof c->saved);
+    tape->n_nodes++;
+    return AM_OK;
+}
+
+int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am_tensor *const *in,
+                     int n_in)
+{
+    bool needs[AM_CUSTOM_MAX], any;
+    if (n_in < 1 || n_in > AM_CUSTOM_MAX || n_out < 1 || n_out > AM_CUSTOM_MAX)
+        return am_fail(AM_EINVAL, "a custom op has 1 to %d inputs and outputs", AM_CUSTOM_MAX);
+    for (int i = 0; i < n_out; i++) {
+        AM_TRY(am_tensor_check_alive(out[i], "custom op"));
+        if (out[i]->computed || out[i]->requires_grad)
+            return am_fail(AM_ESTATE,
+                           "custom op: output %d already has a history; compute it "
+                           "under am.no_grad",
+                           i + 1);
+    }
+    for (int i = 0; i < n_in; i++)
+        AM_TRY(am_tensor_check_alive(in[i], "custom op"));
+    AM_TRY(inspect("custom op", in, n_in, needs, &any));
+    *recorded = any;
+    if (!any)
+        return AM_OK;
+    am_node *n;
+    AM_TRY(node_new(&n));
+    n->op = -1;
+    n->custom_id = id;
+    AM_TRY(link_node(n, in, needs, n_in, out, n_out));
+    tape->n_nodes++;
+    return AM_OK;
+}
+
+/* ---- gradients of inputs ---------------------------------------------------------------- */
+
+static int leaf_buffer(am_var *v)
+{
+    am_tensor *leaf = v->leaf;
+    if (leaf->grad)
+        return AM_OK;
+    int dtype = v->dtype == AM_BF16 || v->dtype == AM_F16 ? AM_F32 : v->dtype;
+    AM_TRY(am_tensor_make(&leaf->grad, dtype, v->ndim, v->shape, v->device));
+    leaf->grad_empty = true;
+    return AM_OK;
+}
+
+/* Make v->grad a dense buffer that nobody else sees. */
+static int own_grad(am_var *v)
+{
+    if (v->grad->storage->refs == 1 && am_tensor_dense(v->grad))
+        return AM_OK;
+    am_tensor *copy;
+    AM_TRY(am_tensor_make(&copy, v->dtype, v->ndim, v->shape, v->device));
+    int rc = am_copy_kernel(copy, v->grad, 0);
+    if (rc != AM_OK) {
+        am_tensor_release(copy);
+        return rc;
+    }
+    am_tensor_release(v->grad);
+    v->grad = copy;
+    return AM_OK;
+}
+
+/* Add g (or set it, for the first) as the gradient of v. */
+static int var_add(am_var *v, am_tensor *g)
+{
+    if (v->leaf) {
+        AM_TRY(leaf_buffer(v));
+        AM_TRY(am_copy_kernel(v->leaf->grad, g, !v->leaf->grad_empty));
+        v->leaf->grad_empty = false;
+        return AM_OK;
+    }
+    if (!v->grad && g->dtype == v->dtype)
+        return am_tensor_alias(&v->grad, g);
+    if (!v->grad) {
+        AM_TRY(am_tensor_make(&v->grad, v->dtype, v->ndim, v->shape, v->device));
+        return am_copy_kernel(v->grad, g, 0);
+    }
+    AM_TRY(own_grad(v));
+    return am_copy_kernel(v->grad, g, 1);
+}
+
+static am_var *input_var(am_bwd *b, int i)
+{
+    return &b->tape->vars[b->node->in[i]];
+}
+
+int am_grad_begin(am_bwd *b, int i, bool can_accumulate, am_grad *g)
+{
+    am_var *v = input_var(b, i);
+    *g = (am_grad){.direct = true};
+    if (v->leaf) {
+        AM_TRY(leaf_buffer(v));
+        bool empty = v->leaf->grad_empty;
+        if (can_accumulate || (empty && v->leaf->grad->dtype == v->dtype)) {
+            g->t = v->leaf->grad;
+            g->accumulate = !empty;
+            return AM_OK;
+        }
+    } else if (!v->grad) {
+        AM_TRY(am_tensor_make(&v->grad, v->dtype, v->ndim, v->shape, v->device));
+        g->t = v->grad;
+        return AM_OK;
+    } else if (can_accumulate) {
+        AM_TRY(own_grad(v));
+        g->t = v->grad;
+        g->accumulate = 1;
+        return AM_OK;
+    }
+    g->direct = false;
+    return am_temp_new(&b->temps, &g->t, v->dtype, v->ndim, v->shape, v->device);
+}
+
+int am_grad_end(am_bwd *b, int i, am_grad *g)
+{
+    am_var *v = input_var(b, i);
+    if (!g->direct)
+        return var_add(v, g->t);
+    if (v->leaf)
+        v->leaf->grad_empty = false;
+    return AM_OK;
+}
+
+int am_grad_give(am_bwd *b, int i, am_tensor *g)
+{
+    return var_add(input_var(b, i), g);
+}
+
+/* ---- backward --------------------------------------------------------------------------- */
+
+int am_backward_begin(am_tensor *loss, am_tensor *gradient)
+{
+    return am_backward_begin_many(&loss, &gradient, 1);
+}
+
+int am_backward_begin_many(am_tensor *const *outs, am_tensor *const *gradients, int n)
+{
+    char text[96];
+    if (tape->in_backward)
+        return am_fail(AM_ESTATE, "backward: already running on this tape");
+    for (int i = 0; i < n; i++) {
+        am_tensor *t = outs[i], *g = gradients[i];
+        AM_TRY(am_tensor_check_alive(t, "backward"));
+        if (!t->requires_grad)
+            return am_fail(AM_ESTATE, "backward: the tensor does not require grad, so nothing "
+                                      "would get one");
+        if (t->computed && t->tape != tape->id)
+            return am_fail(AM_ESTATE, "backward: the history of this tensor is gone; backward "
+                                      "runs once for each forward");
+        if (!g && am_tensor_numel(t) != 1)
+            return am_fail(AM_ESHAPE,
+                           "backward: a tensor %s is no scalar; sum it or give its gradient",
+                           am_shape_text(text, t->ndim, t->shape));
+        if (g)
+            AM_TRY(am_tensor_check_alive(g, "backward"));
+        if (g && (!am_shape_equal(g, t) || g->device != t->device))
+            return am_fail(AM_ESHAPE,
+                           "backward: the gradient's shape or device differs from the "
+                           "tensor's %s",
+                           am_shape_text(text, t->ndim, t->shape));
+    }
+    for (int i = 0; i < n; i++) {
+        int64_t v;
+        am_tensor *one = NULL, *g = gradients[i];
+        AM_TRY(var_of_input(&v, outs[i]));
+        if (!g) {
+            AM_TRY(am_tensor_make(&one, outs[i]->dtype, outs[i]->ndim, outs[i]->shape,
+                                  outs[i]->device));
+            int rc = am_tensor_fill(one, 1);
+            if (rc != AM_OK) {
+                am_tensor_release(one);
+                return rc;
+            }
+            g = one;
+        }
+        int rc = var_add(&tape->vars[v], g);
+        am_tensor_release(one);
+        AM_TRY(rc);
+    }
+    tape->in_backward = true;
+    tape->cursor = tape->n_nodes;
+    return AM_OK;
+}
+
+static int run_node(am_node *n)
+{
+    am_var *out = &tape->vars[n->out[0]];
+    am_bwd b = {.op = n->op,
+                .n_in = n->n_in,
+                .device = out->device,
+                .attrs = &n->attrs,
+                .rng_seed = n->rng_seed,
+                .rng_stream = n->rng_stream,
+                .saved = n->saved,
+                .tape = tape,
+                .node = n};
+    for (int i = 0; i < n->n_in; i++) {
+        b.needs[i] = n->in[i] >= 0;
+        b.in[i] = b.needs[i] ? &tape->vars[n->in[i]] : NULL;
+    }
+    int rc = am_temp_dense(&b.temps, &b.dout, out->grad);
+    if (rc == AM_OK)
+        rc = am_op_backward(n->op, &b);
+    am_temps_free(&b.temps);
+    return rc;
+}
+
+static bool has_gradient(const am_node *n)
+{
+    for (int i = 0; i < n->n_out; i++)
+        if (tape->vars[n->out[i]].grad)
+            return true;
+    return false;
+}
+
+static void pass_node(am_node *n)
+{
+    for (int i = 0; i < n->n_out; i++)
+        var_clear_grad(&tape->vars[n->out[i]]);
+    node_free(n);
+}
+
+static int custom_event(am_event *ev, am_node *n)
+{
+    *ev = (am_event){.kind = AM_EV_CUSTOM, .id = n->custom_id, .n_in = n->n_in, .n_out = n->n_out};
+    for (int i = 0; i < n->n_in; i++)
+        ev->needs_grad[i] = n->in[i] >= 0;
+    for (int i = 0; i < n->n_out; i++) {
+        ev->grad_out[i] = tape->vars[n->out[i]].grad;
+        if (ev->grad_out[i]) {
+            am_tensor_retain(ev->grad_out[i]);
+            am_scope_register(ev->grad_out[i]);
+        }
+    }
+    for (int i = 0; i < n->n_out; i++)
+        var_clear_grad(&tape->vars[n->out[i]]);
+    tape->waiting = n;
+    return AM_OK;
+}
+
+static int step(am_event *ev, bool *stop)
+{
+    AM_TRY(am_check_interrupt());
+    am_node *n = &tape->nodes[--tape->cursor];
+    *stop = false;
+    if (has_gradient(n)) {
+        if (n->op < 0) {
+            *stop = true;
+            return custom_event(ev, n);
+        }
+        AM_TRY(run_node(n));
+    }
+    pass_node(n);
+    return AM_OK;
+}
+
+int am_backward_next(am_event *ev)
+{
+    if (!tape->in_backward)
+        return am_fail(AM_ESTATE, "am_backward_next without am_backward_begin");
+    if (tape->waiting) {
+        pass_node(tape->waiting);
+        tape->waiting = NULL;
+    }
+    while (tape->cursor > 0) {
+        bool stop;
+        int rc = step(ev, &stop);
+        if (rc != AM_OK) {
+            reset(tape);
+            return rc;
+        }
+        if (stop)
+            return AM_OK;
+    }
+    reset(tape);
+    *ev = (am_event){.kind = AM_EV_DONE};
+    return AM_OK;
+}
+
+int am_backward_custom_grad(int i, am_tensor *grad)
+{
+    char a[96], b[96];
+    am_node *n = tape->waiting;
+    if (!n || i < 0 || i >= n->n_in)
+        return am_fail(AM_ESTATE, "custom gradient %d was not asked for", i + 1);
+    if (n->in[i] < 0)
+        return AM_OK;
+    am_var *v = &tape->vars[n->in[i]];
+    AM_TRY(am_tensor_check_alive(grad, "custom gradient"));
+    if (grad->ndim != v->ndim ||
+        memcmp(grad->shape, v->shape, (size_t)v->ndim * sizeof *v->shape) != 0 ||
+        grad->device != v->device)
+        return am_fail(AM_ESHAPE, "custom gradient %d is %s, but the input is %s", i + 1,
+                       am_shape_text(a, grad->ndim, grad->shape),
+                       am_shape_text(b, v->ndim, v->shape));
+    return var_add(v, grad);
+}
+
+/* ---- gradients of leaves, from outside -------------------------------------------------- */
+
+int am_tensor_set_requires_grad(am_tensor *t, int on)
+{
+    if (t->computed)
+        return am_fail(AM_ESTATE, "requires_grad can only be set on leaves; detach first");
+    if (on && !am_dtype_is_float(t->dtype))
+        return am_fail(AM_EINVAL, "a %s tensor can't require grad", am_dtype_name(t->dtype));
+    t->requires_grad = on != 0;
+    return AM_OK;
+}
+
+int am_tensor_requires_grad(const am_tensor *t)
+{
+    return t->requires_grad;
+}
+
+int am_tensor_is_leaf(const am_tensor *t)
+{
+    return !t->computed;
+}
+
+int am_tensor_grad(am_tensor **out, am_tensor *t)
+{
+    *out = t->grad && !t->grad_empty ? t->grad : NULL;
+    if (*out)
+        am_tensor_retain(*out);
+    return AM_OK;
+}
+
+int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
+{
+    if (!grad) {
+        t->grad_empty = true;
+        return AM_OK;
+    }
+    AM_TRY(am_tensor_check_alive(grad, "grad"));
+    if (!am_shape_equal(grad, t) || grad->device != t->device)
+        return am_fail(AM_ESHAPE, "grad: shape or device differ from the tensor's");
+    if (!t->grad)
+        AM_TRY(am_tensor_make(&t->grad, grad->dtype, t->ndim, t->shape, t->device));
+    AM_TRY(am_copy_kernel(t->grad, grad, 0));
+    t->grad_empty = false;
+    return AM_OK;
+}

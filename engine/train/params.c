@@ -1,0 +1,248 @@
+/* params.c — named parameters, and their move into flat buffers when training begins: one buffer of
+ * weights and one of gradients a dtype, so that norm, clip, step and (later) sharding are a few
+ * calls over everything. Holds no optimizer state: see optim.c. */
+#include "params.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "../core/error.h"
+#include "../core/mem.h"
+#include "../ops/op.h"
+
+enum { ALIGN_BYTES = 64 };
+
+int am_params_new(am_params **out)
+{
+    void *p;
+    AM_TRY(am_alloc(&p, sizeof(am_params)));
+    *out = p;
+    (*out)->refs = 1;
+    return AM_OK;
+}
+
+void am_params_release(am_params *p)
+{
+    if (!p || --p->refs > 0)
+        return;
+    for (size_t i = 0; i < p->n; i++) {
+        am_free(p->items[i].name);
+        am_tensor_release(p->items[i].t);
+    }
+    for (size_t i = 0; i < p->n_flats; i++) {
+        am_tensor_release(p->flats[i].weights);
+        am_tensor_release(p->flats[i].grads);
+    }
+    am_free(p->items);
+    am_free(p->flats);
+    am_free(p);
+}
+
+int am_params_add(am_params *p, const char *name, am_tensor *t)
+{
+    if (p->sealed)
+        return am_fail(AM_ESTATE, "parameter %s was added after sealing", name);
+    AM_TRY(am_tensor_check_alive(t, name));
+    if (t->computed)
+        return am_fail(AM_EINVAL, "parameter %s is the result of an op", name);
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->items[i].name, name) == 0)
+            return am_fail(AM_EINVAL, "two parameters are named %s", name);
+    void *items = p->items;
+    int rc = am_grow(&items, &p->cap, p->n + 1, sizeof *p->items);
+    p->items = items;
+    AM_TRY(rc);
+    am_param *q = &p->items[p->n];
+    AM_TRY(am_strdup(&q->name, name));
+    am_tensor_retain(t);
+    q->t = t;
+    q->flat = -1;
+    p->n++;
+    return AM_OK;
+}
+
+/* ---- sealing ----------------------------------------------------------------------------- */
+
+static int flat_for(am_params *p, const am_tensor *t, int *index)
+{
+    for (size_t i = 0; i < p->n_flats; i++)
+        if (p->flats[i].dtype == t->dtype && p->flats[i].device == t->device) {
+            *index = (int)i;
+            return AM_OK;
+        }
+    void *flats = p->flats;
+    int rc = am_grow(&flats, &p->cap_flats, p->n_flats + 1, sizeof *p->flats);
+    p->flats = flats;
+    AM_TRY(rc);
+    p->flats[p->n_flats] = (am_flat){
+        .dtype = t->dtype, .dtype_grad = t->dtype == AM_F64 ? AM_F64 : AM_F32, .device = t->device};
+    *index = (int)p->n_flats++;
+    return AM_OK;
+}
+
+/* Only the trainable parameters stay, in order. */
+static void drop_frozen(am_params *p)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->items[i].t->requires_grad) {
+            p->items[kept++] = p->items[i];
+            continue;
+        }
+        am_free(p->items[i].name);
+        am_tensor_release(p->items[i].t);
+    }
+    p->n = kept;
+}
+
+/* The parameter's gradient is a window of the flat one. */
+static int attach_grad(am_param *q, am_tensor *grads)
+{
+    int64_t stride[AM_MAX_DIMS], n = 1;
+    for (int d = q->t->ndim - 1; d >= 0; d--) {
+        stride[d] = n;
+        n *= q->t->shape[d];
+    }
+    am_tensor *view;
+    AM_TRY(am_tensor_view(&view, grads, q->t->ndim, q->t->shape, stride, q->offset));
+    bool empty = !q->t->grad || q->t->grad_empty;
+    int rc = empty ? AM_OK : am_copy_kernel(view, q->t->grad, 0);
+    if (rc != AM_OK) {
+        am_tensor_release(view);
+        return rc;
+    }
+    am_tensor_release(q->t->grad);
+    q->t->grad = view;
+    q->t->grad_empty = empty;
+    return AM_OK;
+}
+
+int am_params_seal(am_params *p)
+{
+    if (p->sealed)
+        return am_fail(AM_ESTATE, "the parameters are sealed already");
+    drop_frozen(p);
+    for (size_t i = 0; i < p->n; i++) {
+        am_param *q = &p->items[i];
+        AM_TRY(flat_for(p, q->t, &q->flat));
+        am_flat *f = &p->flats[q->flat];
+        int64_t align = ALIGN_BYTES / am_dtype_size(f->dtype);
+        q->offset = (f->n + align - 1) / align * align;
+        f->n = q->offset + am_tensor_numel(q->t);
+    }
+    for (size_t i = 0; i < p->n_flats; i++) {
+        am_flat *f = &p->flats[i];
+        AM_TRY(am_tensor_make(&f->weights, f->dtype, 1, &f->n, f->device));
+        AM_TRY(am_tensor_make(&f->grads, f->dtype_grad, 1, &f->n, f->device));
+        /* the gaps between parameters stay zero, so that whole-buffer passes can ignore them */
+        AM_TRY(am_tensor_fill(f->weights, 0));
+        AM_TRY(am_tensor_fill(f->grads, 0));
+    }
+    for (size_t i = 0; i < p->n; i++) {
+        am_param *q = &p->items[i];
+        am_flat *f = &p->flats[q->flat];
+        int64_t stride[AM_MAX_DIMS], n = 1;
+        for (int d = q->t->ndim - 1; d >= 0; d--) {
+            stride[d] = n;
+            n *= q->t->shape[d];
+        }
+        am_tensor *view;
+        AM_TRY(am_tensor_view(&view, f->weights, q->t->ndim, q->t->shape, stride, q->offset));
+        int rc = am_copy_kernel(view, q->t, 0);
+        am_tensor_release(view);
+        AM_TRY(rc);
+        am_tensor_reseat(q->t, f->weights->storage, q->offset);
+        AM_TRY(attach_grad(q, f->grads));
+    }
+    p->sealed = true;
+    return AM_OK;
+}
+
+/* ---- getters ----------------------------------------------------------------------------- */
+
+int64_t am_params_count(const am_params *p)
+{
+    return (int64_t)p->n;
+}
+
+const char *am_params_name(const am_params *p, int64_t i)
+{
+    return i >= 0 && (size_t)i < p->n ? p->items[i].name : NULL;
+}
+
+int am_params_tensor(am_tensor **out, am_params *p, int64_t i)
+{
+    if (i < 0 || (size_t)i >= p->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
+    am_tensor_retain(p->items[i].t);
+    *out = p->items[i].t;
+    return AM_OK;
+}
+
+int64_t am_params_numel(const am_params *p)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < p->n; i++)
+        n += am_tensor_numel(p->items[i].t);
+    return n;
+}
+
+int am_params_zero_grad(am_params *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        p->items[i].t->grad_empty = true;
+    return AM_OK;
+}
+
+/* ---- norms ------------------------------------------------------------------------------- */
+
+static int sumsq(const am_tensor *t, double *value)
+{
+    int64_t n = am_tensor_numel(t), partials = n / AM_SUMSQ_BLOCK + 1, one = 1;
+    am_tensor *out, *partial;
+    *value = 0;
+    if (n == 0)
+        return AM_OK;
+    AM_TRY(am_tensor_make(&out, AM_F64, 1, &one, t->device));
+    int rc = am_tensor_make(&partial, AM_F64, 1, &partials, t->device);
+    if (rc == AM_OK) {
+        rc = am_launch_sumsq(t->device, &(am_sumsq_args){.out = am_tensor_ptr(out),
+                                                         .partial = am_tensor_ptr(partial),
+                                                         .x = am_tensor_ptr(t),
+                                                         .dtype = t->dtype,
+                                                         .n = n});
+        if (rc == AM_OK)
+            rc = am_tensor_item(out, value);
+        am_tensor_release(partial);
+    }
+    am_tensor_release(out);
+    return rc;
+}
+
+static int norm_over(am_params *p, bool grads, double *norm)
+{
+    double total = 0, part;
+    if (!p->sealed)
+        return am_fail(AM_ESTATE, "norms need sealed parameters");
+    for (size_t i = 0; i < p->n; i++) {
+        const am_tensor *t = p->items[i].t;
+        if (grads && t->grad_empty)
+            continue;
+        AM_TRY(sumsq(grads ? t->grad : t, &part));
+        total += part;
+    }
+    *norm = sqrt(total);
+    return AM_OK;
+}
+
+int am_params_grad_norm(am_params *p, double scale, double *norm)
+{
+    AM_TRY(norm_over(p, true, norm));
+    *norm *= fabs(scale);
+    return AM_OK;
+}
+
+int am_params_norm(am_params *p, double *norm)
+{
+    return norm_over(p, false, norm);
+}
