@@ -337,8 +337,8 @@ static int matmul_forward(am_call *c)
     AM_TRY(am_check_same_dtype(c, 0, 1));
     if (a->ndim < 2 || b->ndim < 2 || a->shape[a->ndim - 1] != b->shape[b->ndim - 2])
         return shape_mismatch(c, a, b, "inner dims differ (both need two dims or more)");
-    int ndim;
-    int64_t shape[AM_MAX_DIMS], sa, sb;
+    int ndim = 0;
+    int64_t shape[AM_MAX_DIMS], sa = 0, sb = 0;
     AM_TRY(batch_shape(c, a, b, &ndim, shape));
     AM_TRY(batched(&c->temps, &da, &sa, a, ndim, shape));
     AM_TRY(batched(&c->temps, &db, &sb, b, ndim, shape));
