@@ -6,7 +6,9 @@
 --   data         a row, file content or sample that cannot be used    -> 1
 --   io           the operating system refused                         -> 1
 --   format       a checkpoint, tokenizer or template file is damaged  -> 1
+--   argument     a value out of range in a call                      -> 1
 --   shape        operands do not fit                                  -> 1
+--   device, comm a device or the link between ranks failed            -> 1
 --   state        called at the wrong moment (closed, released, …)     -> 1
 --   memory       not enough memory                                    -> 1
 --   unsupported  valid, but not something amlua does                  -> 1

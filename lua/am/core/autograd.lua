@@ -1,0 +1,253 @@
+-- Gradients: requires_grad and grad fields, backward, no_grad, custom ops written in Lua, and
+-- recomputation of blocks. The record itself is the engine's (engine/ops/tape.c); backward is
+-- pulled from here, so that custom ops run as plain Lua.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+local scope = require("am.core.scope")
+
+local C, check = edge.C, edge.check
+local M = {}
+local box = edge.box("am_tensor")
+
+tensor.fields.requires_grad = {
+    get = function(t) return C.am_tensor_requires_grad(t) ~= 0 end,
+    set = function(t, on) check(C.am_tensor_set_requires_grad(t, on and 1 or 0)) end,
+}
+tensor.fields.grad = {
+    get = function(t)
+        check(C.am_tensor_grad(box, t))
+        return box[0] ~= nil and tensor.own(box[0]) or nil
+    end,
+    set = function(t, grad) check(C.am_tensor_set_grad(t, grad)) end,
+}
+
+--- Mark a leaf as collecting gradients and return it.
+function tensor.methods:requires_grad_(on)
+    check(C.am_tensor_set_requires_grad(self, on == false and 0 or 1))
+    return self
+end
+
+local function with_mode(on, fn, ...)
+    local before = C.am_grad_mode_set(on)
+    local function finish(ok, ...)
+        C.am_grad_mode_set(before)
+        if not ok then
+            error((...), 0)
+        end
+        return ...
+    end
+    return finish(pcall(fn, ...))
+end
+
+--- Run fn(...) without recording.
+function M.no_grad(fn, ...) return with_mode(0, fn, ...) end
+
+--- Run fn(...) with recording on (inside no_grad).
+function M.enable_grad(fn, ...) return with_mode(1, fn, ...) end
+
+function M.is_grad_enabled() return C.am_grad_mode() ~= 0 end
+
+-- ---- backward -------------------------------------------------------------------------------
+
+-- Custom nodes that wait for backward, by id. Their context holds shells of its own, so that scopes
+-- of the forward pass can end; they are released as soon as they have served.
+local pending, next_id, depth = {}, 0, 0
+
+-- A copy of value with every tensor in it (also in nested tables) as a shell of our own.
+local function hold(value, shells)
+    if tensor.is(value) then
+        local shell = scope.escape(value:detach())
+        shells[#shells + 1] = shell
+        return shell
+    elseif type(value) == "table" and getmetatable(value) == nil then
+        local copy = {}
+        for k, v in pairs(value) do
+            copy[k] = hold(v, shells)
+        end
+        return copy
+    end
+    return value
+end
+
+local function drop(id)
+    for _, shell in ipairs(pending[id] and pending[id].shells or {}) do
+        shell:release()
+    end
+    pending[id] = nil
+end
+
+-- The tape of depth 0 is empty, so nothing waits any more.
+local function drop_all()
+    for id in pairs(pending) do
+        drop(id)
+    end
+end
+
+local function run_custom(event)
+    local node = pending[event.id]
+    local grads_out = {}
+    for i = 1, event.n_out do
+        grads_out[i] = event.grad_out[i - 1] ~= nil and tensor.own(event.grad_out[i - 1]) or nil
+    end
+    if not node then
+        err.raise("internal", "backward met a custom op that nobody recorded")
+    end
+    local grads = { M.no_grad(node.backward, node.ctx, unpack(grads_out, 1, event.n_out)) }
+    for i = 1, event.n_in do
+        local grad = grads[node.positions[i]]
+        if event.needs_grad[i - 1] ~= 0 and grad ~= nil then
+            check(C.am_backward_custom_grad(i - 1, grad))
+        end
+    end
+end
+
+local function pull()
+    local event = ffi.new("am_event")
+    repeat
+        check(C.am_backward_next(event))
+        if event.kind == C.AM_EV_CUSTOM then
+            local id = event.id
+            local ok, e = pcall(scope.scope, run_custom, event)
+            drop(id)
+            if not ok then
+                C.am_tape_reset()
+                error(e, 0)
+            end
+        end
+    until event.kind == C.AM_EV_DONE
+end
+
+--- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
+--- gradient (of its shape) is given.
+function tensor.methods:backward(gradient)
+    check(C.am_backward_begin(self, gradient))
+    local ok, e = pcall(pull)
+    if depth == 0 then
+        drop_all()
+    end
+    if not ok then
+        error(e, 0)
+    end
+end
+
+-- ---- custom ops -----------------------------------------------------------------------------
+
+--- Make an op from Lua functions. forward(ctx, ...) gets the inputs and returns its outputs,
+--- computed without recording; what backward needs it puts into ctx. backward(ctx, grad_out, ...)
+--- returns a gradient (or nil) for each input, in order. Tensors put into ctx are kept until
+--- backward has used them.
+---@param def {forward: function, backward: function}
+---@return function op
+function M.custom(def)
+    return function(...)
+        local ctx, inputs = {}, { ... }
+        local results = { M.no_grad(def.forward, ctx, ...) }
+        local ins, outs = ffi.new("am_tensor *[8]"), ffi.new("am_tensor *[8]")
+        local positions, n_in = {}, 0
+        for i = 1, select("#", ...) do
+            if tensor.is(inputs[i]) then
+                if n_in == C.AM_CUSTOM_MAX then
+                    err.raise("argument", "a custom op takes at most %d tensors", C.AM_CUSTOM_MAX)
+                end
+                ins[n_in] = inputs[i]
+                n_in = n_in + 1
+                positions[n_in] = i
+            end
+        end
+        for i, r in ipairs(results) do
+            -- An output that is an input would carry that input's history.
+            for j = 1, n_in do
+                if results[i] == inputs[positions[j]] then
+                    results[i] = r:clone()
+                end
+            end
+            outs[i - 1] = results[i]
+        end
+        if depth == 0 and C.am_tape_length() == 0 then
+            drop_all()
+        end
+        next_id = next_id + 1
+        local id, recorded = next_id, ffi.new("int[1]")
+        check(C.am_record_custom(recorded, id, outs, #results, ins, n_in))
+        if recorded[0] ~= 0 then
+            local shells = {}
+            pending[id] = { ctx = hold(ctx, shells), shells = shells, positions = positions,
+                            backward = def.backward }
+        end
+        return unpack(results)
+    end
+end
+
+-- ---- recomputation --------------------------------------------------------------------------
+
+local seed_box, stream_box = ffi.new("uint64_t[1]"), ffi.new("uint64_t[1]")
+
+local function rng_state()
+    C.am_rng_get(seed_box, stream_box)
+    return seed_box[0], stream_box[0]
+end
+
+-- Run fn on fresh leaves on a tape of its own and pull the inputs' gradients out of it.
+local function recompute(fn, ctx, seed, stream, ...)
+    local leaves, grads_out = {}, { ... }
+    for i, x in ipairs(ctx.inputs) do
+        leaves[i] = tensor.is(x) and x:detach() or x
+        if ctx.needs[i] then
+            leaves[i].requires_grad = true
+        end
+    end
+    local seed_now, stream_now = rng_state()
+    C.am_rng_set(seed, stream)
+    check(C.am_tape_push())
+    depth = depth + 1
+    local ok, e = pcall(function()
+        local results = { M.enable_grad(fn, unpack(leaves)) }
+        local outs, grads, n = ffi.new("am_tensor *[8]"), ffi.new("am_tensor *[8]"), 0
+        for i = 1, #results do
+            if grads_out[i] ~= nil and results[i].requires_grad then
+                outs[n], grads[n] = results[i], grads_out[i]
+                n = n + 1
+            end
+        end
+        check(C.am_backward_begin_many(outs, grads, n))
+        pull()
+    end)
+    depth = depth - 1
+    check(C.am_tape_pop())
+    C.am_rng_set(seed_now, stream_now)
+    if not ok then
+        error(e, 0)
+    end
+    local grads = {}
+    for i = 1, #leaves do
+        grads[i] = tensor.is(leaves[i]) and leaves[i].grad or nil
+    end
+    return unpack(grads, 1, #leaves)
+end
+
+--- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)
+--- for the intermediate values. fn must not use other computed tensors than its arguments.
+function M.checkpoint(fn, ...)
+    if not M.is_grad_enabled() then
+        return fn(...)
+    end
+    local seed, stream = rng_state()
+    local op = M.custom {
+        forward = function(ctx, ...)
+            ctx.inputs, ctx.needs = { ... }, {}
+            for i, x in ipairs(ctx.inputs) do
+                ctx.needs[i] = tensor.is(x) and x.requires_grad
+            end
+            return scope.scope(fn, ...)
+        end,
+        backward = function(ctx, ...)
+            return recompute(fn, ctx, seed, stream, ...)
+        end,
+    }
+    return op(...)
+end
+
+return M

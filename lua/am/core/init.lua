@@ -1,0 +1,15 @@
+-- The core in one table: tensors, ops, gradients, scopes. `require "am"` promotes these names.
+
+local tensor = require("am.core.tensor")
+local ops = require("am.core.ops")
+local autograd = require("am.core.autograd")
+local scope = require("am.core.scope")
+
+local M = { ops = ops, autograd = autograd, scope = scope.scope, escape = scope.escape,
+            no_grad = autograd.no_grad, checkpoint = autograd.checkpoint }
+
+for _, name in ipairs { "tensor", "empty", "full", "zeros", "ones", "rand", "randn", "from_buffer" } do
+    M[name] = tensor[name]
+end
+
+return M

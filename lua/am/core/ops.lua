@@ -1,0 +1,370 @@
+-- One thin function per op of the registry (engine/ops/ops.def), PyTorch's names and argument order.
+-- Those that take a tensor first are also methods: ops.add(a, b) is a:add(b). dims count from 0,
+-- negative ones from the end. Numbers are accepted for the second operand of arithmetic.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+
+local C, check_retry, own = edge.C, edge.check_retry, tensor.own
+local M = {}
+
+local inputs = ffi.new("am_tensor *[8]")
+local out = edge.box("am_tensor")
+
+local function run(op, n, attrs)
+    check_retry(C.am_apply, op, out, inputs, n, attrs)
+    return own(out[0])
+end
+
+local function apply1(op, a, attrs)
+    inputs[0] = a
+    return run(op, 1, attrs)
+end
+
+local function apply2(op, a, b, attrs)
+    inputs[0], inputs[1] = a, b
+    return run(op, 2, attrs)
+end
+
+local function apply3(op, a, b, c, attrs)
+    inputs[0], inputs[1], inputs[2] = a, b, c
+    return run(op, c ~= nil and 3 or 2, attrs)
+end
+
+local function new_attrs()
+    return ffi.new("am_attrs")
+end
+
+-- ---- elementwise ----------------------------------------------------------------------------
+
+local function scalar(op, a, value)
+    local at = new_attrs()
+    at.scalar.value = value
+    return apply1(op, a, at)
+end
+
+-- A number on either side becomes a one-element tensor of the other's dtype, unless a scalar op
+-- does it directly.
+local function like(value, t)
+    return tensor.full({}, value, { dtype = t:dtype(), device = t:device() })
+end
+
+local function operands(a, b)
+    if type(a) == "number" then
+        return like(a, b), b
+    end
+    if type(b) == "number" then
+        return a, like(b, a)
+    end
+    return a, b
+end
+
+function M.add(a, b)
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, b) end
+    if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, a) end
+    return apply2(C.AM_OP_add, a, b)
+end
+
+function M.sub(a, b)
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -b) end
+    a, b = operands(a, b)
+    return apply2(C.AM_OP_sub, a, b)
+end
+
+function M.mul(a, b)
+    if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, b) end
+    if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, a) end
+    return apply2(C.AM_OP_mul, a, b)
+end
+
+for _, name in ipairs { "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
+    local op = C["AM_OP_" .. name]
+    M[name] = function(a, b)
+        a, b = operands(a, b)
+        return apply2(op, a, b)
+    end
+end
+
+--- a ^ exponent for a number exponent.
+function M.pow(a, exponent)
+    if type(exponent) ~= "number" then
+        err.raise("argument", "pow takes a number as exponent")
+    end
+    return scalar(C.AM_OP_pow_scalar, a, exponent)
+end
+
+for _, name in ipairs { "neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu",
+                        "silu", "contiguous" } do
+    local op = C["AM_OP_" .. name]
+    M[name] = function(a) return apply1(op, a) end
+end
+
+--- GELU; approximate "tanh" or "none" (by erf, the default).
+function M.gelu(a, approximate)
+    return apply1(approximate == "tanh" and C.AM_OP_gelu_tanh or C.AM_OP_gelu, a)
+end
+
+function M.clamp(a, min, max)
+    local at = new_attrs()
+    at.clamp.min, at.clamp.max = min or -math.huge, max or math.huge
+    return apply1(C.AM_OP_clamp, a, at)
+end
+
+--- a where cond is true, else b (either may be a number).
+function M.where(cond, a, b)
+    a, b = operands(a, b)
+    return apply3(C.AM_OP_where, cond, a, b)
+end
+
+--- Another dtype and/or device: t:to("bfloat16"), t:to("ref"), t:to{dtype=, device=}. Moving to
+--- another device is not recorded.
+function M.to(a, target)
+    local dtype, device
+    if type(target) == "table" then
+        dtype, device = target.dtype, target.device
+    elseif pcall(tensor.dtype_id, target) then
+        dtype = target
+    else
+        device = target
+    end
+    if device and tensor.device_id(device) ~= C.am_tensor_device(a) then
+        local moved = tensor.empty(a:size(), { dtype = dtype or a:dtype(), device = device })
+        return moved:copy_(a)
+    end
+    if not dtype or tensor.dtype_id(dtype) == C.am_tensor_dtype(a) then
+        return a
+    end
+    local at = new_attrs()
+    at.cast.dtype = tensor.dtype_id(dtype)
+    return apply1(C.AM_OP_cast, a, at)
+end
+
+--- Zero each element with probability p and scale the rest by 1/(1-p); the identity unless training.
+function M.dropout(a, p, training)
+    if training == false or p == 0 then
+        return a
+    end
+    local at = new_attrs()
+    at.dropout.p = p
+    return apply1(C.AM_OP_dropout, a, at)
+end
+
+-- ---- reductions -----------------------------------------------------------------------------
+
+for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "logsumexp" } do
+    local op = C["AM_OP_" .. name]
+    M[name] = function(a, dim, keepdim)
+        local at = new_attrs()
+        at.reduce.dim = dim or C.AM_ALL_DIMS
+        at.reduce.keepdim = keepdim and 1 or 0
+        return apply1(op, a, at)
+    end
+end
+
+for _, name in ipairs { "softmax", "log_softmax" } do
+    local op = C["AM_OP_" .. name]
+    M[name] = function(a, dim)
+        local at = new_attrs()
+        at.dim.dim = dim
+        return apply1(op, a, at)
+    end
+end
+
+-- ---- shape ----------------------------------------------------------------------------------
+
+local function sizes(...)
+    if type((...)) == "table" then
+        return (...)
+    end
+    return { ... }
+end
+
+local function with_shape(op, a, shape)
+    if #shape > C.AM_MAX_DIMS then
+        err.raise("shape", "%d dims, but a tensor has at most %d", #shape, C.AM_MAX_DIMS)
+    end
+    local at = new_attrs()
+    at.view.ndim = #shape
+    for i = 1, #shape do
+        at.view.shape[i - 1] = shape[i]
+    end
+    return apply1(op, a, at)
+end
+
+--- Same elements in another shape; one size may be -1. reshape(a, 2, 3) or reshape(a, {2, 3}).
+function M.reshape(a, ...) return with_shape(C.AM_OP_reshape, a, sizes(...)) end
+M.view = M.reshape
+
+function M.expand(a, ...) return with_shape(C.AM_OP_expand, a, sizes(...)) end
+
+function M.permute(a, ...)
+    local dims = sizes(...)
+    local at = new_attrs()
+    if #dims > C.AM_MAX_DIMS then
+        err.raise("shape", "permute: too many dims")
+    end
+    at.permute.ndim = #dims
+    for i = 1, #dims do
+        at.permute.dims[i - 1] = dims[i]
+    end
+    return apply1(C.AM_OP_permute, a, at)
+end
+
+function M.transpose(a, dim0, dim1)
+    local at = new_attrs()
+    at.transpose.dim0, at.transpose.dim1 = dim0, dim1
+    return apply1(C.AM_OP_transpose, a, at)
+end
+
+--- length elements of dim from start (a view).
+function M.narrow(a, dim, start, length)
+    local at = new_attrs()
+    at.narrow.dim, at.narrow.start, at.narrow.length = dim, start, length
+    return apply1(C.AM_OP_narrow, a, at)
+end
+
+--- One index of a dim, which disappears.
+function M.select(a, dim, index)
+    local part, shape = M.narrow(a, dim, index, 1), a:size()
+    table.remove(shape, dim < 0 and dim + #shape + 1 or dim + 1)
+    return M.reshape(part, shape)
+end
+
+function M.unsqueeze(a, dim)
+    local shape = a:size()
+    table.insert(shape, dim < 0 and dim + #shape + 2 or dim + 1, 1)
+    return M.reshape(a, shape)
+end
+
+function M.squeeze(a, dim)
+    local shape = a:size()
+    local at = dim < 0 and dim + #shape + 1 or dim + 1
+    if shape[at] == 1 then
+        table.remove(shape, at)
+    end
+    return M.reshape(a, shape)
+end
+
+--- Join up to six tensors along dim.
+function M.cat(list, dim)
+    if #list < 1 or #list > 6 then
+        err.raise("argument", "cat joins one to six tensors, not %d", #list)
+    end
+    for i, t in ipairs(list) do
+        inputs[i - 1] = t
+    end
+    local at = new_attrs()
+    at.dim.dim = dim or 0
+    return run(C.AM_OP_cat, #list, at)
+end
+
+function M.index_select(a, dim, index)
+    local at = new_attrs()
+    at.dim.dim = dim
+    return apply2(C.AM_OP_index_select, a, index, at)
+end
+
+function M.gather(a, dim, index)
+    local at = new_attrs()
+    at.dim.dim = dim
+    return apply2(C.AM_OP_gather, a, index, at)
+end
+
+-- ---- matrix products ------------------------------------------------------------------------
+
+function M.matmul(a, b) return apply2(C.AM_OP_matmul, a, b) end
+
+--- x weight^T + bias; weight [out, in] as PyTorch stores it.
+function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
+
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
+    local at = new_attrs()
+    at.lora.scale = opts.scale
+    at.lora.dropout_p = opts.dropout or 0
+    at.lora.dropout_pre = opts.position == "pre" and 1 or 0
+    inputs[0], inputs[1], inputs[2], inputs[3], inputs[4] = x, weight, lora_a, lora_b, bias
+    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at)
+end
+
+-- ---- decoder --------------------------------------------------------------------------------
+
+function M.embedding(index, weight) return apply2(C.AM_OP_embedding, index, weight) end
+
+function M.rms_norm(x, weight, eps)
+    local at = new_attrs()
+    at.norm.eps = eps
+    return apply2(C.AM_OP_rms_norm, x, weight, at)
+end
+
+--- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
+function M.rope_table(position_ids, inv_freq, scaling)
+    local at = new_attrs()
+    at.rope_table.scaling = scaling or 1
+    return apply2(C.AM_OP_rope_table, position_ids, inv_freq, at)
+end
+
+--- Rotate x [B, T, H, D] by a table; pairs are halves, or neighbours when interleaved.
+function M.rope(x, rotary, interleaved)
+    local at = new_attrs()
+    at.rope.interleaved = interleaved and 1 or 0
+    return apply2(C.AM_OP_rope, x, rotary, at)
+end
+
+local activations = {
+    silu = C.AM_ACT_SILU, swish = C.AM_ACT_SILU, gelu = C.AM_ACT_GELU,
+    gelu_pytorch_tanh = C.AM_ACT_GELU_TANH, gelu_new = C.AM_ACT_GELU_TANH,
+    relu = C.AM_ACT_RELU, sigmoid = C.AM_ACT_SIGMOID,
+}
+
+--- act(gate) * up, act by the name in a model's hidden_act.
+function M.glu(gate, up, act)
+    local at = new_attrs()
+    at.glu.act = activations[act or "silu"]
+        or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
+    return apply2(C.AM_OP_glu, gate, up, at)
+end
+
+--- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
+--- opts: causal (true), window, softcap, scale, dropout (probability).
+function M.attention(q, k, v, bounds, opts)
+    opts = opts or {}
+    local at = new_attrs()
+    at.attention.causal = opts.causal == false and 0 or 1
+    at.attention.window = opts.window or 0
+    at.attention.softcap = opts.softcap or 0
+    at.attention.scale = opts.scale or 0
+    at.attention.dropout_p = opts.dropout or 0
+    inputs[0], inputs[1], inputs[2], inputs[3] = q, k, v, bounds
+    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at)
+end
+
+-- ---- losses ---------------------------------------------------------------------------------
+
+local function loss_attrs(opts)
+    local at = new_attrs()
+    at.loss.ignore_index = opts and opts.ignore_index or -100
+    at.loss.softcap = opts and opts.softcap or 0
+    return at
+end
+
+--- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
+function M.cross_entropy(logits, labels, opts)
+    return apply2(C.AM_OP_cross_entropy, logits, labels, loss_attrs(opts))
+end
+
+--- The same of hidden weight^T, without ever storing all logits.
+function M.linear_cross_entropy(hidden, weight, labels, opts)
+    return apply3(C.AM_OP_linear_cross_entropy, hidden, weight, labels, loss_attrs(opts))
+end
+
+local not_methods = { lora_linear = true, linear_cross_entropy = true, cat = true }
+for name, fn in pairs(M) do
+    if not not_methods[name] then
+        tensor.methods[name] = fn
+    end
+end
+
+return M
