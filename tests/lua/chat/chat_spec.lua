@@ -1,0 +1,181 @@
+-- The Lua side of am.chat: conversion of data, checks of messages, spans, limits and error objects.
+-- The template language itself is covered by goldens_spec.lua.
+
+local cjson = require "cjson"
+local chat = require "am.chat"
+local err = require "am.core.error"
+
+-- Renders with no messages.
+local function render(template, vars, opts)
+    vars = vars or {}
+    vars.messages = vars.messages or {}
+    return (chat.compile(template, opts):render(vars))
+end
+
+-- The error object that fn raises; checks its code and that its message has `pattern`.
+local function fails(code, pattern, fn, ...)
+    local ok, e = pcall(fn, ...)
+    assert.is_false(ok, "no error")
+    assert.is_true(err.is(e), "not an error object: " .. tostring(e))
+    assert.equal(code, e.code)
+    assert.is_truthy(e.msg:find(pattern), e.msg)
+    return e
+end
+
+describe("chat data", function()
+    it("tells arrays from maps and sorts the keys of plain tables", function()
+        local vars = { x = { 1, 2 }, y = { b = { true }, a = 1 } }
+        assert.equal("[1, 2] {'a': 1, 'b': [True]}", render("{{ x }} {{ y }}", vars))
+    end)
+
+    it("takes an empty table for a dict, and for a list at the top of tools", function()
+        assert.equal("{} []", render("{{ x }} {{ tools }}", { x = {}, tools = {} }))
+    end)
+
+    it("maps cjson.null to None and integral numbers to int", function()
+        assert.equal("None 3 2.5", render("{{ x }} {{ y }} {{ z }}", { x = cjson.null, y = 3, z = 2.5 }))
+    end)
+
+    it("keeps order, floats and empty lists from chat.from_json", function()
+        local tools = chat.from_json '[{"z": 1.0, "a": [], "m": {}, "u": "\\ud83d\\ude00\\n"}]'
+        assert.equal('[{"z": 1.0, "a": [], "m": {}, "u": "😀\\n"}]', render("{{ tools|tojson }}", { tools = tools }))
+    end)
+
+    it("shows what templates cannot use as a placeholder", function()
+        local image = setmetatable({}, { __index = function() error("touched") end })
+        assert.equal("<function> <object> <cdata>",
+            render("{{ f }} {{ o }} {{ c }}", { f = print, o = image, c = require("ffi").new("int[1]") }))
+    end)
+
+    it("refuses mixed tables, holes, odd keys and cycles, naming the place", function()
+        fails("data", "^x: .*mixes", render, "", { x = { 1, a = 2 } })
+        fails("data", "^x%.y: .*hole at 2", render, "", { x = { y = { [1] = 1, [3] = 3 } } })
+        fails("data", "^x: .*key is a boolean", render, "", { x = { [true] = 1 } })
+        local cycle = {}
+        cycle.me = cycle
+        fails("data", "levels deep", render, "", { x = cycle })
+    end)
+
+    it("refuses malformed JSON with the byte", function()
+        local malformed = { "", "{", "[1,]", '{"a" 1}', '"\\x"', '"a', "01", "1.", "nul", "[] []", '"\\ud83"', "\1" }
+        for _, text in ipairs(malformed) do
+            fails("data", "^JSON, byte %d+", chat.from_json, text)
+        end
+        fails("data", "levels deep", chat.from_json, ("["):rep(1000))
+    end)
+end)
+
+describe("chat messages", function()
+    it("are checked, naming the index", function()
+        local template = chat.compile "x"
+        local function check(pattern, messages)
+            fails("data", pattern, template.render, template, { messages = messages })
+        end
+        check("got nil", nil)
+        check("got string", "hello")
+        check("named fields", { role = "user", content = "x" })
+        check("messages%[2%]", { { role = "user", content = "x" }, "y" })
+        check("messages%[1%].*no 'role'", { { content = "x" } })
+        check("messages%[1%]%.role.*got int", { { role = 1, content = "x" } })
+        check("messages%[2%]%.content.*got int", { { role = "user", content = "x" }, { role = "user", content = 5 } })
+        check("messages%[1%]", { { { role = "user" } } })
+    end)
+
+    it("may lack content or hold parts", function()
+        local source = "{% for m in messages %}{{ m.content is defined }}{{ m.content is sequence }} {% endfor %}"
+        local messages = {
+            { role = "user", content = { { type = "text", text = "x" } } }, { role = "assistant" },
+            { role = "assistant", content = cjson.null },
+        }
+        assert.equal("TrueTrue FalseTrue TrueFalse ", (chat.apply(source, messages)))
+    end)
+
+    it("are not changed by rendering", function()
+        local messages = { { role = "assistant", content = "a", reasoning = "r" } }
+        chat.apply("{{ messages }}", messages)
+        assert.same({ { role = "assistant", content = "a", reasoning = "r" } }, messages)
+    end)
+end)
+
+describe("chat rendering", function()
+    it("gives generation spans in bytes", function()
+        local source = "{% for m in messages %}é{% generation %}{{ m.content }}{% endgeneration %}.{% endfor %}"
+        local text, spans = chat.apply(source, { { role = "user", content = "ü😀" }, { role = "user", content = "" } })
+        assert.equal("éü😀.é.", text)
+        assert.equal("ü😀", text:sub(spans[1][1], spans[1][2]))
+        assert.same({ { 3, 8 }, { 12, 11 } }, spans)
+    end)
+
+    it("is repeatable and keeps nothing between calls", function()
+        local template = chat.compile "{% set ns = namespace(n=0) %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{{ x }}"
+        assert.equal("1a", (template:render { messages = {}, x = "a" }))
+        assert.equal("1", (template:render { messages = {} }))
+    end)
+
+    it("takes the time from `now`", function()
+        local template = chat.compile("{{ strftime_now('%d %b %Y') }}", { now = 86400 * 365.25 })
+        assert.equal("01 Jan 1971", (template:render { messages = {} }))
+    end)
+
+    it("takes a compiled template in apply", function()
+        assert.equal("1True", (chat.apply(chat.compile "{{ messages|length }}{{ add_generation_prompt }}",
+            { { role = "user", content = "x" } }, { add_generation_prompt = true })))
+    end)
+end)
+
+describe("chat errors", function()
+    it("name the line", function()
+        fails("format", "line 3", chat.compile, "a\n\n{% if %}")
+        fails("format", "line 4.*'x' is undefined", render, "a\n{{ 1 }}\n{% if true %}\n{{ x.y }}{% endif %}")
+        fails("data", "line 2: no!", render, "\n{{ raise_exception('no!') }}")
+        fails("unsupported", "line 1.*include", chat.compile, "{% include 'x' %}")
+        fails("usage", "must be a string", chat.compile, nil)
+    end)
+
+    it("come from limits on work, output and nesting", function()
+        local endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+        fails("format", "steps", render, endless)
+        fails("format", "steps", render, "{% for a in range(10) %}{% endfor %}", {}, { steps = 10 })
+        fails("format", "bytes", render, "{{ 'x' * 1000000000000 }}")
+        fails("format", "bytes", render, "{% for a in range(20) %}0123456789{% endfor %}", {}, { output = 100 })
+        fails("format", "bytes", render,
+            "{% set ns = namespace(s='x') %}{% for a in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}")
+        fails("format", "bytes", render, "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}")
+        fails("format", "bytes", render, "{{ ('a' * 1000000)|join('b' * 1000) }}")
+        fails("format", "too large", render, "{{ '%999999999d' % 1 }}")
+        fails("format", "bytes", render, "{{ 'a'.center(10000000000) }}")
+        fails("format", "range", render, "{{ range(100001) }}")
+        fails("format", "steps", render, "{{ [0] * 1000000000 }}")
+        fails("format", "nested", chat.compile, "{{ " .. ("("):rep(5000) .. (")"):rep(5000) .. " }}")
+        fails("format", "nested", chat.compile, ("{% if 1 %}"):rep(5000))
+        fails("format", "nested", chat.compile, "{{ " .. ("not "):rep(5000) .. "1 }}")
+        fails("format", "nested", chat.compile, "{{ " .. ("-"):rep(5000) .. "1 }}")
+        fails("format", "nested", render, "{{ 1" .. ("+1"):rep(5000) .. " }}")
+        fails("format", "nested", render, "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}")
+        fails("format", "nested", render, "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}")
+        fails("format", "nested", render, "{% set n = namespace() %}{% set n.n = n %}{{ n }}")
+        fails("format", "steps", render,
+            "{% set n = namespace(x=[]) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}")
+        fails("format", "limit", chat.compile, (" "):rep(5 * 1024 * 1024))
+    end)
+
+    it("bound the Lua stack in the deepest templates that parse", function()
+        local deep = ("("):rep(140) .. "m()" .. (")"):rep(140)
+        fails("format", "nested", render, "{% macro m() %}{{ " .. deep .. " }}{% endmacro %}{{ m() }}")
+        local blocks = ("{% if 1 %}"):rep(140) .. "{{ m() }}" .. ("{% endif %}"):rep(140)
+        fails("format", "nested", render, "{% macro m() %}" .. blocks .. "{% endmacro %}{{ m() }}")
+        local lists = ("["):rep(140) .. "m()" .. ("]"):rep(140)
+        fails("format", "nested", render, "{% macro m() %}{{ " .. lists .. "|tojson }}{% endmacro %}{{ m() }}")
+    end)
+end)
+
+describe("chat sandbox", function()
+    it("reaches no Lua", function()
+        for _, name in ipairs { "os", "io", "require", "_G", "string", "print", "self", "rt" } do
+            assert.equal("False", render("{{ " .. name .. " is defined }}"))
+        end
+        assert.equal("", render("{{ x.keys }}{{ x.map }}{{ x.kind }}", { x = { 1 } }))
+        assert.equal("", render("{{ range.call }}{{ range.callable }}{{ none.kind }}{{ 'a'.text }}{{ messages.kind }}"))
+        fails("format", "unsafe", render, "{{ x.append(1) }}", { x = { 1 } })
+    end)
+end)

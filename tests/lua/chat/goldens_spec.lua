@@ -1,0 +1,54 @@
+-- Every golden case rendered here must give transformers' text and generation spans, or fail where it
+-- fails (with "data" for raise_exception, "format" or "unsupported" otherwise). See make_goldens.py.
+
+local chat = require "am.chat"
+local err = require "am.core.error"
+
+local HERE = "tests/lua/chat/"
+
+local function read(path)
+    local file = assert(io.open(path, "rb"))
+    local text = file:read "*a"
+    file:close()
+    return text
+end
+
+-- am.chat's own spans as a printable string.
+local function printed(spans)
+    local parts = {}
+    for i, span in ipairs(spans) do parts[i] = span[1] .. "-" .. span[2] end
+    return table.concat(parts, " ")
+end
+
+local function render(case, defaults)
+    local vars = {}
+    if case.template then
+        for name, v in pairs(defaults.map) do vars[name] = v end
+    end
+    for name, v in pairs(case.vars.map) do vars[name] = v end
+    return chat.compile(case.template or read(HERE .. "templates/" .. case.file)):render(vars)
+end
+
+describe("chat goldens", function()
+    local goldens = chat.from_json(read(HERE .. "goldens.json")).map
+    local count = 0
+    for _, entry in ipairs(goldens.cases) do
+        local case = entry.map
+        count = count + 1
+        it((case.name:gsub("\n", "\\n"):gsub("\r", "\\r")), function()
+            local ok, text, spans = pcall(render, case, goldens.defaults)
+            if case.error then
+                assert.is_false(ok, "transformers fails: " .. case.error)
+                assert.is_true(err.is(text), "not an error object: " .. tostring(text))
+                local raised = case.error:find("^TemplateError:") ~= nil
+                assert.equal(raised and "data" or "no data", text.code == "data" and "data" or "no data")
+                return
+            end
+            if not ok then error(text, 0) end
+            assert.equal(case.text, text)
+            if case.spans then assert.equal(printed(case.spans), printed(spans)) end
+        end)
+    end
+
+    it("are all there", function() assert.is_true(count > 800) end)
+end)
