@@ -1,0 +1,307 @@
+/* file.c — whole files: read, map, replace. Knows nothing of formats. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../core/error.h"
+#include "../core/mem.h"
+
+/* ---- the system -------------------------------------------------------------------------- */
+
+static int system_open(const char *path, int flags, mode_t mode)
+{
+    return open(path, flags, mode);
+}
+
+/* NORESERVE: a model larger than memory and swap must still be mappable. */
+static void *system_map(int fd, size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+am_file_ops am_file_system = {
+    .open = system_open,
+    .close = close,
+    .stat = fstat,
+    .read = read,
+    .write = write,
+    .sync = fsync,
+    .rename = rename,
+    .remove = unlink,
+    .map = system_map,
+    .unmap = munmap,
+};
+
+static int fail_errno(const char *path, const char *doing)
+{
+    int error = errno;
+    return am_fail(AM_EIO, "%s: %s: %s", path, doing, strerror(error));
+}
+
+static int open_fd(int *fd, const char *path, int flags, mode_t mode)
+{
+    do
+        *fd = am_file_system.open(path, flags | O_CLOEXEC, mode);
+    while (*fd < 0 && errno == EINTR);
+    return *fd < 0 ? -1 : 0;
+}
+
+/* Open a regular file for reading. NONBLOCK: a pipe must be refused, not waited for. */
+static int open_regular(int *out, size_t *bytes, const char *path)
+{
+    int fd;
+    struct stat st;
+    if (open_fd(&fd, path, O_RDONLY | O_NONBLOCK, 0) < 0)
+        return fail_errno(path, "cannot open");
+    int rc = AM_OK;
+    if (am_file_system.stat(fd, &st) < 0)
+        rc = fail_errno(path, "cannot stat");
+    else if (!S_ISREG(st.st_mode))
+        rc = am_fail(AM_EIO, "%s: %s, not a file", path,
+                     S_ISDIR(st.st_mode) ? "is a folder" : "is a device or pipe");
+    else if ((uint64_t)st.st_size > SIZE_MAX / 2)
+        rc = am_fail(AM_EFORMAT, "%s: too large", path);
+    if (rc != AM_OK) {
+        am_file_system.close(fd);
+        return rc;
+    }
+    *out = fd;
+    *bytes = (size_t)st.st_size;
+    return AM_OK;
+}
+
+/* ---- reading ----------------------------------------------------------------------------- */
+
+static int read_fully(int fd, char *data, size_t bytes, const char *path)
+{
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = am_file_system.read(fd, data + done, bytes - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail_errno(path, "cannot read");
+        if (n == 0)
+            return am_fail(AM_EIO, "%s: became shorter while it was read", path);
+        done += (size_t)n;
+    }
+    return AM_OK;
+}
+
+int am_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes)
+{
+    int fd, rc;
+    size_t size;
+    void *p = NULL;
+    AM_TRY(open_regular(&fd, &size, path));
+    if (size > max_bytes) {
+        rc = am_fail(AM_EFORMAT, "%s: %zu bytes, more than the %zu expected at most", path, size,
+                     max_bytes);
+        goto out;
+    }
+    AM_TRY_OUT(am_alloc(&p, size + 1));
+    AM_TRY_OUT(read_fully(fd, p, size, path));
+    *data = p;
+    *bytes = size;
+out:
+    am_file_system.close(fd);
+    if (rc != AM_OK)
+        am_free(p);
+    return rc;
+}
+
+/* ---- mapping ----------------------------------------------------------------------------- */
+
+int am_mapping_open(am_mapping **out, const char *path)
+{
+    int fd, rc;
+    size_t size;
+    void *p = NULL;
+    AM_TRY(open_regular(&fd, &size, path));
+    AM_TRY_OUT(am_alloc(&p, sizeof(am_mapping)));
+    am_mapping *m = p;
+    m->refs = 1;
+    m->bytes = size;
+    if (size > 0) {
+        m->data = am_file_system.map(fd, size);
+        if (!m->data) {
+            rc = fail_errno(path, "cannot map");
+            goto out;
+        }
+    }
+    *out = m;
+out:
+    am_file_system.close(fd);
+    if (rc != AM_OK)
+        am_free(p);
+    return rc;
+}
+
+void am_mapping_retain(am_mapping *m)
+{
+    m->refs++;
+}
+
+void am_mapping_release(void *mapping)
+{
+    am_mapping *m = mapping;
+    if (!m || --m->refs > 0)
+        return;
+    if (m->data)
+        am_file_system.unmap(m->data, m->bytes);
+    am_free(m);
+}
+
+void am_mapping_prefetch(const am_mapping *m, size_t offset, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t start = offset & ~(page - 1);
+    if (bytes > 0)
+        (void)madvise(m->data + start, offset + bytes - start, MADV_WILLNEED); /* only a hint */
+}
+
+/* ---- replacing --------------------------------------------------------------------------- */
+
+/* The folder of a path: "." for a bare name, "/" for a file in the root. */
+static int folder_of(char **out, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    void *p;
+    if (!slash)
+        return am_strdup(out, ".");
+    size_t bytes = slash == path ? 1 : (size_t)(slash - path);
+    AM_TRY(am_alloc(&p, bytes + 1));
+    memcpy(p, path, bytes);
+    *out = p;
+    return AM_OK;
+}
+
+int am_file_begin(am_file_writer *w, const char *path, uint64_t total)
+{
+    static unsigned serial;
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash ? (size_t)(slash - path) + 1 : 0;
+    memset(w, 0, sizeof *w);
+    if (path[folder] == 0)
+        return am_fail(AM_EINVAL, "\"%s\" is not the name of a file", path);
+    void *p;
+    AM_TRY(am_alloc(&p, folder + 64));
+    memcpy(p, path, folder);
+    int fd;
+    do /* the name says nothing of the file's, so it is never too long */
+        snprintf((char *)p + folder, 64, ".amlua-%ld-%u.tmp", (long)getpid(), serial++);
+    while (open_fd(&fd, p, O_WRONLY | O_CREAT | O_EXCL, 0666) < 0 && errno == EEXIST);
+    if (fd < 0) {
+        int rc = fail_errno(path, "cannot create a file beside it");
+        am_free(p);
+        return rc;
+    }
+    *w = (am_file_writer){.path = path, .temporary = p, .fd = fd, .total = total};
+    return AM_OK;
+}
+
+static int fail_writing(am_file_writer *w)
+{
+    if (errno == ENOSPC || errno == EDQUOT)
+        return am_fail(AM_EIO, "%s: %s: %llu bytes are needed; nothing was changed", w->path,
+                       strerror(errno), (unsigned long long)w->total);
+    return fail_errno(w->path, "cannot write");
+}
+
+int am_file_append(am_file_writer *w, const void *data, size_t bytes)
+{
+    const char *at = data;
+    if (!w->temporary)
+        return am_fail(AM_ESTATE, "am_file_append: no file is being written");
+    while (bytes > 0) {
+        ssize_t n = am_file_system.write(w->fd, at, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            if (n == 0)
+                errno = EIO;
+            int rc = fail_writing(w);
+            am_file_discard(w);
+            return rc;
+        }
+        at += n;
+        bytes -= (size_t)n;
+    }
+    return AM_OK;
+}
+
+static int sync_fd(int fd)
+{
+    int rc;
+    do
+        rc = am_file_system.sync(fd);
+    while (rc < 0 && errno == EINTR);
+    return rc;
+}
+
+int am_file_commit(am_file_writer *w)
+{
+    int rc = AM_OK;
+    char *folder = NULL;
+    if (!w->temporary)
+        return am_fail(AM_ESTATE, "am_file_commit: no file is being written");
+    AM_TRY_OUT(folder_of(&folder, w->path));
+    if (sync_fd(w->fd) < 0) {
+        rc = fail_writing(w);
+        goto out;
+    }
+    int fd = w->fd;
+    w->fd = -1;
+    if (am_file_system.close(fd) < 0) {
+        rc = fail_writing(w);
+        goto out;
+    }
+    if (am_file_system.rename(w->temporary, w->path) < 0) {
+        rc = fail_errno(w->path, "cannot put the new file in place");
+        goto out;
+    }
+    am_free(w->temporary);
+    w->temporary = NULL;
+    rc = am_file_sync_dir(folder);
+out:
+    am_file_discard(w);
+    am_free(folder);
+    return rc;
+}
+
+void am_file_discard(am_file_writer *w)
+{
+    if (!w->temporary)
+        return;
+    if (w->fd >= 0)
+        am_file_system.close(w->fd);
+    am_file_system.remove(w->temporary);
+    am_free(w->temporary);
+    w->temporary = NULL;
+    w->fd = -1;
+}
+
+int am_file_save(const char *path, const void *data, size_t bytes)
+{
+    am_file_writer w;
+    AM_TRY(am_file_begin(&w, path, bytes));
+    AM_TRY(am_file_append(&w, data, bytes));
+    return am_file_commit(&w);
+}
+
+int am_file_sync_dir(const char *dir)
+{
+    int fd;
+    if (open_fd(&fd, dir, O_RDONLY | O_DIRECTORY, 0) < 0)
+        return fail_errno(dir, "cannot open the folder to sync it");
+    int rc = AM_OK;
+    if (sync_fd(fd) < 0 && errno != EINVAL && errno != ENOTSUP) /* filesystems that don't need it */
+        rc = fail_errno(dir, "cannot sync the folder");
+    am_file_system.close(fd);
+    return rc;
+}

@@ -1,0 +1,62 @@
+/* file.h — reading, mapping and safely replacing whole files.
+ * Every call to the operating system goes through am_file_system, so that tests can make any of
+ * them fail or record their order. */
+#ifndef AM_FILE_H
+#define AM_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include "../am.h"
+
+/* The system's own functions; they return -1 (map: NULL) and set errno. Tests replace members. */
+typedef struct am_file_ops {
+    int (*open)(const char *path, int flags, mode_t mode);
+    int (*close)(int fd);
+    int (*stat)(int fd, struct stat *st);
+    ssize_t (*read)(int fd, void *data, size_t bytes);
+    ssize_t (*write)(int fd, const void *data, size_t bytes);
+    int (*sync)(int fd);
+    int (*rename)(const char *from, const char *to);
+    int (*remove)(const char *path);
+    void *(*map)(int fd, size_t bytes); /* private and writable: copy-on-write */
+    int (*unmap)(void *data, size_t bytes);
+} am_file_ops;
+extern am_file_ops am_file_system;
+
+/* The whole file and a NUL after it, to be freed with am_free. AM_EIO when it can't be read or is
+ * no regular file, AM_EFORMAT when it is larger than max_bytes. */
+int am_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes);
+
+/* A counted mapping. Writing to its pages never changes the file. An empty file has data NULL.
+ * Cutting the file short while it is mapped kills the process (SIGBUS): files are replaced by
+ * renaming, never rewritten in place. */
+typedef struct am_mapping {
+    int refs;
+    uint8_t *data;
+    size_t bytes;
+} am_mapping;
+int am_mapping_open(am_mapping **out, const char *path);
+void am_mapping_retain(am_mapping *m);
+void am_mapping_release(void *mapping); /* void *: also a storage's release function */
+/* A range that will be read soon: the system may start reading it. */
+void am_mapping_prefetch(const am_mapping *m, size_t offset, size_t bytes);
+
+/* Replace a file: begin, append in order, commit. What is written goes to a new file in the same
+ * folder, which is synced and renamed over `path` by commit (a symbolic link is replaced, not
+ * followed), and the folder is synced. After an error the new file is gone and `path` is as it
+ * was; only when the folder can't be synced, `path` is new and AM_EIO says so. `total` is the size
+ * expected, for the message of a full disk. */
+typedef struct am_file_writer {
+    const char *path; /* borrowed */
+    char *temporary;  /* NULL once committed or discarded */
+    int fd;
+    uint64_t total;
+} am_file_writer;
+int am_file_begin(am_file_writer *w, const char *path, uint64_t total);
+int am_file_append(am_file_writer *w, const void *data, size_t bytes);
+int am_file_commit(am_file_writer *w);
+void am_file_discard(am_file_writer *w); /* nothing when committed, discarded or zeroed */
+
+#endif
