@@ -1,0 +1,308 @@
+-- Checks a configuration against declared fields and says everything that is wrong with it at once,
+-- each with file, line, key and the nearest name.
+-- Holds no defaults filling and no building; instantiate.lua does both.
+--
+-- A spec is a type name or a table:
+--   type      "string" "number" "integer" "boolean" "list" "table" "function" "object" "any", or
+--             several as "integer|string"; "function" is the name of a target, "object" a section
+--             with _target_
+--   default   value when the key is absent        required  the key must be there
+--   null      null is allowed though there is a default (it is whenever there is none)
+--   min max   inclusive bounds                    above below  exclusive ones
+--   enum      array of allowed values             items     spec of a list's items
+--   fields    specs of a table's keys; a key with * stands for all that match it
+--   open      accept keys beyond `fields`         doc       one line for help
+--   target    the section has a _target_, whose own fields apply, and `fields` beside them
+--   default_target  the target of a section that names none
+-- For a string, a number or boolean is taken as it was written (`name: 007`).
+
+local err = require("am.core.error")
+local number = require("am.utils.number")
+local registry = require("am.config.registry")
+local resolve = require("am.config.resolve")
+local secrets = require("am.config.secrets")
+local strings = require("am.utils.strings")
+
+local M = {}
+
+local MAX_PROBLEMS = 20
+
+local function add(problems, node, fmt, ...)
+    local path = node:path()
+    problems[#problems + 1] = string.format("%s: %s%s", node:where(), path ~= "" and path .. ": " or "",
+        string.format(fmt, ...))
+end
+
+--- Raise one "usage" error for an array of problems, if there are any.
+function M.raise(problems)
+    if #problems == 0 then
+        return
+    end
+    local shown = {}
+    for i = 1, math.min(#problems, MAX_PROBLEMS) do
+        shown[i] = problems[i]
+    end
+    if #problems > MAX_PROBLEMS then
+        shown[#shown + 1] = string.format("… and %d more", #problems - MAX_PROBLEMS)
+    end
+    error(err.new("usage", table.concat(shown, "\n")), 0)
+end
+
+local function spec_of(spec)
+    if type(spec) == "string" then
+        return { type = spec }
+    end
+    return spec
+end
+
+-- Types of a spec as a set. Whatever declares fields or a target is a table.
+local function types_of(spec)
+    local types = {}
+    for name in (spec.type or ((spec.fields or spec.target) and "table" or "any")):gmatch("[^|]+") do
+        types[name] = true
+    end
+    return types
+end
+
+-- ---------------------------------------------------------------- wording
+
+local articles = { integer = "an integer", object = "a section with _target_", table = "a section of keys",
+    list = "a list", ["function"] = "the name of a function" }
+
+local function expected(spec)
+    local names = {}
+    for name in (spec.type or "table"):gmatch("[^|]+") do
+        names[#names + 1] = articles[name] or "a " .. name
+    end
+    return table.concat(names, " or ")
+end
+
+local function got(node)
+    if node.kind == "map" then
+        return "a section"
+    elseif node.kind == "list" then
+        return "a list"
+    elseif node.value == nil then
+        return "null"
+    end
+    local shown = secrets.shown(node)
+    if type(shown) == "string" then
+        return string.format('the string "%s"', #shown > 80 and shown:sub(1, 77) .. "…" or shown)
+    elseif type(shown) == "number" then
+        return "the number " .. number.text(shown)
+    end
+    return tostring(shown)
+end
+
+-- ---------------------------------------------------------------- leaves
+
+--- The value of a leaf as its spec wants it: a number or boolean under a "string" spec is its text.
+function M.leaf_value(node, spec)
+    spec = spec_of(spec)
+    local value = node.value
+    if spec and (type(value) == "number" or type(value) == "boolean") then
+        local types = types_of(spec)
+        local as_is = types.any or types[type(value)] or (types.integer and type(value) == "number" and value % 1 == 0)
+        if types.string and not as_is then
+            return node.text or (type(value) == "number" and number.text(value) or tostring(value))
+        end
+    end
+    return value
+end
+
+local function fits(value, types)
+    local kind = type(value)
+    return types.any or types[kind] or (kind == "number" and types.integer and value % 1 == 0 and value - value == 0)
+end
+
+local function bound_problem(value, spec)
+    if value ~= value and (spec.min or spec.max or spec.above or spec.below) then
+        return "a number"
+    elseif spec.min and value < spec.min then
+        return "at least " .. number.text(spec.min)
+    elseif spec.max and value > spec.max then
+        return "at most " .. number.text(spec.max)
+    elseif spec.above and value <= spec.above then
+        return "more than " .. number.text(spec.above)
+    elseif spec.below and value >= spec.below then
+        return "less than " .. number.text(spec.below)
+    end
+    return nil
+end
+
+local function check_enum(node, spec, value, problems)
+    local names = {}
+    for i, allowed in ipairs(spec.enum) do
+        if allowed == value then
+            return
+        end
+        names[i] = tostring(allowed)
+    end
+    add(problems, node, "got %s%s; expected one of %s", got(node),
+        type(value) == "string" and strings.did_you_mean(value, names) or "", table.concat(names, ", "))
+end
+
+local function check_leaf(node, spec, ctx, problems)
+    local types = types_of(spec)
+    local value = M.leaf_value(node, spec)
+    if value == nil then
+        if spec.required or not (spec.null or spec.default == nil or types.any) then
+            add(problems, node, "expected %s, got null", expected(spec))
+        end
+        return
+    elseif types["function"] and type(value) == "string" and not types.string then
+        M.check_name(node, ctx, problems)
+        return
+    elseif not fits(value, types) then
+        add(problems, node, "expected %s, got %s", expected(spec), got(node))
+        return
+    end
+    local bound = type(value) == "number" and bound_problem(value, spec)
+    if bound then
+        add(problems, node, "must be %s, and is %s", bound, number.text(value))
+    elseif spec.enum then
+        check_enum(node, spec, value, problems)
+    end
+end
+
+-- ---------------------------------------------------------------- sections
+
+--- The spec that `fields` has for a key: its own, or that of a wildcard, or nil.
+function M.field(fields, key)
+    local spec = fields[key]
+    if spec == nil then
+        for _, pattern in ipairs(strings.sorted_keys(fields)) do
+            if pattern:find("*", 1, true) and strings.wildcard(pattern, key) then
+                spec = fields[pattern]
+                break
+            end
+        end
+    end
+    return spec ~= nil and spec_of(spec) or nil
+end
+
+--- The entry that a leaf names, or nil with the problem noted.
+function M.check_name(node, ctx, problems)
+    local ok, entry = pcall(resolve.resolve, node, ctx)
+    if ok then
+        return entry
+    elseif not err.is(entry) then
+        error(entry, 0)
+    end
+    problems[#problems + 1] = entry.msg
+    return nil
+end
+
+local function unknown_key(node, key, fields, problems)
+    local names = strings.sorted_keys(fields)
+    local hint = strings.did_you_mean(key, names)
+    if hint == "" and #names > 0 then
+        hint = "; known here: " .. table.concat(names, ", ")
+    end
+    add(problems, node, "unknown %s%s", node.parent and node.parent.parent and "key" or "section or key", hint)
+end
+
+local check_node
+
+-- Keys of `node` against `fields`. `given` holds keys that the program hands over itself.
+local function check_keys(node, fields, ctx, problems, opts)
+    for _, key in ipairs(node.order) do
+        local child = node.children[key]
+        local spec = M.field(fields, key)
+        local passed_over = (key == "_target_" and opts.target) or (opts.ignore and opts.ignore[key])
+            or (opts.given and opts.given[key] ~= nil)
+        if not passed_over and not spec and not opts.open then
+            unknown_key(child, key, fields, problems)
+        elseif not passed_over then
+            check_node(child, spec or { type = "any" }, ctx, problems)
+        end
+    end
+    for _, key in ipairs(strings.sorted_keys(fields)) do
+        local spec = spec_of(fields[key])
+        if spec.required and not node.children[key] and not (opts.given and opts.given[key] ~= nil) then
+            add(problems, node, '"%s" is missing%s', key, spec.doc and " (" .. spec.doc .. ")" or "")
+        end
+    end
+end
+
+--- Check a section with `_target_` (or a default one). opts: spec (the section's own), given, ignore.
+--- Returns the entry, or nil with the problem noted.
+function M.check_target(node, ctx, problems, opts)
+    opts = opts or {}
+    local spec = opts.spec or {}
+    local named = node.children._target_
+    local entry
+    if named then
+        entry = M.check_name(named, ctx, problems)
+    elseif spec.default_target then
+        entry = ctx.registry:lookup(spec.default_target)
+    else
+        add(problems, node, "a _target_ is missing: the name of what this section configures")
+    end
+    if not entry then
+        return nil
+    end
+    local fields = entry.fields
+    if spec.fields then
+        fields = {}
+        for _, source in ipairs { entry.fields, spec.fields } do
+            for key, field in pairs(source) do
+                fields[key] = field
+            end
+        end
+    end
+    check_keys(node, fields, ctx, problems,
+        { target = true, open = entry.open or spec.open, given = opts.given, ignore = opts.ignore })
+    return entry
+end
+
+local function check_map(node, spec, ctx, problems)
+    local types = types_of(spec)
+    if spec.target then
+        M.check_target(node, ctx, problems, { spec = spec })
+    elseif node.children._target_ and (types.object or types.any or types["function"]) then
+        M.check_target(node, ctx, problems)
+    elseif not (types.table or types.any) then
+        add(problems, node, "expected %s, got a section%s", expected(spec),
+            types.object and " without _target_" or "")
+    elseif spec.fields then
+        check_keys(node, spec.fields, ctx, problems, { open = spec.open, ignore = spec.ignore })
+    else
+        check_keys(node, {}, ctx, problems, { open = true })
+    end
+end
+
+function check_node(node, spec, ctx, problems)
+    if type(node.key) == "string" and strings.ends_with(node.key, "_fn") and type(node.value) == "string" then
+        M.check_name(node, ctx, problems)
+    elseif node.kind == "leaf" then
+        check_leaf(node, spec, ctx, problems)
+    elseif node.kind == "map" then
+        check_map(node, spec, ctx, problems)
+    else
+        local types = types_of(spec)
+        if not (types.list or types.any) then
+            add(problems, node, "expected %s, got a list", expected(spec))
+            return
+        end
+        for _, child in ipairs(node.children) do
+            check_node(child, spec_of(spec.items) or { type = "any" }, ctx, problems)
+        end
+    end
+end
+
+--- Check a whole configuration: `schema` is a spec with `fields` (the sections) and `ignore`, an
+--- array of sections to pass over (default: ci and recipe). Raises one "usage" error with all that
+--- is wrong. Nothing is built, and user code runs only where ctx allows it.
+function M.validate(node, schema, ctx)
+    ctx = ctx or { registry = registry.new() }
+    local ignore = {}
+    for _, key in ipairs(schema.ignore or { "ci", "recipe" }) do
+        ignore[key] = true
+    end
+    local problems = {}
+    check_keys(node, schema.fields, ctx, problems, { open = schema.open, ignore = ignore })
+    M.raise(problems)
+end
+
+return M

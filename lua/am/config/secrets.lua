@@ -1,0 +1,66 @@
+-- Which keys hold secrets, for everything that prints a configuration or a value of it.
+-- Holds no printing. Only text is a secret: numbers and booleans (`use_auth: true`) are shown.
+
+local M = {}
+
+M.REDACTED = "<redacted>"
+
+local secret_words = {
+    password = true, passwd = true, passphrase = true, secret = true, secrets = true, apikey = true,
+    authorization = true, auth = true, credential = true, credentials = true,
+}
+-- `hf_token` is a secret, `pad_token` is vocabulary: what stands before the word decides.
+local vocabulary = {}
+for word in ([[bos eos pad unk sep cls mask turn response image audio video vision start end stop special num max
+    min new first last next prev label boi eoi newline placeholder]]):gmatch("%S+") do
+    vocabulary[word] = true
+end
+local secret_keys = { api = true, access = true, private = true, wandb = true, account = true, ssh = true }
+
+local function words_of(key)
+    key = key:gsub("(%l)(%u)", "%1_%2"):lower()
+    local words = {}
+    for word in key:gmatch("[%a%d]+") do
+        words[#words + 1] = word
+    end
+    return words
+end
+
+--- True when text under `key` (the last part of a path) should not be shown.
+function M.is_secret_key(key)
+    if type(key) ~= "string" then
+        return false
+    end
+    local words = words_of(key)
+    for i, word in ipairs(words) do
+        if secret_words[word] or (word == "key" and secret_keys[words[i - 1]]) then
+            return true
+        end
+    end
+    return words[#words] == "token" and not vocabulary[words[#words - 1]]
+end
+
+--- The text with what is surely a secret replaced: tokens of known form, passwords in URLs.
+function M.redact_text(text)
+    text = text:gsub("%f[%w]hf_%w%w%w%w%w%w%w%w%w%w+", M.REDACTED)
+    return (text:gsub("(%a[%w+.-]*://[^/%s:@]*):[^/%s@]+@", "%1:" .. M.REDACTED .. "@"))
+end
+
+--- What to show of a leaf: its template when it came from the environment, "<redacted>" for text
+--- under a secret key, else its value.
+function M.shown(node)
+    local key, parent = node.key, node.parent
+    while type(key) == "number" and parent do -- items of a list are judged by the list's key
+        key, parent = parent.key, parent.parent
+    end
+    if node.template then
+        return M.redact_text(node.template)
+    elseif type(node.value) ~= "string" then
+        return node.value
+    elseif node.value ~= "" and M.is_secret_key(key) then
+        return M.REDACTED
+    end
+    return M.redact_text(node.value)
+end
+
+return M
