@@ -102,7 +102,7 @@ function M.leaf_value(node, spec)
     local value = node.value
     if spec and (type(value) == "number" or type(value) == "boolean") then
         local types = types_of(spec)
-        local as_is = types.any or types[type(value)] or (types.integer and type(value) == "number" and value % 1 == 0)
+        local as_is = types.any or types[type(value)] or (types.integer and type(value) == "number")
         if types.string and not as_is then
             return node.text or (type(value) == "number" and number.text(value) or tostring(value))
         end

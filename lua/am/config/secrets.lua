@@ -46,18 +46,25 @@ function M.redact_text(text)
     return (text:gsub("(%a[%w+.-]*://[^/%s:@]*):[^/%s@]+@", "%1:" .. M.REDACTED .. "@"))
 end
 
+-- The leaf's own key or one above it: `auth: {name: x}` hides x.
+local function under_secret_key(node)
+    while node do
+        if M.is_secret_key(node.key) then
+            return true
+        end
+        node = node.parent
+    end
+    return false
+end
+
 --- What to show of a leaf: its template when it came from the environment, "<redacted>" for text
 --- under a secret key, else its value.
 function M.shown(node)
-    local key, parent = node.key, node.parent
-    while type(key) == "number" and parent do -- items of a list are judged by the list's key
-        key, parent = parent.key, parent.parent
-    end
     if node.template then
         return M.redact_text(node.template)
     elseif type(node.value) ~= "string" then
         return node.value
-    elseif node.value ~= "" and M.is_secret_key(key) then
+    elseif node.value ~= "" and under_secret_key(node) then
         return M.REDACTED
     end
     return M.redact_text(node.value)

@@ -4,7 +4,7 @@
 --   strings.trim(s)              without white space at both ends
 --   strings.starts_with(s, p)  strings.ends_with(s, p)
 --   strings.wildcard(pattern, s) whole-string match where * stands for any run of characters
---   strings.distance(a, b)       Levenshtein distance over bytes
+--   strings.distance(a, b)       edits between the two, swaps included, over bytes
 --   strings.nearest(name, names) the likeliest of an array of names, or nil when none is near
 --   strings.did_you_mean(name, names)  ' (did you mean "lr"?)' or ""
 --   strings.sorted_keys(t)       keys of a table, sorted
@@ -59,20 +59,24 @@ function M.wildcard(pattern, s)
     return true
 end
 
+--- Fewest insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
 function M.distance(a, b)
-    local row = {}
+    local before, row = {}, {}
     for j = 0, #b do
         row[j] = j
     end
     for i = 1, #a do
-        local diagonal = row[0]
-        row[0] = i
+        local current = { [0] = i }
         local byte = a:byte(i)
         for j = 1, #b do
-            local cost = diagonal + (byte == b:byte(j) and 0 or 1)
-            diagonal = row[j]
-            row[j] = math.min(cost, row[j] + 1, row[j - 1] + 1)
+            local cost = byte == b:byte(j) and 0 or 1
+            local best = math.min(row[j - 1] + cost, row[j] + 1, current[j - 1] + 1)
+            if i > 1 and j > 1 and byte == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+                best = math.min(best, before[j - 2] + 1)
+            end
+            current[j] = best
         end
+        before, row = row, current
     end
     return row[#b]
 end

@@ -34,6 +34,8 @@ describe("am.utils.strings", function()
     it("measures and finds the nearest name", function()
         assert.equal(3, strings.distance("kitten", "sitting"))
         assert.equal(4, strings.distance("", "four"))
+        assert.equal(1, strings.distance("bf61", "bf16"))
+        assert.equal(0, strings.distance("same", "same"))
         local names = { "lr", "betas", "eps", "weight_decay", "foreach" }
         assert.equal("lr", strings.nearest("lrr", names))
         assert.equal("weight_decay", strings.nearest("weight-decay", names))
