@@ -14,6 +14,7 @@
 --   open      accept keys beyond `fields`         doc       one line for help
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
+--   given     array of the target's keys that the program will hand over (so they are not missing)
 -- For a string, a number or boolean is taken as it was written (`name: 007`).
 
 local err = require("am.core.error")
@@ -259,7 +260,11 @@ end
 local function check_map(node, spec, ctx, problems)
     local types = types_of(spec)
     if spec.target then
-        M.check_target(node, ctx, problems, { spec = spec })
+        local given = {}
+        for _, key in ipairs(spec.given or {}) do
+            given[key] = true
+        end
+        M.check_target(node, ctx, problems, { spec = spec, given = given })
     elseif node.children._target_ and (types.object or types.any or types["function"]) then
         M.check_target(node, ctx, problems)
     elseif not (types.table or types.any) then

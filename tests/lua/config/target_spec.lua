@@ -260,6 +260,13 @@ describe("am.config.validate", function()
         end)
     end
 
+    it("does not miss what the program will hand over", function()
+        local text = "model: {_target_: am.Model.from_pretrained}"
+        local name = "pretrained_model_name_or_path"
+        fails(function() config.validate(section(text), { fields = { model = { target = true } } }, ctx) end, name)
+        config.validate(section(text), { fields = { model = { target = true, given = { name } } } }, ctx)
+    end)
+
     it("names what is missing or mistyped, all of it", function()
         fails(function() check("seed: x\nstep_scheduler: {max_step: 3}\n") end,
             'seed: expected an integer.*max_step: unknown key %(did you mean "max_steps".*"optimizer" is missing')
