@@ -9,7 +9,7 @@
 --       fields = { lr = { type = "number", default = 1e-3, above = 0, doc = "learning rate" }, … },
 --       build = function(args, ctx) return … end,
 --   }
---   registry:define_all(require("am.optim").targets)
+--   registry:define_all(optim.targets)      an array of such tables, from a component
 --
 -- A target has one of:
 --   build(args, ctx)        makes an object from its fields; what `_target_` in a section means
