@@ -1,0 +1,50 @@
+"""Does PEFT open an adapter that amlua wrote, and mean the same by it?
+
+    python peft_check.py --model DIR --adapter DIR [--params FILE.safetensors] [--greedy FILE.json]
+
+--params: the adapter's tensors as amlua holds them, named as in adapter_model.safetensors.
+--greedy: list of {input_ids, output_ids}, greedy continuations by amlua with the adapter active.
+Exit status 1 when something differs.
+"""
+import argparse
+import os
+import sys
+import warnings
+
+import check_common
+import common  # noqa: F401, sets transformers offline and quiet
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--adapter", required=True)
+    parser.add_argument("--params")
+    parser.add_argument("--greedy")
+    args = parser.parse_args()
+    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(base, args.adapter).eval()
+    wrong = [f"PEFT warns: {w.message}" for w in caught if "key" in str(w.message)]
+    state = get_peft_model_state_dict(model)
+    with safe_open(os.path.join(args.adapter, "adapter_model.safetensors"), "pt") as f:
+        wrong += [f"{name}: PEFT ignores it" for name in f.keys() if name not in state]
+    done = f"{len(state)} adapter tensors opened by PEFT"
+    if not any(v.abs().max() > 0 for k, v in state.items() if "lora_B" in k):
+        wrong.append("every lora_B is zero: nothing was trained, or nothing was loaded")
+    if args.params:
+        found, count = check_common.same_parameters(state, args.params)
+        wrong, done = wrong + found, done + f", {count} compared"
+    if args.greedy:
+        found, count = check_common.same_greedy(model, args.greedy)
+        wrong, done = wrong + found, done + f", {count} greedy continuations"
+    return check_common.report(wrong, done)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
