@@ -1,0 +1,31 @@
+-- Linear: y = x W^T + b.
+
+local ops = require("am.core.ops")
+local Module = require("am.nn.module")
+
+local Linear = Module.class("Linear")
+
+---@param in_features integer
+---@param out_features integer
+---@param bias boolean?
+function Linear.new(in_features, out_features, bias)
+    local self = Module.init(Linear)
+    self.in_features, self.out_features = in_features, out_features
+    self:declare("weight", { out_features, in_features })
+    if bias then
+        self:declare("bias", { out_features }, "zeros")
+    end
+    return self
+end
+
+--- x [..., in] -> [..., out]
+function Linear:forward(x)
+    return ops.linear(x, self.weight, self.bias)
+end
+
+function Linear:extra_repr()
+    return string.format("in_features=%d, out_features=%d, bias=%s", self.in_features,
+                         self.out_features, tostring(self.bias ~= nil))
+end
+
+return Linear

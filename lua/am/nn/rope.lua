@@ -1,0 +1,143 @@
+-- Rotary position frequencies for every scaling type: default, linear, dynamic, yarn, llama3.
+-- Formulas and their order of rounding follow transformers' modeling_rope_utils.py, which computes
+-- in float32: at position 2048 a last-bit difference in a frequency already moves logits.
+
+local ffi = require("ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+
+local M = {}
+
+ffi.cdef "float powf(float, float);"
+
+local f32_box = ffi.new("float[1]")
+
+-- Round to float32.
+local function f32(x)
+    f32_box[0] = x
+    return f32_box[0]
+end
+
+-- 1 / base^(2i/dim), as torch computes it: the power and its inverse each rounded to float32.
+local function plain(base, dim)
+    local inv = {}
+    for i = 0, dim / 2 - 1 do
+        inv[i + 1] = f32(1 / f32(tonumber(ffi.C.powf(base, f32(2 * i / dim)))))
+    end
+    return inv
+end
+
+local function need(scaling, key)
+    local v = scaling[key]
+    if type(v) ~= "number" then
+        err.raise("format", "rope_scaling of type \"%s\" needs the number \"%s\"",
+                  tostring(scaling.rope_type), key)
+    end
+    return v
+end
+
+local types = {}
+
+function types.default(o)
+    return plain(o.theta, o.dim), 1
+end
+
+function types.linear(o)
+    local inv, factor = plain(o.theta, o.dim), need(o.scaling, "factor")
+    for i = 1, #inv do
+        inv[i] = f32(inv[i] / factor)
+    end
+    return inv, 1
+end
+
+-- NTK-aware: the base grows with the sequence beyond the trained length.
+function types.dynamic(o)
+    local factor, max = need(o.scaling, "factor"), o.max_position_embeddings
+    local length = math.max(o.seq_len or 0, max)
+    local base = o.theta * ((factor * length / max) - (factor - 1)) ^ (o.dim / (o.dim - 2))
+    return plain(f32(base), o.dim), 1
+end
+
+-- YaRN (Peng et al. 2023): high frequencies stay, low ones are interpolated, a ramp between.
+function types.yarn(o)
+    local s = o.scaling
+    local factor = need(s, "factor")
+    local original = s.original_max_position_embeddings or o.max_position_embeddings
+    local function get_mscale(scale, m)
+        return scale <= 1 and 1 or 0.1 * (m or 1) * math.log(scale) + 1
+    end
+    local attention = s.attention_factor
+    if not attention then
+        attention = (s.mscale and s.mscale_all_dim)
+            and get_mscale(factor, s.mscale) / get_mscale(factor, s.mscale_all_dim)
+            or get_mscale(factor)
+    end
+    local function correction_dim(rotations)
+        return o.dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(o.theta))
+    end
+    local low = correction_dim(s.beta_fast or 32)
+    local high = correction_dim(s.beta_slow or 1)
+    if s.truncate ~= false then
+        low, high = math.floor(low), math.ceil(high)
+    end
+    low, high = math.max(low, 0), math.min(high, o.dim - 1)
+    if low == high then
+        high = high + 0.001
+    end
+    local inv = {}
+    for i = 0, o.dim / 2 - 1 do
+        local power = f32(tonumber(ffi.C.powf(o.theta, f32(2 * i / o.dim))))
+        local extrapolated, interpolated = f32(1 / power), f32(1 / f32(factor * power))
+        local ramp = f32(f32(i - f32(low)) / f32(high - low))
+        local keep = f32(1 - math.min(math.max(ramp, 0), 1))
+        inv[i + 1] = f32(f32(interpolated * f32(1 - keep)) + f32(extrapolated * keep))
+    end
+    return inv, attention
+end
+
+-- Llama 3.1: by wavelength, with a smooth band between.
+function types.llama3(o)
+    local s = o.scaling
+    local factor = need(s, "factor")
+    local low, high = need(s, "low_freq_factor"), need(s, "high_freq_factor")
+    local original = need(s, "original_max_position_embeddings")
+    local inv = plain(o.theta, o.dim)
+    for i = 1, #inv do
+        local f = inv[i]
+        local wavelength = f32(f32(2 * math.pi) / f)
+        if wavelength > original / low then
+            inv[i] = f32(f / factor)
+        elseif wavelength >= original / high then
+            local smooth = f32(f32(f32(original / wavelength) - low) / f32(high - low))
+            inv[i] = f32(f32(f32(f32(1 - smooth) * f) / factor) + f32(smooth * f))
+        end
+    end
+    return inv, 1
+end
+
+--- Inverse frequencies as a Lua array of dim/2 and the scaling of cosines and sines.
+---@param o {theta: number, dim: integer, max_position_embeddings: integer, scaling: table?,
+---  seq_len: integer?} seq_len only matters for the dynamic type
+function M.frequencies(o)
+    local kind = o.scaling and o.scaling.rope_type or "default"
+    local fn = types[kind]
+    if not fn then
+        err.raise("unsupported", "rope type \"%s\" is not known; known are default, linear, "
+                  .. "dynamic, yarn, llama3", tostring(kind))
+    end
+    return fn(o)
+end
+
+--- True when the frequencies depend on the length of the sequence at hand.
+function M.depends_on_length(scaling)
+    return scaling ~= nil and scaling.rope_type == "dynamic"
+end
+
+--- The same as a float32 tensor [dim/2], and the scaling.
+function M.inv_freq(o, device)
+    local inv, scaling = M.frequencies(o)
+    local array = ffi.new("float[?]", #inv, inv)
+    return tensor.from_buffer(array, { #inv }, { dtype = "float32", device = device }), scaling
+end
+
+return M
