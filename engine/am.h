@@ -176,8 +176,7 @@ typedef union am_attrs {
     struct { int64_t ignore_index; double softcap; } loss;
     am_attention_attrs attention;
     am_lora_attrs lora;
-    struct { int32_t dim; int32_t count; } list; /* cat, stack */
-    struct { int32_t id; } custom;
+    struct { int64_t padding_idx; } embedding; /* looked up without a gradient; -1: none */
 } am_attrs;
 enum { AM_ALL_DIMS = -1000 };
 enum { AM_ACT_SILU, AM_ACT_GELU, AM_ACT_GELU_TANH, AM_ACT_RELU, AM_ACT_SIGMOID, AM_ACT_COUNT };

@@ -167,12 +167,13 @@ typedef struct am_gather_args {
     int64_t outer, n, inner, m;
 } am_gather_args;
 /* da [outer, n, inner] += dout [outer, m, inner] at index, in index order (so the same bits for
- * any thread count). da has dtype_da: the same as dout, or f32. */
+ * any thread count). da has dtype_da: the same as dout, or f32. With has_padding, the index
+ * `padding` gets no gradient. */
 typedef struct am_gather_bwd_args {
     void *da;
     const void *dout, *index;
-    int dtype, dtype_da, dtype_index, per_element;
-    int64_t outer, n, inner, m;
+    int dtype, dtype_da, dtype_index, per_element, has_padding;
+    int64_t outer, n, inner, m, padding;
 } am_gather_bwd_args;
 
 /* c = alpha op(a) op(b) + bias + (accumulate ? c : 0), `batch` times.

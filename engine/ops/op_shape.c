@@ -279,7 +279,8 @@ AM_OP(cat, .forward = cat_forward, .backward = cat_backward, .kernels = {AM_KERN
 
 typedef struct pick {
     int64_t outer, n, inner, m;
-    int per_element;
+    int per_element, has_padding;
+    int64_t padding;
 } pick;
 
 static int pick_forward(am_call *c, am_tensor *a, am_tensor *index, const pick *p)
@@ -314,6 +315,8 @@ static int pick_backward(am_bwd *b, int i, const pick *p)
                                                                      .dtype_da = g.t->dtype,
                                                                      .dtype_index = index->dtype,
                                                                      .per_element = p->per_element,
+                                                                     .has_padding = p->has_padding,
+                                                                     .padding = p->padding,
                                                                      .outer = p->outer,
                                                                      .n = p->n,
                                                                      .inner = p->inner,
@@ -413,6 +416,8 @@ static int embedding_forward(am_call *c)
 static int embedding_backward(am_bwd *b)
 {
     pick p = pick_of(0, 2, b->in[1]->shape, am_tensor_numel(b->saved[0]), 0);
+    p.padding = b->attrs->embedding.padding_idx;
+    p.has_padding = p.padding >= 0;
     return pick_backward(b, 1, &p);
 }
 

@@ -226,6 +226,8 @@ int am_ref_gather_bwd(am_stream *s, const am_gather_bwd_args *args)
                 int64_t to = load_int(args->index, args->dtype_index, args->per_element ? at : j);
                 if (to < 0 || to >= args->n)
                     return bad_index("gather_bwd", to, args->n);
+                if (args->has_padding && to == args->padding)
+                    continue;
                 int64_t target = (o * args->n + to) * inner + i;
                 store(args->da, args->dtype_da, target,
                       load(args->da, args->dtype_da, target) + load(args->dout, args->dtype, at));

@@ -8,6 +8,7 @@ local M = {}
 
 local cdef = require("am.core.cdef")
 ffi.cdef(cdef)
+ffi.cdef "float powf(float, float);" -- libm
 
 -- Inside `amlua` the symbols are already there; stock LuaJIT loads the library that lies beside the
 -- generated declarations (a build tree or an installed one).
@@ -69,6 +70,11 @@ function M.check_retry(call, ...)
     if rc ~= 0 then
         error(M.error(rc), 0)
     end
+end
+
+--- base ^ exponent in single precision, as libm rounds it.
+function M.powf(base, exponent)
+    return tonumber(ffi.C.powf(base, exponent))
 end
 
 --- A fresh out-box for a `T **out` parameter, e.g. box("am_tensor").

@@ -291,7 +291,12 @@ end
 
 -- ---- decoder --------------------------------------------------------------------------------
 
-function M.embedding(index, weight) return apply2(C.AM_OP_embedding, index, weight) end
+--- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
+function M.embedding(index, weight, padding_idx)
+    local at = new_attrs()
+    at.embedding.padding_idx = padding_idx or -1
+    return apply2(C.AM_OP_embedding, index, weight, at)
+end
 
 function M.rms_norm(x, weight, eps)
     local at = new_attrs()

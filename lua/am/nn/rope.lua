@@ -4,11 +4,10 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local powf = require("am.core.ffi").powf
 local tensor = require("am.core.tensor")
 
 local M = {}
-
-ffi.cdef "float powf(float, float);"
 
 local f32_box = ffi.new("float[1]")
 
@@ -22,7 +21,7 @@ end
 local function plain(base, dim)
     local inv = {}
     for i = 0, dim / 2 - 1 do
-        inv[i + 1] = f32(1 / f32(tonumber(ffi.C.powf(base, f32(2 * i / dim)))))
+        inv[i + 1] = f32(1 / f32(powf(base, f32(2 * i / dim))))
     end
     return inv
 end
@@ -86,7 +85,7 @@ function types.yarn(o)
     end
     local inv = {}
     for i = 0, o.dim / 2 - 1 do
-        local power = f32(tonumber(ffi.C.powf(o.theta, f32(2 * i / o.dim))))
+        local power = f32(powf(o.theta, f32(2 * i / o.dim)))
         local extrapolated, interpolated = f32(1 / power), f32(1 / f32(factor * power))
         local ramp = f32(f32(i - f32(low)) / f32(high - low))
         local keep = f32(1 - math.min(math.max(ramp, 0), 1))

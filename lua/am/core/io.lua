@@ -1,0 +1,113 @@
+-- Tensors from and to files: safetensors, GGUF (reading) and .npy, over the engine's readers.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+
+local C, check = edge.C, edge.check
+local M = {}
+
+local box = edge.box("am_tensor")
+local int_box, ndim_box = ffi.new("int[1]"), ffi.new("int[1]")
+local text_box, shape_box = ffi.new("const char *[1]"), ffi.new("int64_t[8]")
+
+---@class am.Archive an opened safetensors or GGUF file
+local Archive = {}
+Archive.__index = Archive
+
+--- Open a safetensors or GGUF file; its header is checked.
+function M.open(path)
+    local b = edge.box("am_archive")
+    check(C.am_archive_open(b, path))
+    local self = setmetatable({ path = path, handle = ffi.gc(b[0], C.am_archive_release) }, Archive)
+    self.kind = ffi.string(C.am_archive_kind(self.handle))
+    return self
+end
+
+--- Names of all tensors in file order.
+function Archive:names()
+    local list = {}
+    for i = 0, tonumber(C.am_archive_count(self.handle)) - 1 do
+        list[i + 1] = ffi.string(C.am_archive_name(self.handle, i))
+    end
+    return list
+end
+
+--- {dtype=, stored_as=, shape=} of a tensor, or nil when the file has none of that name.
+function Archive:info(name)
+    local i = C.am_archive_find(self.handle, name)
+    if i < 0 then
+        return nil
+    end
+    check(C.am_archive_info(self.handle, i, int_box, text_box, ndim_box, shape_box))
+    local shape = {}
+    for d = 1, ndim_box[0] do
+        shape[d] = tonumber(shape_box[d - 1])
+    end
+    return { dtype = tensor.dtype_name(int_box[0]), stored_as = ffi.string(text_box[0]), shape = shape }
+end
+
+--- A tensor by name, as stored or converted to dtype; shares the file's memory where it can.
+function Archive:get(name, dtype, device)
+    local i = C.am_archive_find(self.handle, name)
+    if i < 0 then
+        err.raise("format", "%s holds no tensor \"%s\"", self.path, name)
+    end
+    check(C.am_archive_tensor(box, self.handle, i, dtype and tensor.dtype_id(dtype) or -1,
+                              tensor.device_id(device)))
+    return tensor.own(box[0])
+end
+
+--- Metadata as JSON text.
+function Archive:metadata_json()
+    return ffi.string(C.am_archive_metadata(self.handle))
+end
+
+function Archive:close()
+    if self.handle then
+        C.am_archive_release(ffi.gc(self.handle, nil))
+        self.handle = nil
+    end
+end
+
+--- All tensors of a safetensors or GGUF file as {name = tensor}.
+function M.load_safetensors(path, opts)
+    local archive, out = M.open(path), {}
+    for _, name in ipairs(archive:names()) do
+        out[name] = archive:get(name, opts and opts.dtype, opts and opts.device)
+    end
+    archive:close()
+    return out
+end
+
+--- Write {name = tensor}, or a list of {name, tensor} to keep an order, as safetensors. metadata is
+--- JSON text of an object of strings; {"format":"pt"} by default.
+function M.save_safetensors(path, tensors, metadata)
+    local list = {}
+    for k, v in pairs(tensors) do
+        list[#list + 1] = type(k) == "number" and v or { k, v }
+    end
+    if #tensors == 0 then
+        table.sort(list, function(a, b) return a[1] < b[1] end)
+    else
+        list = tensors
+    end
+    local n = #list
+    local names, handles = ffi.new("const char *[?]", n + 1), ffi.new("am_tensor *[?]", n + 1)
+    for i, item in ipairs(list) do
+        names[i - 1], handles[i - 1] = item[1], item[2]
+    end
+    check(C.am_safetensors_save(path, n, names, handles, metadata))
+end
+
+function M.load_npy(path, opts)
+    check(C.am_npy_load(box, path, tensor.device_id(opts and opts.device)))
+    return tensor.own(box[0])
+end
+
+function M.save_npy(path, t)
+    check(C.am_npy_save(path, t))
+end
+
+return M

@@ -1,0 +1,246 @@
+-- What every causal language model shares: inputs as transformers takes them, the loss, generation's
+-- entry, saving. An architecture file gives the modules (`model`, `lm_head`); this file drives them.
+
+local ffi = require("ffi")
+local err = require("am.core.error")
+local ops = require("am.core.ops")
+local tensor = require("am.core.tensor")
+
+local M = {}
+
+-- ---- inputs ---------------------------------------------------------------------------------
+
+-- An int32 tensor [B, T] from a tensor or nested tables.
+local function ids_tensor(value, device, what)
+    if value == nil then
+        return nil
+    end
+    local t = value
+    if type(t) == "table" then
+        if type(t[1]) ~= "table" then
+            t = { t }
+        end
+        t = tensor.tensor(t, { dtype = "int32", device = device })
+    end
+    if t:dim() ~= 2 then
+        err.raise("shape", "%s must be [batch, time], not [%s]", what, table.concat(t:size(), ", "))
+    end
+    if t:dtype() ~= "int32" then
+        t = t:to("int32")
+    end
+    return t:to { device = device }
+end
+
+local function int_array(t)
+    local array, n = t:to_buffer()
+    return array, n
+end
+
+-- Key ranges [B, T, 2] from an attention mask: each row's ones must be one run. Padding sees nothing.
+local function bounds_from_mask(mask, b, t, past)
+    local m, n = int_array(mask)
+    local width = mask:size(1)
+    if n ~= b * width or width ~= t + past then
+        err.raise("shape", "attention_mask must be [%d, %d], not [%s]", b, t + past,
+                  table.concat(mask:size(), ", "))
+    end
+    local out, all = ffi.new("int32_t[?]", b * t * 2), true
+    for i = 0, b - 1 do
+        local first, last = nil, -1
+        for s = 0, width - 1 do
+            if m[i * width + s] ~= 0 then
+                if first and last ~= s - 1 then
+                    err.raise("unsupported", "attention_mask row %d has a gap at %d; a row's ones "
+                              .. "must stand together", i, s)
+                end
+                first, last = first or s, s
+            end
+        end
+        all = all and first == 0 and last == width - 1
+        for q = 0, t - 1 do
+            local inside = first and q + past >= first and q + past <= last
+            out[(i * t + q) * 2] = inside and first or 0
+            out[(i * t + q) * 2 + 1] = inside and last + 1 or 0
+        end
+    end
+    return not all and out or nil
+end
+
+-- Packed rows: positions that restart begin a new sample, which does not see the one before.
+local function bounds_from_positions(position_ids, b, t)
+    local p = int_array(position_ids)
+    local out, any = ffi.new("int32_t[?]", b * t * 2), false
+    for i = 0, b - 1 do
+        local row, start = i * t, 0
+        for q = 0, t - 1 do
+            if q > 0 and p[row + q] ~= p[row + q - 1] + 1 then
+                for k = start, q - 1 do
+                    out[(row + k) * 2 + 1] = q
+                end
+                start, any = q, true
+            end
+            out[(row + q) * 2] = start
+        end
+        for k = start, t - 1 do
+            out[(row + k) * 2 + 1] = t
+        end
+    end
+    return any and out or nil
+end
+
+local function highest(position_ids)
+    local p, n = int_array(position_ids)
+    local max = 0
+    for i = 0, n - 1 do
+        max = math.max(max, p[i])
+    end
+    return max
+end
+
+-- Everything a forward pass needs, as tensors on the model's device.
+local function prepare(self, args)
+    local device = self:device()
+    local input_ids = ids_tensor(args.input_ids
+        or err.raise("argument", "forward needs input_ids"), device, "input_ids")
+    local b, t = input_ids:size(0), input_ids:size(1)
+    local past = args.cache and args.cache.used or 0
+    local position_ids = ids_tensor(args.position_ids, device, "position_ids")
+    local bounds = args.bounds
+    if bounds == nil then
+        local array
+        if args.attention_mask ~= nil then
+            array = bounds_from_mask(ids_tensor(args.attention_mask, device, "attention_mask"), b, t,
+                                     past)
+        elseif position_ids and past == 0 then
+            array = bounds_from_positions(position_ids, b, t)
+        end
+        bounds = array and tensor.from_buffer(array, { b, t, 2 }, { dtype = "int32", device = device })
+    end
+    local longest
+    if position_ids then
+        longest = highest(position_ids) + 1
+    else
+        local p = ffi.new("int32_t[?]", t)
+        for i = 0, t - 1 do
+            p[i] = past + i
+        end
+        position_ids = tensor.from_buffer(p, { 1, t }, { dtype = "int32", device = device })
+        longest = past + t
+    end
+    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest }
+end
+
+-- ---- forward --------------------------------------------------------------------------------
+
+-- labels [B, T] -> flat [B*T], each moved one to the left as transformers does.
+local function shifted(labels, ignore)
+    local b, t = labels:size(0), labels:size(1)
+    local l = int_array(labels)
+    local out = ffi.new("int32_t[?]", b * t)
+    local count = 0
+    for i = 0, b - 1 do
+        for q = 0, t - 1 do
+            local v = q + 1 < t and l[i * t + q + 1] or ignore
+            out[i * t + q] = v
+            count = count + (v ~= ignore and 1 or 0)
+        end
+    end
+    return tensor.from_buffer(out, { b * t }, { dtype = "int32", device = labels:device() }), count
+end
+
+local CausalLM = {}
+
+--- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
+--- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
+--- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states.
+--- Returns {logits=, loss=, hidden_states=}; hidden_states are those after the last norm, and with
+--- logits_to_keep = false there are no logits at all.
+function CausalLM:forward(args)
+    local input_ids, position_ids, ctx = prepare(self, args)
+    local hidden = self.model:forward(input_ids, position_ids, ctx)
+    local out = {}
+    if args.cache then
+        args.cache:advance(input_ids:size(1))
+    end
+    if args.output_hidden_states or args.logits_to_keep == false then
+        out.hidden_states = hidden
+    end
+    if args.logits_to_keep ~= false then
+        local keep = args.logits_to_keep or 0
+        local t = hidden:size(1)
+        if keep > 0 and keep < t then
+            hidden = hidden:narrow(1, t - keep, keep)
+        end
+        out.logits = self:head(hidden)
+    end
+    if args.labels ~= nil then
+        local labels, count = shifted(ids_tensor(args.labels, self:device(), "labels"), -100)
+        local b, t, v = out.logits:size(0), out.logits:size(1), out.logits:size(2)
+        if labels:numel() ~= b * t then
+            err.raise("shape", "labels must be as large as input_ids")
+        end
+        local logits = out.logits:reshape(b * t, v):to("float32")
+        out.loss = ops.cross_entropy(logits, labels) * (1 / math.max(count, 1))
+    end
+    return out
+end
+
+--- hidden [..., C] -> logits [..., V]
+function CausalLM:head(hidden)
+    return self.lm_head:forward(hidden)
+end
+
+--- The head's weight [V, C], for losses that never store logits.
+function CausalLM:head_weight()
+    return self.lm_head.weight
+end
+
+function CausalLM:device()
+    return self.model.embed_tokens.weight:device()
+end
+
+function CausalLM:dtype()
+    return self.model.embed_tokens.weight:dtype()
+end
+
+function CausalLM:num_parameters()
+    local total, trainable = 0, 0
+    for _, t in self:named_parameters() do
+        total = total + t:numel()
+        trainable = trainable + (t.requires_grad and t:numel() or 0)
+    end
+    return total, trainable
+end
+
+--- New token ids after `ids` (a Lua array): see generation.lua for opts.
+function CausalLM:generate(ids, opts)
+    return require("am.models.generation").generate(self, ids, opts)
+end
+
+--- Write config.json and safetensors (with an index when in several files) as transformers reads.
+function CausalLM:save_pretrained(dir, opts)
+    return require("am.models.weights").save(self, dir, opts)
+end
+
+--- Free all parameters now.
+function CausalLM:close()
+    for _, module in self:named_modules() do
+        for _, slot in ipairs(module._parameters) do
+            local t = module[slot.name]
+            module[slot.name] = nil
+            if t and not slot.shared then
+                t:release()
+            end
+        end
+    end
+end
+
+--- Give an architecture's model these methods.
+function M.extend(model)
+    for name, fn in pairs(CausalLM) do
+        model[name] = fn
+    end
+    return model
+end
+
+return M

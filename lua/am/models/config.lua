@@ -1,0 +1,173 @@
+-- Model configurations: config.json as the hub spells it and as transformers 5 does, read into one
+-- form and written back in the hub's. Also generation_config.json, and what a GGUF file says.
+
+local err = require("am.core.error")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+
+local M = {}
+
+---@class am.PretrainedConfig fields are those of config.json
+local Config = {}
+Config.__index = Config
+
+local MAX_BYTES = 16 * 1024 * 1024
+
+local function read_json(file)
+    local text, why = path.read_file(file, MAX_BYTES)
+    if not text then
+        err.raise("io", "%s", why)
+    end
+    local value, msg = json.decode(text, { ordered = true })
+    if type(value) ~= "table" then
+        err.raise("format", "%s is not a JSON object: %s", file, msg or "")
+    end
+    return value
+end
+
+-- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}.
+local function normalize(c)
+    if c.dtype and c.dtype ~= json.null and not c.torch_dtype then
+        c.torch_dtype = c.dtype
+    end
+    c.dtype = nil
+    local rope = c.rope_parameters
+    if type(rope) == "table" then
+        c.rope_theta = rope.rope_theta or c.rope_theta
+        local scaling = {}
+        for k, v in pairs(rope) do
+            if k ~= "rope_theta" then
+                scaling[k] = v
+            end
+        end
+        c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+        c.rope_parameters = nil
+    end
+    local scaling = c.rope_scaling
+    if type(scaling) == "table" and scaling ~= json.null then
+        scaling.rope_type = scaling.rope_type or scaling.type
+        scaling.type = nil
+        if scaling.rope_type == "default" then
+            c.rope_scaling = json.null
+        end
+    end
+    for k, v in pairs(c) do
+        if v == json.null then
+            c[k] = nil
+        end
+    end
+    return c
+end
+
+--- Wrap a table of config.json fields.
+function M.new(fields)
+    return setmetatable(normalize(fields), Config)
+end
+
+--- A field that must be a positive integer; the error names the file.
+function Config:integer(key, default)
+    local v = self[key]
+    if v == nil then
+        v = default
+    end
+    if type(v) ~= "number" or v < 1 or v ~= math.floor(v) or v > 2 ^ 31 then
+        err.raise("format", "%s: \"%s\" must be a positive integer, not %s",
+                  self._name_or_path or "config.json", key, tostring(v))
+    end
+    return v
+end
+
+--- Fields as a plain table in the hub's spelling, for config.json.
+function Config:to_table()
+    local out = {}
+    for k, v in pairs(self) do
+        if k:sub(1, 1) ~= "_" then
+            out[k] = v
+        end
+    end
+    return out
+end
+
+function Config:save(dir)
+    path.write_file(path.join(dir, "config.json"),
+                    json.encode(self:to_table(), { indent = 2, sort_keys = true }) .. "\n")
+end
+
+--- Read DIR/config.json (or the file itself).
+function M.from_pretrained(dir)
+    local file = dir:match("%.json$") and dir or path.join(dir, "config.json")
+    if not path.is_file(file) then
+        err.raise("io", "%s has no config.json, so it is no model directory", dir)
+    end
+    local c = M.new(read_json(file))
+    c._name_or_path = file
+    return c
+end
+
+--- DIR/generation_config.json as a table, or nil.
+function M.generation_config(dir)
+    local file = path.join(dir, "generation_config.json")
+    return path.is_file(file) and read_json(file) or nil
+end
+
+-- ---- GGUF -----------------------------------------------------------------------------------
+
+--- The configuration that a GGUF file's metadata amounts to.
+---@param archive am.Archive
+function M.from_gguf(archive)
+    local meta = json.decode(archive:metadata_json())
+    local arch = meta["general.architecture"]
+    if arch ~= "llama" then
+        err.raise("unsupported", "%s: GGUF architecture \"%s\" is not supported; supported is llama",
+                  archive.path, tostring(arch))
+    end
+    local function get(key)
+        return meta[arch .. "." .. key]
+    end
+    local function need(key)
+        local v = get(key)
+        if type(v) ~= "number" then
+            err.raise("format", "%s: the metadata lacks %s.%s", archive.path, arch, key)
+        end
+        return v
+    end
+    local embedding = archive:info("token_embd.weight")
+        or err.raise("format", "%s holds no tensor \"token_embd.weight\"", archive.path)
+    local heads, hidden = need("attention.head_count"), need("embedding_length")
+    local kind = get("rope.scaling.type")
+    local scaling
+    if kind == "linear" or kind == "yarn" then
+        scaling = { rope_type = kind, factor = get("rope.scaling.factor"),
+                    original_max_position_embeddings = get("rope.scaling.original_context_length") }
+    end
+    local c = M.new {
+        architectures = json.array { "LlamaForCausalLM" },
+        model_type = "llama",
+        hidden_size = hidden,
+        intermediate_size = need("feed_forward_length"),
+        num_hidden_layers = need("block_count"),
+        num_attention_heads = heads,
+        num_key_value_heads = get("attention.head_count_kv") or heads,
+        head_dim = get("attention.key_length") or get("rope.dimension_count") or hidden / heads,
+        max_position_embeddings = need("context_length"),
+        rms_norm_eps = need("attention.layer_norm_rms_epsilon"),
+        rope_theta = get("rope.freq_base") or 10000,
+        rope_scaling = scaling,
+        vocab_size = embedding.shape[1],
+        tie_word_embeddings = archive:info("output.weight") == nil,
+        attention_bias = archive:info("blk.0.attn_q.bias") ~= nil,
+        mlp_bias = archive:info("blk.0.ffn_gate.bias") ~= nil,
+        attention_dropout = 0,
+        hidden_act = "silu",
+        initializer_range = 0.02,
+        bos_token_id = meta["tokenizer.ggml.bos_token_id"],
+        eos_token_id = meta["tokenizer.ggml.eos_token_id"],
+        pad_token_id = meta["tokenizer.ggml.padding_token_id"],
+        torch_dtype = "float32",
+        use_cache = true,
+    }
+    c._name_or_path = archive.path
+    return c
+end
+
+return M

@@ -1,0 +1,141 @@
+-- Generation: one row, greedy or sampled, with a key/value cache. Names of options follow
+-- transformers' GenerationConfig.
+
+local ffi = require("ffi")
+local autograd = require("am.core.autograd")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local scope = require("am.core.scope")
+local tensor = require("am.core.tensor")
+local Cache = require("am.nn.cache")
+
+local M = {}
+
+-- The draw of a step: uniform in [0, 1), the same for a seed on every machine.
+local function uniform(seed, step)
+    return edge.C.am_rng_u32(seed, 0x67656e, step) / 4294967296
+end
+
+-- Candidates as {id, logit}, best first, after temperature, top_k and top_p.
+local function candidates(logits, n, opts)
+    local list = {}
+    for i = 0, n - 1 do
+        list[i + 1] = { i, logits[i] / opts.temperature }
+    end
+    table.sort(list, function(a, b)
+        return a[2] > b[2] or (a[2] == b[2] and a[1] < b[1])
+    end)
+    local keep = math.min(opts.top_k and opts.top_k > 0 and opts.top_k or n, n)
+    local total = 0
+    for i = 1, keep do
+        list[i][3] = math.exp(list[i][2] - list[1][2])
+        total = total + list[i][3]
+    end
+    if opts.top_p and opts.top_p < 1 then
+        local mass = 0
+        for i = 1, keep do
+            mass = mass + list[i][3] / total
+            if mass >= opts.top_p then
+                keep = i
+                break
+            end
+        end
+    end
+    return list, keep
+end
+
+local function sample(logits, n, opts, step)
+    local list, keep = candidates(logits, n, opts)
+    local total = 0
+    for i = 1, keep do
+        total = total + list[i][3]
+    end
+    local target, mass = uniform(opts.seed or 42, step) * total, 0
+    for i = 1, keep do
+        mass = mass + list[i][3]
+        if target < mass then
+            return list[i][1]
+        end
+    end
+    return list[keep][1]
+end
+
+local function greedy(logits, n)
+    local best = 0
+    for i = 1, n - 1 do
+        if logits[i] > logits[best] then
+            best = i
+        end
+    end
+    return best
+end
+
+local function stop_set(model, opts)
+    local eos = opts.eos_token_id
+    if eos == nil then
+        eos = model.generation_config and model.generation_config.eos_token_id
+            or model.config.eos_token_id
+    end
+    local set = {}
+    for _, id in ipairs(type(eos) == "table" and eos or { eos }) do
+        set[id] = true
+    end
+    return set
+end
+
+--- Ids of the prompt followed by new ones, as transformers returns them.
+--- opts: max_new_tokens (20), do_sample (false), temperature (1), top_k, top_p, seed (42),
+--- eos_token_id (number or list; the checkpoint's by default; false: never stop), use_cache (true),
+--- on_token (function(id), called as each comes).
+---@param ids integer[]
+function M.generate(model, ids, opts)
+    opts = setmetatable({ temperature = opts and opts.temperature or 1 }, { __index = opts or {} })
+    if #ids == 0 then
+        err.raise("argument", "generate needs at least one token id to go on from")
+    end
+    if opts.temperature <= 0 then
+        err.raise("argument", "temperature must be above 0; for greedy decoding leave do_sample off")
+    end
+    local max_new = opts.max_new_tokens or 20
+    local c = model.config
+    local heads = c.num_attention_heads
+    local out, stop = { unpack(ids) }, stop_set(model, opts)
+    local was_training = model.training
+    model:eval()
+    local cache = opts.use_cache ~= false and Cache.new {
+        layers = c.num_hidden_layers, batch = 1, length = #ids + max_new,
+        kv_heads = c.num_key_value_heads or heads, head_dim = c.head_dim or c.hidden_size / heads,
+        dtype = model:dtype(), device = model:device(),
+    } or nil
+    local ok, e = pcall(autograd.no_grad, function()
+        local feed = out
+        for step = 1, max_new do
+            local logits, n
+            scope.scope(function()
+                local input = tensor.from_buffer(ffi.new("int32_t[?]", #feed, feed), { 1, #feed },
+                                                 { dtype = "int32", device = model:device() })
+                local result = model:forward { input_ids = input, cache = cache, logits_to_keep = 1 }
+                logits, n = result.logits:to("float32"):to_buffer()
+            end)
+            local id = opts.do_sample and sample(logits, n, opts, step) or greedy(logits, n)
+            out[#out + 1] = id
+            if opts.on_token then
+                opts.on_token(id)
+            end
+            if stop[id] then
+                break
+            end
+            feed = cache and { id } or out
+        end
+    end)
+    if cache then
+        cache:release()
+    end
+    model:train(was_training)
+    if not ok then
+        error(e, 0)
+    end
+    return out
+end
+
+return M

@@ -1,0 +1,134 @@
+-- Llama (Touvron et al. 2023) as transformers' modeling_llama.py has it: Llama 2 and 3, SmolLM2, Yi
+-- and other configurations of the same blocks.
+
+local ops = require("am.core.ops")
+local autograd = require("am.core.autograd")
+local scope = require("am.core.scope")
+local Module = require("am.nn.module")
+local Linear = require("am.nn.linear")
+local Embedding = require("am.nn.embedding")
+local RMSNorm = require("am.nn.norm")
+local Attention = require("am.nn.attention")
+local GatedMLP = require("am.nn.mlp")
+local rope = require("am.nn.rope")
+
+local DecoderLayer = Module.class("LlamaDecoderLayer")
+
+function DecoderLayer.new(c)
+    local self = Module.init(DecoderLayer)
+    local hidden, heads = c:integer("hidden_size"), c:integer("num_attention_heads")
+    self:add("self_attn", Attention.new {
+        hidden_size = hidden,
+        num_heads = heads,
+        num_kv_heads = c:integer("num_key_value_heads", heads),
+        head_dim = c:integer("head_dim", hidden / heads),
+        bias = c.attention_bias,
+        output_bias = c.attention_bias,
+        dropout = c.attention_dropout,
+    })
+    self:add("mlp", GatedMLP.new {
+        hidden_size = hidden,
+        intermediate_size = c:integer("intermediate_size"),
+        hidden_act = c.hidden_act or "silu",
+        bias = c.mlp_bias,
+    })
+    self:add("input_layernorm", RMSNorm.new(hidden, c.rms_norm_eps or 1e-6))
+    self:add("post_attention_layernorm", RMSNorm.new(hidden, c.rms_norm_eps or 1e-6))
+    return self
+end
+
+--- x [B, T, C] -> [B, T, C]
+function DecoderLayer:forward(x, rotary, ctx)
+    x = x + self.self_attn:forward(self.input_layernorm:forward(x), rotary, ctx)
+    return x + self.mlp:forward(self.post_attention_layernorm:forward(x))
+end
+
+local Model = Module.class("LlamaModel")
+
+function Model.new(c)
+    local self = Module.init(Model)
+    local hidden = c:integer("hidden_size")
+    self.config = c
+    self:add("embed_tokens", Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id))
+    local layers = self:add("layers", Module.init(Module.class("ModuleList")))
+    for i = 0, c:integer("num_hidden_layers") - 1 do
+        layers:add(tostring(i), DecoderLayer.new(c))
+    end
+    self.layer_count = c.num_hidden_layers
+    self:add("norm", RMSNorm.new(hidden, c.rms_norm_eps or 1e-6))
+    return self
+end
+
+--- The rotary table for positions int32 [B or 1, T]; `longest` is the highest position + 1.
+function Model:rotary(position_ids, longest)
+    local c = self.config
+    local heads = c.num_attention_heads
+    if not self._inv_freq or rope.depends_on_length(c.rope_scaling) then
+        self._inv_freq, self._rope_scaling = rope.inv_freq({
+            theta = c.rope_theta or 10000,
+            dim = c.head_dim or c.hidden_size / heads,
+            max_position_embeddings = c.max_position_embeddings,
+            scaling = c.rope_scaling,
+            seq_len = longest,
+        }, position_ids:device())
+        scope.escape(self._inv_freq)
+    end
+    return ops.rope_table(position_ids, self._inv_freq, self._rope_scaling)
+end
+
+--- input_ids int [B, T] -> hidden states [B, T, C]. ctx: bounds, cache, longest.
+function Model:forward(input_ids, position_ids, ctx)
+    local x = self.embed_tokens:forward(input_ids)
+    local rotary = self:rotary(position_ids, ctx.longest)
+    for i = 1, self.layer_count do
+        local layer = self.layers[tostring(i - 1)]
+        local function run(h)
+            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i })
+        end
+        -- A scope each: what backward does not need is freed as the layer ends.
+        if self.activation_checkpointing then
+            x = scope.scope(autograd.checkpoint, run, x)
+        else
+            x = scope.scope(run, x)
+        end
+    end
+    return self.norm:forward(x)
+end
+
+local ForCausalLM = Module.class("LlamaForCausalLM")
+
+function ForCausalLM.new(c)
+    local self = Module.init(ForCausalLM)
+    self.config = c
+    self:add("model", Model.new(c))
+    self:add("lm_head", Linear.new(c:integer("hidden_size"), c:integer("vocab_size")))
+    self.tied = c.tie_word_embeddings and { ["lm_head.weight"] = "model.embed_tokens.weight" } or {}
+    return self
+end
+
+return {
+    new = ForCausalLM.new,
+    -- GGUF name -> Hugging Face name; "%d" is the layer. `permuted` names the projections whose rows
+    -- GGUF stores in interleaved rotary order, with the field that counts their heads.
+    gguf = {
+        architecture = "llama",
+        names = {
+            ["token_embd"] = "model.embed_tokens",
+            ["output_norm"] = "model.norm",
+            ["output"] = "lm_head",
+            ["blk.%d.attn_q"] = "model.layers.%d.self_attn.q_proj",
+            ["blk.%d.attn_k"] = "model.layers.%d.self_attn.k_proj",
+            ["blk.%d.attn_v"] = "model.layers.%d.self_attn.v_proj",
+            ["blk.%d.attn_output"] = "model.layers.%d.self_attn.o_proj",
+            ["blk.%d.ffn_gate"] = "model.layers.%d.mlp.gate_proj",
+            ["blk.%d.ffn_up"] = "model.layers.%d.mlp.up_proj",
+            ["blk.%d.ffn_down"] = "model.layers.%d.mlp.down_proj",
+            ["blk.%d.attn_norm"] = "model.layers.%d.input_layernorm",
+            ["blk.%d.ffn_norm"] = "model.layers.%d.post_attention_layernorm",
+        },
+        permuted = {
+            ["blk.%d.attn_q"] = "num_attention_heads",
+            ["blk.%d.attn_k"] = "num_key_value_heads",
+        },
+    },
+}

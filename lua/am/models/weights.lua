@@ -1,0 +1,239 @@
+-- Weights of a model from and to files: Hugging Face directories (one safetensors file or several
+-- with an index) and GGUF files, whose names and rotary order are mapped back.
+
+local err = require("am.core.error")
+local io_core = require("am.core.io")
+local scope = require("am.core.scope")
+local tensor = require("am.core.tensor")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+local strings = require("am.utils.strings")
+
+local M = {}
+
+-- ---- sources --------------------------------------------------------------------------------
+
+-- {get(name) -> tensor or nil, names, close} over a directory's safetensors files.
+local function directory_source(dir, device)
+    local index = path.join(dir, "model.safetensors.index.json")
+    local single = path.join(dir, "model.safetensors")
+    local files, where = {}, {}
+    if path.is_file(index) then
+        local map = json.decode(assert(path.read_file(index, 256 * 1024 * 1024)))
+        map = type(map) == "table" and map.weight_map
+        if type(map) ~= "table" then
+            err.raise("format", "%s has no weight_map", index)
+        end
+        for name, file in pairs(map) do
+            if type(file) ~= "string" or file:find("/", 1, true) then
+                err.raise("format", "%s: tensor %s is in %s, which is no file name", index, name,
+                          tostring(file))
+            end
+            where[name] = file
+        end
+    elseif path.is_file(single) then
+        files["model.safetensors"] = io_core.open(single)
+        for _, name in ipairs(files["model.safetensors"]:names()) do
+            where[name] = "model.safetensors"
+        end
+    else
+        err.raise("io", "%s has neither model.safetensors nor model.safetensors.index.json, so it is "
+                  .. "no checkpoint that can be read", dir)
+    end
+    return {
+        where = dir,
+        names = where,
+        get = function(name, dtype)
+            local file = where[name]
+            if not file then
+                return nil
+            end
+            files[file] = files[file] or io_core.open(path.join(dir, file))
+            return files[file]:get(name, dtype, device)
+        end,
+        close = function()
+            for _, archive in pairs(files) do
+                archive:close()
+            end
+        end,
+    }
+end
+
+-- Undo the row order that llama.cpp gives to rotary projections: pairs (2i, 2i+1) back to halves.
+local function unpermute(t, heads)
+    local shape = t:size()
+    local half = shape[1] / heads / 2
+    local rest = { unpack(shape, 2) }
+    if half ~= math.floor(half) then
+        err.raise("format", "a rotary projection of %d rows does not divide into %d heads", shape[1],
+                  heads)
+    end
+    return t:reshape(heads, half, 2, t:numel() / shape[1]):transpose(1, 2):contiguous()
+        :reshape { shape[1], unpack(rest) }
+end
+
+-- The same over a GGUF file, under Hugging Face names.
+local function gguf_source(archive, gguf, config, device)
+    local where, heads = {}, {}
+    for _, name in ipairs(archive:names()) do
+        local stem, suffix = name:match("^(.*)%.(%a+)$")
+        local layer = stem and stem:match("^blk%.(%d+)%.")
+        local pattern = layer and stem:gsub("^blk%.%d+%.", "blk.%%d.") or stem
+        local target = gguf.names[pattern]
+        if target then
+            local hf = (layer and target:format(tonumber(layer)) or target) .. "." .. suffix
+            where[hf] = name
+            heads[hf] = gguf.permuted[pattern] and config[gguf.permuted[pattern]]
+        elseif stem ~= "rope_freqs" then
+            where[name] = name -- reported as unexpected
+        end
+    end
+    return {
+        where = archive.path,
+        names = where,
+        get = function(name, dtype)
+            if not where[name] then
+                return nil
+            end
+            return scope.scope(function()
+                local t = archive:get(where[name], dtype, device)
+                return heads[name] and unpermute(t, heads[name]) or t
+            end)
+        end,
+        close = function() archive:close() end,
+    }
+end
+
+-- ---- loading --------------------------------------------------------------------------------
+
+local function list_of(names)
+    table.sort(names)
+    local shown = { unpack(names, 1, 8) }
+    return table.concat(shown, ", ") .. (#names > 8 and string.format(", … (%d in all)", #names) or "")
+end
+
+local function check_shape(t, slot, name, where)
+    local have, want = t:size(), slot.shape
+    local same = #have == #want
+    for i = 1, #want do
+        same = same and have[i] == want[i]
+    end
+    if not same then
+        err.raise("format", "%s: tensor %s is [%s], but config.json makes it [%s]", where, name,
+                  table.concat(have, ", "), table.concat(want, ", "))
+    end
+end
+
+--- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored.
+local function load(model, source, dtype)
+    local missing, used = {}, {}
+    for name, module, slot in model:parameter_slots() do
+        local tied = model.tied[name]
+        if not tied then
+            local t = source.get(name, dtype)
+            used[name] = true
+            if t then
+                check_shape(t, slot, name, source.where)
+                module[slot.name] = scope.escape(t)
+            else
+                missing[#missing + 1] = name
+            end
+        else
+            used[name] = true
+        end
+    end
+    if #missing > 0 then
+        err.raise("format", "%s lacks these tensors of %s: %s", source.where, model.class_name,
+                  list_of(missing))
+    end
+    local unexpected = {}
+    for name in pairs(source.names) do
+        -- older files carry the rotary frequencies, which are computed here
+        if not used[name] and not strings.ends_with(name, "rotary_emb.inv_freq") then
+            unexpected[#unexpected + 1] = name
+        end
+    end
+    if #unexpected > 0 then
+        err.raise("format", "%s holds tensors that %s has no place for: %s", source.where,
+                  model.class_name, list_of(unexpected))
+    end
+    M.tie(model)
+end
+
+--- Point tied parameters at the tensors they share.
+function M.tie(model)
+    for name, of in pairs(model.tied) do
+        local owner, key = model:get(name:match("^(.*)%.")), name:match("[^.]+$")
+        owner:share(key, model:get(of:match("^(.*)%."))[of:match("[^.]+$")])
+    end
+end
+
+--- Load from a Hugging Face directory.
+function M.from_directory(model, dir, opts)
+    local source = directory_source(dir, opts.device)
+    load(model, source, opts.dtype)
+    source.close()
+end
+
+--- Load from an open GGUF archive; `gguf` is the architecture's name map.
+function M.from_gguf(model, archive, gguf, opts)
+    load(model, gguf_source(archive, gguf, model.config, opts.device), opts.dtype)
+end
+
+--- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros.
+function M.initialize(model, opts)
+    local std = model.config.initializer_range or 0.02
+    for name, module, slot in model:parameter_slots() do
+        if not model.tied[name] then
+            local t = scope.escape(tensor.empty(slot.shape, opts))
+            if slot.init == "normal" then
+                t:normal_(0, std)
+            else
+                t:fill_(slot.init == "ones" and 1 or 0)
+            end
+            module[slot.name] = t
+        end
+    end
+    M.tie(model)
+end
+
+-- ---- saving ---------------------------------------------------------------------------------
+
+--- Write config.json, generation_config.json when the model has one, and the weights. opts:
+--- max_shard_bytes (5e9): above it several files with an index; dtype: config's torch_dtype.
+function M.save(model, dir, opts)
+    opts = opts or {}
+    path.mkdir_p(dir)
+    local shards, bytes, total = { {} }, 0, 0
+    for name, t in model:named_parameters() do
+        local n = t:nbytes()
+        if bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
+            shards[#shards + 1], bytes = {}, 0
+        end
+        table.insert(shards[#shards], { name, t })
+        bytes, total = bytes + n, total + n
+    end
+    if #shards == 1 then
+        io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])
+    else
+        local map = {}
+        for i, shard in ipairs(shards) do
+            local file = string.format("model-%05d-of-%05d.safetensors", i, #shards)
+            io_core.save_safetensors(path.join(dir, file), shard)
+            for _, item in ipairs(shard) do
+                map[item[1]] = file
+            end
+        end
+        path.write_file(path.join(dir, "model.safetensors.index.json"),
+                        json.encode({ metadata = { total_size = total }, weight_map = map },
+                                    { indent = 2, sort_keys = true }))
+    end
+    model.config.torch_dtype = model:dtype()
+    model.config:save(dir)
+    if model.generation_config then
+        path.write_file(path.join(dir, "generation_config.json"),
+                        json.encode(model.generation_config, { indent = 2, sort_keys = true }) .. "\n")
+    end
+end
+
+return M
