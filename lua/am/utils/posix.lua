@@ -278,13 +278,22 @@ function M.setenv(name, value)
     return true
 end
 
-local digits = ffi.new("char[64]")
+local digits = ffi.new("char[400]") -- the longest double has 309 digits before the point
+
+local function c_format(format, precision, x)
+    local n = C.snprintf(digits, 400, format, ffi.cast("int", precision), ffi.cast("double", x))
+    return ffi.string(digits, math.min(n, 399))
+end
 
 --- `%.<precision>e` of a number by the C library: LuaJIT's own formatter rounds ties up, C and
 --- Python round them to even.
 function M.scientific(x, precision)
-    local n = C.snprintf(digits, 64, "%.*e", ffi.cast("int", precision), ffi.cast("double", x))
-    return ffi.string(digits, n)
+    return c_format("%.*e", precision, x)
+end
+
+--- `%.<precision>f`, the same way.
+function M.fixed(x, precision)
+    return c_format("%.*f", precision, x)
 end
 
 local timespec = ffi.new("struct am_posix_timespec")

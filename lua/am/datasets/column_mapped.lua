@@ -1,0 +1,174 @@
+-- ColumnMappedTextInstructionDataset: questions and answers from the columns of JSON and JSONL files.
+-- Holds no tokenizer; see formatting.lua for what is learnt.
+--
+-- column_mapping names, for `answer` and for `question` or `context` or both, the column in the file.
+-- Without a chat template the text is "{context} {question} {answer}"; with one, context is the
+-- system's message (left out when there is none), question the user's, answer the assistant's. With
+-- a context and no question, context takes question's place.
+-- A row whose labels are all cut off or empty is skipped and counted; see stats().
+
+local err = require("am.core.error")
+local json = require("am.utils.json")
+local strings = require("am.utils.strings")
+local formatting = require("am.datasets.formatting")
+local json_rows = require("am.datasets.json_rows")
+local utils = require("am.datasets.utils")
+
+local M = {}
+
+--- What the `dataset` section may hold for this dataset.
+M.fields = {
+    path_or_dataset_id = { type = "any", required = true, doc = "JSON or JSONL file, or a list of them" },
+    column_mapping = { type = "map", required = true, doc = "question, answer, context: the file's columns" },
+    split = { type = "string", doc = "accepted; local files have one split" },
+    answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
+    add_eos = { type = "boolean", default = true, doc = "end answers with the end-of-sequence token (no template)" },
+    use_hf_chat_template = { type = "boolean", default = false, doc = "format with the tokenizer's chat template" },
+    seq_length = { type = "integer", min = 1, doc = "tokens kept (truncation) and padded to (padding)" },
+    padding = { type = "any", default = "do_not_pad", doc = "do_not_pad, longest or max_length" },
+    truncation = { type = "any", default = "do_not_truncate", doc = "do_not_truncate, true or longest_first" },
+    limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },
+}
+
+local columns = { "answer", "context", "question" }
+
+local function check_mapping(mapping)
+    if type(mapping) ~= "table" then
+        err.raise("usage", "dataset.column_mapping must map question, answer and context to columns")
+    end
+    for _, dest in ipairs(strings.sorted_keys(mapping)) do
+        if dest ~= "answer" and dest ~= "context" and dest ~= "question" then
+            err.raise("usage", "dataset.column_mapping.%s: the names are question, answer and context%s; the file's "
+                .. "column is the value", tostring(dest), strings.did_you_mean(tostring(dest), columns))
+        elseif type(mapping[dest]) ~= "string" then
+            err.raise("usage", "dataset.column_mapping.%s must name a column", dest)
+        end
+    end
+    if not mapping.answer then
+        err.raise("usage", "dataset.column_mapping.answer is missing: the column with the text to learn")
+    elseif not mapping.question and not mapping.context then
+        err.raise("usage", "dataset.column_mapping.question is missing: the column with the prompt")
+    end
+end
+
+-- Tokens to keep, or nil; and whether to pad to seq_length.
+local function length_options(opts)
+    local truncation, padding = opts.truncation, opts.padding
+    local cut = truncation == true or truncation == "longest_first"
+    if not cut and truncation and truncation ~= "do_not_truncate" then
+        err.raise("usage", "dataset.truncation %s: write do_not_truncate, true or longest_first", tostring(truncation))
+    end
+    local pad = padding == "max_length"
+    if not pad and padding and padding ~= true and padding ~= "do_not_pad" and padding ~= "longest" then
+        err.raise("usage", "dataset.padding %s: write do_not_pad, longest or max_length", tostring(padding))
+    end
+    local length = opts.seq_length
+    if (cut or pad) and not length then
+        err.raise("usage", "dataset.seq_length is needed for dataset.%s", cut and "truncation" or "padding")
+    elseif length and (type(length) ~= "number" or length % 1 ~= 0 or length < 1) then
+        err.raise("usage", "dataset.seq_length must be a whole number of at least 1")
+    end
+    return cut and length or nil, pad and length or nil
+end
+
+local function column(self, row, dest, i)
+    local name = self.mapping[dest]
+    if not name then
+        return nil
+    end
+    local value = row[name]
+    if value == json.null and dest ~= "answer" then
+        return nil
+    elseif value == nil then
+        err.raise("data", '%s: no column "%s"%s (dataset.column_mapping.%s); it has %s', self.source:name(i), name,
+            strings.did_you_mean(name, strings.sorted_keys(row)), dest,
+            table.concat(strings.sorted_keys(row), ", "))
+    elseif type(value) ~= "string" then
+        err.raise("data", '%s: column "%s" holds %s, not text', self.source:name(i), name,
+            value == json.null and "null" or "a " .. type(value))
+    end
+    return value
+end
+
+-- Rows of the files as token rows: the source that utils.usable_rows reads.
+local TextRows = {}
+TextRows.__index = TextRows
+
+function TextRows:len()
+    return self.count
+end
+
+function TextRows:name(i)
+    return self.source:name(i)
+end
+
+function TextRows:row(i)
+    local raw = self.source:get(i)
+    local answer = column(self, raw, "answer", i)
+    local question, context = column(self, raw, "question", i), column(self, raw, "context", i)
+    if not question then
+        question, context = context, nil
+    end
+    if not question then
+        err.raise("data", "%s: question and context are both null", self:name(i))
+    end
+    local row
+    if self.use_chat then
+        local messages = { { role = "user", content = question }, { role = "assistant", content = answer } }
+        if context then
+            table.insert(messages, 1, { role = "system", content = context })
+        end
+        row = formatting.chat(self.tokenizer, messages, self.format, self:name(i))
+    else
+        local prompt = (context and context .. " " or "") .. question .. " "
+        row = formatting.prompt_answer(self.tokenizer, prompt, answer, self.format)
+    end
+    if self.pad_to then
+        local pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0
+        utils.pad(row, self.pad_to, pad)
+    end
+    return row
+end
+
+local Dataset = {}
+Dataset.__index = Dataset
+
+--- A dataset of token rows. opts: the keys of `fields` and `tokenizer`. Reads and tokenizes everything
+--- once: "data" for the first row that is not JSON or lacks a column, or when no row has a label.
+function M.ColumnMappedTextInstructionDataset(opts)
+    check_mapping(opts.column_mapping)
+    local keep, pad_to = length_options(opts)
+    local use_chat = opts.use_hf_chat_template or false
+    if use_chat and not opts.tokenizer.chat_template then
+        err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template")
+    end
+    local source = json_rows.open(opts.path_or_dataset_id)
+    local texts = setmetatable({
+        source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
+        use_chat = use_chat, pad_to = pad_to,
+        format = { answer_only_loss_mask = opts.answer_only_loss_mask, add_eos = opts.add_eos, limit = keep },
+        count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
+    }, TextRows)
+    local usable, stats = utils.usable_rows(texts, source.files[1].name)
+    return setmetatable({ texts = texts, usable = usable, counts = stats }, Dataset)
+end
+
+function Dataset:len()
+    return #self.usable
+end
+
+--- Token row i (from 1).
+function Dataset:get(i)
+    return self.texts:row(self.usable[i])
+end
+
+--- What messages call row i.
+function Dataset:name(i)
+    return self.texts:name(self.usable[i])
+end
+
+function Dataset:stats()
+    return self.counts
+end
+
+return M

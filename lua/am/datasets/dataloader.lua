@@ -1,0 +1,132 @@
+-- StatefulDataLoader: rows of a dataset as batches, in an order that depends on seed and epoch
+-- alone, with a position inside the epoch that can be saved and restored.
+-- Holds no data and no threads; the collate function is handed in.
+--
+--   local loader = dataloader.StatefulDataLoader{ dataset = ds, batch_size = 4, shuffle = true, seed = 42,
+--                                                 collate_fn = default_collater }
+--   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
+--   validation:  for batch in loader:batches() do … end      every row once, from the first
+
+local err = require("am.core.error")
+local philox = require("am.datasets.philox")
+
+local M = {}
+
+--- What a `dataloader` section may hold.
+M.fields = {
+    batch_size = { type = "integer", min = 1, doc = "rows in a batch; step_scheduler.local_batch_size is newer" },
+    shuffle = { type = "boolean", default = true, doc = "a new order every epoch (validation: false)" },
+    drop_last = { type = "boolean", default = false, doc = "leave out a last batch that is not full" },
+    num_workers = { type = "integer", min = 0, default = 0, doc = "accepted; rows are read as they are needed" },
+    pin_memory = { type = "boolean", default = false, doc = "accepted; without effect on a CPU" },
+}
+
+local Loader = {}
+Loader.__index = Loader
+
+--- opts: dataset (len, get; name if it has it), collate_fn (array of rows -> batch), batch_size (1),
+--- shuffle (false), seed (0), drop_last (false).
+function M.StatefulDataLoader(opts)
+    local size = opts.batch_size or 1
+    if type(size) ~= "number" or size % 1 ~= 0 or size < 1 then
+        err.raise("usage", "dataloader.batch_size must be a whole number of at least 1, not %s", tostring(size))
+    end
+    local self = setmetatable({
+        dataset = opts.dataset, collate_fn = opts.collate_fn, batch_size = size, shuffle = opts.shuffle or false,
+        seed = opts.seed or 0, epoch = 0, position = 0, num_rows = opts.dataset:len(),
+    }, Loader)
+    self.end_row = opts.drop_last and self.num_rows - self.num_rows % size or self.num_rows
+    if self.end_row == 0 then
+        err.raise("data", self.num_rows == 0 and "the dataset is empty"
+            or "drop_last leaves nothing: %d rows are less than a batch of %d", self.num_rows, size)
+    end
+    return self
+end
+
+--- Batches in an epoch.
+function Loader:len()
+    return math.ceil(self.end_row / self.batch_size)
+end
+
+--- Batches left in this epoch.
+function Loader:remaining()
+    return math.ceil(math.max(0, self.end_row - self.position) / self.batch_size)
+end
+
+--- Go to the start of epoch `epoch`, unless that is the one being read.
+function Loader:set_epoch(epoch)
+    if epoch ~= self.epoch then
+        self.epoch, self.position = epoch, 0
+    end
+end
+
+-- Rows position+1..position+batch_size of an order (nil: as they come) as a batch.
+local function collate_at(self, position, order)
+    local rows = {}
+    for k = position, math.min(position + self.batch_size, self.end_row) - 1 do
+        local i = order and order[k] or k + 1
+        rows[#rows + 1] = self.dataset:get(i)
+    end
+    return self.collate_fn(rows)
+end
+
+local function epoch_order(self)
+    if self.shuffle and self.order_epoch ~= self.epoch then
+        self.order, self.order_epoch = philox.permutation(self.num_rows, self.seed, self.epoch), self.epoch
+    end
+    return self.order
+end
+
+--- The next batch of this epoch, or nil at its end.
+function Loader:next()
+    if self.position >= self.end_row then
+        return nil
+    end
+    local batch = collate_at(self, self.position, epoch_order(self))
+    self.position = math.min(self.position + self.batch_size, self.end_row)
+    return batch
+end
+
+--- Iterator over one pass from the first row in the dataset's order, whatever shuffle and position
+--- say; it leaves them as they are.
+function Loader:batches()
+    local position = 0
+    return function()
+        if position < self.end_row then
+            local batch = collate_at(self, position)
+            position = position + self.batch_size
+            return batch
+        end
+    end
+end
+
+--- { epoch, position (rows read of it), done (it is read to its end), num_rows, seed, shuffle }.
+function Loader:state_dict()
+    return {
+        epoch = self.epoch, position = self.position, done = self.position >= self.end_row,
+        num_rows = self.num_rows, seed = self.seed, shuffle = self.shuffle,
+    }
+end
+
+local function is_count(x)
+    return type(x) == "number" and x % 1 == 0 and x >= 0
+end
+
+--- Go on from a saved state with the saved order, also with another batch_size. In the middle of an
+--- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk.
+function Loader:load_state_dict(state)
+    if not (is_count(state.epoch) and is_count(state.position) and is_count(state.num_rows) and is_count(state.seed)
+        and type(state.shuffle) == "boolean") then
+        err.raise("format", "dataloader state: epoch, position, num_rows and seed must be whole numbers, "
+            .. "shuffle a boolean")
+    end
+    if state.num_rows ~= self.num_rows and state.position > 0 and not state.done then
+        err.raise("state", "the checkpoint was made in the middle of an epoch of %d rows, but the dataset has %d: "
+            .. "restore the data, or start in another checkpoint_dir", state.num_rows, self.num_rows)
+    end
+    self.epoch, self.seed, self.shuffle = state.epoch, state.seed, state.shuffle
+    self.position = state.done and self.end_row or state.position
+    self.order, self.order_epoch = nil, nil
+end
+
+return M

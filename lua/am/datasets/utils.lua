@@ -1,0 +1,156 @@
+-- Labels: shifting, masking, counting. Holds no files and no batches.
+--
+-- A row is { input_ids = {…}, labels = {…} }, Lua arrays of equal length. Labels are already shifted:
+-- labels[i] is the token that follows input_ids[i], or IGNORE where there is nothing to learn. Optional:
+-- attention_mask (0 marks padding), position_ids, and seq_lens, the lengths of the samples in a pack.
+--
+-- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
+-- also have stats(), see `new_stats`.
+
+local err = require("am.core.error")
+
+local M = {}
+
+--- The label that losses skip.
+M.IGNORE = -100
+
+--- Shift a token sequence into a row: input_ids without the last id, labels without the first.
+--- Token i of `ids` is learnt when i >= first_label and, with `mask`, mask[i] is 1 (or true).
+function M.shift(ids, first_label, mask)
+    local n = #ids - 1
+    local input_ids, labels = {}, {}
+    for i = 1, n do
+        input_ids[i] = ids[i]
+        local learnt = i + 1 >= first_label
+        if learnt and mask then
+            learnt = mask[i + 1] == 1 or mask[i + 1] == true
+        end
+        labels[i] = learnt and ids[i + 1] or M.IGNORE
+    end
+    return { input_ids = input_ids, labels = labels }
+end
+
+--- Pad a row to `length` with pad_token_id (labels IGNORE), noting it in attention_mask.
+function M.pad(row, length, pad_token_id)
+    local n = #row.input_ids
+    local mask = {}
+    for i = 1, n do
+        mask[i] = 1
+    end
+    for i = n + 1, length do
+        row.input_ids[i], row.labels[i], mask[i] = pad_token_id, M.IGNORE, 0
+    end
+    row.attention_mask = mask
+    return row
+end
+
+--- How many labels of an array are learnt.
+function M.count_labels(labels)
+    local count = 0
+    for i = 1, #labels do
+        if labels[i] ~= M.IGNORE then
+            count = count + 1
+        end
+    end
+    return count
+end
+
+--- Length of the longest common prefix of two arrays.
+function M.common_prefix(a, b)
+    local n = 0
+    while n < #a and n < #b and a[n + 1] == b[n + 1] do
+        n = n + 1
+    end
+    return n
+end
+
+--- Counts over a dataset, filled by `add_to_stats` and `skip`:
+---   rows           rows that can be trained on
+---   tokens         input tokens in them, padding not counted
+---   label_tokens   tokens that are learnt
+---   skipped        rows left out; skipped_names: what the first ten of them are called
+---   longest        { length, name } of the longest row, so that a recipe can compare with the model
+function M.new_stats()
+    return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_names = {}, longest = { length = 0 } }
+end
+
+--- Count a row; `name` is what messages call it ("train.jsonl row 7"). False, and counted as skipped,
+--- when none of its labels is learnt.
+function M.add_to_stats(stats, row, name)
+    local labels = M.count_labels(row.labels)
+    if labels == 0 then
+        M.skip(stats, name)
+        return false
+    end
+    local length = #row.input_ids
+    if row.attention_mask then
+        length = 0
+        for i = 1, #row.attention_mask do
+            length = length + row.attention_mask[i]
+        end
+    end
+    stats.rows = stats.rows + 1
+    stats.tokens = stats.tokens + length
+    stats.label_tokens = stats.label_tokens + labels
+    if length > stats.longest.length then
+        stats.longest = { length = length, name = name }
+    end
+    return true
+end
+
+--- Count a row that is left out.
+function M.skip(stats, name)
+    stats.skipped = stats.skipped + 1
+    if #stats.skipped_names < 10 then
+        stats.skipped_names[#stats.skipped_names + 1] = name
+    end
+end
+
+--- The share of tokens that are learnt, 0 to 1; 0 for no tokens.
+function M.label_share(stats)
+    return stats.tokens > 0 and stats.label_tokens / stats.tokens or 0
+end
+
+--- Counts over any dataset, by reading all of it.
+function M.audit(dataset)
+    local stats = M.new_stats()
+    for i = 1, dataset:len() do
+        M.add_to_stats(stats, dataset:get(i), "row " .. i)
+    end
+    return stats
+end
+
+--- One line about a dataset: "120 rows, 5310 tokens, 1180 of them learnt (22.2 %); 2 rows skipped …".
+function M.describe(stats)
+    local text = string.format("%d rows, %d tokens, %d of them learnt (%.1f %%)", stats.rows, stats.tokens,
+        stats.label_tokens, 100 * M.label_share(stats))
+    if stats.skipped > 0 then
+        local names = table.concat(stats.skipped_names, ", ")
+        if stats.skipped > #stats.skipped_names then
+            names = names .. ", …"
+        end
+        text = text .. string.format("; %d skipped because no label is left (%s)", stats.skipped, names)
+    end
+    return text
+end
+
+--- The rows of a source that can be trained on. Reads all of it once, so that a bad row is reported
+--- before training and the length is known.
+---   source   { len(), row(i) -> row, name(i) -> what messages call row i }
+---   what     what the dataset is called in the error that none is left
+--- Returns the numbers of the rows to use, in order, and the stats.
+function M.usable_rows(source, what)
+    local stats, usable = M.new_stats(), {}
+    for i = 1, source:len() do
+        if M.add_to_stats(stats, source:row(i), source:name(i)) then
+            usable[#usable + 1] = i
+        end
+    end
+    if #usable == 0 then
+        err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
+            .. "answer (seq_length), or answers empty?", what, source:len())
+    end
+    return usable, stats
+end
+
+return M

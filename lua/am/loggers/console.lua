@@ -1,0 +1,41 @@
+-- The lines about steps on the console. Holds no stream: give the text to a logger.
+--
+--   log:info(console.train_line(record))   log:info(console.val_line("default", record))
+
+local posix = require("am.utils.posix")
+
+local M = {}
+
+-- Printed as Python's format() does, also for NaN and infinities.
+local function fixed(x, precision)
+    if x ~= x then
+        return "nan"
+    elseif x == math.huge or x == -math.huge then
+        return x > 0 and "inf" or "-inf"
+    end
+    return posix.fixed(x, precision)
+end
+
+local function scientific(x)
+    if x ~= x or x == math.huge or x == -math.huge then
+        return fixed(x, 0)
+    end
+    return posix.scientific(x, 2)
+end
+
+--- A training step: step, epoch, loss, grad_norm, lr, mem (GiB), tps, tps_per_gpu, num_label_tokens.
+function M.train_line(r)
+    return string.format(
+        "step %d | epoch %d | loss %s | grad_norm %s | lr %s | mem %s GiB | tps %s(%s/gpu) | num_label_tokens %d",
+        r.step, r.epoch, fixed(r.loss, 4), fixed(r.grad_norm, 4), scientific(r.lr), fixed(r.mem, 2), fixed(r.tps, 2),
+        fixed(r.tps_per_gpu, 2), r.num_label_tokens)
+end
+
+--- A validation: its name ("default", or that of validation_dataset_<name>), step, epoch, val_loss,
+--- lr, num_label_tokens.
+function M.val_line(name, r)
+    return string.format('[val] name "%s" | step %d | epoch %d | loss %s | lr %s | num_label_tokens %d',
+        name, r.step, r.epoch, fixed(r.val_loss, 4), scientific(r.lr), r.num_label_tokens)
+end
+
+return M

@@ -1,0 +1,109 @@
+-- am.datasets.json_rows: both layouts, row numbers, and damaged files.
+local json_rows = require("am.datasets.json_rows")
+local helpers = require("tests.lua.datasets.helpers")
+
+describe("am.datasets.json_rows", function()
+    local files = {}
+
+    local function file(text, extension)
+        files[#files + 1] = helpers.file(text, extension)
+        return files[#files]
+    end
+
+    after_each(function()
+        for _, name in ipairs(files) do
+            os.remove(name)
+        end
+        files = {}
+    end)
+
+    local function read(name)
+        local source = json_rows.open(name)
+        local out = {}
+        for i = 1, source:len() do
+            out[i] = source:get(i).a .. "@" .. source:name(i):match("%d+$")
+        end
+        source:close()
+        return table.concat(out, " ")
+    end
+
+    it("reads lines, with blank ones, CRLF, BOM and no newline at the end", function()
+        assert.equal("1@1 2@2", read(file '{"a":1}\n{"a":2}\n'))
+        assert.equal("1@2 2@4", read(file '\n{"a":1}\r\n \t\n{"a":2}'))
+        assert.equal("1@1", read(file '\239\187\191{"a":1}'))
+        assert.equal("x\\\"}@1", read(file '{"a":"x\\\\\\"}"}'))
+    end)
+
+    it("reads an array, on one line or many", function()
+        assert.equal("1@1 2@2", read(file('[{"a":1},{"a":2}]', "json")))
+        assert.equal("1@1 2@2 3@3",
+            read(file(' [\n  {\n "a" : 1 , "b":[1,{"c":2}] } ,{"a":2,"d":"],}{\\"]"}\n,{"a":3}\n] \n')))
+        assert.equal("1@1", read(file('\239\187\191[{"a":1}]')))
+    end)
+
+    it("reads rows that lie across the chunks of the index", function()
+        local lines, elements = {}, {}
+        for i = 1, 3000 do
+            lines[i] = string.format('{"a":%d,"t":"%s"}', i, ("x,]}\\\" "):rep(i % 97 + 1))
+            elements[i] = lines[i]
+        end
+        for _, name in ipairs { file(table.concat(lines, "\n")), file("[" .. table.concat(elements, ",\n") .. "]") } do
+            local source = json_rows.open(name)
+            assert.equal(3000, source:len())
+            for _, i in ipairs { 3000, 1, 2999, 1500 } do
+                assert.equal(i, source:get(i).a)
+                assert.equal(7 * (i % 97 + 1) - (i % 97 + 1), #source:get(i).t)
+            end
+        end
+    end)
+
+    it("joins several files in order", function()
+        local a, b = file '{"a":1}\n{"a":2}', file '[{"a":3}]'
+        local source = json_rows.open { a, b }
+        assert.equal(3, source:len())
+        assert.same({ 1, 2, 3 }, { source:get(1).a, source:get(2).a, source:get(3).a })
+        assert.equal(b .. " row 1", source:name(3))
+    end)
+
+    it("names file and row of what is no object", function()
+        local source = json_rows.open(file '{"a":1}\n{"a":\n[1]\n"x"\nnull\n{"a":1}}')
+        for row, pattern in pairs {
+            [2] = "row 2: not JSON at column", [3] = "row 3: not a JSON object", [4] = "row 4: not a JSON object",
+            [5] = "row 5: not a JSON object", [6] = "row 6: not JSON at column",
+        } do
+            helpers.fails("data", pattern, source.get, source, row)
+        end
+        assert.equal(1, source:get(1).a)
+    end)
+
+    it("refuses arrays that are cut off, have holes, or are followed by text", function()
+        for text, pattern in pairs {
+            ['[{"a":1}'] = "no end", ['[{"a":1},'] = "no end", ['[{"a":"]'] = "no end",
+            ['[{"a":1},]'] = "element 2 .* missing", ['[,{"a":1}]'] = "element 1 .* missing",
+            ['[{"a":1},,{"a":2}]'] = "element 2 .* missing",
+            ['[{"a":1}] x'] = "after the end", ["[]"] = "no rows", [""] = "no rows", [" \n"] = "no rows",
+        } do
+            helpers.fails("data", pattern, json_rows.open, file(text, "json"))
+        end
+        local source = json_rows.open(file '[{"a":1},{"a":1 2}, }]')
+        helpers.fails("data", "row 2: not JSON", source.get, source, 2)
+        helpers.fails("data", "row 3: not JSON", source.get, source, 3)
+    end)
+
+    it("says what is wrong with a name", function()
+        helpers.fails("data", "no such file", json_rows.open, "/nowhere/x.jsonl")
+        helpers.fails("data", "hub", json_rows.open, "some-org/some-dataset")
+        helpers.fails("usage", "file name or a list", json_rows.open, {})
+        helpers.fails("usage", "entry 1", json_rows.open, { 3 })
+        helpers.fails("data", "no such file", json_rows.open, "tests")
+    end)
+
+    it("notices a file that shrank", function()
+        local name = file '{"a":1}\n{"a":2}\n'
+        local source = json_rows.open(name)
+        local out = assert(io.open(name, "wb"))
+        out:write('{"a":1}\n')
+        out:close()
+        helpers.fails("io", "row 2: cannot be read", source.get, source, 2)
+    end)
+end)
