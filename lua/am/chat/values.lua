@@ -327,6 +327,19 @@ function M.contains(rt, container, item)
     return false
 end
 
+-- namespace -----------------------------------------------------------------------------------------
+
+function M.Namespace.set(namespace, rt, name, v)
+    if name:sub(1, 1) == "_" then
+        rt:fail("a namespace cannot store the attribute '%s': it starts with an underscore", name)
+    end
+    M.dict_set(rt, namespace.attrs, name, v)
+end
+
+function M.Namespace.attribute(namespace, rt, name)
+    return M.dict_get(rt, namespace.attrs, name)
+end
+
 -- conversion from Lua --------------------------------------------------------------------------------
 
 local function bad_data(path, message)
