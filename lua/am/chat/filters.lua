@@ -95,18 +95,23 @@ define("indent", "width first blank", function(rt, v, width, first, blank)
 end)
 
 define("truncate", "length killwords end leeway", function(rt, v, length, killwords, ending, leeway)
-    local s = text(v) or rt:fail("truncate needs a str, not %s", kind(v))
     local limit, mark = integer(rt, length, 255), strings.text_argument(rt, ending, "...")
-    local list, mark_length = values.characters(s), values.string_length(mark)
+    local mark_length = values.string_length(mark)
     if limit < mark_length then rt:fail("truncate: the length must be at least %d", mark_length) end
-    if #list <= limit + integer(rt, leeway, 5) then return v end
-    local kept = table.concat(list, "", 1, limit - mark_length)
+    if values.length(rt, v) <= limit + integer(rt, leeway, 5) then return v end
+    local s = text(v) or rt:fail("truncate needs a str, not %s", kind(v))
+    local kept = table.concat(values.characters(s), "", 1, limit - mark_length)
     if not flag(killwords) then kept = kept:match("^(.*) ") or kept end
     return kept .. mark
 end)
 
 define("wordcount", "", function(rt, v)
-    local _, count = rt:str(v):gsub("[%w_\128-\255]+", "")
+    local count, in_word = 0, false
+    for _, c in ipairs(values.iterate(rt, rt:str(v))) do
+        local word_character = c == "_" or unicode.is_digit(c) or unicode.is_alpha(c)
+        if word_character and not in_word then count = count + 1 end
+        in_word = word_character
+    end
     return count
 end)
 
@@ -183,7 +188,8 @@ local function parse_float(s)
     end
 end
 
-define("float", "default", function(_, v, default)
+define("float", "default", function(rt, v, default)
+    rt:check_defined(v)
     local x = values.number(v) or text(v) and parse_float(text(v))
     if x then return values.float(x) end
     return default == nil and values.float(0) or default
@@ -202,6 +208,7 @@ end
 
 define("int", "default base", function(rt, v, default, base)
     base = integer(rt, base, 10)
+    rt:check_defined(v)
     local n = text(v) and base <= 36 and (base == 0 or base >= 2) and parse_int(text(v), base)
     if not n then
         local x = values.number(v) or text(v) and parse_float(text(v))

@@ -28,6 +28,8 @@ M.None = values.None
 M.from_json = json.decode
 
 ---@class am.chat.Template
+---@field source string
+---@field has_generation boolean whether it marks the assistant's turns with {% generation %} blocks
 local Template = {}
 Template.__index = Template
 
@@ -43,6 +45,7 @@ function M.compile(source, opts)
     return setmetatable({
         tree = parser.parse(source),
         source = source,
+        has_generation = source:find("{%%[%-%+]?%s*generation%s*[%-%+]?%%}") ~= nil,
         limits = { steps = opts.steps or DEFAULT_STEPS, output = opts.output or DEFAULT_OUTPUT },
         now = opts.now,
     }, Template)

@@ -86,7 +86,9 @@ end
 local function percent(rt, template, operand)
     local args, mapping = { operand }, nil
     if kind(operand) == "tuple" then args = operand end
-    if kind(operand) == "dict" then mapping = operand end
+    -- a subscriptable operand counts as a mapping, which need not be used up
+    local k = kind(operand)
+    if k == "dict" or k == "list" or k == "range" then mapping = operand end
     return printing.percent(rt, template, args, mapping)
 end
 

@@ -329,7 +329,8 @@ local function percent_item(rt, v, flags, width, precision, type)
     return pad(rt, sign .. text, width, zero and "0" or " ", left and "<" or zero and "=" or ">")
 end
 
---- Python's template % operand: `args` is an array of values, `mapping` a dict for %(name)s.
+--- Python's template % operand: `args` is an array of values, `mapping` a dict for %(name)s or another
+--- operand that excuses unused arguments, or nil.
 function M.percent(rt, template, args, mapping)
     local out, pos, used = {}, 1, 0
     local function take()
@@ -353,7 +354,7 @@ function M.percent(rt, template, args, mapping)
             if width == "*" then width = values.number(take()) end
             local v
             if key then
-                v = mapping and values.dict_get(rt, mapping, key)
+                if mapping and values.kind(mapping) == "dict" then v = values.dict_get(rt, mapping, key) end
                 if v == nil then rt:fail("format requires a mapping with the key '%s'", key) end
             else
                 v = take()

@@ -58,7 +58,8 @@ define("lstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument
 define("rstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), false, true) end)
 
 define("upper", "", function(_, s) return unicode.upper(s) end)
-define("lower casefold", "", function(_, s) return unicode.lower(s) end)
+define("lower", "", function(_, s) return unicode.lower(s) end)
+define("casefold", "", function(_, s) return (unicode.lower(s):gsub("ß", "ss")) end)
 
 define("swapcase", "", function(_, s)
     local list = characters(s)

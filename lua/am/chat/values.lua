@@ -11,7 +11,8 @@
 --   Markup          {text = s}             what `|safe` makes; `+` on it escapes HTML, as in Jinja
 --   list, tuple     {v1, v2, …}            metatables List, Tuple; never holds nil
 --   dict            {keys = {…}, map = {}} insertion order in `keys`, values in `map` by hash key
---   iterators       {items = {…}, next =}  Iterator: consumed once, always true, no length
+--   iterators       {items = {…}, next =}  Iterator: consumed once, always true, no length; its items
+--                                          are made at once, not on demand as in Python
 --   views, range    {items = {…}}          View: length and iteration but no indexing (range has it)
 --   namespace       {attrs = dict}         the only mutable value
 --   callables       {name =, call = fn}    fn(rt, args, kwargs)

@@ -104,6 +104,8 @@ describe("chat rendering", function()
         assert.equal("éü😀.é.", text)
         assert.equal("ü😀", text:sub(spans[1][1], spans[1][2]))
         assert.same({ { 3, 8 }, { 12, 11 } }, spans)
+        assert.is_true(chat.compile(source).has_generation)
+        assert.is_false(chat.compile("{{ generation }}").has_generation)
     end)
 
     it("is repeatable and keeps nothing between calls", function()
