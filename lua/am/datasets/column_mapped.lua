@@ -18,15 +18,23 @@ local M = {}
 
 --- What the `dataset` section may hold for this dataset.
 M.fields = {
-    path_or_dataset_id = { type = "any", required = true, doc = "JSON or JSONL file, or a list of them" },
-    column_mapping = { type = "map", required = true, doc = "question, answer, context: the file's columns" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = "JSON or JSONL file, or a list of them" },
+    column_mapping = {
+        required = true, doc = "the file's columns",
+        fields = {
+            answer = { type = "string", required = true, doc = "column with the text to learn" },
+            question = { type = "string", doc = "column with the prompt" },
+            context = { type = "string", doc = "column with what comes before it" },
+        },
+    },
+    tokenizer = { type = "any", doc = "the model's, unless a section here says otherwise" },
     split = { type = "string", doc = "accepted; local files have one split" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
-    add_eos = { type = "boolean", default = true, doc = "end answers with the end-of-sequence token (no template)" },
-    use_hf_chat_template = { type = "boolean", default = false, doc = "format with the tokenizer's chat template" },
+    add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },
+    use_hf_chat_template = { type = "boolean", default = false, doc = "format with the chat template" },
     seq_length = { type = "integer", min = 1, doc = "tokens kept (truncation) and padded to (padding)" },
-    padding = { type = "any", default = "do_not_pad", doc = "do_not_pad, longest or max_length" },
-    truncation = { type = "any", default = "do_not_truncate", doc = "do_not_truncate, true or longest_first" },
+    padding = { type = "string|boolean", default = "do_not_pad", doc = "do_not_pad, longest or max_length" },
+    truncation = { type = "string|boolean", default = "do_not_truncate", doc = "or true, or longest_first" },
     limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },
 }
 

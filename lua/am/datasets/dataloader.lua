@@ -1,13 +1,13 @@
 -- StatefulDataLoader: rows of a dataset as batches, in an order that depends on seed and epoch
 -- alone, with a position inside the epoch that can be saved and restored.
--- Holds no data and no threads; the collate function is handed in.
+-- Holds no data and no threads.
 --
---   local loader = dataloader.StatefulDataLoader{ dataset = ds, batch_size = 4, shuffle = true, seed = 42,
---                                                 collate_fn = default_collater }
+--   local loader = dataloader.StatefulDataLoader{ dataset = ds, batch_size = 4, shuffle = true, seed = 42 }
 --   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
 --   validation:  for batch in loader:batches() do … end      every row once, from the first
 
 local err = require("am.core.error")
+local default_collater = require("am.datasets.collate").default_collater
 local philox = require("am.datasets.philox")
 
 local M = {}
@@ -19,12 +19,15 @@ M.fields = {
     drop_last = { type = "boolean", default = false, doc = "leave out a last batch that is not full" },
     num_workers = { type = "integer", min = 0, default = 0, doc = "accepted; rows are read as they are needed" },
     pin_memory = { type = "boolean", default = false, doc = "accepted; without effect on a CPU" },
+    collate_fn = { type = "function", doc = "rows to a batch (am.datasets.default_collater)" },
+    dataset = { type = "any", doc = "given by the recipe" },
+    seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
 }
 
 local Loader = {}
 Loader.__index = Loader
 
---- opts: dataset (len, get; name if it has it), collate_fn (array of rows -> batch), batch_size (1),
+--- opts: dataset (len, get), collate_fn (array of rows -> batch; default_collater), batch_size (1),
 --- shuffle (false), seed (0), drop_last (false).
 function M.StatefulDataLoader(opts)
     local size = opts.batch_size or 1
@@ -32,8 +35,9 @@ function M.StatefulDataLoader(opts)
         err.raise("usage", "dataloader.batch_size must be a whole number of at least 1, not %s", tostring(size))
     end
     local self = setmetatable({
-        dataset = opts.dataset, collate_fn = opts.collate_fn, batch_size = size, shuffle = opts.shuffle or false,
-        seed = opts.seed or 0, epoch = 0, position = 0, num_rows = opts.dataset:len(),
+        dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
+        shuffle = opts.shuffle or false, seed = opts.seed or 0, epoch = 0, position = 0,
+        num_rows = opts.dataset:len(),
     }, Loader)
     self.end_row = opts.drop_last and self.num_rows - self.num_rows % size or self.num_rows
     if self.end_row == 0 then

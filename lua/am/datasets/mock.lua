@@ -14,6 +14,7 @@ M.fields = {
     vocab_size = { type = "integer", min = 3, default = 100, doc = "ids are below this" },
     max_sentence_len = { type = "integer", min = 1, default = 64, doc = "most tokens before the end" },
     seed = { type = "integer", min = 0, default = 0, doc = "same seed, same rows" },
+    tokenizer = { type = "any", doc = "accepted; ids are random" },
 }
 
 local EOS = 1 -- 0 is padding, words begin at 2
@@ -28,17 +29,24 @@ end
 local Dataset = {}
 Dataset.__index = Dataset
 
+local function check_number(key, field, value)
+    if type(value) ~= "number" or value ~= value then
+        err.raise("usage", "dataset.%s must be a number, not %s", key, tostring(value))
+    elseif field.type == "integer" and value % 1 ~= 0 then
+        err.raise("usage", "dataset.%s must be a whole number, not %s", key, tostring(value))
+    elseif field.min and value < field.min then
+        err.raise("usage", "dataset.%s must be at least %d, not %s", key, field.min, tostring(value))
+    end
+    return value
+end
+
 --- A dataset of random sentences, each closed by id 1; opts: the keys of `fields`. Row i depends on
 --- i and the seed alone. Labels are shifted and all of them learnt.
 function M.build_unpacked_dataset(opts)
     local self = setmetatable({}, Dataset)
     for key, field in pairs(M.fields) do
-        self[key] = opts[key] == nil and field.default or opts[key]
-        if type(self[key]) ~= "number" or self[key] < (field.min or -math.huge)
-            or (field.type == "integer" and self[key] % 1 ~= 0) then
-            err.raise("usage", "dataset.%s must be %s of at least %s, not %s", key,
-                field.type == "integer" and "a whole number" or "a number", tostring(field.min or "any size"),
-                tostring(opts[key]))
+        if field.default then
+            self[key] = check_number(key, field, opts[key] == nil and field.default or opts[key])
         end
     end
     return self

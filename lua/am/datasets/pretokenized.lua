@@ -15,7 +15,7 @@ local M = {}
 
 --- What the `dataset` section may hold for this dataset.
 M.fields = {
-    path_or_dataset_id = { type = "any", required = true, doc = "JSON or JSONL file, or a list of them" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = "JSON or JSONL file, or a list of them" },
     labels_shifted = { type = "boolean", default = true, doc = "labels[i] follows input_ids[i]" },
     vocab_size = { type = "integer", min = 1, doc = "refuse ids from here on" },
     limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },

@@ -1,10 +1,10 @@
 -- Seeds, state and scopes of the engine's random numbers (Philox, keyed by a seed, one stream number
--- an op). Holds no generator. Every object takes `engine`: the C functions am_rng_seed, am_rng_get
--- and am_rng_set (require("am.core.ffi").C has them).
+-- an op). Holds no generator: `engine` may stand for the C functions am_rng_seed, am_rng_get and
+-- am_rng_set (default: the engine's).
 --
---   local rng = require("am.training.rng").StatefulRNG{ seed = 42, engine = C }   -- seeds
+--   local rng = require("am.training.rng").StatefulRNG{ seed = 42 }   -- seeds the engine
 --   rng:state_dict()   rng:load_state_dict(state)
---   rng_module.scoped({ seed = 1, engine = C }, function() … end)   -- restored after it, always
+--   rng_module.scoped({ seed = 1 }, function() … end)   -- the state is restored after it, always
 --
 -- State is { seed, stream } as decimal strings: 64 bits do not fit a JSON number.
 
@@ -31,6 +31,10 @@ local function effective_seed(opts)
         err.raise("usage", "seed must be a whole number from 0 to 2^53, not %s", tostring(seed))
     end
     return seed + (opts.ranked and opts.rank or 0)
+end
+
+local function engine_of(opts)
+    return opts.engine or require("am.core.ffi").C
 end
 
 local function get(engine)
@@ -63,7 +67,7 @@ StatefulRNG.__index = StatefulRNG
 
 --- Seed the engine with opts.seed, plus opts.rank (process number) when opts.ranked.
 function M.StatefulRNG(opts)
-    local self = setmetatable({ engine = opts.engine, seed = effective_seed(opts) }, StatefulRNG)
+    local self = setmetatable({ engine = engine_of(opts), seed = effective_seed(opts) }, StatefulRNG)
     check(self.engine.am_rng_seed(self.seed))
     return self
 end
@@ -80,7 +84,7 @@ end
 --- Run fn(...) under its own seed (default 95050; opts as StatefulRNG's) and restore the state, also
 --- when it raises. Returns what fn returns.
 function M.scoped(opts, fn, ...)
-    local engine = opts.engine
+    local engine = engine_of(opts)
     local seed, stream = get(engine)
     check(engine.am_rng_seed(effective_seed { seed = opts.seed or 95050, ranked = opts.ranked, rank = opts.rank }))
     local function finish(ok, ...)

@@ -1,13 +1,12 @@
 -- Signals that end a run with a checkpoint: SIGTERM (preemption) and SIGINT (Ctrl-C).
--- Holds no handlers: `engine` is the C functions am_signals_watch, am_signals_pending and
--- am_signals_clear (require("am.core.ffi").C has them). A second Ctrl-C always ends the process.
+-- Holds no handlers: `engine` may stand for the C functions am_signals_watch, am_signals_pending and
+-- am_signals_clear (default: the engine's). A second Ctrl-C always ends the process.
 --
---   local signals = require("am.training.signals").watch{ engine = C }
+--   local signals = require("am.training.signals").watch{ preemption_signal = "SIGTERM" }
 --   … sched: stop_requested = function() return signals:pending() ~= nil end
 --   signals:unwatch()   os.exit(signals:exit_status())
 
 local err = require("am.core.error")
-local json = require("am.utils.json")
 
 local M = {}
 
@@ -33,15 +32,15 @@ local function check_signal(wanted)
     end
 end
 
---- Watch from now on. opts.preemption_signal: the configuration's value (default SIGTERM; json.null:
---- nothing is watched and signals end the process at once).
+--- Watch from now on. opts.preemption_signal: the configuration's value, a name, number or list; nil
+--- for none: then nothing is watched and signals end the process at once. Ctrl-C is watched with any.
 function M.watch(opts)
-    local self = setmetatable({ engine = opts.engine }, Signals)
-    if opts.preemption_signal == json.null then
+    local self = setmetatable({ engine = opts.engine or require("am.core.ffi").C }, Signals)
+    if opts.preemption_signal == nil then
         self.off = true
         return self
     end
-    check_signal(opts.preemption_signal or SIGTERM)
+    check_signal(opts.preemption_signal)
     self.engine.am_signals_clear()
     if self.engine.am_signals_watch(FLAG) ~= 0 then
         err.raise("internal", "the engine cannot watch signals")

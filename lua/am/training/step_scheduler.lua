@@ -17,7 +17,6 @@
 -- unless it is the current one; remaining() -> micro-batches left in the epoch, or nil if unknown.
 
 local err = require("am.core.error")
-local json = require("am.utils.json")
 
 local M = {}
 
@@ -28,7 +27,7 @@ M.fields = {
     grad_acc_steps = { type = "integer", min = 1, doc = "micro-batches in a step; older form of global_batch_size" },
     num_epochs = { type = "integer", min = 1, doc = "10, or what max_steps needs when that is given" },
     max_steps = { type = "integer", min = 1, doc = "optimizer steps of the whole run" },
-    ckpt_every_steps = { type = "integer", min = 1, doc = "100; null: once an epoch" },
+    ckpt_every_steps = { type = "integer", min = 1, default = 100, null = true, doc = "null: once an epoch" },
     save_checkpoint_every_epoch = { type = "boolean", default = true, doc = "also at the end of every epoch" },
     val_every_steps = { type = "integer", min = 1, doc = "absent: only at checkpoints" },
     validate_on_checkpoint = { type = "boolean", default = true, doc = "validate at checkpoints too" },
@@ -36,12 +35,14 @@ M.fields = {
     gc_every_steps = { type = "integer", min = 1, doc = "how often to run the Lua collector" },
     start_step = { type = "integer", min = 0, default = 0, doc = "number of the first step" },
     start_epoch = { type = "integer", min = 0, default = 0, doc = "number of the first epoch" },
-    preemption_signal = { type = "any", default = "SIGTERM", doc = "signal that saves and ends; null: none" },
+    preemption_signal = {
+        type = "string|integer|list", default = "SIGTERM", null = true, doc = "saves and ends the run; null: none",
+    },
 }
 
 local function check_integer(opts, key, least, fallback)
     local value = opts[key]
-    if value == nil or value == json.null then
+    if value == nil then
         return fallback
     end
     if type(value) ~= "number" or value % 1 ~= 0 or value < least or value > 2 ^ 53 then
@@ -110,7 +111,8 @@ StepScheduler.__index = StepScheduler
 ---   dp_size             processes that share a step (default 1)
 ---   stop_requested      function: true once the run was asked to end (SIGTERM, Ctrl-C); asked at most
 ---                       once a step. That step is checkpointed, not validated, and is the last.
---- A key that is json.null counts as absent, but for ckpt_every_steps: once an epoch.
+--- An absent key is null to this function: ckpt_every_steps once an epoch, num_epochs 10, or as many
+--- as max_steps needs when that is given.
 function M.new(opts)
     local self = setmetatable(M.batch_sizes(opts, opts.loader_batch_size, opts.dp_size), StepScheduler)
     local batches = opts.batches_per_epoch
@@ -132,10 +134,7 @@ function M.new(opts)
     self.max_steps = self.max_steps or self.num_epochs * self.epoch_len
 
     self.ckpt_every_steps = check_integer(opts, "ckpt_every_steps", 1)
-    if opts.ckpt_every_steps == json.null then
-        self.ckpt_every_steps = self.epoch_len or math.max(1, math.floor(self.max_steps / 2))
-    end
-    self.ckpt_every_steps = self.ckpt_every_steps or 100
+        or self.epoch_len or math.max(1, math.floor(self.max_steps / 2))
     self.val_every_steps = check_integer(opts, "val_every_steps", 1)
     self.log_remote_every_steps = check_integer(opts, "log_remote_every_steps", 1, 1)
     self.gc_every_steps = check_integer(opts, "gc_every_steps", 1)

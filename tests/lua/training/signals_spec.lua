@@ -1,6 +1,5 @@
 -- am.training.signals over a stand-in for the engine's three functions.
 local signals = require("am.training.signals")
-local json = require("am.utils.json")
 
 local function engine()
     local e = { mode = 0, pending = 0, cleared = 0 }
@@ -14,7 +13,7 @@ describe("am.training.signals", function()
     it("tells the signal and the exit status", function()
         local e = engine()
         e.pending = 15 -- from before the run
-        local s = signals.watch { engine = e }
+        local s = signals.watch { engine = e, preemption_signal = "SIGTERM" }
         assert.same({ 1, 1 }, { e.mode, e.cleared })
         assert.is_nil(s:pending())
         assert.equal(0, s:exit_status())
@@ -28,7 +27,7 @@ describe("am.training.signals", function()
         assert.equal(130, s:exit_status())
     end)
 
-    it("takes names, numbers and lists, and null for none", function()
+    it("takes names, numbers and lists, and nil for none", function()
         for _, wanted in ipairs { "SIGTERM", "term", 15, { "SIGTERM", 2 } } do
             assert.is_nil(signals.watch({ engine = engine(), preemption_signal = wanted }):pending())
         end
@@ -38,7 +37,7 @@ describe("am.training.signals", function()
             assert.equal("unsupported", e.code)
         end
         local e = engine()
-        local s = signals.watch { engine = e, preemption_signal = json.null }
+        local s = signals.watch { engine = e }
         e.pending = 15
         assert.equal(0, e.mode)
         assert.is_nil(s:pending())

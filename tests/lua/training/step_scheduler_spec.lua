@@ -62,7 +62,6 @@ describe("am.training.step_scheduler", function()
                     opts[key] = value
                 end
             end
-            opts.ckpt_every_steps = opts.ckpt_every_steps or json.null
             local trace = run(step_scheduler.new(opts), loader(golden.case.batches))
             local seen = json.array()
             for _, t in ipairs(trace) do

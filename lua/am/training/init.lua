@@ -1,0 +1,36 @@
+-- Step scheduler, random state, timers, signals. This file is what the component offers.
+
+local rng = require("am.training.rng")
+local signals = require("am.training.signals")
+local step_scheduler = require("am.training.step_scheduler")
+local timers = require("am.training.timers")
+
+local M = {
+    StepScheduler = step_scheduler.new,
+    batch_sizes = step_scheduler.batch_sizes,
+    step_scheduler_fields = step_scheduler.fields,
+    StatefulRNG = rng.StatefulRNG,
+    scoped_rng = rng.scoped,
+    Timers = timers.new,
+    watch_signals = signals.watch,
+}
+
+--- What a configuration may name with `_target_`. The step_scheduler section names none: it is always
+--- the first of these.
+M.targets = {
+    {
+        name = "am.training.StepScheduler",
+        doc = "epochs, steps, and when to validate and save",
+        fields = step_scheduler.fields,
+        build = M.StepScheduler,
+    },
+    {
+        name = "am.training.StatefulRNG",
+        aliases = { "nemo_automodel.components.training.rng.StatefulRNG" },
+        doc = "seeds, saves and restores the random numbers",
+        fields = rng.fields,
+        build = M.StatefulRNG,
+    },
+}
+
+return M
