@@ -76,8 +76,8 @@ local Packed = {}
 Packed.__index = Packed
 
 --- A dataset of packs of the rows of `dataset` (len, get; name and stats if it has them). opts: the
---- keys of `fields` and padding_id (default 0). Reads all of `dataset`. stats() counts the packs' tokens
---- and labels, and as skipped the samples that were left out because they are longer than a pack.
+--- keys of `fields` and padding_id (default 0). Reads all of `dataset`. stats() counts as skipped the
+--- samples that are longer than a pack, and has `samples`, the number of those packed.
 function M.pack_dataset(dataset, opts)
     local size = opts.packed_sequence_size
     if type(size) ~= "number" or size % 1 ~= 0 or size < 1 or size > 2 ^ 24 then
@@ -87,7 +87,7 @@ function M.pack_dataset(dataset, opts)
     local store, stats = new_store(size), utils.new_stats()
     local max_packs = opts.max_packs or math.huge
     local padding_id = opts.padding_id or 0
-    local samples, full = 0, false
+    local samples = 0
 
     -- False once max_packs are closed.
     local function next_pack()
@@ -127,10 +127,9 @@ function M.pack_dataset(dataset, opts)
                 err.raise("data", "%s: %d tokens, more than a pack of %d. Raise packed_sequence.packed_sequence_size, "
                     .. "or set split_across_pack or drop_long_samples", name, n, size)
             end
-            utils.skip(stats, name)
+            utils.skip(stats, name, n .. " tokens, more than a pack")
         elseif n > 0 then
             if not place(row, n) then
-                full = true
                 break
             end
             samples = samples + 1
@@ -140,9 +139,7 @@ function M.pack_dataset(dataset, opts)
         err.raise("data", "packing: all %d samples are longer than packed_sequence.packed_sequence_size (%d) or "
             .. "empty", dataset:len(), size)
     end
-    if not full then
-        pad_pack(store, padding_id)
-    end
+    pad_pack(store, padding_id)
 
     local self = setmetatable({ store = store, counts = stats }, Packed)
     stats.samples = samples

@@ -64,12 +64,32 @@ function M.common_prefix(a, b)
     return n
 end
 
+-- Tokens of a row without its padding, and the length of its longest sample.
+local function lengths(row)
+    if row.seq_lens then
+        local sum, longest = 0, 0
+        for _, length in ipairs(row.seq_lens) do
+            sum, longest = sum + length, math.max(longest, length)
+        end
+        return sum, longest
+    end
+    local sum = #row.input_ids
+    if row.attention_mask then
+        sum = 0
+        for i = 1, #row.attention_mask do
+            sum = sum + row.attention_mask[i]
+        end
+    end
+    return sum, sum
+end
+
 --- Counts over a dataset, filled by `add_to_stats` and `skip`:
 ---   rows           rows that can be trained on
 ---   tokens         input tokens in them, padding not counted
 ---   label_tokens   tokens that are learnt
----   skipped        rows left out; skipped_names: what the first ten of them are called
----   longest        { length, name } of the longest row, so that a recipe can compare with the model
+---   skipped        rows left out; skipped_names: the first ten of them, with the reason
+---   longest        { length, name }: the longest sample and the row it is in, for a recipe to compare
+---                  with what the model allows
 function M.new_stats()
     return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_names = {}, longest = { length = 0 } }
 end
@@ -79,30 +99,24 @@ end
 function M.add_to_stats(stats, row, name)
     local labels = M.count_labels(row.labels)
     if labels == 0 then
-        M.skip(stats, name)
+        M.skip(stats, name, "no label left")
         return false
     end
-    local length = #row.input_ids
-    if row.attention_mask then
-        length = 0
-        for i = 1, #row.attention_mask do
-            length = length + row.attention_mask[i]
-        end
-    end
+    local tokens, longest = lengths(row)
     stats.rows = stats.rows + 1
-    stats.tokens = stats.tokens + length
+    stats.tokens = stats.tokens + tokens
     stats.label_tokens = stats.label_tokens + labels
-    if length > stats.longest.length then
-        stats.longest = { length = length, name = name }
+    if longest > stats.longest.length then
+        stats.longest = { length = longest, name = name }
     end
     return true
 end
 
---- Count a row that is left out.
-function M.skip(stats, name)
+--- Count a row that is left out, and say why.
+function M.skip(stats, name, reason)
     stats.skipped = stats.skipped + 1
     if #stats.skipped_names < 10 then
-        stats.skipped_names[#stats.skipped_names + 1] = name
+        stats.skipped_names[#stats.skipped_names + 1] = string.format("%s (%s)", name, reason)
     end
 end
 
@@ -120,7 +134,7 @@ function M.audit(dataset)
     return stats
 end
 
---- One line about a dataset: "120 rows, 5310 tokens, 1180 of them learnt (22.2 %); 2 rows skipped …".
+--- One line about a dataset: "120 rows, 5310 tokens, 1180 of them learnt (22.2 %); 2 skipped: …".
 function M.describe(stats)
     local text = string.format("%d rows, %d tokens, %d of them learnt (%.1f %%)", stats.rows, stats.tokens,
         stats.label_tokens, 100 * M.label_share(stats))
@@ -129,7 +143,7 @@ function M.describe(stats)
         if stats.skipped > #stats.skipped_names then
             names = names .. ", …"
         end
-        text = text .. string.format("; %d skipped because no label is left (%s)", stats.skipped, names)
+        text = text .. string.format("; %d skipped: %s", stats.skipped, names)
     end
     return text
 end

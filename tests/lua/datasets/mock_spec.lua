@@ -43,7 +43,7 @@ describe("am.datasets.utils", function()
             3, { input_ids = { 1, 2 }, labels = { -100, -100 } }, { input_ids = { 1, 2, 0 }, labels = { 2, -100, -100 },
                 attention_mask = { 1, 1, 0 } },
         })
-        assert.same({ rows = 2, tokens = 5, label_tokens = 4, skipped = 1, skipped_names = { "row 2" },
+        assert.same({ rows = 2, tokens = 5, label_tokens = 4, skipped = 1, skipped_names = { "row 2 (no label left)" },
             longest = { length = 3, name = "row 1" } }, stats)
         assert.equal(0.8, utils.label_share(stats))
         assert.equal(0, utils.label_share(utils.new_stats()))
@@ -52,8 +52,8 @@ describe("am.datasets.utils", function()
     it("shortens a long list of skipped rows", function()
         local stats = utils.new_stats()
         for i = 1, 12 do
-            utils.skip(stats, "row " .. i)
+            utils.skip(stats, "row " .. i, "why")
         end
-        assert.matches("12 skipped .*row 10, …%)$", utils.describe(stats))
+        assert.matches("12 skipped: row 1 %(why%), .*row 10 %(why%), …$", utils.describe(stats))
     end)
 end)

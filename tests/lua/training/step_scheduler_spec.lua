@@ -198,6 +198,21 @@ describe("am.training.step_scheduler", function()
         assert.same({ step = 3, epoch = 0 }, s:state_dict())
     end)
 
+    it("forgets what it did before a state was loaded", function()
+        local s = step_scheduler.new {
+            batches_per_epoch = 1, grad_acc_steps = 1, stop_requested = function() return true end,
+        }
+        for _ in s:epochs() do
+            for _ in s:windows(loader(1)) do
+                assert.is_true(s:is_stopping() and s:is_last_batch())
+                s:load_state_dict { step = 3, epoch = 2 }
+                assert.is_false(s:is_last_batch())
+                assert.same({ step = 3, epoch = 2 }, s:state_dict())
+                assert.is_true(s:is_stopping()) -- asked again
+            end
+        end
+    end)
+
     it("refuses a damaged state", function()
         local s = step_scheduler.new { batches_per_epoch = 4 }
         for _, state in ipairs {
