@@ -1,0 +1,70 @@
+-- Losses. A loss is a function (hidden, labels, ctx) -> scalar tensor: the SUM over label tokens; the
+-- recipe divides by their number over the whole step. hidden [N, C] are the states after the last
+-- norm, labels int32 [N] are shifted already (-100: no label). ctx has
+--   head(hidden)   logits [N, V], stored in full: for losses that need them
+--   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
+--   softcap        of the logits, or 0
+-- The built-in ones never store all logits when head_weight is there.
+
+local ops = require("am.core.ops")
+
+local M = {}
+
+local function cross_entropy(opts)
+    return function(hidden, labels, ctx)
+        local at = { ignore_index = opts.ignore_index or -100,
+                     softcap = opts.logit_softcapping and opts.logit_softcapping > 0
+                         and opts.logit_softcapping or ctx.softcap }
+        if ctx.head_weight then
+            return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
+        end
+        local logits = ctx.head(hidden)
+        if logits:dtype() ~= "float64" then
+            logits = logits:to("float32")
+        end
+        return ops.cross_entropy(logits, labels, at)
+    end
+end
+
+local fields = {
+    ignore_index = { type = "integer", default = -100, doc = "label of tokens that don't count" },
+    reduction = { type = "string", default = "sum", enum = { "sum" }, doc = "always the sum" },
+}
+
+local function with(extra)
+    local out = {}
+    for _, set in ipairs { fields, extra } do
+        for k, v in pairs(set) do
+            out[k] = v
+        end
+    end
+    return out
+end
+
+local function target(name, module, extra, doc)
+    return {
+        name = "am.loss." .. name,
+        aliases = { "nemo_automodel.components.loss." .. module .. "." .. name },
+        doc = doc,
+        fields = with(extra),
+        build = cross_entropy,
+    }
+end
+
+M.MaskedCrossEntropy = cross_entropy
+
+--- Targets for the recipe's registry. All three are one computation here, in chunks and in f32.
+M.targets = {
+    target("MaskedCrossEntropy", "masked_ce", {
+        fp32_upcast = { type = "boolean", default = true, doc = "accepted; logits are f32" },
+    }, "cross-entropy over unmasked tokens"),
+    target("ChunkedCrossEntropy", "chunked_ce", {
+        chunk_len = { type = "integer", default = 32, min = 1, doc = "accepted; chunks are chosen" },
+        compile = { type = "boolean", default = true, doc = "accepted" },
+    }, "the same, in chunks of tokens"),
+    target("FusedLinearCrossEntropy", "linear_ce", {
+        logit_softcapping = { type = "number", default = 0, min = 0, doc = "cap tanh(z / cap)" },
+    }, "the same, fused with the head"),
+}
+
+return M

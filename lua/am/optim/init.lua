@@ -1,0 +1,198 @@
+-- Optimizers over the engine's flat buffers: Adam, AdamW and SGD with PyTorch's arguments. Schedules
+-- are in scheduler.lua; clipping is clip_grad_norm below.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+
+local C, check, check_retry = edge.C, edge.check, edge.check_retry
+local M = {}
+
+local kinds = { adam = C.AM_OPTIM_ADAM, adamw = C.AM_OPTIM_ADAMW, sgd = C.AM_OPTIM_SGD }
+local state_names = { "exp_avg", "exp_avg_sq", "momentum_buffer", "master" }
+local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
+
+---@class am.Optimizer
+local Optimizer = {}
+Optimizer.__index = Optimizer
+
+local function betas_of(opts)
+    local betas = opts.betas or { 0.9, 0.999 }
+    if type(betas) ~= "table" or type(betas[1]) ~= "number" or type(betas[2]) ~= "number" then
+        err.raise("usage", "optimizer.betas must be two numbers, as in [0.9, 0.999]")
+    end
+    return betas[1], betas[2]
+end
+
+-- Seal the trainable parameters of an iterator of (name, tensor).
+local function seal(named_parameters)
+    local b = edge.box("am_params")
+    check(C.am_params_new(b))
+    local params, any = ffi.gc(b[0], C.am_params_release), false
+    for name, t in named_parameters do
+        if t.requires_grad then
+            check(C.am_params_add(params, name, t))
+            any = true
+        end
+    end
+    if not any then
+        err.raise("usage", "nothing is trainable: every parameter is frozen")
+    end
+    check_retry(C.am_params_seal, params)
+    return params
+end
+
+--- An optimizer for the trainable parameters of an iterator such as model:named_parameters().
+--- Weights move into flat buffers; gradients and moments lie beside them.
+---@param kind "adam"|"adamw"|"sgd"
+---@param named_parameters function iterator of (name, tensor)
+---@param opts {lr: number, betas: number[]?, eps: number?, weight_decay: number?, momentum: number?,
+---  dampening: number?, nesterov: boolean?, master_weights: boolean?, state_dtype: string?}
+function M.new(kind, named_parameters, opts)
+    local self = setmetatable({ kind = kind }, Optimizer)
+    local config = ffi.new("am_optim_config")
+    config.kind = kinds[kind] or err.raise("usage", "there is no optimizer \"%s\"", tostring(kind))
+    config.beta1, config.beta2 = betas_of(opts)
+    config.eps = opts.eps or 1e-8
+    config.momentum, config.dampening = opts.momentum or 0, opts.dampening or 0
+    config.nesterov = opts.nesterov and 1 or 0
+    config.master_weights = opts.master_weights == false and 0 or 1
+    config.state_dtype = opts.state_dtype and tensor.dtype_id(opts.state_dtype) or -1
+    self.params = seal(named_parameters)
+    local b = edge.box("am_optim")
+    check_retry(C.am_optim_new, b, self.params, config)
+    self.handle = ffi.gc(b[0], C.am_optim_release)
+    local decay = opts.weight_decay or (kind == "adamw" and 0.01 or 0)
+    self.param_groups = { { lr = opts.lr or 1e-3, weight_decay = decay } }
+    C.am_params_zero_grad(self.params)
+    return self
+end
+
+--- One update with the group's lr and weight_decay. Gradients are scaled by grad_scale (1).
+function Optimizer:step(grad_scale)
+    local g = self.param_groups[1]
+    check(C.am_optim_step(self.handle, g.lr, g.weight_decay, grad_scale or 1))
+end
+
+--- Mark all gradients as empty; the next backward overwrites them.
+function Optimizer:zero_grad()
+    check(C.am_params_zero_grad(self.params))
+end
+
+--- L2 norm of all gradients.
+function Optimizer:grad_norm()
+    check(C.am_params_grad_norm(self.params, 1, double_box))
+    return double_box[0]
+end
+
+--- L2 norm of all trainable weights.
+function Optimizer:param_norm()
+    check(C.am_params_norm(self.params, double_box))
+    return double_box[0]
+end
+
+--- Norm of the gradients, and the factor that brings it down to max_norm (1 when it is below, or
+--- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step.
+function Optimizer:clip_grad_norm(max_norm)
+    local norm = self:grad_norm()
+    local factor = max_norm and max_norm / (norm + 1e-6) or 1
+    return norm, math.min(factor, 1)
+end
+
+function Optimizer:numel()
+    return tonumber(C.am_params_numel(self.params))
+end
+
+--- Iterator over (parameter name, state name, tensor) of what a checkpoint must hold.
+function Optimizer:state_tensors()
+    local list = {}
+    for i = 0, tonumber(C.am_params_count(self.params)) - 1 do
+        local name = ffi.string(C.am_params_name(self.params, i))
+        for _, what in ipairs(state_names) do
+            check(C.am_optim_state(box, self.handle, what, i))
+            if box[0] ~= nil then
+                list[#list + 1] = { name, what, tensor.own(box[0]) }
+            end
+        end
+    end
+    local i = 0
+    return function()
+        i = i + 1
+        if list[i] then
+            return unpack(list[i])
+        end
+    end
+end
+
+--- Numbers that a checkpoint must hold beside the tensors.
+function Optimizer:state_dict()
+    local g = self.param_groups[1]
+    return { kind = self.kind, step = tonumber(C.am_optim_steps(self.handle)), lr = g.lr,
+             weight_decay = g.weight_decay }
+end
+
+function Optimizer:load_state_dict(state)
+    if state.kind ~= self.kind then
+        err.raise("state", "the checkpoint's optimizer is %s, this run's is %s", tostring(state.kind),
+                  self.kind)
+    end
+    check(C.am_optim_set_steps(self.handle, state.step))
+    self.param_groups[1].lr, self.param_groups[1].weight_decay = state.lr, state.weight_decay
+end
+
+--- After weights were loaded from outside: copy them into the f32 masters.
+function Optimizer:sync_masters()
+    check(C.am_optim_sync_masters(self.handle))
+end
+
+--- Free the flat buffers and moments now.
+function Optimizer:close()
+    C.am_optim_release(ffi.gc(self.handle, nil))
+    C.am_params_release(ffi.gc(self.params, nil))
+    self.handle, self.params = nil, nil
+end
+
+-- ---- what a configuration may name -----------------------------------------------------------
+
+local common = {
+    lr = { type = "number", default = 1e-3, min = 0, doc = "learning rate" },
+    weight_decay = { type = "number", min = 0, doc = "decay of weights" },
+    master_weights = { type = "boolean", default = true, doc = "f32 copies of 16-bit weights" },
+    state_dtype = { type = "string", doc = "dtype of the moments: float32 (default) or bfloat16" },
+    foreach = { type = "boolean", doc = "accepted; updates are always fused" },
+    fused = { type = "boolean", doc = "accepted; updates are always fused" },
+}
+local adam = {
+    betas = { type = "list", default = { 0.9, 0.999 }, doc = "decay of the moments" },
+    eps = { type = "number", default = 1e-8, min = 0, doc = "added to the denominator" },
+}
+local sgd = {
+    momentum = { type = "number", default = 0, min = 0, doc = "momentum" },
+    dampening = { type = "number", default = 0, doc = "dampening of momentum" },
+    nesterov = { type = "boolean", default = false, doc = "Nesterov momentum" },
+}
+
+local function target(kind, name, extra)
+    local fields = {}
+    for _, set in ipairs { common, extra } do
+        for k, v in pairs(set) do
+            fields[k] = v
+        end
+    end
+    return {
+        name = "am.optim." .. name,
+        aliases = { "torch.optim." .. name, "torch.optim." .. kind .. "." .. name },
+        doc = name .. " as torch.optim has it",
+        fields = fields,
+        build = function(args, ctx)
+            args.weight_decay = args.weight_decay or (kind == "adamw" and 0.01 or 0)
+            return M.new(kind, ctx.named_parameters, args)
+        end,
+    }
+end
+
+--- Targets for the recipe's registry; ctx.named_parameters is the model's iterator.
+M.targets = { target("adam", "Adam", adam), target("adamw", "AdamW", adam), target("sgd", "SGD", sgd) }
+
+return M
