@@ -1,0 +1,224 @@
+-- Checkpoints on disk: a folder for each, published in one rename, and LATEST, which names the newest.
+-- Knows nothing of models: the recipe hands over functions that write and read the parts.
+--
+--   <root>/LATEST -> epoch_0_step_99
+--   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, …}
+--   <root>/epoch_0_step_99.reserving-…    being written; means nothing, removed by the next run
+--
+-- A save writes everything into the reserved folder with `.incomplete` in it, syncs it, removes the
+-- marker, renames, syncs the root, then swaps LATEST. Killed at any moment, LATEST names a whole one.
+
+local err = require("am.core.error")
+local io_core = require("am.core.io")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+local posix = require("am.utils.posix")
+
+local M = {}
+
+local MAX_BYTES = 64 * 1024 * 1024
+
+-- ---- publishing -----------------------------------------------------------------------------
+
+local function sync_tree(dir)
+    for _, name in ipairs(path.list_dir(dir)) do
+        local p = path.join(dir, name)
+        if path.is_dir(p) and not path.is_link(p) then
+            sync_tree(p)
+        else
+            posix.fsync_path(p)
+        end
+    end
+    posix.fsync_path(dir)
+end
+
+local function leftovers(root)
+    local list = {}
+    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
+        if name:match("^epoch_%d+_step_%d+%.reserving%-") or name:match("^epoch_%d+_step_%d+%.replaced%-") then
+            list[#list + 1] = path.join(root, name)
+        end
+    end
+    return list
+end
+
+--- Remove what an interrupted save left behind.
+function M.clean(root)
+    for _, dir in ipairs(leftovers(root)) do
+        path.remove_tree(dir)
+    end
+end
+
+-- Rename the finished folder to its name. One of that name exists when a run goes on from an older
+-- checkpoint: it is replaced, the new one being whole before the old one goes.
+local function publish(reserved, final, root)
+    local old
+    if path.exists(final) then
+        old = path.unique(final .. ".replaced-")
+        path.rename(final, old)
+    end
+    path.rename(reserved, final)
+    posix.fsync_path(root)
+    path.symlink_swap(final, path.join(root, "LATEST"))
+    if old then
+        path.remove_tree(old)
+    end
+end
+
+--- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there
+--- stays, and the reserved folder is removed. Returns the published folder.
+function M.save(root, name, write)
+    path.mkdir_p(root)
+    local final = path.join(root, name)
+    local reserved = path.unique(final .. ".reserving-")
+    local ok, e = pcall(function()
+        path.mkdir_p(reserved)
+        path.write_file(path.join(reserved, ".incomplete"), "")
+        write(reserved)
+        os.remove(path.join(reserved, ".incomplete"))
+        sync_tree(reserved)
+        publish(reserved, final, root)
+    end)
+    if not ok then
+        pcall(path.remove_tree, reserved)
+        error(err.within(e, "saving " .. final .. "; earlier checkpoints are untouched"), 0)
+    end
+    return final
+end
+
+-- ---- finding --------------------------------------------------------------------------------
+
+local function complete(dir)
+    return path.is_dir(dir) and not path.exists(path.join(dir, ".incomplete"))
+end
+
+--- Names of complete checkpoints under root, oldest step first.
+function M.list(root)
+    local found = {}
+    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
+        local step = name:match("^epoch_%d+_step_(%d+)$")
+        if step and complete(path.join(root, name)) then
+            found[#found + 1] = { name = name, step = tonumber(step) }
+        end
+    end
+    table.sort(found, function(a, b) return a.step < b.step end)
+    local names = {}
+    for i, f in ipairs(found) do
+        names[i] = f.name
+    end
+    return names
+end
+
+--- The folder to go on from. restore_from: nil for the newest under root (nil when there is none),
+--- "LATEST" or another name under root, or a path. A named one that is not there is an error that
+--- lists those that are.
+function M.resolve(root, restore_from)
+    if restore_from == nil then
+        local latest = path.join(root, "LATEST")
+        if path.is_dir(latest) and complete(latest) then
+            return posix.realpath(latest) or latest
+        end
+        local names = M.list(root)
+        return #names > 0 and path.join(root, names[#names]) or nil
+    end
+    local name = tostring(restore_from):upper() == "LATEST" and "LATEST" or tostring(restore_from)
+    for _, dir in ipairs { path.join(root, name), name } do
+        if path.is_dir(dir) then
+            if not complete(dir) then
+                err.raise("format", "checkpoint %s was not finished (it holds .incomplete); choose another",
+                          dir)
+            end
+            return posix.realpath(dir) or dir
+        end
+    end
+    local names = M.list(root)
+    err.raise("usage", "checkpoint.restore_from: there is no checkpoint %s; under %s there %s", name, root,
+              #names > 0 and "are " .. table.concat(names, ", ") or "is none")
+end
+
+-- ---- parts ----------------------------------------------------------------------------------
+
+--- Write a table of numbers, strings and booleans as a JSON file in a folder of a checkpoint.
+function M.write_json(file, value)
+    path.mkdir_p(path.dirname(file))
+    path.write_file(file, json.encode(value, { indent = 2, sort_keys = true }) .. "\n")
+end
+
+--- Read what write_json wrote.
+function M.read_json(file)
+    local text, why = path.read_file(file, MAX_BYTES)
+    if not text then
+        err.raise("format", "the checkpoint lacks %s", why)
+    end
+    local value, msg = json.decode(text)
+    if type(value) ~= "table" then
+        err.raise("format", "%s: %s", file, msg or "not a JSON object")
+    end
+    return value
+end
+
+--- Write tensors ({name, tensor} in order) as one safetensors file, making its folder.
+function M.write_tensors(file, list)
+    path.mkdir_p(path.dirname(file))
+    io_core.save_safetensors(file, list)
+end
+
+--- Copy the tensors of a file into those of a list ({name, tensor}); names, shapes and dtypes must be
+--- the same on both sides.
+function M.read_tensors(file, list)
+    local archive = io_core.open(file)
+    local left = {}
+    for _, name in ipairs(archive:names()) do
+        left[name] = true
+    end
+    for _, item in ipairs(list) do
+        local name, into = item[1], item[2]
+        local info = archive:info(name)
+        if not info then
+            err.raise("format", "%s lacks %s; it belongs to another model or configuration", file, name)
+        end
+        if table.concat(info.shape, ",") ~= table.concat(into:size(), ",") or info.dtype ~= into:dtype() then
+            err.raise("format", "%s: %s is %s [%s], but this run has %s [%s]; it belongs to another model "
+                      .. "or configuration", file, name, info.dtype, table.concat(info.shape, ", "),
+                      into:dtype(), table.concat(into:size(), ", "))
+        end
+        local t = archive:get(name, nil, into:device())
+        into:copy_(t)
+        t:release()
+        left[name] = nil
+    end
+    archive:close()
+    local extra = next(left)
+    if extra then
+        err.raise("format", "%s holds %s, which this run does not have; it belongs to another model or "
+                  .. "configuration", file, extra)
+    end
+end
+
+--- Fields of the `checkpoint` section.
+M.fields = {
+    enabled = { type = "boolean", default = true, doc = "save and resume" },
+    checkpoint_dir = { type = "string", default = "checkpoints", doc = "folder of all checkpoints and logs" },
+    model_save_format = { type = "string", default = "safetensors", enum = { "safetensors", "torch_save" },
+                          doc = "always safetensors; torch_save is accepted with a warning" },
+    save_consolidated = { type = "boolean|string", default = "final", enum = { true, false, "final", "every" },
+                          doc = "a Hugging Face directory too: at the end, at every save, or never" },
+    restore_from = { type = "string", doc = "LATEST, a checkpoint's name, or a path; the newest by default" },
+    model_repo_id = { type = "string", doc = "accepted" },
+    model_cache_dir = { type = "string", doc = "accepted" },
+    is_peft = { type = "boolean", doc = "accepted; a peft section says it" },
+    max_recent_checkpoints = { type = "integer", min = 1, doc = "keep only so many of the newest" },
+}
+
+--- Remove all but the newest `keep` checkpoints; LATEST's stays in any case.
+function M.prune(root, keep)
+    local names = M.list(root)
+    local latest = posix.readlink(path.join(root, "LATEST"))
+    for i = 1, #names - keep do
+        if names[i] ~= latest then
+            path.remove_tree(path.join(root, names[i]))
+        end
+    end
+end
+
+return M

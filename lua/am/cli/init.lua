@@ -1,0 +1,186 @@
+-- The command line of amlua: run a script, a piece of code, or the prompt. Errors end here: error
+-- objects print as one message, usage errors with status 2, others with 1.
+
+local err = require("am.core.error")
+
+local M = {}
+
+local usage = [[
+usage: amlua [--threads N] SCRIPT [ARGS]    run a Lua script or a recipe
+       amlua [--threads N] -e CODE          run Lua code
+       amlua                                start the prompt
+       amlua --version | --help
+
+A recipe takes a configuration and overrides:
+       amlua recipes/llm_finetune.lua config.yaml --optimizer.lr 1e-4
+]]
+
+local home = _G._AMLUA_HOME
+_G._AMLUA_HOME = nil
+
+--- The folder with lua/, recipes/ and examples/; nil when Lua was not started by amlua.
+M.home = home
+
+if home then
+    package.path = package.path .. ";" .. home .. "/?.lua" -- recipes.*
+end
+
+-- ---- errors ---------------------------------------------------------------------------------
+
+local function handler(e)
+    if err.is(e) then
+        return e
+    end
+    return debug.traceback(tostring(e), 2)
+end
+
+--- Print an error as it should look and return the exit status.
+function M.report(e)
+    io.stdout:flush()
+    io.stderr:write("amlua: ", tostring(e), "\n")
+    if err.is(e) then
+        return e.code == "usage" and 2 or e.code == "interrupted" and 130 or 1
+    end
+    return 1
+end
+
+local function guarded(fn, ...)
+    local args, n = { ... }, select("#", ...)
+    local ok, status = xpcall(function() return fn(unpack(args, 1, n)) end, handler)
+    if not ok then
+        return M.report(status)
+    end
+    return type(status) == "number" and status or 0
+end
+
+-- ---- scripts --------------------------------------------------------------------------------
+
+-- A script's path: as given, else among the installed ones.
+local function find_script(name)
+    for _, file in ipairs { name, home and home .. "/" .. name } do
+        local f = io.open(file, "r")
+        if f then
+            f:close()
+            return file
+        end
+    end
+    err.raise("usage", "there is no script %s", name)
+end
+
+-- A script that returns a table with `main` is a recipe: main(args) is called. args[0] is the script.
+local function run_script(name, args)
+    local file = find_script(name)
+    local chunk, message = loadfile(file)
+    if not chunk then
+        err.raise("usage", "%s", message)
+    end
+    local folder = file:match("^(.*)/[^/]*$") or "."
+    package.path = folder .. "/?.lua;" .. package.path
+    args[0] = file
+    _G.arg = args
+    local result = chunk(unpack(args))
+    if type(result) == "table" and result.main then
+        return result.main(args)
+    end
+    return result
+end
+
+local function run_code(code, args)
+    local chunk, message = loadstring(code, "=(command line)")
+    if not chunk then
+        err.raise("usage", "%s", message)
+    end
+    args[0] = "-e"
+    _G.arg, _G.am = args, require("am")
+    chunk(unpack(args))
+    return 0
+end
+
+-- ---- the prompt -----------------------------------------------------------------------------
+
+local function show(ok, ...)
+    if not ok then
+        io.stderr:write(tostring((...)), "\n")
+    elseif select("#", ...) > 0 then
+        print(...)
+    end
+end
+
+-- Read a chunk: an expression, or statements over as many lines as they need.
+local function read_chunk()
+    io.write("> ")
+    io.flush()
+    local text = io.read("*l")
+    if not text then
+        return nil
+    end
+    while true do
+        local chunk, message = loadstring("return " .. text, "=prompt")
+        if not chunk then
+            chunk, message = loadstring(text, "=prompt")
+        end
+        if chunk or not message:find("<eof>", 1, true) then
+            return chunk or function() error(message, 0) end
+        end
+        io.write(">> ")
+        io.flush()
+        local more = io.read("*l")
+        if not more then
+            return function() error(message, 0) end
+        end
+        text = text .. "\n" .. more
+    end
+end
+
+local function prompt()
+    _G.am = require("am")
+    print("amlua " .. _G.am.version .. ": `am` is loaded; Ctrl-D leaves")
+    for chunk in read_chunk do
+        show(xpcall(chunk, handler))
+    end
+    print()
+    return 0
+end
+
+-- ---- arguments ------------------------------------------------------------------------------
+
+local function set_threads(text)
+    local edge = require("am.core.ffi")
+    local n = tonumber(text)
+    if not n or n ~= math.floor(n) or edge.C.am_threads_set(n) ~= 0 then
+        err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s", tostring(text))
+    end
+end
+M.set_threads = set_threads
+
+local function dispatch(args)
+    local i = 1
+    while args[i] == "--threads" or (args[i] and args[i]:match("^%-%-threads=")) do
+        local value = args[i]:match("^%-%-threads=(.*)$")
+        set_threads(value or args[i + 1])
+        i = i + (value and 1 or 2)
+    end
+    local first = args[i]
+    local rest = { unpack(args, i + 1) }
+    if first == nil then
+        return prompt()
+    elseif first == "--version" then
+        print("amlua " .. require("am").version)
+        return 0
+    elseif first == "--help" or first == "-h" then
+        io.write(usage)
+        return 0
+    elseif first == "-e" then
+        return run_code(rest[1] or err.raise("usage", "-e needs a piece of code"), { unpack(rest, 2) })
+    elseif first:sub(1, 1) == "-" then
+        err.raise("usage", "unknown option %s\n%s", first, usage)
+    end
+    return run_script(first, rest)
+end
+
+--- Called by the host with the command line's words; returns the exit status.
+function M.main(_, ...)
+    return guarded(dispatch, { ... })
+end
+
+return M

@@ -1,0 +1,73 @@
+-- am: what `local am = require "am"` gives. Names are loaded when they are first used; components
+-- meet only here and in recipes.
+
+local core = require("am.core")
+
+local lazy = {
+    AutoModelForCausalLM = function() return require("am.models").AutoModelForCausalLM end,
+    AutoConfig = function() return require("am.models").AutoConfig end,
+    AutoTokenizer = function()
+        local tokenizers, chat = require("am.tokenizers"), require("am.chat")
+        return {
+            --- A tokenizer from a Hugging Face directory, a GGUF file, or a hub name in the cache.
+            from_pretrained = function(name, opts)
+                opts = setmetatable({ chat = chat }, { __index = opts or {} })
+                return tokenizers.AutoTokenizer.from_pretrained(require("am.utils.hub").resolve(name), opts)
+            end,
+        }
+    end,
+    PeftConfig = function() return require("am.peft").PeftConfig end,
+    models = function() return require("am.models") end,
+    peft = function() return require("am.peft") end,
+    optim = function() return require("am.optim") end,
+    loss = function() return require("am.loss") end,
+    nn = function()
+        return {
+            Module = require("am.nn.module"), Linear = require("am.nn.linear"),
+            Embedding = require("am.nn.embedding"), RMSNorm = require("am.nn.norm"),
+            GatedMLP = require("am.nn.mlp"), Attention = require("am.nn.attention"),
+            Cache = require("am.nn.cache"),
+        }
+    end,
+    recipe = function() return require("am.recipes.base") end,
+    load_safetensors = function() return require("am.core.io").load_safetensors end,
+    save_safetensors = function() return require("am.core.io").save_safetensors end,
+    load_npy = function() return require("am.core.io").load_npy end,
+    save_npy = function() return require("am.core.io").save_npy end,
+}
+
+local edge = require("am.core.ffi")
+local tensor = require("am.core.tensor")
+
+local M = {}
+for name, value in pairs(core) do
+    M[name] = value
+end
+
+--- Seed the random generator.
+function M.manual_seed(seed) edge.check(edge.C.am_rng_seed(seed)) end
+
+M.set_default_device = tensor.set_default_device
+
+--- {live_bytes, peak_bytes, cached_bytes, live_storages} of a device.
+function M.memory(device)
+    local ffi = require("ffi")
+    local s = ffi.new("am_mem_stats")
+    edge.check(edge.C.am_mem_get(tensor.device_id(device), s))
+    return { live_bytes = tonumber(s.live_bytes), peak_bytes = tonumber(s.peak_bytes),
+             cached_bytes = tonumber(s.cached_bytes), live_storages = tonumber(s.live_storages) }
+end
+
+M.version = require("ffi").string(edge.C.am_version())
+
+return setmetatable(M, {
+    __index = function(t, name)
+        local load = lazy[name]
+        if not load then
+            return nil
+        end
+        local value = load()
+        rawset(t, name, value)
+        return value
+    end,
+})
