@@ -1,0 +1,216 @@
+-- BaseRecipe: what every training recipe shares, none of it about models: configuration, the list of
+-- stateful parts, checkpoints and resume, logs, signals, the entry from the command line.
+--
+--   local Recipe = require("am.recipes.base").extend("name")   a recipe has setup, train, evaluate
+--   self:track("step_scheduler.json", scheduler)               saved as JSON by state_dict/load_state_dict
+--
+-- A user's recipe extends another one and replaces what it wants to:
+--   local Mine = require("recipes.llm_finetune"):extend("mine")
+--   function Mine:build_loss() … end
+--   return Mine
+
+local args_parser = require("am.cli.args")
+local checkpoint = require("am.checkpoint")
+local config = require("am.config")
+local err = require("am.core.error")
+local edge = require("am.core.ffi")
+local json = require("am.utils.json")
+local jsonl = require("am.loggers.jsonl")
+local log = require("am.utils.log")
+local path = require("am.utils.path")
+local signals = require("am.training.signals")
+local targets = require("am.recipes.targets")
+
+local Recipe = {}
+Recipe.__index = Recipe
+
+--- A recipe that inherits from this one.
+function Recipe.extend(parent, name)
+    local class = setmetatable({ name = name, parent = parent }, { __index = parent })
+    class.__index = class
+    --- Run from the command line.
+    class.main = function(args) return Recipe.run(class, args) end
+    --- A recipe to drive by hand: new("cfg.yaml", {"--optimizer.lr", "1e-4"}) or new(config node).
+    class.new = function(source, overrides, opts) return Recipe.create(class, source, overrides, opts) end
+    return class
+end
+
+--- Make a recipe object; nothing is loaded before setup.
+function Recipe.create(class, source, overrides, opts)
+    opts = opts or {}
+    local self = setmetatable({ parts = {} }, class)
+    if type(source) == "string" then
+        local parsed = args_parser.parse(overrides or {})
+        source = config.load(source, { overrides = parsed.overrides })
+    elseif not config.is_node(source) then
+        source = config.from_table(source, "recipe")
+    end
+    self.cfg = source
+    self.log = log.get("am." .. (class.name or "recipe"))
+    self.ctx = {
+        registry = targets.registry(),
+        roots = opts.roots,
+        allow_user_code = opts.allow_user_code,
+    }
+    config.validate(self.cfg, { fields = self:schema() }, self.ctx)
+    return self
+end
+
+--- Sections and keys that a configuration may have; recipes add theirs.
+function Recipe.schema()
+    return {
+        seed = { type = "integer", default = 42, min = 0, doc = "seed of everything" },
+        checkpoint = { fields = checkpoint.fields, doc = "saving and resuming" },
+        recipe = { type = "any", doc = "accepted" },
+        ci = { type = "any", doc = "accepted; metadata of tests" },
+    }
+end
+
+-- ---- stateful parts -------------------------------------------------------------------------
+
+--- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
+--- `part` has state_dict() and load_state_dict(state).
+function Recipe:track(file, part)
+    self.parts[#self.parts + 1] = { file = file, part = part }
+    return part
+end
+
+--- A setting of the checkpoint section, defaults filled in.
+function Recipe:checkpoint_setting(key)
+    local value = self.cfg:get("checkpoint." .. key)
+    if value == nil then
+        return checkpoint.fields[key].default
+    end
+    return value
+end
+
+function Recipe:checkpoint_dir()
+    return self:checkpoint_setting("checkpoint_dir")
+end
+
+--- Overridden by recipes: write the model and the optimizer into a folder / read them back, and what
+--- identifies the model (a table of numbers and strings) so that another's checkpoint is refused.
+function Recipe.save_model() end
+function Recipe.load_model() end
+function Recipe.signature() return {} end
+
+--- Publish epoch_E_step_S with everything tracked. metrics: what losses.json holds.
+function Recipe:save_checkpoint(epoch, step, metrics, is_last)
+    if not self:checkpoint_setting("enabled") then
+        return
+    end
+    local root = self:checkpoint_dir()
+    local name = string.format("epoch_%d_step_%d", epoch, step)
+    self.log:info("Saving checkpoint to %s", path.join(root, name))
+    local dir = checkpoint.save(root, name, function(folder)
+        self:save_model(folder, is_last)
+        for _, p in ipairs(self.parts) do
+            checkpoint.write_json(path.join(folder, p.file), p.part:state_dict())
+        end
+        checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
+        checkpoint.write_json(path.join(folder, "losses.json"), metrics or {})
+        path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
+    end)
+    local keep = self:checkpoint_setting("max_recent_checkpoints")
+    if keep then
+        checkpoint.prune(root, keep)
+    end
+    return dir
+end
+
+local function check_signature(saved, own, dir)
+    for key, value in pairs(own) do
+        if json.encode(saved[key] == nil and json.null or saved[key]) ~= json.encode(value) then
+            err.raise("state", "checkpoint %s is of another model: %s is %s there and %s here. Choose another "
+                      .. "checkpoint.checkpoint_dir, or restore_from a checkpoint of this model", dir, key,
+                      json.encode(saved[key] == nil and json.null or saved[key]), json.encode(value))
+        end
+    end
+end
+
+--- Go on from the checkpoint that the configuration names, or the newest. Returns its folder, or nil
+--- for a fresh start.
+function Recipe:load_checkpoint()
+    local root = self:checkpoint_dir()
+    local from = self.cfg:get("checkpoint.restore_from")
+    if not self:checkpoint_setting("enabled") then
+        if from then
+            self.log:warning("Enable checkpointing to resume from a checkpoint, skipping...")
+        end
+        return nil
+    end
+    checkpoint.clean(root)
+    local dir = checkpoint.resolve(root, from)
+    if not dir then
+        return nil
+    end
+    self.log:info("Loading checkpoint from %s", dir)
+    check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
+    self:load_model(dir)
+    for _, p in ipairs(self.parts) do
+        p.part:load_state_dict(checkpoint.read_json(path.join(dir, p.file)))
+    end
+    return dir
+end
+
+-- ---- logs -----------------------------------------------------------------------------------
+
+--- Open training.jsonl and validation.jsonl beside the checkpoints; lines of `step` and later go.
+function Recipe:open_logs(step)
+    local root = self:checkpoint_dir()
+    self.training_log = jsonl.open(path.join(root, "training.jsonl"),
+                                   { keys = jsonl.TRAINING, resume_step = step })
+    self.validation_log = jsonl.open(path.join(root, "validation.jsonl"),
+                                     { keys = jsonl.VALIDATION, resume_step = step })
+end
+
+function Recipe:close_logs()
+    for _, name in ipairs { "training_log", "validation_log" } do
+        if self[name] then
+            self[name]:close()
+            self[name] = nil
+        end
+    end
+end
+
+-- ---- from the command line ------------------------------------------------------------------
+
+local function help(class)
+    io.write(string.format("usage: amlua %s config.yaml [--section.key value] [--threads N] "
+                           .. "[--allow-user-code]\n\n%s\n", class.name or "recipe.lua", class.doc or ""))
+    return 0
+end
+
+--- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
+function Recipe.run(class, argv)
+    local args = args_parser.parse(argv)
+    if args.options.help then
+        return help(class)
+    end
+    if not args.config then
+        err.raise("usage", "a configuration is needed: amlua %s config.yaml", argv[0] or "recipe.lua")
+    end
+    if args.options.threads then
+        require("am.cli").set_threads(args.options.threads)
+    end
+    local cfg = config.load(args.config, { overrides = args.overrides })
+    local self = Recipe.create(class, cfg, nil, {
+        roots = { path.dirname(argv[0] or ".") },
+        allow_user_code = args.options["allow-user-code"],
+    })
+    self.signals = signals.watch { engine = edge.C,
+                                   preemption_signal = cfg:get("step_scheduler.preemption_signal") }
+    self:setup()
+    self:train()
+    self:close_logs()
+    local status = self.signals:exit_status()
+    self.signals:unwatch()
+    return status
+end
+
+--- True once the run was asked to end.
+function Recipe:stop_requested()
+    return self.signals ~= nil and self.signals:pending() ~= nil
+end
+
+return setmetatable({ extend = function(name) return Recipe:extend(name) end, Recipe = Recipe }, { __index = Recipe })

@@ -1,0 +1,65 @@
+-- How much memory a step will take, said before it is taken. Counts what lives through a step:
+-- weights, gradients, optimizer state, the tensors that backward needs, and the loss's chunk.
+
+local err = require("am.core.error")
+local edge = require("am.core.ffi")
+
+local M = {}
+
+local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
+local LOSS_CHUNK = 2 * 4 * (8 * 1024 * 1024) -- logits and their gradient, see engine/ops/op_loss.c
+local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
+
+--- Bytes of gradients and optimizer state that come on top of the weights.
+--- opts: kind of optimizer, master_weights, state_dtype.
+function M.optimizer_bytes(model, opts)
+    local total = 0
+    for _, t in model:named_parameters() do
+        if t.requires_grad then
+            local n, size = t:numel(), bytes_of[t:dtype()]
+            local wide = size == 8 and 8 or 4
+            local state = opts.state_dtype == "bfloat16" and 2 or wide
+            local moments = opts.kind == "sgd" and ((opts.momentum or 0) > 0 and 1 or 0) or 2
+            -- the flat buffer replaces the loaded weights, but both are there while it is filled
+            total = total + n * (size + wide + moments * state
+                                 + (size == 2 and opts.master_weights ~= false and 4 or 0))
+        end
+    end
+    return total
+end
+
+--- Bytes of activations for a micro-batch of `tokens` tokens.
+function M.activation_bytes(model, tokens)
+    local c = model.config
+    local size = bytes_of[model:dtype()]
+    local hidden, inner = c.hidden_size, c.intermediate_size or 4 * c.hidden_size
+    local heads = c.num_attention_heads
+    local head_dim = c.head_dim or hidden / heads
+    local kv = (c.num_key_value_heads or heads) * head_dim
+    -- kept by a layer: both norms' input and output, q k v after rotation, attention's output, gate,
+    -- up and their product
+    local layer = 4 * hidden + 2 * heads * head_dim + 2 * kv + 3 * inner
+    local saved = model.model.activation_checkpointing and hidden or layer
+    local working = 3 * layer -- of the layer that runs: temporaries and gradients
+    return tokens * size * (c.num_hidden_layers * saved + working) + LOSS_CHUNK
+end
+
+local function gib(bytes)
+    return string.format("%.2f GiB", bytes / 2 ^ 30)
+end
+
+--- Raise a "memory" error when the bytes asked for are more than this process can have.
+---@param available number bytes, by default what the machine and its cgroup leave
+function M.check(needed, tokens, shape, available)
+    available = available or tonumber(edge.C.am_host_memory_available())
+    if needed + SLACK <= available then
+        return
+    end
+    err.raise("memory", "this run needs about %s more memory for a micro-batch of %s (%d tokens), and %s "
+              .. "is left. What would help: a smaller step_scheduler.local_batch_size, shorter rows "
+              .. "(dataset.seq_length with truncation, or packed_sequence.packed_sequence_size), "
+              .. "model.activation_checkpointing: true%s", gib(needed), shape, tokens, gib(available),
+              "; then a peft section or model.torch_dtype: bfloat16")
+end
+
+return M

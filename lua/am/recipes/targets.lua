@@ -1,0 +1,219 @@
+-- What a configuration's `_target_` and `_fn` keys may name: every part that recipes compose, under
+-- our own name and under NeMo Automodel's, PyTorch's and transformers' dotted names.
+
+local collate = require("am.datasets.collate")
+local column_mapped = require("am.datasets.column_mapped")
+local config = require("am.config")
+local dataloader = require("am.datasets.dataloader")
+local loss = require("am.loss")
+local mock = require("am.datasets.mock")
+local models = require("am.models")
+local optim = require("am.optim")
+local peft = require("am.peft")
+local pretokenized = require("am.datasets.pretokenized")
+local rng = require("am.training.rng")
+local schedule = require("am.optim.scheduler")
+
+local M = {}
+
+-- "a.b.{x,y}.c" for the eras in which a part had several homes.
+local function names(list)
+    local out = {}
+    for _, name in ipairs(list) do
+        local head, choices, tail = name:match("^(.-){(.-)}(.*)$")
+        if head then
+            for choice in choices:gmatch("[^,]+") do
+                out[#out + 1] = head .. choice .. tail
+            end
+        else
+            out[#out + 1] = name
+        end
+    end
+    return out
+end
+
+local model_fields = {
+    torch_dtype = { type = "string", default = "auto", doc = "dtype of the weights; auto: the checkpoint's" },
+    attn_implementation = { type = "string", doc = "accepted; attention never stores its scores" },
+    use_liger_kernel = { type = "boolean", doc = "accepted; kernels are fused anyway" },
+    use_sdpa_patching = { type = "boolean", doc = "accepted" },
+    sdpa_method = { type = "any", doc = "accepted" },
+    trust_remote_code = { type = "boolean", doc = "accepted; no code is ever loaded from a checkpoint" },
+    output_hidden_states = { type = "boolean", doc = "accepted; losses get them anyway" },
+    cache_dir = { type = "string", doc = "accepted; see HF_HUB_CACHE" },
+    is_meta_device = { type = "boolean", doc = "accepted" },
+    force_hf = { type = "boolean", doc = "accepted" },
+    device = { type = "string", doc = "cpu, or a test device" },
+    activation_checkpointing = { type = "boolean", default = false, doc = "recompute layers in backward" },
+    attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },
+    config_overrides = { type = "table", open = true, doc = "values that replace those of config.json" },
+}
+
+local function with(fields, extra)
+    local out = {}
+    for _, set in ipairs { fields, extra } do
+        for k, v in pairs(set) do
+            out[k] = v
+        end
+    end
+    return out
+end
+
+-- The arguments of a model section as from_pretrained's options.
+local function model_options(args, ctx)
+    local overrides = args.config_overrides or {}
+    if args.attention_dropout then
+        overrides.attention_dropout = args.attention_dropout
+    end
+    return { torch_dtype = args.torch_dtype, device = args.device or ctx.device,
+             activation_checkpointing = args.activation_checkpointing, config_overrides = overrides }
+end
+
+local auto_model = "nemo_automodel.{NeMoAutoModelForCausalLM,components._transformers.NeMoAutoModelForCausalLM,"
+    .. "components._transformers.auto_model.NeMoAutoModelForCausalLM}"
+
+local function define_models(registry)
+    registry:define {
+        name = "am.AutoModelForCausalLM.from_pretrained",
+        aliases = names { auto_model .. ".from_pretrained", "transformers.AutoModelForCausalLM.from_pretrained" },
+        doc = "a causal language model with a checkpoint's weights",
+        fields = with(model_fields, {
+            pretrained_model_name_or_path = { type = "string", required = true,
+                                              doc = "directory, GGUF file, or hub name in the cache" },
+        }),
+        build = function(args, ctx)
+            return models.AutoModelForCausalLM.from_pretrained(args.pretrained_model_name_or_path,
+                                                               model_options(args, ctx))
+        end,
+    }
+    registry:define {
+        name = "am.AutoConfig.from_pretrained",
+        aliases = { "transformers.AutoConfig.from_pretrained" },
+        doc = "a model's configuration",
+        fields = { pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" } },
+        build = function(args)
+            return models.AutoConfig.from_pretrained(args.pretrained_model_name_or_path)
+        end,
+    }
+    registry:define {
+        name = "am.AutoModelForCausalLM.from_config",
+        aliases = names { auto_model .. ".from_config", "transformers.AutoModelForCausalLM.from_config" },
+        doc = "a causal language model with random weights",
+        fields = with(model_fields, {
+            config = { type = "any", required = true, doc = "a section with _target_, or config.json's fields" },
+        }),
+        build = function(args, ctx)
+            local c = args.config
+            if type(c) == "string" then
+                c = models.AutoConfig.from_pretrained(c)
+            end
+            return models.AutoModelForCausalLM.from_config(c, model_options(args, ctx))
+        end,
+    }
+end
+
+local dataset_home = "nemo_automodel.components.datasets."
+
+local function define_datasets(registry)
+    registry:define {
+        name = "am.datasets.ColumnMappedTextInstructionDataset",
+        aliases = names { dataset_home .. "llm.column_mapped_text_instruction_dataset.ColumnMappedTextInstructionDataset",
+                          dataset_home .. "llm.ColumnMappedTextInstructionDataset" },
+        doc = "questions and answers from columns of JSON and JSONL files",
+        fields = with(column_mapped.fields, { tokenizer = { type = "any", doc = "the model's by default" } }),
+        build = function(args, ctx)
+            args.tokenizer = args.tokenizer or ctx.tokenizer()
+            return column_mapped.ColumnMappedTextInstructionDataset(args)
+        end,
+    }
+    registry:define {
+        name = "am.datasets.PretokenizedDataset",
+        doc = "rows of token ids",
+        fields = pretokenized.fields,
+        build = function(args, ctx)
+            args.vocab_size = args.vocab_size or ctx.vocab_size
+            return pretokenized.PretokenizedDataset(args)
+        end,
+    }
+    registry:define {
+        name = "am.datasets.build_unpacked_dataset",
+        aliases = { dataset_home .. "llm.mock.build_unpacked_dataset" },
+        doc = "random sentences",
+        fields = with(mock.fields, { tokenizer = { type = "any", doc = "accepted" } }),
+        build = function(args) return mock.build_unpacked_dataset(args) end,
+    }
+    registry:define {
+        name = "am.datasets.default_collater",
+        aliases = { dataset_home .. "utils.default_collater" },
+        doc = "pads rows to the longest of the batch",
+        fields = collate.fields,
+        call = function(rows, args) return collate.default_collater(rows, args) end,
+    }
+end
+
+local function define_rest(registry)
+    registry:define {
+        name = "am.PeftConfig",
+        aliases = names { "nemo_automodel.components._peft.lora.PeftConfig", "nemo_automodel.PeftConfig" },
+        doc = "LoRA",
+        fields = peft.fields,
+        build = function(args) return peft.PeftConfig(args) end,
+    }
+    registry:define {
+        name = "am.AutoTokenizer.from_pretrained",
+        aliases = names { "transformers.AutoTokenizer.from_pretrained",
+                          "nemo_automodel.{NeMoAutoTokenizer,_transformers.auto_tokenizer.NeMoAutoTokenizer}.from_pretrained" },
+        doc = "a tokenizer",
+        fields = { pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" } },
+        build = function(args)
+            return require("am").AutoTokenizer.from_pretrained(args.pretrained_model_name_or_path)
+        end,
+    }
+    registry:define {
+        name = "am.StatefulDataLoader",
+        aliases = { "torchdata.stateful_dataloader.StatefulDataLoader", "torch.utils.data.DataLoader" },
+        doc = "batches of a dataset",
+        fields = with(dataloader.fields, {
+            collate_fn = { type = "function", default = nil, doc = "rows to a batch; default_collater by default" },
+        }),
+        build = function(args) return args end,
+    }
+    registry:define {
+        name = "am.training.StatefulRNG",
+        aliases = { "nemo_automodel.components.training.rng.StatefulRNG" },
+        doc = "the random generator's seed",
+        fields = rng.fields,
+        build = function(args) return args end,
+    }
+    registry:define {
+        name = "am.optim.OptimizerParamScheduler",
+        aliases = { "nemo_automodel.components.optim.scheduler.OptimizerParamScheduler" },
+        doc = "learning rate and weight decay over the run",
+        fields = schedule.fields,
+        build = function(args) return args end,
+    }
+    for name, aliases in pairs {
+        FSDP2Manager = { "fsdp2.FSDP2Manager" }, DDPManager = { "ddp.DDPManager" },
+        MegatronFSDPManager = { "megatron_fsdp.MegatronFSDPManager", "nvfsdp.NVFSDPManager" },
+    } do
+        for i, alias in ipairs(aliases) do
+            aliases[i] = "nemo_automodel.components.distributed." .. alias
+        end
+        registry:define { name = "am.distributed." .. name, aliases = aliases, open = true,
+                          doc = "how processes share a run; one process needs none",
+                          build = function(args) return args end }
+    end
+end
+
+--- A registry of all of them.
+function M.registry()
+    local registry = config.new_registry()
+    define_models(registry)
+    define_datasets(registry)
+    define_rest(registry)
+    registry:define_all(optim.targets)
+    registry:define_all(loss.targets)
+    return registry
+end
+
+return M
