@@ -190,9 +190,11 @@ function CausalLM:head(hidden)
     return self.lm_head:forward(hidden)
 end
 
---- The head's weight [V, C], for losses that never store logits.
+--- The head's weight [V, C], for losses that never store logits; nil when the head is more than
+--- that (a bias, an adapter).
 function CausalLM:head_weight()
-    return self.lm_head.weight
+    local head = self.lm_head
+    return head.class_name == "Linear" and not head.bias and head.weight or nil
 end
 
 function CausalLM:device()

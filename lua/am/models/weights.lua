@@ -200,7 +200,8 @@ end
 -- ---- saving ---------------------------------------------------------------------------------
 
 --- Write config.json, generation_config.json when the model has one, and the weights. opts:
---- max_shard_bytes (5e9): above it several files with an index; dtype: config's torch_dtype.
+--- max_shard_bytes (5e9): above it several files with an index; numbered: also a single file is
+--- model-00001-of-00001.safetensors with an index.
 function M.save(model, dir, opts)
     opts = opts or {}
     path.mkdir_p(dir)
@@ -213,7 +214,7 @@ function M.save(model, dir, opts)
         table.insert(shards[#shards], { name, t })
         bytes, total = bytes + n, total + n
     end
-    if #shards == 1 then
+    if #shards == 1 and not opts.numbered then
         io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])
     else
         local map = {}
