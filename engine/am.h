@@ -305,27 +305,32 @@ const char *am_archive_kind(const am_archive *a); /* "safetensors" or "gguf" */
 int64_t am_archive_count(const am_archive *a);
 const char *am_archive_name(const am_archive *a, int64_t i);
 int64_t am_archive_find(const am_archive *a, const char *name); /* -1: absent */
-/* dtype is what am_archive_tensor gives by default (F32 for quantised GGUF types); stored_as names
- * the type in the file ("F32", "BF16", "Q4_1", …). shape has room for AM_MAX_DIMS. */
+/* dtype is what am_archive_tensor gives by default (F32 for quantised GGUF types), or -1 for a type
+ * that cannot be read; stored_as names the type in the file ("F32", "BF16", "Q4_1", …). shape has
+ * room for AM_MAX_DIMS and is in row-major order for GGUF too. */
 int am_archive_info(const am_archive *a, int64_t i, int *dtype, const char **stored_as, int *ndim,
                     int64_t *shape);
-/* dtype -1: as stored. Host devices share the mapping when nothing needs converting. Shared
- * tensors are copy-on-write: writing to them never changes the file. */
+/* dtype -1: as stored. Host devices share the mapping when nothing needs converting and the tensor
+ * is aligned for its dtype. Shared tensors are copy-on-write: writing to them never changes the
+ * file. AM_EUNSUP for a type that cannot be read. Registered with the innermost scope. */
 int am_archive_tensor(am_tensor **out, am_archive *a, int64_t i, int dtype, int device);
 /* Metadata as a JSON object: safetensors' __metadata__, or all GGUF key-values (arrays of more
  * than 64 items are left out). */
 const char *am_archive_metadata(const am_archive *a);
 
 /* Write a safetensors file: names in the given order, metadata a JSON object of strings (NULL:
- * {"format":"pt"}). Written beside `path`, synced, then renamed over it; on error nothing is left
- * and the old file stays. */
+ * {"format":"pt"}). Their bytes follow in the same order, larger dtypes first, so that each is
+ * aligned. Strided tensors and other devices' are fine. Written beside `path`, synced, then renamed
+ * over it; on error nothing is left and the old file stays. */
 int am_safetensors_save(const char *path, int64_t n, const char *const *names,
                         am_tensor *const *tensors, const char *metadata);
 
+/* NumPy's .npy, versions 1 and 2, little endian f4 f2 f8 i4 i8 u1 b1; Fortran order is read too.
+ * What is saved has the bytes numpy.save would write. Loading registers with the scope. */
 int am_npy_load(am_tensor **out, const char *path, int device);
 int am_npy_save(const char *path, const am_tensor *t);
 
-/* Write bytes the same safe way (sidecar, fsync, rename). */
+/* Write bytes the same safe way (sidecar, fsync, rename). A symbolic link is replaced. */
 int am_file_save(const char *path, const void *data, size_t bytes);
 int am_file_sync_dir(const char *dir);
 

@@ -2,8 +2,6 @@
  * the mapped bytes. The formats are in safetensors.c and gguf.c. */
 #include "archive.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +29,8 @@ void am_names_sort(am_name *names, int64_t n, const char **twice)
 int64_t am_names_find(const am_name *names, int64_t n, const char *name)
 {
     am_name key = {.name = name};
-    const am_name *found = n > 0 ? bsearch(&key, names, (size_t)n, sizeof key, compare_names) : NULL;
+    const am_name *found =
+        n > 0 ? bsearch(&key, names, (size_t)n, sizeof key, compare_names) : NULL;
     return found ? found->number : -1;
 }
 
@@ -47,14 +46,9 @@ int am_archive_reserve(am_archive *a, int64_t n)
     return AM_OK;
 }
 
-int am_archive_fail(const am_archive *a, const am_archive_entry *e, int code, const char *fmt, ...)
+int am_archive_blame(const am_archive *a, const am_archive_entry *e, int code)
 {
-    char text[256];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    return am_fail(code, "%s: tensor \"%.120s\": %s", a->path, e->name, text);
+    return am_fail_context(code, "%s: tensor \"%.120s\"", a->path, e->name);
 }
 
 int64_t am_archive_numel(const am_archive_entry *e)
@@ -81,22 +75,24 @@ int am_archive_check_layout(am_archive *a, size_t start, int dense)
 {
     void *p;
     int rc = AM_OK;
-    AM_TRY(am_alloc(&p, (size_t)a->count * sizeof(am_archive_entry *)));
-    const am_archive_entry **order = p, *before = NULL;
+    AM_TRY(am_alloc(&p, (size_t)a->count * sizeof(void *)));
+    const am_archive_entry **order = p; /* those that have bytes, by place */
+    const am_archive_entry *before = NULL;
     size_t n = 0, end = start;
     for (int64_t i = 0; i < a->count; i++)
         if (a->entries[i].bytes > 0)
             order[n++] = &a->entries[i];
     if (n > 0)
-        qsort(order, n, sizeof *order, compare_places);
+        qsort(p, n, sizeof(void *), compare_places);
     for (size_t i = 0; i < n && rc == AM_OK; i++) {
         const am_archive_entry *e = order[i];
         if (e->offset < end && before)
-            rc = am_archive_fail(a, e, AM_EFORMAT, "its bytes overlap those of \"%.100s\"",
-                                 before->name);
+            rc = am_archive_blame(
+                a, e, am_fail(AM_EFORMAT, "its bytes overlap those of \"%.100s\"", before->name));
         else if (dense && e->offset > end)
-            rc = am_archive_fail(a, e, AM_EFORMAT, "%zu bytes before it belong to no tensor",
-                                 e->offset - end);
+            rc = am_archive_blame(
+                a, e,
+                am_fail(AM_EFORMAT, "%zu bytes before it belong to no tensor", e->offset - end));
         end = e->offset + e->bytes;
         before = e;
     }

@@ -36,7 +36,7 @@ struct am_archive {
     am_name *names;
     int64_t count;
     am_buffer metadata;
-    am_json_doc *header;   /* safetensors */
+    am_json_doc *header;  /* safetensors */
     struct am_gguf *gguf; /* GGUF: key-values, see gguf.c */
 };
 
@@ -47,9 +47,8 @@ void am_gguf_release(struct am_gguf *g);
 
 /* Room for n entries. */
 int am_archive_reserve(am_archive *a, int64_t n);
-/* "path: tensor name: …" for an entry that is wrong. */
-int am_archive_fail(const am_archive *a, const am_archive_entry *e, int code, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+/* Put "path: tensor name" before an error that was raised, keep the code. */
+int am_archive_blame(const am_archive *a, const am_archive_entry *e, int code);
 /* Product of the shape; -1 when it does not fit int64_t. */
 int64_t am_archive_numel(const am_archive_entry *e);
 /* Refuse tensors that share bytes; with `dense` also bytes between `start` and the end of the file

@@ -95,8 +95,8 @@ static int read_fully(int fd, char *data, size_t bytes, const char *path)
 
 int am_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes)
 {
-    int fd, rc;
-    size_t size;
+    int fd = -1, rc;
+    size_t size = 0;
     void *p = NULL;
     AM_TRY(open_regular(&fd, &size, path));
     if (size > max_bytes) {
@@ -119,8 +119,8 @@ out:
 
 int am_mapping_open(am_mapping **out, const char *path)
 {
-    int fd, rc;
-    size_t size;
+    int fd = -1, rc;
+    size_t size = 0;
     void *p = NULL;
     AM_TRY(open_regular(&fd, &size, path));
     AM_TRY_OUT(am_alloc(&p, sizeof(am_mapping)));

@@ -39,11 +39,11 @@ static const struct {
     const char *name;
     int bytes; /* 0: of its own length */
 } value_types[AM_GGUF_TYPE_COUNT] = {
-    [AM_GGUF_U8] = {"u8", 1},          [AM_GGUF_I8] = {"i8", 1},   [AM_GGUF_U16] = {"u16", 2},
-    [AM_GGUF_I16] = {"i16", 2},        [AM_GGUF_U32] = {"u32", 4}, [AM_GGUF_I32] = {"i32", 4},
-    [AM_GGUF_F32] = {"f32", 4},        [AM_GGUF_BOOL] = {"bool", 1},
-    [AM_GGUF_STRING] = {"string", 0},  [AM_GGUF_ARRAY] = {"array", 0},
-    [AM_GGUF_U64] = {"u64", 8},        [AM_GGUF_I64] = {"i64", 8}, [AM_GGUF_F64] = {"f64", 8},
+    [AM_GGUF_U8] = {"u8", 1},       [AM_GGUF_I8] = {"i8", 1},     [AM_GGUF_U16] = {"u16", 2},
+    [AM_GGUF_I16] = {"i16", 2},     [AM_GGUF_U32] = {"u32", 4},   [AM_GGUF_I32] = {"i32", 4},
+    [AM_GGUF_F32] = {"f32", 4},     [AM_GGUF_BOOL] = {"bool", 1}, [AM_GGUF_STRING] = {"string", 0},
+    [AM_GGUF_ARRAY] = {"array", 0}, [AM_GGUF_U64] = {"u64", 8},   [AM_GGUF_I64] = {"i64", 8},
+    [AM_GGUF_F64] = {"f64", 8},
 };
 
 /* ---- bytes ------------------------------------------------------------------------------- */
@@ -171,8 +171,8 @@ static int take_array(cursor *c, am_gguf_array *array, int depth)
 {
     uint32_t type;
     if (depth > ARRAY_DEPTH_MAX)
-        return am_fail(AM_EFORMAT, "%s: key \"%.100s\": arrays nested too deeply",
-                       c->archive->path, c->name);
+        return am_fail(AM_EFORMAT, "%s: key \"%.100s\": arrays nested too deeply", c->archive->path,
+                       c->name);
     AM_TRY(take_u32(c, &type));
     if (type >= AM_GGUF_TYPE_COUNT)
         return fail_type(c, type);
@@ -333,35 +333,38 @@ static int take_tensor(am_archive *a, cursor *c, am_archive_entry *e)
     e->name = c->name = g->tensor_names[g->n_tensor_names++];
     AM_TRY(take_u32(c, &ndim));
     if (ndim > AM_MAX_DIMS)
-        return am_archive_fail(a, e, AM_EFORMAT, "%u dims, more than %d", ndim, AM_MAX_DIMS);
+        return am_archive_blame(a, e,
+                                am_fail(AM_EFORMAT, "%u dims, more than %d", ndim, AM_MAX_DIMS));
     e->ndim = (int)ndim;
     for (int i = e->ndim - 1; i >= 0; i--) { /* the file has the fastest dim first */
         AM_TRY(take_u64(c, &size));
         if (size > INT64_MAX)
-            return am_archive_fail(a, e, AM_EFORMAT, "its shape is too large");
+            return am_archive_blame(a, e, am_fail(AM_EFORMAT, "its shape is too large"));
         e->shape[i] = (int64_t)size;
     }
     AM_TRY(take_u32(c, &number));
     AM_TRY(take_u64(c, &offset));
     if (offset > a->map->bytes)
-        return am_archive_fail(a, e, AM_EFORMAT, "begins at byte %llu: truncated or damaged",
-                               (unsigned long long)offset);
+        return am_archive_blame(a, e,
+                                am_fail(AM_EFORMAT, "begins at byte %llu: truncated or damaged",
+                                        (unsigned long long)offset));
     e->offset = (size_t)offset;
 
     const am_gguf_type *type = am_gguf_type_find(number);
     int64_t numel = am_archive_numel(e), bytes;
     if (numel < 0)
-        return am_archive_fail(a, e, AM_EFORMAT, "its shape is too large");
+        return am_archive_blame(a, e, am_fail(AM_EFORMAT, "its shape is too large"));
     e->dtype = type ? type->dtype : -1;
     e->stored_as = type ? type->name : "a type unknown here";
     if (!type)
         return AM_OK; /* its bytes can't be checked; it can't be read either */
     if ((e->ndim > 0 ? e->shape[e->ndim - 1] : 1) % type->items != 0)
-        return am_archive_fail(a, e, AM_EFORMAT, "rows of %lld are no multiple of %s's block of %d",
-                               (long long)(e->ndim > 0 ? e->shape[e->ndim - 1] : 1), type->name,
-                               type->items);
+        return am_archive_blame(
+            a, e,
+            am_fail(AM_EFORMAT, "rows of %lld are no multiple of %s's block of %d",
+                    (long long)(e->ndim > 0 ? e->shape[e->ndim - 1] : 1), type->name, type->items));
     if (__builtin_mul_overflow(numel / type->items, (int64_t)type->bytes, &bytes))
-        return am_archive_fail(a, e, AM_EFORMAT, "its shape is too large");
+        return am_archive_blame(a, e, am_fail(AM_EFORMAT, "its shape is too large"));
     e->bytes = (size_t)bytes;
     e->dequantize = type->dequantize;
     e->block_bytes = (size_t)type->bytes;
@@ -397,13 +400,15 @@ static int read_tensors(am_archive *a, cursor *c, int64_t count)
     for (int64_t i = 0; i < count; i++) {
         am_archive_entry *e = &a->entries[i];
         if (e->offset % alignment != 0)
-            return am_archive_fail(a, e, AM_EFORMAT, "offset %zu is no multiple of %zu", e->offset,
-                                   alignment);
+            return am_archive_blame(
+                a, e,
+                am_fail(AM_EFORMAT, "offset %zu is no multiple of %zu", e->offset, alignment));
         size_t available = start < a->map->bytes ? a->map->bytes - start : 0;
         if (e->offset > available || e->bytes > available - e->offset)
-            return am_archive_fail(a, e, AM_EFORMAT,
-                                   "ends at byte %zu of %zu: the file is truncated or damaged",
-                                   e->offset + e->bytes, available);
+            return am_archive_blame(
+                a, e,
+                am_fail(AM_EFORMAT, "ends at byte %zu of %zu: the file is truncated or damaged",
+                        e->offset + e->bytes, available));
         e->offset += start;
     }
     return am_archive_check_layout(a, start, 0);
@@ -411,10 +416,12 @@ static int read_tensors(am_archive *a, cursor *c, int64_t count)
 
 int am_gguf_read(am_archive *a)
 {
-    cursor c = {.archive = a, .at = a->map->data + 4, .end = a->map->data + a->map->bytes,
+    cursor c = {.archive = a,
+                .at = a->map->data + 4,
+                .end = a->map->data + a->map->bytes,
                 .what = "the header"};
-    uint32_t version;
-    int64_t tensors, values;
+    uint32_t version = 0;
+    int64_t tensors = 0, values = 0;
     void *p;
     a->kind = "gguf";
     AM_TRY(am_alloc(&p, sizeof(am_gguf)));

@@ -22,10 +22,10 @@ static float scale_at(const uint8_t *p)
  * bytes of a word, keep bit j in byte j, then move any bit that is there to the byte's bit 4. */
 static void spread_bits(uint8_t out[BLOCK], const uint8_t *bits)
 {
-    for (int i = 0; i < BLOCK / 8; i++) {
+    for (size_t i = 0; i < BLOCK / 8; i++) {
         uint64_t w = bits[i] * 0x0101010101010101u & 0x8040201008040201u;
         w = (w + 0x7f7f7f7f7f7f7f7fu) >> 3 & 0x1010101010101010u;
-        memcpy(out + 8 * i, &w, 8);
+        memcpy(&out[8 * i], &w, 8);
     }
 }
 
@@ -101,22 +101,22 @@ static void q8_0(float *restrict out, const uint8_t *restrict b, size_t n)
 /* Sizes of types without a reader are here too: a file that has such a tensor can be checked and
  * its other tensors read. */
 static const am_gguf_type types[] = {
-    [0] = {"F32", 1, 4, AM_F32, NULL},      [1] = {"F16", 1, 2, AM_F16, NULL},
-    [2] = {"Q4_0", 32, 18, AM_F32, q4_0},   [3] = {"Q4_1", 32, 20, AM_F32, q4_1},
-    [6] = {"Q5_0", 32, 22, AM_F32, q5_0},   [7] = {"Q5_1", 32, 24, AM_F32, q5_1},
-    [8] = {"Q8_0", 32, 34, AM_F32, q8_0},   [9] = {"Q8_1", 32, 40, -1, NULL},
-    [10] = {"Q2_K", 256, 84, -1, NULL},     [11] = {"Q3_K", 256, 110, -1, NULL},
-    [12] = {"Q4_K", 256, 144, -1, NULL},    [13] = {"Q5_K", 256, 176, -1, NULL},
-    [14] = {"Q6_K", 256, 210, -1, NULL},    [15] = {"Q8_K", 256, 292, -1, NULL},
-    [16] = {"IQ2_XXS", 256, 66, -1, NULL},  [17] = {"IQ2_XS", 256, 74, -1, NULL},
-    [18] = {"IQ3_XXS", 256, 98, -1, NULL},  [19] = {"IQ1_S", 256, 50, -1, NULL},
-    [20] = {"IQ4_NL", 32, 18, -1, NULL},    [21] = {"IQ3_S", 256, 110, -1, NULL},
-    [22] = {"IQ2_S", 256, 82, -1, NULL},    [23] = {"IQ4_XS", 256, 136, -1, NULL},
-    [24] = {"I8", 1, 1, -1, NULL},          [25] = {"I16", 1, 2, -1, NULL},
-    [26] = {"I32", 1, 4, AM_I32, NULL},     [27] = {"I64", 1, 8, AM_I64, NULL},
-    [28] = {"F64", 1, 8, AM_F64, NULL},     [29] = {"IQ1_M", 256, 56, -1, NULL},
-    [30] = {"BF16", 1, 2, AM_BF16, NULL},   [34] = {"TQ1_0", 256, 54, -1, NULL},
-    [35] = {"TQ2_0", 256, 66, -1, NULL},    [39] = {"MXFP4", 32, 17, -1, NULL},
+    [0] = {"F32", 1, 4, AM_F32, NULL},     [1] = {"F16", 1, 2, AM_F16, NULL},
+    [2] = {"Q4_0", 32, 18, AM_F32, q4_0},  [3] = {"Q4_1", 32, 20, AM_F32, q4_1},
+    [6] = {"Q5_0", 32, 22, AM_F32, q5_0},  [7] = {"Q5_1", 32, 24, AM_F32, q5_1},
+    [8] = {"Q8_0", 32, 34, AM_F32, q8_0},  [9] = {"Q8_1", 32, 40, -1, NULL},
+    [10] = {"Q2_K", 256, 84, -1, NULL},    [11] = {"Q3_K", 256, 110, -1, NULL},
+    [12] = {"Q4_K", 256, 144, -1, NULL},   [13] = {"Q5_K", 256, 176, -1, NULL},
+    [14] = {"Q6_K", 256, 210, -1, NULL},   [15] = {"Q8_K", 256, 292, -1, NULL},
+    [16] = {"IQ2_XXS", 256, 66, -1, NULL}, [17] = {"IQ2_XS", 256, 74, -1, NULL},
+    [18] = {"IQ3_XXS", 256, 98, -1, NULL}, [19] = {"IQ1_S", 256, 50, -1, NULL},
+    [20] = {"IQ4_NL", 32, 18, -1, NULL},   [21] = {"IQ3_S", 256, 110, -1, NULL},
+    [22] = {"IQ2_S", 256, 82, -1, NULL},   [23] = {"IQ4_XS", 256, 136, -1, NULL},
+    [24] = {"I8", 1, 1, -1, NULL},         [25] = {"I16", 1, 2, -1, NULL},
+    [26] = {"I32", 1, 4, AM_I32, NULL},    [27] = {"I64", 1, 8, AM_I64, NULL},
+    [28] = {"F64", 1, 8, AM_F64, NULL},    [29] = {"IQ1_M", 256, 56, -1, NULL},
+    [30] = {"BF16", 1, 2, AM_BF16, NULL},  [34] = {"TQ1_0", 256, 54, -1, NULL},
+    [35] = {"TQ2_0", 256, 66, -1, NULL},   [39] = {"MXFP4", 32, 17, -1, NULL},
 };
 
 const am_gguf_type *am_gguf_type_find(uint32_t number)

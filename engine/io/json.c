@@ -294,7 +294,7 @@ static int parse_escape(parser *ps, char **out)
     default:
         return fail_at(ps, start, "unknown escape in a string");
     }
-    uint32_t c, low;
+    uint32_t c = 0, low = 0;
     AM_TRY(hex4(ps, ps->at, &c));
     ps->at += 4;
     if (c >= 0xd800 && c <= 0xdfff) {

@@ -19,13 +19,13 @@ typedef struct am_json_member am_json_member;
 typedef struct am_json am_json;
 struct am_json {
     uint8_t kind;
-    uint8_t is_int; /* number: written without fraction or exponent, and fits int64_t */
+    uint8_t is_int;  /* number: written without fraction or exponent, and fits int64_t */
     uint8_t indexed; /* object: a hash table lies behind the members */
-    uint32_t count; /* bytes of a string, items of an array, members of an object */
+    uint32_t count;  /* bytes of a string, items of an array, members of an object */
     union {
         int boolean;
-        int64_t integer; /* is_int */
-        double real;     /* !is_int */
+        int64_t integer;  /* is_int */
+        double real;      /* !is_int */
         const char *text; /* `count` bytes and a NUL after them */
         const am_json *items;
         const am_json_member *members; /* in the order of the text */

@@ -128,8 +128,9 @@ static void shortest_double(char *text, size_t bytes, double value)
     do
         snprintf(text, bytes, "%.*g", precision, value);
     while (strtod(text, NULL) != value && ++precision <= 17);
+    size_t n = strlen(text);
     if (!strpbrk(text, ".e"))
-        strcat(text, ".0");
+        snprintf(text + n, bytes - n, ".0");
 }
 
 void am_json_put_double(am_buffer *b, double value)

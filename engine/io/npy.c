@@ -108,7 +108,8 @@ static int take_type(scanner *s, npy_header *h)
             h->dtype = types[i].dtype;
             return AM_OK;
         }
-    return am_fail(AM_EUNSUP, "%s: elements of type '%s'%s; read are <f4, <f2, <f8, <i4, <i8, "
+    return am_fail(AM_EUNSUP,
+                   "%s: elements of type '%s'%s; read are <f4, <f2, <f8, <i4, <i8, "
                    "|u1 and |b1",
                    s->path, descr, descr[0] == '>' ? " (big endian)" : "");
 }
@@ -161,7 +162,6 @@ static int read_header(npy_header *h, const am_mapping *map, const char *path)
         return am_fail(AM_EFORMAT, "%s: the npy header is cut off", path);
     scanner s = {.path = path, .at = (const char *)file + start};
     s.end = s.at + length;
-    memset(h, 0, sizeof *h);
     AM_TRY(take_dictionary(&s, h));
     h->data = start + length;
 
@@ -223,7 +223,7 @@ int am_npy_load(am_tensor **out, const char *path, int device)
 {
     am_mapping *map;
     am_tensor *t;
-    npy_header h;
+    npy_header h = {0};
     int rc;
     AM_TRY(am_mapping_open(&map, path));
     AM_TRY_OUT(read_header(&h, map, path));
@@ -242,7 +242,7 @@ out:
 
 int am_npy_save(const char *path, const am_tensor *t)
 {
-    char header[512], *dictionary = header + 10; /* at most 8 sizes of 19 digits */
+    char header[512] = "\x93NUMPY\1", *dictionary = header + 10; /* at most 8 sizes of 19 digits */
     const char *descr = NULL;
     void *data = NULL;
     am_file_writer w = {0};
@@ -256,13 +256,11 @@ int am_npy_save(const char *path, const am_tensor *t)
                        am_dtype_name(t->dtype));
     int n = sprintf(dictionary, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
     for (int i = 0; i < t->ndim; i++)
-        n += sprintf(dictionary + n, "%lld,%s", (long long)t->shape[i],
-                     i + 1 < t->ndim ? " " : "");
-    n += sprintf(dictionary + n, "), }");
+        n += sprintf(dictionary + n, i > 0 ? ", %lld" : "%lld", (long long)t->shape[i]);
+    n += sprintf(dictionary + n, t->ndim == 1 ? ",), }" : "), }");
     while ((10 + n + 1) % 64 != 0) /* the elements begin at a multiple of 64 */
         dictionary[n++] = ' ';
     dictionary[n++] = '\n';
-    memcpy(header, "\x93NUMPY\1\0", 8);
     header[8] = (char)(n & 0xff);
     header[9] = (char)(n >> 8);
 

@@ -10,9 +10,10 @@
 #include "archive.h"
 
 enum { HEADER_MAX = 100000000 }; /* the reference implementation's cap */
-enum { CHUNK = 8 << 20 };        /* bytes copied at a time when a tensor can't be written in place */
+enum { CHUNK = 8 << 20 }; /* bytes copied at a time when a tensor can't be written in place */
 
-/* Types of the format that the engine has no dtype for; their sizes, so that files can be checked. */
+/* Types of the format that the engine has no dtype for; their sizes, so that files can be checked.
+ */
 static const struct {
     const char *name;
     int bytes;
@@ -45,14 +46,16 @@ static void find_type(am_archive_entry *e, int64_t *size)
 static int read_shape(const am_archive *a, am_archive_entry *e, const am_json *shape)
 {
     if (!am_json_is(shape, AM_JSON_ARRAY))
-        return am_archive_fail(a, e, AM_EFORMAT, "\"shape\" is missing or not an array");
+        return am_archive_blame(a, e, am_fail(AM_EFORMAT, "\"shape\" is missing or not an array"));
     if (shape->count > AM_MAX_DIMS)
-        return am_archive_fail(a, e, AM_EUNSUP, "%u dims, more than %d", shape->count, AM_MAX_DIMS);
+        return am_archive_blame(
+            a, e, am_fail(AM_EUNSUP, "%u dims, more than %d", shape->count, AM_MAX_DIMS));
     e->ndim = (int)shape->count;
     for (uint32_t i = 0; i < shape->count; i++) {
         const am_json *size = &shape->as.items[i];
         if (!am_json_is_int(size) || size->as.integer < 0)
-            return am_archive_fail(a, e, AM_EFORMAT, "dim %u of its shape is not a size", i);
+            return am_archive_blame(a, e,
+                                    am_fail(AM_EFORMAT, "dim %u of its shape is not a size", i));
         e->shape[i] = size->as.integer;
     }
     return AM_OK;
@@ -62,37 +65,42 @@ static int read_shape(const am_archive *a, am_archive_entry *e, const am_json *s
 static int read_entry(const am_archive *a, am_archive_entry *e, const am_json *v, size_t data)
 {
     if (!am_json_is(v, AM_JSON_OBJECT))
-        return am_archive_fail(a, e, AM_EFORMAT, "described by %s, not an object",
-                               am_json_kind_name(v->kind));
+        return am_archive_blame(
+            a, e,
+            am_fail(AM_EFORMAT, "described by %s, not an object", am_json_kind_name(v->kind)));
     const am_json *type = am_json_get_kind(v, "dtype", AM_JSON_STRING);
     const am_json *offsets = am_json_get_kind(v, "data_offsets", AM_JSON_ARRAY);
     if (!type || strlen(type->as.text) != type->count)
-        return am_archive_fail(a, e, AM_EFORMAT, "\"dtype\" is missing or not a string");
+        return am_archive_blame(a, e, am_fail(AM_EFORMAT, "\"dtype\" is missing or not a string"));
     if (!offsets || offsets->count != 2 || !am_json_is_int(&offsets->as.items[0]) ||
         !am_json_is_int(&offsets->as.items[1]))
-        return am_archive_fail(a, e, AM_EFORMAT, "\"data_offsets\" is missing or not two integers");
+        return am_archive_blame(
+            a, e, am_fail(AM_EFORMAT, "\"data_offsets\" is missing or not two integers"));
     e->stored_as = type->as.text;
     AM_TRY(read_shape(a, e, am_json_get(v, "shape")));
 
     int64_t begin = offsets->as.items[0].as.integer, end = offsets->as.items[1].as.integer;
     size_t available = a->map->bytes - data;
     if (begin < 0 || end < begin)
-        return am_archive_fail(a, e, AM_EFORMAT, "data_offsets [%lld, %lld] are not a range",
-                               (long long)begin, (long long)end);
+        return am_archive_blame(a, e,
+                                am_fail(AM_EFORMAT, "data_offsets [%lld, %lld] are not a range",
+                                        (long long)begin, (long long)end));
     if ((uint64_t)end > available)
-        return am_archive_fail(a, e, AM_EFORMAT,
-                               "ends at byte %lld of %zu: the file is truncated or damaged",
-                               (long long)end, available);
+        return am_archive_blame(
+            a, e,
+            am_fail(AM_EFORMAT, "ends at byte %lld of %zu: the file is truncated or damaged",
+                    (long long)end, available));
     e->offset = data + (size_t)begin;
     e->bytes = (size_t)(end - begin);
 
     int64_t numel = am_archive_numel(e), size, need;
     find_type(e, &size);
     if (numel < 0 || __builtin_mul_overflow(numel, size, &need))
-        return am_archive_fail(a, e, AM_EFORMAT, "its shape is too large");
+        return am_archive_blame(a, e, am_fail(AM_EFORMAT, "its shape is too large"));
     if (size > 0 && (uint64_t)need != e->bytes)
-        return am_archive_fail(a, e, AM_EFORMAT, "%zu bytes, but %s of its shape takes %lld",
-                               e->bytes, e->stored_as, (long long)need);
+        return am_archive_blame(a, e,
+                                am_fail(AM_EFORMAT, "%zu bytes, but %s of its shape takes %lld",
+                                        e->bytes, e->stored_as, (long long)need));
     return AM_OK;
 }
 
@@ -146,7 +154,7 @@ int am_safetensors_read(am_archive *a)
             continue;
         e->name = m->key;
         if (strlen(m->key) != m->bytes)
-            return am_archive_fail(a, e, AM_EFORMAT, "a zero byte in its name");
+            return am_archive_blame(a, e, am_fail(AM_EFORMAT, "a zero byte in its name"));
         AM_TRY(read_entry(a, e, &m->value, data));
         a->count++;
     }
@@ -186,7 +194,7 @@ static int put_metadata(am_buffer *b, const char *metadata)
         metadata = "{\"format\":\"pt\"}";
     int rc = am_json_parse(&doc, metadata, strlen(metadata), AM_JSON_UNIQUE_KEYS);
     if (rc != AM_OK)
-        return am_fail_context(AM_EINVAL, "safetensors metadata");
+        return am_fail_context(rc == AM_EFORMAT ? AM_EINVAL : rc, "safetensors metadata");
     const am_json *root = am_json_root(doc);
     int strings = root->kind == AM_JSON_OBJECT;
     for (uint32_t i = 0; strings && i < root->count; i++)
