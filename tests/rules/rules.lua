@@ -256,7 +256,8 @@ end)
 rule("no path of somebody's machine", function()
     for _, path in ipairs(files("./", "c h cu def lua sh yaml md py txt cmake json jsonl tsv jinja")) do
         for _, place in ipairs { "/wo" .. "rk/", "/ro" .. "ot/", "/ho" .. "me/", "/tm" .. "p/wt" } do
-            local at = read(path):find("%f[/%w.]" .. place)
+            -- "me" is nobody: the stand-in of examples and tests
+            local at = read(path):gsub("/ho" .. "me/me", "//me//me"):find("%f[/%w.]" .. place)
             if at then found(path, line_number(read(path), at), place) end
         end
     end
