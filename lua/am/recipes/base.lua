@@ -13,7 +13,6 @@ local args_parser = require("am.cli.args")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
 local err = require("am.core.error")
-local edge = require("am.core.ffi")
 local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
 local log = require("am.utils.log")
@@ -198,8 +197,7 @@ function Recipe.run(class, argv)
         roots = { path.dirname(argv[0] or ".") },
         allow_user_code = args.options["allow-user-code"],
     })
-    self.signals = signals.watch { engine = edge.C,
-                                   preemption_signal = cfg:get("step_scheduler.preemption_signal") }
+    self.signals = signals.watch { preemption_signal = cfg:get("step_scheduler.preemption_signal") }
     self:setup()
     self:train()
     self:close_logs()

@@ -1,18 +1,14 @@
 -- What a configuration's `_target_` and `_fn` keys may name: every part that recipes compose, under
 -- our own name and under NeMo Automodel's, PyTorch's and transformers' dotted names.
 
-local collate = require("am.datasets.collate")
-local column_mapped = require("am.datasets.column_mapped")
 local config = require("am.config")
-local dataloader = require("am.datasets.dataloader")
+local datasets = require("am.datasets")
 local loss = require("am.loss")
-local mock = require("am.datasets.mock")
 local models = require("am.models")
 local optim = require("am.optim")
 local peft = require("am.peft")
-local pretokenized = require("am.datasets.pretokenized")
-local rng = require("am.training.rng")
 local schedule = require("am.optim.scheduler")
+local training = require("am.training")
 
 local M = {}
 
@@ -112,45 +108,6 @@ local function define_models(registry)
     }
 end
 
-local dataset_home = "nemo_automodel.components.datasets."
-
-local function define_datasets(registry)
-    registry:define {
-        name = "am.datasets.ColumnMappedTextInstructionDataset",
-        aliases = names { dataset_home .. "llm.column_mapped_text_instruction_dataset.ColumnMappedTextInstructionDataset",
-                          dataset_home .. "llm.ColumnMappedTextInstructionDataset" },
-        doc = "questions and answers from columns of JSON and JSONL files",
-        fields = with(column_mapped.fields, { tokenizer = { type = "any", doc = "the model's by default" } }),
-        build = function(args, ctx)
-            args.tokenizer = args.tokenizer or ctx.tokenizer()
-            return column_mapped.ColumnMappedTextInstructionDataset(args)
-        end,
-    }
-    registry:define {
-        name = "am.datasets.PretokenizedDataset",
-        doc = "rows of token ids",
-        fields = pretokenized.fields,
-        build = function(args, ctx)
-            args.vocab_size = args.vocab_size or ctx.vocab_size
-            return pretokenized.PretokenizedDataset(args)
-        end,
-    }
-    registry:define {
-        name = "am.datasets.build_unpacked_dataset",
-        aliases = { dataset_home .. "llm.mock.build_unpacked_dataset" },
-        doc = "random sentences",
-        fields = with(mock.fields, { tokenizer = { type = "any", doc = "accepted" } }),
-        build = function(args) return mock.build_unpacked_dataset(args) end,
-    }
-    registry:define {
-        name = "am.datasets.default_collater",
-        aliases = { dataset_home .. "utils.default_collater" },
-        doc = "pads rows to the longest of the batch",
-        fields = collate.fields,
-        call = function(rows, args) return collate.default_collater(rows, args) end,
-    }
-end
-
 local function define_rest(registry)
     registry:define {
         name = "am.PeftConfig",
@@ -162,28 +119,13 @@ local function define_rest(registry)
     registry:define {
         name = "am.AutoTokenizer.from_pretrained",
         aliases = names { "transformers.AutoTokenizer.from_pretrained",
-                          "nemo_automodel.{NeMoAutoTokenizer,_transformers.auto_tokenizer.NeMoAutoTokenizer}.from_pretrained" },
+                          "nemo_automodel.{NeMoAutoTokenizer,_transformers.auto_tokenizer.NeMoAutoTokenizer}"
+                              .. ".from_pretrained" },
         doc = "a tokenizer",
         fields = { pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" } },
         build = function(args)
             return require("am").AutoTokenizer.from_pretrained(args.pretrained_model_name_or_path)
         end,
-    }
-    registry:define {
-        name = "am.StatefulDataLoader",
-        aliases = { "torchdata.stateful_dataloader.StatefulDataLoader", "torch.utils.data.DataLoader" },
-        doc = "batches of a dataset",
-        fields = with(dataloader.fields, {
-            collate_fn = { type = "function", default = nil, doc = "rows to a batch; default_collater by default" },
-        }),
-        build = function(args) return args end,
-    }
-    registry:define {
-        name = "am.training.StatefulRNG",
-        aliases = { "nemo_automodel.components.training.rng.StatefulRNG" },
-        doc = "the random generator's seed",
-        fields = rng.fields,
-        build = function(args) return args end,
     }
     registry:define {
         name = "am.optim.OptimizerParamScheduler",
@@ -209,8 +151,9 @@ end
 function M.registry()
     local registry = config.new_registry()
     define_models(registry)
-    define_datasets(registry)
     define_rest(registry)
+    registry:define_all(datasets.targets)
+    registry:define_all(training.targets)
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)
     return registry

@@ -1,0 +1,272 @@
+-- What recipes for causal language models share: the sections of their configuration, building the
+-- parts that those name, and the model's side of a checkpoint. The loops are in recipes/*.lua.
+
+local ffi = require("ffi")
+local am = require("am")
+local base = require("am.recipes.base")
+local checkpoint = require("am.checkpoint")
+local config = require("am.config")
+local datasets = require("am.datasets")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local memory = require("am.recipes.memory")
+local path = require("am.utils.path")
+local posix = require("am.utils.posix")
+local schedule = require("am.optim.scheduler")
+local training = require("am.training")
+local weights = require("am.models.weights")
+
+local Recipe = base.extend("llm")
+
+function Recipe.schema()
+    local fields = base.schema()
+    local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
+    for key, spec in pairs {
+        model = { target = true, required = true, doc = "the model" },
+        peft = { target = true, default_target = "am.PeftConfig", doc = "LoRA; absent: full fine-tuning" },
+        optimizer = { target = true, required = true, doc = "the optimizer" },
+        lr_scheduler = { target = true, default_target = "am.optim.OptimizerParamScheduler",
+                         doc = "absent: a constant learning rate" },
+        loss_fn = { target = true, default_target = "am.loss.FusedLinearCrossEntropy", doc = "the loss" },
+        dataset = { target = true, required = true, doc = "training data" },
+        dataloader = loader,
+        validation_dataset = { target = true, doc = "absent: no validation" },
+        validation_dataloader = loader,
+        packed_sequence = { fields = datasets.packed_sequence_fields, doc = "several samples in a row" },
+        step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
+        clip_grad_norm = { fields = { max_norm = { type = "number", above = 0, null = true } },
+                           doc = "max_norm 1.0; null: off" },
+        tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained",
+                      doc = "the model's by default" },
+        rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
+        device = { type = "string", default = "cpu", doc = "where to compute" },
+        distributed = { type = "any", doc = "accepted for one process" },
+        dist_env = { type = "any", doc = "accepted for one process" },
+        wandb = { type = "any", doc = "accepted; training.jsonl holds the same numbers" },
+    } do
+        fields[key] = spec
+    end
+    return fields
+end
+
+-- ---- building -------------------------------------------------------------------------------
+
+function Recipe:check_one_process()
+    local strategy = self.cfg:child("distributed")
+    for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
+        local n = strategy and strategy:get(key)
+        if type(n) == "number" and n > 1 then
+            err.raise("unsupported", "%s: distributed.%s is %d, but this run has one process", strategy:where(key),
+                      key, n)
+        end
+    end
+end
+
+function Recipe:build_model()
+    local model = config.instantiate(self.cfg:child("model"), self.ctx)
+    if self.cfg:has("peft") then
+        local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
+        self.peft_config = am.peft.apply(model, wanted)
+    end
+    return model
+end
+
+function Recipe:get_tokenizer()
+    if not self.tokenizer then
+        local section = self.cfg:child("tokenizer")
+        self.tokenizer = section
+            and config.instantiate(section, self.ctx, {}, { default_target = "am.AutoTokenizer.from_pretrained" })
+            or am.AutoTokenizer.from_pretrained(self.model.name_or_path)
+    end
+    return self.tokenizer
+end
+
+function Recipe:build_loss()
+    local section = self.cfg:child("loss_fn")
+    if not section then
+        return am.loss.MaskedCrossEntropy {}
+    end
+    return config.instantiate(section, self.ctx, {}, { default_target = "am.loss.FusedLinearCrossEntropy" })
+end
+
+-- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
+function Recipe:build_dataset(section)
+    local fields, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
+    fields = fields and fields.fields or { tokenizer = true, vocab_size = true } -- a user's own asks for what it likes
+    if fields.tokenizer and not section:has("tokenizer") then
+        given.tokenizer = self:get_tokenizer()
+    end
+    if fields.vocab_size and not section:has("vocab_size") then
+        given.vocab_size = self.model.config.vocab_size
+    end
+    return config.instantiate(section, self.ctx, given)
+end
+
+-- prefix "" for training, "validation_" for validation, which is never packed, shuffled or cut.
+function Recipe:build_loader(prefix, for_training)
+    local cfg = self.cfg
+    local dataset = self:build_dataset(cfg:child(prefix .. "dataset"))
+    local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
+    if dataset.stats then
+        self.log:info("%sdata: %s", prefix, datasets.describe(dataset:stats()))
+    end
+    if size > 0 then
+        local options = cfg:child("packed_sequence"):to_table()
+        options.padding_id = self:padding_id()
+        dataset = datasets.pack_dataset(dataset, options)
+        self.log:info("packed into %d rows of %d tokens", dataset:len(), size)
+    end
+    local section = cfg:child(prefix .. "dataloader")
+    local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
+    local pad = self:padding_id()
+    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size }
+    if not section or not section:has("collate_fn") then
+        given.collate_fn = function(rows) return datasets.default_collater(rows, { pad_token_id = pad }) end
+    end
+    if not for_training then
+        given.shuffle, given.drop_last = false, false
+        given.batch_size = section and section:get("batch_size") or sizes.local_batch_size
+    end
+    return config.instantiate(section or config.from_table {}, self.ctx, given,
+                              { default_target = "am.datasets.StatefulDataLoader" })
+end
+
+-- A section as a plain table; empty when absent.
+function Recipe:section(name)
+    local node = self.cfg:child(name)
+    return node and node:to_table() or {}
+end
+
+-- Padding is never seen by attention nor learnt, so any id of the vocabulary does.
+function Recipe:padding_id()
+    local id = self.model.config.pad_token_id
+    return type(id) == "number" and id >= 0 and id or 0
+end
+
+function Recipe:check_memory()
+    local batch = self.loader.collate_fn { self.loader.dataset:get(1) }
+    local options = self:section("optimizer")
+    options.kind = (options._target_ or ""):match("[^.]+$"):lower()
+    local size = self.scheduler and self.scheduler.local_batch_size or self.loader.batch_size
+    local longest = self.loader.dataset.stats and self.loader.dataset:stats().longest
+    local tokens = size * math.max(batch.T, longest and longest.length or 0)
+    memory.check(memory.optimizer_bytes(self.model, options) + memory.activation_bytes(self.model, tokens), tokens,
+                 string.format("%d rows", size))
+end
+
+function Recipe:build_optimizer()
+    return config.instantiate(self.cfg:child("optimizer"), self.ctx)
+end
+
+function Recipe:build_step_scheduler()
+    local options = self:section("step_scheduler")
+    options.loader_batch_size = self.cfg:get("dataloader.batch_size")
+    options.batches_per_epoch = self.loader:len()
+    options.stop_requested = function() return self:stop_requested() end
+    return training.StepScheduler(options)
+end
+
+function Recipe:build_lr_schedule()
+    if not self.cfg:has("lr_scheduler") then
+        return nil
+    end
+    local options = config.instantiate(self.cfg:child("lr_scheduler"), self.ctx, {},
+                                       { default_target = "am.optim.OptimizerParamScheduler" })
+    local group = self.optimizer.param_groups[1]
+    return schedule.from_config(options, { lr = group.lr, weight_decay = group.weight_decay,
+                                           total_steps = self.scheduler:total_steps(), optimizer = self.optimizer })
+end
+
+function Recipe:log_summary()
+    local total, trainable = self.model:num_parameters()
+    self.log:info("amlua %s on %s, %d threads, %s; seed %d", am.version, posix.hostname(), edge.C.am_threads(),
+                  ffi.string(edge.C.am_cpu_isa()), self.seed)
+    self.log:info("model %s: %s, %s", self.model.name_or_path or "(new)", self.model.class_name, self.model:dtype())
+    self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,
+                  100 * trainable / total, self.optimizer:param_norm())
+end
+
+-- ---- guards ---------------------------------------------------------------------------------
+
+function Recipe:check_batch(batch)
+    local limit, longest = self.model.config.max_position_embeddings, 0
+    for i = 0, batch.B * batch.T - 1 do
+        longest = math.max(longest, batch.position_ids[i] + 1)
+    end
+    if limit and longest > limit and not self.model.config.rope_scaling then
+        err.raise("data", "a row of %d tokens is longer than the %d positions of the model; set "
+                  .. "dataset.seq_length to at most %d with truncation: true", longest, limit, limit)
+    end
+end
+
+function Recipe:not_finite(what, value)
+    local latest = checkpoint.resolve(self:checkpoint_dir())
+    err.raise("state", "step %d: the %s is %s, so the run stops; a lower optimizer.lr or clip_grad_norm.max_norm "
+              .. "may help. %s", self.scheduler.step, what, tostring(value), latest
+              and "The last good state is " .. latest or "No checkpoint was written yet")
+end
+
+function Recipe:memory_gib()
+    return am.memory(self.model:device()).peak_bytes / 2 ^ 30
+end
+
+-- ---- checkpoints ----------------------------------------------------------------------------
+
+function Recipe:signature()
+    local c = self.model.config
+    return { architecture = self.model.class_name, hidden_size = c.hidden_size, vocab_size = c.vocab_size,
+             num_hidden_layers = c.num_hidden_layers, dtype = self.model:dtype(), peft = self.peft_config ~= nil }
+end
+
+local function optimizer_tensors(optimizer)
+    local list = {}
+    for name, what, t in optimizer:state_tensors() do
+        list[#list + 1] = { "state." .. name .. "." .. what, t }
+    end
+    return list
+end
+
+local function model_tensors(model)
+    local list = {}
+    for name, t in model:named_parameters() do
+        list[#list + 1] = { name, t }
+    end
+    return list
+end
+
+local SHARD = "shard-00001-model-00001-of-00001.safetensors"
+
+function Recipe:save_model(dir, is_last)
+    local into = path.join(dir, "model")
+    path.mkdir_p(into)
+    if self.peft_config then
+        am.peft.save_adapter(self.model, into, self.peft_config)
+        self:save_tokenizer(into)
+    else
+        checkpoint.write_tensors(path.join(into, SHARD), model_tensors(self.model))
+        local when = self:checkpoint_setting("save_consolidated")
+        if when == true or when == "every" or (when == "final" and is_last) then
+            local consolidated = path.join(into, "consolidated")
+            weights.save(self.model, consolidated, { numbered = true })
+            self:save_tokenizer(consolidated)
+        end
+    end
+    checkpoint.write_tensors(path.join(dir, "optim", "optimizer.safetensors"), optimizer_tensors(self.optimizer))
+end
+
+function Recipe:save_tokenizer(dir)
+    if self.tokenizer and self.tokenizer.save_pretrained then
+        self.tokenizer:save_pretrained(dir)
+    end
+end
+
+function Recipe:load_model(dir)
+    if self.peft_config then
+        am.peft.restore_adapter(self.model, path.join(dir, "model"))
+    else
+        checkpoint.read_tensors(path.join(dir, "model", SHARD), model_tensors(self.model))
+    end
+    checkpoint.read_tensors(path.join(dir, "optim", "optimizer.safetensors"), optimizer_tensors(self.optimizer))
+end
+
+return Recipe
