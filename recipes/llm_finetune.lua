@@ -31,11 +31,11 @@ function Recipe:setup()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
+    self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:build_lr_schedule()
     if self.lr_schedule then
         self:track("optim/lr_scheduler.json", self.lr_schedule)
     end
-    self:track("optim/optimizer.json", self.optimizer)
     self.restored = self:load_checkpoint()
     self:open_logs(self.scheduler.step)
     self:log_summary()
@@ -129,8 +129,9 @@ function Recipe:evaluate(epoch)
         end
     end)
     self.model:train()
-    local record = { step = self.scheduler.step, epoch = epoch or self.scheduler.epoch, val_loss = sum / math.max(count, 1),
-                     lr = self.optimizer.param_groups[1].lr, num_label_tokens = count, mem = self:memory_gib() }
+    local record = { step = self.scheduler.step, epoch = epoch or self.scheduler.epoch,
+                     val_loss = sum / math.max(count, 1), lr = self.optimizer.param_groups[1].lr,
+                     num_label_tokens = count, mem = self:memory_gib() }
     self.log:info("%s", console.val_line("default", record))
     if self.validation_log then
         self.validation_log:write(record)

@@ -27,7 +27,7 @@ M.fields = {
             context = { type = "string", doc = "column with what comes before it" },
         },
     },
-    tokenizer = { type = "any", doc = "the model's, unless a section here says otherwise" },
+    tokenizer = { type = "any", required = true, doc = "the model's, unless a section here says otherwise" },
     split = { type = "string", doc = "accepted; local files have one split" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },

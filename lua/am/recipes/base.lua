@@ -197,7 +197,11 @@ function Recipe.run(class, argv)
         roots = { path.dirname(argv[0] or ".") },
         allow_user_code = args.options["allow-user-code"],
     })
-    self.signals = signals.watch { preemption_signal = cfg:get("step_scheduler.preemption_signal") }
+    local signal = "SIGTERM"
+    if cfg:has("step_scheduler.preemption_signal") then
+        signal = cfg:get("step_scheduler.preemption_signal") -- null: none
+    end
+    self.signals = signals.watch { preemption_signal = signal }
     self:setup()
     self:train()
     self:close_logs()

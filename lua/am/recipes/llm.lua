@@ -28,9 +28,9 @@ function Recipe.schema()
         lr_scheduler = { target = true, default_target = "am.optim.OptimizerParamScheduler",
                          doc = "absent: a constant learning rate" },
         loss_fn = { target = true, default_target = "am.loss.FusedLinearCrossEntropy", doc = "the loss" },
-        dataset = { target = true, required = true, doc = "training data" },
+        dataset = { target = true, required = true, given = { "tokenizer" }, doc = "training data" },
         dataloader = loader,
-        validation_dataset = { target = true, doc = "absent: no validation" },
+        validation_dataset = { target = true, given = { "tokenizer" }, doc = "absent: no validation" },
         validation_dataloader = loader,
         packed_sequence = { fields = datasets.packed_sequence_fields, doc = "several samples in a row" },
         step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
@@ -92,8 +92,9 @@ end
 -- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
 function Recipe:build_dataset(section)
     local fields, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
-    fields = fields and fields.fields or { tokenizer = true, vocab_size = true } -- a user's own asks for what it likes
-    if fields.tokenizer and not section:has("tokenizer") then
+    -- a user's own dataset may ask for anything
+    fields = fields and fields.fields or { tokenizer = { required = true }, vocab_size = true }
+    if fields.tokenizer and fields.tokenizer.required and not section:has("tokenizer") then
         given.tokenizer = self:get_tokenizer()
     end
     if fields.vocab_size and not section:has("vocab_size") then
@@ -159,11 +160,11 @@ function Recipe:build_optimizer()
 end
 
 function Recipe:build_step_scheduler()
-    local options = self:section("step_scheduler")
-    options.loader_batch_size = self.cfg:get("dataloader.batch_size")
-    options.batches_per_epoch = self.loader:len()
-    options.stop_requested = function() return self:stop_requested() end
-    return training.StepScheduler(options)
+    return config.instantiate(self.cfg:child("step_scheduler") or config.from_table {}, self.ctx, {
+        loader_batch_size = self.cfg:get("dataloader.batch_size"),
+        batches_per_epoch = self.loader:len(),
+        stop_requested = function() return self:stop_requested() end,
+    }, { default_target = "am.training.StepScheduler" })
 end
 
 function Recipe:build_lr_schedule()

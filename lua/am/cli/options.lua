@@ -1,0 +1,83 @@
+-- Options of the small tools (generate, convert, merge_lora): --name value, --name=value, --flag.
+-- Recipes that take a configuration use args.lua instead.
+
+local err = require("am.core.error")
+local strings = require("am.utils.strings")
+
+local M = {}
+
+local function convert(spec, name, text)
+    if spec.type == "number" or spec.type == "integer" then
+        local n = tonumber(text)
+        if not n or (spec.type == "integer" and n ~= math.floor(n)) or (spec.min and n < spec.min) then
+            err.raise("usage", "--%s needs %s%s, not %s", name,
+                      spec.type == "integer" and "a whole number" or "a number",
+                      spec.min and " of at least " .. spec.min or "", tostring(text))
+        end
+        return n
+    end
+    return text
+end
+
+local function help(usage, specs)
+    local lines = { "usage: " .. usage, "" }
+    for _, spec in ipairs(specs) do
+        lines[#lines + 1] = string.format("  --%-22s %s", spec[1] .. (spec.type == "flag" and "" or " VALUE"), spec.doc)
+    end
+    return table.concat(lines, "\n")
+end
+
+--- Parse words by specs: {{"name", type="string|number|integer|flag", list=, required=, default=,
+--- min=, doc=}, …}. Dashes and underscores in names are the same. Returns a table by name (dashes as
+--- underscores), or nil after printing help.
+function M.parse(argv, usage, specs)
+    local by_name, out, names = {}, {}, {}
+    for _, spec in ipairs(specs) do
+        local key = spec[1]:gsub("-", "_")
+        by_name[key], names[#names + 1] = spec, spec[1]
+        out[key] = spec.list and {} or spec.default
+    end
+    local i = 1
+    while argv[i] do
+        local word = argv[i]
+        local name, value = word:match("^%-%-([%w_-]+)=(.*)$")
+        name = name or word:match("^%-%-([%w_-]+)$")
+        if name == "help" or word == "-h" then
+            print(help(usage, specs))
+            return nil
+        end
+        local key = name and name:gsub("-", "_")
+        local spec = key and by_name[key]
+        if not spec then
+            err.raise("usage", "unknown option %s%s\n%s", word, name and strings.did_you_mean(name, names) or "",
+                      help(usage, specs))
+        end
+        if spec.type == "flag" then
+            out[key] = true
+        else
+            if value == nil then
+                i = i + 1
+                value = argv[i]
+            end
+            if value == nil then
+                err.raise("usage", "--%s needs a value", name)
+            end
+            value = convert(spec, name, value)
+            if spec.list then
+                table.insert(out[key], value)
+            else
+                out[key] = value
+            end
+        end
+        i = i + 1
+    end
+    for _, spec in ipairs(specs) do
+        local v = out[(spec[1]:gsub("-", "_"))]
+        if spec.required and (v == nil or (spec.list and #v == 0)) then
+            err.raise("usage", "--%s is needed\n%s", spec[1], help(usage, specs))
+        end
+    end
+    return out
+end
+
+return M
