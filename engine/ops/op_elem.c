@@ -49,6 +49,10 @@ static int binary_forward(am_call *c)
         return am_fail(AM_EINVAL, "%s: bool has no arithmetic; cast first", am_op_name(c->op));
     AM_TRY(broadcast_shape(c, 0, &ndim, shape));
     AM_TRY(am_out(c, code >= AM_B_EQ ? AM_BOOL : c->in[0]->dtype, ndim, shape));
+    if (code != AM_B_ADD && code != AM_B_SUB) {
+        AM_TRY(am_save(c, 0, c->in[0]));
+        AM_TRY(am_save(c, 1, c->in[1]));
+    }
     if (am_shape_numel(ndim, shape) == 0)
         return AM_OK;
     am_binary_args a = {.out = am_tensor_ptr(c->out[0]),
@@ -58,12 +62,7 @@ static int binary_forward(am_call *c)
                         .dtype = c->in[0]->dtype};
     am_tensor *operands[] = {c->out[0], c->in[0], c->in[1]};
     AM_TRY(am_nd_make(&a.nd, ndim, shape, 3, operands));
-    AM_TRY(am_launch_binary(c->device, &a));
-    if (code != AM_B_ADD && code != AM_B_SUB) {
-        AM_TRY(am_save(c, 0, c->in[0]));
-        AM_TRY(am_save(c, 1, c->in[1]));
-    }
-    return AM_OK;
+    return am_launch_binary(c->device, &a);
 }
 
 static int unary_map(am_temps *temps, am_tensor **out, am_tensor *a, int op, double p0)
@@ -225,14 +224,14 @@ static int unary_forward(am_call *c)
     if (x->dtype == AM_BOOL || !any_number)
         AM_TRY(am_check_float(c, 0));
     AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
+    AM_TRY(am_save(c, 0, x));
     if (am_tensor_numel(x) == 0)
         return AM_OK;
     a.out = am_tensor_ptr(c->out[0]);
     a.a = am_tensor_ptr(x);
     am_tensor *operands[] = {c->out[0], x};
     AM_TRY(am_nd_make(&a.nd, x->ndim, x->shape, 2, operands));
-    AM_TRY(am_launch_unary(c->device, &a));
-    return am_save(c, 0, x);
+    return am_launch_unary(c->device, &a);
 }
 
 static int unary_backward(am_bwd *b)
