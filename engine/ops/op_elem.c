@@ -187,22 +187,22 @@ AM_OP(where, .forward = where_forward, .backward = where_backward,
 
 static int unary_code(int op, const am_attrs *at, double *p0, double *p1)
 {
-    static const int8_t codes[] = {[AM_OP_add_scalar] = AM_U_ADD_SCALAR,
-                                   [AM_OP_mul_scalar] = AM_U_MUL_SCALAR,
-                                   [AM_OP_pow_scalar] = AM_U_POW_SCALAR,
-                                   [AM_OP_neg] = AM_U_NEG,
-                                   [AM_OP_abs] = AM_U_ABS,
-                                   [AM_OP_exp] = AM_U_EXP,
-                                   [AM_OP_log] = AM_U_LOG,
-                                   [AM_OP_sqrt] = AM_U_SQRT,
-                                   [AM_OP_rsqrt] = AM_U_RSQRT,
-                                   [AM_OP_tanh] = AM_U_TANH,
-                                   [AM_OP_sigmoid] = AM_U_SIGMOID,
-                                   [AM_OP_relu] = AM_U_RELU,
-                                   [AM_OP_silu] = AM_U_SILU,
-                                   [AM_OP_gelu] = AM_U_GELU,
-                                   [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
-                                   [AM_OP_clamp] = AM_U_CLAMP};
+    static const uint8_t codes[] = {[AM_OP_add_scalar] = AM_U_ADD_SCALAR,
+                                    [AM_OP_mul_scalar] = AM_U_MUL_SCALAR,
+                                    [AM_OP_pow_scalar] = AM_U_POW_SCALAR,
+                                    [AM_OP_neg] = AM_U_NEG,
+                                    [AM_OP_abs] = AM_U_ABS,
+                                    [AM_OP_exp] = AM_U_EXP,
+                                    [AM_OP_log] = AM_U_LOG,
+                                    [AM_OP_sqrt] = AM_U_SQRT,
+                                    [AM_OP_rsqrt] = AM_U_RSQRT,
+                                    [AM_OP_tanh] = AM_U_TANH,
+                                    [AM_OP_sigmoid] = AM_U_SIGMOID,
+                                    [AM_OP_relu] = AM_U_RELU,
+                                    [AM_OP_silu] = AM_U_SILU,
+                                    [AM_OP_gelu] = AM_U_GELU,
+                                    [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
+                                    [AM_OP_clamp] = AM_U_CLAMP};
     int code = codes[op];
     *p0 = *p1 = 0;
     if (code == AM_U_CLAMP) {
