@@ -130,7 +130,7 @@ int am_archive_open(am_archive **out, const char *path)
     am_archive *a = p;
     int rc;
     const char *twice;
-    a->path = path;
+    AM_TRY_OUT(am_strdup(&a->path, path));
     AM_TRY_OUT(am_mapping_open(&a->map, path));
     AM_TRY_OUT(read_content(a));
     for (int64_t i = 0; i < a->count; i++)
@@ -139,7 +139,6 @@ int am_archive_open(am_archive **out, const char *path)
     if (twice)
         rc = am_fail(AM_EFORMAT, "%s: tensor \"%.120s\" occurs twice", path, twice);
 out:
-    a->path = NULL;
     if (rc == AM_OK)
         *out = a;
     else
@@ -156,6 +155,7 @@ void am_archive_release(am_archive *a)
     am_buffer_free(&a->metadata);
     am_free(a->entries);
     am_free(a->names);
+    am_free(a->path);
     am_mapping_release(a->map);
     am_free(a);
 }
@@ -192,7 +192,8 @@ static const am_archive_entry *entry_at(const am_archive *a, int64_t i)
 {
     if (i >= 0 && i < a->count)
         return &a->entries[i];
-    am_fail(AM_EINVAL, "tensor %lld of an archive of %lld", (long long)i, (long long)a->count);
+    am_fail(AM_EINVAL, "%s: tensor number %lld of %lld", a->path, (long long)i,
+            (long long)a->count);
     return NULL;
 }
 
@@ -247,32 +248,40 @@ static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e
     return AM_OK;
 }
 
+/* Replace *t by its copy of another dtype or on another device; *t is released in any case. */
+static int convert(am_tensor **t, int dtype, int device)
+{
+    am_tensor *source = *t, *copy;
+    int rc = am_tensor_make(&copy, dtype, source->ndim, source->shape, device);
+    if (rc == AM_OK) {
+        rc = am_tensor_copy(copy, source);
+        if (rc == AM_OK)
+            *t = copy;
+        else
+            am_tensor_release(copy);
+    }
+    am_tensor_release(source);
+    return rc;
+}
+
 int am_archive_tensor(am_tensor **out, am_archive *a, int64_t i, int dtype, int device)
 {
     const am_archive_entry *e = entry_at(a, i);
     if (!e)
         return AM_EINVAL;
     if (e->dtype < 0)
-        return am_fail(AM_EUNSUP, "tensor \"%.120s\" is stored as %s, which cannot be read",
-                       e->name, e->stored_as);
+        return am_archive_blame(
+            a, e, am_fail(AM_EUNSUP, "stored as %s, which cannot be read", e->stored_as));
     if (dtype < -1 || dtype >= AM_DTYPE_COUNT)
         return am_fail(AM_EINVAL, "dtype %d does not exist", dtype);
-    int wanted = dtype < 0 ? e->dtype : dtype, in_place = am_device_is_host(device);
-    am_tensor *host, *t;
+    int wanted = dtype < 0 ? e->dtype : dtype, on_host = am_device_is_host(device);
+    am_tensor *t;
     am_mapping_prefetch(a->map, e->offset, e->bytes);
-    AM_TRY(host_tensor(&host, a, e, in_place ? device : 0));
-    if (wanted == e->dtype && in_place) {
-        t = host;
-    } else {
-        int rc = am_tensor_make(&t, wanted, e->ndim, e->shape, device);
-        if (rc == AM_OK) {
-            rc = am_tensor_copy(t, host);
-            if (rc != AM_OK)
-                am_tensor_release(t);
-        }
-        am_tensor_release(host);
-        AM_TRY(rc);
-    }
+    int rc = host_tensor(&t, a, e, on_host ? device : 0);
+    if (rc == AM_OK && (wanted != e->dtype || !on_host))
+        rc = convert(&t, wanted, device);
+    if (rc != AM_OK)
+        return am_archive_blame(a, e, rc);
     am_scope_register(t);
     *out = t;
     return AM_OK;

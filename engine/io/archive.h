@@ -30,7 +30,7 @@ int64_t am_names_find(const am_name *names, int64_t n, const char *name); /* num
 
 struct am_archive {
     am_mapping *map;
-    const char *path; /* borrowed; only while the archive is being opened */
+    char *path; /* for messages */
     const char *kind;
     am_archive_entry *entries;
     am_name *names;

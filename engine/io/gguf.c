@@ -463,9 +463,9 @@ static const key_value *find(const am_archive *a, const char *key)
     return i >= 0 ? &a->gguf->values[i] : NULL;
 }
 
-static int fail_kind(const key_value *kv, const char *wanted)
+static int fail_kind(const am_archive *a, const key_value *kv, const char *wanted)
 {
-    return am_fail(AM_EFORMAT, "GGUF key \"%.100s\" is of type %s, not %s", kv->key,
+    return am_fail(AM_EFORMAT, "%s: key \"%.100s\" is of type %s, not %s", a->path, kv->key,
                    value_types[kv->type].name, wanted);
 }
 
@@ -490,9 +490,9 @@ int am_gguf_int(int64_t *value, const am_archive *a, const char *key)
     if (!kv)
         return AM_OK;
     if (!is_integer(kv->type))
-        return fail_kind(kv, "an integer");
+        return fail_kind(a, kv, "an integer");
     if (kv->type == AM_GGUF_U64 && load(kv->value, 8) > INT64_MAX)
-        return am_fail(AM_EFORMAT, "GGUF key \"%.100s\" is too large", kv->key);
+        return am_fail(AM_EFORMAT, "%s: key \"%.100s\" is too large", a->path, kv->key);
     *value = load_int(kv->type, kv->value);
     return AM_OK;
 }
@@ -503,7 +503,7 @@ int am_gguf_double(double *value, const am_archive *a, const char *key)
     if (!kv)
         return AM_OK;
     if (!is_integer(kv->type) && !is_float(kv->type))
-        return fail_kind(kv, "a number");
+        return fail_kind(a, kv, "a number");
     *value = load_double(kv->type, kv->value);
     return AM_OK;
 }
@@ -514,7 +514,7 @@ int am_gguf_bool(int *value, const am_archive *a, const char *key)
     if (!kv)
         return AM_OK;
     if (kv->type != AM_GGUF_BOOL)
-        return fail_kind(kv, "bool");
+        return fail_kind(a, kv, "bool");
     *value = *kv->value != 0;
     return AM_OK;
 }
@@ -525,7 +525,7 @@ int am_gguf_string(const char **text, size_t *bytes, const am_archive *a, const 
     if (!kv)
         return AM_OK;
     if (kv->type != AM_GGUF_STRING)
-        return fail_kind(kv, "string");
+        return fail_kind(a, kv, "string");
     *text = (const char *)kv->value + 8;
     *bytes = (size_t)load(kv->value, 8);
     return AM_OK;
@@ -535,7 +535,7 @@ int am_gguf_array_find(const am_gguf_array **out, const am_archive *a, const cha
 {
     const key_value *kv = find(a, key);
     if (kv && kv->type != AM_GGUF_ARRAY)
-        return fail_kind(kv, "array");
+        return fail_kind(a, kv, "array");
     *out = kv ? &kv->array : NULL;
     return AM_OK;
 }

@@ -1,5 +1,5 @@
-/* io_helpers.h — for the tests of engine/io: a folder of a test's own, and files served from
- * memory of exact size, so that a sanitizer sees every read beyond the end. */
+/* io_helpers.h — for the tests of engine/io: a folder of a test's own, checks, and torture of an
+ * archive's reader. */
 #ifndef IO_HELPERS_H
 #define IO_HELPERS_H
 
@@ -13,6 +13,7 @@
 
 #include "am.h"
 #include "io/file.h"
+#include "served_file.h"
 
 #define DATA(name) AM_TEST_DIR "/c/data/io/" name
 
@@ -60,55 +61,7 @@ static inline void folder_remove(void)
     rmdir(test_folder);
 }
 
-/* ---- files in memory --------------------------------------------------------------------- */
-
-enum { SERVED_FD = 1 << 20 };
-static const void *served_data;
-static size_t served_bytes;
-
-static inline int served_open(const char *path, int flags, mode_t mode)
-{
-    (void)path, (void)flags, (void)mode;
-    return SERVED_FD;
-}
-static inline int served_close(int fd)
-{
-    ck_assert_int_eq(fd, SERVED_FD);
-    return 0;
-}
-static inline int served_stat(int fd, struct stat *st)
-{
-    (void)fd;
-    memset(st, 0, sizeof *st);
-    st->st_mode = S_IFREG;
-    st->st_size = (off_t)served_bytes;
-    return 0;
-}
-static inline void *served_map(int fd, size_t bytes)
-{
-    (void)fd;
-    void *copy = malloc(bytes);
-    memcpy(copy, served_data, bytes);
-    return copy;
-}
-static inline int served_unmap(void *data, size_t bytes)
-{
-    (void)bytes;
-    free(data);
-    return 0;
-}
-
-/* Every file opened from now on has these bytes. */
-static inline void serve(const void *data, size_t bytes)
-{
-    served_data = data;
-    served_bytes = bytes;
-    am_file_system.open = served_open;
-    am_file_system.close = served_close;
-    am_file_system.stat = served_stat;
-    am_file_system.map = served_map;
-    am_file_system.unmap = served_unmap;
-}
+/* ---- files ------------------------------------------------------------------------------- */
 
 /* The bytes of a real file; freed by the caller with free. */
 static inline char *slurp(const char *path, size_t *bytes)
@@ -130,29 +83,6 @@ static inline char *slurp(const char *path, size_t *bytes)
 #define ck_message(text)                                                                           \
     ck_assert_msg(strstr(am_error_message(), text), "\"%s\" lacks \"%s\"", am_error_message(), text)
 
-/* Look at everything in an archive; nothing may be read out of bounds. Tensors' bytes are summed
- * so that the sanitizer sees them used. */
-static inline uint64_t archive_use(am_archive *a)
-{
-    uint64_t sum = strlen(am_archive_metadata(a));
-    for (int64_t i = 0; i < am_archive_count(a); i++) {
-        int dtype, ndim;
-        const char *stored_as;
-        int64_t shape[AM_MAX_DIMS];
-        am_tensor *t;
-        ck_ok(am_archive_info(a, i, &dtype, &stored_as, &ndim, shape));
-        ck_assert_int_ge((int)am_archive_find(a, am_archive_name(a, i)), 0);
-        if (am_archive_tensor(&t, a, i, -1, 0) != AM_OK)
-            continue;
-        const uint8_t *data = am_tensor_data(t);
-        int64_t bytes = am_tensor_numel(t) * am_dtype_size(am_tensor_dtype(t));
-        for (int64_t k = 0; k < bytes; k++)
-            sum += data[k];
-        am_tensor_release(t);
-    }
-    return sum;
-}
-
 /* Open what is served: AM_OK after using everything, or the error. */
 static inline int archive_try(const void *data, size_t bytes)
 {
@@ -163,7 +93,7 @@ static inline int archive_try(const void *data, size_t bytes)
         ck_assert_ptr_null(a);
         return rc;
     }
-    archive_use(a);
+    ck_assert_int_eq(archive_use(a), 0);
     am_archive_release(a);
     return AM_OK;
 }

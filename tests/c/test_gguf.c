@@ -62,7 +62,7 @@ START_TEST(test_scalars)
     ck_assert_int_eq((int)i, 7);
     ck_assert(am_gguf_has(a, "kv.u8") && !am_gguf_has(a, "absent"));
     ck_assert_int_eq(am_gguf_int(&i, a, "kv.f32"), AM_EFORMAT);
-    ck_message("\"kv.f32\" is of type f32, not an integer");
+    ck_message("types.gguf: key \"kv.f32\" is of type f32, not an integer");
     ck_assert_int_eq(am_gguf_double(&x, a, "kv.string"), AM_EFORMAT);
     ck_assert_int_eq(am_gguf_bool(&b, a, "kv.u8"), AM_EFORMAT);
     ck_assert_int_eq(am_gguf_string(&text, &bytes, a, "kv.u8"), AM_EFORMAT);

@@ -1,7 +1,6 @@
 /* test_json.c — the JSON reader and writer: values, errors with their places, hostile text,
  * memory that fails. */
 #include <check.h>
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,19 +312,6 @@ START_TEST(test_write_doubles)
 }
 END_TEST
 
-/* Numbers have a point in every locale. Skipped where no such locale is installed. */
-START_TEST(test_locale)
-{
-    if (!setlocale(LC_NUMERIC, "de_DE.UTF-8") && !setlocale(LC_NUMERIC, "fr_FR.UTF-8"))
-        return;
-    ck_assert(am_json_double(parse("1.5", 0)) == 1.5);
-    am_buffer b = {0};
-    am_json_put_double(&b, 1.5);
-    ck_assert_str_eq(b.data, "1.5");
-    am_buffer_free(&b);
-}
-END_TEST
-
 START_TEST(test_round_trip)
 {
     const char *text = "{\"b\":[1,2.5,\"x\\u0000y\",{}],\"a\":{\"c\":null,\"d\":false},\"a\":[]}";
@@ -353,7 +339,6 @@ int main(void)
     tcase_add_test(tcase, test_no_memory);
     tcase_add_test(tcase, test_write);
     tcase_add_test(tcase, test_write_doubles);
-    tcase_add_test(tcase, test_locale);
     tcase_add_test(tcase, test_round_trip);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -87,7 +87,7 @@ START_TEST(test_type_the_engine_lacks)
     ck_assert_str_eq(stored_as, "I8");
     ck_assert_int_eq((int)shape[0], 2);
     ck_assert_int_eq(am_archive_tensor(&t, a, i, -1, 0), AM_EUNSUP);
-    ck_message("\"i8\" is stored as I8");
+    ck_message("types.safetensors: tensor \"i8\": stored as I8");
     ck_assert_int_eq(am_archive_tensor(&t, a, 99, -1, 0), AM_EINVAL);
     ck_assert_int_eq(am_archive_tensor(&t, a, -1, -1, 0), AM_EINVAL);
     ck_assert_int_eq(am_archive_tensor(&t, a, 0, 99, 0), AM_EINVAL);

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Write the seeds of tests/fuzz/corpus. usage: python3 tests/fuzz/make_corpus.py
+
+Small files that reach every branch of the readers; Python's standard library is enough.
+"""
+import json
+import os
+import struct
+
+here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
+
+
+def write(reader, name, data):
+    folder = os.path.join(here, reader)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "wb") as f:
+        f.write(data)
+
+
+def json_seeds():
+    write("json", "values", b'[null,true,false,0,-1,1.5,-2e-3,9223372036854775808,"a"]')
+    write("json", "strings", '"é€😀 \\u00e9\\ud83d\\ude00\\u0000\\n\\t\\"\\\\\\/"'.encode())
+    write("json", "object", json.dumps({"k%d" % i: i for i in range(12)}).encode())
+    write("json", "nested", b' { "a" : [ { "b" : [ [ ] , { } ] } ] , "a" : 1 }\r\n')
+
+
+def safetensors(header, data):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def safetensors_seeds():
+    def entry(dtype, shape, begin, end):
+        return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+    write("safetensors", "empty", safetensors({}, b""))
+    write("safetensors", "types", safetensors({
+        "__metadata__": {"format": "pt"},
+        "a": entry("F64", [1], 0, 8), "b": entry("F32", [1, 1], 8, 12),
+        "c": entry("BF16", [1], 12, 14), "d": entry("BOOL", [2], 14, 16),
+        "e": entry("F32", [0], 16, 16), "f": entry("I8", [1], 16, 17),
+        "g": entry("F99", [1], 17, 18)}, bytes(range(18))))
+
+
+def gguf_string(text):
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def gguf_seeds():
+    values = [
+        ("i", 5, struct.pack("<i", -5)), ("f", 6, struct.pack("<f", 0.5)), ("b", 7, b"\1"),
+        ("s", 8, gguf_string("text")), ("u", 10, struct.pack("<Q", 2**64 - 1)),
+        ("as", 9, struct.pack("<IQ", 8, 2) + gguf_string("one") + gguf_string("")),
+        ("ai", 9, struct.pack("<IQ3h", 3, 3, 1, -2, 3)),
+        ("af", 9, struct.pack("<IQ1d", 12, 1, 2.5)),
+        ("aa", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 8, 1) + gguf_string("in")),
+        ("general.alignment", 4, struct.pack("<I", 8))]
+    types = [(0, 4), (1, 2), (2, 18), (3, 20), (6, 22), (7, 24), (8, 34), (24, 1), (28, 8)]
+    tensors, data = b"", b""
+    for number, size in types:
+        items = 32 if number in (2, 3, 6, 7, 8) else 1
+        data += b"\0" * (-len(data) % 8)
+        tensors += gguf_string("t%d" % number) + struct.pack("<IQQIQ", 2, items, 1, number, len(data))
+        data += bytes(i * 7 % 256 for i in range(size))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(types), len(values))
+    head += b"".join(gguf_string(k) + struct.pack("<I", t) + v for k, t, v in values) + tensors
+    write("gguf", "all", head + b"\0" * (-len(head) % 8) + data)
+    write("gguf", "empty", b"GGUF" + struct.pack("<IQQ", 2, 0, 0))
+
+
+def npy_seeds():
+    def npy(descr, fortran, shape, data):
+        text = ("{'descr': '%s', 'fortran_order': %s, 'shape': %s, }\n" % (descr, fortran, shape)).encode()
+        return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + data
+
+    write("npy", "f4", npy("<f4", False, (2, 1), bytes(8)))
+    write("npy", "fortran", npy("<i8", True, (2, 3), bytes(range(48))))
+    write("npy", "bool", npy("|b1", False, (3,), b"\0\1\2"))
+    write("npy", "scalar", npy("<f2", False, (), b"\0\1"))
+
+
+json_seeds()
+safetensors_seeds()
+gguf_seeds()
+npy_seeds()
