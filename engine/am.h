@@ -343,13 +343,19 @@ int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
 /* The vocabulary, merges and pre-tokenizer in a GGUF file's metadata. */
 int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
 void am_tokenizer_release(am_tokenizer *t);
-/* Ids of `text`. *ids belongs to the tokenizer and is overwritten by the next encode. */
+/* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through unchanged,
+ * in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids belongs to the tokenizer and is overwritten by the next encode. */
 int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
                         const int32_t **ids, int64_t *n);
-/* Byte range in `text` that each id of the last encode came from: [2 n], start and end. */
+/* Byte range in `text` that each id of the last encode came from: [2 n], start and end, whole
+ * characters, without white space where the file's trim_offsets says so; 0, 0 for ids that the
+ * post-processor put. */
 int am_tokenizer_offsets(am_tokenizer *t, const int64_t **offsets, int64_t *n);
-/* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. */
-int am_tokenizer_decode(am_tokenizer *t, const int32_t *ids, int64_t n, int skip_special_tokens,
+/* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. As in Hugging
+ * Face tokenizers, bytes that are not UTF-8 become U+FFFD; with RAW a byte-level tokenizer gives the
+ * bytes themselves. */
+enum { AM_DECODE_SKIP_SPECIAL = 1, AM_DECODE_RAW = 2 };
+int am_tokenizer_decode(am_tokenizer *t, const int32_t *ids, int64_t n, int flags,
                         const char **text, size_t *bytes);
 int64_t am_tokenizer_size(const am_tokenizer *t); /* highest id + 1, added tokens included */
 int64_t am_tokenizer_id(const am_tokenizer *t, const char *token);   /* -1: absent */

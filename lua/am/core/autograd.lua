@@ -212,10 +212,8 @@ local function recompute(fn, ctx, seed, stream, ...)
                 n = n + 1
             end
         end
-        if n > 0 then
-            check(C.am_backward_begin_many(outs, grads, n))
-            pull()
-        end
+        check(C.am_backward_begin_many(outs, grads, n))
+        pull()
     end)
     depth = depth - 1
     check(C.am_tape_pop())
@@ -237,11 +235,8 @@ function M.checkpoint(fn, ...)
         return fn(...)
     end
     local seed, stream = rng_state()
-    -- fn's parameters may need gradients where none of its arguments does; this leaf has it recorded.
-    local marker = tensor.zeros({}, { device = tensor.is((...)) and (...):device() or nil })
-    marker.requires_grad = true
     local op = M.custom {
-        forward = function(ctx, _, ...)
+        forward = function(ctx, ...)
             ctx.inputs, ctx.needs = { ... }, {}
             for i, x in ipairs(ctx.inputs) do
                 ctx.needs[i] = tensor.is(x) and x.requires_grad
@@ -249,10 +244,10 @@ function M.checkpoint(fn, ...)
             return scope.scope(fn, ...)
         end,
         backward = function(ctx, ...)
-            return nil, recompute(fn, ctx, seed, stream, ...)
+            return recompute(fn, ctx, seed, stream, ...)
         end,
     }
-    return op(marker, ...)
+    return op(...)
 end
 
 return M
