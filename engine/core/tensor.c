@@ -59,11 +59,13 @@ bool am_shape_equal(const am_tensor *a, const am_tensor *b)
 
 const char *am_shape_text(char text[96], int ndim, const int64_t *shape)
 {
+    enum { ROOM = 96, NUMBER = 22 }; /* ",-9223372036854775808" */
     size_t n = 0;
+    int i = 0;
     text[n++] = '[';
-    for (int i = 0; i < ndim && n < 80; i++)
-        n += (size_t)snprintf(text + n, 96 - n, i ? ",%lld" : "%lld", (long long)shape[i]);
-    snprintf(text + n, 96 - n, "]");
+    for (; i < ndim && n + NUMBER + sizeof ",...]" <= ROOM; i++)
+        n += (size_t)snprintf(text + n, ROOM - n, i ? ",%lld" : "%lld", (long long)shape[i]);
+    snprintf(text + n, ROOM - n, i < ndim ? ",...]" : "]");
     return text;
 }
 
@@ -75,7 +77,9 @@ static int check_shape(int dtype, int ndim, const int64_t *shape)
     if (ndim < 0 || ndim > AM_MAX_DIMS)
         return am_fail(AM_ESHAPE, "a tensor has 0 to %d dims, not %d", AM_MAX_DIMS, ndim);
     for (int i = 0; i < ndim; i++)
-        if (shape[i] < 0 || __builtin_mul_overflow(n, shape[i], &n) || n > INT64_MAX / 16)
+        /* A size of 0 does not excuse the others: strides are products of them, too. */
+        if (shape[i] < 0 || __builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n) ||
+            n > INT64_MAX / 16)
             return am_fail(AM_ESHAPE, "size %lld of dim %d is out of range", (long long)shape[i],
                            i);
     return AM_OK;
@@ -305,16 +309,18 @@ int am_tensor_as_strided(am_tensor **out, am_tensor *t, int ndim, const int64_t 
 {
     AM_TRY(am_tensor_check_alive(t, "as_strided"));
     AM_TRY(check_shape(t->dtype, ndim, shape));
-    int64_t size = am_dtype_size(t->dtype), first = t->offset + offset, last = first;
-    bool fits = offset >= 0;
+    /* One past the last element reached; where there is none, the first one's place. */
+    int64_t size = am_dtype_size(t->dtype), end;
+    bool any = am_shape_numel(ndim, shape) > 0;
+    bool fits = offset >= 0 && !__builtin_add_overflow(t->offset, offset, &end) &&
+                !__builtin_add_overflow(end, any, &end);
     for (int i = 0; i < ndim && fits; i++) {
         int64_t reach;
         fits = strides[i] >= 0 &&
-               !__builtin_mul_overflow(strides[i], shape[i] > 0 ? shape[i] - 1 : 0, &reach) &&
-               !__builtin_add_overflow(last, reach, &last) && last < INT64_MAX / 16;
+               !__builtin_mul_overflow(strides[i], any ? shape[i] - 1 : 0, &reach) &&
+               !__builtin_add_overflow(end, reach, &end);
     }
-    if (am_shape_numel(ndim, shape) > 0 &&
-        (!fits || (uint64_t)((last + 1) * size) > t->storage->bytes))
+    if (!fits || end > INT64_MAX / 16 || (uint64_t)(end * size) > t->storage->bytes)
         return am_fail(AM_ESHAPE, "as_strided reaches outside the tensor's storage");
     AM_TRY(am_tensor_view(out, t, ndim, shape, strides, offset));
     am_scope_register(*out);
