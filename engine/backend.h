@@ -340,7 +340,7 @@ typedef struct am_backend {
     int is_host;                     /* device pointers may be read by the host */
     int (*probe)(const char **why);  /* devices found; 0 with the reason */
     int (*alloc)(void **p, size_t bytes); /* 64-byte aligned at least */
-    void (*release)(void *p, size_t bytes);
+    void (*release)(void *p, size_t bytes); /* waits for kernels that still run */
     /* kind: AM_COPY_*; done when it returns */
     int (*transfer)(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
     int (*stream_new)(am_stream **s);

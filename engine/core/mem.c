@@ -185,8 +185,7 @@ int am_device_alloc(int device, void **p, size_t bytes)
 void am_device_free(int device, void *p, size_t bytes)
 {
     const am_backend *be;
-    am_stream *stream;
-    if (!p || am_device_open(device, &be, &stream) != AM_OK)
+    if (!p || am_device_open(device, &be, NULL) != AM_OK)
         return;
     size_t rounded;
     int bin = bin_of(bytes, &rounded);
@@ -199,9 +198,7 @@ void am_device_free(int device, void *p, size_t bytes)
     else if (CACHE)
         f = malloc(sizeof *f); /* not injected: a release can't fail */
     if (!CACHE || !f) {
-        if (be->stream_sync)
-            (void)be->stream_sync(stream);
-        be->release(p, rounded);
+        be->release(p, rounded); /* no sync here: it would swallow what a stream has to report */
         if (f) {
             f->next = spare;
             spare = f;
