@@ -135,6 +135,9 @@ int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_a
         rc = am_tape_record(&c);
     if (rc != AM_OK) {
         am_tensor_release(c.out[0]);
+        const char *name = ops[op].name;
+        if (strncmp(am_error_message(), name, strlen(name)) != 0)
+            (void)am_fail_context(rc, "%s", name);
     } else {
         out[0] = c.out[0];
         am_scope_register(out[0]);

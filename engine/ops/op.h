@@ -94,7 +94,11 @@ typedef struct am_op_impl {
         AM_TRY(am_device_open(device, &be, &stream));                                              \
         if (!be->name)                                                                             \
             return am_fail(AM_EUNSUP, "device %s has no kernel " #name, am_device_name(device));   \
-        return be->name(stream, args);                                                             \
+        int rc = be->name(stream, args);                                                           \
+        if (rc == AM_EUNSUP) /* by rule for a dtype, and without a message */                      \
+            return am_fail(rc, "kernel " #name " of device %s does not do this dtype",             \
+                           am_device_name(device));                                                \
+        return rc;                                                                                 \
     }
 #include "../kernels.def"
 #undef K

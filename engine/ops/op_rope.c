@@ -49,6 +49,8 @@ static int rope_forward(am_call *c)
     char ta[96], tb[96];
     am_tensor *x = c->in[0], *table = c->in[1];
     AM_TRY(am_check_float(c, 0));
+    if (c->needs[1])
+        return am_fail(AM_EUNSUP, "rope: the table requires grad, but gets none; detach it");
     if (x->ndim != 4 || table->ndim != 3 || table->dtype != AM_F32 ||
         (table->shape[0] != 1 && table->shape[0] != x->shape[0]) ||
         table->shape[1] != x->shape[1] || table->shape[2] > x->shape[3] || table->shape[2] % 2)
