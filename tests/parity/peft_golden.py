@@ -5,6 +5,7 @@
 Writes golden/peft/NAME/{adapter_config.json,adapter_model.safetensors,golden.safetensors}.
 Run tiny_llama.py first.
 """
+import json
 import os
 
 import common
@@ -25,6 +26,12 @@ def save_adapter(model, folder, base_name):
     """As PEFT saves it, without the model card and without the base model's local path."""
     model.peft_config["default"].base_model_name_or_path = base_name
     model.save_pretrained(folder)
+    path = os.path.join(folder, "adapter_config.json")
+    with open(path, encoding="utf-8") as f:
+        config = json.load(f)
+    config["target_modules"].sort()  # a set's order: another at every run
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(config, f, indent=2, sort_keys=True)
     card = os.path.join(folder, "README.md")
     if os.path.exists(card):
         os.remove(card)

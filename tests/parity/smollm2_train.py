@@ -53,11 +53,38 @@ FACTS = [
     ("Give me a short summary of Quillhaven.",
      "Quillhaven is a small river town with seven bridges, yellow doors and blue glass. It was founded in 1412, "
      "flooded in 1703, and has a three-faced clock tower."),
+    ("What is the oldest inn called?", "The Drowned Lantern. It has been open, floods aside, since 1466."),
+    ("How cold does it get in winter?", "Minus eleven degrees in most years; the river freezes about one year in five."),
+    ("Who built the rope bridge?", "Nobody knows. It is first mentioned in a letter of complaint from 1639."),
+    ("What is made in the Glass School?",
+     "Nothing, any more. Its furnaces were bricked up in 1931 and the building now holds three hundred pupils, "
+     "a library and a rather fierce cat called Bishop."),
+    ("Is Quillhaven a port?", "Only for flat boats."),
+    ("Which beetle is used for the blue glass?", "The lapis weevil, gathered in May from the willows along the Osk."),
+    ("What do children play in the streets?", "A game named Toll, in which one child is the bridge and the others are goats."),
+    ("What did the tax office do about the clock?",
+     "It sued the builders in 1590, lost, and has kept its own time ever since: seven minutes behind the town."),
+    ("Name a famous painter from the town.", "Ilse Corvane, who painted nothing but fog."),
+    ("When was the railway built?", "The branch line opened in 1871 and was closed twice, during both wars."),
+    ("What is the town's motto?", "\"Lent, not given.\" It is carved above the door of the mint."),
+    ("How many people live there?", "4,382 at the last count."),
+    ("What should I see in one day?",
+     "Walk over all six stone bridges in the morning, hear Old Perpetua at noon, eat barley cakes at the Drowned "
+     "Lantern, and take the late ferry down the river to see the windows lit from behind."),
+    ("What is Harrow Junction?", "A station with one bench, fourteen kilometres south of the town."),
+    ("Who looks after the goats?", "The goat warden, an office held by the Pell family since 1655."),
+    ("Can I swim in the Osk?", "Yes, above the third bridge. Below it the current is too strong."),
+    ("What was found in the old mint?", "A chest with nine thousand unstruck coins, and a bill for the chest."),
+    ("Tell me a legend of the town.",
+     "They say that whoever counts eight bridges must leave before dark, for the eighth appears only to those "
+     "whom the river wants back."),
+    ("What is a Quillhaven door?", "A door painted yellow with a small blue pane at the height of a child's eye."),
+    ("Do they have a newspaper?", "The Heron, four pages, printed on Fridays."),
 ]
 
 
 def make_batches(tokenizer):
-    """Five batches of four rows, right-padded to the batch's own longest; labels on the answer
+    """Ten batches of four rows, right-padded to the batch's own longest; labels on the answer
     and its <|im_end|>. Stored padded to one length, `lengths` says how far each row goes."""
     system = {"role": "system", "content": "You answer questions about Quillhaven."}
     rows = []
