@@ -1,15 +1,65 @@
-/* backend_cpu.c — the "cpu" backend's vtable. Slots without a fast kernel keep ref's. */
+/* backend_cpu.c — the "cpu" backend's vtable: on first use it looks at the CPU and takes the SIMD
+ * kernels made for it, oneDNN's matrix products, and ref's kernels for the rest. */
 #include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cpu.h"
 #include "host.h"
-#include "ref.h"
+#include "ref_kernels.h"
 
 static am_backend cpu;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int isa;
+static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+
+static int detect_isa(void)
+{
+    int found = AM_ISA_GENERIC;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) {
+        found = AM_ISA_AVX2;
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl")) {
+            found = AM_ISA_AVX512;
+            if (__builtin_cpu_supports("avx512bf16"))
+                found = AM_ISA_AVX512_BF16;
+        }
+    }
+#endif
+    const char *lower = getenv("AMLUA_ISA");
+    for (int i = 0; lower && i < found; i++)
+        if (strcmp(lower, isa_names[i]) == 0)
+            found = i;
+    return found;
+}
+
+static const am_cpu_kernels *kernels_for(int which)
+{
+#if defined(__x86_64__)
+    if (which >= AM_ISA_AVX512)
+        return &am_cpu_kernels_avx512;
+    if (which == AM_ISA_AVX2)
+        return &am_cpu_kernels_avx2;
+#endif
+    (void)which;
+    return &am_cpu_kernels_generic;
+}
 
 static void set_up(void)
 {
+    isa = detect_isa();
+    const am_cpu_kernels *simd = kernels_for(isa);
     cpu = am_backend_ref;
     cpu.name = "cpu";
+#define K(kernel, pointers)                                                                        \
+    if (simd->kernel)                                                                              \
+        cpu.kernel = simd->kernel;
+#include "kernels.def"
+#undef K
+    cpu.gemm = am_cpu_gemm;
+    am_cpu_gemm_init(isa, cpu.copy);
 }
 
 const am_backend *am_backend_cpu(void)
@@ -20,5 +70,6 @@ const am_backend *am_backend_cpu(void)
 
 const char *am_backend_cpu_isa(void)
 {
-    return "generic";
+    pthread_once(&once, set_up);
+    return isa_names[isa];
 }

@@ -5,13 +5,9 @@
 #define AM_KERNELS_REF_H
 
 #include <math.h>
-#include "backend.h"
 #include "dtype.h"
+#include "ref_kernels.h"
 #include "rng.h"
-
-#define K(name, pointers) int am_ref_##name(am_stream *s, const am_##name##_args *args);
-#include "kernels.def"
-#undef K
 
 #define AM_INLINE static inline __attribute__((always_inline))
 
@@ -151,7 +147,8 @@ AM_INLINE double ref_sigmoid(double x)
     return 1.0 / (1.0 + exp(-x));
 }
 
-/* GELU by tanh (Hendrycks & Gimpel 2016): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+/* GELU by tanh (Hendrycks & Gimpel 2016): 0.5 x (1 + tanh u) with u = sqrt(2/pi) (x + 0.044715
+ * x^3); (1 + tanh u) / 2 is sigmoid(2u), which keeps its digits where tanh u is near -1. */
 #define GELU_C 0.79788456080286535588
 #define GELU_A 0.044715
 
@@ -161,9 +158,9 @@ AM_INLINE double ref_act(int act, double x)
     case AM_ACT_SILU:
         return x * ref_sigmoid(x);
     case AM_ACT_GELU:
-        return 0.5 * x * (1.0 + erf(x * 0.70710678118654752440));
+        return 0.5 * x * erfc(-x * 0.70710678118654752440);
     case AM_ACT_GELU_TANH:
-        return 0.5 * x * (1.0 + tanh(GELU_C * (x + GELU_A * x * x * x)));
+        return x * ref_sigmoid(2 * GELU_C * (x + GELU_A * x * x * x));
     case AM_ACT_RELU:
         return x < 0 ? 0 : x;
     default:
@@ -178,11 +175,11 @@ AM_INLINE double ref_act_grad(int act, double x)
     case AM_ACT_SILU:
         return s * (1.0 + x * (1.0 - s));
     case AM_ACT_GELU: /* Phi(x) + x phi(x) */
-        return 0.5 * (1.0 + erf(x * 0.70710678118654752440)) +
+        return 0.5 * erfc(-x * 0.70710678118654752440) +
                x * 0.39894228040143267794 * exp(-0.5 * x * x);
     case AM_ACT_GELU_TANH: {
-        double t = tanh(GELU_C * (x + GELU_A * x * x * x));
-        return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * GELU_C * (1.0 + 3.0 * GELU_A * x * x);
+        double gate = ref_sigmoid(2 * GELU_C * (x + GELU_A * x * x * x));
+        return gate + 2 * x * gate * (1.0 - gate) * GELU_C * (1.0 + 3.0 * GELU_A * x * x);
     }
     case AM_ACT_RELU:
         return x > 0 ? 1 : x <= 0 ? 0 : x;

@@ -316,7 +316,7 @@ AM_INLINE int binary_bwd_float(const am_binary_bwd_args *args, int dtype)
             d = dout * (args->which == 0 ? b : a);
             break;
         case AM_B_DIV:
-            d = args->which == 0 ? dout / b : -dout * a / (b * b);
+            d = args->which == 0 ? dout / b : -dout * (a / b) / b;
             break;
         default:
             won = (args->op == AM_B_MAXIMUM) == (args->which == 0) ? a > b : a < b;

@@ -1,0 +1,27 @@
+/* cpu.h — the table of kernels that the SIMD files fill once for each instruction set, and what
+ * backend_cpu.c and gemm.c share. */
+#ifndef AM_KERNELS_CPU_H
+#define AM_KERNELS_CPU_H
+
+#include "backend.h"
+
+/* NULL where a family has no SIMD form: ref's kernel stays. */
+typedef struct am_cpu_kernels {
+#define K(name, pointers) int (*name)(am_stream * s, const am_##name##_args *args);
+#include "kernels.def"
+#undef K
+} am_cpu_kernels;
+
+extern const am_cpu_kernels am_cpu_kernels_generic;
+#if defined(__x86_64__)
+extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512;
+#endif
+
+/* From the lowest to the highest; a CPU has all those below its own. */
+enum { AM_ISA_GENERIC, AM_ISA_AVX2, AM_ISA_AVX512, AM_ISA_AVX512_BF16 };
+
+/* gemm.c: oneDNN under a ceiling of `isa`. copy converts tiles. Call once, before any gemm. */
+void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args));
+int am_cpu_gemm(am_stream *s, const am_gemm_args *args);
+
+#endif

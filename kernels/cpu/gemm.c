@@ -1,0 +1,613 @@
+/* gemm.c — matrix products on oneDNN (2.6 and 3.x).
+ *
+ * f32 runs as it is. bf16 runs natively where the CPU multiplies bf16, else it is converted tile by
+ * tile to f32 in scratch; f16 always is. f64 stays with ref.
+ *
+ * A primitive is made once for each shape and kept in a table of fixed size. Where oneDNN picks a
+ * `brg` implementation, a row's bits do not depend on the number of rows (except for a transposed
+ * a, whose columns are features, not samples). The others choose their loops by m and by a row's
+ * place, so there the product is cut into blocks of rows and columns: BLOCK_ROWS and STEP_ROWS are
+ * multiples of the kernels' register tiles (4, 6, 8 rows), each block is done by one thread.
+ *
+ * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own. */
+#include <omp.h>
+#include <pthread.h>
+#include <string.h>
+#include <oneapi/dnnl/dnnl.h>
+#include "cpu.h"
+#include "dtype.h"
+#include "ref_kernels.h"
+
+enum { BLOCK_ROWS = 120, STEP_ROWS = 24, BLOCK_COLS = 512 };
+enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
+enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
+
+typedef struct matmul_key {
+    int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
+    double alpha;
+    int32_t dtype_ab, dtype_c, trans_a, trans_b, accumulate, bias, threads, used;
+} matmul_key;
+
+typedef struct matmul {
+    matmul_key key;
+    dnnl_primitive_t primitive;
+    size_t scratch_bytes;
+    int any_rows;        /* rows do not depend on m */
+    int bias_as_post_op; /* see add_post_ops */
+    uint64_t last_use;
+} matmul;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+static matmul table[TABLE];
+static uint64_t uses;
+static int native_bf16, has_brg;
+static int (*convert)(am_stream *s, const am_copy_args *args);
+
+void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args))
+{
+    if (isa == AM_ISA_GENERIC)
+        dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+    else if (isa == AM_ISA_AVX2)
+        dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+    else if (isa == AM_ISA_AVX512)
+        dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_vnni);
+    native_bf16 = isa == AM_ISA_AVX512_BF16;
+    has_brg = isa >= AM_ISA_AVX512;
+    convert = copy;
+}
+
+static int dnnl_failed(const char *what, dnnl_status_t status)
+{
+    if (status == dnnl_success)
+        return AM_OK;
+    if (status == dnnl_out_of_memory)
+        return am_kernel_fail(AM_ENOMEM, "gemm: oneDNN is out of memory");
+    return am_kernel_fail(AM_EDEVICE, "gemm: oneDNN: %s failed with status %d", what, (int)status);
+}
+
+#define DNNL_TRY(call)                                                                             \
+    do {                                                                                           \
+        int failed_ = dnnl_failed(#call, call);                                                    \
+        if (failed_ != AM_OK)                                                                      \
+            return failed_;                                                                        \
+    } while (0)
+
+/* ---- what differs between oneDNN 2 and 3 --------------------------------------------------- */
+
+#if DNNL_VERSION_MAJOR >= 3
+/* descriptors are handles */
+#define DESC(d) (*(d))
+
+static dnnl_status_t make_desc(dnnl_memory_desc_t *d, int ndims, const dnnl_dim_t *dims,
+                               dnnl_data_type_t type, const dnnl_dim_t *strides)
+{
+    return dnnl_memory_desc_create_with_strides(d, ndims, dims, type, strides);
+}
+
+static void free_desc(dnnl_memory_desc_t *d)
+{
+    dnnl_memory_desc_destroy(*d);
+}
+
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+    return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef);
+}
+
+static dnnl_status_t append_scale(dnnl_post_ops_t ops, double alpha)
+{
+    return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, (float)alpha, 0.0f);
+}
+
+static dnnl_status_t make_matmul(dnnl_primitive_desc_t *pd, const dnnl_memory_desc_t *a,
+                                 const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *bias,
+                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr)
+{
+    return dnnl_matmul_primitive_desc_create(pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
+}
+#else
+/* descriptors are structs */
+#define DESC(d) (d)
+
+static dnnl_status_t make_desc(dnnl_memory_desc_t *d, int ndims, const dnnl_dim_t *dims,
+                               dnnl_data_type_t type, const dnnl_dim_t *strides)
+{
+    return dnnl_memory_desc_init_by_strides(d, ndims, dims, type, strides);
+}
+
+static void free_desc(dnnl_memory_desc_t *d)
+{
+    (void)d;
+}
+
+static dnnl_status_t append_sum(dnnl_post_ops_t ops)
+{
+    return dnnl_post_ops_append_sum(ops, 1.0f);
+}
+
+static dnnl_status_t append_scale(dnnl_post_ops_t ops, double alpha)
+{
+    return dnnl_post_ops_append_eltwise(ops, 1.0f, dnnl_eltwise_linear, (float)alpha, 0.0f);
+}
+
+static dnnl_status_t make_matmul(dnnl_primitive_desc_t *pd, const dnnl_memory_desc_t *a,
+                                 const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *bias,
+                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr)
+{
+    dnnl_matmul_desc_t d;
+    dnnl_status_t status = dnnl_matmul_desc_init(&d, a, b, bias, c);
+    return status == dnnl_success ? dnnl_primitive_desc_create(pd, &d, attr, engine, NULL) : status;
+}
+#endif
+
+/* ---- the table of primitives --------------------------------------------------------------- */
+
+static matmul_key key_of(const am_gemm_args *g, int threads)
+{
+    matmul_key key;
+    memset(&key, 0, sizeof key); /* compared by its bytes */
+    key.m = g->m;
+    key.n = g->n;
+    key.k = g->k;
+    key.lda = g->lda;
+    key.ldb = g->ldb;
+    key.ldc = g->ldc;
+    key.batch = g->batch;
+    if (g->batch > 1) {
+        key.stride_a = g->stride_a;
+        key.stride_b = g->stride_b;
+        key.stride_c = g->stride_c;
+    }
+    key.alpha = g->alpha;
+    key.dtype_ab = g->dtype_ab;
+    key.dtype_c = g->dtype_c;
+    key.trans_a = g->trans_a != 0;
+    key.trans_b = g->trans_b != 0;
+    key.accumulate = g->accumulate != 0;
+    key.bias = g->bias != NULL;
+    key.threads = threads;
+    key.used = 1;
+    return key;
+}
+
+static uint64_t hash_key(const matmul_key *key)
+{
+    uint64_t words[sizeof *key / 8], h = 1469598103934665603u; /* FNV-1a over words */
+    memcpy(words, key, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        h = (h ^ words[i]) * 1099511628211u;
+    return h ^ (h >> 29);
+}
+
+static void free_matmul(matmul *p)
+{
+    if (p->primitive)
+        dnnl_primitive_destroy(p->primitive);
+    memset(p, 0, sizeof *p);
+}
+
+/* alpha, then the bias where alpha must not scale it, then what c holds. */
+static dnnl_status_t add_post_ops(dnnl_primitive_attr_t attr, const matmul_key *key,
+                                  const dnnl_memory_desc_t *bias)
+{
+    dnnl_post_ops_t ops;
+    dnnl_status_t status = dnnl_post_ops_create(&ops);
+    if (status != dnnl_success)
+        return status;
+    if (key->alpha != 1.0)
+        status = append_scale(ops, key->alpha);
+    if (status == dnnl_success && key->alpha != 1.0 && key->bias)
+        status = dnnl_post_ops_append_binary(ops, dnnl_binary_add, DESC(bias));
+    if (status == dnnl_success && key->accumulate)
+        status = append_sum(ops);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_post_ops(attr, ops);
+    dnnl_post_ops_destroy(ops);
+    return status;
+}
+
+/* Descriptors of a, b, bias and c in that order; the first `made` of them exist afterwards. */
+static dnnl_status_t make_descs(dnnl_memory_desc_t d[4], int *made, const matmul_key *key)
+{
+    dnnl_data_type_t ab = key->dtype_ab == AM_F32 ? dnnl_f32 : dnnl_bf16;
+    dnnl_data_type_t to = key->dtype_c == AM_F32 ? dnnl_f32 : dnnl_bf16;
+    int64_t batch_a = key->stride_a ? key->batch : 1, batch_b = key->stride_b ? key->batch : 1;
+    dnnl_dim_t dims[4][3] = {{batch_a, key->m, key->k},
+                             {batch_b, key->k, key->n},
+                             {1, 1, key->n},
+                             {key->batch, key->m, key->n}};
+    dnnl_dim_t strides[4][3] = {{key->stride_a, key->lda, 1},
+                                {key->stride_b, key->ldb, 1},
+                                {key->n, key->n, 1},
+                                {key->stride_c, key->ldc, 1}};
+    if (batch_a == 1)
+        strides[0][0] = key->trans_a ? key->k * key->lda : key->m * key->lda;
+    if (batch_b == 1)
+        strides[1][0] = key->trans_b ? key->n * key->ldb : key->k * key->ldb;
+    if (key->trans_a) {
+        strides[0][1] = 1;
+        strides[0][2] = key->lda;
+    }
+    if (key->trans_b) {
+        strides[1][1] = 1;
+        strides[1][2] = key->ldb;
+    }
+    int first = key->batch > 1 ? 0 : 1; /* without a batch dim */
+    for (*made = 0; *made < 4; ++*made) {
+        dnnl_status_t status = make_desc(&d[*made], 3 - first, dims[*made] + first,
+                                         *made == 3 ? to : ab, strides[*made] + first);
+        if (status != dnnl_success)
+            return status;
+    }
+    return dnnl_success;
+}
+
+static dnnl_status_t build(matmul *p)
+{
+    dnnl_memory_desc_t d[4];
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    const char *implementation = "";
+    int made = 0;
+    dnnl_status_t status = make_descs(d, &made, &p->key);
+    if (status != dnnl_success)
+        goto out;
+    status = dnnl_primitive_attr_create(&attr);
+    if (status != dnnl_success)
+        goto out;
+    p->bias_as_post_op = p->key.bias && p->key.alpha != 1.0;
+    dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    status = add_post_ops(attr, &p->key, &d[2]);
+    if (status != dnnl_success)
+        goto out;
+    status = make_matmul(&pd, &d[0], &d[1], p->key.bias && !p->bias_as_post_op ? &d[2] : NULL,
+                         &d[3], attr);
+    if (status != dnnl_success)
+        goto out;
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &implementation);
+    p->any_rows = strncmp(implementation, "brg", 3) == 0;
+    p->scratch_bytes =
+        dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
+    status = dnnl_primitive_create(&p->primitive, pd);
+out:
+    while (made-- > 0)
+        free_desc(&d[made]);
+    if (pd)
+        dnnl_primitive_desc_destroy(pd);
+    if (attr)
+        dnnl_primitive_attr_destroy(attr);
+    return status;
+}
+
+/* The primitive for g, made if need be in place of the least recently used one of its set. */
+static int find_matmul(matmul **out, const am_gemm_args *g, int threads)
+{
+    if (!engine) {
+        DNNL_TRY(dnnl_engine_create(&engine, dnnl_cpu, 0));
+        DNNL_TRY(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags));
+    }
+    matmul_key key = key_of(g, threads);
+    matmul *set = &table[hash_key(&key) % (TABLE / WAYS) * WAYS], *oldest = set;
+    for (matmul *p = set; p < set + WAYS; p++) {
+        if (memcmp(&p->key, &key, sizeof key) == 0) {
+            p->last_use = ++uses;
+            *out = p;
+            return AM_OK;
+        }
+        if (p->last_use < oldest->last_use)
+            oldest = p;
+    }
+    free_matmul(oldest);
+    oldest->key = key;
+    dnnl_status_t status = build(oldest);
+    if (status == dnnl_unimplemented && key.dtype_ab != AM_F32) {
+        free_matmul(oldest); /* remembered without a primitive: goes through f32 */
+        oldest->key = key;
+    } else if (status != dnnl_success) {
+        free_matmul(oldest);
+        return dnnl_failed("matmul", status);
+    }
+    oldest->last_use = ++uses;
+    *out = oldest;
+    return AM_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+typedef struct argument {
+    int id;
+    dnnl_query_t query; /* its descriptor */
+    int index;
+    void *data;
+} argument;
+
+static int execute(const matmul *p, const am_gemm_args *g, void *scratch)
+{
+    /* as a post-op the bias is the second one, after the scale */
+    int after = p->bias_as_post_op;
+    argument in[] = {
+        {DNNL_ARG_SRC, dnnl_query_src_md, 0, (void *)(uintptr_t)g->a},
+        {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0, (void *)(uintptr_t)g->b},
+        {DNNL_ARG_DST, dnnl_query_dst_md, 0, g->c},
+        {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, 0, scratch},
+        {after ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS,
+         after ? dnnl_query_exec_arg_md : dnnl_query_weights_md, after ? 0 : 1,
+         (void *)(uintptr_t)g->bias},
+    };
+    enum { MOST = sizeof in / sizeof *in };
+    in[MOST - 1].index = after ? in[MOST - 1].id : 1;
+    dnnl_exec_arg_t args[MOST];
+    const_dnnl_primitive_desc_t pd;
+    int count = 0;
+    dnnl_status_t status = dnnl_primitive_get_primitive_desc(p->primitive, &pd);
+    for (int i = 0; i < MOST && status == dnnl_success; i++) {
+        if (!in[i].data)
+            continue;
+        args[count].arg = in[i].id;
+        status = dnnl_memory_create(&args[count].memory,
+                                    dnnl_primitive_desc_query_md(pd, in[i].query, in[i].index),
+                                    engine, in[i].data);
+        count += status == dnnl_success;
+    }
+    if (status == dnnl_success)
+        status = dnnl_primitive_execute(p->primitive, stream, count, args);
+    if (status == dnnl_success)
+        status = dnnl_stream_wait(stream);
+    for (int i = 0; i < count; i++)
+        dnnl_memory_destroy(args[i].memory);
+    return dnnl_failed("a matrix product", status);
+}
+
+static int scratch_failed(void)
+{
+    return am_kernel_fail(AM_ENOMEM, "gemm: no scratch memory");
+}
+
+static int copy_rows(void *to, int64_t ld_to, const void *from, int64_t ld_from, int dtype_to,
+                     int dtype_from, int64_t rows, int64_t cols, int accumulate)
+{
+    am_copy_args copy = {
+        .out = to,
+        .a = from,
+        .dtype_out = dtype_to,
+        .dtype_a = dtype_from,
+        .accumulate = accumulate,
+        .nd = {.ndim = 2, .shape = {rows, cols}, .stride = {{ld_to, 1}, {ld_from, 1}}}};
+    return convert(NULL, &copy);
+}
+
+/* One primitive for all of g, if that is how its rows come out the same for any m: sets *done. */
+static int run_whole(const am_gemm_args *g, int threads, int *done)
+{
+    matmul *p;
+    int rc = find_matmul(&p, g, threads);
+    if (rc != AM_OK || !p->any_rows)
+        return rc;
+    void *scratch = am_scratch(3, p->scratch_bytes + 64);
+    if (!scratch)
+        return scratch_failed();
+    *done = 1;
+    return execute(p, g, scratch);
+}
+
+/* A block whose number of rows is no multiple of STEP_ROWS: through padded copies of a's and c's
+ * rows. The padding is zero, so nothing that is computed from it is slow. */
+static int run_padded(const matmul *p, const am_gemm_args *g)
+{
+    int64_t padded = p->key.m;
+    am_gemm_args f = *g;
+    f.lda = p->key.lda;
+    f.ldc = p->key.ldc;
+    size_t own = (p->scratch_bytes + 63) / 64 * 64;
+    size_t a_bytes = (size_t)(padded * g->k) * 4, c_bytes = (size_t)(padded * g->n) * 4;
+    char *scratch = am_scratch(3, own + a_bytes + c_bytes + 64);
+    if (!scratch)
+        return scratch_failed();
+    char *a = scratch + own, *c = a + a_bytes;
+    memset(a, 0, a_bytes + c_bytes);
+    int64_t rows = g->trans_a ? g->k : g->m, cols = g->trans_a ? g->m : g->k;
+    int rc = copy_rows(a, f.lda, g->a, g->lda, AM_F32, AM_F32, rows, cols, 0);
+    if (rc == AM_OK && g->accumulate)
+        rc = copy_rows(c, f.ldc, g->c, g->ldc, AM_F32, AM_F32, g->m, g->n, 0);
+    f.a = a;
+    f.c = c;
+    if (rc == AM_OK)
+        rc = execute(p, &f, scratch);
+    return rc == AM_OK ? copy_rows(g->c, g->ldc, c, f.ldc, AM_F32, AM_F32, g->m, g->n, 0) : rc;
+}
+
+static int run_block(const matmul *p, const am_gemm_args *g)
+{
+    if (p->key.m != g->m)
+        return run_padded(p, g);
+    void *scratch = am_scratch(3, p->scratch_bytes + 64);
+    return scratch ? execute(p, g, scratch) : scratch_failed();
+}
+
+/* The last block's size, and the number of blocks. */
+static int64_t last_of(int64_t n, int64_t block, int64_t *count)
+{
+    *count = (n + block - 1) / block;
+    return n - (*count - 1) * block;
+}
+
+static int run_blocks(const am_gemm_args *g, int threads)
+{
+    int64_t down, across, rows = last_of(g->m, BLOCK_ROWS, &down);
+    int64_t cols = last_of(g->n, BLOCK_COLS, &across);
+    matmul shapes[2][2];    /* [last row of blocks][last column of blocks] */
+    omp_set_num_threads(1); /* inside a block */
+    for (int i = 0; i < 4; i++) {
+        am_gemm_args f = *g;
+        matmul *p;
+        int last_row = i >> 1, last_col = i & 1;
+        f.batch = 1;
+        f.m = last_row || down == 1 ? rows : BLOCK_ROWS;
+        f.n = last_col || across == 1 ? cols : BLOCK_COLS;
+        if (f.m % STEP_ROWS) {
+            f.m = (f.m + STEP_ROWS - 1) / STEP_ROWS * STEP_ROWS;
+            f.lda = f.trans_a ? f.m : f.k;
+            f.ldc = f.n;
+        }
+        int rc = find_matmul(&p, &f, 1);
+        if (rc != AM_OK)
+            return rc;
+        shapes[last_row][last_col] = *p;
+    }
+    int failed = AM_OK; /* the code of some block; its message was another thread's */
+#pragma omp parallel for collapse(3) schedule(dynamic, 1) num_threads(threads)
+    for (int64_t z = 0; z < g->batch; z++) {
+        for (int64_t i = 0; i < down; i++) {
+            for (int64_t j = 0; j < across; j++) {
+                int64_t row = i * BLOCK_ROWS, col = j * BLOCK_COLS;
+                am_gemm_args f = *g;
+                f.batch = 1;
+                f.m = i == down - 1 ? rows : BLOCK_ROWS;
+                f.n = j == across - 1 ? cols : BLOCK_COLS;
+                f.a = (const float *)g->a + z * g->stride_a + (g->trans_a ? row : row * g->lda);
+                f.b = (const float *)g->b + z * g->stride_b + (g->trans_b ? col * g->ldb : col);
+                f.c = (float *)g->c + z * g->stride_c + row * g->ldc + col;
+                if (g->bias)
+                    f.bias = (const float *)g->bias + col;
+                int rc = run_block(&shapes[i == down - 1][j == across - 1], &f);
+                if (rc != AM_OK) {
+#pragma omp atomic write
+                    failed = rc;
+                }
+            }
+        }
+    }
+    omp_set_num_threads(threads);
+    return failed == AM_OK ? AM_OK : am_kernel_fail(failed, "gemm: a block failed");
+}
+
+/* f32 operands. */
+static int run_f32(const am_gemm_args *g, int threads)
+{
+    int done = 0, rc = AM_OK;
+    if (has_brg)
+        rc = run_whole(g, threads, &done);
+    return rc != AM_OK || done ? rc : run_blocks(g, threads);
+}
+
+static int64_t tile_size(int64_t k)
+{
+    int64_t size = TILE_BYTES / 4 / k / TILE_ALIGN * TILE_ALIGN;
+    return size < 2 * TILE_ALIGN ? 2 * TILE_ALIGN : size;
+}
+
+/* One tile of a converted product: rows i.., columns j.. of batch item z; a is converted already.
+ */
+static int run_tile(const am_gemm_args *g, const am_gemm_args *tile, int64_t z, int64_t i,
+                    int64_t j, int threads)
+{
+    int64_t m = tile->m, n = tile->n;
+    int dtype = g->dtype_ab, half_c = g->dtype_c != AM_F32;
+    size_t size_c = half_c ? 2 : 4, bias_at = half_c ? (size_t)(m * n) * 4 : 0;
+    float *b = am_scratch(1, (size_t)(g->k * n) * 4);
+    char *product = am_scratch(2, bias_at + (size_t)n * 4);
+    if (!b || !product)
+        return scratch_failed();
+    const uint16_t *from = (const uint16_t *)g->b + z * g->stride_b;
+    int rc = g->trans_b ? copy_rows(b, g->k, from + j * g->ldb, g->ldb, AM_F32, dtype, n, g->k, 0)
+                        : copy_rows(b, n, from + j, g->ldb, AM_F32, dtype, g->k, n, 0);
+    am_gemm_args f = *tile;
+    char *c = (char *)g->c + (size_t)(z * g->stride_c + i * g->ldc + j) * size_c;
+    f.b = b;
+    f.ldb = g->trans_b ? g->k : n;
+    f.c = half_c ? product : c;
+    f.ldc = half_c ? n : g->ldc;
+    f.accumulate = half_c ? 0 : g->accumulate;
+    if (g->bias) {
+        f.bias = product + bias_at;
+        if (rc == AM_OK)
+            rc = copy_rows(product + bias_at, n, (const uint16_t *)g->bias + j, n, AM_F32, dtype, 1,
+                           n, 0);
+    }
+    if (rc == AM_OK)
+        rc = run_f32(&f, threads);
+    if (rc == AM_OK && half_c)
+        rc = copy_rows(c, g->ldc, product, n, g->dtype_c, AM_F32, m, n, g->accumulate);
+    return rc;
+}
+
+/* bf16 or f16 through f32 tiles. Sizes of tiles depend on k alone. */
+static int run_converted(const am_gemm_args *g, int threads)
+{
+    int64_t size = tile_size(g->k);
+    int rc = AM_OK;
+    for (int64_t z = 0; z < g->batch; z++) {
+        for (int64_t i = 0; i < g->m; i += size) {
+            am_gemm_args tile = *g;
+            tile.batch = 1;
+            tile.dtype_ab = tile.dtype_c = AM_F32;
+            tile.m = g->m - i < size ? g->m - i : size;
+            float *a = am_scratch(0, (size_t)(tile.m * g->k) * 4);
+            if (!a)
+                return scratch_failed();
+            const uint16_t *from = (const uint16_t *)g->a + z * g->stride_a;
+            tile.a = a;
+            tile.lda = g->trans_a ? tile.m : g->k;
+            rc = g->trans_a ? copy_rows(a, tile.lda, from + i, g->lda, AM_F32, g->dtype_ab, g->k,
+                                        tile.m, 0)
+                            : copy_rows(a, tile.lda, from + i * g->lda, g->lda, AM_F32, g->dtype_ab,
+                                        tile.m, g->k, 0);
+            for (int64_t j = 0; j < g->n && rc == AM_OK; j += size) {
+                tile.n = g->n - j < size ? g->n - j : size;
+                rc = run_tile(g, &tile, z, i, j, threads);
+            }
+            if (rc != AM_OK)
+                return rc;
+        }
+    }
+    return rc;
+}
+
+static int run_native(const am_gemm_args *g, int threads)
+{
+    int done = 0;
+    int rc = run_whole(g, threads, &done);
+    return rc == AM_OK && !done ? run_converted(g, threads) : rc;
+}
+
+static int run(const am_gemm_args *g, int threads)
+{
+    if (g->dtype_ab == AM_F32)
+        return run_f32(g, threads);
+    return g->dtype_ab == AM_BF16 && native_bf16 ? run_native(g, threads)
+                                                 : run_converted(g, threads);
+}
+
+int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
+{
+    int half = g->dtype_ab == AM_BF16 || g->dtype_ab == AM_F16;
+    if (g->dtype_ab == AM_F64 || g->k == 0)
+        return am_ref_gemm(s, g);
+    if ((!half && g->dtype_ab != AM_F32) ||
+        (g->dtype_c != g->dtype_ab && !(half && g->dtype_c == AM_F32)))
+        return AM_EUNSUP;
+    if (g->m == 0 || g->n == 0 || g->batch == 0)
+        return AM_OK;
+    int threads = am_threads(), before = omp_get_max_threads();
+    pthread_mutex_lock(&lock);
+    omp_set_num_threads(threads);
+    int rc = AM_OK;
+    if (g->batch == 1 || (g->stride_c && (g->stride_a || g->stride_b))) {
+        rc = run(g, threads);
+    } else { /* the items write one c, or are all the same: one after another */
+        int64_t size_ab = half ? 2 : 4, size_c = g->dtype_c == AM_F32 ? 4 : 2;
+        am_gemm_args item = *g;
+        item.batch = 1;
+        for (int64_t z = 0; z < g->batch && rc == AM_OK; z++) {
+            item.a = (const char *)g->a + z * g->stride_a * size_ab;
+            item.b = (const char *)g->b + z * g->stride_b * size_ab;
+            item.c = (char *)g->c + z * g->stride_c * size_c;
+            rc = run(&item, threads);
+        }
+    }
+    omp_set_num_threads(before);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}

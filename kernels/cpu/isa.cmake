@@ -1,0 +1,24 @@
+# Compiles every file of simd/ once for each instruction set; backend_cpu.c picks one at run time.
+# Appends the objects to KERNEL_SOURCES, which the tests' static library is made of as well.
+# Contraction is off: the files say themselves what is fused (vfma), so that results are the same
+# in a vector's body and in its tail.
+file(GLOB SIMD_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/*.c)
+set(ISAS generic)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND ISAS avx2 avx512)
+    set(ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+    set(ISA_FLAGS_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512cd -mavx512dq
+        -mavx512vl)
+    if(CMAKE_C_COMPILER_ID MATCHES "GNU|Clang")
+        list(APPEND ISA_FLAGS_avx512 -mprefer-vector-width=512)
+    endif()
+endif()
+foreach(isa ${ISAS})
+    add_library(kernels_${isa} OBJECT ${SIMD_SOURCES})
+    target_include_directories(kernels_${isa} PRIVATE ${PROJECT_SOURCE_DIR}/engine)
+    target_compile_definitions(kernels_${isa} PRIVATE AM_ISA=${isa})
+    target_link_libraries(kernels_${isa} PRIVATE amlua_options OpenMP::OpenMP_C)
+    target_compile_options(kernels_${isa} PRIVATE -O3 -ffp-contract=off ${ISA_FLAGS_${isa}})
+    list(APPEND KERNEL_SOURCES $<TARGET_OBJECTS:kernels_${isa}>)
+    target_sources(amlua_lib PRIVATE $<TARGET_OBJECTS:kernels_${isa}>)
+endforeach()

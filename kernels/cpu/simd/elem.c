@@ -1,0 +1,380 @@
+/* elem.c — elementwise kernels for f32, bf16 and f16: fill, copy, unary, binary, dropout, random
+ * numbers. Integers, bool and f64 go to ref. Formulas as in ref_elem.c. */
+#include "elem.h"
+#include "../ref_kernels.h"
+
+static int half(int dtype)
+{
+    return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
+}
+
+/* ---- fill and copy ------------------------------------------------------------------------ */
+
+AM_INLINE int fill_half(const am_fill_args *args, int dtype)
+{
+    vf value = vsplat((float)args->value);
+    ELEM_EACH(&args->nd, 1, {
+        for (int64_t j = 0; j < row.n; j += VW)
+            elem_put(args->out, dtype, &row, j, value);
+    });
+    return AM_OK;
+}
+
+int AM_SIMD(fill)(am_stream *s, const am_fill_args *args){
+    AM_DISPATCH_HALF(args->dtype, fill_half, args, am_ref_fill(s, args))}
+
+AM_INLINE void copy_row(const am_copy_args *args, const elem_row *row, int to, int from)
+{
+    elem_row out = *row; /* what out holds, read as an operand */
+    out.at[1] = row->at[0];
+    out.step[1] = row->step[0];
+    if (to == from && !args->accumulate && row->step[0] == 1 && row->step[1] == 1) {
+        int64_t size = half_size(to);
+        memmove((char *)args->out + row->at[0] * size, (const char *)args->a + row->at[1] * size,
+                (size_t)(row->n * size));
+        return;
+    }
+    for (int64_t j = 0; j < row->n; j += VW) {
+        vf v = elem_get(args->a, from, row, 1, j);
+        if (args->accumulate)
+            v += elem_get(args->out, to, &out, 1, j);
+        elem_put(args->out, to, row, j, v);
+    }
+}
+
+AM_INLINE int copy_from(const am_copy_args *args, int to, int from)
+{
+    ELEM_EACH(&args->nd, 2, copy_row(args, &row, to, from));
+    return AM_OK;
+}
+
+#define COPY_TO(from)                                                                              \
+    AM_INLINE int copy_##from(const am_copy_args *args, int to)                                    \
+    {                                                                                              \
+        return copy_from(args, to, from);                                                          \
+    }
+COPY_TO(AM_F32)
+COPY_TO(AM_BF16)
+COPY_TO(AM_F16)
+
+int AM_SIMD(copy)(am_stream *s, const am_copy_args *args)
+{
+    switch (args->dtype_a) {
+    case AM_F32:
+        AM_DISPATCH_HALF(args->dtype_out, copy_AM_F32, args, am_ref_copy(s, args))
+    case AM_BF16:
+        AM_DISPATCH_HALF(args->dtype_out, copy_AM_BF16, args, am_ref_copy(s, args))
+    case AM_F16:
+        AM_DISPATCH_HALF(args->dtype_out, copy_AM_F16, args, am_ref_copy(s, args))
+    default:
+        return am_ref_copy(s, args);
+    }
+}
+
+/* ---- unary -------------------------------------------------------------------------------- */
+
+AM_INLINE vf vpow(vf x, float p)
+{
+    if (p == 2.0f)
+        return x * x;
+    for (int i = 0; i < VW; i++)
+        x[i] = powf(x[i], p);
+    return x;
+}
+
+AM_INLINE vf vlog(vf x)
+{
+    for (int i = 0; i < VW; i++)
+        x[i] = logf(x[i]);
+    return x;
+}
+
+AM_INLINE vf unary_value(int op, vf x, float p0, float p1)
+{
+    switch (op) {
+    case AM_U_ADD_SCALAR:
+        return x + p0;
+    case AM_U_MUL_SCALAR:
+        return x * p0;
+    case AM_U_POW_SCALAR:
+        return vpow(x, p0);
+    case AM_U_NEG:
+        return -x;
+    case AM_U_ABS:
+        return vabs(x);
+    case AM_U_EXP:
+        return vexp(x);
+    case AM_U_LOG:
+        return vlog(x);
+    case AM_U_SQRT:
+        return vsqrt(x);
+    case AM_U_RSQRT:
+        return 1.0f / vsqrt(x);
+    case AM_U_TANH:
+        return vtanh(x);
+    case AM_U_SIGMOID:
+        return vact(AM_ACT_SIGMOID, x);
+    case AM_U_RELU:
+        return vact(AM_ACT_RELU, x);
+    case AM_U_SILU:
+        return vact(AM_ACT_SILU, x);
+    case AM_U_GELU:
+        return vact(AM_ACT_GELU, x);
+    case AM_U_GELU_TANH:
+        return vact(AM_ACT_GELU_TANH, x);
+    default: /* AM_U_CLAMP */
+        return vmin(vsplat(p1), vmax(vsplat(p0), x));
+    }
+}
+
+AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
+{
+    switch (op) {
+    case AM_U_ADD_SCALAR:
+        return vsplat(1.0f);
+    case AM_U_MUL_SCALAR:
+        return vsplat(p0);
+    case AM_U_POW_SCALAR:
+        return p0 == 0.0f ? (vf){0} : p0 == 2.0f ? 2.0f * x : p0 * vpow(x, p0 - 1.0f);
+    case AM_U_NEG:
+        return vsplat(-1.0f);
+    case AM_U_ABS: /* NaN where x is */
+        return vselect(x > 0.0f, vsplat(1.0f), vselect(x < 0.0f, vsplat(-1.0f), x));
+    case AM_U_EXP:
+        return vexp(x);
+    case AM_U_LOG:
+        return 1.0f / x;
+    case AM_U_SQRT:
+        return 0.5f / vsqrt(x);
+    case AM_U_RSQRT:
+        return -0.5f / (x * vsqrt(x));
+    case AM_U_TANH: {
+        vf t = vtanh(x);
+        return vfma(-t, t, vsplat(1.0f));
+    }
+    case AM_U_SIGMOID:
+        return vact_grad(AM_ACT_SIGMOID, x);
+    case AM_U_RELU:
+        return vact_grad(AM_ACT_RELU, x);
+    case AM_U_SILU:
+        return vact_grad(AM_ACT_SILU, x);
+    case AM_U_GELU:
+        return vact_grad(AM_ACT_GELU, x);
+    case AM_U_GELU_TANH:
+        return vact_grad(AM_ACT_GELU_TANH, x);
+    default: /* AM_U_CLAMP */
+        return vselect((x >= p0) & (x <= p1), vsplat(1.0f), (vf){0});
+    }
+}
+
+/* One loop for each op, so that the choice is made outside of it. */
+#define UNARY_OPS(X)                                                                               \
+    X(AM_U_ADD_SCALAR)                                                                             \
+    X(AM_U_MUL_SCALAR)                                                                             \
+    X(AM_U_POW_SCALAR)                                                                             \
+    X(AM_U_NEG) X(AM_U_ABS) X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH)        \
+        X(AM_U_SIGMOID) X(AM_U_RELU) X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+
+static void unary_row(const am_unary_args *args, const elem_row *row)
+{
+    float p0 = (float)args->p0, p1 = (float)args->p1;
+    int dtype = args->dtype;
+    switch (args->op) {
+#define X(op)                                                                                      \
+    case op:                                                                                       \
+        for (int64_t j = 0; j < row->n; j += VW)                                                   \
+            elem_put(args->out, dtype, row, j,                                                     \
+                     unary_value(op, elem_get(args->a, dtype, row, 1, j), p0, p1));                \
+        break;
+        UNARY_OPS(X)
+#undef X
+    default:
+        break;
+    }
+}
+
+int AM_SIMD(unary)(am_stream *s, const am_unary_args *args)
+{
+    if (!half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+        return am_ref_unary(s, args);
+    ELEM_EACH(&args->nd, 2, unary_row(args, &row));
+    return AM_OK;
+}
+
+static void unary_bwd_row(const am_unary_bwd_args *args, const elem_row *row)
+{
+    float p0 = (float)args->p0, p1 = (float)args->p1;
+    int dtype = args->dtype;
+    switch (args->op) {
+#define X(op)                                                                                      \
+    case op:                                                                                       \
+        for (int64_t j = 0; j < row->n; j += VW)                                                   \
+            elem_put(args->da, dtype, row, j,                                                      \
+                     elem_get(args->dout, dtype, row, 1, j) *                                      \
+                         unary_slope(op, elem_get(args->a, dtype, row, 2, j), p0, p1));            \
+        break;
+        UNARY_OPS(X)
+#undef X
+    default:
+        break;
+    }
+}
+
+int AM_SIMD(unary_bwd)(am_stream *s, const am_unary_bwd_args *args)
+{
+    if (!half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+        return am_ref_unary_bwd(s, args);
+    ELEM_EACH(&args->nd, 3, unary_bwd_row(args, &row));
+    return AM_OK;
+}
+
+/* ---- binary ------------------------------------------------------------------------------- */
+
+AM_INLINE vf binary_value(int op, vf a, vf b)
+{
+    switch (op) {
+    case AM_B_ADD:
+        return a + b;
+    case AM_B_SUB:
+        return a - b;
+    case AM_B_MUL:
+        return a * b;
+    case AM_B_DIV:
+        return a / b;
+    case AM_B_MAXIMUM:
+        return vselect((a != a) | (a > b), a, b);
+    default: /* AM_B_MINIMUM */
+        return vselect((a != a) | (a < b), a, b);
+    }
+}
+
+AM_INLINE void binary_loop(const am_binary_args *args, const elem_row *row, int op, int dtype)
+{
+    for (int64_t j = 0; j < row->n; j += VW)
+        elem_put(args->out, dtype, row, j,
+                 binary_value(op, elem_get(args->a, dtype, row, 1, j),
+                              elem_get(args->b, dtype, row, 2, j)));
+}
+
+AM_INLINE void binary_row(const am_binary_args *args, const elem_row *row, int dtype)
+{
+    switch (args->op) {
+    case AM_B_ADD:
+        binary_loop(args, row, AM_B_ADD, dtype);
+        break;
+    case AM_B_SUB:
+        binary_loop(args, row, AM_B_SUB, dtype);
+        break;
+    case AM_B_MUL:
+        binary_loop(args, row, AM_B_MUL, dtype);
+        break;
+    case AM_B_DIV:
+        binary_loop(args, row, AM_B_DIV, dtype);
+        break;
+    case AM_B_MAXIMUM:
+        binary_loop(args, row, AM_B_MAXIMUM, dtype);
+        break;
+    default:
+        binary_loop(args, row, AM_B_MINIMUM, dtype);
+        break;
+    }
+}
+
+AM_INLINE int binary_half(const am_binary_args *args, int dtype)
+{
+    ELEM_EACH(&args->nd, 3, binary_row(args, &row, dtype));
+    return AM_OK;
+}
+
+int AM_SIMD(binary)(am_stream *s, const am_binary_args *args)
+{
+    if (args->op < 0 || args->op > AM_B_MINIMUM)
+        return am_ref_binary(s, args);
+    AM_DISPATCH_HALF(args->dtype, binary_half, args, am_ref_binary(s, args))
+}
+
+AM_INLINE vf binary_grad(const am_binary_bwd_args *args, vf dout, vf a, vf b)
+{
+    if (args->op == AM_B_MUL)
+        return dout * (args->which == 0 ? b : a);
+    if (args->op == AM_B_DIV)
+        return args->which == 0 ? dout / b : -dout * (a / b) / b;
+    int a_wins_above = (args->op == AM_B_MAXIMUM) == (args->which == 0);
+    vf won = vselect(a_wins_above ? a > b : a < b, dout, (vf){0});
+    return vselect(a == b, 0.5f * dout, won);
+}
+
+static void binary_bwd_row(const am_binary_bwd_args *args, const elem_row *row)
+{
+    int dtype = args->dtype;
+    for (int64_t j = 0; j < row->n; j += VW)
+        elem_put(args->d, dtype, row, j,
+                 binary_grad(args, elem_get(args->dout, dtype, row, 1, j),
+                             elem_get(args->a, dtype, row, 2, j),
+                             elem_get(args->b, dtype, row, 3, j)));
+}
+
+int AM_SIMD(binary_bwd)(am_stream *s, const am_binary_bwd_args *args)
+{
+    if (!half(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
+        return am_ref_binary_bwd(s, args);
+    ELEM_EACH(&args->nd, 4, binary_bwd_row(args, &row));
+    return AM_OK;
+}
+
+/* ---- random numbers ------------------------------------------------------------------------ */
+
+enum { RANDOM_BLOCK = 4096 }; /* elements a thread takes at a time; a multiple of 4 */
+
+static void dropout_block(const am_dropout_args *args, int64_t first, int64_t end)
+{
+    uint64_t threshold = am_dropout_threshold(args->p);
+    float scale = (float)(1.0 / (1.0 - args->p));
+    uint32_t words[4];
+    for (int64_t i = first; i < end; i++) {
+        if ((i & 3) == 0)
+            am_philox(words, args->seed, args->stream, (uint64_t)i >> 2);
+        float v = words[i & 3] >= threshold ? load1(args->a, args->dtype, i) * scale : 0.0f;
+        if (args->accumulate)
+            v += load1(args->out, args->dtype, i);
+        store1(args->out, args->dtype, i, v);
+    }
+}
+
+int AM_SIMD(dropout)(am_stream *s, const am_dropout_args *args)
+{
+    if (!half(args->dtype))
+        return am_ref_dropout(s, args);
+    int64_t n = args->n;
+#pragma omp parallel for num_threads(team(4 * n)) schedule(static)
+    for (int64_t i = 0; i < n; i += RANDOM_BLOCK)
+        dropout_block(args, i, at_most(n, i + RANDOM_BLOCK));
+    return AM_OK;
+}
+
+static void random_block(const am_random_args *args, int64_t first, int64_t end)
+{
+    uint32_t words[4];
+    for (int64_t i = first; i < end; i++) {
+        double v;
+        if (args->kind == AM_RANDOM_NORMAL) {
+            v = args->a + args->b * am_normal01(args->seed, args->stream, (uint64_t)i);
+        } else {
+            if ((i & 3) == 0)
+                am_philox(words, args->seed, args->stream, (uint64_t)i >> 2);
+            v = args->a + (args->b - args->a) * am_uniform01(words[i & 3]);
+        }
+        store1(args->out, args->dtype, i, (float)v);
+    }
+}
+
+int AM_SIMD(random)(am_stream *s, const am_random_args *args)
+{
+    if (!half(args->dtype))
+        return am_ref_random(s, args);
+    int64_t n = args->n;
+#pragma omp parallel for num_threads(team(8 * n)) schedule(static)
+    for (int64_t i = 0; i < n; i += RANDOM_BLOCK)
+        random_block(args, i, at_most(n, i + RANDOM_BLOCK));
+    return AM_OK;
+}

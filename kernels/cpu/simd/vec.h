@@ -1,0 +1,386 @@
+/* vec.h — one vector of floats at the width of the instruction set a file is compiled for, and the
+ * element access, functions and work splitting that the kernel families are written with.
+ *
+ * Every file of this folder is compiled once for each instruction set: AM_ISA is the suffix of its
+ * symbols. Products and sums are fused only where vfma says so (contraction is off), and a tail
+ * goes through the same vector code as the rest, so a value's bits do not depend on where it lies.
+ * The constants of the polynomials are Cephes' (Moshier). */
+#ifndef AM_KERNELS_VEC_H
+#define AM_KERNELS_VEC_H
+
+#include <math.h>
+#include "../cpu.h"
+#include "dtype.h"
+#include "rng.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define AM_PASTE2(a, b) a##_##b
+#define AM_PASTE(a, b)  AM_PASTE2(a, b)
+#define AM_SIMD(name)   AM_PASTE(am_cpu_##name, AM_ISA)
+
+#define K(name, pointers) int AM_SIMD(name)(am_stream * s, const am_##name##_args *args);
+#include "kernels.def"
+#undef K
+
+#define AM_INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+enum { VW = 16 };
+#elif defined(__AVX2__)
+enum { VW = 8 };
+#else
+enum { VW = 4 };
+#endif
+
+typedef float vf __attribute__((vector_size(VW * 4)));
+typedef int32_t vi __attribute__((vector_size(VW * 4)));
+typedef uint32_t vu __attribute__((vector_size(VW * 4)));
+typedef uint16_t vh __attribute__((vector_size(VW * 2)));
+
+/* ---- arithmetic -------------------------------------------------------------------------- */
+
+AM_INLINE vf vsplat(float x)
+{
+    return x - (vf){0}; /* -0 and NaN stay */
+}
+
+AM_INLINE vi visplat(int32_t x)
+{
+    return x + (vi){0};
+}
+
+AM_INLINE vf vselect(vi mask, vf a, vf b)
+{
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+
+/* As the instruction: b when either is NaN. */
+#if defined(__AVX512F__)
+AM_INLINE vf vfma(vf a, vf b, vf c)
+{
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+AM_INLINE vf vmax(vf a, vf b)
+{
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+AM_INLINE vf vmin(vf a, vf b)
+{
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+}
+AM_INLINE vf vsqrt(vf a)
+{
+    return (vf)_mm512_sqrt_ps((__m512)a);
+}
+#elif defined(__AVX2__)
+AM_INLINE vf vfma(vf a, vf b, vf c)
+{
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+AM_INLINE vf vmax(vf a, vf b)
+{
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+AM_INLINE vf vmin(vf a, vf b)
+{
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+}
+AM_INLINE vf vsqrt(vf a)
+{
+    return (vf)_mm256_sqrt_ps((__m256)a);
+}
+#else
+AM_INLINE vf vfma(vf a, vf b, vf c)
+{
+    return a * b + c;
+}
+AM_INLINE vf vmax(vf a, vf b)
+{
+    return vselect(a > b, a, b);
+}
+AM_INLINE vf vmin(vf a, vf b)
+{
+    return vselect(a < b, a, b);
+}
+AM_INLINE vf vsqrt(vf a)
+{
+    for (int i = 0; i < VW; i++)
+        a[i] = sqrtf(a[i]);
+    return a;
+}
+#endif
+
+/* The sum of the lanes, in pairs: always the same order. */
+AM_INLINE float vsum(vf a)
+{
+    float x[VW];
+    memcpy(x, &a, sizeof x);
+    for (int step = VW / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++)
+            x[i] += x[i + step];
+    return x[0];
+}
+
+AM_INLINE float vmax_lanes(vf a)
+{
+    float m = a[0];
+    for (int i = 1; i < VW; i++)
+        m = a[i] > m ? a[i] : m;
+    return m;
+}
+
+AM_INLINE vf vabs(vf a)
+{
+    return (vf)((vi)a & 0x7fffffff);
+}
+
+/* ---- element access: f32, bf16 and f16 as f32 --------------------------------------------- */
+
+AM_INLINE vf vload(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+AM_INLINE void vstore(float *p, vf v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+AM_INLINE vf from_bf16(vh h)
+{
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+
+/* To nearest, ties to even; NaN stays NaN. */
+AM_INLINE vh to_bf16(vf v)
+{
+    vu u = (vu)v, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    vu nan = (vu)(v != v);
+    return __builtin_convertvector((((u >> 16) | 0x40u) & nan) | (rounded & ~nan), vh);
+}
+
+AM_INLINE vf from_f16(vh h)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps((__m256i)h);
+#elif defined(__AVX2__)
+    return (vf)_mm256_cvtph_ps((__m128i)h);
+#else
+    vf v;
+    for (int i = 0; i < VW; i++)
+        v[i] = am_f16_to_f32(h[i]);
+    return v;
+#endif
+}
+
+AM_INLINE vh to_f16(vf v)
+{
+#if defined(__AVX512F__)
+    return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__AVX2__)
+    return (vh)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    vh h;
+    for (int i = 0; i < VW; i++)
+        h[i] = am_f32_to_f16(v[i]);
+    return h;
+#endif
+}
+
+AM_INLINE int64_t half_size(int dtype)
+{
+    return dtype == AM_F32 ? 4 : 2;
+}
+
+AM_INLINE float load1(const void *p, int dtype, int64_t i)
+{
+    if (dtype == AM_F32)
+        return ((const float *)p)[i];
+    uint16_t h = ((const uint16_t *)p)[i];
+    return dtype == AM_BF16 ? am_bf16_to_f32(h) : am_f16_to_f32(h);
+}
+
+AM_INLINE void store1(void *p, int dtype, int64_t i, float v)
+{
+    if (dtype == AM_F32)
+        ((float *)p)[i] = v;
+    else
+        ((uint16_t *)p)[i] = dtype == AM_BF16 ? am_f32_to_bf16(v) : am_f32_to_f16(v);
+}
+
+/* VW elements from i on. */
+AM_INLINE vf vget(const void *p, int dtype, int64_t i)
+{
+    if (dtype == AM_F32)
+        return vload((const float *)p + i);
+    vh h;
+    memcpy(&h, (const uint16_t *)p + i, sizeof h);
+    return dtype == AM_BF16 ? from_bf16(h) : from_f16(h);
+}
+
+AM_INLINE void vput(void *p, int dtype, int64_t i, vf v)
+{
+    if (dtype == AM_F32) {
+        vstore((float *)p + i, v);
+        return;
+    }
+    vh h = dtype == AM_BF16 ? to_bf16(v) : to_f16(v);
+    memcpy((uint16_t *)p + i, &h, sizeof h);
+}
+
+/* The first n (at most VW) of them; the other lanes are `rest` and are not touched. */
+AM_INLINE vf vget_n(const void *p, int dtype, int64_t i, int64_t n, float rest)
+{
+    if (n >= VW)
+        return vget(p, dtype, i);
+    vf v = vsplat(rest);
+    for (int64_t j = 0; j < n; j++)
+        v[j] = load1(p, dtype, i + j);
+    return v;
+}
+
+AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
+{
+    if (n >= VW) {
+        vput(p, dtype, i, v);
+        return;
+    }
+    for (int64_t j = 0; j < n; j++)
+        store1(p, dtype, i + j, v[j]);
+}
+
+/* Run body(args, dtype) with a constant dtype. What is no f32, bf16 or f16 goes to `other`. */
+#define AM_DISPATCH_HALF(dtype, body, args, other)                                                 \
+    switch (dtype) {                                                                               \
+    case AM_F32:                                                                                   \
+        return body(args, AM_F32);                                                                 \
+    case AM_BF16:                                                                                  \
+        return body(args, AM_BF16);                                                                \
+    case AM_F16:                                                                                   \
+        return body(args, AM_F16);                                                                 \
+    default:                                                                                       \
+        return other;                                                                              \
+    }
+
+/* ---- functions --------------------------------------------------------------------------- */
+
+/* 2^n for whole n in -126..127 */
+AM_INLINE vf vexp2i(vi n)
+{
+    return (vf)((n + 127) << 23);
+}
+
+/* e^x to 1 ulp; x = n ln 2 + r, and 2^n in two steps so that subnormal results are right. */
+AM_INLINE vf vexp(vf x)
+{
+    vf big = vsplat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
+    x = vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x));
+    vf rounded = vfma(x, vsplat(1.44269504088896341f), big);
+    vi n = (vi)rounded - (vi)big;
+    vf whole = rounded - big;
+    vf r = vfma(whole, vsplat(-0.693359375f), x);
+    r = vfma(whole, vsplat(2.12194440e-4f), r);
+    vf p = vfma(vsplat(1.9875691500e-4f), r, vsplat(1.3981999507e-3f));
+    p = vfma(p, r, vsplat(8.3334519073e-3f));
+    p = vfma(p, r, vsplat(4.1665795894e-2f));
+    p = vfma(p, r, vsplat(1.6666665459e-1f));
+    p = vfma(p, r, vsplat(5.0000001201e-1f));
+    p = vfma(p, r * r, r) + 1.0f;
+    vi half = n >> 1;
+    return p * vexp2i(half) * vexp2i(n - half);
+}
+
+/* tanh x: a polynomial near 0, else from e^2|x|. */
+AM_INLINE vf vtanh(vf x)
+{
+    vf z = x * x, a = vabs(x);
+    vf p = vfma(vsplat(-5.70498872745e-3f), z, vsplat(2.06390887954e-2f));
+    p = vfma(p, z, vsplat(-5.37397155531e-2f));
+    p = vfma(p, z, vsplat(1.33314422036e-1f));
+    p = vfma(p, z, vsplat(-3.33332819422e-1f));
+    vf small = vfma(p * z, x, x);
+    vf big = 1.0f - 2.0f / (vexp(a + a) + 1.0f);
+    big = (vf)((vi)big | ((vi)x & (int32_t)0x80000000));
+    return vselect(a < 0.625f, small, big);
+}
+
+AM_INLINE vf vsigmoid(vf x)
+{
+    return 1.0f / (1.0f + vexp(-x));
+}
+
+/* The normal distribution function, by erfc so that its lower tail keeps its digits. */
+AM_INLINE vf vphi(vf x)
+{
+    for (int i = 0; i < VW; i++)
+        x[i] = 0.5f * erfcf(-0.70710678118654752440f * x[i]);
+    return x;
+}
+
+#define GELU_C 0.79788456080286535588f /* sqrt(2/pi) */
+#define GELU_A 0.044715f
+
+/* (1 + tanh u) / 2 of GELU's tanh form, which is sigmoid(2u). */
+AM_INLINE vf vgelu_tanh_gate(vf x)
+{
+    return vsigmoid(2.0f * GELU_C * vfma(GELU_A * x * x, x, x));
+}
+
+AM_INLINE vf vact(int act, vf x)
+{
+    switch (act) {
+    case AM_ACT_SILU:
+        return x * vsigmoid(x);
+    case AM_ACT_GELU:
+        return x * vphi(x);
+    case AM_ACT_GELU_TANH:
+        return x * vgelu_tanh_gate(x);
+    case AM_ACT_RELU:
+        return vmax((vf){0}, x);
+    default:
+        return vsigmoid(x);
+    }
+}
+
+AM_INLINE vf vact_grad(int act, vf x)
+{
+    switch (act) {
+    case AM_ACT_SILU: {
+        vf s = vsigmoid(x);
+        return s * vfma(x, 1.0f - s, vsplat(1.0f));
+    }
+    case AM_ACT_GELU: /* Phi(x) + x phi(x) */
+        return vfma(x * 0.39894228040143267794f, vexp(-0.5f * x * x), vphi(x));
+    case AM_ACT_GELU_TANH: { /* s + 2 x s (1 - s) du/dx */
+        vf s = vgelu_tanh_gate(x), slope = GELU_C * vfma(3.0f * GELU_A * x, x, vsplat(1.0f));
+        return vfma(2.0f * x * s * (1.0f - s), slope, s);
+    }
+    case AM_ACT_RELU: /* NaN where x is */
+        return vselect(x > 0.0f, vsplat(1.0f), vmin(vsplat(0.0f), vmax(vsplat(0.0f), x)));
+    default: {
+        vf s = vsigmoid(x);
+        return s * (1.0f - s);
+    }
+    }
+}
+
+/* ---- work -------------------------------------------------------------------------------- */
+
+/* Below this many elements a team of threads costs more than it saves. */
+enum { AM_PARALLEL_MIN = 32768 };
+
+AM_INLINE int team(int64_t elements)
+{
+    return elements < AM_PARALLEL_MIN ? 1 : am_threads();
+}
+
+AM_INLINE int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+#endif
