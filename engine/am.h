@@ -344,7 +344,8 @@ int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
 int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
 void am_tokenizer_release(am_tokenizer *t);
 /* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through unchanged,
- * in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids belongs to the tokenizer and is overwritten by the next encode. */
+ * in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids belongs to
+ * the tokenizer and is overwritten by the next encode. */
 int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
                         const int32_t **ids, int64_t *n);
 /* Byte range in `text` that each id of the last encode came from: [2 n], start and end, whole

@@ -39,10 +39,20 @@ int am_fail_context(int code, const char *fmt, ...)
     memcpy(old, message, sizeof old);
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(message, sizeof message, fmt, ap);
+    int written = vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
-    if (n >= 0 && n < MESSAGE_MAX)
-        snprintf(message + n, sizeof message - (size_t)n, ": %s", old);
+    if (written < 0)
+        return code;
+    /* What does not fit any more is cut off. */
+    size_t n = strlen(message), room = sizeof message - n - 1;
+    const char *parts[] = {": ", old};
+    for (int i = 0; i < 2; i++) {
+        size_t m = strnlen(parts[i], room);
+        memcpy(message + n, parts[i], m);
+        n += m;
+        room -= m;
+    }
+    message[n] = '\0';
     return code;
 }
 

@@ -99,9 +99,9 @@ int64_t am_host_memory_available(void)
     double available = -1, limit[2], used[2];
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof line, f)) {
-        unsigned long long kib;
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            available = (double)kib * 1024;
+        static const char key[] = "MemAvailable:"; /* in KiB */
+        if (strncmp(line, key, sizeof key - 1) == 0)
+            available = (double)strtoull(line + sizeof key - 1, NULL, 10) * 1024;
     }
     if (f)
         fclose(f);

@@ -58,13 +58,15 @@ typedef struct am_bwd {
     const struct am_var *in[AM_OP_IN]; /* shapes and dtypes of the inputs that need a gradient */
     struct am_tape *tape;
     const struct am_node *node;
+    bool open[AM_OP_IN]; /* between am_grad_begin and am_grad_end */
     am_temps temps;
 } am_bwd;
 
 /* Where the gradient of input i is to be written, dense, in the input's shape. An op whose kernel
  * can add (`can_accumulate`) gets the true destination: add when g->accumulate, and its dtype may
  * be f32 where the input is bf16 or f16. Others get a buffer of the input's dtype to overwrite.
- * Call am_grad_end when it is written. */
+ * Call am_grad_end when it is written. Several inputs may be begun before the first is ended, also
+ * when they are the same tensor. */
 typedef struct am_grad {
     am_tensor *t;
     int accumulate;

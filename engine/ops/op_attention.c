@@ -126,6 +126,9 @@ static int attention_backward(am_bwd *b)
                                                 .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
                                                 .shape = shape_of(&b->attrs->attention, q, k, v,
                                                                   b->rng_seed, b->rng_stream)}));
+    else /* no queries */
+        for (int i = 0; i < 3; i++)
+            AM_TRY(am_tensor_fill(d[i], 0));
     for (int i = 0; i < 3; i++)
         if (b->needs[i])
             AM_TRY(am_grad_give(b, i, d[i]));

@@ -49,6 +49,10 @@ static int binary_forward(am_call *c)
         return am_fail(AM_EINVAL, "%s: bool has no arithmetic; cast first", am_op_name(c->op));
     AM_TRY(broadcast_shape(c, 0, &ndim, shape));
     AM_TRY(am_out(c, code >= AM_B_EQ ? AM_BOOL : c->in[0]->dtype, ndim, shape));
+    if (code != AM_B_ADD && code != AM_B_SUB) {
+        AM_TRY(am_save(c, 0, c->in[0]));
+        AM_TRY(am_save(c, 1, c->in[1]));
+    }
     if (am_shape_numel(ndim, shape) == 0)
         return AM_OK;
     am_binary_args a = {.out = am_tensor_ptr(c->out[0]),
@@ -58,12 +62,7 @@ static int binary_forward(am_call *c)
                         .dtype = c->in[0]->dtype};
     am_tensor *operands[] = {c->out[0], c->in[0], c->in[1]};
     AM_TRY(am_nd_make(&a.nd, ndim, shape, 3, operands));
-    AM_TRY(am_launch_binary(c->device, &a));
-    if (code != AM_B_ADD && code != AM_B_SUB) {
-        AM_TRY(am_save(c, 0, c->in[0]));
-        AM_TRY(am_save(c, 1, c->in[1]));
-    }
-    return AM_OK;
+    return am_launch_binary(c->device, &a);
 }
 
 static int unary_map(am_temps *temps, am_tensor **out, am_tensor *a, int op, double p0)
@@ -188,22 +187,22 @@ AM_OP(where, .forward = where_forward, .backward = where_backward,
 
 static int unary_code(int op, const am_attrs *at, double *p0, double *p1)
 {
-    static const int8_t codes[] = {[AM_OP_add_scalar] = AM_U_ADD_SCALAR,
-                                   [AM_OP_mul_scalar] = AM_U_MUL_SCALAR,
-                                   [AM_OP_pow_scalar] = AM_U_POW_SCALAR,
-                                   [AM_OP_neg] = AM_U_NEG,
-                                   [AM_OP_abs] = AM_U_ABS,
-                                   [AM_OP_exp] = AM_U_EXP,
-                                   [AM_OP_log] = AM_U_LOG,
-                                   [AM_OP_sqrt] = AM_U_SQRT,
-                                   [AM_OP_rsqrt] = AM_U_RSQRT,
-                                   [AM_OP_tanh] = AM_U_TANH,
-                                   [AM_OP_sigmoid] = AM_U_SIGMOID,
-                                   [AM_OP_relu] = AM_U_RELU,
-                                   [AM_OP_silu] = AM_U_SILU,
-                                   [AM_OP_gelu] = AM_U_GELU,
-                                   [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
-                                   [AM_OP_clamp] = AM_U_CLAMP};
+    static const uint8_t codes[] = {[AM_OP_add_scalar] = AM_U_ADD_SCALAR,
+                                    [AM_OP_mul_scalar] = AM_U_MUL_SCALAR,
+                                    [AM_OP_pow_scalar] = AM_U_POW_SCALAR,
+                                    [AM_OP_neg] = AM_U_NEG,
+                                    [AM_OP_abs] = AM_U_ABS,
+                                    [AM_OP_exp] = AM_U_EXP,
+                                    [AM_OP_log] = AM_U_LOG,
+                                    [AM_OP_sqrt] = AM_U_SQRT,
+                                    [AM_OP_rsqrt] = AM_U_RSQRT,
+                                    [AM_OP_tanh] = AM_U_TANH,
+                                    [AM_OP_sigmoid] = AM_U_SIGMOID,
+                                    [AM_OP_relu] = AM_U_RELU,
+                                    [AM_OP_silu] = AM_U_SILU,
+                                    [AM_OP_gelu] = AM_U_GELU,
+                                    [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
+                                    [AM_OP_clamp] = AM_U_CLAMP};
     int code = codes[op];
     *p0 = *p1 = 0;
     if (code == AM_U_CLAMP) {
@@ -225,14 +224,14 @@ static int unary_forward(am_call *c)
     if (x->dtype == AM_BOOL || !any_number)
         AM_TRY(am_check_float(c, 0));
     AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
+    AM_TRY(am_save(c, 0, x));
     if (am_tensor_numel(x) == 0)
         return AM_OK;
     a.out = am_tensor_ptr(c->out[0]);
     a.a = am_tensor_ptr(x);
     am_tensor *operands[] = {c->out[0], x};
     AM_TRY(am_nd_make(&a.nd, x->ndim, x->shape, 2, operands));
-    AM_TRY(am_launch_unary(c->device, &a));
-    return am_save(c, 0, x);
+    return am_launch_unary(c->device, &a);
 }
 
 static int unary_backward(am_bwd *b)

@@ -59,6 +59,8 @@ static int rms_norm_backward(am_bwd *b)
                                                .accumulate_dw = gw.accumulate,
                                                .rows = am_shape_numel(x->ndim - 1, x->shape),
                                                .c = w->shape[0]}));
+    else if (gw.t && !gw.accumulate)
+        AM_TRY(am_tensor_fill(gw.t, 0)); /* no rows */
     if (b->needs[0])
         AM_TRY(am_grad_end(b, 0, &gx));
     return b->needs[1] ? am_grad_end(b, 1, &gw) : AM_OK;

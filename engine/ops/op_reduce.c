@@ -66,11 +66,15 @@ static int reduce_forward(am_call *c)
     int dtype = code == AM_R_ARGMAX || whole_sum ? AM_I64 : x->dtype;
     AM_TRY(am_out(c, dtype, ndim, shape));
     c->attrs.reduce.dim = dim;
+    if (code != AM_R_SUM) {
+        AM_TRY(am_save(c, 0, x));
+        AM_TRY(am_save(c, 1, c->out[0]));
+    }
     if (v.n == 0)
         return am_tensor_fill(c->out[0], 0);
     if (v.outer * v.inner == 0)
         return AM_OK;
-    AM_TRY(am_launch_reduce(c->device,
+    return am_launch_reduce(c->device,
                             &(am_reduce_args){.out = am_tensor_ptr(c->out[0]),
                                               .a = am_tensor_ptr(x),
                                               .op = code,
@@ -79,12 +83,7 @@ static int reduce_forward(am_call *c)
                                               .scale = c->op == AM_OP_mean ? 1.0 / (double)v.n : 1,
                                               .outer = v.outer,
                                               .n = v.n,
-                                              .inner = v.inner}));
-    if (code != AM_R_SUM) {
-        AM_TRY(am_save(c, 0, x));
-        AM_TRY(am_save(c, 1, c->out[0]));
-    }
-    return AM_OK;
+                                              .inner = v.inner});
 }
 
 static view3 split_var(const am_var *x, int dim)
@@ -140,16 +139,16 @@ static int softmax_forward(am_call *c)
     view3 v = split(x, dim);
     c->attrs.dim.dim = dim;
     AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
+    AM_TRY(am_save(c, 0, c->out[0]));
     if (v.outer * v.n * v.inner == 0)
         return AM_OK;
-    AM_TRY(am_launch_softmax(c->device, &(am_softmax_args){.out = am_tensor_ptr(c->out[0]),
+    return am_launch_softmax(c->device, &(am_softmax_args){.out = am_tensor_ptr(c->out[0]),
                                                            .a = am_tensor_ptr(x),
                                                            .log = c->op == AM_OP_log_softmax,
                                                            .dtype = x->dtype,
                                                            .outer = v.outer,
                                                            .n = v.n,
-                                                           .inner = v.inner}));
-    return am_save(c, 0, c->out[0]);
+                                                           .inner = v.inner});
 }
 
 static int softmax_backward(am_bwd *b)

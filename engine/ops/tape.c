@@ -311,10 +311,24 @@ static am_var *input_var(am_bwd *b, int i)
     return &b->tape->vars[b->node->in[i]];
 }
 
+/* Is the same value being written as another input's gradient just now? */
+static bool begun_elsewhere(const am_bwd *b, int i)
+{
+    for (int j = 0; j < b->n_in; j++)
+        if (b->open[j] && b->node->in[j] == b->node->in[i])
+            return true;
+    return false;
+}
+
 int am_grad_begin(am_bwd *b, int i, bool can_accumulate, am_grad *g)
 {
     am_var *v = input_var(b, i);
     *g = (am_grad){.direct = true};
+    if (begun_elsewhere(b, i)) {
+        g->direct = false;
+        return am_temp_new(&b->temps, &g->t, v->dtype, v->ndim, v->shape, v->device);
+    }
+    b->open[i] = true;
     if (v->leaf) {
         AM_TRY(leaf_buffer(v));
         bool empty = v->leaf->grad_empty;
@@ -340,6 +354,7 @@ int am_grad_begin(am_bwd *b, int i, bool can_accumulate, am_grad *g)
 int am_grad_end(am_bwd *b, int i, am_grad *g)
 {
     am_var *v = input_var(b, i);
+    b->open[i] = false;
     if (!g->direct)
         return var_add(v, g->t);
     if (v->leaf)

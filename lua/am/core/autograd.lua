@@ -212,8 +212,10 @@ local function recompute(fn, ctx, seed, stream, ...)
                 n = n + 1
             end
         end
-        check(C.am_backward_begin_many(outs, grads, n))
-        pull()
+        if n > 0 then
+            check(C.am_backward_begin_many(outs, grads, n))
+            pull()
+        end
     end)
     depth = depth - 1
     check(C.am_tape_pop())
@@ -235,8 +237,11 @@ function M.checkpoint(fn, ...)
         return fn(...)
     end
     local seed, stream = rng_state()
+    -- fn's parameters may need gradients where none of its arguments does; this leaf has it recorded.
+    local marker = tensor.zeros({}, { device = tensor.is((...)) and (...):device() or nil })
+    marker.requires_grad = true
     local op = M.custom {
-        forward = function(ctx, ...)
+        forward = function(ctx, _, ...)
             ctx.inputs, ctx.needs = { ... }, {}
             for i, x in ipairs(ctx.inputs) do
                 ctx.needs[i] = tensor.is(x) and x.requires_grad
@@ -244,10 +249,10 @@ function M.checkpoint(fn, ...)
             return scope.scope(fn, ...)
         end,
         backward = function(ctx, ...)
-            return recompute(fn, ctx, seed, stream, ...)
+            return nil, recompute(fn, ctx, seed, stream, ...)
         end,
     }
-    return op(...)
+    return op(marker, ...)
 end
 
 return M

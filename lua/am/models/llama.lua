@@ -63,7 +63,11 @@ end
 function Model:rotary(position_ids, longest)
     local c = self.config
     local heads = c.num_attention_heads
-    if not self._inv_freq or rope.depends_on_length(c.rope_scaling) then
+    if self._inv_freq and rope.depends_on_length(c.rope_scaling) then
+        self._inv_freq:release()
+        self._inv_freq = nil
+    end
+    if not self._inv_freq then
         self._inv_freq, self._rope_scaling = rope.inv_freq({
             theta = c.rope_theta or 10000,
             dim = c.head_dim or c.hidden_size / heads,

@@ -1,0 +1,198 @@
+/* test_op_backends.c — every backend against `ref`: outputs and gradients of every case, in every
+ * floating dtype and with strided inputs.
+ *
+ * `ref` computes in double and rounds once. A backend may compute f32, bf16 and f16 in f32, so it
+ * may be off by
+ *   f64   1e-12 of the tensor's largest value: sums in another order
+ *   f32   4e-6 of the largest: 32 roundings of 2^-23, for sums over up to 131 products
+ *   bf16  2^-7 of the value, or of a quarter of the largest: one step of the last place where both
+ *         round the same number from different sides, and what that moves in a gradient
+ *   f16   2^-10, likewise
+ * `fence` runs ref's kernels, so it must agree bit for bit. Results must not depend on the number
+ * of threads, nor a row's on the rows beside it: bit for bit, too. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "op_run.h"
+
+static const struct {
+    int dtype;
+    tolerance tol;
+} dtypes[] = {{AM_F32, {4e-6, 1, 1e-30}},
+              {AM_BF16, {0x1p-7, 0.25, 1e-30}},
+              {AM_F16, {0x1p-10, 0.25, 1e-7}},
+              {AM_F64, {1e-12, 1, 1e-30}}};
+enum { DTYPES = sizeof dtypes / sizeof *dtypes };
+
+static int ref, fence, cpu;
+
+static void setup(void)
+{
+    ck_assert_int_eq(am_device_find(&ref, "ref"), AM_OK);
+    ck_assert_int_eq(am_device_find(&fence, "fence"), AM_OK);
+    ck_assert_int_eq(am_device_find(&cpu, "cpu"), AM_OK);
+}
+
+static void compare_shapes(const char *what, const run_result *r, const run_result *want)
+{
+    ck_assert_msg(r->dtype == want->dtype, "%s: dtype %s, expected %s", what,
+                  am_dtype_name(r->dtype), am_dtype_name(want->dtype));
+    ck_assert_msg(r->ndim == want->ndim &&
+                      memcmp(r->shape, want->shape, (size_t)r->ndim * sizeof *r->shape) == 0,
+                  "%s: another shape", what);
+}
+
+static void compare(const op_case *c, const char *how, const run_result *r, const run_result *want,
+                    tolerance tol)
+{
+    char what[400];
+    snprintf(what, sizeof what, "%s %s: output", case_text(c), how);
+    compare_shapes(what, r, want);
+    check_close(what, r->out, want->out, want->n, tol);
+    for (int i = 0; i < r->n_in; i++) {
+        snprintf(what, sizeof what, "%s %s: gradient of input %d", case_text(c), how, i + 1);
+        ck_assert_msg(!r->grad[i] == !want->grad[i], "%s: there on one side only", what);
+        if (r->grad[i])
+            check_close(what, r->grad[i], want->grad[i], want->n_grad[i], tol);
+    }
+    if (c->op == AM_OP_dropout)
+        for (int64_t i = 0; i < r->n; i++)
+            ck_assert_msg((r->out[i] == 0) == (want->out[i] == 0), "%s: another mask", what);
+}
+
+static void compare_bits(const op_case *c, const char *how, const run_result *r,
+                         const run_result *want)
+{
+    char what[400];
+    snprintf(what, sizeof what, "%s %s: output", case_text(c), how);
+    compare_shapes(what, r, want);
+    size_t bytes = (size_t)r->n * (size_t)am_dtype_size(r->dtype);
+    ck_assert_msg(memcmp(r->bits, want->bits, bytes) == 0, "%s: other bits", what);
+    for (int i = 0; i < r->n_in; i++) {
+        snprintf(what, sizeof what, "%s %s: gradient of input %d", case_text(c), how, i + 1);
+        ck_assert_msg(!r->grad[i] == !want->grad[i], "%s: there on one side only", what);
+        if (r->grad[i])
+            ck_assert_msg(
+                memcmp(r->grad[i], want->grad[i], (size_t)r->n_grad[i] * sizeof *r->grad[i]) == 0,
+                "%s: other bits", what);
+    }
+}
+
+/* One case in one dtype. */
+static void check_case(const op_case *c, int dtype, tolerance tol)
+{
+    char how[128];
+    case_values values;
+    run_result want, r;
+    case_fill(c, dtype, &values);
+    run_opts o = {.device = ref, .dtype = dtype, .wants = case_differentiable(c)};
+    ck_assert_int_eq(case_run(c, &values, &o, &want), AM_OK);
+
+    snprintf(how, sizeof how, "in %s on fence", am_dtype_name(dtype));
+    o.device = fence;
+    ck_assert_int_eq(case_run(c, &values, &o, &r), AM_OK);
+    compare_bits(c, how, &r, &want);
+    run_result_free(&r);
+
+    o.device = cpu;
+    for (o.layout = 0; o.layout < LAYOUT_COUNT; o.layout++) {
+        snprintf(how, sizeof how, "in %s on cpu, layout %d", am_dtype_name(dtype), o.layout);
+        am_threads_set(2);
+        int rc = case_run(c, &values, &o, &r);
+        if (rc == AM_EUNSUP && dtype == AM_F16)
+            break; /* the one dtype a backend may leave out */
+        ck_assert_msg(rc == AM_OK, "%s %s: %s", case_text(c), how, am_error_message());
+        compare(c, how, &r, &want, tol);
+        if (o.layout == LAYOUT_DENSE) {
+            run_result other;
+            for (int threads = 1; threads <= 3; threads += 2) {
+                am_threads_set(threads);
+                ck_assert_int_eq(case_run(c, &values, &o, &other), AM_OK);
+                compare_bits(c, "with another number of threads", &other, &r);
+                run_result_free(&other);
+            }
+        }
+        run_result_free(&r);
+    }
+    run_result_free(&want);
+    case_values_free(&values);
+}
+
+START_TEST(agree)
+{
+    int seen = 0;
+    for (int k = 0; case_at(k); k++)
+        for (int d = 0; case_at(k)->op == _i && d < DTYPES; d++, seen++)
+            check_case(case_at(k), dtypes[d].dtype, dtypes[d].tol);
+    ck_assert_msg(seen > 0, "op %s has no case in tests/op", am_op_name(_i));
+}
+END_TEST
+
+/* ---- a row's bits do not depend on the rows beside it -------------------------------------- */
+
+/* Ops whose first input has rows, at the sizes of their largest cases. */
+static const op_case rowwise[] = {
+    {OPCASE(linear), .in = {N(67, 65), N(37, 65), N(37)}},
+    {OPCASE(linear), .in = {N(67, 128), N(96, 128)}},
+    {OPCASE(lora_linear), .in = {N(67, 65), N(35, 65), N(8, 65), N(35, 8)},
+     .attrs = {.lora = {2, 0, 0}}},
+    {OPCASE(rms_norm), .in = {N(67, 131), N(131)}, .attrs = {.norm = {1e-5}}},
+    {OPCASE(softmax), .in = {N(67, 131)}, .attrs = {.dim = {1}}},
+    {OPCASE(log_softmax), .in = {N(67, 131)}, .attrs = {.dim = {1}}},
+    {OPCASE(sum), .in = {N(67, 131)}, .attrs = {.reduce = {1, 0}}},
+    {OPCASE(logsumexp), .in = {N(67, 131)}, .attrs = {.reduce = {1, 0}}},
+    {OPCASE(gelu), .in = {N(67, 131)}},
+    {OPCASE(silu), .in = {N(67, 131)}},
+};
+enum { ROWWISE = sizeof rowwise / sizeof *rowwise };
+
+START_TEST(rows)
+{
+    static const int64_t counts[] = {1, 2, 7, 16, 33, 64};
+    for (int d = 0; d < 2; d++) { /* f32, bf16 */
+        const op_case *all = &rowwise[_i];
+        case_values values;
+        run_result whole, part;
+        case_fill(all, dtypes[d].dtype, &values);
+        run_opts o = {.device = cpu, .dtype = dtypes[d].dtype, .wants = 1};
+        ck_assert_int_eq(case_run(all, &values, &o, &whole), AM_OK);
+        for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+            op_case fewer = *all;
+            fewer.in[0].shape[0] = counts[k];
+            ck_assert_int_eq(case_run(&fewer, &values, &o, &part), AM_OK);
+            size_t bytes = (size_t)part.n * (size_t)am_dtype_size(part.dtype);
+            ck_assert_msg(memcmp(part.bits, whole.bits, bytes) == 0,
+                          "%s in %s: other bits than as a part of 67 rows", case_text(&fewer),
+                          am_dtype_name(o.dtype));
+            ck_assert_msg(memcmp(part.grad[0], whole.grad[0],
+                                 (size_t)part.n_grad[0] * sizeof *part.grad[0]) == 0,
+                          "%s in %s: other gradient bits than as a part of 67 rows",
+                          case_text(&fewer), am_dtype_name(o.dtype));
+            run_result_free(&part);
+        }
+        run_result_free(&whole);
+        case_values_free(&values);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("op backends");
+    TCase *t = tcase_create("agreement");
+    tcase_add_checked_fixture(t, setup, NULL);
+    tcase_set_timeout(t, 240);
+    tcase_add_loop_test(t, agree, 0, AM_OP_COUNT);
+    suite_add_tcase(s, t);
+    t = tcase_create("rows");
+    tcase_add_checked_fixture(t, setup, NULL);
+    tcase_add_loop_test(t, rows, 0, ROWWISE);
+    suite_add_tcase(s, t);
+    SRunner *runner = srunner_create(s);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
