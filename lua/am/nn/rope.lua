@@ -49,12 +49,13 @@ function types.linear(o)
     return inv, 1
 end
 
--- NTK-aware: the base grows with the sequence beyond the trained length.
+-- NTK-aware: the base grows with the sequence beyond the trained length. transformers has the length
+-- as a tensor, which rounds to float32 after every step.
 function types.dynamic(o)
     local factor, max = need(o.scaling, "factor"), o.max_position_embeddings
     local length = math.max(o.seq_len or 0, max)
-    local base = o.theta * ((factor * length / max) - (factor - 1)) ^ (o.dim / (o.dim - 2))
-    return plain(f32(base), o.dim), 1
+    local stretch = f32(f32(f32(factor * length) / max) - (factor - 1))
+    return plain(f32(o.theta * f32(stretch ^ (o.dim / (o.dim - 2)))), o.dim), 1
 end
 
 -- YaRN (Peng et al. 2023): high frequencies stay, low ones are interpolated, a ramp between.
