@@ -1,0 +1,261 @@
+-- A run's numbers: the same however a batch is split, padded or packed, however often the run is
+-- interrupted, and with the same seed. What is said to be equal is equal in every bit.
+local am = require("am")
+local datasets = require("am.datasets")
+local edge = require("am.core.ffi")
+local ffi = require("ffi")
+local helper = require("tests.recipe.helper")
+local path = require("am.utils.path")
+
+-- Rows of token ids whose numbers of tokens and of labels all differ; some have a single label.
+local function ragged_rows(file)
+    local lines = {}
+    for i = 1, 16 do
+        local ids, labels = {}, {}
+        for t = 1, 3 + (i * 7) % 23 do
+            ids[t] = (i * 31 + t * 17) % 67
+            labels[t] = t > (i % 5) * 2 and (i * 13 + t * 29) % 67 or -100
+        end
+        labels[#labels] = 5
+        lines[i] = string.format('{"input_ids": [%s], "labels": [%s]}', table.concat(ids, ","),
+                                 table.concat(labels, ","))
+    end
+    return helper.write(file, table.concat(lines, "\n") .. "\n")
+end
+
+local function ragged(changes)
+    local dir = helper.folder()
+    return helper.config(dir, helper.changes({
+        dataset = { _target_ = "am.datasets.PretokenizedDataset",
+                    path_or_dataset_id = ragged_rows(dir .. "/rows.jsonl") },
+        dataloader = { shuffle = false },
+        optimizer = { lr = 1e-3 },
+        step_scheduler = { global_batch_size = 8, max_steps = 1 },
+    }, changes))
+end
+
+-- The helper's dataset section is that of random sentences.
+local function only_rows(cfg)
+    for _, key in ipairs { "num_sentences", "vocab_size", "mean_len", "max_sentence_len" } do
+        cfg.dataset[key] = nil
+    end
+    return cfg
+end
+
+local function weights(recipe)
+    local out = {}
+    for name, t in recipe.model:named_parameters() do
+        if t.requires_grad then
+            out[#out + 1] = { name, t:to_buffer() }
+        end
+    end
+    return out
+end
+
+-- Norm of (a1 - a0) - (b1 - b0), as a fraction of the norm of a1 - a0.
+local function update_difference(a0, a1, b0, b1)
+    local off, norm = 0, 0
+    for i = 1, #a0 do
+        local _, n = a0[i][2], ffi.sizeof(a0[i][2]) / 4
+        for k = 0, n - 1 do
+            local a, b = a1[i][2][k] - a0[i][2][k], b1[i][2][k] - b0[i][2][k]
+            off, norm = off + (a - b) ^ 2, norm + a ^ 2
+        end
+    end
+    assert(norm > 0)
+    return math.sqrt(off / norm)
+end
+
+local function one_step(cfg)
+    local recipe = helper.recipe(only_rows(cfg))
+    local before = weights(recipe)
+    recipe.model:train()
+    local metrics
+    for _ in recipe.scheduler:epochs() do
+        for window in recipe.scheduler:windows(recipe.loader) do
+            metrics = recipe:step(window)
+        end
+    end
+    local after = weights(recipe)
+    helper.close(recipe)
+    return metrics, before, after
+end
+
+describe("exactness", function()
+    teardown(helper.cleanup)
+
+    for _, kind in ipairs { "full", "lora" } do
+        it("splits a batch of 8 as 8x1, 4x2 and 1x8 alike: " .. kind, function()
+            local peft = kind == "lora" and { peft = { target_modules = "*_proj", dim = 4 } } or {}
+            local function run(rows)
+                return one_step(ragged(helper.changes(peft, { step_scheduler = { local_batch_size = rows } })))
+            end
+            local whole, w0, w1 = run(8)
+            for _, rows in ipairs { 4, 1 } do
+                local parts, p0, p1 = run(rows)
+                assert.equal(whole.num_label_tokens, parts.num_label_tokens)
+                assert.is_true(helper.relative(whole.loss, parts.loss) <= 1e-5)
+                assert.is_true(helper.relative(whole.grad_norm, parts.grad_norm) <= 1e-5)
+                local off = update_difference(w0, w1, p0, p1)
+                assert.is_true(off <= 1e-4, "the update differs by " .. off)
+            end
+        end)
+    end
+
+    it("trains on packs as on padded rows", function()
+        local padded, w0, w1 = one_step(ragged { step_scheduler = { global_batch_size = 16, local_batch_size = 16 } })
+        local cfg = ragged { packed_sequence = { packed_sequence_size = 61 },
+                             step_scheduler = { global_batch_size = 16, local_batch_size = 4 } }
+        local packed, p0, p1 = one_step(cfg)
+        assert.equal(padded.num_label_tokens, packed.num_label_tokens)
+        assert.is_true(helper.relative(padded.loss, packed.loss) <= 1e-5)
+        assert.is_true(helper.relative(padded.grad_norm, packed.grad_norm) <= 1e-5)
+        local off = update_difference(w0, w1, p0, p1)
+        assert.is_true(off <= 1e-4, "the update differs by " .. off)
+    end)
+
+    -- The CPU backend chooses kernels by instruction set, and an environment variable lowers it.
+    for _, isa in ipairs { "", "avx512", "avx2", "generic" } do
+        for _, threads in ipairs { 1, 2 } do
+            local title = string.format("a row's bits do not depend on its company: %s, %d threads",
+                                        isa == "" and "this machine's best" or isa, threads)
+            it(title, function()
+                -- the scalar kernels, which have one path for every size, get rows of at most 64 tokens
+                local longest = isa == "generic" and 64 or 600
+                local status, out, errors = helper.run({ "--threads", threads, "tests/recipe/row_bits.lua", longest },
+                                                       { before = isa ~= "" and "AMLUA_ISA=" .. isa or "" })
+                assert.equal("", errors)
+                assert.equal(0, status)
+                assert.matches("^%d+ rows are the same", out)
+            end)
+        end
+    end
+end)
+
+-- Runs of twelve steps, three epochs, with everything random switched on; one state a step is kept.
+local kinds = {
+    { name = "LoRA with dropout and packing", every = 1, changes = helper.lora },
+    { name = "full", every = 5, changes = { model = { attention_dropout = 0.1 } } },
+    { name = "full, recomputing layers", every = 5,
+      changes = { model = { attention_dropout = 0.1, activation_checkpointing = true } } },
+    { name = "bfloat16 with masters", every = 5,
+      changes = { model = { torch_dtype = "bfloat16", attention_dropout = 0.1 } } },
+    { name = "bfloat16 moments, WSD, growing weight decay", every = 5, changes = {
+        optimizer = { state_dtype = "bfloat16" },
+        lr_scheduler = { lr_decay_style = "WSD", wsd_decay_steps = 4, lr_wsd_decay_style = "linear",
+                         start_wd = 0.01, end_wd = 0.1, wd_incr_style = "linear" } } },
+    { name = "SGD with momentum", every = 5, changes = {
+        optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05 } } },
+}
+
+local function long(dir, changes)
+    return helper.config(dir, helper.changes({
+        step_scheduler = { global_batch_size = 6, local_batch_size = 2, max_steps = 12, ckpt_every_steps = 1,
+                           num_epochs = 20 },
+        lr_scheduler = { lr_decay_style = "cosine", lr_warmup_steps = 3 },
+        -- 25 rows are 13 micro-batches: windows of three leave a shorter one at the epoch's end
+        dataset = { num_sentences = 25 },
+    }, changes))
+end
+
+describe("an interrupted run", function()
+    teardown(helper.cleanup)
+
+    for _, kind in ipairs(kinds) do
+        it("equals the unbroken one: " .. kind.name, function()
+            local whole = helper.folder()
+            helper.train_here(long(whole, kind.changes))
+            local curve = helper.curve(whole)
+            assert.equal(12, #curve)
+            local states = {}
+            for _, name in ipairs(path.list_dir(whole)) do
+                local step = tonumber(name:match("^epoch_%d+_step_(%d+)$"))
+                if step then
+                    states[step] = name
+                end
+            end
+            assert.is_true(tonumber(states[11]:match("epoch_(%d+)")) >= 2, "the run is shorter than three epochs")
+            for step = 0, 10, kind.every do
+                local dir = helper.folder()
+                local cfg = long(dir, helper.changes(kind.changes, {
+                    step_scheduler = { ckpt_every_steps = 100 },
+                    checkpoint = { restore_from = path.join(whole, states[step]) },
+                }))
+                helper.train_here(cfg)
+                assert.same({ unpack(curve, step + 2) }, helper.curve(dir))
+                assert.is_nil(helper.checkpoint_difference(path.join(whole, states[11]), helper.latest(dir)))
+            end
+        end)
+    end
+
+    it("is no other than the seed says", function()
+        local curves, dirs = {}, {}
+        local before = edge.C.am_threads()
+        for i, run in ipairs { { 1, 11 }, { 1, 11 }, { 1, 12 }, { 2, 11 }, { 2, 11 } } do
+            edge.check(edge.C.am_threads_set(run[1]))
+            dirs[i] = helper.folder()
+            helper.train_here(long(dirs[i], helper.changes(helper.lora, {
+                seed = run[2], step_scheduler = { max_steps = 5, ckpt_every_steps = 100 },
+            })))
+            curves[i] = helper.curve(dirs[i])
+        end
+        edge.check(edge.C.am_threads_set(before))
+        assert.same(curves[1], curves[2])
+        assert.not_same(curves[1], curves[3])
+        assert.same(curves[4], curves[5])
+        assert.is_nil(helper.checkpoint_difference(helper.latest(dirs[1]), helper.latest(dirs[2])))
+        assert.is_nil(helper.checkpoint_difference(helper.latest(dirs[4]), helper.latest(dirs[5])))
+    end)
+end)
+
+describe("a merged adapter", function()
+    teardown(helper.cleanup)
+
+    it("gives the logits that the adapter gave", function()
+        local dir = helper.folder()
+        helper.train_here(helper.config(dir, helper.changes(helper.lora, { step_scheduler = { max_steps = 8 } })))
+        local from = path.join(helper.latest(dir), "model")
+        local ids = { { 3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9 } }
+        local function logits(model)
+            return am.no_grad(function() return model:forward { input_ids = ids }.logits:to_buffer() end)
+        end
+        local n = 11 * 67
+        local model = am.AutoModelForCausalLM.from_pretrained(helper.tiny)
+        local plain = logits(model)
+        am.peft.load_adapter(model, from)
+        local adapted = logits(model)
+        am.peft.merge(model)
+        local merged = logits(model)
+        local saved = helper.folder()
+        model:save_pretrained(saved)
+        local again = logits(am.AutoModelForCausalLM.from_pretrained(saved))
+        local largest, off, moved = 0, 0, 0
+        for i = 0, n - 1 do
+            largest = math.max(largest, math.abs(adapted[i]))
+            off = math.max(off, math.abs(adapted[i] - merged[i]))
+            moved = math.max(moved, math.abs(adapted[i] - plain[i]))
+            assert.equal(merged[i], again[i])
+        end
+        assert.is_true(moved > 0.1 * largest, "the adapter does next to nothing")
+        assert.is_true(off <= 1e-5 * largest, "off by " .. off / largest)
+    end)
+end)
+
+describe("the rows of this suite", function()
+    teardown(helper.cleanup)
+
+    it("are ragged in tokens and labels", function()
+        local file = ragged_rows(helper.folder() .. "/rows.jsonl")
+        local ds = datasets.PretokenizedDataset { path_or_dataset_id = file }
+        local labels, distinct = {}, 0
+        for i = 1, ds:len() do
+            local count = 0
+            for _, label in ipairs(ds:get(i).labels) do
+                count = count + (label ~= -100 and 1 or 0)
+            end
+            distinct = distinct + (labels[count] and 0 or 1)
+            labels[count] = true
+        end
+        assert.is_true(labels[1] and distinct >= 8)
+    end)
+end)
