@@ -4,6 +4,7 @@
 --   <root>/LATEST -> epoch_0_step_99
 --   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, …}
 --   <root>/epoch_0_step_99.reserving-…    being written; means nothing, removed by the next run
+--   <root>/epoch_0_step_99.not_finite-…   withdrawn: its next step had a loss that is no number
 --
 -- A save writes everything into the reserved folder with `.incomplete` in it, syncs it, removes the
 -- marker, renames, syncs the root, then swaps LATEST. Killed at any moment, LATEST names a whole one.
@@ -32,32 +33,33 @@ local function sync_tree(dir)
     posix.fsync_path(dir)
 end
 
-local function leftovers(root)
-    local list = {}
-    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
-        if name:match("^epoch_%d+_step_%d+%.reserving%-") or name:match("^epoch_%d+_step_%d+%.replaced%-") then
-            list[#list + 1] = path.join(root, name)
-        end
-    end
-    return list
-end
-
---- Remove what an interrupted save left behind.
+--- Put right what an interrupted save left behind.
 function M.clean(root)
-    for _, dir in ipairs(leftovers(root)) do
-        path.remove_tree(dir)
+    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
+        local final, how = name:match("^(epoch_%d+_step_%d+)%.(%l+)%-")
+        local left = path.join(root, name)
+        if how == "replaced" and not path.exists(path.join(root, final)) then
+            path.rename(left, path.join(root, final))
+        elseif how == "replaced" or how == "reserving" then
+            path.remove_tree(left)
+        end
     end
 end
 
 -- Rename the finished folder to its name. One of that name exists when a run goes on from an older
--- checkpoint: it is replaced, the new one being whole before the old one goes.
+-- checkpoint: the two are swapped, so that LATEST, which may name it, always names a whole one.
+-- Where the file system can't swap, a run killed between two renames is put right by `clean`.
 local function publish(reserved, final, root)
     local old
-    if path.exists(final) then
+    if not path.exists(final) then
+        path.rename(reserved, final)
+    elseif posix.exchange(reserved, final) then
+        old = reserved
+    else
         old = path.unique(final .. ".replaced-")
         path.rename(final, old)
+        path.rename(reserved, final)
     end
-    path.rename(reserved, final)
     posix.fsync_path(root)
     path.symlink_swap(final, path.join(root, "LATEST"))
     if old then
@@ -209,6 +211,23 @@ M.fields = {
     is_peft = { type = "boolean", doc = "accepted; a peft section says it" },
     max_recent_checkpoints = { type = "integer", min = 1, doc = "keep only so many of the newest" },
 }
+
+--- Take back a checkpoint whose state turned out to be useless: it gets another name, and LATEST the
+--- newest of the others. Returns that one's folder, or nil, and the new name.
+function M.withdraw(root, dir)
+    local aside = path.unique(path.join(root, path.basename(dir)) .. ".not_finite-")
+    local names, before = M.list(root), nil
+    for _, name in ipairs(names) do
+        before = name ~= path.basename(dir) and name or before
+    end
+    if before then
+        path.symlink_swap(path.join(root, before), path.join(root, "LATEST"))
+    else
+        posix.unlink(path.join(root, "LATEST"))
+    end
+    path.rename(dir, aside)
+    return before and path.join(root, before), aside
+end
 
 --- Remove all but the newest `keep` checkpoints; LATEST's stays in any case.
 function M.prune(root, keep)

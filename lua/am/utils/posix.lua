@@ -38,6 +38,7 @@ int mkdir(const char *path, unsigned mode);
 int rmdir(const char *path);
 int unlink(const char *path);
 int rename(const char *from, const char *to);
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int symlink(const char *target, const char *link);
 int64_t readlink(const char *path, char *buf, size_t size);
 char *realpath(const char *path, char *resolved);
@@ -61,6 +62,7 @@ int snprintf(char *buf, size_t size, const char *format, ...);
 
 local C = ffi.C
 local AT_FDCWD, AT_SYMLINK_NOFOLLOW = -100, 0x100
+local RENAME_EXCHANGE = 2
 local STATX_BASIC = 0x7ff
 local S_IFMT, S_IFDIR, S_IFREG, S_IFLNK = 0xf000, 0x4000, 0x8000, 0xa000
 local PATH_MAX = 4096
@@ -140,6 +142,17 @@ function M.rename(from, to)
     end
     if C.rename(from, to) ~= 0 then
         return failed(from .. " -> " .. to)
+    end
+    return true
+end
+
+--- Swap what two names stand for, in one step. Not every file system can.
+function M.exchange(a, b)
+    if bad_name(a) or bad_name(b) then
+        return nil, "file name holds a NUL byte", EINVAL
+    end
+    if C.renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) ~= 0 then
+        return failed(a .. " <-> " .. b)
     end
     return true
 end
