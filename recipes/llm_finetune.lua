@@ -32,10 +32,7 @@ function Recipe:setup()
     self.optimizer = self:build_optimizer()
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
-    self.lr_schedule = self:build_lr_schedule()
-    if self.lr_schedule then
-        self:track("optim/lr_scheduler.json", self.lr_schedule)
-    end
+    self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
     self.restored = self:load_checkpoint()
     self:open_logs(self.scheduler.step)
     self:log_summary()
@@ -77,8 +74,8 @@ function Recipe:step(window)
         loss = loss + am.scope(function()
             local sum = self:loss(batch)
             local value = sum:item()
-            if value ~= value or value == math.huge then
-                self:not_finite("loss", value)
+            if not self.is_finite(value) then
+                self:not_finite("loss", value, true)
             end
             (sum * scale):backward()
             return value
@@ -86,14 +83,12 @@ function Recipe:step(window)
     end
     local max_norm = self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
     local grad_norm, factor = self.optimizer:clip_grad_norm(max_norm)
-    if grad_norm ~= grad_norm or grad_norm == math.huge then
+    if not self.is_finite(grad_norm) then
         self:not_finite("gradient norm", grad_norm)
     end
     self.optimizer:step(factor)
     self.optimizer:zero_grad()
-    if self.lr_schedule then
-        self.lr_schedule:step(1)
-    end
+    self.lr_schedule:step(1)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
              seconds = edge.C.am_clock() - started }
 end
@@ -118,17 +113,26 @@ function Recipe:loss(batch)
     })
 end
 
---- Mean loss over the validation set; every row counts by its label tokens.
+--- Mean loss over the validation set; every row counts by its label tokens. Left early, with nil, when
+--- the run is asked to end.
 function Recipe:evaluate(epoch)
     local sum, count = 0, 0
     self.model:eval()
     training.scoped_rng({ seed = 1 }, am.no_grad, function()
         for batch in self.validation_loader:batches() do
+            if self:stop_requested() then
+                break
+            end
             sum = sum + am.scope(function() return self:loss(batch):item() end)
             count = count + batch.num_label_tokens
         end
     end)
     self.model:train()
+    if self:stop_requested() then
+        return nil
+    elseif not self.is_finite(sum) then
+        self:not_finite("validation loss", sum)
+    end
     local record = { step = self.scheduler.step, epoch = epoch or self.scheduler.epoch,
                      val_loss = sum / math.max(count, 1), lr = self.optimizer.param_groups[1].lr,
                      num_label_tokens = count, mem = self:memory_gib() }

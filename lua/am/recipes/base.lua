@@ -100,6 +100,10 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
     end
     local root = self:checkpoint_dir()
     local name = string.format("epoch_%d_step_%d", epoch, step)
+    local keep = self:checkpoint_setting("max_recent_checkpoints")
+    if keep then -- before saving: the newest there has proved good by the steps since
+        checkpoint.prune(root, keep)
+    end
     self.log:info("Saving checkpoint to %s", path.join(root, name))
     local dir = checkpoint.save(root, name, function(folder)
         self:save_model(folder, is_last)
@@ -110,11 +114,24 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
         checkpoint.write_json(path.join(folder, "losses.json"), metrics or {})
         path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
     end)
-    local keep = self:checkpoint_setting("max_recent_checkpoints")
-    if keep then
+    if keep and is_last then
         checkpoint.prune(root, keep)
     end
+    self.saved = { dir = dir, step = step }
     return dir
+end
+
+--- The state that this step began with is useless: a checkpoint of it is withdrawn. Returns the
+--- newest good one, or nil.
+function Recipe:withdraw_checkpoint(step)
+    local root = self:checkpoint_dir()
+    if self.saved and self.saved.step == step - 1 then
+        local before, aside = checkpoint.withdraw(root, self.saved.dir)
+        self.log:warning("checkpoint %s led to it, and is now %s", self.saved.dir, aside)
+        self.saved = nil
+        return before
+    end
+    return checkpoint.resolve(root)
 end
 
 local function check_signature(saved, own, dir)
@@ -147,7 +164,9 @@ function Recipe:load_checkpoint()
     check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
     self:load_model(dir)
     for _, p in ipairs(self.parts) do
-        p.part:load_state_dict(checkpoint.read_json(path.join(dir, p.file)))
+        for _, note in ipairs(p.part:load_state_dict(checkpoint.read_json(path.join(dir, p.file))) or {}) do
+            self.log:warning("as in the checkpoint: %s", note)
+        end
     end
     return dir
 end

@@ -168,11 +168,9 @@ function Recipe:build_step_scheduler()
 end
 
 function Recipe:build_lr_schedule()
-    if not self.cfg:has("lr_scheduler") then
-        return nil
-    end
-    local options = config.instantiate(self.cfg:child("lr_scheduler"), self.ctx, {},
-                                       { default_target = "am.optim.OptimizerParamScheduler" })
+    local section = self.cfg:child("lr_scheduler") -- without one lr is constant, and still part of the state
+    local options = section and config.instantiate(section, self.ctx, {},
+                                                   { default_target = "am.optim.OptimizerParamScheduler" })
     local group = self.optimizer.param_groups[1]
     return schedule.from_config(options, { lr = group.lr, weight_decay = group.weight_decay,
                                            total_steps = self.scheduler:total_steps(), optimizer = self.optimizer })
@@ -200,11 +198,24 @@ function Recipe:check_batch(batch)
     end
 end
 
-function Recipe:not_finite(what, value)
-    local latest = checkpoint.resolve(self:checkpoint_dir())
+--- Stop the run for a number that is none. bad_state: it came of the weights that this step began
+--- with, so a checkpoint of them is withdrawn.
+function Recipe:not_finite(what, value, bad_state)
+    local step, root = self.scheduler.step, self:checkpoint_dir()
+    local latest
+    if bad_state then
+        latest = self:withdraw_checkpoint(step)
+    else
+        latest = checkpoint.resolve(root)
+    end
     err.raise("state", "step %d: the %s is %s, so the run stops; a lower optimizer.lr or clip_grad_norm.max_norm "
-              .. "may help. %s", self.scheduler.step, what, tostring(value), latest
+              .. "may help. %s", step, what, tostring(value), latest
               and "The last good state is " .. latest or "No checkpoint was written yet")
+end
+
+--- False for NaN and both infinities.
+function Recipe.is_finite(x)
+    return x - x == 0
 end
 
 function Recipe:memory_gib()
@@ -238,6 +249,10 @@ end
 local SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
 function Recipe:save_model(dir, is_last)
+    local norm = self.optimizer:param_norm()
+    if not self.is_finite(norm) then
+        self:not_finite("norm of the weights", norm)
+    end
     local into = path.join(dir, "model")
     path.mkdir_p(into)
     if self.peft_config then
