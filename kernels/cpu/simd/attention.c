@@ -1,11 +1,12 @@
-/* attention.c — tiled attention, forward and backward, for f32, bf16 and f16; f64 goes to ref, whose
- * formulas these are.
+/* attention.c — tiled attention, forward and backward, for f32, bf16 and f16; f64 goes to ref,
+ * whose formulas these are.
  *
- * Work is cut into blocks of up to BLOCK_T queries of one sample; the rows of all heads that share a
- * key/value head are handled together. Keys come in tiles of TILE, laid from the sample's own start,
- * as f32 in scratch; the softmax is online (Milakov & Gimelshein 2018). Every row runs through the
- * same operations in the same order wherever it lies in a block, so its bits depend neither on what
- * shares its pack nor on the number of threads. A block or tile without visible keys is skipped.
+ * Work is cut into blocks of up to BLOCK_T queries of one sample; the rows of all heads that share
+ * a key/value head are handled together. Keys come in tiles of TILE, laid from the sample's own
+ * start, as f32 in scratch; the softmax is online (Milakov & Gimelshein 2018). Every row runs
+ * through the same operations in the same order wherever it lies in a block, so its bits depend
+ * neither on what shares its pack nor on the number of threads. A block or tile without visible
+ * keys is skipped.
  *
  * Backward gives each (batch, key/value head) to one thread, which adds dk and dv in order. */
 #include "vec.h"
@@ -67,8 +68,7 @@ static block block_at(const am_attention_shape *x, const int32_t *bounds, int64_
 /* ---- the products ------------------------------------------------------------------------ */
 
 /* out [rows, TILE] = a [rows, dp] kt [d, TILE]; rows is a multiple of MR. */
-static void scores(float *out, const float *a, const float *kt, int64_t rows, int64_t d,
-                   int64_t dp)
+static void scores(float *out, const float *a, const float *kt, int64_t rows, int64_t d, int64_t dp)
 {
     for (int64_t r = 0; r < rows; r += MR)
         for (int64_t c = 0; c < TILE; c += CHUNK) {
@@ -119,7 +119,8 @@ static void accumulate(float *out, const float *w, int64_t wm, int64_t wi, const
 /* ---- loading ------------------------------------------------------------------------------ */
 
 /* Row of d elements as f32, padded with zeros to dp. */
-static void load_row(float *to, const void *from, int dtype, int64_t at, int64_t d, int64_t dp)
+__attribute__((noinline)) static void load_row(float *to, const void *from, int dtype, int64_t at,
+                                               int64_t d, int64_t dp)
 {
     for (int64_t i = 0; i < dp; i += VW)
         vstore(to + i, i < d ? vget_n(from, dtype, at + i, d - i, 0.0f) : (vf){0});
@@ -139,7 +140,8 @@ static void load_block(float *to, const void *from, int dtype, const am_attentio
         memset(to + r * dp, 0, (size_t)dp * sizeof *to);
 }
 
-/* A tile of up to TILE rows, and its transpose [d, TILE]; missing rows are zero. Either may be NULL. */
+/* A tile of up to TILE rows, and its transpose [d, TILE]; missing rows are zero. Either may be
+ * NULL. */
 static void load_tile(float *plain, float *turned, const void *from, int dtype, int64_t base,
                       int64_t token, int64_t n, int64_t d, int64_t dp, float *line)
 {
@@ -257,8 +259,8 @@ static void store_block(const am_attention_args *args, const work *w, const bloc
             for (int64_t c = 0; c < x->d; c += VW)
                 vput_n(args->out, x->dtype, at + c, x->d - c,
                        empty ? (vf){0} : vload(out + c) / sum);
-            ((float *)args->lse)[(b * x->h + h) * x->t + t] = empty ? -INFINITY
-                                                                    : w->max[row] + logf(sum);
+            ((float *)args->lse)[(b * x->h + h) * x->t + t] =
+                empty ? -INFINITY : w->max[row] + logf(sum);
         }
 }
 
@@ -449,8 +451,7 @@ static void backward_block(const am_attention_bwd_args *args, back *w, const blo
         for (int64_t r = 0; r < group * k->n; r++) {
             int64_t t = k->first + r % k->n, origin;
             key_range range = keys_of(x, args->bounds, b, t, &origin);
-            pair_row(args, w, r, range, key0, n,
-                     mask_index(x, b, kh * group + r / k->n, t, key0));
+            pair_row(args, w, r, range, key0, n, mask_index(x, b, kh * group + r / k->n, t, key0));
         }
         size_t rest = (size_t)((rows - group * k->n) * TILE) * sizeof(float);
         memset(w->s + group * k->n * TILE, 0, rest);
@@ -472,12 +473,13 @@ static int back_new(back *w, const am_attention_shape *x)
 {
     int64_t dp = round_up(x->d, CHUNK), rows = round_up(x->h / x->kh * BLOCK_T, MR);
     int64_t keys = x->s + MR; /* accumulate writes rows by MR */
-    int64_t sizes[] = {rows * dp, rows * dp, rows * dp, rows * TILE, rows * TILE, x->d * TILE,
-                       x->d * TILE, TILE * dp, dp, rows, rows, keys * dp, keys * dp};
+    int64_t sizes[] = {rows * dp,   rows * dp,   rows * dp, rows * TILE, rows * TILE,
+                       x->d * TILE, x->d * TILE, TILE * dp, dp,          rows,
+                       rows,        keys * dp,   keys * dp};
     float *p[13];
     if (!carve(1, 13, sizes, p))
         return 0;
-    *w = (back){rows, dp, p[0], p[1], p[2], p[3], p[4], p[5],
+    *w = (back){rows, dp,   p[0], p[1], p[2],  p[3],  p[4], p[5],
                 p[6], p[7], p[8], p[9], p[10], p[11], p[12]};
     return 1;
 }

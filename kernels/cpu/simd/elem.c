@@ -10,65 +10,58 @@ static int half(int dtype)
 
 /* ---- fill and copy ------------------------------------------------------------------------ */
 
-AM_INLINE int fill_half(const am_fill_args *args, int dtype)
+static void fill_row(const am_fill_args *args, const elem_row *row)
 {
-    vf value = vsplat((float)args->value);
-    ELEM_EACH(&args->nd, 1, {
-        for (int64_t j = 0; j < row.n; j += VW)
-            elem_put(args->out, dtype, &row, j, value);
+    elem_buffer b;
+    for (int64_t i = 0; i < ELEM_CHUNK; i++)
+        b.x[i] = (float)args->value;
+    ELEM_CHUNKS(row, {
+        float *out = (float *)args->out + row->at[0] + j;
+        if (AM_SIMD(elem_place)(&b, args->out, args->dtype, row, j, n) == b.x)
+            AM_SIMD(elem_put)(b.x, args->out, args->dtype, row, j, n);
+        else
+            memcpy(out, b.x, (size_t)n * sizeof *out);
     });
+}
+
+int AM_SIMD(fill)(am_stream *s, const am_fill_args *args)
+{
+    if (!half(args->dtype))
+        return am_ref_fill(s, args);
+    ELEM_EACH(&args->nd, 1, fill_row(args, &row));
     return AM_OK;
 }
 
-int AM_SIMD(fill)(am_stream *s, const am_fill_args *args){
-    AM_DISPATCH_HALF(args->dtype, fill_half, args, am_ref_fill(s, args))}
-
-AM_INLINE void copy_row(const am_copy_args *args, const elem_row *row, int to, int from)
+static void copy_row(const am_copy_args *args, const elem_row *row)
 {
-    elem_row out = *row; /* what out holds, read as an operand */
-    out.at[1] = row->at[0];
-    out.step[1] = row->step[0];
+    int to = args->dtype_out, from = args->dtype_a;
     if (to == from && !args->accumulate && row->step[0] == 1 && row->step[1] == 1) {
         int64_t size = half_size(to);
         memmove((char *)args->out + row->at[0] * size, (const char *)args->a + row->at[1] * size,
                 (size_t)(row->n * size));
         return;
     }
-    for (int64_t j = 0; j < row->n; j += VW) {
-        vf v = elem_get(args->a, from, row, 1, j);
-        if (args->accumulate)
-            v += elem_get(args->out, to, &out, 1, j);
-        elem_put(args->out, to, row, j, v);
-    }
+    elem_buffer in, old, result;
+    ELEM_CHUNKS(row, {
+        const float *a = AM_SIMD(elem_get)(&in, args->a, from, row, 1, j, n);
+        float *out = AM_SIMD(elem_place)(&result, args->out, to, row, j, n);
+        if (args->accumulate) {
+            const float *had = AM_SIMD(elem_get)(&old, args->out, to, row, 0, j, n);
+            for (int64_t i = 0; i < n; i += VW)
+                vstore(out + i, vload(had + i) + vload(a + i));
+        } else {
+            memmove(out, a, (size_t)n * sizeof *out);
+        }
+        AM_SIMD(elem_put)(out, args->out, to, row, j, n);
+    });
 }
-
-AM_INLINE int copy_from(const am_copy_args *args, int to, int from)
-{
-    ELEM_EACH(&args->nd, 2, copy_row(args, &row, to, from));
-    return AM_OK;
-}
-
-#define COPY_TO(from)                                                                              \
-    AM_INLINE int copy_##from(const am_copy_args *args, int to)                                    \
-    {                                                                                              \
-        return copy_from(args, to, from);                                                          \
-    }
-COPY_TO(AM_F32)
-COPY_TO(AM_BF16)
-COPY_TO(AM_F16)
 
 int AM_SIMD(copy)(am_stream *s, const am_copy_args *args)
 {
-    switch (args->dtype_a) {
-    case AM_F32:
-        AM_DISPATCH_HALF(args->dtype_out, copy_AM_F32, args, am_ref_copy(s, args))
-    case AM_BF16:
-        AM_DISPATCH_HALF(args->dtype_out, copy_AM_BF16, args, am_ref_copy(s, args))
-    case AM_F16:
-        AM_DISPATCH_HALF(args->dtype_out, copy_AM_F16, args, am_ref_copy(s, args))
-    default:
+    if (!half(args->dtype_out) || !half(args->dtype_a))
         return am_ref_copy(s, args);
-    }
+    ELEM_EACH(&args->nd, 2, copy_row(args, &row));
+    return AM_OK;
 }
 
 /* ---- unary -------------------------------------------------------------------------------- */
@@ -172,25 +165,35 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
     X(AM_U_ADD_SCALAR)                                                                             \
     X(AM_U_MUL_SCALAR)                                                                             \
     X(AM_U_POW_SCALAR)                                                                             \
-    X(AM_U_NEG) X(AM_U_ABS) X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH)        \
-        X(AM_U_SIGMOID) X(AM_U_RELU) X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+    X(AM_U_NEG)                                                                                    \
+    X(AM_U_ABS) X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID)    \
+        X(AM_U_RELU) X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
 
-static void unary_row(const am_unary_args *args, const elem_row *row)
+/* out = f(a) over n floats */
+static void unary_chunk(int op, float *out, const float *a, int64_t n, float p0, float p1)
 {
-    float p0 = (float)args->p0, p1 = (float)args->p1;
-    int dtype = args->dtype;
-    switch (args->op) {
-#define X(op)                                                                                      \
-    case op:                                                                                       \
-        for (int64_t j = 0; j < row->n; j += VW)                                                   \
-            elem_put(args->out, dtype, row, j,                                                     \
-                     unary_value(op, elem_get(args->a, dtype, row, 1, j), p0, p1));                \
+    switch (op) {
+#define X(code)                                                                                    \
+    case code:                                                                                     \
+        for (int64_t i = 0; i < n; i += VW)                                                        \
+            vstore(out + i, unary_value(code, vload(a + i), p0, p1));                              \
         break;
         UNARY_OPS(X)
 #undef X
     default:
         break;
     }
+}
+
+static void unary_row(const am_unary_args *args, const elem_row *row)
+{
+    elem_buffer in, result;
+    ELEM_CHUNKS(row, {
+        const float *a = AM_SIMD(elem_get)(&in, args->a, args->dtype, row, 1, j, n);
+        float *out = AM_SIMD(elem_place)(&result, args->out, args->dtype, row, j, n);
+        unary_chunk(args->op, out, a, n, (float)args->p0, (float)args->p1);
+        AM_SIMD(elem_put)(out, args->out, args->dtype, row, j, n);
+    });
 }
 
 int AM_SIMD(unary)(am_stream *s, const am_unary_args *args)
@@ -201,23 +204,33 @@ int AM_SIMD(unary)(am_stream *s, const am_unary_args *args)
     return AM_OK;
 }
 
-static void unary_bwd_row(const am_unary_bwd_args *args, const elem_row *row)
+/* out = dout f'(a) */
+static void slope_chunk(int op, float *out, const float *dout, const float *a, int64_t n, float p0,
+                        float p1)
 {
-    float p0 = (float)args->p0, p1 = (float)args->p1;
-    int dtype = args->dtype;
-    switch (args->op) {
-#define X(op)                                                                                      \
-    case op:                                                                                       \
-        for (int64_t j = 0; j < row->n; j += VW)                                                   \
-            elem_put(args->da, dtype, row, j,                                                      \
-                     elem_get(args->dout, dtype, row, 1, j) *                                      \
-                         unary_slope(op, elem_get(args->a, dtype, row, 2, j), p0, p1));            \
+    switch (op) {
+#define X(code)                                                                                    \
+    case code:                                                                                     \
+        for (int64_t i = 0; i < n; i += VW)                                                        \
+            vstore(out + i, vload(dout + i) * unary_slope(code, vload(a + i), p0, p1));            \
         break;
         UNARY_OPS(X)
 #undef X
     default:
         break;
     }
+}
+
+static void unary_bwd_row(const am_unary_bwd_args *args, const elem_row *row)
+{
+    elem_buffer in[2], result;
+    ELEM_CHUNKS(row, {
+        const float *dout = AM_SIMD(elem_get)(&in[0], args->dout, args->dtype, row, 1, j, n);
+        const float *a = AM_SIMD(elem_get)(&in[1], args->a, args->dtype, row, 2, j, n);
+        float *out = AM_SIMD(elem_place)(&result, args->da, args->dtype, row, j, n);
+        slope_chunk(args->op, out, dout, a, n, (float)args->p0, (float)args->p1);
+        AM_SIMD(elem_put)(out, args->da, args->dtype, row, j, n);
+    });
 }
 
 int AM_SIMD(unary_bwd)(am_stream *s, const am_unary_bwd_args *args)
@@ -248,49 +261,40 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
     }
 }
 
-AM_INLINE void binary_loop(const am_binary_args *args, const elem_row *row, int op, int dtype)
+/* out = a op b over n floats */
+static void binary_chunk(int op, float *out, const float *a, const float *b, int64_t n)
 {
-    for (int64_t j = 0; j < row->n; j += VW)
-        elem_put(args->out, dtype, row, j,
-                 binary_value(op, elem_get(args->a, dtype, row, 1, j),
-                              elem_get(args->b, dtype, row, 2, j)));
-}
-
-AM_INLINE void binary_row(const am_binary_args *args, const elem_row *row, int dtype)
-{
-    switch (args->op) {
-    case AM_B_ADD:
-        binary_loop(args, row, AM_B_ADD, dtype);
+    switch (op) {
+#define X(code)                                                                                    \
+    case code:                                                                                     \
+        for (int64_t i = 0; i < n; i += VW)                                                        \
+            vstore(out + i, binary_value(code, vload(a + i), vload(b + i)));                       \
         break;
-    case AM_B_SUB:
-        binary_loop(args, row, AM_B_SUB, dtype);
-        break;
-    case AM_B_MUL:
-        binary_loop(args, row, AM_B_MUL, dtype);
-        break;
-    case AM_B_DIV:
-        binary_loop(args, row, AM_B_DIV, dtype);
-        break;
-    case AM_B_MAXIMUM:
-        binary_loop(args, row, AM_B_MAXIMUM, dtype);
-        break;
-    default:
-        binary_loop(args, row, AM_B_MINIMUM, dtype);
-        break;
+        X(AM_B_ADD)
+        X(AM_B_SUB) X(AM_B_MUL) X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
+#undef X
+            default : break;
     }
 }
 
-AM_INLINE int binary_half(const am_binary_args *args, int dtype)
+static void binary_row(const am_binary_args *args, const elem_row *row)
 {
-    ELEM_EACH(&args->nd, 3, binary_row(args, &row, dtype));
-    return AM_OK;
+    elem_buffer in[2], result;
+    ELEM_CHUNKS(row, {
+        const float *a = AM_SIMD(elem_get)(&in[0], args->a, args->dtype, row, 1, j, n);
+        const float *b = AM_SIMD(elem_get)(&in[1], args->b, args->dtype, row, 2, j, n);
+        float *out = AM_SIMD(elem_place)(&result, args->out, args->dtype, row, j, n);
+        binary_chunk(args->op, out, a, b, n);
+        AM_SIMD(elem_put)(out, args->out, args->dtype, row, j, n);
+    });
 }
 
 int AM_SIMD(binary)(am_stream *s, const am_binary_args *args)
 {
-    if (args->op < 0 || args->op > AM_B_MINIMUM)
+    if (!half(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
         return am_ref_binary(s, args);
-    AM_DISPATCH_HALF(args->dtype, binary_half, args, am_ref_binary(s, args))
+    ELEM_EACH(&args->nd, 3, binary_row(args, &row));
+    return AM_OK;
 }
 
 AM_INLINE vf binary_grad(const am_binary_bwd_args *args, vf dout, vf a, vf b)
@@ -306,12 +310,16 @@ AM_INLINE vf binary_grad(const am_binary_bwd_args *args, vf dout, vf a, vf b)
 
 static void binary_bwd_row(const am_binary_bwd_args *args, const elem_row *row)
 {
-    int dtype = args->dtype;
-    for (int64_t j = 0; j < row->n; j += VW)
-        elem_put(args->d, dtype, row, j,
-                 binary_grad(args, elem_get(args->dout, dtype, row, 1, j),
-                             elem_get(args->a, dtype, row, 2, j),
-                             elem_get(args->b, dtype, row, 3, j)));
+    elem_buffer in[3], result;
+    ELEM_CHUNKS(row, {
+        const float *dout = AM_SIMD(elem_get)(&in[0], args->dout, args->dtype, row, 1, j, n);
+        const float *a = AM_SIMD(elem_get)(&in[1], args->a, args->dtype, row, 2, j, n);
+        const float *b = AM_SIMD(elem_get)(&in[2], args->b, args->dtype, row, 3, j, n);
+        float *out = AM_SIMD(elem_place)(&result, args->d, args->dtype, row, j, n);
+        for (int64_t i = 0; i < n; i += VW)
+            vstore(out + i, binary_grad(args, vload(dout + i), vload(a + i), vload(b + i)));
+        AM_SIMD(elem_put)(out, args->d, args->dtype, row, j, n);
+    });
 }
 
 int AM_SIMD(binary_bwd)(am_stream *s, const am_binary_bwd_args *args)

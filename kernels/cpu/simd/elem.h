@@ -36,29 +36,27 @@ elem_row AM_SIMD(elem_row)(const elem_walk *w, int operands, int64_t row, int64_
         }                                                                                          \
     } while (0)
 
-/* Elements j.. of operand o: at most VW, n in all. */
-AM_INLINE vf elem_get(const void *p, int dtype, const elem_row *row, int o, int64_t j)
-{
-    int64_t n = at_most(VW, row->n - j), at = row->at[o] + j * row->step[o];
-    if (row->step[o] == 1)
-        return vget_n(p, dtype, at, n, 1.0f);
-    if (row->step[o] == 0)
-        return vsplat(load1(p, dtype, at));
-    vf v = vsplat(1.0f);
-    for (int64_t i = 0; i < n; i++)
-        v[i] = load1(p, dtype, at + i * row->step[o]);
-    return v;
-}
+/* Operands are handled as chunks of floats: in place where they lie dense as f32, else through a
+ * buffer. The loops over a chunk may run on to the next multiple of VW. */
+enum { ELEM_CHUNK = 512 };
+typedef struct elem_buffer {
+    float x[ELEM_CHUNK] __attribute__((aligned(64)));
+} elem_buffer;
 
-AM_INLINE void elem_put(void *p, int dtype, const elem_row *row, int64_t j, vf v)
-{
-    int64_t n = at_most(VW, row->n - j), at = row->at[0] + j * row->step[0];
-    if (row->step[0] == 1) {
-        vput_n(p, dtype, at, n, v);
-        return;
+/* n elements of operand o from j on, as floats; p is the operand's address. Beyond n they are 1. */
+const float *AM_SIMD(elem_get)(elem_buffer *b, const void *p, int dtype, const elem_row *row, int o,
+                               int64_t j, int64_t n);
+/* Where to compute n elements of the output from j on, and then putting them there. */
+float *AM_SIMD(elem_place)(elem_buffer *b, void *p, int dtype, const elem_row *row, int64_t j,
+                           int64_t n);
+void AM_SIMD(elem_put)(const float *from, void *p, int dtype, const elem_row *row, int64_t j,
+                       int64_t n);
+
+/* For every chunk of a row: `j` and `n` are set for `statement`. */
+#define ELEM_CHUNKS(row, statement)                                                                \
+    for (int64_t j = 0; j < (row)->n; j += ELEM_CHUNK) {                                           \
+        int64_t n = at_most(ELEM_CHUNK, (row)->n - j);                                             \
+        statement;                                                                                 \
     }
-    for (int64_t i = 0; i < n; i++)
-        store1(p, dtype, at + i * row->step[0], v[i]);
-}
 
 #endif

@@ -12,89 +12,137 @@ AM_INLINE int handled(int dtype)
 
 /* ---- Adam and AdamW ----------------------------------------------------------------------- */
 
-AM_INLINE void adam_vector(const am_adam_args *a, int dtype, int state, int64_t i, int64_t n)
+/* Elements first..end-1, a multiple of VW of them. */
+static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
 {
-    float wd = (float)a->weight_decay;
-    vf p = a->master ? vget_n(a->master, AM_F32, i, n, 0.0f) : vget_n(a->param, dtype, i, n, 0.0f);
-    vf g = vget_n(a->grad, AM_F32, i, n, 0.0f) * (float)a->grad_scale;
-    vf m = vget_n(a->m, state, i, n, 0.0f), v = vget_n(a->v, state, i, n, 0.0f);
-    if (a->decoupled)
-        p *= (float)(1.0 - a->lr * a->weight_decay);
-    else
-        g += wd * p;
-    m += (g - m) * (float)(1.0 - a->beta1);
-    v = v * (float)a->beta2 + g * g * (float)(1.0 - a->beta2);
-    vf denominator = vsqrt(v) / (float)sqrt(a->bias2) + (float)a->eps;
-    p -= (float)(a->lr / a->bias1) * (m / denominator);
-    vput_n(a->m, state, i, n, m);
-    vput_n(a->v, state, i, n, v);
-    if (a->master)
-        vput_n(a->master, AM_F32, i, n, p);
-    vput_n(a->param, dtype, i, n, p);
+    float wd = (float)a->weight_decay, scale = (float)a->grad_scale, eps = (float)a->eps;
+    float beta2 = (float)a->beta2, one_beta1 = (float)(1.0 - a->beta1);
+    float one_beta2 = (float)(1.0 - a->beta2), shrink = (float)(1.0 - a->lr * a->weight_decay);
+    float bias2 = (float)sqrt(a->bias2), size = (float)(a->lr / a->bias1);
+    for (int64_t i = first; i < end; i += VW) {
+        vf p = a->master ? vload(a->master + i) : vget(a->param, a->dtype, i);
+        vf g = vload((const float *)a->grad + i) * scale;
+        vf m = vget(a->m, a->dtype_state, i), v = vget(a->v, a->dtype_state, i);
+        if (a->decoupled)
+            p *= shrink;
+        else
+            g += wd * p;
+        m += (g - m) * one_beta1;
+        v = v * beta2 + g * g * one_beta2;
+        p -= size * (m / (vsqrt(v) / bias2 + eps));
+        vput(a->m, a->dtype_state, i, m);
+        vput(a->v, a->dtype_state, i, v);
+        if (a->master)
+            vstore(a->master + i, p);
+        vput(a->param, a->dtype, i, p);
+    }
 }
 
-AM_INLINE int adam_half(const am_adam_args *a, int dtype)
+/* A vector's worth of each buffer, so that the tail takes the same path as the rest. */
+typedef struct tail {
+    float param[VW], master[VW], grad[VW], a[VW], b[VW];
+} tail;
+
+static void stage(void *to, const void *from, int dtype, int64_t first, int64_t n)
 {
-    int64_t pieces = (a->n + PIECE - 1) / PIECE;
-#pragma omp parallel for num_threads(team(a->n)) schedule(static)
-    for (int64_t k = 0; k < pieces; k++) {
-        int64_t end = at_most(a->n, (k + 1) * PIECE);
-        if (a->dtype_state == AM_F32)
-            for (int64_t i = k * PIECE; i < end; i += VW)
-                adam_vector(a, dtype, AM_F32, i, at_most(VW, end - i));
-        else
-            for (int64_t i = k * PIECE; i < end; i += VW)
-                adam_vector(a, dtype, AM_BF16, i, at_most(VW, end - i));
-    }
-    return AM_OK;
+    if (from)
+        memcpy(to, (const char *)from + first * half_size(dtype), (size_t)(n * half_size(dtype)));
+}
+
+static void unstage(void *to, const void *from, int dtype, int64_t first, int64_t n)
+{
+    if (to)
+        memcpy((char *)to + first * half_size(dtype), from, (size_t)(n * half_size(dtype)));
+}
+
+static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
+{
+    tail t = {0};
+    am_adam_args b = *a;
+    stage(t.param, a->param, a->dtype, first, n);
+    stage(t.master, a->master, AM_F32, first, n);
+    stage(t.grad, a->grad, AM_F32, first, n);
+    stage(t.a, a->m, a->dtype_state, first, n);
+    stage(t.b, a->v, a->dtype_state, first, n);
+    b.param = t.param;
+    b.master = a->master ? t.master : NULL;
+    b.grad = t.grad;
+    b.m = t.a;
+    b.v = t.b;
+    adam_range(&b, 0, VW);
+    unstage(a->param, t.param, a->dtype, first, n);
+    unstage(a->master, t.master, AM_F32, first, n);
+    unstage(a->m, t.a, a->dtype_state, first, n);
+    unstage(a->v, t.b, a->dtype_state, first, n);
 }
 
 int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
 {
-    if (args->dtype_grad != AM_F32 ||
-        (args->dtype_state != AM_F32 && args->dtype_state != AM_BF16))
+    if (!handled(args->dtype) || !handled(args->dtype_state) || args->dtype_grad != AM_F32)
         return am_ref_adam(s, args);
-    AM_DISPATCH_HALF(args->dtype, adam_half, args, am_ref_adam(s, args))
+    int64_t whole = args->n - args->n % VW;
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+    for (int64_t i = 0; i < whole; i += PIECE)
+        adam_range(args, i, at_most(whole, i + PIECE));
+    if (whole < args->n)
+        adam_tail(args, whole, args->n - whole);
+    return AM_OK;
 }
 
 /* ---- SGD ---------------------------------------------------------------------------------- */
 
-AM_INLINE void sgd_vector(const am_sgd_args *a, int dtype, int state, int64_t i, int64_t n)
+static void sgd_range(const am_sgd_args *a, int64_t first, int64_t end)
 {
-    vf p = a->master ? vget_n(a->master, AM_F32, i, n, 0.0f) : vget_n(a->param, dtype, i, n, 0.0f);
-    vf g = vget_n(a->grad, AM_F32, i, n, 0.0f) * (float)a->grad_scale;
-    g += (float)a->weight_decay * p;
-    if (a->buf) {
-        vf b = g;
-        if (!a->first)
-            b = vget_n(a->buf, state, i, n, 0.0f) * (float)a->momentum +
-                g * (float)(1.0 - a->dampening);
-        vput_n(a->buf, state, i, n, b);
-        g = a->nesterov ? g + b * (float)a->momentum : b;
+    float wd = (float)a->weight_decay, scale = (float)a->grad_scale, lr = (float)a->lr;
+    float momentum = (float)a->momentum, fresh = (float)(1.0 - a->dampening);
+    for (int64_t i = first; i < end; i += VW) {
+        vf p = a->master ? vload(a->master + i) : vget(a->param, a->dtype, i);
+        vf g = vload((const float *)a->grad + i) * scale;
+        g += wd * p;
+        if (a->buf) {
+            vf b = g;
+            if (!a->first)
+                b = vget(a->buf, a->dtype_state, i) * momentum + g * fresh;
+            vput(a->buf, a->dtype_state, i, b);
+            g = a->nesterov ? g + b * momentum : b;
+        }
+        p -= lr * g;
+        if (a->master)
+            vstore(a->master + i, p);
+        vput(a->param, a->dtype, i, p);
     }
-    p -= (float)a->lr * g;
-    if (a->master)
-        vput_n(a->master, AM_F32, i, n, p);
-    vput_n(a->param, dtype, i, n, p);
 }
 
-AM_INLINE int sgd_half(const am_sgd_args *a, int dtype)
+static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
 {
-    int64_t pieces = (a->n + PIECE - 1) / PIECE;
-#pragma omp parallel for num_threads(team(a->n)) schedule(static)
-    for (int64_t k = 0; k < pieces; k++) {
-        int64_t end = at_most(a->n, (k + 1) * PIECE);
-        for (int64_t i = k * PIECE; i < end; i += VW)
-            sgd_vector(a, dtype, a->dtype_state, i, at_most(VW, end - i));
-    }
-    return AM_OK;
+    tail t = {0};
+    am_sgd_args b = *a;
+    stage(t.param, a->param, a->dtype, first, n);
+    stage(t.master, a->master, AM_F32, first, n);
+    stage(t.grad, a->grad, AM_F32, first, n);
+    stage(t.a, a->buf, a->dtype_state, first, n);
+    b.param = t.param;
+    b.master = a->master ? t.master : NULL;
+    b.grad = t.grad;
+    b.buf = a->buf ? t.a : NULL;
+    sgd_range(&b, 0, VW);
+    unstage(a->param, t.param, a->dtype, first, n);
+    unstage(a->master, t.master, AM_F32, first, n);
+    unstage(a->buf, t.a, a->dtype_state, first, n);
 }
 
 int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
 {
-    if (args->dtype_grad != AM_F32 || (args->buf && !handled(args->dtype_state)))
+    if (!handled(args->dtype) || args->dtype_grad != AM_F32 ||
+        (args->buf && !handled(args->dtype_state)))
         return am_ref_sgd(s, args);
-    AM_DISPATCH_HALF(args->dtype, sgd_half, args, am_ref_sgd(s, args))
+    int64_t whole = args->n - args->n % VW;
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+    for (int64_t i = 0; i < whole; i += PIECE)
+        sgd_range(args, i, at_most(whole, i + PIECE));
+    if (whole < args->n)
+        sgd_tail(args, whole, args->n - whole);
+    return AM_OK;
 }
 
 /* ---- sum of squares ----------------------------------------------------------------------- */

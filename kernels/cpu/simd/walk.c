@@ -43,3 +43,50 @@ elem_row AM_SIMD(elem_row)(const elem_walk *w, int operands, int64_t row, int64_
     }
     return r;
 }
+
+/* ---- chunks ------------------------------------------------------------------------------- */
+
+AM_INLINE int in_place(int dtype, int64_t step, int64_t n)
+{
+    return dtype == AM_F32 && step == 1 && n % VW == 0;
+}
+
+const float *AM_SIMD(elem_get)(elem_buffer *b, const void *p, int dtype, const elem_row *row, int o,
+                               int64_t j, int64_t n)
+{
+    int64_t step = row->step[o], at = row->at[o] + j * step, i = 0;
+    if (in_place(dtype, step, n))
+        return (const float *)p + at;
+    if (step == 1)
+        for (; i + VW <= n; i += VW)
+            vstore(b->x + i, vget(p, dtype, at + i));
+    if (step == 0 && n > 0) {
+        float v = load1(p, dtype, at);
+        for (; i < n; i++)
+            b->x[i] = v;
+    }
+    for (; i < n; i++)
+        b->x[i] = load1(p, dtype, at + i * step);
+    for (; i % VW != 0; i++)
+        b->x[i] = 1.0f;
+    return b->x;
+}
+
+float *AM_SIMD(elem_place)(elem_buffer *b, void *p, int dtype, const elem_row *row, int64_t j,
+                           int64_t n)
+{
+    return in_place(dtype, row->step[0], n) ? (float *)p + row->at[0] + j : b->x;
+}
+
+void AM_SIMD(elem_put)(const float *from, void *p, int dtype, const elem_row *row, int64_t j,
+                       int64_t n)
+{
+    int64_t step = row->step[0], at = row->at[0] + j * step, i = 0;
+    if (in_place(dtype, step, n))
+        return;
+    if (step == 1)
+        for (; i + VW <= n; i += VW)
+            vput(p, dtype, at + i, vload(from + i));
+    for (; i < n; i++)
+        store1(p, dtype, at + i * step, from[i]);
+}
