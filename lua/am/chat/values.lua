@@ -23,6 +23,7 @@
 
 local cjson = require "cjson"
 local err = require "am.core.error"
+local json = require "am.utils.json"
 
 local M = {}
 
@@ -366,26 +367,29 @@ local function is_array(t, path)
     return true
 end
 
+local json_array, json_object = getmetatable(json.array()), getmetatable(json.object())
+local json_number = getmetatable(json.float(1))
+
 local function from_table(t, path, depth, empty_is_list)
     local array = is_array(t, path)
-    if array or (empty_is_list and next(t) == nil) then
+    local marked = getmetatable(t)
+    if array or marked == json_array or (empty_is_list and not marked and next(t) == nil) then
         local list = M.list()
         for i, item in ipairs(t) do list[i] = M.from_lua(item, path .. "[" .. i .. "]", depth) end
         return list
     end
     local d = M.dict()
-    for key in pairs(t) do d.keys[#d.keys + 1] = key end
-    table.sort(d.keys)
+    for i, key in ipairs(json.keys(t)) do d.keys[i] = key end
     for _, key in ipairs(d.keys) do d.map[key] = M.from_lua(t[key], path .. "." .. key, depth) end
     return d
 end
 
---- Converts plain Lua data (as from cjson) to a value. A table with keys 1…n is a list, one with
---- string keys a dict whose keys are taken in alphabetical order (Lua tables have none; use values made
---- by json.decode, list or ordered dicts where order matters), an empty one a dict unless
---- `empty_is_list`. cjson.null is None; an integral number is an int, any other a float. A value made by
---- this module passes through. Anything a template cannot use (functions, images, tensors, objects
---- with a metatable) becomes the placeholder string "<type>", so media keys stay visible.
+--- Converts plain Lua data (as from cjson or am.utils.json) to a value. A table with keys 1…n is a list,
+--- one with string keys a dict whose keys are taken in alphabetical order, or the order that am.utils.json
+--- remembers, an empty one a dict unless `empty_is_list` or marked as an array. cjson.null and json.null
+--- are None; an integral number is an int, any other a float. A value made by this module passes through.
+--- Anything a template cannot use (functions, images, tensors, objects with a metatable) becomes the
+--- placeholder string "<type>", so media keys stay visible.
 --- Raises "data" naming `path` for tables that are neither array nor map and for nesting beyond 100.
 function M.from_lua(v, path, depth, empty_is_list)
     local t = type(v)
@@ -394,10 +398,11 @@ function M.from_lua(v, path, depth, empty_is_list)
         if v == math.floor(v) and math.abs(v) < 2 ^ 63 then return v end
         return M.float(v)
     end
-    if v == cjson.null then return None end
+    if v == cjson.null or v == json.null then return None end
     if t ~= "table" then return "<" .. t .. ">" end
     local mt = getmetatable(v)
-    if mt then return own_metatables[mt] and v or "<object>" end
+    if mt == json_number then return M.float(v.value) end
+    if mt and mt ~= json_array and mt ~= json_object then return own_metatables[mt] and v or "<object>" end
     depth = (depth or 0) + 1
     if depth > MAX_NESTING then bad_data(path, "nested more than " .. MAX_NESTING .. " levels deep") end
     return from_table(v, path, depth, empty_is_list)

@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local chat = require "am.chat"
 local err = require "am.core.error"
+local json = require "am.utils.json"
 
 -- Renders with no messages.
 local function render(template, vars, opts)
@@ -23,6 +24,12 @@ local function fails(code, pattern, fn, ...)
 end
 
 describe("chat data", function()
+    it("takes what am.utils.json reads: order, null, empty arrays, floats", function()
+        local x = json.decode('{"b": [], "a": {}, "c": null, "d": [1, {"z": true, "y": 2.5}]}', { ordered = true })
+        assert.equal("{'b': [], 'a': {}, 'c': None, 'd': [1, {'z': True, 'y': 2.5}]} 1.0",
+            render("{{ x }} {{ f }}", { x = x, f = json.float(1) }))
+    end)
+
     it("tells arrays from maps and sorts the keys of plain tables", function()
         local vars = { x = { 1, 2 }, y = { b = { true }, a = 1 } }
         assert.equal("[1, 2] {'a': 1, 'b': [True]}", render("{{ x }} {{ y }}", vars))
