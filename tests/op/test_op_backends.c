@@ -56,7 +56,7 @@ static void compare(const op_case *c, const char *how, const run_result *r, cons
     for (int i = 0; i < r->n_in; i++)
         for (int64_t k = 0; want->grad[i] && k < want->n_grad[i]; k++)
             if (isfinite(want->grad[i][k]))
-                tol.floor_abs = fmax(tol.floor_abs, 0.01 * fabs(want->grad[i][k]));
+                tol.floor_abs = fmax(tol.floor_abs, 0.1 * fabs(want->grad[i][k]));
     for (int i = 0; i < r->n_in; i++) {
         snprintf(what, sizeof what, "%s %s: gradient of input %d", case_text(c), how, i + 1);
         ck_assert_msg(!r->grad[i] == !want->grad[i], "%s: there on one side only", what);
