@@ -3,11 +3,6 @@
 #include "elem.h"
 #include "../ref_kernels.h"
 
-static int half(int dtype)
-{
-    return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
-}
-
 /* ---- fill and copy ------------------------------------------------------------------------ */
 
 static void fill_row(const am_fill_args *args, const elem_row *row)
@@ -26,7 +21,7 @@ static void fill_row(const am_fill_args *args, const elem_row *row)
 
 int AM_SIMD(fill)(am_stream *s, const am_fill_args *args)
 {
-    if (!half(args->dtype))
+    if (!is_half(args->dtype))
         return am_ref_fill(s, args);
     ELEM_EACH(&args->nd, 1, fill_row(args, &row));
     return AM_OK;
@@ -58,7 +53,7 @@ static void copy_row(const am_copy_args *args, const elem_row *row)
 
 int AM_SIMD(copy)(am_stream *s, const am_copy_args *args)
 {
-    if (!half(args->dtype_out) || !half(args->dtype_a))
+    if (!is_half(args->dtype_out) || !is_half(args->dtype_a))
         return am_ref_copy(s, args);
     ELEM_EACH(&args->nd, 2, copy_row(args, &row));
     return AM_OK;
@@ -166,8 +161,9 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
     X(AM_U_MUL_SCALAR)                                                                             \
     X(AM_U_POW_SCALAR)                                                                             \
     X(AM_U_NEG)                                                                                    \
-    X(AM_U_ABS) X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID)    \
-        X(AM_U_RELU) X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+    X(AM_U_ABS)                                                                                    \
+    X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID) X(AM_U_RELU)   \
+        X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
 
 /* out = f(a) over n floats */
 static void unary_chunk(int op, float *out, const float *a, int64_t n, float p0, float p1)
@@ -198,7 +194,7 @@ static void unary_row(const am_unary_args *args, const elem_row *row)
 
 int AM_SIMD(unary)(am_stream *s, const am_unary_args *args)
 {
-    if (!half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+    if (!is_half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
         return am_ref_unary(s, args);
     ELEM_EACH(&args->nd, 2, unary_row(args, &row));
     return AM_OK;
@@ -235,7 +231,7 @@ static void unary_bwd_row(const am_unary_bwd_args *args, const elem_row *row)
 
 int AM_SIMD(unary_bwd)(am_stream *s, const am_unary_bwd_args *args)
 {
-    if (!half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+    if (!is_half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
         return am_ref_unary_bwd(s, args);
     ELEM_EACH(&args->nd, 3, unary_bwd_row(args, &row));
     return AM_OK;
@@ -271,7 +267,8 @@ static void binary_chunk(int op, float *out, const float *a, const float *b, int
             vstore(out + i, binary_value(code, vload(a + i), vload(b + i)));                       \
         break;
         X(AM_B_ADD)
-        X(AM_B_SUB) X(AM_B_MUL) X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
+        X(AM_B_SUB)
+        X(AM_B_MUL) X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
 #undef X
             default : break;
     }
@@ -291,7 +288,7 @@ static void binary_row(const am_binary_args *args, const elem_row *row)
 
 int AM_SIMD(binary)(am_stream *s, const am_binary_args *args)
 {
-    if (!half(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
+    if (!is_half(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
         return am_ref_binary(s, args);
     ELEM_EACH(&args->nd, 3, binary_row(args, &row));
     return AM_OK;
@@ -324,7 +321,7 @@ static void binary_bwd_row(const am_binary_bwd_args *args, const elem_row *row)
 
 int AM_SIMD(binary_bwd)(am_stream *s, const am_binary_bwd_args *args)
 {
-    if (!half(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
+    if (!is_half(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
         return am_ref_binary_bwd(s, args);
     ELEM_EACH(&args->nd, 4, binary_bwd_row(args, &row));
     return AM_OK;
@@ -351,7 +348,7 @@ static void dropout_block(const am_dropout_args *args, int64_t first, int64_t en
 
 int AM_SIMD(dropout)(am_stream *s, const am_dropout_args *args)
 {
-    if (!half(args->dtype))
+    if (!is_half(args->dtype))
         return am_ref_dropout(s, args);
     int64_t n = args->n;
 #pragma omp parallel for num_threads(team(4 * n)) schedule(static)
@@ -378,7 +375,7 @@ static void random_block(const am_random_args *args, int64_t first, int64_t end)
 
 int AM_SIMD(random)(am_stream *s, const am_random_args *args)
 {
-    if (!half(args->dtype))
+    if (!is_half(args->dtype))
         return am_ref_random(s, args);
     int64_t n = args->n;
 #pragma omp parallel for num_threads(team(8 * n)) schedule(static)

@@ -5,11 +5,6 @@
 
 enum { PIECE = 16384 }; /* elements that a thread takes at a time; a multiple of every VW */
 
-AM_INLINE int handled(int dtype)
-{
-    return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
-}
-
 /* ---- Adam and AdamW ----------------------------------------------------------------------- */
 
 /* Elements first..end-1, a multiple of VW of them. */
@@ -78,7 +73,7 @@ static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
 
 int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
 {
-    if (!handled(args->dtype) || !handled(args->dtype_state) || args->dtype_grad != AM_F32)
+    if (!is_half(args->dtype) || !is_half(args->dtype_state) || args->dtype_grad != AM_F32)
         return am_ref_adam(s, args);
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)
@@ -133,8 +128,8 @@ static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
 
 int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
 {
-    if (!handled(args->dtype) || args->dtype_grad != AM_F32 ||
-        (args->buf && !handled(args->dtype_state)))
+    if (!is_half(args->dtype) || args->dtype_grad != AM_F32 ||
+        (args->buf && !is_half(args->dtype_state)))
         return am_ref_sgd(s, args);
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)

@@ -191,6 +191,11 @@ AM_INLINE vh to_f16(vf v)
 #endif
 }
 
+AM_INLINE int is_half(int dtype)
+{
+    return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
+}
+
 AM_INLINE int64_t half_size(int dtype)
 {
     return dtype == AM_F32 ? 4 : 2;

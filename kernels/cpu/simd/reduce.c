@@ -1,0 +1,163 @@
+/* reduce.c — sums, maxima, argmax and logsumexp, and rows picked by index. What is rare (integers,
+ * extremes or logsumexp over an outer dimension, indices for each element) goes to ref. */
+#include "vec.h"
+#include "../ref_kernels.h"
+
+/* ---- reductions ----------------------------------------------------------------------------- */
+
+/* f32 lanes are emptied into double after this many vectors. */
+enum { CHAIN = 256 };
+
+AM_INLINE double row_sum(const void *p, int dtype, int64_t at, int64_t n)
+{
+    double total = 0;
+    for (int64_t first = 0; first < n; first += CHAIN * VW) {
+        int64_t end = at_most(n, first + CHAIN * VW);
+        vf sum = {0};
+        for (int64_t i = first; i < end; i += VW)
+            sum += vget_n(p, dtype, at + i, end - i, 0);
+        total += (double)vsum(sum);
+    }
+    return total;
+}
+
+enum { COLS = 4 }; /* vectors of columns summed together */
+
+/* [n, inner] -> [inner] for columns i.. of one outer index, rows in order. */
+AM_INLINE void column_sums(const am_reduce_args *args, int dtype, int to, int64_t o, int64_t i)
+{
+    int64_t inner = args->inner, from = o * args->n * inner;
+    vf total[COLS] = {{0}};
+    for (int64_t first = 0; first < args->n; first += CHAIN) {
+        vf sum[COLS] = {{0}};
+        for (int64_t j = first; j < at_most(args->n, first + CHAIN); j++)
+            for (int64_t k = 0; k < COLS; k++) {
+                int64_t col = i + k * VW;
+                sum[k] += vget_n(args->a, dtype, from + j * inner + col, inner - col, 0);
+            }
+        for (int k = 0; k < COLS; k++)
+            total[k] += sum[k];
+    }
+    for (int64_t k = 0; k < COLS; k++) {
+        int64_t col = i + k * VW, at = o * inner + col;
+        vf v = total[k] * (float)args->scale;
+        if (args->accumulate)
+            v += vget_n(args->out, to, at, inner - col, 0);
+        vput_n(args->out, to, at, inner - col, v);
+    }
+}
+
+AM_INLINE int sum_half(const am_reduce_args *args, int dtype)
+{
+    int64_t outer = args->outer, n = args->n, inner = args->inner;
+    int64_t blocks = (inner + COLS * VW - 1) / (COLS * VW);
+    int to = args->dtype_out;
+#pragma omp parallel for num_threads(team(outer *n *inner)) schedule(static)
+    for (int64_t w = 0; w < outer * blocks; w++) {
+        if (inner != 1) {
+            column_sums(args, dtype, to, w / blocks, w % blocks * COLS * VW);
+            continue;
+        }
+        float v = (float)(row_sum(args->a, dtype, w * n, n) * args->scale);
+        if (args->accumulate)
+            v += load1(args->out, to, w);
+        store1(args->out, to, w, v);
+    }
+    return AM_OK;
+}
+
+/* One row of the other reductions, for rows that are dense. */
+static int reduce_rows(const am_reduce_args *args)
+{
+    int64_t size = half_size(args->dtype), size_out = half_size(args->dtype_out);
+    if (args->op == AM_R_ARGMAX)
+        size_out = 8;
+#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
+    for (int64_t o = 0; o < args->outer; o++) {
+        am_reduce_args row = *args;
+        row.outer = 1;
+        row.a = (const char *)args->a + o * args->n * size;
+        row.out = (char *)args->out + o * size_out;
+        am_ref_reduce(NULL, &row);
+    }
+    return AM_OK;
+}
+
+int AM_SIMD(reduce)(am_stream *s, const am_reduce_args *args)
+{
+    int rows = args->op >= 0 && args->op < AM_R_COUNT && is_half(args->dtype) &&
+               (args->op == AM_R_ARGMAX || is_half(args->dtype_out));
+    if (rows && args->op == AM_R_SUM)
+        AM_DISPATCH_HALF(args->dtype, sum_half, args, AM_EUNSUP)
+    return rows && args->inner == 1 ? reduce_rows(args) : am_ref_reduce(s, args);
+}
+
+/* ---- rows picked by index -------------------------------------------------------------------- */
+
+static int64_t index_at(const void *index, int dtype, int64_t i)
+{
+    return dtype == AM_I32 ? ((const int32_t *)index)[i] : ((const int64_t *)index)[i];
+}
+
+/* Looks at all indices before anything is read by them. */
+static int check_index(const char *kernel, const void *index, int dtype, int64_t m, int64_t n)
+{
+    for (int64_t j = 0; j < m; j++) {
+        int64_t i = index_at(index, dtype, j);
+        if (i < 0 || i >= n)
+            return am_kernel_fail(AM_EINVAL, "%s: index %lld is outside 0..%lld", kernel,
+                                  (long long)i, (long long)(n - 1));
+    }
+    return AM_OK;
+}
+
+int AM_SIMD(gather)(am_stream *s, const am_gather_args *args)
+{
+    if (args->per_element || !is_half(args->dtype) ||
+        (args->dtype_index != AM_I32 && args->dtype_index != AM_I64))
+        return am_ref_gather(s, args);
+    int rc = check_index("gather", args->index, args->dtype_index, args->m, args->n);
+    if (rc != AM_OK)
+        return rc;
+    int64_t bytes = args->inner * half_size(args->dtype), m = args->m;
+#pragma omp parallel for num_threads(team(args->outer *m * args->inner)) schedule(static)
+    for (int64_t w = 0; w < args->outer * m; w++) {
+        int64_t from = w / m * args->n + index_at(args->index, args->dtype_index, w % m);
+        memcpy((char *)args->out + w * bytes, (const char *)args->a + from * bytes, (size_t)bytes);
+    }
+    return AM_OK;
+}
+
+/* Threads share the columns out among them, so each sum is made in index order. */
+AM_INLINE int gather_bwd_half(const am_gather_bwd_args *args, int dtype)
+{
+    int to = args->dtype_da == AM_F32 ? AM_F32 : dtype;
+    int64_t inner = args->inner, m = args->m, blocks = (inner + 4 * VW - 1) / (4 * VW);
+#pragma omp parallel for num_threads(team(args->outer *m *inner)) schedule(static)
+    for (int64_t w = 0; w < args->outer * blocks; w++) {
+        int64_t o = w / blocks, first = w % blocks * 4 * VW, end = at_most(inner, first + 4 * VW);
+        for (int64_t j = 0; j < m; j++) {
+            int64_t index = index_at(args->index, args->dtype_index, j);
+            int64_t row = o * args->n + index;
+            if (args->has_padding && index == args->padding)
+                continue;
+            for (int64_t i = first; i < end; i += VW)
+                vput_n(args->da, to, row * inner + i, end - i,
+                       vget_n(args->da, to, row * inner + i, end - i, 0) +
+                           vget_n(args->dout, dtype, (o * m + j) * inner + i, end - i, 0));
+        }
+    }
+    return AM_OK;
+}
+
+int AM_SIMD(gather_bwd)(am_stream *s, const am_gather_bwd_args *args)
+{
+    int fast = !args->per_element && (args->dtype_da == AM_F32 || args->dtype_da == args->dtype) &&
+               (args->dtype_index == AM_I32 || args->dtype_index == AM_I64);
+    if (!fast || !is_half(args->dtype))
+        return am_ref_gather_bwd(s, args);
+    int rc = check_index("gather_bwd", args->index, args->dtype_index, args->m, args->n);
+    if (rc != AM_OK)
+        return rc;
+    AM_DISPATCH_HALF(args->dtype, gather_bwd_half, args, AM_EUNSUP)
+}

@@ -1,0 +1,201 @@
+/* softmax.c — softmax, its logarithm and cross-entropy over dense rows of f32, bf16 and f16, with
+ * their gradients. Rows with an inner dimension go to ref. Formulas as in ref_*.c. */
+#include "vec.h"
+#include "../ref_kernels.h"
+
+/* ---- parts of a row ------------------------------------------------------------------------ */
+
+AM_INLINE vf soft_cap(vf x, float cap)
+{
+    return cap > 0 ? cap * vtanh(x / cap) : x;
+}
+
+/* The largest of n (capped) elements; NaN is left to the sum. */
+AM_INLINE float row_max(const void *p, int dtype, int64_t at, int64_t n, float cap)
+{
+    vf max = vsplat(-INFINITY);
+    for (int64_t i = 0; i < n; i += VW)
+        max = vmax(vget_n(p, dtype, at + i, n - i, -INFINITY), max);
+    float most = vmax_lanes(max);
+    return cap > 0 ? soft_cap(vsplat(most), cap)[0] : most;
+}
+
+/* The sum of e^(x - max) in f32 lanes, which are emptied into double every SUM_BLOCK elements. */
+enum { SUM_BLOCK = 4096 };
+
+AM_INLINE double row_exp_sum(const void *p, int dtype, int64_t at, int64_t n, float cap, float max)
+{
+    double total = 0;
+    for (int64_t first = 0; first < n; first += SUM_BLOCK) {
+        int64_t end = at_most(n, first + SUM_BLOCK);
+        vf sum = {0};
+        for (int64_t i = first; i < end; i += VW) {
+            vf x = vget_n(p, dtype, at + i, end - i, -INFINITY);
+            vf e = vexp(soft_cap(x, cap) - max);
+            if (end - i < VW) /* -inf may be what the row holds, and NaN its difference */
+                for (int64_t j = end - i; j < VW; j++)
+                    e[j] = 0;
+            sum += e;
+        }
+        total += (double)vsum(sum);
+    }
+    return total;
+}
+
+/* ---- softmax ------------------------------------------------------------------------------- */
+
+AM_INLINE void softmax_row(const am_softmax_args *args, int dtype, int64_t r)
+{
+    int64_t n = args->n, at = r * n;
+    float max = row_max(args->a, dtype, at, n, 0);
+    double sum = row_exp_sum(args->a, dtype, at, n, 0, max);
+    float scale = (float)(1.0 / sum), log_sum = (float)log(sum);
+    for (int64_t i = 0; i < n; i += VW) {
+        vf x = vget_n(args->a, dtype, at + i, n - i, 0) - max;
+        vput_n(args->out, dtype, at + i, n - i, args->log ? x - log_sum : vexp(x) * scale);
+    }
+}
+
+AM_INLINE int softmax_half(const am_softmax_args *args, int dtype)
+{
+#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
+    for (int64_t r = 0; r < args->outer; r++)
+        softmax_row(args, dtype, r);
+    return AM_OK;
+}
+
+int AM_SIMD(softmax)(am_stream *s, const am_softmax_args *args)
+{
+    if (args->inner != 1)
+        return am_ref_softmax(s, args);
+    AM_DISPATCH_HALF(args->dtype, softmax_half, args, am_ref_softmax(s, args))
+}
+
+AM_INLINE void softmax_bwd_row(const am_softmax_bwd_args *args, int dtype, int64_t r)
+{
+    int64_t n = args->n, at = r * n;
+    vf sums = {0};
+    for (int64_t i = 0; i < n; i += VW) {
+        vf dout = vget_n(args->dout, dtype, at + i, n - i, 0);
+        sums =
+            args->log ? sums + dout : vfma(dout, vget_n(args->out, dtype, at + i, n - i, 0), sums);
+    }
+    float sum = vsum(sums);
+    for (int64_t i = 0; i < n; i += VW) {
+        vf dout = vget_n(args->dout, dtype, at + i, n - i, 0);
+        vf out = vget_n(args->out, dtype, at + i, n - i, 0);
+        vput_n(args->da, dtype, at + i, n - i,
+               args->log ? vfma(vsplat(-sum), vexp(out), dout) : out * (dout - sum));
+    }
+}
+
+AM_INLINE int softmax_bwd_half(const am_softmax_bwd_args *args, int dtype)
+{
+#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
+    for (int64_t r = 0; r < args->outer; r++)
+        softmax_bwd_row(args, dtype, r);
+    return AM_OK;
+}
+
+int AM_SIMD(softmax_bwd)(am_stream *s, const am_softmax_bwd_args *args)
+{
+    if (args->inner != 1)
+        return am_ref_softmax_bwd(s, args);
+    AM_DISPATCH_HALF(args->dtype, softmax_bwd_half, args, am_ref_softmax_bwd(s, args))
+}
+
+/* ---- cross-entropy ------------------------------------------------------------------------- */
+
+static int64_t label_at(const void *labels, int dtype, int64_t r)
+{
+    return dtype == AM_I32 ? ((const int32_t *)labels)[r] : ((const int64_t *)labels)[r];
+}
+
+/* Looks at all labels before anything is read by them. */
+static int check_labels(const void *labels, int dtype, int64_t rows, int64_t ignore, int64_t v)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t label = label_at(labels, dtype, r);
+        if (label != ignore && (label < 0 || label >= v))
+            return am_kernel_fail(AM_EINVAL,
+                                  "cross_entropy: label %lld of row %lld is outside 0..%lld",
+                                  (long long)label, (long long)r, (long long)(v - 1));
+    }
+    return AM_OK;
+}
+
+AM_INLINE int cross_entropy_half(const am_cross_entropy_args *args, int dtype)
+{
+    int64_t v = args->v;
+    float cap = (float)args->softcap;
+#pragma omp parallel for num_threads(team(args->rows *v)) schedule(static)
+    for (int64_t r = 0; r < args->rows; r++) {
+        int64_t label = label_at(args->labels, args->dtype_labels, r);
+        float max = row_max(args->logits, dtype, r * v, v, cap);
+        double sum = row_exp_sum(args->logits, dtype, r * v, v, cap, max);
+        double lse = (double)max + log(sum), loss = 0;
+        if (label != args->ignore) {
+            vf x = soft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
+            loss = lse - (double)x[0];
+        }
+        ((float *)args->lse)[r] = (float)lse;
+        ((float *)args->loss)[r] = (float)loss;
+    }
+    return AM_OK;
+}
+
+int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
+{
+    if (!is_half(args->dtype) || (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
+        return am_ref_cross_entropy(s, args);
+    int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
+    if (rc != AM_OK)
+        return rc;
+    AM_DISPATCH_HALF(args->dtype, cross_entropy_half, args, AM_EUNSUP)
+}
+
+AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int dtype, int64_t r)
+{
+    int64_t v = args->v, label = label_at(args->labels, args->dtype_labels, r);
+    float cap = (float)args->softcap, dloss = *(const float *)args->dloss;
+    float lse = ((const float *)args->lse)[r];
+    int counts = label != args->ignore;
+    float at_label = 0; /* read before dlogits may overwrite it */
+    if (counts) {
+        vf y = soft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
+        vf d = dloss * (vexp(y - lse) - 1.0f);
+        if (cap > 0)
+            d *= 1.0f - (y / cap) * (y / cap);
+        at_label = d[0];
+    }
+    for (int64_t i = 0; i < v; i += VW) {
+        vf d = {0};
+        if (counts) {
+            vf y = soft_cap(vget_n(args->logits, dtype, r * v + i, v - i, 0), cap);
+            d = dloss * vexp(y - lse);
+            if (cap > 0)
+                d *= 1.0f - (y / cap) * (y / cap);
+        }
+        vput_n(args->dlogits, dtype, r * v + i, v - i, d);
+    }
+    if (counts)
+        store1(args->dlogits, dtype, r * v + label, at_label);
+}
+
+AM_INLINE int cross_entropy_bwd_half(const am_cross_entropy_bwd_args *args, int dtype)
+{
+#pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
+    for (int64_t r = 0; r < args->rows; r++)
+        cross_entropy_bwd_row(args, dtype, r);
+    return AM_OK;
+}
+
+int AM_SIMD(cross_entropy_bwd)(am_stream *s, const am_cross_entropy_bwd_args *args)
+{
+    if (!is_half(args->dtype) || (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
+        return am_ref_cross_entropy_bwd(s, args);
+    int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
+    if (rc != AM_OK)
+        return rc;
+    AM_DISPATCH_HALF(args->dtype, cross_entropy_bwd_half, args, AM_EUNSUP)
+}
