@@ -1,5 +1,5 @@
-/* host.c — the amlua program: a LuaJIT state, the way to the Lua files, and an orderly end. The only
- * file that sees lua.h. What the arguments mean is decided in lua/am/cli/.
+/* host.c — the amlua program: a LuaJIT state, the way to the Lua files, and an orderly end. The
+ * only file that sees lua.h. What the arguments mean is decided in lua/am/cli/.
  *
  * The library is opened here, not linked: OpenMP reads its environment while it is loaded, and by
  * then it must know how long a waiting thread may spin. Its default, milliseconds, makes a step

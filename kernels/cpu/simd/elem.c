@@ -162,8 +162,9 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
     X(AM_U_POW_SCALAR)                                                                             \
     X(AM_U_NEG)                                                                                    \
     X(AM_U_ABS)                                                                                    \
-    X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID) X(AM_U_RELU)   \
-        X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+    X(AM_U_EXP)                                                                                    \
+    X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID) X(AM_U_RELU) X(AM_U_SILU)  \
+        X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
 
 /* out = f(a) over n floats */
 static void unary_chunk(int op, float *out, const float *a, int64_t n, float p0, float p1)
@@ -268,7 +269,8 @@ static void binary_chunk(int op, float *out, const float *a, const float *b, int
         break;
         X(AM_B_ADD)
         X(AM_B_SUB)
-        X(AM_B_MUL) X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
+        X(AM_B_MUL)
+        X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
 #undef X
             default : break;
     }
