@@ -156,15 +156,25 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
 }
 
 /* One loop for each op, so that the choice is made outside of it. */
-#define UNARY_OPS(X)                                                                               \
-    X(AM_U_ADD_SCALAR)                                                                             \
-    X(AM_U_MUL_SCALAR)                                                                             \
-    X(AM_U_POW_SCALAR)                                                                             \
-    X(AM_U_NEG)                                                                                    \
-    X(AM_U_ABS)                                                                                    \
-    X(AM_U_EXP)                                                                                    \
-    X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID) X(AM_U_RELU) X(AM_U_SILU)  \
-        X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+/* clang-format off */
+#define UNARY_OPS(X) \
+    X(AM_U_ADD_SCALAR) \
+    X(AM_U_MUL_SCALAR) \
+    X(AM_U_POW_SCALAR) \
+    X(AM_U_NEG) \
+    X(AM_U_ABS) \
+    X(AM_U_EXP) \
+    X(AM_U_LOG) \
+    X(AM_U_SQRT) \
+    X(AM_U_RSQRT) \
+    X(AM_U_TANH) \
+    X(AM_U_SIGMOID) \
+    X(AM_U_RELU) \
+    X(AM_U_SILU) \
+    X(AM_U_GELU) \
+    X(AM_U_GELU_TANH) \
+    X(AM_U_CLAMP)
+/* clang-format on */
 
 /* out = f(a) over n floats */
 static void unary_chunk(int op, float *out, const float *a, int64_t n, float p0, float p1)
