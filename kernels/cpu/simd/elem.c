@@ -268,6 +268,16 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
     }
 }
 
+/* clang-format off */
+#define BINARY_OPS(X) \
+    X(AM_B_ADD) \
+    X(AM_B_SUB) \
+    X(AM_B_MUL) \
+    X(AM_B_DIV) \
+    X(AM_B_MAXIMUM) \
+    X(AM_B_MINIMUM)
+/* clang-format on */
+
 /* out = a op b over n floats */
 static void binary_chunk(int op, float *out, const float *a, const float *b, int64_t n)
 {
@@ -277,10 +287,7 @@ static void binary_chunk(int op, float *out, const float *a, const float *b, int
         for (int64_t i = 0; i < n; i += VW)                                                        \
             vstore(out + i, binary_value(code, vload(a + i), vload(b + i)));                       \
         break;
-        X(AM_B_ADD)
-        X(AM_B_SUB)
-        X(AM_B_MUL)
-        X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
+        BINARY_OPS(X)
 #undef X
             default : break;
     }
