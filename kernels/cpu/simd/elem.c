@@ -289,7 +289,8 @@ static void binary_chunk(int op, float *out, const float *a, const float *b, int
         break;
         BINARY_OPS(X)
 #undef X
-            default : break;
+    default:
+        break;
     }
 }
 
