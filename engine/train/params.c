@@ -21,6 +21,15 @@ int am_params_new(am_params **out)
     return AM_OK;
 }
 
+static void drop_flats(am_params *p)
+{
+    for (size_t i = 0; i < p->n_flats; i++) {
+        am_tensor_release(p->flats[i].weights);
+        am_tensor_release(p->flats[i].grads);
+    }
+    p->n_flats = 0;
+}
+
 void am_params_release(am_params *p)
 {
     if (!p || --p->refs > 0)
@@ -29,10 +38,7 @@ void am_params_release(am_params *p)
         am_free(p->items[i].name);
         am_tensor_release(p->items[i].t);
     }
-    for (size_t i = 0; i < p->n_flats; i++) {
-        am_tensor_release(p->flats[i].weights);
-        am_tensor_release(p->flats[i].grads);
-    }
+    drop_flats(p);
     am_free(p->items);
     am_free(p->flats);
     am_free(p);
@@ -48,6 +54,9 @@ int am_params_add(am_params *p, const char *name, am_tensor *t)
     for (size_t i = 0; i < p->n; i++)
         if (strcmp(p->items[i].name, name) == 0)
             return am_fail(AM_EINVAL, "two parameters are named %s", name);
+        else if (p->items[i].t == t)
+            return am_fail(AM_EINVAL, "parameters %s and %s are the same tensor; add it once",
+                           p->items[i].name, name);
     void *items = p->items;
     int rc = am_grow(&items, &p->cap, p->n + 1, sizeof *p->items);
     p->items = items;
@@ -122,6 +131,9 @@ int am_params_seal(am_params *p)
     if (p->sealed)
         return am_fail(AM_ESTATE, "the parameters are sealed already");
     drop_frozen(p);
+    drop_flats(p); /* of a seal that failed; tensors that had moved keep their storage */
+    for (size_t i = 0; i < p->n; i++)
+        AM_TRY(am_tensor_check_alive(p->items[i].t, p->items[i].name));
     for (size_t i = 0; i < p->n; i++) {
         am_param *q = &p->items[i];
         AM_TRY(flat_for(p, q->t, &q->flat));
@@ -196,9 +208,10 @@ int am_params_zero_grad(am_params *p)
 
 /* ---- norms ------------------------------------------------------------------------------- */
 
-static int sumsq(const am_tensor *t, double *value)
+/* Of n elements from offset of a flat buffer. */
+static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
 {
-    int64_t n = am_tensor_numel(t), partials = n / AM_SUMSQ_BLOCK + 1, one = 1;
+    int64_t partials = n / AM_SUMSQ_BLOCK + 1, one = 1;
     am_tensor *out, *partial;
     *value = 0;
     if (n == 0)
@@ -206,9 +219,10 @@ static int sumsq(const am_tensor *t, double *value)
     AM_TRY(am_tensor_make(&out, AM_F64, 1, &one, t->device));
     int rc = am_tensor_make(&partial, AM_F64, 1, &partials, t->device);
     if (rc == AM_OK) {
+        char *x = (char *)am_tensor_ptr(t) + offset * am_dtype_size(t->dtype);
         rc = am_launch_sumsq(t->device, &(am_sumsq_args){.out = am_tensor_ptr(out),
                                                          .partial = am_tensor_ptr(partial),
-                                                         .x = am_tensor_ptr(t),
+                                                         .x = x,
                                                          .dtype = t->dtype,
                                                          .n = n});
         if (rc == AM_OK)
@@ -225,10 +239,11 @@ static int norm_over(am_params *p, bool grads, double *norm)
     if (!p->sealed)
         return am_fail(AM_ESTATE, "norms need sealed parameters");
     for (size_t i = 0; i < p->n; i++) {
-        const am_tensor *t = p->items[i].t;
-        if (grads && t->grad_empty)
+        const am_param *q = &p->items[i];
+        const am_flat *f = &p->flats[q->flat];
+        if (grads && q->t->grad_empty)
             continue;
-        AM_TRY(sumsq(grads ? t->grad : t, &part));
+        AM_TRY(sumsq(grads ? f->grads : f->weights, q->offset, am_tensor_numel(q->t), &part));
         total += part;
     }
     *norm = sqrt(total);
