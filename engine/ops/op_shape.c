@@ -49,19 +49,44 @@ static void dense_strides(int ndim, const int64_t *shape, int64_t *stride)
     }
 }
 
+/* Strides that show x in another shape without copying, if there are any. Dims of x that lie evenly
+ * one within the other form a block; each block must be filled exactly by new dims. */
+static bool view_strides(const am_tensor *x, int ndim, const int64_t *shape, int64_t *stride)
+{
+    if (am_tensor_dense(x)) {
+        dense_strides(ndim, shape, stride);
+        return true;
+    }
+    int to = ndim - 1;
+    int64_t step = x->stride[x->ndim - 1], block = 1, filled = 1;
+    for (int d = x->ndim - 1; d >= 0; d--) {
+        block *= x->shape[d];
+        if (d > 0 && (x->shape[d - 1] == 1 || x->stride[d - 1] == block * step))
+            continue; /* the dim before belongs to this block, too */
+        for (; to >= 0 && (filled < block || shape[to] == 1); to--) {
+            stride[to] = filled * step;
+            filled *= shape[to];
+        }
+        if (filled != block)
+            return false;
+        block = filled = 1;
+        step = d > 0 ? x->stride[d - 1] : 0;
+    }
+    return to < 0;
+}
+
 static int reshape_forward(am_call *c)
 {
     int64_t shape[AM_MAX_DIMS], stride[AM_MAX_DIMS];
     AM_TRY(infer_shape(c, shape));
     int ndim = c->attrs.view.ndim;
-    if (!am_tensor_dense(c->in[0])) {
+    if (!view_strides(c->in[0], ndim, shape, stride)) {
         /* A copy with the input's shape, then seen with the new one. */
         am_tensor *dense;
         dense_strides(ndim, shape, stride);
         AM_TRY(am_temp_dense(&c->temps, &dense, c->in[0]));
         return am_tensor_view(&c->out[0], dense, ndim, shape, stride, 0);
     }
-    dense_strides(ndim, shape, stride);
     return view_out(c, ndim, shape, stride, 0);
 }
 
