@@ -220,6 +220,10 @@ void am_tensor_drop(am_tensor *t)
         am_tape_forget(t);
     storage_release(t->storage);
     t->storage = NULL;
+    am_tensor *grad = t->grad;
+    t->grad = NULL;
+    t->grad_empty = true;
+    am_tensor_release(grad);
 }
 
 void am_tensor_release(am_tensor *t)
@@ -227,7 +231,6 @@ void am_tensor_release(am_tensor *t)
     if (!t || --t->refs > 0)
         return;
     am_tensor_drop(t);
-    am_tensor_release(t->grad);
     scope_unlink(t);
     am_free(t);
 }
@@ -473,7 +476,7 @@ int am_scope_push(void)
 int am_scope_keep(am_tensor *t)
 {
     am_scope *s = t->scope;
-    if (s) {
+    if (s && s == innermost) { /* what an outer scope made stays that scope's */
         scope_unlink(t);
         if (s->outer)
             scope_link(s->outer, t);

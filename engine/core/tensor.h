@@ -51,8 +51,6 @@ int am_tensor_from_memory(am_tensor **out, int dtype, int ndim, const int64_t *s
 int am_tensor_scalar(am_tensor **out, int dtype, double value, int device);
 /* Make t see other bytes from now on (parameters moving into flat buffers); same shape. */
 void am_tensor_reseat(am_tensor *t, am_storage *storage, int64_t offset);
-/* Take the storage and history from a shell. */
-void am_tensor_drop(am_tensor *t);
 void am_scope_register(am_tensor *t); /* with the innermost scope, if any */
 
 int am_tensor_check_alive(const am_tensor *t, const char *what);

@@ -259,13 +259,13 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
 
 /* ---- gradients of inputs ---------------------------------------------------------------- */
 
-static int leaf_buffer(am_var *v)
+/* Gradients of 16-bit leaves add up in f32. */
+static int leaf_buffer(am_tensor *leaf)
 {
-    am_tensor *leaf = v->leaf;
     if (leaf->grad)
         return AM_OK;
-    int dtype = v->dtype == AM_BF16 || v->dtype == AM_F16 ? AM_F32 : v->dtype;
-    AM_TRY(am_tensor_make(&leaf->grad, dtype, v->ndim, v->shape, v->device));
+    int dtype = leaf->dtype == AM_BF16 || leaf->dtype == AM_F16 ? AM_F32 : leaf->dtype;
+    AM_TRY(am_tensor_make(&leaf->grad, dtype, leaf->ndim, leaf->shape, leaf->device));
     leaf->grad_empty = true;
     return AM_OK;
 }
@@ -291,7 +291,7 @@ static int own_grad(am_var *v)
 static int var_add(am_var *v, am_tensor *g)
 {
     if (v->leaf) {
-        AM_TRY(leaf_buffer(v));
+        AM_TRY(leaf_buffer(v->leaf));
         AM_TRY(am_copy_kernel(v->leaf->grad, g, !v->leaf->grad_empty));
         v->leaf->grad_empty = false;
         return AM_OK;
@@ -330,7 +330,7 @@ int am_grad_begin(am_bwd *b, int i, bool can_accumulate, am_grad *g)
     }
     b->open[i] = true;
     if (v->leaf) {
-        AM_TRY(leaf_buffer(v));
+        AM_TRY(leaf_buffer(v->leaf));
         bool empty = v->leaf->grad_empty;
         if (can_accumulate || (empty && v->leaf->grad->dtype == v->dtype)) {
             g->t = v->leaf->grad;
@@ -561,9 +561,12 @@ int am_tensor_is_leaf(const am_tensor *t)
 
 int am_tensor_grad(am_tensor **out, am_tensor *t)
 {
-    *out = t->grad && !t->grad_empty ? t->grad : NULL;
-    if (*out)
-        am_tensor_retain(*out);
+    if (!t->grad || t->grad_empty) {
+        *out = NULL;
+        return AM_OK;
+    }
+    AM_TRY(am_tensor_alias(out, t->grad));
+    am_scope_register(*out);
     return AM_OK;
 }
 
@@ -576,8 +579,10 @@ int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
     AM_TRY(am_tensor_check_alive(grad, "grad"));
     if (!am_shape_equal(grad, t) || grad->device != t->device)
         return am_fail(AM_ESHAPE, "grad: shape or device differ from the tensor's");
-    if (!t->grad)
-        AM_TRY(am_tensor_make(&t->grad, grad->dtype, t->ndim, t->shape, t->device));
+    if (!am_dtype_is_float(t->dtype) || !am_dtype_is_float(grad->dtype))
+        return am_fail(AM_EINVAL, "grad: a %s gradient of a %s tensor", am_dtype_name(grad->dtype),
+                       am_dtype_name(t->dtype));
+    AM_TRY(leaf_buffer(t));
     AM_TRY(am_copy_kernel(t->grad, grad, 0));
     t->grad_empty = false;
     return AM_OK;
