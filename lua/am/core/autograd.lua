@@ -157,6 +157,9 @@ function M.custom(def)
                 positions[n_in] = i
             end
         end
+        if #results > C.AM_CUSTOM_MAX then
+            err.raise("argument", "a custom op gives at most %d tensors", C.AM_CUSTOM_MAX)
+        end
         for i, r in ipairs(results) do
             -- An output that is an input would carry that input's history.
             for j = 1, n_in do

@@ -13,24 +13,36 @@ local M = {}
 local inputs = ffi.new("am_tensor *[8]")
 local out = edge.box("am_tensor")
 
-local function run(op, n, attrs)
+-- `inputs` keeps nothing alive. Its tensors come along as operands, so that collecting garbage for
+-- want of memory (check_retry) can't free them under the op.
+local function again(op, n, attrs, operands)
     check_retry(C.am_apply, op, out, inputs, n, attrs)
-    return own(out[0])
+    return own(out[0]), operands
+end
+
+local function run(op, n, attrs, a, b, c, d, e, f)
+    local rc = C.am_apply(op, out, inputs, n, attrs)
+    if rc == 0 then
+        return own(out[0])
+    elseif rc ~= C.AM_ENOMEM then
+        error(edge.error(rc), 0)
+    end
+    return (again(op, n, attrs, { a, b, c, d, e, f }))
 end
 
 local function apply1(op, a, attrs)
     inputs[0] = a
-    return run(op, 1, attrs)
+    return run(op, 1, attrs, a)
 end
 
 local function apply2(op, a, b, attrs)
     inputs[0], inputs[1] = a, b
-    return run(op, 2, attrs)
+    return run(op, 2, attrs, a, b)
 end
 
 local function apply3(op, a, b, c, attrs)
     inputs[0], inputs[1], inputs[2] = a, b, c
-    return run(op, c ~= nil and 3 or 2, attrs)
+    return run(op, c ~= nil and 3 or 2, attrs, a, b, c)
 end
 
 local function new_attrs()
@@ -232,19 +244,31 @@ function M.select(a, dim, index)
     return M.reshape(part, shape)
 end
 
+-- 1-based place of a dim among n.
+local function place(what, dim, n)
+    local at = dim < 0 and dim + n + 1 or dim + 1
+    if at < 1 or at > n then
+        err.raise("shape", "%s: dim %d of %d", what, dim, n)
+    end
+    return at
+end
+
 function M.unsqueeze(a, dim)
     local shape = a:size()
-    table.insert(shape, dim < 0 and dim + #shape + 2 or dim + 1, 1)
+    table.insert(shape, place("unsqueeze", dim, #shape + 1), 1)
     return M.reshape(a, shape)
 end
 
+--- Drop a dim of size 1; all of them when none is named.
 function M.squeeze(a, dim)
-    local shape = a:size()
-    local at = dim < 0 and dim + #shape + 1 or dim + 1
-    if shape[at] == 1 then
-        table.remove(shape, at)
+    local shape, kept = a:size(), {}
+    local at = dim and place("squeeze", dim, #shape)
+    for i, n in ipairs(shape) do
+        if n ~= 1 or (at and i ~= at) then
+            kept[#kept + 1] = n
+        end
     end
-    return M.reshape(a, shape)
+    return M.reshape(a, kept)
 end
 
 --- Join up to six tensors along dim.
@@ -257,7 +281,7 @@ function M.cat(list, dim)
     end
     local at = new_attrs()
     at.dim.dim = dim or 0
-    return run(C.AM_OP_cat, #list, at)
+    return run(C.AM_OP_cat, #list, at, list)
 end
 
 function M.index_select(a, dim, index)
@@ -286,7 +310,7 @@ function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
     at.lora.dropout_p = opts.dropout or 0
     at.lora.dropout_pre = opts.position == "pre" and 1 or 0
     inputs[0], inputs[1], inputs[2], inputs[3], inputs[4] = x, weight, lora_a, lora_b, bias
-    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at)
+    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
 end
 
 -- ---- decoder --------------------------------------------------------------------------------
@@ -343,7 +367,7 @@ function M.attention(q, k, v, bounds, opts)
     at.attention.scale = opts.scale or 0
     at.attention.dropout_p = opts.dropout or 0
     inputs[0], inputs[1], inputs[2], inputs[3] = q, k, v, bounds
-    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at)
+    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
 end
 
 -- ---- losses ---------------------------------------------------------------------------------

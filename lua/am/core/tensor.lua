@@ -169,6 +169,7 @@ function M.tensor(data, opts)
     end
     local out = M.empty(shape, { dtype = dtype, device = opts.device })
     check(C.am_tensor_copy(out, t))
+    t:release()
     return out
 end
 
@@ -225,7 +226,9 @@ function methods:to_buffer()
     if dtype == C.AM_BF16 or dtype == C.AM_F16 then
         local wide = M.empty(self:size(), { dtype = "float32", device = self:device() })
         check(C.am_tensor_copy(wide, self))
-        return wide:to_buffer()
+        local array, n = wide:to_buffer()
+        wide:release()
+        return array, n
     end
     local n = self:numel()
     local array = ffi.new(element_types[dtype] .. "[?]", math.max(n, 1))
@@ -296,9 +299,9 @@ function methods:detach()
     return own(box[0])
 end
 
---- Free now what this shell holds; the tensor can't be used afterwards.
+--- Free now what this tensor holds; using it afterwards is an error.
 function methods:release()
-    C.am_tensor_release(ffi.gc(self, nil))
+    C.am_tensor_drop(self)
 end
 
 function methods:__tostring()
