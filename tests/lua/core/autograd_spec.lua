@@ -1,0 +1,284 @@
+-- Gradients in Lua: grad fields, no_grad, custom ops, recomputed blocks. The numbers of each op's
+-- gradient are tests/op's business.
+
+local ffi = require("ffi")
+local am = require("am.core")
+local err = require("am.core.error")
+local autograd = require("am.core.autograd")
+local C = require("am.core.ffi").C
+local ops = am.ops
+
+local function leaf(data, opts)
+    local t = am.tensor(data, opts)
+    t.requires_grad = true
+    return t
+end
+
+local function raised(code, fn, ...)
+    local ok, e = pcall(fn, ...)
+    assert.is_false(ok, "nothing was raised")
+    assert.is_true(err.is(e), "not an error object: " .. tostring(e))
+    assert.equal(code, e.code, tostring(e))
+    return tostring(e)
+end
+
+-- A tensor's bytes as text.
+local function bits(t)
+    local array = t:to_buffer()
+    return ffi.string(array, t:nbytes())
+end
+
+describe("gradients", function()
+    it("add up until they are cleared", function()
+        local x = leaf { 1, 2, 3 }
+        assert.is_nil(x.grad)
+        ops.sum(x * x):backward()
+        assert.same({ 2, 4, 6 }, x.grad:totable())
+        ops.sum(x * 3):backward()
+        assert.same({ 5, 7, 9 }, x.grad:totable())
+        x.grad = nil
+        assert.is_nil(x.grad)
+        x:sum():backward()
+        assert.same({ 1, 1, 1 }, x.grad:totable())
+    end)
+
+    it("take a gradient for what is no scalar", function()
+        local x = leaf { 1, 2 }
+        local y = x * x
+        raised("shape", y.backward, y)
+        y:backward(am.tensor { 10, 100 })
+        assert.same({ 20, 400 }, x.grad:totable())
+        raised("shape", function() (x * x):backward(am.zeros { 3 }) end)
+    end)
+
+    it("of bf16 leaves are f32", function()
+        local x = leaf({ 1, 2 }, { dtype = "bfloat16" })
+        for _ = 1, 3 do
+            ops.sum(x * 257):backward() -- 256 in bf16
+        end
+        assert.equal("float32", x.grad:dtype())
+        assert.same({ 768, 768 }, x.grad:totable())
+    end)
+
+    it("can be set", function()
+        local x = leaf({ 1, 2 }, { dtype = "bfloat16" })
+        x.grad = am.tensor({ 0.1, 3 }, { dtype = "float64" })
+        assert.equal("float32", x.grad:dtype())
+        x:sum():backward()
+        assert.near(1.1, x.grad:totable()[1], 1e-6)
+        raised("shape", function() x.grad = am.zeros { 3 } end)
+        raised("argument", function() x.grad = am.zeros({ 2 }, { dtype = "int32" }) end)
+    end)
+
+    it("flow through a diamond", function()
+        local x = leaf { 3 }
+        local y = x * 2
+        local z = y * y + y
+        z:sum():backward()
+        assert.same({ 2 * 2 * 6 + 2 }, x.grad:totable())
+    end)
+
+    it("need a floating leaf", function()
+        raised("argument", function() am.tensor({ 1 }, { dtype = "int32" }).requires_grad = true end)
+        local y = leaf { 1 } * 2
+        raised("state", function() y.requires_grad = false end)
+    end)
+
+    it("say so when the history is gone", function()
+        local x = leaf { 1, 2 }
+        local y = (x * x):sum()
+        y:backward()
+        local text = raised("state", y.backward, y)
+        assert.is_truthy(text:find("once"), text)
+        raised("state", function() return y * 2 end)
+        assert.equal(10, (y:detach() * 2):item())
+        raised("state", function() am.zeros({}):backward() end)
+    end)
+
+    it("do not cross detach", function()
+        local x = leaf { 2 }
+        ops.sum(x * x:detach()):backward()
+        assert.same({ 2 }, x.grad:totable())
+    end)
+end)
+
+describe("no_grad", function()
+    it("records nothing and is undone by errors", function()
+        local x = leaf { 1 }
+        local y = am.no_grad(function() return x * 2 end)
+        assert.is_false(y.requires_grad)
+        pcall(am.no_grad, error, "x")
+        assert.is_true(autograd.is_grad_enabled())
+        assert.is_true((x * 2).requires_grad)
+        am.no_grad(function()
+            assert.is_true(autograd.enable_grad(function() return (x * 2).requires_grad end))
+        end)
+        local ok, e = pcall(am.no_grad, function() err.raise("data", "row %d", 7) end)
+        assert.is_false(ok)
+        assert.equal("data", e.code)
+        assert.equal("row 7", tostring(e))
+    end)
+end)
+
+describe("custom ops", function()
+    local function cube()
+        return autograd.custom {
+            forward = function(ctx, x)
+                ctx.x = x
+                return x * x * x
+            end,
+            backward = function(ctx, dy) return dy * ctx.x * ctx.x * 3 end,
+        }
+    end
+
+    it("take part in gradients", function()
+        local x = leaf { 1, 2 }
+        ops.sum(cube()(x * 1) * am.tensor { 1, 10 }):backward()
+        assert.same({ 3, 120 }, x.grad:totable())
+    end)
+
+    it("may mix tensors with other values and leave gradients out", function()
+        local scale = autograd.custom {
+            forward = function(ctx, a, k, b)
+                ctx.k, ctx.b = k, b
+                return a * k, b * 2
+            end,
+            backward = function(ctx, da, db)
+                assert.is_nil(db)
+                return da * ctx.k, nil, nil
+            end,
+        }
+        local a, b = leaf { 2 }, leaf { 3 }
+        local y = scale(a, 5, b)
+        y:sum():backward()
+        assert.same({ 5 }, a.grad:totable())
+        assert.is_nil(b.grad)
+    end)
+
+    it("may return an input", function()
+        local same = autograd.custom { forward = function(_, x) return x end,
+                                       backward = function(_, dy) return dy * 7 end }
+        local x = leaf { 1 }
+        local y = x * 2
+        same(y):sum():backward()
+        assert.same({ 14 }, x.grad:totable())
+    end)
+
+    it("are not asked when no gradient arrives", function()
+        local asked = false
+        local op = autograd.custom { forward = function(_, x) return x * 1 end,
+                                     backward = function(_, dy) asked = true return dy end }
+        local x = leaf { 1 }
+        local unused = op(x)
+        x:sum():backward()
+        assert.is_false(asked)
+        assert.is_truthy(unused)
+        am.no_grad(op, x)
+        op(am.tensor { 1 })
+        assert.equal(0, tonumber(C.am_tape_length()))
+    end)
+
+    it("pass their errors on and leave the tape clean", function()
+        local x = leaf { 1 }
+        local bad = autograd.custom { forward = function(_, t) return t * 1 end,
+                                      backward = function() err.raise("data", "no luck") end }
+        local y = bad(x):sum()
+        assert.equal("no luck", raised("data", y.backward, y))
+        assert.equal(0, tonumber(C.am_tape_length()))
+        assert.equal(0, C.am_scope_depth())
+        x:sum():backward()
+        assert.same({ 1 }, x.grad:totable())
+        local wrong = autograd.custom { forward = function(_, t) return t * 1 end,
+                                        backward = function() return am.zeros { 2 } end }
+        y = wrong(x):sum()
+        assert.is_truthy(raised("shape", y.backward, y):find("[2]", 1, true))
+    end)
+
+    it("have at most eight inputs and outputs", function()
+        local op = autograd.custom { forward = function(_, ...) return ... end,
+                                     backward = function(_, ...) return ... end }
+        local nine, eight = {}, {}
+        for i = 1, 9 do nine[i], eight[i] = leaf { i }, i < 9 and leaf { i } or nil end
+        raised("argument", op, unpack(nine))
+        local outs = { op(unpack(eight)) }
+        ops.cat({ outs[1], outs[8] }, 0):sum():backward()
+        assert.same({ 1 }, eight[8].grad:totable())
+        assert.is_nil(eight[2].grad)
+        local many = autograd.custom { forward = function(_, x)
+            local list = {}
+            for i = 1, 9 do list[i] = x * i end
+            return unpack(list)
+        end, backward = function() end }
+        raised("argument", many, eight[1])
+    end)
+end)
+
+describe("checkpoint", function()
+    -- A block with dropout, shared use and parameters of its own.
+    local function setup()
+        C.am_rng_seed(11)
+        local x, w, v = am.randn({ 5, 8 }), am.randn({ 8, 8 }), am.randn({ 8 })
+        for _, t in ipairs { x, w, v } do t.requires_grad = true end
+        local function block(h)
+            return (ops.rms_norm(h, v, 1e-5):linear(w):silu():dropout(0.4)) + h
+        end
+        return x, w, v, block
+    end
+
+    local function run(recompute)
+        local x, w, v, block = setup()
+        local h = x * 1
+        for _ = 1, 3 do
+            h = recompute and am.checkpoint(block, h) or block(h)
+        end
+        local loss = (h * h):sum()
+        local after = am.rand { 4 } -- the generator goes on as if nothing had been recomputed
+        loss:backward()
+        return { bits(loss), bits(x.grad), bits(w.grad), bits(v.grad), bits(after), bits(am.rand { 4 }) }
+    end
+
+    it("gives the same bits as the plain block, dropout included", function()
+        local plain, again = run(false), run(true)
+        for i = 1, #plain do
+            assert.is_true(plain[i] == again[i], "item " .. i .. " differs")
+        end
+    end)
+
+    it("nests", function()
+        local x, w, _, block = setup()
+        local plain = block(block(x)):sum()
+        plain:backward()
+        local gx, gw = bits(x.grad), bits(w.grad)
+        x.grad, w.grad = nil, nil
+        local x2, w2, _, block2 = setup()
+        am.checkpoint(function(h) return block2(am.checkpoint(block2, h)) end, x2):sum():backward()
+        assert.is_true(gx == bits(x2.grad))
+        assert.is_true(gw == bits(w2.grad))
+    end)
+
+    it("reaches parameters when no argument needs a gradient", function()
+        local _, w, v, block = setup()
+        local x = am.ones { 5, 8 }
+        am.checkpoint(block, x):sum():backward()
+        assert.is_truthy(w.grad)
+        assert.is_truthy(v.grad)
+    end)
+
+    it("passes an error in the second run on", function()
+        local x, runs = leaf { 1, 2 }, 0
+        local y = am.checkpoint(function(h)
+            runs = runs + 1
+            if runs == 2 then err.raise("data", "second") end
+            return h * h
+        end, x):sum()
+        assert.equal("second", raised("data", y.backward, y))
+        assert.equal(0, tonumber(C.am_tape_length()))
+        assert.equal(0, C.am_scope_depth())
+        ops.sum(x * x):backward()
+        assert.same({ 2, 4 }, x.grad:totable())
+    end)
+
+    it("is the plain function without gradients", function()
+        assert.same({ 4 }, am.no_grad(am.checkpoint, function(h) return h * 2 end, am.tensor { 2 }):totable())
+    end)
+end)
