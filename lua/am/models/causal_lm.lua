@@ -235,6 +235,10 @@ function CausalLM:close()
             end
         end
     end
+    if self.model._inv_freq then
+        self.model._inv_freq:release()
+        self.model._inv_freq = nil
+    end
 end
 
 --- Give an architecture's model these methods.
