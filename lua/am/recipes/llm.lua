@@ -230,12 +230,16 @@ function Recipe:signature()
              num_hidden_layers = c.num_hidden_layers, dtype = self.model:dtype(), peft = self.peft_config ~= nil }
 end
 
-local function optimizer_tensors(optimizer)
+-- use(file, list) with the optimizer's tensors and their names in the file.
+local function with_optimizer_tensors(optimizer, dir, use)
     local list = {}
     for name, what, t in optimizer:state_tensors() do
         list[#list + 1] = { "state." .. name .. "." .. what, t }
     end
-    return list
+    use(path.join(dir, "optim", "optimizer.safetensors"), list)
+    for _, item in ipairs(list) do
+        item[2]:release() -- a view; the optimizer's own stays
+    end
 end
 
 local function model_tensors(model)
@@ -267,7 +271,7 @@ function Recipe:save_model(dir, is_last)
             self:save_tokenizer(consolidated)
         end
     end
-    checkpoint.write_tensors(path.join(dir, "optim", "optimizer.safetensors"), optimizer_tensors(self.optimizer))
+    with_optimizer_tensors(self.optimizer, dir, checkpoint.write_tensors)
 end
 
 function Recipe:save_tokenizer(dir)
@@ -282,7 +286,7 @@ function Recipe:load_model(dir)
     else
         checkpoint.read_tensors(path.join(dir, "model", SHARD), model_tensors(self.model))
     end
-    checkpoint.read_tensors(path.join(dir, "optim", "optimizer.safetensors"), optimizer_tensors(self.optimizer))
+    with_optimizer_tensors(self.optimizer, dir, checkpoint.read_tensors)
 end
 
 return Recipe
