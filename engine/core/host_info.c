@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -109,6 +110,15 @@ int64_t am_host_memory_available(void)
         read_numbers("/sys/fs/cgroup/memory.current", used) == 1 &&
         (available < 0 || limit[0] - used[0] < available))
         available = limit[0] - used[0];
+    struct rlimit space; /* ulimit -v */
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY &&
+        read_numbers("/proc/self/statm", used) >= 1) {
+        double left = (double)space.rlim_cur - used[0] * (double)sysconf(_SC_PAGESIZE);
+        if (left < 0)
+            left = 0;
+        if (available < 0 || left < available)
+            available = left;
+    }
     return available < 0 ? INT64_MAX : (int64_t)available;
 }
 
@@ -121,15 +131,16 @@ double am_clock(void)
 
 /* ---- signals ---------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t pending, watch_mode;
+static volatile sig_atomic_t pending, interrupted, watch_mode;
 
 static void on_signal(int number)
 {
-    if (number == SIGINT && pending == SIGINT) { /* asked twice: end at once */
+    if (number == SIGINT && interrupted) { /* asked twice: end at once */
         signal(SIGINT, SIG_DFL);
         raise(SIGINT);
         return;
     }
+    interrupted = interrupted || number == SIGINT;
     pending = number;
 }
 
@@ -153,7 +164,7 @@ int am_signals_pending(void)
 
 void am_signals_clear(void)
 {
-    pending = 0;
+    pending = interrupted = 0;
 }
 
 int am_check_interrupt(void)
