@@ -1,7 +1,10 @@
 -- Live bytes are the same after every step, with Lua's collector stopped: tensors are freed by scopes
 -- and the tape, never by chance. And what memory.lua foretells is near what a step takes.
 local am = require("am")
+local edge = require("am.core.ffi")
+local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
+local memory = require("am.recipes.memory")
 
 local STEPS = 200
 
@@ -84,5 +87,71 @@ describe("live bytes", function()
             helper.close(recipe)
         end
         assert.equal(before, (live()))
+    end)
+end)
+
+-- {said, real}: bytes above the weights that memory.lua foretells for a step, and that it took.
+local function foretold(shape, opts)
+    local model = am.AutoModelForCausalLM.from_config({
+        architectures = { "LlamaForCausalLM" }, hidden_size = shape.C, intermediate_size = 4 * shape.C,
+        num_hidden_layers = shape.L, num_attention_heads = 4, num_key_value_heads = 2, vocab_size = shape.V,
+        max_position_embeddings = 2048, rms_norm_eps = 1e-5, tie_word_embeddings = true,
+    }, opts)
+    if opts.lora then
+        am.peft.apply(model, { target_modules = "*_proj", dim = 8, dropout = 0.1 })
+    end
+    local n = shape.B * shape.T
+    local before = am.memory().live_bytes
+    local said = { memory.optimizer_bytes(model, { kind = "adamw" }), memory.activation_bytes(model, n) }
+    local optimizer = am.optim.new("adamw", model:named_parameters(), { lr = 1e-4 })
+    local sealed = am.memory().live_bytes
+    edge.check(edge.C.am_mem_reset_peak(0))
+    local ids, loss_fn = ffi.new("int32_t[?]", n), am.loss.MaskedCrossEntropy {}
+    for i = 0, n - 1 do
+        ids[i] = (i * 7) % shape.V
+    end
+    model:train()
+    am.scope(function()
+        local hidden = model:forward { input_ids = am.from_buffer(ids, { shape.B, shape.T }, { dtype = "int32" }),
+                                       logits_to_keep = false }.hidden_states
+        loss_fn(hidden:reshape(n, shape.C), am.from_buffer(ids, { n }, { dtype = "int32" }), {
+            head = function(h) return model:head(h) end, head_weight = model:head_weight(),
+        }):backward()
+    end)
+    local real = { sealed - before, am.memory().peak_bytes - sealed }
+    optimizer:close()
+    model:close()
+    return said, real
+end
+
+describe("memory of a step", function()
+    teardown(helper.cleanup)
+
+    local deep, wide = { L = 6, C = 128, V = 1000, B = 4, T = 128 }, { L = 2, C = 64, V = 20000, B = 2, T = 512 }
+    for _, case in ipairs {
+        { "full", deep, {} }, { "LoRA", deep, { lora = true } }, { "a large vocabulary", wide, {} },
+        { "recomputed layers", deep, { activation_checkpointing = true } },
+        { "bfloat16", deep, { torch_dtype = "bfloat16" } },
+    } do
+        it("is foretold: " .. case[1], function()
+            local said, real = foretold(case[2], case[3])
+            local activations = said[2] / real[2]
+            assert.is_true(activations >= 1 and activations <= 1.4, "activations: said " .. activations .. " of real")
+            -- the weights' new place is counted; those of a random model leave an old one
+            local state = said[1] / real[1]
+            assert.is_true(state >= 0.85 and state <= 1.4, "optimizer: said " .. state .. " of real")
+        end)
+    end
+
+    it("is refused before the first step where it does not fit", function()
+        local needed = 2 * 2 ^ 30
+        memory.check(needed, 4096, "4 rows", needed + 2 ^ 30)
+        local ok, e = pcall(memory.check, needed, 4096, "4 rows", needed)
+        assert.is_false(ok)
+        assert.equal("memory", e.code)
+        for _, part in ipairs { "2.00 GiB", "4 rows", "4096 tokens", "step_scheduler.local_batch_size",
+                                "dataset.seq_length", "model.activation_checkpointing" } do
+            assert.is_truthy(e.msg:find(part, 1, true), e.msg)
+        end
     end)
 end)

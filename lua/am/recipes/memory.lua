@@ -7,7 +7,7 @@ local edge = require("am.core.ffi")
 local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
-local LOSS_CHUNK = 2 * 4 * (8 * 1024 * 1024) -- logits and their gradient, see engine/ops/op_loss.c
+local LOSS_CHUNK = 8 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 --- Bytes of gradients and optimizer state that come on top of the weights.
@@ -28,7 +28,7 @@ function M.optimizer_bytes(model, opts)
     return total
 end
 
---- Bytes of activations for a micro-batch of `tokens` tokens.
+--- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
 function M.activation_bytes(model, tokens)
     local c = model.config
     local size = bytes_of[model:dtype()]
@@ -39,9 +39,14 @@ function M.activation_bytes(model, tokens)
     -- kept by a layer: both norms' input and output, q k v after rotation, attention's output, gate,
     -- up and their product
     local layer = 4 * hidden + 2 * heads * head_dim + 2 * kv + 3 * inner
-    local saved = model.model.activation_checkpointing and hidden or layer
-    local working = 3 * layer -- of the layer that runs: temporaries and gradients
-    return tokens * size * (c.num_hidden_layers * saved + working) + LOSS_CHUNK
+    local kept = model.model.activation_checkpointing and hidden or layer
+    -- Temporaries and gradients of the layer that runs, measured: 0.6 of what a layer keeps, and 2.3
+    -- where it is computed a second time first. The loss has its own moment, before any of them.
+    local working = (model.model.activation_checkpointing and 2.4 or 0.7) * layer * size * tokens
+    local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
+    local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
+    local live = tokens * size * (c.num_hidden_layers * kept + 3 * hidden) + math.max(working, logits)
+    return 1.1 * live -- blocks kept for reuse
 end
 
 local function gib(bytes)
