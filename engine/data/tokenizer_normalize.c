@@ -329,11 +329,12 @@ static int prepend(const am_step *step, const am_text *t, const am_piece *piece,
 static int strip(const am_step *step, const am_text *t, const am_piece *piece, store *out,
                  int *changed)
 {
-    size_t start = piece->start, end = piece->end, length, last = start;
+    size_t start = piece->start, end = piece->end, length;
     while (step->left && start < end &&
            am_is_space(am_utf8_get(t->bytes + start, end - start, &length)))
         start += length;
-    for (size_t i = last = start; step->right && i < end; i += length)
+    size_t last = start;
+    for (size_t i = start; step->right && i < end; i += length)
         if (!am_is_space(am_utf8_get(t->bytes + i, end - i, &length)))
             last = i + length;
     if (step->right)

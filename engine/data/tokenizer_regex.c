@@ -19,7 +19,9 @@
 #include "../io/json.h"
 
 enum { MAX_PATTERN = 1 << 16 };
-enum { MATCH_LIMIT = 20 * 1000 * 1000, DEPTH_LIMIT = 100 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
+/* Steps one match may take: plenty for any pattern that is linear in the text. */
+enum { STEPS_BASE = 100 * 1000, STEPS_PER_BYTE = 32 };
+enum { DEPTH_LIMIT = 100 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
 enum { JIT_STACK_FIRST = 32 * 1024, JIT_STACK_MAX = 1024 * 1024 };
 
 struct am_regex {
@@ -127,7 +129,8 @@ static int rewrite_property(rewrite *r)
 /* \xHH, \x{H…}, \uHHHH, with r->at at the letter. */
 static int rewrite_code_point(rewrite *r)
 {
-    int letter = r->in[r->at++];
+    int letter = peek(r, 0);
+    r->at++;
     size_t begin = r->at, most = letter == 'u' ? 4 : 2;
     int braces = letter == 'x' && peek(r, 0) == '{';
     if (braces) {
@@ -364,7 +367,6 @@ static int compile(am_regex *re, const rewrite *r)
     re->limits = pcre2_match_context_create(NULL);
     if (!re->data || !re->limits)
         return am_fail(AM_ENOMEM, "out of memory for a regular expression");
-    pcre2_set_match_limit(re->limits, MATCH_LIMIT);
     pcre2_set_depth_limit(re->limits, DEPTH_LIMIT);
     pcre2_set_heap_limit(re->limits, HEAP_LIMIT_KIB);
     /* Without JIT support (or memory for it) the interpreter does the same, slower. */
@@ -417,6 +419,8 @@ int am_regex_find(am_regex *re, const char *text, size_t bytes, size_t from, siz
                   size_t *end, int *found)
 {
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
+    size_t steps = STEPS_BASE + STEPS_PER_BYTE * (bytes - from);
+    pcre2_set_match_limit(re->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
     int n = re->jit ? pcre2_jit_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, re->data,
                                       re->limits)
                     : pcre2_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, re->data,

@@ -42,6 +42,38 @@ def safetensors_seeds():
         "g": entry("F99", [1], 17, 18)}, bytes(range(18))))
 
 
+def tokenizer_seeds():
+    vocab = {t: i for i, t in enumerate(["a", "b", "ab", "\u0120", "\u0120a", "1", "\u2581", "<0xC3>", "<0xA9>", "<s>"])}
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    text = " ab <s>1a\ne\u0301 \u00c9".encode() + b"\xff\xc3"
+
+    def seed(name, model=None, tokens=(("<s>", {}),), **parts):
+        table = {"added_tokens": [{"content": c, **added, **flags} for c, flags in tokens], **parts, "model": {
+            "type": "BPE", "vocab": vocab, "merges": ["a b", ["\u0120", "a"]], **(model or {})}}
+        write("tokenizer", name, json.dumps(table, ensure_ascii=False).encode() + b"\0" + text)
+
+    def split(pattern, behavior):
+        return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": False}
+
+    level = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}
+    seed("bytes", pre_tokenizer=level, decoder=level, post_processor=level, normalizer={"type": "NFKC"},
+         tokens=(("<s>", {"lstrip": True}), ("ab", {"single_word": True, "normalized": True, "special": False})))
+    seed("split", pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True}, {"type": "Punctuation"},
+        split({"Regex": "(?i:'s)|\\s+(?!\\S)|[^\\s\\p{L}]{1,3}|\\w+"}, "Contiguous"),
+        split({"String": "b"}, "MergedWithNext"), {**level, "use_regex": False}]}, model={"ignore_merges": True})
+    template = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    seed("metaspace", model={"byte_fallback": True, "unk_token": "a", "fuse_unk": True},
+         normalizer={"type": "Sequence", "normalizers": [
+             {"type": "Strip"}, {"type": "Lowercase"}, {"type": "Prepend", "prepend": "b"}, {"type": "NFD"},
+             {"type": "Replace", "pattern": {"Regex": "\\d"}, "content": " "}]},
+         pre_tokenizer={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"},
+         post_processor={"type": "TemplateProcessing", "single": template, "special_tokens": {"<s>": {"ids": [9]}}},
+         decoder={"type": "Sequence", "decoders": [
+             {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+             {"type": "Strip", "content": " ", "start": 1, "stop": 1}, {"type": "Metaspace", "replacement": "b"}]})
+
+
 def gguf_string(text):
     return struct.pack("<Q", len(text)) + text.encode()
 
@@ -83,3 +115,4 @@ json_seeds()
 safetensors_seeds()
 gguf_seeds()
 npy_seeds()
+tokenizer_seeds()
