@@ -241,6 +241,10 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
                            "custom op: output %d already has a history; compute it "
                            "under am.no_grad",
                            i + 1);
+        for (int j = 0; j < i; j++)
+            if (out[j] == out[i])
+                return am_fail(AM_EINVAL, "custom op: outputs %d and %d are one tensor twice",
+                               j + 1, i + 1);
     }
     for (int i = 0; i < n_in; i++)
         AM_TRY(am_tensor_check_alive(in[i], "custom op"));
