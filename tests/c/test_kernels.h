@@ -113,23 +113,28 @@ static inline double ulp_of(int dtype)
                              : 0x1p-52;
 }
 
-/* |got - want| <= absolute + relative |want|; NaN equals NaN, infinities equal themselves. */
+/* |got - want| <= absolute + relative |want|; NaN equals NaN, infinities equal themselves. Checks
+ * as a whole: Check sends a message for every assertion. */
 static inline void check_close(const char *what, const void *got, const void *want, int dtype,
                                int64_t n, double relative, double absolute)
 {
     for (int64_t i = 0; i < n; i++) {
         double g = elem_get(got, dtype, i), w = elem_get(want, dtype, i);
         int same = (g != g && w != w) || g == w || fabs(g - w) <= absolute + relative * fabs(w);
-        ck_assert_msg(same, "%s: element %lld of %lld: %.9g, expected %.9g", what, (long long)i,
-                      (long long)n, g, w);
+        if (!same)
+            ck_abort_msg("%s: element %lld of %lld: %.9g, expected %.9g", what, (long long)i,
+                         (long long)n, g, w);
     }
 }
 
 static inline void check_same_bits(const char *what, const void *a, const void *b, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++)
-        ck_assert_msg(((const char *)a)[i] == ((const char *)b)[i], "%s: byte %zu of %zu differs",
-                      what, i, bytes);
+    size_t i = 0;
+    if (memcmp(a, b, bytes) == 0)
+        return;
+    while (((const char *)a)[i] == ((const char *)b)[i])
+        i++;
+    ck_abort_msg("%s: byte %zu of %zu differs", what, i, bytes);
 }
 
 static inline int run_suite(const char *name, const TTest *const *tests, int count)

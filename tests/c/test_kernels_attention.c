@@ -1,0 +1,261 @@
+/* Attention of every instruction set against ref: causal, windows, bounds, soft cap, dropout,
+ * shared key/value heads, odd sizes; and what a row's bits must not depend on. */
+#include "test_kernels.h"
+
+typedef struct problem {
+    am_attention_shape x;
+    int32_t *bounds;
+    void *q, *k, *v, *dout, *out, *lse, *dq, *dk, *dv, *delta;
+} problem;
+
+/* q, k and v lie in one packed projection [b, t, h + 2 kh, d], so that strides matter. */
+static problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64_t kh, int64_t d)
+{
+    problem p = {.x = {.dtype = dtype, .b = b, .t = t, .s = s, .h = h, .kh = kh, .d = d}};
+    am_attention_shape *x = &p.x;
+    x->scale = 1 / sqrt((double)d);
+    x->q_head = x->k_head = x->v_head = d;
+    x->q_token = (h + 1) * d; /* a gap behind the heads */
+    x->k_token = x->v_token = (kh + 2) * d;
+    x->q_batch = t * x->q_token;
+    x->k_batch = x->v_batch = s * x->k_token;
+    p.q = random_elems(dtype, b * x->q_batch, -2, 2);
+    p.k = random_elems(dtype, b * x->k_batch, -2, 2);
+    p.v = random_elems(dtype, b * x->v_batch, -2, 2);
+    p.dout = random_elems(dtype, b * t * h * d, -1, 1);
+    p.out = elems(dtype, b * t * h * d);
+    p.dq = elems(dtype, b * t * h * d);
+    p.dk = elems(dtype, b * s * kh * d);
+    p.dv = elems(dtype, b * s * kh * d);
+    p.lse = elems(AM_F32, b * h * t);
+    p.delta = elems(AM_F32, b * h * t);
+    return p;
+}
+
+static void discard(problem *p)
+{
+    void *all[] = {p->q,  p->k,  p->v,  p->dout,  p->out,   p->lse,
+                   p->dq, p->dk, p->dv, p->delta, p->bounds};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+static am_attention_args forward_args(const problem *p)
+{
+    return (am_attention_args){p->out, p->lse, p->q, p->k, p->v, p->bounds, p->x};
+}
+
+static am_attention_bwd_args backward_args(const problem *p)
+{
+    return (am_attention_bwd_args){p->dq, p->dk, p->dv,  p->delta, p->dout,   p->q,
+                                   p->k,  p->v,  p->out, p->lse,   p->bounds, p->x};
+}
+
+static void run(const am_cpu_kernels *k, const problem *p)
+{
+    am_attention_args f = forward_args(p);
+    am_attention_bwd_args g = backward_args(p);
+    ck_assert_int_eq(k->attention(NULL, &f), AM_OK);
+    ck_assert_int_eq(k->attention_bwd(NULL, &g), AM_OK);
+}
+
+/* Outputs are means of values up to 2, gradients sums over t or s terms of that size: absolute
+ * errors of a few f32 ulps of the sums' scale, then one rounding. Backward starts from ref's out
+ * and lse, so that only the kernel's own error counts. */
+static void compare(const char *what, const am_cpu_kernels *k, problem *p)
+{
+    const am_attention_shape *x = &p->x;
+    int64_t nq = x->b * x->t * x->h * x->d, nk = x->b * x->s * x->kh * x->d;
+    int64_t stats = x->b * x->h * x->t;
+    problem r = *p;
+    r.out = elems(x->dtype, nq);
+    r.dq = elems(x->dtype, nq);
+    r.dk = elems(x->dtype, nk);
+    r.dv = elems(x->dtype, nk);
+    r.lse = elems(AM_F32, stats);
+    r.delta = elems(AM_F32, stats);
+    am_attention_args f = forward_args(&r), f2 = forward_args(p);
+    ck_assert_int_eq(am_backend_ref.attention(NULL, &f), AM_OK);
+    ck_assert_int_eq(k->attention(NULL, &f2), AM_OK);
+    char label[160];
+    snprintf(label, sizeof label, "%s: out", what);
+    check_close(label, p->out, r.out, x->dtype, nq, ulp_of(x->dtype), 4e-6);
+    snprintf(label, sizeof label, "%s: lse", what);
+    check_close(label, p->lse, r.lse, AM_F32, stats, 1e-6, 4e-6);
+    am_attention_bwd_args g = backward_args(&r), g2 = backward_args(p);
+    g2.out = r.out;
+    g2.lse = r.lse;
+    ck_assert_int_eq(am_backend_ref.attention_bwd(NULL, &g), AM_OK);
+    ck_assert_int_eq(k->attention_bwd(NULL, &g2), AM_OK);
+    double absolute = 4e-6 * sqrt((double)(x->t * x->h / x->kh + x->s)) + 1e-5;
+    snprintf(label, sizeof label, "%s: dq", what);
+    check_close(label, p->dq, r.dq, x->dtype, nq, ulp_of(x->dtype), absolute);
+    snprintf(label, sizeof label, "%s: dk", what);
+    check_close(label, p->dk, r.dk, x->dtype, nk, ulp_of(x->dtype), absolute);
+    snprintf(label, sizeof label, "%s: dv", what);
+    check_close(label, p->dv, r.dv, x->dtype, nk, ulp_of(x->dtype), absolute);
+    free(r.out);
+    free(r.dq);
+    free(r.dk);
+    free(r.dv);
+    free(r.lse);
+    free(r.delta);
+}
+
+/* Samples one behind the other, and some padding that sees nothing. */
+static int32_t *packed_bounds(int64_t b, int64_t t, int64_t s)
+{
+    int32_t *bounds = malloc((size_t)(b * t * 2) * sizeof *bounds);
+    for (int64_t i = 0; i < b; i++) {
+        int64_t start = 0, end = 0;
+        for (int64_t j = 0; j < t; j++) {
+            if (j == end) {
+                start = end;
+                end = start + 1 + (start * 7 + i * 13 + 5) % (t / 3 + 2);
+            }
+            int padding = j >= t - t / 9;
+            bounds[(i * t + j) * 2] = (int32_t)(padding ? s : start);
+            bounds[(i * t + j) * 2 + 1] = (int32_t)(padding ? 0 : end < s ? end : s);
+        }
+    }
+    return bounds;
+}
+
+static const struct {
+    int64_t b, t, s, h, kh, d;
+} shapes[] = {{1, 1, 1, 1, 1, 1},     {2, 5, 5, 3, 1, 8},     {1, 67, 67, 2, 2, 64},
+              {1, 3, 131, 4, 2, 20},  {2, 100, 100, 3, 3, 5}, {1, 1, 70, 6, 2, 64},
+              {1, 33, 33, 2, 1, 128}, {1, 9, 4, 2, 1, 16}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+START_TEST(agrees_with_ref)
+{
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        const am_cpu_kernels *k = isa_kernels(isa);
+        for (int c = 0; k && c < SHAPES * 3 * 8; c++) {
+            int i = c % SHAPES, mode = c / SHAPES / 3, dtype = half_dtypes[c / SHAPES % 3];
+            problem p = make(dtype, shapes[i].b, shapes[i].t, shapes[i].s, shapes[i].h,
+                             shapes[i].kh, shapes[i].d);
+            char what[128];
+            snprintf(what, sizeof what, "%s %s shape %d mode %d", isa_label[isa],
+                     am_dtype_name(dtype), i, mode);
+            p.x.causal = mode != 0 && mode != 5;
+            p.x.window = mode == 2 || mode == 6 ? 7 : 0;
+            p.x.softcap = mode == 3 || mode == 6 ? 3 : 0;
+            p.x.dropout_p = mode == 4 || mode == 6 ? 0.3 : 0;
+            p.x.seed = 5;
+            p.x.stream = 1000003;
+            if (mode >= 5)
+                p.bounds = packed_bounds(p.x.b, p.x.t, p.x.s);
+            compare(what, k, &p);
+            discard(&p);
+        }
+    }
+}
+END_TEST
+
+/* Rows that see no key give zeros, -inf and no gradient, and hostile bounds read nothing outside.
+ */
+START_TEST(empty_and_hostile_bounds)
+{
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        const am_cpu_kernels *k = isa_kernels(isa);
+        if (!k)
+            continue;
+        problem p = make(AM_F32, 1, 6, 6, 2, 1, 16);
+        static const int32_t bounds[] = {0,         0,         5,  2, INT32_MIN, INT32_MAX,
+                                         INT32_MAX, INT32_MIN, -3, 2, 4,         900};
+        p.bounds = malloc(sizeof bounds);
+        memcpy(p.bounds, bounds, sizeof bounds);
+        compare("hostile bounds", k, &p);
+        const float *out = p.out, *lse = p.lse, *dq = p.dq;
+        for (int i = 0; i < 2 * 16; i++) /* query 0, both heads */
+            ck_assert(out[i] == 0 && dq[i] == 0);
+        ck_assert(lse[0] == -INFINITY && lse[6] == -INFINITY && isfinite(lse[2]));
+        discard(&p);
+    }
+}
+END_TEST
+
+START_TEST(threads_leave_the_bits)
+{
+    static const int threads[] = {2, 3, 5};
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        const am_cpu_kernels *k = isa_kernels(isa);
+        if (!k)
+            continue;
+        problem p = make(AM_F32, 2, 150, 150, 4, 2, 64);
+        p.x.causal = 1;
+        p.bounds = packed_bounds(2, 150, 150);
+        problem r = p;
+        int64_t nq = 2 * 150 * 4 * 64, nk = 2 * 150 * 2 * 64;
+        r.out = elems(AM_F32, nq);
+        r.dq = elems(AM_F32, nq);
+        r.dk = elems(AM_F32, nk);
+        r.dv = elems(AM_F32, nk);
+        am_threads_set(1);
+        run(k, &r);
+        for (int i = 0; i < 3; i++) {
+            am_threads_set(threads[i]);
+            run(k, &p);
+            check_same_bits("out", p.out, r.out, (size_t)nq * 4);
+            check_same_bits("dq", p.dq, r.dq, (size_t)nq * 4);
+            check_same_bits("dk", p.dk, r.dk, (size_t)nk * 4);
+            check_same_bits("dv", p.dv, r.dv, (size_t)nk * 4);
+        }
+        free(r.out);
+        free(r.dq);
+        free(r.dk);
+        free(r.dv);
+        discard(&p);
+    }
+}
+END_TEST
+
+/* A sample of N tokens alone, and behind OFFSET others in a pack: the same bits for its rows, their
+ * gradients, and the gradients of its keys. */
+START_TEST(place_in_a_pack_leaves_the_bits)
+{
+    enum { N = 83, H = 4, KH = 2, D = 24 };
+    static const int offsets[] = {1, 16, 37, 64, 90};
+    for (int c = 0; c < ISA_COUNT * 5 * 2; c++) {
+        const am_cpu_kernels *k = isa_kernels(c % ISA_COUNT);
+        int64_t offset = offsets[c / ISA_COUNT % 5], total = offset + N + 11;
+        if (!k)
+            continue;
+        problem alone = make(AM_F32, 1, N, N, H, KH, D);
+        problem pack = make(AM_F32, 1, total, total, H, KH, D);
+        alone.x.causal = pack.x.causal = 1;
+        alone.x.window = pack.x.window = c / ISA_COUNT / 5 ? 30 : 0;
+        pack.bounds = malloc((size_t)total * 2 * sizeof *pack.bounds);
+        for (int64_t t = 0; t < total; t++) {
+            int in = t >= offset && t < offset + N;
+            pack.bounds[2 * t] = (int32_t)(t < offset ? 0 : in ? offset : offset + N);
+            pack.bounds[2 * t + 1] = (int32_t)(t < offset ? offset : in ? offset + N : total);
+        }
+        const am_attention_shape *x = &pack.x;
+        memcpy((float *)pack.q + offset * x->q_token, alone.q, (size_t)(N * x->q_token) * 4);
+        memcpy((float *)pack.k + offset * x->k_token, alone.k, (size_t)(N * x->k_token) * 4);
+        memcpy((float *)pack.v + offset * x->v_token, alone.v, (size_t)(N * x->v_token) * 4);
+        memcpy((float *)pack.dout + offset * H * D, alone.dout, N * H * D * 4);
+        run(k, &alone);
+        run(k, &pack);
+        check_same_bits("out", (float *)pack.out + offset * H * D, alone.out, N * H * D * 4);
+        check_same_bits("dq", (float *)pack.dq + offset * H * D, alone.dq, N * H * D * 4);
+        check_same_bits("dk", (float *)pack.dk + offset * KH * D, alone.dk, N * KH * D * 4);
+        check_same_bits("dv", (float *)pack.dv + offset * KH * D, alone.dv, N * KH * D * 4);
+        for (int h = 0; h < H; h++)
+            check_same_bits("lse", (float *)pack.lse + h * total + offset,
+                            (float *)alone.lse + h * N, N * 4);
+        discard(&alone);
+        discard(&pack);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {agrees_with_ref, empty_and_hostile_bounds, threads_leave_the_bits,
+                                  place_in_a_pack_leaves_the_bits};
+    return run_suite("kernels_attention", tests, sizeof tests / sizeof *tests);
+}

@@ -1,0 +1,221 @@
+/* Matrix products of the cpu backend against ref: transposes, leading dimensions, bias, alpha,
+ * accumulation, batches, every dtype, and rows that must not depend on m. oneDNN takes one ceiling
+ * for its instruction set in a process, so each test runs once for each AMLUA_ISA (a forked child
+ * of Check's, before the backend is first used). */
+#include "test_kernels.h"
+
+static const char *const isa_env[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+
+static const am_backend *backend_under(int isa)
+{
+    setenv("AMLUA_ISA", isa_env[isa], 1);
+    return am_backend_cpu();
+}
+
+typedef struct problem {
+    am_gemm_args g;
+    int64_t count_a, count_b, count_c;
+} problem;
+
+static problem make(int64_t m, int64_t n, int64_t k, int trans_a, int trans_b, int dtype, int to,
+                    int64_t batch, int gap)
+{
+    problem p = {.g = {.dtype_ab = dtype,
+                       .dtype_c = to,
+                       .trans_a = trans_a,
+                       .trans_b = trans_b,
+                       .alpha = 1,
+                       .m = m,
+                       .n = n,
+                       .k = k,
+                       .batch = batch}};
+    am_gemm_args *g = &p.g;
+    g->lda = (trans_a ? m : k) + gap;
+    g->ldb = (trans_b ? k : n) + gap;
+    g->ldc = n + gap;
+    g->stride_a = (trans_a ? k : m) * g->lda;
+    g->stride_b = (trans_b ? n : k) * g->ldb;
+    g->stride_c = m * g->ldc;
+    p.count_a = batch * g->stride_a;
+    p.count_b = batch * g->stride_b;
+    p.count_c = batch * g->stride_c;
+    g->a = random_elems(dtype, p.count_a, -1, 1);
+    g->b = random_elems(dtype, p.count_b, -1, 1);
+    g->c = random_elems(to, p.count_c, -1, 1);
+    return p;
+}
+
+static void discard(problem *p)
+{
+    free((void *)(uintptr_t)p->g.a);
+    free((void *)(uintptr_t)p->g.b);
+    free((void *)(uintptr_t)p->g.bias);
+    free(p->g.c);
+}
+
+/* Sums of k products of numbers up to 1, in f32: their error is some roundings of sqrt(k), then one
+ * rounding to c's dtype. What lies between the rows of c must stay. */
+static void compare(const am_backend *cpu, problem *p, const char *what)
+{
+    int to = p->g.dtype_c;
+    void *want = copy_elems(to, p->count_c, p->g.c);
+    am_gemm_args ref = p->g;
+    ref.c = want;
+    ck_assert_int_eq(am_backend_ref.gemm(NULL, &ref), AM_OK);
+    int rc = cpu->gemm(NULL, &p->g);
+    ck_assert_msg(rc == AM_OK, "%s: %s", what, am_error_message());
+    double error = to == AM_F64 ? 1e-13 : 4e-6;
+    check_close(what, p->g.c, want, to, p->count_c, ulp_of(to),
+                error * sqrt((double)p->g.k + 1) + ulp_of(to) * 1e-3);
+    free(want);
+}
+
+START_TEST(agrees_with_ref)
+{
+    const am_backend *cpu = backend_under(_i);
+    static const int64_t shapes[][3] = {{1, 1, 1},   {1, 16, 64},    {2, 3, 5},    {7, 13, 31},
+                                        {8, 8, 8},   {37, 1, 9},     {64, 64, 64}, {127, 65, 33},
+                                        {3, 600, 2}, {130, 97, 300}, {5, 17, 1},   {241, 520, 40}};
+    static const int types[][2] = {{AM_F32, AM_F32}, {AM_BF16, AM_BF16}, {AM_BF16, AM_F32},
+                                   {AM_F16, AM_F16}, {AM_F16, AM_F32},   {AM_F64, AM_F64}};
+    for (int c = 0; c < 12 * 6 * 4; c++) {
+        const int64_t *s = shapes[c % 12];
+        const int *type = types[c / 12 % 6];
+        int mode = c / 72;
+        problem p = make(s[0], s[1], s[2], mode & 1, mode >> 1, type[0], type[1], 1, c % 3);
+        char what[96];
+        snprintf(what, sizeof what, "%s %lldx%lldx%lld %s trans %d", isa_env[_i], (long long)s[0],
+                 (long long)s[1], (long long)s[2], am_dtype_name(type[0]), mode);
+        compare(cpu, &p, what);
+        p.g.bias = random_elems(type[0], s[1], -1, 1);
+        p.g.accumulate = 1;
+        compare(cpu, &p, what);
+        p.g.alpha = -0.37; /* must scale neither bias nor c */
+        compare(cpu, &p, what);
+        discard(&p);
+    }
+}
+END_TEST
+
+START_TEST(batches)
+{
+    const am_backend *cpu = backend_under(_i);
+    for (int c = 0; c < 3 * 4; c++) {
+        int dtype = half_dtypes[c % 3], mode = c / 3;
+        problem p = make(9, 20, 33, 0, mode & 1, dtype, AM_F32, 5, 1);
+        p.g.bias = random_elems(dtype, 20, -1, 1);
+        p.g.accumulate = mode & 1;
+        compare(cpu, &p, "batch");
+        p.g.stride_a = 0; /* a repeated */
+        compare(cpu, &p, "batch, one a");
+        p.g.stride_b = 0;
+        compare(cpu, &p, "batch, one a and b");
+        p.g.stride_a = 9 * p.g.lda;
+        p.g.stride_c = 0; /* all items add to one c */
+        p.g.accumulate = 1;
+        p.g.bias = (free((void *)(uintptr_t)p.g.bias), NULL);
+        compare(cpu, &p, "batch, one c");
+        discard(&p);
+    }
+}
+END_TEST
+
+START_TEST(empty_and_unsupported)
+{
+    const am_backend *cpu = backend_under(_i);
+    problem p = make(3, 4, 5, 0, 0, AM_F32, AM_F32, 1, 0);
+    void *before = copy_elems(AM_F32, p.count_c, p.g.c);
+    p.g.m = 0;
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_OK);
+    check_same_bits("m 0", p.g.c, before, (size_t)p.count_c * 4);
+    p.g.m = 3;
+    p.g.k = 0;
+    p.g.accumulate = 1;
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_OK);
+    check_same_bits("k 0, accumulate", p.g.c, before, (size_t)p.count_c * 4);
+    p.g.k = 5;
+    p.g.dtype_c = AM_BF16;
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_EUNSUP);
+    p.g.dtype_ab = p.g.dtype_c = AM_I32;
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_EUNSUP);
+    p.g.dtype_ab = p.g.dtype_c = AM_F32;
+    free(before);
+    discard(&p);
+}
+END_TEST
+
+/* Rows of an m x k product, computed alone, in parts and from the middle: the same bits. */
+static void rows_case(const am_backend *cpu, int64_t n, int64_t k, int trans_b, int dtype,
+                      int64_t m)
+{
+    static const int64_t parts[] = {1, 2, 7, 8, 23, 31, 120, 121, 512, 1021};
+    problem p = make(m, n, k, 0, trans_b, dtype, dtype, 1, 0);
+    size_t size = elem_size(dtype);
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_OK);
+    void *part = elems(dtype, m * n);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        for (int64_t first = 0; first <= 37; first += 37) {
+            if (first + parts[i] > m)
+                continue;
+            am_gemm_args g = p.g;
+            g.m = parts[i];
+            g.a = (const char *)p.g.a + (size_t)(first * k) * size;
+            g.c = part;
+            ck_assert_int_eq(cpu->gemm(NULL, &g), AM_OK);
+            char what[96];
+            snprintf(what, sizeof what, "n %lld k %lld: %lld rows from %lld", (long long)n,
+                     (long long)k, (long long)parts[i], (long long)first);
+            check_same_bits(what, part, (const char *)p.g.c + (size_t)(first * n) * size,
+                            (size_t)(parts[i] * n) * size);
+        }
+    }
+    free(part);
+    discard(&p);
+}
+
+START_TEST(rows_do_not_depend_on_m)
+{
+    const am_backend *cpu = backend_under(_i);
+    for (int threads = 1; threads <= 2; threads++) {
+        am_threads_set(threads);
+        rows_case(cpu, 192, 192, 1, AM_F32, 2048);
+        rows_case(cpu, 192, 576, 0, AM_F32, 700);
+        rows_case(cpu, 7, 13, 1, AM_F32, 1100);
+        rows_case(cpu, 1, 64, 1, AM_F32, 600);
+        rows_case(cpu, 2050, 96, 1, AM_F32, 400);
+        rows_case(cpu, 64, 20000, 0, AM_F32, 130);
+        rows_case(cpu, 192, 192, 1, AM_BF16, 600);
+    }
+}
+END_TEST
+
+/* More shapes than the table of primitives holds, twice. */
+START_TEST(many_shapes)
+{
+    const am_backend *cpu = backend_under(_i);
+    for (int round = 0; round < 2; round++)
+        for (int64_t n = 1; n <= 600; n++) {
+            problem p = make(2, n, 3, 0, 1, AM_F32, AM_F32, 1, 0);
+            compare(cpu, &p, "many shapes");
+            discard(&p);
+        }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("kernels_gemm");
+    TCase *tcase = tcase_create("gemm");
+    const TTest *const tests[] = {agrees_with_ref, batches, empty_and_unsupported,
+                                  rows_do_not_depend_on_m, many_shapes};
+    tcase_set_timeout(tcase, 300);
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
+        tcase_add_loop_test(tcase, tests[i], 0, 4);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_FORK); /* a process for each instruction set */
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
