@@ -156,14 +156,25 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
 }
 
 /* One loop for each op, so that the choice is made outside of it. */
-#define UNARY_OPS(X)                                                                               \
-    X(AM_U_ADD_SCALAR)                                                                             \
-    X(AM_U_MUL_SCALAR)                                                                             \
-    X(AM_U_POW_SCALAR)                                                                             \
-    X(AM_U_NEG)                                                                                    \
-    X(AM_U_ABS)                                                                                    \
-    X(AM_U_EXP) X(AM_U_LOG) X(AM_U_SQRT) X(AM_U_RSQRT) X(AM_U_TANH) X(AM_U_SIGMOID) X(AM_U_RELU)   \
-        X(AM_U_SILU) X(AM_U_GELU) X(AM_U_GELU_TANH) X(AM_U_CLAMP)
+/* clang-format off */
+#define UNARY_OPS(X) \
+    X(AM_U_ADD_SCALAR) \
+    X(AM_U_MUL_SCALAR) \
+    X(AM_U_POW_SCALAR) \
+    X(AM_U_NEG) \
+    X(AM_U_ABS) \
+    X(AM_U_EXP) \
+    X(AM_U_LOG) \
+    X(AM_U_SQRT) \
+    X(AM_U_RSQRT) \
+    X(AM_U_TANH) \
+    X(AM_U_SIGMOID) \
+    X(AM_U_RELU) \
+    X(AM_U_SILU) \
+    X(AM_U_GELU) \
+    X(AM_U_GELU_TANH) \
+    X(AM_U_CLAMP)
+/* clang-format on */
 
 /* out = f(a) over n floats */
 static void unary_chunk(int op, float *out, const float *a, int64_t n, float p0, float p1)
@@ -257,6 +268,16 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
     }
 }
 
+/* clang-format off */
+#define BINARY_OPS(X) \
+    X(AM_B_ADD) \
+    X(AM_B_SUB) \
+    X(AM_B_MUL) \
+    X(AM_B_DIV) \
+    X(AM_B_MAXIMUM) \
+    X(AM_B_MINIMUM)
+/* clang-format on */
+
 /* out = a op b over n floats */
 static void binary_chunk(int op, float *out, const float *a, const float *b, int64_t n)
 {
@@ -266,11 +287,10 @@ static void binary_chunk(int op, float *out, const float *a, const float *b, int
         for (int64_t i = 0; i < n; i += VW)                                                        \
             vstore(out + i, binary_value(code, vload(a + i), vload(b + i)));                       \
         break;
-        X(AM_B_ADD)
-        X(AM_B_SUB)
-        X(AM_B_MUL) X(AM_B_DIV) X(AM_B_MAXIMUM) X(AM_B_MINIMUM)
+        BINARY_OPS(X)
 #undef X
-            default : break;
+    default:
+        break;
     }
 }
 
