@@ -237,15 +237,29 @@ AM_INLINE void vput(void *p, int dtype, int64_t i, vf v)
     memcpy((uint16_t *)p + i, &h, sizeof h);
 }
 
+/* Tails, kept out of line: inlined everywhere they would be most of the code. */
+#define AM_TAIL static __attribute__((noinline, unused))
+
+AM_TAIL void get_tail(float to[VW], const void *p, int dtype, int64_t i, int64_t n, float rest)
+{
+    for (int64_t j = 0; j < VW; j++)
+        to[j] = j < n ? load1(p, dtype, i + j) : rest;
+}
+
+AM_TAIL void put_tail(void *p, int dtype, int64_t i, int64_t n, const float from[VW])
+{
+    for (int64_t j = 0; j < n; j++)
+        store1(p, dtype, i + j, from[j]);
+}
+
 /* The first n (at most VW) of them; the other lanes are `rest` and are not touched. */
 AM_INLINE vf vget_n(const void *p, int dtype, int64_t i, int64_t n, float rest)
 {
     if (n >= VW)
         return vget(p, dtype, i);
-    vf v = vsplat(rest);
-    for (int64_t j = 0; j < n; j++)
-        v[j] = load1(p, dtype, i + j);
-    return v;
+    float v[VW];
+    get_tail(v, p, dtype, i, n, rest);
+    return vload(v);
 }
 
 AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
@@ -254,8 +268,9 @@ AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
         vput(p, dtype, i, v);
         return;
     }
-    for (int64_t j = 0; j < n; j++)
-        store1(p, dtype, i + j, v[j]);
+    float x[VW];
+    vstore(x, v);
+    put_tail(p, dtype, i, n, x);
 }
 
 /* Run body(args, dtype) with a constant dtype. What is no f32, bf16 or f16 goes to `other`. */
