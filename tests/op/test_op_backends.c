@@ -52,7 +52,8 @@ static void compare(const op_case *c, const char *how, const run_result *r, cons
     snprintf(what, sizeof what, "%s %s: output", case_text(c), how);
     compare_shapes(what, r, want);
     check_close(what, r->out, want->out, want->n, tol);
-    /* Gradients that are zero but for rounding (a softmax over one key) are judged by the others'. */
+    /* Gradients that are zero but for rounding (a softmax over one key) are judged by the others'.
+     */
     for (int i = 0; i < r->n_in; i++)
         for (int64_t k = 0; want->grad[i] && k < want->n_grad[i]; k++)
             if (isfinite(want->grad[i][k]))
