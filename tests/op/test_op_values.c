@@ -567,6 +567,49 @@ START_TEST(behind_the_mask)
 }
 END_TEST
 
+/* Which keys a query sees: with q = 0 the output is the mean of their values. */
+START_TEST(visible_keys)
+{
+    enum { T = 3, S = 5 };
+    static const struct {
+        am_attention_attrs attrs;
+        int bounds[T][2]; /* all of it: 0 to S */
+        int seen[T][2];   /* first, and one past the last */
+    } rows[] = {
+        {{.causal = 0}, {{0, S}, {0, S}, {0, S}}, {{0, 5}, {0, 5}, {0, 5}}},
+        {{.causal = 1}, {{0, S}, {0, S}, {0, S}}, {{0, 3}, {0, 4}, {0, 5}}},
+        {{.causal = 1, .window = 2}, {{0, S}, {0, S}, {0, S}}, {{1, 3}, {2, 4}, {3, 5}}},
+        {{.causal = 0, .window = 2}, {{0, S}, {0, S}, {0, S}}, {{1, 5}, {2, 5}, {3, 5}}},
+        {{.causal = 1}, {{1, 3}, {2, 9}, {-4, 2}}, {{1, 3}, {2, 4}, {0, 2}}},
+        {{.causal = 1, .window = 2}, {{0, 2}, {3, 4}, {4, 5}}, {{1, 2}, {3, 4}, {4, 5}}},
+        {{.causal = 1}, {{3, 3}, {4, 5}, {5, 1}}, {{0, 0}, {0, 0}, {0, 0}}},
+    };
+    const int64_t q_shape[] = {1, T, 1, 1}, k_shape[] = {1, S, 1, 1}, b_shape[] = {1, T, 2};
+    for (size_t r = 0; r < COUNT(rows); r++) {
+        double bounds[T * 2], want[T];
+        for (int t = 0; t < T; t++) {
+            int first = rows[r].seen[t][0], end = rows[r].seen[t][1];
+            bounds[2 * t] = rows[r].bounds[t][0];
+            bounds[2 * t + 1] = rows[r].bounds[t][1];
+            want[t] = first < end ? (first + end - 1) / 2.0 : 0; /* values are 0, 1, 2, … */
+        }
+        am_tensor *in[] = {tensor(_i, AM_F64, 4, q_shape, (double[T]){0}),
+                           tensor(_i, AM_F64, 4, k_shape, (double[]){3, -1, 4, -1, 5}),
+                           tensor(_i, AM_F64, 4, k_shape, (double[]){0, 1, 2, 3, 4}),
+                           tensor(_i, AM_I32, 3, b_shape, bounds)};
+        am_tensor *out = apply(AM_OP_attention, 4, in, (am_attrs){.attention = rows[r].attrs});
+        double got[T];
+        numbers(out, got);
+        for (int t = 0; t < T; t++)
+            ck_assert_msg(fabs(got[t] - want[t]) < 1e-12, "row %d, query %d on %s: %g, expected %g",
+                          (int)r, t, am_device_name(_i), got[t], want[t]);
+        am_tensor_release(out);
+        for (int i = 0; i < 4; i++)
+            am_tensor_release(in[i]);
+    }
+}
+END_TEST
+
 /* What is dropped is 0, also where it was infinite or NaN. */
 START_TEST(dropped_infinities)
 {
@@ -644,6 +687,7 @@ int main(void)
     tcase_add_loop_test(t, large_logits, 0, n);
     tcase_add_loop_test(t, ignored_rows, 0, n);
     tcase_add_loop_test(t, behind_the_mask, 0, n);
+    tcase_add_loop_test(t, visible_keys, 0, n);
     tcase_add_loop_test(t, dropped_infinities, 0, n);
     tcase_add_loop_test(t, rotations, 0, n);
     suite_add_tcase(s, t);

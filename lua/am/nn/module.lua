@@ -108,7 +108,7 @@ end
 function Module:get(path)
     local m = self
     for part in path:gmatch("[^.]+") do
-        m = m and rawget(m, part)
+        m = type(m) == "table" and rawget(m, part) or nil
     end
     return m
 end
