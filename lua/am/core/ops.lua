@@ -348,6 +348,9 @@ local activations = {
     relu = C.AM_ACT_RELU, sigmoid = C.AM_ACT_SIGMOID,
 }
 
+--- The names that glu knows, as keys.
+M.activations = activations
+
 --- act(gate) * up, act by the name in a model's hidden_act.
 function M.glu(gate, up, act)
     local at = new_attrs()

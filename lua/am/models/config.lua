@@ -32,7 +32,7 @@ local function normalize(c)
     end
     c.dtype = nil
     local rope = c.rope_parameters
-    if type(rope) == "table" then
+    if type(rope) == "table" and rope ~= json.null then
         c.rope_theta = rope.rope_theta or c.rope_theta
         local scaling = {}
         for k, v in pairs(rope) do
@@ -50,6 +50,11 @@ local function normalize(c)
         if scaling.rope_type == "default" then
             c.rope_scaling = json.null
         end
+        for k, v in pairs(scaling) do
+            if v == json.null then
+                scaling[k] = nil
+            end
+        end
     end
     for k, v in pairs(c) do
         if v == json.null then
@@ -64,17 +69,59 @@ function M.new(fields)
     return setmetatable(normalize(fields), Config)
 end
 
---- A field that must be a positive integer; the error names the file.
-function Config:integer(key, default)
+--- A field that must be a positive integer of at most `max` (2^31); the error names the file.
+function Config:integer(key, default, max)
     local v = self[key]
     if v == nil then
         v = default
     end
-    if type(v) ~= "number" or v < 1 or v ~= math.floor(v) or v > 2 ^ 31 then
-        err.raise("format", "%s: \"%s\" must be a positive integer, not %s",
-                  self._name_or_path or "config.json", key, tostring(v))
+    if type(v) ~= "number" or v < 1 or v ~= math.floor(v) or v > (max or 2 ^ 31) then
+        err.raise("format", "%s: \"%s\" must be a positive integer%s, not %s", self._name_or_path or "config.json",
+                  key, max and string.format(" of at most %d", max) or "", tostring(v))
     end
     return v
+end
+
+-- Kinds of the fields that are no sizes (those are `integer`'s), with a number's least and greatest.
+local kinds = {
+    rms_norm_eps = { "number", 0, 1 }, rope_theta = { "number", 1 }, max_position_embeddings = { "number", 1, 2 ^ 31 },
+    initializer_range = { "number", 0 }, attention_dropout = { "number", 0, 1 }, attention_bias = { "boolean" },
+    mlp_bias = { "boolean" }, tie_word_embeddings = { "boolean" }, hidden_act = { "string" },
+    torch_dtype = { "string" }, rope_scaling = { "table" },
+}
+
+local function check_field(self, key, v, kind, least, most)
+    if type(v) ~= kind or (kind == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge))) then
+        local range = (least and " of at least " .. least or "") .. (most and " and at most " .. most or "")
+        err.raise("format", "%s: \"%s\" must be a %s%s, not %s", self._name_or_path or "config.json", key, kind,
+                  range, type(v) == "table" and "a list or object" or tostring(v))
+    end
+end
+
+--- Raise a "format" error naming file and field unless the fields have the types that models read.
+function Config:check()
+    for key, kind in pairs(kinds) do
+        if self[key] ~= nil then
+            check_field(self, key, self[key], unpack(kind))
+        end
+    end
+    if self.pad_token_id ~= nil then
+        check_field(self, "pad_token_id", self.pad_token_id, "number", -1, (self.vocab_size or 2 ^ 31) - 1)
+    end
+    for key, v in pairs(self.rope_scaling or {}) do
+        if key == "rope_type" then
+            check_field(self, "rope_scaling.rope_type", v, "string")
+        elseif type(v) ~= "table" and type(v) ~= "boolean" then
+            check_field(self, "rope_scaling." .. tostring(key), v, "number", 0)
+        end
+    end
+    return self
+end
+
+--- An error object about a field of this configuration.
+function Config:unsupported(key, e)
+    error(err.new("unsupported", string.format("%s: \"%s\": %s", self._name_or_path or "config.json", key,
+                                               tostring(e))), 0)
 end
 
 --- Fields as a plain table in the hub's spelling, for config.json.

@@ -57,6 +57,7 @@ end
 
 local function build(c, opts)
     override(c, opts.config_overrides)
+    c:check()
     local impl = implementation(c)
     local model = causal_lm.extend(impl.new(c))
     model.model.activation_checkpointing = opts.activation_checkpointing

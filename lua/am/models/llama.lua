@@ -11,6 +11,7 @@ local RMSNorm = require("am.nn.norm")
 local Attention = require("am.nn.attention")
 local GatedMLP = require("am.nn.mlp")
 local rope = require("am.nn.rope")
+local strings = require("am.utils.strings")
 
 local DecoderLayer = Module.class("LlamaDecoderLayer")
 
@@ -45,13 +46,32 @@ end
 
 local Model = Module.class("LlamaModel")
 
+local function rope_options(c, longest)
+    return { theta = c.rope_theta or 10000, dim = c.head_dim or c.hidden_size / c.num_attention_heads,
+             max_position_embeddings = c.max_position_embeddings or 2048, scaling = c.rope_scaling,
+             seq_len = longest }
+end
+
+-- What a configuration names is known before any weight is read.
+local function check_names(c)
+    if not ops.activations[c.hidden_act or "silu"] then
+        c:unsupported("hidden_act", "activation " .. c.hidden_act .. " is not known; known are "
+                      .. table.concat(strings.sorted_keys(ops.activations), ", "))
+    end
+    local known, e = pcall(rope.frequencies, rope_options(c))
+    if not known then
+        c:unsupported("rope_scaling", e)
+    end
+end
+
 function Model.new(c)
     local self = Module.init(Model)
     local hidden = c:integer("hidden_size")
+    check_names(c)
     self.config = c
     self:add("embed_tokens", Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id))
     local layers = self:add("layers", Module.init(Module.class("ModuleList")))
-    for i = 0, c:integer("num_hidden_layers") - 1 do
+    for i = 0, c:integer("num_hidden_layers", nil, 10000) - 1 do
         layers:add(tostring(i), DecoderLayer.new(c))
     end
     self.layer_count = c.num_hidden_layers
@@ -62,19 +82,12 @@ end
 --- The rotary table for positions int32 [B or 1, T]; `longest` is the highest position + 1.
 function Model:rotary(position_ids, longest)
     local c = self.config
-    local heads = c.num_attention_heads
     if self._inv_freq and rope.depends_on_length(c.rope_scaling) then
         self._inv_freq:release()
         self._inv_freq = nil
     end
     if not self._inv_freq then
-        self._inv_freq, self._rope_scaling = rope.inv_freq({
-            theta = c.rope_theta or 10000,
-            dim = c.head_dim or c.hidden_size / heads,
-            max_position_embeddings = c.max_position_embeddings,
-            scaling = c.rope_scaling,
-            seq_len = longest,
-        }, position_ids:device())
+        self._inv_freq, self._rope_scaling = rope.inv_freq(rope_options(c, longest), position_ids:device())
         scope.escape(self._inv_freq)
     end
     return ops.rope_table(position_ids, self._inv_freq, self._rope_scaling)

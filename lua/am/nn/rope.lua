@@ -28,8 +28,8 @@ end
 
 local function need(scaling, key)
     local v = scaling[key]
-    if type(v) ~= "number" then
-        err.raise("format", "rope_scaling of type \"%s\" needs the number \"%s\"",
+    if type(v) ~= "number" or v ~= v or v <= 0 then
+        err.raise("format", "rope_scaling of type \"%s\" needs the number \"%s\", above 0",
                   tostring(scaling.rope_type), key)
     end
     return v
