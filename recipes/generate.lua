@@ -6,6 +6,7 @@
 
 local am = require("am")
 local edge = require("am.core.ffi")
+local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
 
@@ -18,9 +19,9 @@ local specs = {
     { "system", doc = "the system's message" },
     { "raw", type = "flag", doc = "no chat template: the prompt is continued as it is" },
     { "max_new_tokens", type = "integer", min = 1, default = 128, doc = "at most so many (128)" },
-    { "temperature", type = "number", doc = "sample at this temperature (greedy without)" },
+    { "temperature", type = "number", min = 0, doc = "sample at this temperature (greedy without)" },
     { "top_k", type = "integer", min = 1, doc = "sample among the k likeliest" },
-    { "top_p", type = "number", doc = "sample among the likeliest that make up p" },
+    { "top_p", type = "number", min = 0, doc = "sample among the likeliest that make up p" },
     { "seed", type = "integer", min = 0, default = 42, doc = "of sampling (42)" },
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
     { "threads", type = "integer", min = 1, doc = "threads to use" },
@@ -36,6 +37,17 @@ local function prompt_ids(tokenizer, args, prompt)
         table.insert(messages, 1, { role = "system", content = args.system })
     end
     return tokenizer:apply_chat_template(messages, { tokenize = true, add_generation_prompt = true })
+end
+
+-- Ids of a prompt and how many may follow: what the model has positions for.
+local function room(model, ids, wanted)
+    local limit = not model.config.rope_scaling and model.config.max_position_embeddings or math.huge
+    if #ids == 0 then
+        err.raise("data", "the prompt is empty; give it text")
+    elseif #ids >= limit then
+        err.raise("data", "the prompt has %d tokens, but the model %d positions; shorten it", #ids, limit)
+    end
+    return math.min(wanted, limit - #ids)
 end
 
 function M.main(argv)
@@ -54,8 +66,8 @@ function M.main(argv)
     for _, prompt in ipairs(args.prompt) do
         local ids = prompt_ids(tokenizer, args, prompt)
         local out = model:generate(ids, {
-            max_new_tokens = args.max_new_tokens,
-            do_sample = (args.temperature or args.top_k or args.top_p) ~= nil,
+            max_new_tokens = room(model, ids, args.max_new_tokens),
+            do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
             temperature = args.temperature or 1, top_k = args.top_k, top_p = args.top_p, seed = args.seed,
         })
         local text = tokenizer:decode({ unpack(out, #ids + 1) }, { skip_special_tokens = true })
