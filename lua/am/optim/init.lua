@@ -25,6 +25,17 @@ local function betas_of(opts)
     return betas[1], betas[2]
 end
 
+local function state_dtype_of(opts)
+    if opts.state_dtype == nil then
+        return -1
+    end
+    local known, id = pcall(tensor.dtype_id, opts.state_dtype)
+    if not known or (id ~= C.AM_F32 and id ~= C.AM_BF16) then
+        err.raise("usage", "optimizer.state_dtype must be float32 or bfloat16, not %s", tostring(opts.state_dtype))
+    end
+    return id
+end
+
 -- Seal the trainable parameters of an iterator of (name, tensor).
 local function seal(named_parameters)
     local b = edge.box("am_params")
@@ -58,7 +69,7 @@ function M.new(kind, named_parameters, opts)
     config.momentum, config.dampening = opts.momentum or 0, opts.dampening or 0
     config.nesterov = opts.nesterov and 1 or 0
     config.master_weights = opts.master_weights == false and 0 or 1
-    config.state_dtype = opts.state_dtype and tensor.dtype_id(opts.state_dtype) or -1
+    config.state_dtype = state_dtype_of(opts)
     self.params = seal(named_parameters)
     local b = edge.box("am_optim")
     check_retry(C.am_optim_new, b, self.params, config)
@@ -136,6 +147,12 @@ function Optimizer:load_state_dict(state)
     if state.kind ~= self.kind then
         err.raise("state", "the checkpoint's optimizer is %s, this run's is %s", tostring(state.kind),
                   self.kind)
+    end
+    for _, key in ipairs { "step", "lr", "weight_decay" } do
+        if type(state[key]) ~= "number" or state[key] < 0 then
+            err.raise("format", "optimizer state: %s must be a number of at least 0, not %s", key,
+                      tostring(state[key]))
+        end
     end
     check(C.am_optim_set_steps(self.handle, state.step))
     self.param_groups[1].lr, self.param_groups[1].weight_decay = state.lr, state.weight_decay

@@ -34,7 +34,7 @@ M.fields = {
     start_wd = { type = "number", min = 0, doc = "first weight decay (the optimizer's)" },
     end_wd = { type = "number", min = 0, doc = "last weight decay (the optimizer's)" },
     wd_incr_steps = { type = "integer", min = 0, doc = "length of the ramp (the run's length)" },
-    wd_incr_style = { type = "string", default = "constant", doc = "constant, linear or cosine" },
+    wd_incr_style = { type = "string", doc = "constant, linear or cosine (constant)" },
     use_checkpoint_opt_param_scheduler = { type = "boolean", doc = "resume with the checkpoint's schedule" },
     override_opt_param_scheduler = { type = "boolean", doc = "resume with this configuration's schedule" },
 }
