@@ -84,7 +84,7 @@ function Recipe:step(window)
     local max_norm = self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
     local grad_norm, factor = self.optimizer:clip_grad_norm(max_norm)
     if not self.is_finite(grad_norm) then
-        self:not_finite("gradient norm", grad_norm)
+        self:not_finite("gradient norm", grad_norm, true)
     end
     self.optimizer:step(factor)
     self.optimizer:zero_grad()

@@ -57,6 +57,35 @@ function M.copy(from, to)
     return to
 end
 
+--- A copy of a model directory with fields of config.json changed (false: removed).
+function M.model(changes, from)
+    local dir = M.copy(from or M.tiny, M.folder() .. "/model")
+    local fields = json.decode(M.read(dir .. "/config.json"))
+    for key, value in pairs(changes or {}) do
+        fields[key] = value ~= false and value or nil
+    end
+    M.write(dir .. "/config.json", json.encode(fields, { indent = 2 }))
+    return dir
+end
+
+--- A small random model with a byte-level tokenizer of 4235 tokens and a chat template.
+function M.text_model()
+    local am, dir = require("am"), M.folder()
+    am.manual_seed(5)
+    am.AutoModelForCausalLM.from_config {
+        architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 32, intermediate_size = 64,
+        num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2, vocab_size = 4240,
+        max_position_embeddings = 256, rms_norm_eps = 1e-5, tie_word_embeddings = true,
+    }:save_pretrained(dir)
+    M.copy("tests/parity/golden/tokenizers/gpt2/tokenizer.json", dir)
+    M.write(dir .. "/tokenizer_config.json", json.encode {
+        eos_token = "<|endoftext|>",
+        chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
+            .. "{% if add_generation_prompt %}<assistant>{% endif %}",
+    })
+    return dir
+end
+
 --- The records of a .jsonl file.
 function M.jsonl(name)
     local records = {}
@@ -275,14 +304,15 @@ function M.latest(dir)
     return target and path.join(dir, target)
 end
 
---- nil when two checkpoints hold the same, else what differs. The configuration may differ.
-function M.checkpoint_difference(a, b)
+--- nil when two checkpoints hold the same, else what differs. The configuration may differ, and the
+--- file `other`.
+function M.checkpoint_difference(a, b, other)
     local in_a, in_b = M.tree(a), M.tree(b)
     if table.concat(in_a, "\n") ~= table.concat(in_b, "\n") then
         return "files:\n" .. table.concat(in_a, "\n") .. "\nand\n" .. table.concat(in_b, "\n")
     end
     for _, name in ipairs(in_a) do
-        if name ~= "config.yaml" and M.read(path.join(a, name)) ~= M.read(path.join(b, name)) then
+        if name ~= "config.yaml" and name ~= other and M.read(path.join(a, name)) ~= M.read(path.join(b, name)) then
             return name
         end
     end

@@ -18,6 +18,7 @@ local jsonl = require("am.loggers.jsonl")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local signals = require("am.training.signals")
+local strings = require("am.utils.strings")
 local targets = require("am.recipes.targets")
 
 local Recipe = {}
@@ -131,17 +132,35 @@ function Recipe:withdraw_checkpoint(step)
         self.saved = nil
         return before
     end
-    return checkpoint.resolve(root)
+    return self:checkpoint_setting("enabled") and checkpoint.resolve(root) or nil
+end
+
+local function shown(value)
+    return value == nil and "absent" or json.encode(value, { sort_keys = true })
 end
 
 local function check_signature(saved, own, dir)
-    for key, value in pairs(own) do
-        if json.encode(saved[key] == nil and json.null or saved[key]) ~= json.encode(value) then
-            err.raise("state", "checkpoint %s is of another model: %s is %s there and %s here. Choose another "
-                      .. "checkpoint.checkpoint_dir, or restore_from a checkpoint of this model", dir, key,
-                      json.encode(saved[key] == nil and json.null or saved[key]), json.encode(value))
+    local differing = {}
+    for _, key in ipairs(strings.sorted_keys(own)) do
+        if shown(saved[key]) ~= shown(own[key]) then
+            differing[#differing + 1] = string.format("%s is %s there and %s here", key, shown(saved[key]),
+                                                      shown(own[key]))
         end
     end
+    if #differing > 0 then
+        err.raise("state", "checkpoint %s is of another model: %s. Choose another checkpoint.checkpoint_dir, or "
+                  .. "restore_from a checkpoint of this model", dir, table.concat(differing, "; "))
+    end
+end
+
+-- Hand a part its state; an error names the file.
+local function load_part(p, dir)
+    local file = path.join(dir, p.file)
+    local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
+    if not ok then
+        error(err.within(notes, file), 0)
+    end
+    return notes or {}
 end
 
 --- Go on from the checkpoint that the configuration names, or the newest. Returns its folder, or nil
@@ -164,7 +183,7 @@ function Recipe:load_checkpoint()
     check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
     self:load_model(dir)
     for _, p in ipairs(self.parts) do
-        for _, note in ipairs(p.part:load_state_dict(checkpoint.read_json(path.join(dir, p.file))) or {}) do
+        for _, note in ipairs(load_part(p, dir)) do
             self.log:warning("as in the checkpoint: %s", note)
         end
     end

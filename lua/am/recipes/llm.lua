@@ -110,6 +110,7 @@ function Recipe:build_loader(prefix, for_training)
     local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
     if dataset.stats then
         self.log:info("%sdata: %s", prefix, datasets.describe(dataset:stats()))
+        self:check_length(dataset:stats().longest.length, dataset:stats().longest.name)
     end
     if size > 0 then
         local options = cfg:child("packed_sequence"):to_table()
@@ -187,15 +188,21 @@ end
 
 -- ---- guards ---------------------------------------------------------------------------------
 
+function Recipe:check_length(length, name)
+    local limit = self.model.config.max_position_embeddings
+    if limit and length > limit and not self.model.config.rope_scaling then
+        err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
+                  .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
+    end
+end
+
+-- Datasets that count their rows were checked when they were built.
 function Recipe:check_batch(batch)
-    local limit, longest = self.model.config.max_position_embeddings, 0
+    local longest = 0
     for i = 0, batch.B * batch.T - 1 do
         longest = math.max(longest, batch.position_ids[i] + 1)
     end
-    if limit and longest > limit and not self.model.config.rope_scaling then
-        err.raise("data", "a row of %d tokens is longer than the %d positions of the model; set "
-                  .. "dataset.seq_length to at most %d with truncation: true", longest, limit, limit)
-    end
+    self:check_length(longest, "a row")
 end
 
 --- Stop the run for a number that is none. bad_state: it came of the weights that this step began
@@ -205,7 +212,7 @@ function Recipe:not_finite(what, value, bad_state)
     local latest
     if bad_state then
         latest = self:withdraw_checkpoint(step)
-    else
+    elseif self:checkpoint_setting("enabled") then
         latest = checkpoint.resolve(root)
     end
     err.raise("state", "step %d: the %s is %s, so the run stops; a lower optimizer.lr or clip_grad_norm.max_norm "
@@ -224,10 +231,36 @@ end
 
 -- ---- checkpoints ----------------------------------------------------------------------------
 
+-- What a resumed run must share with the one that saved, in config.json.
+local signature_keys = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                         "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "rms_norm_eps",
+                         "rope_theta", "rope_scaling" }
+
+-- A few numbers of every frozen matrix in one: adapters of two bases of one shape are told apart.
+local function frozen_weights(model)
+    local sum = 0
+    for _, t in model:named_parameters() do
+        if not t.requires_grad then
+            local row = t:detach():reshape(t:numel()):narrow(0, 0, math.min(t:numel(), 16))
+            local values, n = row:to("float64"):to_buffer()
+            for i = 0, n - 1 do
+                sum = (sum * 1.25 + values[i]) % 1024
+            end
+        end
+    end
+    return sum == sum and sum or -1
+end
+
 function Recipe:signature()
     local c = self.model.config
-    return { architecture = self.model.class_name, hidden_size = c.hidden_size, vocab_size = c.vocab_size,
-             num_hidden_layers = c.num_hidden_layers, dtype = self.model:dtype(), peft = self.peft_config ~= nil }
+    local out = { architecture = self.model.class_name, dtype = self.model:dtype(), peft = self.peft_config ~= nil }
+    for _, key in ipairs(signature_keys) do
+        out[key] = c[key]
+    end
+    if self.peft_config then
+        out.frozen_weights = am.scope(frozen_weights, self.model)
+    end
+    return out
 end
 
 -- use(file, list) with the optimizer's tensors and their names in the file.

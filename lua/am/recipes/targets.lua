@@ -3,11 +3,13 @@
 
 local config = require("am.config")
 local datasets = require("am.datasets")
+local err = require("am.core.error")
 local loss = require("am.loss")
 local models = require("am.models")
 local optim = require("am.optim")
 local peft = require("am.peft")
 local schedule = require("am.optim.scheduler")
+local tensor = require("am.core.tensor")
 local training = require("am.training")
 
 local M = {}
@@ -55,8 +57,24 @@ local function with(fields, extra)
     return out
 end
 
+local float_dtypes = { float32 = true, bfloat16 = true, float16 = true, float64 = true }
+
+-- A mistake in these two is one of the configuration, whatever the engine calls it.
+local function check_model_section(args, device)
+    local known, id = pcall(tensor.dtype_id, args.torch_dtype)
+    if args.torch_dtype ~= "auto" and not (known and float_dtypes[tensor.dtype_name(id)]) then
+        err.raise("usage", "torch_dtype \"%s\" is none that can be trained; write auto, float32, bfloat16, float16 "
+                  .. "or float64", tostring(args.torch_dtype))
+    end
+    local found, e = pcall(tensor.device_id, device)
+    if not found then
+        err.raise("usage", "%s", tostring(e))
+    end
+end
+
 -- The arguments of a model section as from_pretrained's options.
 local function model_options(args, ctx)
+    check_model_section(args, args.device or ctx.device)
     local overrides = args.config_overrides or {}
     if args.attention_dropout then
         overrides.attention_dropout = args.attention_dropout
