@@ -31,8 +31,8 @@ extern "C" {
 /* ---- version --------------------------------------------------------------------------- */
 
 enum { AM_ABI = 1 };
-int am_abi(void);                /* AM_ABI of the library, to compare with the header's */
-const char *am_version(void);    /* "0.1.0" */
+int am_abi(void);             /* AM_ABI of the library, to compare with the header's */
+const char *am_version(void); /* "0.1.0" */
 
 /* ---- errors ---------------------------------------------------------------------------- */
 
@@ -156,12 +156,13 @@ typedef struct am_attention_attrs {
 } am_attention_attrs;
 
 typedef struct am_lora_attrs {
-    double scale;     /* alpha / r */
+    double scale; /* alpha / r */
     double dropout_p;
     int32_t dropout_pre; /* 1: drops x before A (HF PEFT); 0: drops the scaled LoRA output */
 } am_lora_attrs;
 
 /* What an op takes besides tensors; which member is named by its row in ops.def. */
+/* clang-format off */
 typedef union am_attrs {
     struct { double value; } scalar;
     struct { double min, max; } clamp;
@@ -182,6 +183,7 @@ typedef union am_attrs {
     am_lora_attrs lora;
     struct { int64_t padding_idx; } embedding; /* looked up without a gradient; -1: none */
 } am_attrs;
+/* clang-format on */
 enum { AM_ALL_DIMS = -1000 };
 enum { AM_ACT_SILU, AM_ACT_GELU, AM_ACT_GELU_TANH, AM_ACT_RELU, AM_ACT_SIGMOID, AM_ACT_COUNT };
 
@@ -221,8 +223,8 @@ typedef struct am_event {
     int32_t kind;
     int32_t id;
     int32_t n_in, n_out;
-    int32_t needs_grad[AM_CUSTOM_MAX];     /* per input */
-    am_tensor *grad_out[AM_CUSTOM_MAX];    /* new references, NULL where no gradient arrived */
+    int32_t needs_grad[AM_CUSTOM_MAX];  /* per input */
+    am_tensor *grad_out[AM_CUSTOM_MAX]; /* new references, NULL where no gradient arrived */
 } am_event;
 
 /* Start from a scalar `loss` (gradient NULL: 1) or any tensor with a gradient of its shape. */
@@ -250,10 +252,10 @@ int am_params_new(am_params **out);
 void am_params_release(am_params *p);
 int am_params_add(am_params *p, const char *name, am_tensor *t); /* retains t; names are unique */
 int am_params_seal(am_params *p);
-int64_t am_params_count(const am_params *p);                        /* sealed: trainable ones */
+int64_t am_params_count(const am_params *p); /* sealed: trainable ones */
 const char *am_params_name(const am_params *p, int64_t i);
-int am_params_tensor(am_tensor **out, am_params *p, int64_t i);     /* new reference */
-int64_t am_params_numel(const am_params *p);                        /* trainable elements */
+int am_params_tensor(am_tensor **out, am_params *p, int64_t i); /* new reference */
+int64_t am_params_numel(const am_params *p);                    /* trainable elements */
 int am_params_zero_grad(am_params *p); /* marks gradients empty; nothing is written */
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);
@@ -293,8 +295,8 @@ int am_optim_sync_masters(am_optim *o);
 int am_rng_seed(uint64_t seed);
 int am_rng_get(uint64_t *seed, uint64_t *stream);
 int am_rng_set(uint64_t seed, uint64_t stream);
-int am_rng_uniform(am_tensor *t, double lo, double hi);      /* fill, [lo, hi) */
-int am_rng_normal(am_tensor *t, double mean, double std);    /* fill */
+int am_rng_uniform(am_tensor *t, double lo, double hi);   /* fill, [lo, hi) */
+int am_rng_normal(am_tensor *t, double mean, double std); /* fill */
 /* Host-side draws for shuffles and sampling: a value that depends only on its arguments. */
 uint32_t am_rng_u32(uint64_t seed, uint64_t stream, uint64_t index);
 
@@ -304,7 +306,7 @@ uint32_t am_rng_u32(uint64_t seed, uint64_t stream, uint64_t index);
 
 typedef struct am_archive am_archive;
 int am_archive_open(am_archive **out, const char *path); /* kind by content */
-void am_archive_release(am_archive *a); /* tensors that share the mapping keep it alive */
+void am_archive_release(am_archive *a);           /* tensors that share the mapping keep it alive */
 const char *am_archive_kind(const am_archive *a); /* "safetensors" or "gguf" */
 int64_t am_archive_count(const am_archive *a);
 const char *am_archive_name(const am_archive *a, int64_t i);
@@ -347,24 +349,24 @@ int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
 /* The vocabulary, merges and pre-tokenizer in a GGUF file's metadata. */
 int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
 void am_tokenizer_release(am_tokenizer *t);
-/* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through unchanged,
- * in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids belongs to
- * the tokenizer and is overwritten by the next encode. */
+/* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through
+ * unchanged, in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids
+ * belongs to the tokenizer and is overwritten by the next encode. */
 int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
                         const int32_t **ids, int64_t *n);
 /* Byte range in `text` that each id of the last encode came from: [2 n], start and end, whole
  * characters, without white space where the file's trim_offsets says so; 0, 0 for ids that the
  * post-processor put. */
 int am_tokenizer_offsets(am_tokenizer *t, const int64_t **offsets, int64_t *n);
-/* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. As in Hugging
- * Face tokenizers, bytes that are not UTF-8 become U+FFFD; with RAW a byte-level tokenizer gives the
- * bytes themselves. */
+/* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. As in
+ * Hugging Face tokenizers, bytes that are not UTF-8 become U+FFFD; with RAW a byte-level tokenizer
+ * gives the bytes themselves. */
 enum { AM_DECODE_SKIP_SPECIAL = 1, AM_DECODE_RAW = 2 };
 int am_tokenizer_decode(am_tokenizer *t, const int32_t *ids, int64_t n, int flags,
                         const char **text, size_t *bytes);
 int64_t am_tokenizer_size(const am_tokenizer *t); /* highest id + 1, added tokens included */
-int64_t am_tokenizer_id(const am_tokenizer *t, const char *token);   /* -1: absent */
-const char *am_tokenizer_token(const am_tokenizer *t, int64_t id);   /* NULL: absent */
+int64_t am_tokenizer_id(const am_tokenizer *t, const char *token); /* -1: absent */
+const char *am_tokenizer_token(const am_tokenizer *t, int64_t id); /* NULL: absent */
 int am_tokenizer_is_special(const am_tokenizer *t, int64_t id);
 /* The equivalent tokenizer.json (what was loaded, or built from GGUF); owned by the tokenizer. */
 int am_tokenizer_to_json(am_tokenizer *t, const char **text, size_t *bytes);
@@ -376,7 +378,7 @@ typedef struct am_mem_stats {
     int64_t peak_bytes;   /* highest live_bytes since the last reset */
     int64_t cached_bytes; /* kept for reuse */
     int64_t live_storages;
-    int64_t allocations;  /* calls so far, hits of the cache included */
+    int64_t allocations; /* calls so far, hits of the cache included */
 } am_mem_stats;
 int am_mem_get(int device, am_mem_stats *stats);
 int am_mem_reset_peak(int device);
@@ -386,12 +388,12 @@ int am_mem_fail_at(int64_t k); /* tests: the k-th engine allocation from now fai
 
 /* ---- threads, CPU and signals ----------------------------------------------------------- */
 
-int am_threads(void);            /* kernels' team size */
-int am_threads_set(int n);       /* 1..1024 */
-int am_threads_default(void);    /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
-const char *am_cpu_isa(void);    /* "avx512_bf16", "avx512", "avx2", "generic": in use */
+int am_threads(void);         /* kernels' team size */
+int am_threads_set(int n);    /* 1..1024 */
+int am_threads_default(void); /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
+const char *am_cpu_isa(void); /* "avx512_bf16", "avx512", "avx2", "generic": in use */
 int64_t am_host_memory_available(void); /* bytes: least of MemAvailable, cgroup, ulimit */
-double am_clock(void);           /* monotonic seconds */
+double am_clock(void);                  /* monotonic seconds */
 
 enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
 /* OFF: the system's default. FLAG: SIGINT and SIGTERM only set the flag (a recipe looks at it

@@ -48,9 +48,23 @@ typedef struct am_copy_args {
 } am_copy_args;
 
 enum {
-    AM_U_ADD_SCALAR, AM_U_MUL_SCALAR, AM_U_POW_SCALAR, AM_U_NEG, AM_U_ABS, AM_U_EXP, AM_U_LOG,
-    AM_U_SQRT, AM_U_RSQRT, AM_U_TANH, AM_U_SIGMOID, AM_U_RELU, AM_U_SILU, AM_U_GELU,
-    AM_U_GELU_TANH, AM_U_CLAMP, AM_U_COUNT
+    AM_U_ADD_SCALAR,
+    AM_U_MUL_SCALAR,
+    AM_U_POW_SCALAR,
+    AM_U_NEG,
+    AM_U_ABS,
+    AM_U_EXP,
+    AM_U_LOG,
+    AM_U_SQRT,
+    AM_U_RSQRT,
+    AM_U_TANH,
+    AM_U_SIGMOID,
+    AM_U_RELU,
+    AM_U_SILU,
+    AM_U_GELU,
+    AM_U_GELU_TANH,
+    AM_U_CLAMP,
+    AM_U_COUNT
 };
 /* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp. */
 typedef struct am_unary_args {
@@ -71,8 +85,19 @@ typedef struct am_unary_bwd_args {
 } am_unary_bwd_args;
 
 enum {
-    AM_B_ADD, AM_B_SUB, AM_B_MUL, AM_B_DIV, AM_B_MAXIMUM, AM_B_MINIMUM,
-    AM_B_EQ, AM_B_NE, AM_B_LT, AM_B_LE, AM_B_GT, AM_B_GE, AM_B_COUNT
+    AM_B_ADD,
+    AM_B_SUB,
+    AM_B_MUL,
+    AM_B_DIV,
+    AM_B_MAXIMUM,
+    AM_B_MINIMUM,
+    AM_B_EQ,
+    AM_B_NE,
+    AM_B_LT,
+    AM_B_LE,
+    AM_B_GT,
+    AM_B_GE,
+    AM_B_COUNT
 };
 /* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons only). */
 typedef struct am_binary_args {
@@ -337,16 +362,16 @@ enum { AM_BACKEND_VERSION = 1 };
 typedef struct am_backend {
     uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION; members grow at the end */
     const char *name;
-    int is_host;                     /* device pointers may be read by the host */
-    int (*probe)(const char **why);  /* devices found; 0 with the reason */
-    int (*alloc)(void **p, size_t bytes); /* 64-byte aligned at least */
+    int is_host;                            /* device pointers may be read by the host */
+    int (*probe)(const char **why);         /* devices found; 0 with the reason */
+    int (*alloc)(void **p, size_t bytes);   /* 64-byte aligned at least */
     void (*release)(void *p, size_t bytes); /* waits for kernels that still run */
     /* kind: AM_COPY_*; done when it returns */
     int (*transfer)(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
     int (*stream_new)(am_stream **s);
     void (*stream_release)(am_stream *s);
     int (*stream_sync)(am_stream *s); /* reports the first error of what ran behind */
-#define K(name, pointers) int (*name)(am_stream *s, const am_##name##_args *args); /* or NULL */
+#define K(name, pointers) int (*name)(am_stream * s, const am_##name##_args *args); /* or NULL */
 #include "kernels.def"
 #undef K
 } am_backend;

@@ -1,5 +1,10 @@
-/* host.c — the amlua program: a LuaJIT state, the way to the Lua files, and an orderly end. The only
- * file that sees lua.h. What the arguments mean is decided in lua/am/cli/. */
+/* host.c — the amlua program: a LuaJIT state, the way to the Lua files, and an orderly end. The
+ * only file that sees lua.h. What the arguments mean is decided in lua/am/cli/.
+ *
+ * The library is opened here, not linked: OpenMP reads its environment while it is loaded, and by
+ * then it must know how long a waiting thread may spin. Its default, milliseconds, makes a step
+ * several times slower as soon as anything else runs on the cores. */
+#include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,12 +88,29 @@ static int run(lua_State *L, int argc, char **argv)
     return 1;
 }
 
+/* libamlua.so with its symbols visible to the FFI; NULL with a message. */
+static void *open_library(void)
+{
+    setenv("GOMP_SPINCOUNT", "2000", 0);
+    void *library = dlopen("libamlua.so." AM_SOVERSION, RTLD_NOW | RTLD_GLOBAL);
+    if (!library) {
+        fprintf(stderr, "amlua: %s\n", dlerror());
+        return NULL;
+    }
+    int (*abi)(void);
+    *(void **)&abi = dlsym(library, "am_abi");
+    if (!abi || abi() != AM_ABI) {
+        fprintf(stderr, "amlua: libamlua.so is of another version\n");
+        return NULL;
+    }
+    return library;
+}
+
 int main(int argc, char **argv)
 {
-    if (am_abi() != AM_ABI) {
-        fprintf(stderr, "amlua: libamlua.so is of another version\n");
+    void *library = open_library();
+    if (!library)
         return 1;
-    }
     lua_State *L = luaL_newstate();
     if (!L) {
         fprintf(stderr, "amlua: out of memory\n");
@@ -97,6 +119,9 @@ int main(int argc, char **argv)
     luaL_openlibs(L);
     int status = set_path(L) ? run(L, argc, argv) : 1;
     lua_close(L);
-    am_shutdown();
+    void (*end)(void);
+    *(void **)&end = dlsym(library, "am_shutdown");
+    if (end)
+        end();
     return status;
 }

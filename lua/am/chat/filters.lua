@@ -129,23 +129,19 @@ end)
 define("forceescape", "", function(rt, v) return values.markup(methods.escape(rt, rt:str(v))) end)
 define("safe", "", function(rt, v) return values.markup(rt:str(v)) end)
 
-local function percent_encode(s, keep)
-    return (s:gsub("[^%w%-%._~" .. keep .. "]", function(c) return ("%%%02X"):format(c:byte()) end))
-end
-
 define("urlencode", "", function(rt, v)
     local pairs_of = v
     if kind(v) == "dict" then
         pairs_of = methods.dict_items(rt, v)
     elseif text(v) or not values.is_iterable(v) then
-        return percent_encode(rt:str(v), "/")
+        return strings.percent_encode(rt:str(v), "/")
     end
     local parts = {}
     for i, pair in ipairs(values.iterate(rt, pairs_of)) do
         local items = values.iterate(rt, pair)
         if #items ~= 2 then rt:fail("urlencode needs pairs of key and value") end
-        local pair_text = percent_encode(rt:str(items[1]), " ") .. "=" .. percent_encode(rt:str(items[2]), " ")
-        parts[i] = pair_text:gsub(" ", "+")
+        local encode = strings.percent_encode
+        parts[i] = (encode(rt:str(items[1]), " ") .. "=" .. encode(rt:str(items[2]), " ")):gsub(" ", "+")
     end
     return table.concat(parts, "&")
 end)
@@ -195,21 +191,10 @@ define("float", "default", function(rt, v, default)
     return default == nil and values.float(0) or default
 end)
 
--- Python's int(s, base), or nil.
-local function parse_int(s, base)
-    local sign, digits = strings.strip(s, nil, true, true):lower():match("^([%+%-]?)([%w_]+)$")
-    if not digits or digits:find("^_") or digits:find("__") or digits:find("_$") then return nil end
-    digits = digits:gsub("_", "")
-    local prefix = ({ ["0x"] = 16, ["0o"] = 8, ["0b"] = 2 })[digits:sub(1, 2)]
-    if prefix and (base == prefix or base == 0) then digits, base = digits:sub(3), prefix end
-    local n = tonumber(digits, base == 0 and 10 or base)
-    return n and (sign == "-" and -n or n)
-end
-
 define("int", "default base", function(rt, v, default, base)
     base = integer(rt, base, 10)
     rt:check_defined(v)
-    local n = text(v) and base <= 36 and (base == 0 or base >= 2) and parse_int(text(v), base)
+    local n = text(v) and base <= 36 and (base == 0 or base >= 2) and strings.parse_int(text(v), base)
     if not n then
         local x = values.number(v) or text(v) and parse_float(text(v))
         if x and x == x and math.abs(x) ~= math.huge then n = x < 0 and math.ceil(x) or math.floor(x) end

@@ -435,4 +435,19 @@ define("istitle", "", function(_, s)
     return found
 end)
 
+function M.percent_encode(s, keep)
+    return (s:gsub("[^%w%-%._~" .. keep .. "]", function(c) return ("%%%02X"):format(c:byte()) end))
+end
+
+-- Python's int(s, base), or nil.
+function M.parse_int(s, base)
+    local sign, digits = M.strip(s, nil, true, true):lower():match("^([%+%-]?)([%w_]+)$")
+    if not digits or digits:find("^_") or digits:find("__") or digits:find("_$") then return nil end
+    digits = digits:gsub("_", "")
+    local prefix = ({ ["0x"] = 16, ["0o"] = 8, ["0b"] = 2 })[digits:sub(1, 2)]
+    if prefix and (base == prefix or base == 0) then digits, base = digits:sub(3), prefix end
+    local n = tonumber(digits, base == 0 and 10 or base)
+    return n and (sign == "-" and -n or n)
+end
+
 return M
