@@ -4,6 +4,7 @@
  * can fail on purpose for tests. */
 #include "mem.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -261,24 +262,51 @@ int am_mem_set_budget(int device, int64_t bytes)
 
 /* ---- scratch ---------------------------------------------------------------------------- */
 
+/* A thread's buffers are freed as it ends: teams of kernel threads come and go. */
 enum { SCRATCH_SLOTS = 4 };
-static _Thread_local struct {
-    void *p;
-    size_t bytes;
-} scratch[SCRATCH_SLOTS];
+typedef struct scratch_buffers {
+    void *p[SCRATCH_SLOTS];
+    size_t bytes[SCRATCH_SLOTS];
+} scratch_buffers;
+
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static _Thread_local scratch_buffers *scratch;
+
+static void scratch_free(void *buffers)
+{
+    scratch_buffers *b = buffers;
+    for (int i = 0; i < SCRATCH_SLOTS; i++)
+        free(b->p[i]);
+    free(b);
+}
+
+static void scratch_make_key(void)
+{
+    (void)pthread_key_create(&scratch_key, scratch_free);
+}
 
 void *am_scratch(int slot, size_t bytes)
 {
     if (slot < 0 || slot >= SCRATCH_SLOTS)
         return NULL;
-    if (scratch[slot].bytes < bytes) {
-        size_t n = (bytes + 4095) / 4096 * 4096;
-        free(scratch[slot].p);
-        scratch[slot].bytes = 0;
-        scratch[slot].p = aligned_alloc(64, n);
-        if (!scratch[slot].p)
+    if (!scratch) {
+        (void)pthread_once(&scratch_once, scratch_make_key);
+        scratch_buffers *b = calloc(1, sizeof *b);
+        if (!b || pthread_setspecific(scratch_key, b) != 0) {
+            free(b);
             return NULL;
-        scratch[slot].bytes = n;
+        }
+        scratch = b;
     }
-    return scratch[slot].p;
+    if (scratch->bytes[slot] < bytes) {
+        size_t n = (bytes + 4095) / 4096 * 4096;
+        free(scratch->p[slot]);
+        scratch->bytes[slot] = 0;
+        scratch->p[slot] = aligned_alloc(64, n);
+        if (!scratch->p[slot])
+            return NULL;
+        scratch->bytes[slot] = n;
+    }
+    return scratch->p[slot];
 }
