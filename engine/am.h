@@ -278,7 +278,8 @@ typedef struct am_optim am_optim;
 int am_optim_new(am_optim **out, am_params *sealed, const am_optim_config *config);
 void am_optim_release(am_optim *o);
 /* One update. Gradients are multiplied by grad_scale (clipping, averaging) as they are read.
- * lr and weight_decay as torch.optim's; parameters without a gradient are left alone. */
+ * lr and weight_decay as torch.optim's; parameters without a gradient are left alone (Adam's bias
+ * correction counts the optimizer's steps, torch's those of each parameter). */
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale);
 int64_t am_optim_steps(const am_optim *o);
 int am_optim_set_steps(am_optim *o, int64_t steps);

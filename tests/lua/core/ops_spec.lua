@@ -1,0 +1,97 @@
+-- The ops' Lua functions: every op of the registry has one, arguments land where they belong. The
+-- numbers themselves are tests/op's business.
+
+local ffi = require("ffi")
+local am = require("am.core")
+local C = require("am.core.ffi").C
+local ops = am.ops
+
+describe("the ops of the registry", function()
+    it("are functions in Lua", function()
+        local under_other_names = { add_scalar = "add", mul_scalar = "mul", pow_scalar = "pow",
+                                    gelu_tanh = "gelu", cast = "to" }
+        for op = 0, C.AM_OP_COUNT - 1 do
+            local name = ffi.string(C.am_op_name(op))
+            assert.is_function(ops[under_other_names[name] or name], name)
+        end
+    end)
+
+    it("are methods of tensors", function()
+        local t = am.tensor { { 1, -2 }, { 3, 4 } }
+        for _, name in ipairs { "add", "sum", "softmax", "reshape", "narrow", "linear", "rms_norm", "glu", "to" } do
+            assert.equal(ops[name], t[name])
+        end
+    end)
+end)
+
+describe("arguments", function()
+    local t = am.tensor { { 1, -2 }, { 3, 4 } }
+
+    it("of reductions", function()
+        assert.equal(6, t:sum():item())
+        assert.same({ 4, 2 }, t:sum(0):totable())
+        assert.same({ { -1 }, { 7 } }, t:sum(-1, true):totable())
+        assert.same({ -0.5, 3.5 }, t:mean(1):totable())
+        assert.same({ 3, 4 }, t:amax(0):totable())
+        assert.equal(-2, t:amin():item())
+        assert.same({ 0, 1 }, t:argmax(1):totable())
+    end)
+
+    it("of functions", function()
+        assert.same({ { 1, 0 }, { 2, 2 } }, t:clamp(0, 2):totable())
+        assert.same({ { 1, 0 }, { 3, 4 } }, t:clamp(0):totable())
+        assert.same({ { 1, -2 }, { 2, 2 } }, t:clamp(nil, 2):totable())
+        assert.same({ { 1, 0 }, { 3, 4 } }, t:relu():totable())
+        assert.near(ops.gelu(t):totable()[1][1], 0.841345, 1e-5)
+        assert.near(ops.gelu(t, "tanh"):totable()[1][1], 0.841192, 1e-5)
+        assert.equal(t, t:dropout(0.5, false))
+        assert.equal(t, t:dropout(0))
+        assert.same({ { 0, 0 }, { 0, 0 } }, t:dropout(1):totable())
+    end)
+
+    it("of losses", function()
+        local logits = am.tensor { { 0, 0, 0 }, { 0, 0, 0 }, { 0, 0, 0 } }
+        local labels = am.tensor({ 0, 1, 7 }, { dtype = "int64" })
+        assert.near(2 * math.log(3), ops.cross_entropy(logits, labels, { ignore_index = 7 }):item(), 1e-6)
+        local ignored = am.tensor({ 0, -100, -100 }, { dtype = "int64" })
+        assert.near(math.log(3), ops.cross_entropy(logits, ignored):item(), 1e-6)
+        assert.is_false(pcall(ops.cross_entropy, logits, labels))
+    end)
+
+    it("of LoRA", function()
+        local x, w = am.ones { 1, 2 }, am.tensor { { 1, 1 } }
+        local a, b = am.tensor { { 1, 2 } }, am.tensor { { 3 } }
+        assert.equal(2 + 0.5 * 9, ops.lora_linear(x, w, nil, a, b, { scale = 0.5 }):item())
+        assert.equal(12 + 0.5 * 9, ops.lora_linear(x, w, am.tensor { 10 }, a, b, { scale = 0.5 }):item())
+        assert.equal(2, ops.lora_linear(x, w, nil, a, b, { scale = 0.5, dropout = 1, position = "pre" }):item())
+        assert.equal(2, ops.lora_linear(x, w, nil, a, b, { scale = 0.5, dropout = 1, position = "post" }):item())
+    end)
+end)
+
+describe("linear_cross_entropy", function()
+    -- So many columns that the logits of 40 rows come in three chunks (op_loss.c: 8 Mi elements, 16
+    -- rows at least).
+    it("in chunks gives what the plain ops give", function()
+        local n, v, k = 40, 600000, 2
+        C.am_rng_seed(1)
+        local hidden, weight = am.randn { n, k }, am.randn({ v, k })
+        local list = {}
+        for i = 1, n do list[i] = i % 7 == 0 and -100 or (i * 14983) % v end
+        local labels = am.tensor(list, { dtype = "int64" })
+        local function run(fused)
+            hidden.requires_grad, weight.requires_grad = true, true
+            local loss = fused and ops.linear_cross_entropy(hidden, weight, labels)
+                or ops.cross_entropy(ops.linear(hidden, weight), labels)
+            local value = loss:item()
+            loss:backward()
+            local gh, gw = hidden.grad:clone(), weight.grad:clone()
+            hidden.grad, weight.grad = nil, nil
+            return value, gh, gw
+        end
+        local a, ah, aw = am.scope(run, true)
+        local b, bh, bw = am.scope(run, false)
+        assert.near(b, a, 1e-6 * b)
+        assert.is_true(ops.abs(ah - bh):amax():item() <= 1e-5 * ops.abs(bh):amax():item())
+        assert.is_true(ops.abs(aw - bw):amax():item() <= 1e-5 * ops.abs(bw):amax():item())
+    end)
+end)
