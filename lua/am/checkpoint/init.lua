@@ -1,7 +1,8 @@
 -- Checkpoints on disk: a folder for each, published in one rename, and LATEST, which names the newest.
 -- Knows nothing of models: the recipe hands over functions that write and read the parts.
 --
---   <root>/LATEST -> epoch_0_step_99
+--   <root>/LATEST -> epoch_0_step_99      LATEST.txt with the name where links can't be made
+--   <root>/LOWEST_VAL -> …                best validation loss so far
 --   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, …}
 --   <root>/epoch_0_step_99.reserving-…    being written; means nothing, removed by the next run
 --   <root>/epoch_0_step_99.not_finite-…   withdrawn: its next step had a loss that is no number
@@ -46,10 +47,27 @@ function M.clean(root)
     end
 end
 
+-- Make `pointer` (LATEST, LOWEST_VAL) name a checkpoint, in one step.
+local function point(root, pointer, final)
+    local link = path.join(root, pointer)
+    if pcall(path.symlink_swap, final, link) then
+        posix.unlink(link .. ".txt")
+    else
+        path.write_file(link .. ".txt", path.basename(final) .. "\n")
+    end
+end
+
+--- The checkpoint's name that a pointer holds, or nil.
+function M.pointed(root, pointer)
+    local link = path.join(root, pointer)
+    local name = posix.readlink(link) or path.read_file(link .. ".txt", 256)
+    return name and path.basename((name:gsub("%s+$", "")))
+end
+
 -- Rename the finished folder to its name. One of that name exists when a run goes on from an older
 -- checkpoint: the two are swapped, so that LATEST, which may name it, always names a whole one.
 -- Where the file system can't swap, a run killed between two renames is put right by `clean`.
-local function publish(reserved, final, root)
+local function publish(reserved, final, root, pointers)
     local old
     if not path.exists(final) then
         path.rename(reserved, final)
@@ -61,15 +79,19 @@ local function publish(reserved, final, root)
         path.rename(reserved, final)
     end
     posix.fsync_path(root)
-    path.symlink_swap(final, path.join(root, "LATEST"))
+    for _, pointer in ipairs(pointers or {}) do
+        point(root, pointer, final)
+    end
+    point(root, "LATEST", final) -- last: without it, the run saves this one again
     if old then
         path.remove_tree(old)
     end
 end
 
 --- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there
---- stays, and the reserved folder is removed. Returns the published folder.
-function M.save(root, name, write)
+--- stays, and the reserved folder is removed. pointers: names beside LATEST that shall mean it too.
+--- Returns the published folder.
+function M.save(root, name, write, pointers)
     path.mkdir_p(root)
     local final = path.join(root, name)
     local reserved = path.unique(final .. ".reserving-")
@@ -79,7 +101,7 @@ function M.save(root, name, write)
         write(reserved)
         os.remove(path.join(reserved, ".incomplete"))
         sync_tree(reserved)
-        publish(reserved, final, root)
+        publish(reserved, final, root, pointers)
     end)
     if not ok then
         pcall(path.remove_tree, reserved)
@@ -111,26 +133,27 @@ function M.list(root)
     return names
 end
 
---- The folder to go on from. restore_from: nil for the newest under root (nil when there is none),
---- "LATEST" or another name under root, or a path. A named one that is not there is an error that
---- lists those that are.
+--- The folder to go on from. restore_from: nil for the newest under root (nil when there is none), a
+--- pointer ("LATEST", "LOWEST_VAL"), a checkpoint's name under root, or a path. A named one that is not
+--- there is an error that lists those that are.
 function M.resolve(root, restore_from)
     if restore_from == nil then
-        local latest = path.join(root, "LATEST")
-        if path.is_dir(latest) and complete(latest) then
-            return posix.realpath(latest) or latest
+        local latest = M.pointed(root, "LATEST")
+        if latest and complete(path.join(root, latest)) then
+            return path.join(root, latest)
         end
         local names = M.list(root)
         return #names > 0 and path.join(root, names[#names]) or nil
     end
-    local name = tostring(restore_from):upper() == "LATEST" and "LATEST" or tostring(restore_from)
+    local name = tostring(restore_from)
+    name = M.pointed(root, name:upper()) or name
     for _, dir in ipairs { path.join(root, name), name } do
         if path.is_dir(dir) then
             if not complete(dir) then
                 err.raise("format", "checkpoint %s was not finished (it holds .incomplete); choose another",
                           dir)
             end
-            return posix.realpath(dir) or dir
+            return dir
         end
     end
     local names = M.list(root)
@@ -159,10 +182,11 @@ function M.read_json(file)
     return value
 end
 
---- Write tensors ({name, tensor} in order) as one safetensors file, making its folder.
-function M.write_tensors(file, list)
+--- Write tensors ({name, tensor} in order) as one safetensors file, making its folder. metadata is
+--- JSON text of an object of strings; {"format":"pt"} by default.
+function M.write_tensors(file, list, metadata)
     path.mkdir_p(path.dirname(file))
-    io_core.save_safetensors(file, list)
+    io_core.save_safetensors(file, list, metadata)
 end
 
 --- Copy the tensors of a file into those of a list ({name, tensor}); names, shapes and dtypes must be
@@ -205,10 +229,13 @@ M.fields = {
                           doc = "always safetensors; torch_save is accepted with a warning" },
     save_consolidated = { type = "boolean|string", default = "final", enum = { true, false, "final", "every" },
                           doc = "a Hugging Face directory too: at the end, at every save, or never" },
-    restore_from = { type = "string", doc = "LATEST, a checkpoint's name, or a path; the newest by default" },
+    restore_from = { type = "string", doc = "LATEST, LOWEST_VAL, a name, or a path; the newest by default" },
     model_repo_id = { type = "string", doc = "accepted" },
     model_cache_dir = { type = "string", doc = "accepted" },
     is_peft = { type = "boolean", doc = "accepted; a peft section says it" },
+    is_async = { type = "boolean", doc = "accepted; a save is done when the next step begins" },
+    v4_compatible = { type = "boolean", doc = "accepted; files have the hub's spelling anyway" },
+    best_metric_key = { type = "string", doc = "accepted; LOWEST_VAL goes by the one validation there is" },
     max_recent_checkpoints = { type = "integer", min = 1, doc = "keep only so many of the newest" },
 }
 
@@ -220,21 +247,28 @@ function M.withdraw(root, dir)
     for _, name in ipairs(names) do
         before = name ~= path.basename(dir) and name or before
     end
-    if before then
-        path.symlink_swap(path.join(root, before), path.join(root, "LATEST"))
-    else
-        posix.unlink(path.join(root, "LATEST"))
+    for _, pointer in ipairs { "LATEST", "LOWEST_VAL" } do
+        if M.pointed(root, pointer) == path.basename(dir) then
+            if before and pointer == "LATEST" then
+                point(root, pointer, path.join(root, before))
+            else
+                posix.unlink(path.join(root, pointer))
+                posix.unlink(path.join(root, pointer .. ".txt"))
+            end
+        end
     end
     path.rename(dir, aside)
     return before and path.join(root, before), aside
 end
 
---- Remove all but the newest `keep` checkpoints; LATEST's stays in any case.
+--- Remove all but the newest `keep` checkpoints and those that LATEST and LOWEST_VAL name.
 function M.prune(root, keep)
-    local names = M.list(root)
-    local latest = posix.readlink(path.join(root, "LATEST"))
+    local names, kept = M.list(root), {}
+    for _, pointer in ipairs { "LATEST", "LOWEST_VAL" } do
+        kept[M.pointed(root, pointer) or ""] = true
+    end
     for i = 1, #names - keep do
-        if names[i] ~= latest then
+        if not kept[names[i]] then
             path.remove_tree(path.join(root, names[i]))
         end
     end

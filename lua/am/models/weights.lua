@@ -199,28 +199,62 @@ end
 
 -- ---- saving ---------------------------------------------------------------------------------
 
+-- {tensor name -> number of its file} of the checkpoint that a model came from, and how many there
+-- are; nil when it was in one file.
+local function original_layout(model)
+    local text = model.resolved_path
+        and path.read_file(path.join(model.resolved_path, "model.safetensors.index.json"), 256 * 1024 * 1024)
+    local map = text and json.decode(text)
+    map = type(map) == "table" and type(map.weight_map) == "table" and map.weight_map or {}
+    local numbers, count = {}, 0
+    for name, file in pairs(map) do
+        local i, of = tostring(file):match("^model%-(%d+)%-of%-(%d+)%.safetensors$")
+        i, of = tonumber(i), tonumber(of)
+        if i and i >= 1 and i <= of and of <= 99999 then
+            numbers[name], count = i, math.max(count, of)
+        end
+    end
+    return count > 0 and numbers or nil, count
+end
+
+-- The tensors as lists, one a file: as the original had them (new ones go into the last), or by size.
+local function shards_of(model, opts)
+    local shards, bytes, total = { {} }, 0, 0
+    local numbers, count = nil, 0
+    if opts.numbered then
+        numbers, count = original_layout(model)
+    end
+    for i = 1, count do
+        shards[i] = {}
+    end
+    for name, t in model:named_parameters() do
+        local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
+        if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
+            i, bytes = i + 1, 0
+            shards[i] = {}
+        end
+        table.insert(shards[i], { name, t })
+        bytes, total = bytes + n, total + n
+    end
+    return shards, total
+end
+
 --- Write config.json, generation_config.json when the model has one, and the weights. opts:
---- max_shard_bytes (5e9): above it several files with an index; numbered: also a single file is
---- model-00001-of-00001.safetensors with an index.
+--- max_shard_bytes (5e9): above it several files with an index; numbered: as NeMo Automodel does,
+--- files of the original's layout, and a single one is model-00001-of-00001.safetensors with an index.
 function M.save(model, dir, opts)
     opts = opts or {}
     path.mkdir_p(dir)
-    local shards, bytes, total = { {} }, 0, 0
-    for name, t in model:named_parameters() do
-        local n = t:nbytes()
-        if bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
-            shards[#shards + 1], bytes = {}, 0
-        end
-        table.insert(shards[#shards], { name, t })
-        bytes, total = bytes + n, total + n
-    end
+    local shards, total = shards_of(model, opts)
     if #shards == 1 and not opts.numbered then
         io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])
     else
         local map = {}
         for i, shard in ipairs(shards) do
             local file = string.format("model-%05d-of-%05d.safetensors", i, #shards)
-            io_core.save_safetensors(path.join(dir, file), shard)
+            if #shard > 0 then
+                io_core.save_safetensors(path.join(dir, file), shard)
+            end
             for _, item in ipairs(shard) do
                 map[item[1]] = file
             end

@@ -94,6 +94,16 @@ function Recipe.save_model() end
 function Recipe.load_model() end
 function Recipe.signature() return {} end
 
+-- True when no checkpoint has a lower validation loss.
+function Recipe:is_best(metrics)
+    local root = self:checkpoint_dir()
+    local best = checkpoint.pointed(root, "LOWEST_VAL")
+    local text = best and path.read_file(path.join(root, best, "losses.json"), 65536)
+    local losses = text and json.decode(text)
+    local lowest = type(losses) == "table" and tonumber(losses.val_loss) or math.huge
+    return metrics ~= nil and metrics.val_loss ~= nil and metrics.val_loss < lowest
+end
+
 --- Publish epoch_E_step_S with everything tracked. metrics: what losses.json holds.
 function Recipe:save_checkpoint(epoch, step, metrics, is_last)
     if not self:checkpoint_setting("enabled") then
@@ -114,7 +124,7 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
         checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
         checkpoint.write_json(path.join(folder, "losses.json"), metrics or {})
         path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
-    end)
+    end, self:is_best(metrics) and { "LOWEST_VAL" } or {})
     if keep and is_last then
         checkpoint.prune(root, keep)
     end

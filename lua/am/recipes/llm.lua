@@ -9,6 +9,7 @@ local config = require("am.config")
 local datasets = require("am.datasets")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
@@ -285,6 +286,21 @@ end
 
 local SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
+-- The shard says where its tensors begin in the whole ones: at 0 in every dimension.
+local function write_shard(file, tensors)
+    local offsets = {}
+    for _, item in ipairs(tensors) do
+        local zeros = {}
+        for d = 1, item[2]:dim() do
+            zeros[d] = 0
+        end
+        offsets[item[1]] = { saved_offsets = json.array(zeros) }
+    end
+    checkpoint.write_tensors(file, tensors, json.encode {
+        format = "pt", DCP_VERSION = "1.0", DCP_SHARDING_INFO = json.encode(offsets, { sort_keys = true }),
+    })
+end
+
 function Recipe:save_model(dir, is_last)
     local norm = self.optimizer:param_norm()
     if not self.is_finite(norm) then
@@ -296,7 +312,7 @@ function Recipe:save_model(dir, is_last)
         am.peft.save_adapter(self.model, into, self.peft_config)
         self:save_tokenizer(into)
     else
-        checkpoint.write_tensors(path.join(into, SHARD), model_tensors(self.model))
+        write_shard(path.join(into, SHARD), model_tensors(self.model))
         local when = self:checkpoint_setting("save_consolidated")
         if when == true or when == "every" or (when == "final" and is_last) then
             local consolidated = path.join(into, "consolidated")
@@ -308,6 +324,10 @@ function Recipe:save_model(dir, is_last)
 end
 
 function Recipe:save_tokenizer(dir)
+    local from = self.model.resolved_path
+    if not self.tokenizer and from and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json"))) then
+        self:get_tokenizer()
+    end
     if self.tokenizer and self.tokenizer.save_pretrained then
         self.tokenizer:save_pretrained(dir)
     end
