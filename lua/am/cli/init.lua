@@ -21,8 +21,20 @@ _G._AMLUA_HOME = nil
 --- The folder with lua/, recipes/ and examples/; nil when Lua was not started by amlua.
 M.home = home
 
+-- The current folder is no place for modules: a yaml.lua that lies there would be run.
+local function without_current_folder(list)
+    local kept = {}
+    for entry in list:gmatch("[^;]+") do
+        if entry:sub(1, 2) ~= "./" then
+            kept[#kept + 1] = entry
+        end
+    end
+    return table.concat(kept, ";")
+end
+
 if home then
-    package.path = package.path .. ";" .. home .. "/?.lua" -- recipes.*
+    package.path = without_current_folder(package.path) .. ";" .. home .. "/?.lua" -- recipes.*
+    package.cpath = without_current_folder(package.cpath)
 end
 
 -- ---- errors ---------------------------------------------------------------------------------
@@ -75,7 +87,7 @@ local function run_script(name, args)
         err.raise("usage", "%s", message)
     end
     local folder = file:match("^(.*)/[^/]*$") or "."
-    package.path = folder .. "/?.lua;" .. package.path
+    package.path = package.path .. ";" .. folder .. "/?.lua" -- behind ours: it replaces none of them
     args[0] = file
     _G.arg = args
     local result = chunk(unpack(args))
