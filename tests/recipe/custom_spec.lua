@@ -86,8 +86,8 @@ describe("the custom examples", function()
 
     it("take a tokenizer of one's own, for a model that has none", function()
         local dir = helper.copy("examples/custom", helper.folder() .. "/custom")
-        helper.write(dir .. "/tokenizer.lua", "local M = {}\nfunction M.bytes()\n    return { encode = function(_,
-            text)\n"
+        helper.write(dir .. "/tokenizer.lua", "local M = {}\nfunction M.bytes()\n"
+                     .. "    return { encode = function(_, text)\n"
                      .. "        local ids = {}\n        for i = 1, #text do ids[i] = text:byte(i) % 40 end\n"
                      .. "        return ids\n    end }\nend\nreturn M\n")
         local status, _, errors = helper.run {
