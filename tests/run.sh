@@ -163,15 +163,15 @@ run_c() {
         name=$(basename "$source" .c)
         binary=$asan/tests/$name
         if wanted "$source"; then
-            start "$source" 300 "$binary"
+            start "$source" 1200 "$binary"
             continue
         fi
         case=$(grep -oE 'tcase_create\("[^"]*"\)' "$source" | sed -E 's/.*"(.*)".*/\1/' |
             grep -F -- "$filter" | head -n 1) || true
         if [ -n "$case" ]; then
-            start "$source" 300 env CK_RUN_CASE="$case" "$binary"
+            start "$source" 1200 env CK_RUN_CASE="$case" "$binary"
         elif grep -E 'START_TEST\(' "$source" | grep -qF -- "$filter"; then
-            start "$source" 300 "$binary"
+            start "$source" 1200 "$binary"
         fi
     done
 }

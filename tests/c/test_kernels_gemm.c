@@ -208,7 +208,7 @@ int main(void)
     TCase *tcase = tcase_create("gemm");
     const TTest *const tests[] = {agrees_with_ref, batches, empty_and_unsupported,
                                   rows_do_not_depend_on_m, many_shapes};
-    tcase_set_timeout(tcase, 300);
+    tcase_set_timeout(tcase, 900);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         tcase_add_loop_test(tcase, tests[i], 0, 4);
     suite_add_tcase(suite, tcase);
