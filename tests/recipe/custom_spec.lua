@@ -86,10 +86,19 @@ describe("the custom examples", function()
 
     it("take a tokenizer of one's own, for a model that has none", function()
         local dir = helper.copy("examples/custom", helper.folder() .. "/custom")
-        helper.write(dir .. "/tokenizer.lua", "local M = {}\nfunction M.bytes()\n"
-                     .. "    return { encode = function(_, text)\n"
-                     .. "        local ids = {}\n        for i = 1, #text do ids[i] = text:byte(i) % 40 end\n"
-                     .. "        return ids\n    end }\nend\nreturn M\n")
+        helper.write(dir .. "/tokenizer.lua", [[
+local M = {}
+function M.bytes()
+    return { encode = function(_, text)
+        local ids = {}
+        for i = 1, #text do
+            ids[i] = text:byte(i) % 40
+        end
+        return ids
+    end }
+end
+return M
+]])
         local status, _, errors = helper.run {
             dir .. "/recipe.lua", custom .. "recipe.yaml", "--model.pretrained_model_name_or_path", helper.tiny,
             "--tokenizer._target_", "tokenizer.lua:bytes", "--step_scheduler.max_steps", "2",

@@ -39,10 +39,11 @@ function M.activation_bytes(model, tokens)
     -- kept by a layer: both norms' input and output, q k v after rotation, attention's output, gate,
     -- up and their product
     local layer = 4 * hidden + 2 * heads * head_dim + 2 * kv + 3 * inner
-    local kept = model.model.activation_checkpointing and hidden or layer
-    -- Temporaries and gradients of the layer that runs, measured: 0.6 of what a layer keeps, and 2.3
+    local again = model.model.activation_checkpointing
+    local kept = again and 2 * hidden or layer
+    -- Temporaries and gradients of the layer that runs, measured: 0.6 of what a layer keeps, and 1.9
     -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (model.model.activation_checkpointing and 2.4 or 0.7) * layer * size * tokens
+    local working = (again and 2 or 0.7) * layer * size * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
     local live = tokens * size * (c.num_hidden_layers * kept + 3 * hidden) + math.max(working, logits)
