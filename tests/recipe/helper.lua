@@ -57,14 +57,16 @@ function M.copy(from, to)
     return to
 end
 
---- A copy of a model directory with fields of config.json changed (false: removed).
-function M.model(changes, from)
+--- A copy of a model directory (or another) with fields of config.json (or another file) changed;
+--- false removes one.
+function M.model(changes, from, name)
     local dir = M.copy(from or M.tiny, M.folder() .. "/model")
-    local fields = json.decode(M.read(dir .. "/config.json"))
+    local file = dir .. "/" .. (name or "config.json")
+    local fields = json.decode(M.read(file))
     for key, value in pairs(changes or {}) do
         fields[key] = value ~= false and value or nil
     end
-    M.write(dir .. "/config.json", json.encode(fields, { indent = 2 }))
+    M.write(file, json.encode(fields, { indent = 2 }))
     return dir
 end
 
@@ -317,6 +319,24 @@ function M.checkpoint_difference(a, b, other)
         end
     end
     return nil
+end
+
+--- Nil when a run ended as bad input should: with that status and a message that holds every one of
+--- `wanted` and no traceback; else what is wrong.
+function M.refusal_problem(status, wanted, got, out, errors)
+    local text = errors:match("amlua: (.*)$")
+    if not text then
+        return "no message:\n" .. out .. errors
+    end
+    for _, part in ipairs(wanted) do
+        if not text:find(part, 1, true) then
+            return string.format("%q is not in: %s", part, text)
+        end
+    end
+    if errors:find("traceback", 1, true) or text:find("%.lua:%d+:") then
+        return "a traceback:\n" .. errors
+    end
+    return got ~= status and string.format("status %s instead of %d: %s", tostring(got), status, text) or nil
 end
 
 --- Relative difference of two numbers; NaN when one is NaN.

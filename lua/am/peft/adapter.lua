@@ -98,11 +98,26 @@ local function read_config(dir)
         err.raise("unsupported", "%s: bias \"%s\" is not supported; only \"none\" is", file, tostring(c.bias))
     end
     for _, key in ipairs { "r", "lora_alpha" } do
-        if type(c[key]) ~= "number" or c[key] <= 0 then
+        if type(c[key]) ~= "number" or not (c[key] > 0 and c[key] < 2 ^ 31) then
             err.raise("format", "%s: \"%s\" must be a positive number", file, key)
         end
     end
+    if c.r % 1 ~= 0 then
+        err.raise("format", "%s: \"r\" must be a whole number, not %s", file, c.r)
+    end
+    local dropout = c.lora_dropout
+    if dropout ~= nil and (type(dropout) ~= "number" or not (dropout >= 0 and dropout < 1)) then
+        err.raise("format", "%s: \"lora_dropout\" must be a number from 0 to below 1", file)
+    end
     return c
+end
+
+-- Where the adapter's dropout stood; PEFT's own adapters do not say, and have it on the input.
+local function dropout_position(dir)
+    local text = path.read_file(path.join(dir, "automodel_peft_config.json"), MAX_BYTES)
+    local c = text and json.decode(text)
+    local position = type(c) == "table" and c.dropout_position
+    return position == "post" and "post" or "pre"
 end
 
 -- {path -> {A = tensor, B = tensor}} of adapter_model.safetensors.
@@ -132,12 +147,10 @@ function M.load(model, dir, opts)
     local c = read_config(dir)
     local found, file = read_tensors(dir, model:device(), opts.dtype)
     local scale = c.use_rslora == true and c.lora_alpha / math.sqrt(c.r) or c.lora_alpha / c.r
-    local rest = path.read_file(path.join(dir, "automodel_peft_config.json"), MAX_BYTES)
-    rest = rest and json.decode(rest) or {}
     local config = {
         dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
         dropout = opts.dropout or c.lora_dropout or 0,
-        dropout_position = opts.dropout_position or rest.dropout_position or "pre",
+        dropout_position = opts.dropout_position or dropout_position(dir),
         target_modules = {},
     }
     for name in pairs(found) do
