@@ -67,7 +67,11 @@ function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
-        self.peft_config = am.peft.apply(model, wanted)
+        local ok, applied = pcall(am.peft.apply, model, wanted)
+        if not ok then
+            error(err.within(applied, "peft, " .. self.cfg:child("peft"):where()), 0)
+        end
+        self.peft_config = applied
     end
     return model
 end
