@@ -208,6 +208,32 @@ describe("an interrupted run", function()
     end)
 end)
 
+-- `fence` stands for a GPU: its memory faults when the host touches it, and its kernels are `ref`'s.
+describe("a run on another device", function()
+    teardown(helper.cleanup)
+
+    for _, kind in ipairs { kinds[1], kinds[4] } do
+        it("touches no memory that is not the host's: " .. kind.name, function()
+            local latest, curves = {}, {}
+            for _, device in ipairs { "ref", "fence" } do
+                local dir = helper.folder()
+                local cfg = long(dir, helper.changes(kind.changes, {
+                    device = device, step_scheduler = { max_steps = 5, ckpt_every_steps = 2 },
+                    validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 3 },
+                    checkpoint = { save_consolidated = "every" },
+                }))
+                helper.train_here(cfg)
+                assert(os.execute(string.format("rm -rf %s/epoch_*_step_4 %s/LATEST", dir, dir)) == 0)
+                helper.train_here(cfg) -- from step 3
+                latest[device], curves[device] = helper.latest(dir), helper.curve(dir)
+            end
+            assert.same(curves.ref, curves.fence)
+            assert.equal(5, #curves.ref)
+            assert.is_nil(helper.checkpoint_difference(latest.ref, latest.fence))
+        end)
+    end
+end)
+
 describe("a merged adapter", function()
     teardown(helper.cleanup)
 
