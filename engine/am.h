@@ -392,7 +392,7 @@ int am_mem_fail_at(int64_t k); /* tests: the k-th engine allocation from now fai
 int am_threads(void);         /* kernels' team size */
 int am_threads_set(int n);    /* 1..1024 */
 int am_threads_default(void); /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
-const char *am_cpu_isa(void); /* "avx512_bf16", "avx512", "avx2", "generic": in use */
+const char *am_cpu_isa(void); /* "amx", "avx512_bf16", "avx512", "avx2", "generic": in use */
 int64_t am_host_memory_available(void); /* bytes: least of MemAvailable, cgroup, ulimit */
 double am_clock(void);                  /* monotonic seconds */
 

@@ -10,7 +10,7 @@
 static am_backend cpu;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int isa;
-static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16"};
+static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
 
 static int detect_isa(void)
 {
@@ -25,6 +25,8 @@ static int detect_isa(void)
             found = AM_ISA_AVX512;
             if (__builtin_cpu_supports("avx512bf16"))
                 found = AM_ISA_AVX512_BF16;
+            if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-bf16"))
+                found = AM_ISA_AMX;
         }
     }
 #endif

@@ -18,7 +18,7 @@ extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512;
 #endif
 
 /* From the lowest to the highest; a CPU has all those below its own. */
-enum { AM_ISA_GENERIC, AM_ISA_AVX2, AM_ISA_AVX512, AM_ISA_AVX512_BF16 };
+enum { AM_ISA_GENERIC, AM_ISA_AVX2, AM_ISA_AVX512, AM_ISA_AVX512_BF16, AM_ISA_AMX };
 
 /* gemm.c: oneDNN under a ceiling of `isa`. copy converts tiles. Call once, before any gemm. */
 void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args));
