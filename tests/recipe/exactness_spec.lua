@@ -234,6 +234,46 @@ describe("a run on another device", function()
     end
 end)
 
+describe("a run in bfloat16", function()
+    teardown(helper.cleanup)
+
+    -- Master bits of every parameter, as helper.tensors gives those of a file.
+    local function masters(name)
+        local recipe = helper.recipe(helper.config(helper.folder(), { model = {
+            torch_dtype = "bfloat16", pretrained_model_name_or_path = name,
+        } }))
+        local file, list = helper.folder() .. "/masters.safetensors", {}
+        for name, what, t in recipe.optimizer:state_tensors() do
+            if what == "master" then
+                list[#list + 1] = { name, t }
+            end
+        end
+        require("am.core.io").save_safetensors(file, list)
+        helper.close(recipe)
+        return helper.tensors(file)
+    end
+
+    it("begins with masters that were never rounded", function()
+        assert.same(helper.tensors(helper.tiny .. "/model.safetensors"), masters(helper.tiny))
+    end)
+
+    it("keeps what was changed since the weights were read", function()
+        local model = am.AutoModelForCausalLM.from_pretrained(helper.tiny, { torch_dtype = "bfloat16" })
+        local optimizer = am.optim.new("adamw", model:named_parameters(), {})
+        optimizer:load_masters(function(name)
+            return name == "model.norm.weight" and am.full({ 32 }, 7.03125) or nil
+        end)
+        local before = model:get("model.norm").weight:to("float32"):totable()
+        for name, what, t in optimizer:state_tensors() do
+            if name == "model.norm.weight" and what == "master" then
+                assert.same(before, t:totable())
+            end
+        end
+        optimizer:close()
+        model:close()
+    end)
+end)
+
 describe("a merged adapter", function()
     teardown(helper.cleanup)
 

@@ -178,6 +178,20 @@ end
 --- Load from an open GGUF archive; `gguf` is the architecture's name map.
 function M.from_gguf(model, archive, gguf, opts)
     load(model, gguf_source(archive, gguf, model.config, opts.device), opts.dtype)
+    model.gguf = gguf
+end
+
+--- use(get) with the checkpoint that a model came from: get(name, dtype) is a stored tensor in a dtype
+--- of one's choice, or nil. Does nothing for a model that came from none.
+function M.with_stored(model, use)
+    local where, device = model.resolved_path, model:device()
+    if not where then
+        return
+    end
+    local source = model.gguf and gguf_source(io_core.open(where), model.gguf, model.config, device)
+        or directory_source(where, device)
+    use(source.get)
+    source.close()
 end
 
 --- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros.

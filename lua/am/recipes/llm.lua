@@ -161,8 +161,15 @@ function Recipe:check_memory()
                  string.format("%d rows", size))
 end
 
+-- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.
 function Recipe:build_optimizer()
-    return config.instantiate(self.cfg:child("optimizer"), self.ctx)
+    local optimizer = config.instantiate(self.cfg:child("optimizer"), self.ctx)
+    if self.model:dtype() == "bfloat16" or self.model:dtype() == "float16" then
+        weights.with_stored(self.model, function(get)
+            optimizer:load_masters(function(name) return get(name, "float32") end)
+        end)
+    end
+    return optimizer
 end
 
 function Recipe:build_step_scheduler()
