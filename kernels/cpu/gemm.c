@@ -12,6 +12,9 @@
  *     Of 64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90 to 100 %).
  * A transposed a has features in its columns, not samples; it is left to oneDNN whole.
  *
+ * In f32, `brg` adds up k in one chain of roundings, so k comes in parts of K_PART: SmolLM2's mean
+ * error falls from 1.57 to 1.10 times transformers' (33 tokens; 1.47 to 1.03 for 512).
+ *
  * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own. */
 #include <omp.h>
 #include <pthread.h>
@@ -21,7 +24,7 @@
 #include "dtype.h"
 #include "ref_kernels.h"
 
-enum { F32_ROWS = 120, F32_STEP = 24, AMX_ROWS = 128, BLOCK_COLS = 512 };
+enum { F32_ROWS = 120, F32_STEP = 24, AMX_ROWS = 128, BLOCK_COLS = 512, K_PART = 384 };
 enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
@@ -408,41 +411,38 @@ static int run_whole(const am_gemm_args *g, int threads, int *done)
     return execute(p, g, scratch);
 }
 
-/* A block with fewer rows than p computes: through padded copies of a's and c's rows. The padding is
- * zero, so nothing that is computed from it is slow. */
-static int run_padded(const matmul *p, const am_gemm_args *g)
+/* A block of at most p's rows, whose operands may lie otherwise than p wants them: those go through
+ * copies. Rows that are missing are zero, so nothing that is computed from them is slow. */
+static int run_block(const matmul *p, const am_gemm_args *g)
 {
-    int64_t padded = p->key.m;
-    int ab = g->dtype_ab, to = g->dtype_c;
-    am_gemm_args f = *g;
-    f.lda = p->key.lda;
-    f.ldc = p->key.ldc;
+    int ab = g->dtype_ab, to = g->dtype_c, fewer = p->key.m != g->m;
+    int copy_a = fewer || p->key.lda != g->lda, copy_c = fewer || p->key.ldc != g->ldc;
     size_t own = (p->scratch_bytes + 63) / 64 * 64;
-    size_t a_bytes = (size_t)(padded * g->k) * size_of(ab);
-    size_t c_bytes = (size_t)(padded * g->n) * size_of(to);
+    size_t a_bytes = copy_a ? (size_t)(p->key.m * g->k) * size_of(ab) : 0;
+    size_t c_bytes = copy_c ? (size_t)(p->key.m * g->n) * size_of(to) : 0;
     a_bytes = (a_bytes + 63) / 64 * 64;
     char *scratch = am_scratch(3, own + a_bytes + c_bytes + 64);
     if (!scratch)
         return scratch_failed();
-    char *a = scratch + own, *c = a + a_bytes;
-    memset(a, 0, a_bytes + c_bytes);
-    int64_t rows = g->trans_a ? g->k : g->m, cols = g->trans_a ? g->m : g->k;
-    int rc = copy_rows(a, f.lda, g->a, g->lda, ab, ab, rows, cols, 0);
-    if (rc == AM_OK && g->accumulate)
-        rc = copy_rows(c, f.ldc, g->c, g->ldc, to, to, g->m, g->n, 0);
-    f.a = a;
-    f.c = c;
+    am_gemm_args f = *g;
+    f.lda = p->key.lda;
+    f.ldc = p->key.ldc;
+    int rc = AM_OK;
+    if (fewer)
+        memset(scratch + own, 0, a_bytes + c_bytes);
+    if (copy_a) {
+        int64_t rows = g->trans_a ? g->k : g->m, cols = g->trans_a ? g->m : g->k;
+        f.a = scratch + own;
+        rc = copy_rows(scratch + own, f.lda, g->a, g->lda, ab, ab, rows, cols, 0);
+    }
+    if (copy_c) {
+        f.c = scratch + own + a_bytes;
+        if (rc == AM_OK && g->accumulate)
+            rc = copy_rows(f.c, f.ldc, g->c, g->ldc, to, to, g->m, g->n, 0);
+    }
     if (rc == AM_OK)
         rc = execute(p, &f, scratch);
-    return rc == AM_OK ? copy_rows(g->c, g->ldc, c, f.ldc, to, to, g->m, g->n, 0) : rc;
-}
-
-static int run_block(const matmul *p, const am_gemm_args *g)
-{
-    if (p->key.m != g->m)
-        return run_padded(p, g);
-    void *scratch = am_scratch(3, p->scratch_bytes + 64);
-    return scratch ? execute(p, g, scratch) : scratch_failed();
+    return rc == AM_OK && copy_c ? copy_rows(g->c, g->ldc, f.c, f.ldc, to, to, g->m, g->n, 0) : rc;
 }
 
 /* The last block's size, and the number of blocks. */
@@ -452,11 +452,17 @@ static int64_t last_of(int64_t n, int64_t block, int64_t *count)
     return n - (*count - 1) * block;
 }
 
-/* g in blocks of `block` rows, the last one filled up to a multiple of `step`. */
-static int run_blocks(const am_gemm_args *g, int64_t block, int64_t step, int threads)
+/* How g is cut. */
+typedef struct blocking {
+    int64_t rows, step; /* rows of a block, the last one filled up to a multiple of step */
+    int64_t cols;
+    int dense; /* blocks of a and c lie row after row, by copies if need be */
+} blocking;
+
+static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
 {
-    int64_t down, across, rows = last_of(g->m, block, &down);
-    int64_t cols = last_of(g->n, BLOCK_COLS, &across);
+    int64_t down, across, rows = last_of(g->m, cut->rows, &down);
+    int64_t cols = last_of(g->n, cut->cols, &across);
     size_t size_ab = size_of(g->dtype_ab), size_c = size_of(g->dtype_c);
     matmul shapes[2][2];    /* [last row of blocks][last column of blocks] */
     omp_set_num_threads(1); /* inside a block */
@@ -465,10 +471,10 @@ static int run_blocks(const am_gemm_args *g, int64_t block, int64_t step, int th
         matmul *p;
         int last_row = i >> 1, last_col = i & 1;
         f.batch = 1;
-        f.m = last_row || down == 1 ? rows : block;
-        f.n = last_col || across == 1 ? cols : BLOCK_COLS;
-        if (f.m % step) {
-            f.m = (f.m + step - 1) / step * step;
+        f.m = last_row || down == 1 ? rows : cut->rows;
+        f.n = last_col || across == 1 ? cols : cut->cols;
+        if (f.m % cut->step || cut->dense) {
+            f.m = (f.m + cut->step - 1) / cut->step * cut->step;
             f.lda = f.trans_a ? f.m : f.k;
             f.ldc = f.n;
         }
@@ -482,11 +488,11 @@ static int run_blocks(const am_gemm_args *g, int64_t block, int64_t step, int th
     for (int64_t z = 0; z < g->batch; z++) {
         for (int64_t i = 0; i < down; i++) {
             for (int64_t j = 0; j < across; j++) {
-                int64_t row = i * block, col = j * BLOCK_COLS;
+                int64_t row = i * cut->rows, col = j * cut->cols;
                 am_gemm_args f = *g;
                 f.batch = 1;
-                f.m = i == down - 1 ? rows : block;
-                f.n = j == across - 1 ? cols : BLOCK_COLS;
+                f.m = i == down - 1 ? rows : cut->rows;
+                f.n = j == across - 1 ? cols : cut->cols;
                 f.a = at(g->a, z * g->stride_a + (g->trans_a ? row : row * g->lda), size_ab);
                 f.b = at(g->b, z * g->stride_b + (g->trans_b ? col * g->ldb : col), size_ab);
                 f.c = at(g->c, z * g->stride_c + row * g->ldc + col, size_c);
@@ -504,13 +510,33 @@ static int run_blocks(const am_gemm_args *g, int64_t block, int64_t step, int th
     return failed == AM_OK ? AM_OK : am_kernel_fail(failed, "gemm: a block failed");
 }
 
-/* f32 operands. */
-static int run_f32(const am_gemm_args *g, int threads)
+static int run_part(const am_gemm_args *g, int threads)
 {
     int done = 0, rc = AM_OK;
     if (has_brg)
         rc = run_whole(g, threads, &done);
-    return rc != AM_OK || done ? rc : run_blocks(g, F32_ROWS, F32_STEP, threads);
+    blocking f32 = {.rows = F32_ROWS, .step = F32_STEP, .cols = BLOCK_COLS};
+    return rc != AM_OK || done ? rc : run_blocks(g, &f32, threads);
+}
+
+/* f32 operands. `brg` adds up all of k in one chain, so it gets k in equal parts. */
+static int run_f32(const am_gemm_args *g, int threads)
+{
+    int64_t parts = has_brg ? (g->k + K_PART - 1) / K_PART : 1;
+    int64_t part = ((g->k + parts - 1) / parts + 15) / 16 * 16;
+    int rc = AM_OK;
+    for (int64_t k = 0; k < g->k && rc == AM_OK; k += part) {
+        am_gemm_args f = *g;
+        f.k = g->k - k < part ? g->k - k : part;
+        f.a = at(g->a, g->trans_a ? k * g->lda : k, sizeof(float));
+        f.b = at(g->b, g->trans_b ? k : k * g->ldb, sizeof(float));
+        if (k > 0) {
+            f.accumulate = 1;
+            f.bias = NULL;
+        }
+        rc = run_part(&f, threads);
+    }
+    return rc;
 }
 
 static int64_t tile_size(int64_t k)
@@ -589,8 +615,13 @@ static int run_converted(const am_gemm_args *g, int threads)
 static int run_native(const am_gemm_args *g, int threads)
 {
     int done = 0;
-    if (has_amx && !g->trans_a)
-        return run_blocks(g, AMX_ROWS, AMX_ROWS, threads);
+    if (has_amx && !g->trans_a) {
+        /* oneDNN has AMX for dense operands only: columns of b that lie side by side stay whole */
+        blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = BLOCK_COLS, .dense = 1};
+        if (!g->trans_b)
+            amx.cols = g->n;
+        return run_blocks(g, &amx, threads);
+    }
     int rc = run_whole(g, threads, &done);
     return rc == AM_OK && !done ? run_converted(g, threads) : rc;
 }
