@@ -34,11 +34,11 @@ function M.oracle_python()
     return nil, "AMLUA_ORACLE_PYTHON names no Python with transformers and PEFT"
 end
 
+local root = path.is_dir("/dev/shm") and "/dev/shm" or "/tmp" -- syncing costs nothing in memory
+
 --- fn(dir) with a temporary folder that goes away afterwards, also when fn fails.
 function M.with_folder(fn)
-    local dir = os.tmpname()
-    os.remove(dir)
-    path.mkdir_p(dir)
+    local dir = path.mkdir_p(path.unique(root .. "/amlua-test"))
     local ok, e = pcall(fn, dir)
     path.remove_tree(dir)
     if not ok then
