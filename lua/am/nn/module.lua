@@ -38,7 +38,7 @@ function Module:replace(name, child)
         if c.name == name then
             c.module = child
             self[name] = child
-            child.training = self.training
+            child:train(self.training)
             return
         end
     end

@@ -111,6 +111,9 @@ describe("a module", function()
         attention:replace("q_proj", Linear.new(8, 8))
         assert.is_true(attention.q_proj.training)
         assert.is_nil(attention.q_proj.bias)
+        model:get("layers.1"):replace("self_attn", Attention.new { hidden_size = 8, num_heads = 4, num_kv_heads = 2,
+                                                                   head_dim = 2 })
+        assert.is_true(model:get("layers.1.self_attn.q_proj").training) -- and what is below
         fill(attention.q_proj)
         assert.equal("layers.0.self_attn.q_proj.weight", names(model)[2])
         assert.equal("layers.0.self_attn.k_proj.weight", names(model)[3])
