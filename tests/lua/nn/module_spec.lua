@@ -1,14 +1,12 @@
--- Modules: names, walking, sharing, replacing, modes; each layer against its formula.
+-- Modules: names, walking, sharing, replacing, modes. The layers are in layers_spec.lua.
 
 local am = require("am.core")
 local err = require("am.core.error")
 local Attention = require("am.nn.attention")
 local Embedding = require("am.nn.embedding")
-local GatedMLP = require("am.nn.mlp")
 local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 local RMSNorm = require("am.nn.norm")
-local ops = am.ops
 
 local function names(model)
     local list = {}
@@ -136,75 +134,5 @@ describe("a module", function()
         local text = Model.new():repr()
         assert.is_truthy(text:find("  (lm_head): Linear(in_features=8, out_features=11, bias=false)", 1, true), text)
         assert.is_truthy(text:find("      (norm): RMSNorm(8, eps=1e-05)", 1, true), text)
-    end)
-end)
-
-local function near(expected, actual, tolerance)
-    assert.same(expected:size(), actual:size())
-    local worst = ops.abs(expected - actual):amax():item()
-    assert.is_true(worst <= tolerance, "off by " .. worst)
-end
-
-describe("layers", function()
-    it("compute their formulas", function()
-        local x = am.randn { 2, 3, 8 }
-        local linear = fill(Linear.new(8, 5, true))
-        near(ops.matmul(x, linear.weight:transpose(0, 1)) + linear.bias, linear:forward(x), 1e-5)
-        local norm = fill(RMSNorm.new(8, 1e-5))
-        near(x * ops.rsqrt((x * x):mean(-1, true) + 1e-5) * norm.weight, norm:forward(x), 1e-5)
-        for name, act in pairs { silu = ops.silu, gelu = ops.gelu, relu = ops.relu,
-                                 gelu_pytorch_tanh = function(t) return ops.gelu(t, "tanh") end } do
-            local mlp = fill(GatedMLP.new { hidden_size = 8, intermediate_size = 12, hidden_act = name })
-            local gate, up = mlp.gate_proj:forward(x), mlp.up_proj:forward(x)
-            near(mlp.down_proj:forward(act(gate) * up), mlp:forward(x), 1e-4)
-        end
-        local bad = fill(GatedMLP.new { hidden_size = 8, intermediate_size = 12, hidden_act = "sine" })
-        local ok, e = pcall(bad.forward, bad, x)
-        assert.is_false(ok)
-        assert.is_truthy(tostring(e):find("sine"))
-    end)
-
-    it("attend as softmax(QK)V does, causal and in groups", function()
-        local heads, kv, d, t = 4, 2, 2, 5
-        local attention = fill(Attention.new { hidden_size = 8, num_heads = heads, num_kv_heads = kv, head_dim = d })
-        local x = am.randn { 1, t, 8 }
-        -- a table of angle 0 rotates nothing
-        local still = ops.cat({ am.ones { 1, t, 1 }, am.zeros { 1, t, 1 } }, 2)
-        local mask = {}
-        for i = 1, t do
-            mask[i] = {}
-            for j = 1, t do mask[i][j] = j > i end
-        end
-        local outs = {}
-        local function head(proj, h)
-            return proj:forward(x):reshape(t, -1):narrow(1, h * d, d)
-        end
-        for h = 0, heads - 1 do
-            local q, k, v = head(attention.q_proj, h), head(attention.k_proj, math.floor(h / 2)),
-                head(attention.v_proj, math.floor(h / 2))
-            local scores = ops.matmul(q, k:transpose(0, 1)) / math.sqrt(d)
-            scores = ops.where(am.tensor(mask), -math.huge, scores)
-            outs[h + 1] = ops.matmul(scores:softmax(1), v)
-        end
-        local expected = attention.o_proj:forward(ops.cat(outs, 1)):unsqueeze(0)
-        near(expected, attention:forward(x, still, {}), 1e-4)
-    end)
-
-    it("drop attention only while training", function()
-        local attention = fill(Attention.new { hidden_size = 4, num_heads = 1, num_kv_heads = 1, head_dim = 4,
-                                               dropout = 0.5 })
-        local x, still = am.randn { 1, 6, 4 }, ops.cat({ am.ones { 1, 6, 2 }, am.zeros { 1, 6, 2 } }, 2)
-        local a, b = attention:forward(x, still, {}), attention:forward(x, still, {})
-        near(a, b, 0)
-        attention:train()
-        local c = attention:forward(x, still, {})
-        assert.is_true(ops.abs(a - c):amax():item() > 1e-3)
-    end)
-
-    it("give the padding row of an embedding no gradient", function()
-        local embedding = fill(Embedding.new(4, 2, 1))
-        embedding.weight.requires_grad = true
-        embedding:forward(am.tensor({ 0, 1, 1, 3 }, { dtype = "int64" })):sum():backward()
-        assert.same({ { 1, 1 }, { 0, 0 }, { 0, 0 }, { 1, 1 } }, embedding.weight.grad:totable())
     end)
 end)
