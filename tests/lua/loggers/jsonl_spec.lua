@@ -1,6 +1,5 @@
--- am.loggers.jsonl and console: exact lines, what is dropped on opening, numbers JSON lacks.
+-- am.loggers.jsonl: exact lines, what is dropped on opening, numbers JSON lacks.
 local jsonl = require("am.loggers.jsonl")
-local console = require("am.loggers.console")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 
@@ -104,25 +103,5 @@ describe("am.loggers.jsonl", function()
     it("prints times in UTC with milliseconds", function()
         assert.equal("1970-01-01T00:00:00.000Z", jsonl.timestamp(0))
         assert.equal("2001-09-09T01:46:41.000Z", jsonl.timestamp(1000000000.9996))
-    end)
-end)
-
-describe("am.loggers.console", function()
-    it("prints the lines of today's NeMo Automodel", function()
-        assert.equal("step 3 | epoch 0 | loss 1.2345 | grad_norm 2.0000 | lr 1.90e-06 | mem 0.50 GiB | "
-            .. "tps 1234.50(1234.50/gpu) | num_label_tokens 200", console.train_line(record))
-        assert.equal('[val] name "default" | step 9 | epoch 1 | loss 0.1250 | lr 1.00e-05 | num_label_tokens 7',
-            console.val_line("default", { step = 9, epoch = 1, val_loss = 0.125, lr = 1e-5, num_label_tokens = 7 }))
-    end)
-
-    it("rounds as Python does and prints what is not finite", function()
-        assert.equal('[val] name "x" | step 0 | epoch 0 | loss nan | lr inf | num_label_tokens 0',
-            console.val_line("x", { step = 0, epoch = 0, val_loss = -(0 / 0), lr = math.huge, num_label_tokens = 0 }))
-        local odd = {}
-        for key, value in pairs(record) do
-            odd[key] = value
-        end
-        odd.mem, odd.tps, odd.tps_per_gpu = 0.125, 0.375, 1e300
-        assert.matches("mem 0.12 GiB | tps 0.38%(1000000.*%.00/gpu%)", console.train_line(odd))
     end)
 end)
