@@ -1,0 +1,280 @@
+-- AdamW, Adam and SGD against their formulas in plain Lua, gradients, clipping, options. What a checkpoint
+-- holds and 16-bit weights are in state_spec.lua, schedules in scheduler_spec.lua.
+
+local am = require("am")
+local compare = require("tests.support.compare")
+local helpers = require("tests.lua.optim.helpers")
+local optim = require("am.optim")
+local tiny = require("tests.support.tiny")
+
+local raised = tiny.raised
+local cases, iterator, parameters = helpers.cases, helpers.iterator, helpers.parameters
+local give_gradients = helpers.give_gradients
+
+local function flat(t)
+    local array, n = t:detach():to("float64"):to_buffer()
+    local out = {}
+    for i = 1, n do
+        out[i] = array[i - 1]
+    end
+    return out
+end
+
+-- One parameter's update by torch.optim's formulas, in double; s holds what is kept between steps.
+local function update(kind, p, g, s, o, lr, wd)
+    s.t = (s.t or 0) + 1
+    for i = 1, #p do
+        local grad = g[i]
+        if kind == "adamw" then
+            p[i] = p[i] * (1 - lr * wd)
+        else
+            grad = grad + wd * p[i]
+        end
+        if kind == "sgd" then
+            local step = grad
+            if (o.momentum or 0) > 0 then
+                s[i] = s.t == 1 and grad or o.momentum * s[i] + (1 - (o.dampening or 0)) * grad
+                step = o.nesterov and grad + o.momentum * s[i] or s[i]
+            end
+            p[i] = p[i] - lr * step
+        else
+            local b1, b2 = unpack(o.betas or { 0.9, 0.999 })
+            s.m, s.v = s.m or {}, s.v or {}
+            s.m[i] = b1 * (s.m[i] or 0) + (1 - b1) * grad
+            s.v[i] = b2 * (s.v[i] or 0) + (1 - b2) * grad * grad
+            local m, v = s.m[i] / (1 - b1 ^ s.t), s.v[i] / (1 - b2 ^ s.t)
+            p[i] = p[i] - lr * m / (math.sqrt(v) + (o.eps or 1e-8))
+        end
+    end
+end
+
+local function describe_case(case)
+    local words = {}
+    for key, value in pairs(case[2]) do
+        words[#words + 1] = key .. " " .. (type(value) == "table" and table.concat(value, " ") or tostring(value))
+    end
+    table.sort(words)
+    return case[1] .. ", " .. table.concat(words, ", ")
+end
+
+-- Six steps of a case, the learning rate and decay changing on the way, against the formulas.
+local function check(case, dtype, tolerance, device)
+    local kind, o = case[1], case[2]
+    local list = parameters(dtype, device)
+    local optimizer = optim.new(kind, iterator(list), o)
+    local group = optimizer.param_groups[1]
+    assert.same({ o.lr or 1e-3, o.weight_decay or (kind == "adamw" and 0.01 or 0) }, { group.lr, group.weight_decay })
+    local expected, states = {}, {}
+    for i, p in ipairs(list) do
+        expected[i], states[i] = flat(p), {}
+    end
+    for step = 1, 6 do
+        if step == 4 then
+            group.lr, group.weight_decay = group.lr / 2, group.weight_decay * 3
+        end
+        local gradients = give_gradients(list, step)
+        local scale = step == 2 and 0.25 or nil
+        optimizer:step(scale)
+        optimizer:zero_grad()
+        for i, p in ipairs(list) do
+            local g = flat(gradients[i])
+            for j = 1, #g do
+                g[j] = g[j] * (scale or 1)
+            end
+            update(kind, expected[i], g, states[i], o, group.lr, group.weight_decay)
+            for j, value in ipairs(flat(p)) do
+                compare.near(("p%d[%d] after step %d"):format(i, j, step), value, expected[i][j], tolerance)
+            end
+        end
+    end
+    assert.equal(6, optimizer:state_dict().step)
+    optimizer:close()
+end
+
+describe("an optimizer", function()
+    for _, case in ipairs(cases) do
+        it("updates by torch's formula: " .. describe_case(case), function()
+            check(case, "float64", 1e-12)
+            check(case, "float32", 3e-6)
+        end)
+    end
+
+    it("is the same on every backend", function()
+        for _, device in ipairs { "ref", "fence" } do
+            for _, case in ipairs { cases[2], cases[6], cases[11] } do
+                check(case, "float32", 3e-6, device)
+            end
+        end
+    end)
+
+    it("leaves alone what has no gradient", function()
+        for _, case in ipairs(cases) do
+            local list = parameters()
+            local optimizer = optim.new(case[1], iterator(list), case[2])
+            give_gradients(list, 1)
+            optimizer:step()
+            optimizer:zero_grad()
+            local before = tiny.bits(list[3])
+            local states = {}
+            for name, what, t in optimizer:state_tensors() do
+                states[name .. what] = tiny.bits(t)
+            end
+            give_gradients(list, 2, 3)
+            optimizer:step()
+            assert.equal(before, tiny.bits(list[3]))
+            assert.not_equal(tiny.bits(parameters()[2]), tiny.bits(list[2]))
+            for name, what, t in optimizer:state_tensors() do
+                assert.equal(name == "p3", states[name .. what] == tiny.bits(t), name .. " " .. what)
+            end
+            optimizer:close()
+        end
+    end)
+
+    it("takes what requires gradients, and keeps it the same tensor", function()
+        local list = parameters()
+        list[2].requires_grad, list[4].requires_grad = false, false
+        local before = {}
+        for i, p in ipairs(list) do
+            before[i] = tiny.bits(p)
+        end
+        local optimizer = optim.new("sgd", iterator(list), { lr = 1 })
+        assert.equal(7 + 15 + 1, optimizer:numel())
+        for i, p in ipairs(list) do
+            assert.equal(before[i], tiny.bits(p))
+        end
+        give_gradients(list, 1)
+        optimizer:step()
+        for i, p in ipairs(list) do
+            assert.equal(not p.requires_grad, before[i] == tiny.bits(p), "p" .. i)
+        end
+        optimizer:close()
+        for _, p in ipairs(list) do
+            p.requires_grad = false
+        end
+        raised("usage", "nothing is trainable", optim.new, "sgd", iterator(list), { lr = 1 })
+    end)
+
+    it("adds up gradients until they are emptied", function()
+        local function two(empty)
+            local list = parameters()
+            local optimizer = optim.new("sgd", iterator(list), { lr = 1 })
+            give_gradients(list, 1)
+            if empty then
+                optimizer:zero_grad()
+                assert.equal(0, optimizer:grad_norm())
+            end
+            local g = give_gradients(list, 2)
+            local grad = list[3].grad:detach():clone()
+            optimizer:close()
+            return grad, g[3]
+        end
+        local sum, second = two(false)
+        am.manual_seed(101)
+        local first = { am.randn(helpers.SHAPES[1]), am.randn(helpers.SHAPES[2]), am.randn(helpers.SHAPES[3]) }
+        compare.within("both", sum, first[3] + second, 1e-6)
+        local only = two(true)
+        compare.same("the second", only, second)
+    end)
+
+    it("measures weights and gradients", function()
+        local list = parameters("bfloat16")
+        list[1], list[4] = parameters()[1], parameters("float64")[4]
+        local optimizer = optim.new("adamw", iterator(list), { lr = 1 })
+        give_gradients(list, 1)
+        local weights, gradients = 0, 0
+        for _, p in ipairs(list) do
+            for _, x in ipairs(flat(p)) do weights = weights + x * x end
+            for _, x in ipairs(flat(p.grad)) do gradients = gradients + x * x end
+        end
+        compare.near("weights", optimizer:param_norm(), math.sqrt(weights), 1e-9)
+        compare.near("gradients", optimizer:grad_norm(), math.sqrt(gradients), 1e-9)
+        optimizer:close()
+    end)
+
+    it("clips by a factor, as torch does", function()
+        local list = parameters()
+        local optimizer = optim.new("sgd", iterator(list), { lr = 1 })
+        assert.same({ 0, 1 }, { optimizer:clip_grad_norm(1) })
+        give_gradients(list, 1)
+        local norm = optimizer:grad_norm()
+        assert.is_true(norm > 5)
+        for _, max in ipairs { 1, 0.001, norm * 0.999 } do
+            assert.same({ norm, max / (norm + 1e-6) }, { optimizer:clip_grad_norm(max) })
+        end
+        for _, max in ipairs { norm * 1.001, 1e9, math.huge } do
+            assert.same({ norm, 1 }, { optimizer:clip_grad_norm(max) })
+        end
+        assert.same({ norm, 1 }, { optimizer:clip_grad_norm(nil) })
+        -- gradients stay; the factor is the step's
+        assert.equal(norm, optimizer:grad_norm())
+        local before, g = flat(list[3]), flat(list[3].grad)
+        optimizer:step((select(2, optimizer:clip_grad_norm(1))))
+        for i, x in ipairs(flat(list[3])) do
+            compare.near("clipped", before[i] - x, g[i] / norm, 1e-6)
+        end
+        optimizer:close()
+    end)
+
+    it("frees what it holds when it is closed", function()
+        local function live()
+            collectgarbage()
+            collectgarbage()
+            return am.memory().live_bytes
+        end
+        local list = { am.randn({ 1000 }):requires_grad_() }
+        local before = live()
+        local optimizer = optim.new("adamw", iterator(list), { lr = 1 })
+        give_gradients(list, 1)
+        optimizer:step()
+        assert.is_true(live() >= before + 3 * 4000)
+        optimizer:close()
+        list = nil -- luacheck: ignore
+        assert.is_true(live() < before + 1000)
+    end)
+end)
+
+describe("what an optimizer is asked for", function()
+    it("is checked", function()
+        local function refused(code, wanted, kind, opts)
+            raised(code, wanted, optim.new, kind, iterator(parameters()), opts)
+        end
+        refused("usage", '"adagrad"', "adagrad", {})
+        for _, betas in ipairs { 0.9, { 0.9 }, { 0.9, "x" }, {}, "0.9" } do
+            refused("usage", "betas", "adamw", { betas = betas })
+        end
+        for _, betas in ipairs { { 1, 0.9 }, { 0.9, 1 }, { -0.1, 0.9 }, { 0 / 0, 0.9 } } do
+            refused("argument", "betas", "adam", { betas = betas })
+        end
+        refused("argument", "eps", "adam", { eps = -1 })
+        refused("argument", "momentum", "sgd", { momentum = -0.5 })
+        refused("argument", "nesterov", "sgd", { nesterov = true })
+        refused("argument", "nesterov", "sgd", { nesterov = true, momentum = 0.5, dampening = 0.1 })
+        for _, dtype in ipairs { "float16", "float64", "int32", "float31" } do
+            refused("usage", { "state_dtype", dtype }, "adamw", { state_dtype = dtype })
+        end
+    end)
+
+    it("has torch's names and defaults", function()
+        local bare = optim.new("adamw", iterator(parameters()), {})
+        assert.same({ kind = "adamw", step = 0, lr = 1e-3, weight_decay = 0.01 }, bare:state_dict())
+        local wanted = { Adam = { "adam", 0 }, AdamW = { "adamw", 0.01 }, SGD = { "sgd", 0 } }
+        for _, target in ipairs(optim.targets) do
+            local name = target.name:match("^am%.optim%.(.*)$")
+            local kind, decay = unpack(wanted[name])
+            wanted[name] = nil
+            assert.same({ "torch.optim." .. name, "torch.optim." .. kind .. "." .. name }, target.aliases)
+            local args = {}
+            for key, field in pairs(target.fields) do
+                args[key] = field.default
+            end
+            local optimizer = target.build(args, { named_parameters = iterator(parameters()) })
+            assert.same({ kind = kind, step = 0, lr = 1e-3, weight_decay = decay }, optimizer:state_dict())
+            assert.equal(kind == "sgd", target.fields.momentum ~= nil)
+            assert.equal(kind == "sgd", target.fields.betas == nil)
+            args.weight_decay, args.lr = 0.5, 3
+            optimizer = target.build(args, { named_parameters = iterator(parameters()) })
+            assert.same({ { lr = 3, weight_decay = 0.5 } }, optimizer.param_groups)
+        end
+        assert.is_nil(next(wanted))
+    end)
+end)
