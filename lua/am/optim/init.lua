@@ -151,9 +151,10 @@ function Optimizer:load_state_dict(state)
                   self.kind)
     end
     for _, key in ipairs { "step", "lr", "weight_decay" } do
-        if type(state[key]) ~= "number" or state[key] < 0 then
-            err.raise("format", "optimizer state: %s must be a number of at least 0, not %s", key,
-                      tostring(state[key]))
+        local v = state[key]
+        if type(v) ~= "number" or v ~= v or v < 0 or (key == "step" and (v > 2 ^ 53 or v % 1 ~= 0)) then
+            err.raise("format", "optimizer state: %s must be a %snumber of at least 0, not %s", key,
+                      key == "step" and "whole " or "", tostring(v))
         end
     end
     check(C.am_optim_set_steps(self.handle, state.step))

@@ -201,10 +201,13 @@ describe("an optimizer's state", function()
         raised("state", { "sgd", "adamw" }, optimizer.load_state_dict, optimizer, changed("kind", "sgd"))
         raised("state", { "nil", "adamw" }, optimizer.load_state_dict, optimizer, {})
         for _, key in ipairs { "step", "lr", "weight_decay" } do
-            for _, value in ipairs { "3", -1, true, {} } do
+            for _, value in ipairs { "3", -1, true, {}, 0 / 0 } do
                 raised("format", { key }, optimizer.load_state_dict, optimizer, changed(key, value))
             end
             raised("format", { key, "nil" }, optimizer.load_state_dict, optimizer, changed(key, nil))
+        end
+        for _, value in ipairs { 2.5, 1e300, math.huge } do
+            raised("format", { "step" }, optimizer.load_state_dict, optimizer, changed("step", value))
         end
         assert.same({ kind = "adamw", step = 0, lr = 0.25, weight_decay = 0.01 }, optimizer:state_dict())
         optimizer:close()
