@@ -54,6 +54,7 @@ local function point(root, pointer, final)
         posix.unlink(link .. ".txt")
     else
         path.write_file(link .. ".txt", path.basename(final) .. "\n")
+        posix.unlink(link) -- an older link would be believed
     end
 end
 

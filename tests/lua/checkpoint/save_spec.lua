@@ -101,6 +101,25 @@ describe("a saved checkpoint", function()
         end)
     end)
 
+    it("is named by a file where links cannot be made", function()
+        files.with_folder(function(root)
+            checkpoint.save(root, "epoch_0_step_1", text("one"), { "LOWEST_VAL" })
+            local symlink = posix.symlink
+            posix.symlink = function() return nil, "not supported" end
+            local ok, e = pcall(checkpoint.save, root, "epoch_0_step_2", text("two"))
+            posix.symlink = symlink
+            assert.is_true(ok, tostring(e))
+            assert.equal("epoch_0_step_2\n", path.read_file(path.join(root, "LATEST.txt")))
+            assert.equal("epoch_0_step_2", checkpoint.pointed(root, "LATEST"))
+            assert.equal("epoch_0_step_1", checkpoint.pointed(root, "LOWEST_VAL"))
+            assert.equal(path.join(root, "epoch_0_step_2"), checkpoint.resolve(root))
+            -- with links again the file is gone
+            checkpoint.save(root, "epoch_0_step_3", text("three"))
+            assert.is_false(path.exists(path.join(root, "LATEST.txt")))
+            assert.equal("epoch_0_step_3", checkpoint.pointed(root, "LATEST"))
+        end)
+    end)
+
     it("is on the disk before it has its name", function()
         files.with_folder(function(root)
             local originals, events = { fsync_path = posix.fsync_path, rename = posix.rename }, {}
