@@ -147,7 +147,9 @@ function M.resolve(root, restore_from)
         return #names > 0 and path.join(root, names[#names]) or nil
     end
     local name = tostring(restore_from)
-    name = M.pointed(root, name:upper()) or name
+    if not name:find("/", 1, true) then
+        name = M.pointed(root, name:upper()) or name
+    end
     for _, dir in ipairs { path.join(root, name), name } do
         if path.is_dir(dir) then
             if not complete(dir) then

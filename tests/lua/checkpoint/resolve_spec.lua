@@ -82,6 +82,19 @@ describe("going on", function()
         end)
     end)
 
+    it("is from another run's LATEST, not from this one's checkpoint of that name", function()
+        with_root({ "epoch_0_step_1", "A/epoch_0_step_1", "A/epoch_0_step_2" }, function(root)
+            for _, name in ipairs { "epoch_0_step_1", "epoch_0_step_2" } do
+                path.write_file(path.join(root, "A", name, "mark"), "A")
+                point(path.join(root, "A"), "LATEST", name)
+                for _, given in ipairs { "A/LATEST", path.join(root, "A/LATEST"), path.join(root, "A", name) } do
+                    local dir = checkpoint.resolve(root, given)
+                    assert.is_true(path.exists(path.join(dir, "mark")), given .. " gave " .. dir)
+                end
+            end
+        end)
+    end)
+
     it("is refused where there is none, with those that are", function()
         with_root(names, function(root)
             raised("usage", { "restore_from", "epoch_0_step_3", root, table.concat(names, ", ", 1, 3) },
