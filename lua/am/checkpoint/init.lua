@@ -179,7 +179,7 @@ function M.read_json(file)
         err.raise("format", "the checkpoint lacks %s", why)
     end
     local value, msg = json.decode(text)
-    if type(value) ~= "table" then
+    if type(value) ~= "table" or value == json.null then
         err.raise("format", "%s: %s", file, msg or "not a JSON object")
     end
     return value

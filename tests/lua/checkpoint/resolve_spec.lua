@@ -143,7 +143,7 @@ describe("a part in JSON", function()
         files.with_folder(function(root)
             local file = path.join(root, "state.json")
             raised("format", { "lacks", file }, checkpoint.read_json, file)
-            for _, text in ipairs { "", "{", '{"step": 3', "7", "\0\0\0" } do
+            for _, text in ipairs { "", "{", '{"step": 3', "7", "null", "\0\0\0" } do
                 path.write_file(file, text)
                 raised("format", file, checkpoint.read_json, file)
             end
