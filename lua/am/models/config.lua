@@ -19,8 +19,8 @@ local function read_json(file)
         err.raise("io", "%s", why)
     end
     local value, msg = json.decode(text, { ordered = true })
-    if type(value) ~= "table" then
-        err.raise("format", "%s is not a JSON object: %s", file, msg or "")
+    if type(value) ~= "table" or value == json.null or json.is_array(value) then
+        err.raise("format", "%s is not a JSON object%s", file, msg and ": " .. msg or "")
     end
     return value
 end

@@ -84,7 +84,7 @@ describe("a configuration", function()
             raised("io", { dir, "config.json" }, config.from_pretrained, dir)
             raised("io", { dir }, am.AutoModelForCausalLM.from_pretrained, dir)
         end)
-        for _, text in ipairs { "", "{", "7", '"x"', '{"a": 1}}' } do
+        for _, text in ipairs { "", "{", "7", '"x"', "null", "[1]", "[]", '{"a": 1}}' } do
             with_config(text, function(dir, file)
                 raised("format", file, config.from_pretrained, dir)
             end)
