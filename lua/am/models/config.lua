@@ -26,7 +26,7 @@ local function read_json(file)
 end
 
 -- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}.
-local function normalize(c)
+local function respell(c)
     if c.dtype and c.dtype ~= json.null and not c.torch_dtype then
         c.torch_dtype = c.dtype
     end
@@ -50,12 +50,11 @@ local function normalize(c)
         if scaling.rope_type == "default" then
             c.rope_scaling = json.null
         end
-        for k, v in pairs(scaling) do
-            if v == json.null then
-                scaling[k] = nil
-            end
-        end
     end
+    return c
+end
+
+local function drop_nulls(c)
     for k, v in pairs(c) do
         if v == json.null then
             c[k] = nil
@@ -64,9 +63,44 @@ local function normalize(c)
     return c
 end
 
---- Wrap a table of config.json fields.
+local function copy(value)
+    if type(value) ~= "table" or value == json.null then
+        return value
+    end
+    local out = {}
+    for k, v in pairs(value) do
+        out[k] = copy(v)
+    end
+    return setmetatable(out, getmetatable(value))
+end
+
+local function is_object(value)
+    return type(value) == "table" and value ~= json.null and not json.is_array(value)
+end
+
+-- Objects are merged, null takes a value away, all else replaces.
+local function merge(into, values)
+    for k, v in pairs(values) do
+        if is_object(v) and is_object(into[k]) then
+            merge(into[k], v)
+        else
+            into[k] = v
+        end
+    end
+    if is_object(into.rope_scaling) then
+        drop_nulls(into.rope_scaling)
+    end
+    return drop_nulls(into)
+end
+
+--- A configuration with a copy of config.json's fields, given as a table or another configuration.
 function M.new(fields)
-    return setmetatable(normalize(fields), Config)
+    return merge(setmetatable({}, Config), respell(copy(fields)))
+end
+
+--- Put other values in place of this configuration's: objects are merged, null takes a value away.
+function Config:override(values)
+    return merge(self, respell(copy(values)))
 end
 
 --- A field that must be a positive integer of at most `max` (2^31); the error names the file.

@@ -35,17 +35,6 @@ local function implementation(c)
     return type(found) == "string" and require(found) or found
 end
 
--- Overrides of config values given beside the model's name, nested ones merged.
-local function override(c, values)
-    for k, v in pairs(values or {}) do
-        if type(v) == "table" and type(c[k]) == "table" then
-            override(c[k], v)
-        else
-            c[k] = v
-        end
-    end
-end
-
 -- nil: as in the checkpoint.
 local function wanted_dtype(opts)
     local name = opts.torch_dtype
@@ -56,8 +45,7 @@ local function wanted_dtype(opts)
 end
 
 local function build(c, opts)
-    override(c, opts.config_overrides)
-    c:check()
+    c:override(opts.config_overrides or {}):check()
     local impl = implementation(c)
     local model = causal_lm.extend(impl.new(c))
     model.model.activation_checkpointing = opts.activation_checkpointing
@@ -117,7 +105,7 @@ end
 --- A model with random weights from a configuration (AutoConfig's, or a table of its fields).
 function M.AutoModelForCausalLM.from_config(c, opts)
     opts = opts or {}
-    c = getmetatable(c) and c or config.new(c)
+    c = config.new(c)
     local model = build(c, opts)
     weights.initialize(model, { dtype = wanted_dtype(opts) or c.torch_dtype or "float32",
                                 device = opts.device })

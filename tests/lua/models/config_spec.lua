@@ -180,4 +180,54 @@ describe("overrides", function()
         raised("format", "rms_norm_eps", overridden, tiny.fields(), { rms_norm_eps = "x" })
         raised("unsupported", "hidden_act", overridden, tiny.fields(), { hidden_act = "sine" })
     end)
+
+    it("merge objects, replace lists and remove what is null", function()
+        local scaling = { rope_type = "llama3", factor = 8, low_freq_factor = 1, high_freq_factor = 4,
+                          original_max_position_embeddings = 32 }
+        local c = overridden(tiny.fields { rope_scaling = scaling, eos_token_id = { 2, 3 }, pad_token_id = 5 },
+                             { rope_scaling = { factor = 4 }, eos_token_id = { 9 }, pad_token_id = json.null })
+        assert.same({ rope_type = "llama3", factor = 4, low_freq_factor = 1, high_freq_factor = 4,
+                      original_max_position_embeddings = 32 }, c.rope_scaling)
+        assert.same({ 9 }, { unpack(c.eos_token_id) })
+        assert.is_nil(c.pad_token_id)
+        scaling = { rope_type = "linear", factor = 8 }
+        assert.is_nil(overridden(tiny.fields { rope_scaling = scaling }, { rope_scaling = json.null }).rope_scaling)
+    end)
+
+    it("may be spelled as config.json may", function()
+        local linear = { rope_type = "linear", factor = 2 }
+        for _, overrides in ipairs {
+            { rope_scaling = { rope_type = "linear", factor = 2 } }, { rope_scaling = { type = "linear", factor = 2 } },
+            { rope_parameters = { rope_type = "linear", factor = 2 } },
+        } do
+            assert.same(linear, overridden(tiny.fields(), overrides).rope_scaling)
+            assert.same(linear, overridden(tiny.fields { rope_scaling = { type = "dynamic", factor = 9 } },
+                                           overrides).rope_scaling)
+        end
+        local c = overridden(tiny.fields { rope_scaling = { type = "linear", factor = 2 } },
+                             { rope_parameters = { rope_type = "default", rope_theta = 77 }, dtype = "bfloat16" })
+        assert.is_nil(c.rope_scaling)
+        assert.equal(77, c.rope_theta)
+        assert.equal("bfloat16", c.torch_dtype)
+    end)
+
+    it("leave the configuration that was given as it was", function()
+        local fields, nested = tiny.fields(), { factor = 2, type = "linear" }
+        fields.rope_scaling = nested
+        local given = { rope_scaling = { type = "linear", factor = 4 }, vocab_size = 31, dtype = "float16" }
+        local c = overridden(fields, given)
+        assert.equal(31, c.vocab_size)
+        assert.equal(4, c.rope_scaling.factor)
+        assert.equal(29, fields.vocab_size)
+        assert.same({ factor = 2, type = "linear" }, nested)
+        assert.same({ rope_scaling = { type = "linear", factor = 4 }, vocab_size = 31, dtype = "float16" }, given)
+        -- two models of one configuration do not share it
+        local shared = config.new(tiny.fields())
+        local one, two = am.AutoModelForCausalLM.from_config(shared), am.AutoModelForCausalLM.from_config(shared)
+        one.config.vocab_size = 1
+        assert.equal(29, two.config.vocab_size)
+        assert.equal(29, shared.vocab_size)
+        one:close()
+        two:close()
+    end)
 end)
