@@ -67,6 +67,7 @@ end
 function Model.new(c)
     local self = Module.init(Model)
     local hidden = c:integer("hidden_size")
+    c:integer("head_dim", hidden / c:integer("num_attention_heads"))
     check_names(c)
     self.config = c
     self:add("embed_tokens", Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id))

@@ -100,7 +100,7 @@ describe("a configuration", function()
             { "rope_scaling", { rope_type = "linear", factor = "2" } }, { "rope_scaling", { factor = -2 } },
             { "hidden_size", 12.5 }, { "hidden_size", 0 }, { "hidden_size", "12" }, { "hidden_size", false },
             { "vocab_size", 2 ^ 31 + 1 }, { "num_hidden_layers", 10001 }, { "num_attention_heads", -3 },
-            { "num_key_value_heads", 1.5 }, { "intermediate_size", 1e300 },
+            { "num_key_value_heads", 1.5 }, { "head_dim", json.object { x = 1 } }, { "intermediate_size", 1e300 },
         } do
             with_config(tiny.fields { [case[1]] = case[2] }, function(dir, file)
                 raised("format", { file, '"' .. case[1] }, am.AutoModelForCausalLM.from_pretrained, dir)
