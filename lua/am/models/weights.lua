@@ -253,21 +253,36 @@ local function shards_of(model, opts)
     return shards, total
 end
 
---- Write config.json, generation_config.json when the model has one, and the weights. opts:
---- max_shard_bytes (5e9): above it several files with an index; numbered: as NeMo Automodel does,
---- files of the original's layout, and a single one is model-00001-of-00001.safetensors with an index.
+-- Weights that an earlier save left in the folder would be read instead of those just written.
+local function remove_others(dir, written)
+    for _, name in ipairs(path.list_dir(dir)) do
+        local ours = name == "model.safetensors" or name == "model.safetensors.index.json"
+            or name:match("^model%-%d+%-of%-%d+%.safetensors$")
+        if ours and not written[name] then
+            path.remove_tree(path.join(dir, name))
+        end
+    end
+end
+
+--- Write config.json, generation_config.json when the model has one, and the weights; those saved
+--- there before go away. opts: max_shard_bytes (5e9): above it several files with an index; numbered: as
+--- NeMo Automodel does, files of the original's layout, and a single one is
+--- model-00001-of-00001.safetensors with an index.
 function M.save(model, dir, opts)
     opts = opts or {}
     path.mkdir_p(dir)
     local shards, total = shards_of(model, opts)
+    local written = {}
     if #shards == 1 and not opts.numbered then
         io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])
+        written["model.safetensors"] = true
     else
         local map = {}
         for i, shard in ipairs(shards) do
             local file = string.format("model-%05d-of-%05d.safetensors", i, #shards)
             if #shard > 0 then
                 io_core.save_safetensors(path.join(dir, file), shard)
+                written[file] = true
             end
             for _, item in ipairs(shard) do
                 map[item[1]] = file
@@ -276,7 +291,9 @@ function M.save(model, dir, opts)
         path.write_file(path.join(dir, "model.safetensors.index.json"),
                         json.encode({ metadata = { total_size = total }, weight_map = map },
                                     { indent = 2, sort_keys = true }))
+        written["model.safetensors.index.json"] = true
     end
+    remove_others(dir, written)
     model.config.torch_dtype = model:dtype()
     model.config:save(dir)
     if model.generation_config then

@@ -225,6 +225,32 @@ describe("a model in several files", function()
         end)
     end)
 
+    it("takes the place of what was saved there before", function()
+        local ways = { { max_shard_bytes = 700 }, { max_shard_bytes = 2000 }, {}, { numbered = true } }
+        for _, before in ipairs(ways) do
+            for _, after in ipairs(ways) do
+                with_saved({}, before, function(dir)
+                    path.write_file(path.join(dir, "model-card.safetensors"), "not ours")
+                    local model = tiny.model({}, { seed = 8 })
+                    model:save_pretrained(dir, after)
+                    same(tiny.weights(model), loaded(dir))
+                    model:close()
+                    -- transformers prefers the single file, so what is stale must be gone
+                    local index = path.is_file(path.join(dir, INDEX)) and files.json(path.join(dir, INDEX)).weight_map
+                    local wanted = {}
+                    for _, file in pairs(index or {}) do
+                        wanted[file] = true
+                    end
+                    for _, file in ipairs(shards(dir)) do
+                        assert.is_true(wanted[file] or file == "model-card.safetensors", file .. " is stale")
+                    end
+                    assert.equal(not index, path.is_file(path.join(dir, SINGLE)))
+                    assert.equal("not ours", path.read_file(path.join(dir, "model-card.safetensors")))
+                end)
+            end
+        end
+    end)
+
     it("may be saved over itself", function()
         for _, way in ipairs { { max_shard_bytes = 700 }, {} } do
             with_saved({}, way, function(dir, _, expected)
