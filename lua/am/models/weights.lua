@@ -60,12 +60,12 @@ local function directory_source(dir, device)
 end
 
 -- Undo the row order that llama.cpp gives to rotary projections: pairs (2i, 2i+1) back to halves.
-local function unpermute(t, heads)
+local function unpermute(t, heads, file, name)
     local shape = t:size()
     local half = shape[1] / heads / 2
     local rest = { unpack(shape, 2) }
     if half ~= math.floor(half) then
-        err.raise("format", "a rotary projection of %d rows does not divide into %d heads", shape[1],
+        err.raise("format", "%s: the %d rows of %s do not divide into pairs of %d heads", file, shape[1], name,
                   heads)
     end
     return t:reshape(heads, half, 2, t:numel() / shape[1]):transpose(1, 2):contiguous()
@@ -97,7 +97,7 @@ local function gguf_source(archive, gguf, config, device)
             end
             return scope.scope(function()
                 local t = archive:get(where[name], dtype, device)
-                return heads[name] and unpermute(t, heads[name]) or t
+                return heads[name] and unpermute(t, heads[name], archive.path, where[name]) or t
             end)
         end,
         close = function() archive:close() end,

@@ -252,6 +252,10 @@ describe("a GGUF file that does not fit", function()
             remove(tensors, "blk.0.ffn_up.weight")
             tensors[#tensors + 1] = { "blk.0.ffn_up.weight", am.ones { 20, 13 } }
         end)
+        refused("format", { "blk.0.attn_q.weight", "7 rows", "3 heads" }, function(_, tensors)
+            remove(tensors, "blk.0.attn_q.weight")
+            tensors[#tensors + 1] = { "blk.0.attn_q.weight", am.ones { 7, 12 } }
+        end)
     end)
 
     it("is told when it ends too early", function()
