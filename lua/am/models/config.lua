@@ -4,6 +4,7 @@
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
 
@@ -193,6 +194,31 @@ end
 
 -- ---- GGUF -----------------------------------------------------------------------------------
 
+-- Llama 3.1's scaling, of which a GGUF file holds only what each frequency is divided by. The models
+-- differ in `factor`, which is the largest of these; the rest is the same in all of them.
+local function scaling_of_factors(archive, c)
+    local factors, factor, ones = archive:get("rope_freqs.weight", "float64"):totable(), 1, true
+    for _, f in ipairs(factors) do
+        factor, ones = f > factor and f or factor, ones and f == 1
+    end
+    if ones then
+        return nil
+    end
+    local scaling = { rope_type = "llama3", factor = factor, low_freq_factor = 1, high_freq_factor = 4,
+                      original_max_position_embeddings = 8192 }
+    local plain = frequencies { theta = c.rope_theta, dim = c.head_dim }
+    local scaled = frequencies { theta = c.rope_theta, dim = c.head_dim, scaling = scaling }
+    local same = #factors == #plain
+    for i = 1, same and #factors or 0 do
+        same = same and math.abs(plain[i] / scaled[i] / factors[i] - 1) < 1e-5
+    end
+    if not same then
+        err.raise("unsupported", "%s: rope_freqs.weight is not the scaling of Llama 3.1 and its successors; convert "
+                  .. "from the Hugging Face directory instead", archive.path)
+    end
+    return scaling
+end
+
 --- The configuration that a GGUF file's metadata amounts to.
 ---@param archive am.Archive
 function M.from_gguf(archive)
@@ -248,6 +274,10 @@ function M.from_gguf(archive)
         use_cache = true,
     }
     c._name_or_path = archive.path
+    if archive:info("rope_freqs.weight") and not scaling then
+        c:integer("head_dim")
+        c:check().rope_scaling = scaling_of_factors(archive, c)
+    end
     return c
 end
 

@@ -183,6 +183,42 @@ describe("a GGUF file", function()
         end)
     end)
 
+    it("has Llama 3.1's scaling as what each frequency is divided by", function()
+        local scaling = { rope_type = "llama3", factor = 8, low_freq_factor = 1, high_freq_factor = 4,
+                          original_max_position_embeddings = 8192 }
+        local changes = { head_dim = 16, rope_theta = 500000, rope_scaling = scaling }
+        -- as convert_hf_to_gguf.py computes them
+        local function factors(factor)
+            local out = {}
+            for i = 0, 7 do
+                local wavelength = 2 * math.pi * 500000 ^ (2 * i / 16)
+                local smooth = (8192 / wavelength - 1) / 3
+                out[i + 1] = smooth > 1 and 1 or smooth < 0 and factor or 1 / ((1 - smooth) / factor + smooth)
+            end
+            return out
+        end
+        assert.is_true(factors(8)[5] > 1.1 and factors(8)[5] < 7.9, "none is between")
+        for _, factor in ipairs { 8, 32 } do
+            scaling.factor = factor
+            with_file(changes, function(_, tensors)
+                tensors[#tensors + 1] = { "rope_freqs.weight", am.tensor(factors(factor)) }
+            end, function(file, model)
+                local back, args = load(file), { input_ids = { 3, 1, 4, 1, 5 } }
+                assert.same(scaling, back.config.rope_scaling)
+                assert.equal(tiny.bits(model:forward(args).logits), tiny.bits(back:forward(args).logits))
+                back:close()
+            end)
+        end
+        with_file({}, function(_, tensors)
+            tensors[#tensors + 1] = { "rope_freqs.weight", am.ones { 3 } }
+        end, function(file) assert.is_nil(am.AutoConfig.from_pretrained(file).rope_scaling) end)
+        for _, other in ipairs { { 1, 2, 3, 4, 5, 6, 7, 8 }, { 8 }, { 0, 1, 2, 3, 8, 8, 8, 0 / 0 } } do
+            with_file(changes, function(_, tensors)
+                tensors[#tensors + 1] = { "rope_freqs.weight", am.tensor(other) }
+            end, function(file) raised("unsupported", { file, "rope_freqs.weight" }, load, file) end)
+        end
+    end)
+
     it("may leave out what has a default", function()
         with_file({ num_key_value_heads = 3, head_dim = 4 }, function(meta)
             for _, key in ipairs { "attention.head_count_kv", "attention.key_length", "rope.freq_base",
