@@ -174,6 +174,9 @@ function CausalLM:forward(args)
         out.logits = self:head(hidden)
     end
     if args.labels ~= nil then
+        if not out.logits or out.logits:size(1) < input_ids:size(1) then
+            err.raise("argument", "labels need the logits of all positions; leave logits_to_keep at 0")
+        end
         local labels, count = shifted(ids_tensor(args.labels, self:device(), "labels"), -100)
         local b, t, v = out.logits:size(0), out.logits:size(1), out.logits:size(2)
         if labels:numel() ~= b * t then

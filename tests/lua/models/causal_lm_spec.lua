@@ -69,6 +69,10 @@ describe("inputs", function()
         raised("shape", { "attention_mask", "[1, 3]" }, model.forward, model,
                { input_ids = { 1, 2, 3 }, attention_mask = { { 1, 1 } } })
         raised("shape", "labels", model.forward, model, { input_ids = { 1, 2, 3 }, labels = { 1, 2 } })
+        raised("argument", { "labels", "logits" }, model.forward, model,
+               { input_ids = { 1, 2, 3 }, labels = { 1, 2, 3 }, logits_to_keep = false })
+        raised("argument", { "labels", "logits" }, model.forward, model,
+               { input_ids = { 1, 2, 3 }, labels = { 1, 2, 3 }, logits_to_keep = 2 })
     end)
 
     it("do not see padding", function()
