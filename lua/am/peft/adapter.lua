@@ -79,7 +79,7 @@ local function read_config(dir)
         err.raise("io", "%s is no adapter directory: %s", dir, why)
     end
     local c, msg = json.decode(text)
-    if type(c) ~= "table" then
+    if type(c) ~= "table" or c == json.null or json.is_array(c) then
         err.raise("format", "%s: %s", file, msg or "not a JSON object")
     end
     if c.peft_type ~= "LORA" then

@@ -202,7 +202,7 @@ describe("an adapter that does not fit", function()
             table.insert(case[2], CONFIG)
             refused(case[1], case[2], function(dir) edit_json(path.join(dir, CONFIG), case[3]) end)
         end
-        for _, text in ipairs { "", "{", "7" } do
+        for _, text in ipairs { "", "{", "7", "null", "[]" } do
             refused("format", CONFIG, function(dir) path.write_file(path.join(dir, CONFIG), text) end)
         end
         refused("io", { "no adapter directory", CONFIG }, function(dir) os.remove(path.join(dir, CONFIG)) end)
