@@ -66,7 +66,8 @@ end
 local M = { LinearLoRA = LinearLoRA }
 
 --- Put a LinearLoRA in place of each module that `matches(path, module)`; freezes everything else.
---- make(path, base) returns the LinearLoRA. Returns the sorted paths.
+--- make(path, base) returns the LinearLoRA; when it fails, the model stays as it was. Returns the sorted
+--- paths.
 function M.apply(model, matches, make)
     local found = {}
     for path, module in model:named_modules() do
@@ -84,14 +85,16 @@ function M.apply(model, matches, make)
         err.raise("usage", "peft: no module matches; patterns cover the whole dotted name, as in "
                   .. "\"*q_proj\". The model has %s, …", table.concat(names, ", "))
     end
+    local made, paths = {}, {}
+    for i, item in ipairs(found) do
+        made[i] = make(item[1], item[2])
+    end
     for _, t in model:named_parameters() do
         t.requires_grad = false
     end
-    local paths = {}
     for i, item in ipairs(found) do
-        local path, base = item[1], item[2]
+        local path, lora = item[1], made[i]
         local parent = model:get(path:match("^(.*)%.[^.]+$") or "")
-        local lora = make(path, base)
         parent:replace(path:match("[^.]+$"), lora)
         lora.lora_A.weight.requires_grad = true
         lora.lora_B.weight.requires_grad = true

@@ -170,12 +170,18 @@ describe("an adapter", function()
 end)
 
 describe("an adapter that does not fit", function()
-    -- break_it(dir) spoils a saved adapter; loading it is refused.
+    -- break_it(dir) spoils a saved adapter; loading it is refused and leaves the model as it was.
     local function refused(code, wanted, break_it)
         with_saved({ dim = 2, alpha = 4 }, function(dir)
             break_it(dir)
             local model = tiny.model()
+            local before = tiny.weights(model)
             raised(code, wanted, peft.load_adapter, model, dir)
+            assert.is_nil((peft.lora_modules(model)()))
+            assert.same({}, tiny.differing(before, tiny.weights(model)))
+            for name, t in model:named_parameters() do
+                assert.is_true(t.requires_grad, name)
+            end
             model:close()
         end)
     end
