@@ -146,7 +146,6 @@ function M.load(model, dir, opts)
     opts = opts or {}
     local c = read_config(dir)
     local found, file = read_tensors(dir, model:device(), opts.dtype)
-    local scale = c.use_rslora == true and c.lora_alpha / math.sqrt(c.r) or c.lora_alpha / c.r
     local config = {
         dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
         dropout = opts.dropout or c.lora_dropout or 0,
@@ -167,10 +166,7 @@ function M.load(model, dir, opts)
         if not pair.A or not pair.B then
             err.raise("format", "%s: %s has only one of lora_A and lora_B", file, name)
         end
-        local wrapped = lora.LinearLoRA.new(base, {
-            dim = c.r, alpha = c.lora_alpha, scale = scale, dropout = config.dropout,
-            dropout_position = config.dropout_position,
-        })
+        local wrapped = lora.LinearLoRA.new(base, config)
         for side, shape in pairs { A = { c.r, base.in_features }, B = { base.out_features, c.r } } do
             local t = pair[side]
             if t:dim() ~= 2 or t:size(0) ~= shape[1] or t:size(1) ~= shape[2] then

@@ -21,6 +21,7 @@ M.fields = {
     match_all_linear = { type = "boolean", default = false, doc = "every linear map" },
     dim = { type = "integer", default = 8, min = 1, doc = "rank r" },
     alpha = { type = "number", default = 32, doc = "numerator of the scale alpha / dim" },
+    use_rslora = { type = "boolean", doc = "scale by alpha / sqrt(dim) instead" },
     dropout = { type = "number", default = 0, min = 0, below = 1, doc = "probability" },
     dropout_position = { type = "string", default = "post", enum = { "post", "pre" },
                          doc = "on the adapter's output, or on its input as HF PEFT does" },

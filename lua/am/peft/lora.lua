@@ -11,13 +11,13 @@ local LinearLoRA = Module.class("LinearLoRA")
 
 --- Wrap a Linear; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it.
 ---@param base am.nn.Linear
----@param opts {dim: integer, alpha: number, scale: number?, dropout: number?,
+---@param opts {dim: integer, alpha: number, use_rslora: boolean?, dropout: number?,
 ---  dropout_position: string?}
 function LinearLoRA.new(base, opts)
     local self = Module.init(LinearLoRA)
     self.in_features, self.out_features = base.in_features, base.out_features
     self._parameters, self.weight, self.bias = base._parameters, base.weight, base.bias
-    self.dim, self.scale = opts.dim, opts.scale or opts.alpha / opts.dim
+    self.dim, self.scale = opts.dim, opts.alpha / (opts.use_rslora and math.sqrt(opts.dim) or opts.dim)
     self.dropout, self.dropout_position = opts.dropout or 0, opts.dropout_position or "post"
     self:add("lora_A", Linear.new(base.in_features, opts.dim))
     self:add("lora_B", Linear.new(opts.dim, base.out_features))

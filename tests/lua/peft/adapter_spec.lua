@@ -2,6 +2,7 @@
 -- That PEFT itself reads them is tests/parity/peft_spec.lua's.
 
 local am = require("am")
+local compare = require("tests.support.compare")
 local files = require("tests.support.files")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
@@ -123,6 +124,32 @@ describe("an adapter", function()
                 peft.apply(other, { adapter_path = dir, lora_dtype = lora_dtype or nil })
                 assert.equal(dtype, other:get(paths[1]).lora_A.weight:dtype())
                 other:close()
+            end
+        end)
+    end)
+
+    it("of rsLoRA has the scale alpha / sqrt(r), also saved again", function()
+        with_saved({ dim = 4, alpha = 6, target_modules = "*.v_proj" }, function(dir, model)
+            edit_json(path.join(dir, CONFIG), { use_rslora = true })
+            local other = tiny.model()
+            local config = peft.apply(other, { adapter_path = dir })
+            local module = other:get("model.layers.0.self_attn.v_proj")
+            assert.equal(3, module.scale)
+            assert.equal(1.5, model:get("model.layers.0.self_attn.v_proj").scale)
+            local delta = am.ops.matmul(module.lora_B.weight, module.lora_A.weight) * 3
+            compare.within("merged", module:merged_weight(), module.weight + delta, 1e-6)
+            local again, third = path.mkdir_p(path.join(dir, "again")), tiny.model()
+            peft.save_adapter(other, again, config)
+            peft.apply(third, { adapter_path = again })
+            assert.equal(logits(other), logits(third))
+            assert.not_equal(logits(model), logits(third))
+            -- and a configuration in force says all that is needed
+            local fourth = tiny.model()
+            config.adapter_path = nil
+            peft.apply(fourth, config)
+            assert.equal(3, fourth:get("model.layers.0.self_attn.v_proj").scale)
+            for _, m in ipairs { other, third, fourth } do
+                m:close()
             end
         end)
     end)

@@ -142,9 +142,9 @@ describe("an adapted linear map", function()
     it("computes W x + b + scale B A x", function()
         for _, bias in ipairs { false, true } do
             for _, opts in ipairs { { dim = 3, alpha = 6 }, { dim = 1, alpha = 0.5 }, { dim = 9, alpha = 9 },
-                                    { dim = 4, alpha = 6, scale = 6 / math.sqrt(4) } } do
+                                    { dim = 4, alpha = 6, use_rslora = true } } do
                 local lora, base = wrapped(opts, bias)
-                assert.equal(opts.scale or opts.alpha / opts.dim, lora.scale)
+                assert.equal(opts.use_rslora and 3 or opts.alpha / opts.dim, lora.scale)
                 local x = am.randn { 2, 3, 7 }
                 local a, b = lora.lora_A.weight, lora.lora_B.weight
                 local low = ops.matmul(ops.matmul(x, a:transpose(0, 1)), b:transpose(0, 1))
