@@ -26,7 +26,7 @@ M.fields = {
     dropout_position = { type = "string", default = "post", enum = { "post", "pre" },
                          doc = "on the adapter's output, or on its input as HF PEFT does" },
     lora_A_init = { type = "string", default = "xavier", doc = "xavier, or kaiming for the rest" },
-    lora_dtype = { type = "string", doc = "dtype of A and B; that of the weight by default" },
+    lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from" },
     use_triton = { type = "boolean", default = false, doc = "accepted; kernels are chosen by themselves" },
 }

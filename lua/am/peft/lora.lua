@@ -24,9 +24,10 @@ function LinearLoRA.new(base, opts)
     return self
 end
 
---- x [..., in] -> [..., out]
+--- x [..., in] -> [..., out]. A and B of another dtype are rounded to the weight's.
 function LinearLoRA:forward(x)
-    return ops.lora_linear(x, self.weight, self.bias, self.lora_A.weight, self.lora_B.weight, {
+    local dtype = self.weight:dtype()
+    return ops.lora_linear(x, self.weight, self.bias, self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype), {
         scale = self.scale,
         dropout = self.training and self.dropout or 0,
         position = self.dropout_position,

@@ -71,7 +71,7 @@ describe("an adapter", function()
             { { dim = 2, alpha = 3 } }, { { match_all_linear = true, dim = 5, alpha = 5 } },
             { { target_modules = "*.q_proj", dim = 1, dropout = 0.25, dropout_position = "pre" } },
             { { target_modules = { "*.1.*" }, dim = 3, dropout = 0.5 }, { torch_dtype = "bfloat16" } },
-            { { exclude_modules = "*mlp*" }, { torch_dtype = "float16" } },
+            { { exclude_modules = "*mlp*", lora_dtype = "float32" }, { torch_dtype = "float16" } },
         } do
             with_saved(case[1], function(dir, model, config)
                 local other = tiny.model(case[2])

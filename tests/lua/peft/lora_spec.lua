@@ -258,6 +258,26 @@ describe("an adapted model", function()
         end, { torch_dtype = "bfloat16" })
     end)
 
+    it("computes in the weight's dtype when A and B are kept in another", function()
+        local x = am.randn({ 5, 12 }):to("bfloat16")
+        with_adapted({ dim = 2, lora_dtype = "float32" }, function(model)
+            local module = model:get("model.layers.0.mlp.up_proj")
+            local a, b = module.lora_A.weight, module.lora_B.weight
+            assert.same({ "float32", "float32", "bfloat16" }, { a:dtype(), b:dtype(), module.weight:dtype() })
+            local out = module:forward(x)
+            out:to("float32"):sum():backward()
+            local exact = tiny.bits(module:merged_weight())
+            assert.same({ "float32", "float32" }, { a.grad:dtype(), b.grad:dtype() })
+            local twin = LinearLoRA.new(module, { dim = 2, alpha = 32 })
+            twin.lora_A.weight, twin.lora_B.weight = a:detach():to("bfloat16"), b:detach():to("bfloat16")
+            assert.equal(tiny.bits(twin:forward(x)), tiny.bits(out))
+            assert.not_equal(tiny.bits(twin:merged_weight()), exact) -- merging rounds once, from what is kept
+            twin.lora_A.weight.requires_grad = true
+            twin:forward(x):to("float32"):sum():backward()
+            compare.within("gradient", a.grad, twin.lora_A.weight.grad, 2 ^ -7) -- a bf16 gradient is cast once more
+        end, { torch_dtype = "bfloat16" })
+    end)
+
     it("trains when the model trains", function()
         local model = tiny.model()
         model:train()
