@@ -243,9 +243,9 @@ describe("a run in bfloat16", function()
             torch_dtype = "bfloat16", pretrained_model_name_or_path = name,
         } }))
         local file, list = helper.folder() .. "/masters.safetensors", {}
-        for name, what, t in recipe.optimizer:state_tensors() do
+        for parameter, what, t in recipe.optimizer:state_tensors() do
             if what == "master" then
-                list[#list + 1] = { name, t }
+                list[#list + 1] = { parameter, t }
             end
         end
         require("am.core.io").save_safetensors(file, list)
