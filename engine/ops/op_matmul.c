@@ -144,8 +144,9 @@ AM_OP(linear, .forward = linear_forward, .backward = linear_backward,
       .kernels = {AM_KERNEL(gemm), AM_KERNEL(reduce)});
 
 /* ---- lora_linear: y = x W^T + b + s B A x ------------------------------------------------
- * With h = A x' (x' = x, or x dropped) and z = s B h (or z dropped):
- *   dh = s B^T dz;  dB = s dz^T h;  dA = dh^T x';  dx = dy W + dh A (dropped again). */
+ * With h = s A x' (x' = x, or x dropped) and z = B h (or z dropped), d = s B^T dz:
+ *   dB = dz^T h;  dA = d^T x';  dx = dy W + d A (dropped again).
+ * s goes into the small products: a scaled product that is added to another is slow in oneDNN. */
 
 static int lora_check(am_call *c)
 {
@@ -196,16 +197,16 @@ static int lora_forward(am_call *c)
     }
     int64_t h_shape[] = {m, r};
     AM_TRY(am_temp_new(&c->temps, &h, x->dtype, 2, h_shape, c->device));
-    AM_TRY(gemm(h, xd, false, a, true, NULL, m, r, k, 1, 0));
+    AM_TRY(gemm(h, xd, false, a, true, NULL, m, r, k, at->scale, 0));
     AM_TRY(linear_out(c));
     am_tensor *y = c->out[0];
     AM_TRY(gemm(y, x, false, w, true, bias, m, n, k, 1, 0));
     if (at->dropout_p > 0 && !at->dropout_pre) {
         AM_TRY(am_temp_new(&c->temps, &z, y->dtype, y->ndim, y->shape, c->device));
-        AM_TRY(gemm(z, h, false, b, true, NULL, m, n, r, at->scale, 0));
+        AM_TRY(gemm(z, h, false, b, true, NULL, m, n, r, 1, 0));
         AM_TRY(drop(y, z, at, c->rng_seed, c->rng_stream, 1));
     } else {
-        AM_TRY(gemm(y, h, false, b, true, NULL, m, n, r, at->scale, 1));
+        AM_TRY(gemm(y, h, false, b, true, NULL, m, n, r, 1, 1));
     }
     AM_TRY(am_save(c, 0, x));
     AM_TRY(am_save(c, 1, w));
@@ -231,7 +232,7 @@ static int lora_backward(am_bwd *b)
     am_grad g;
     if (b->needs[3]) {
         AM_TRY(am_grad_begin(b, 3, true, &g));
-        AM_TRY(gemm(g.t, dz, true, h, false, NULL, n, r, m, at->scale, g.accumulate));
+        AM_TRY(gemm(g.t, dz, true, h, false, NULL, n, r, m, 1, g.accumulate));
         AM_TRY(am_grad_end(b, 3, &g));
     }
     if (b->needs[2]) {

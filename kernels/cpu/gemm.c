@@ -3,17 +3,18 @@
  * f32 runs as it is. bf16 runs natively where the CPU multiplies bf16, else it is converted tile by
  * tile to f32 in scratch; f16 always is. f64 stays with ref.
  *
- * A primitive is made once for each shape and kept in a table of fixed size. Where oneDNN picks a
- * `brg` implementation without AMX, a row's bits do not depend on the number of rows. The others
- * choose by m where they cut k into parts, and some of their loops by a row's place. There the
- * product is cut into blocks of rows and columns, each done by one thread:
- *   - f32: F32_ROWS and F32_STEP are multiples of the kernels' register tiles (4, 6, 8 rows)
- *   - bf16 on AMX: every block has AMX_ROWS rows, so all are done by one and the same primitive.
- *     Of 64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90 to 100 %).
- * A transposed a has features in its columns, not samples; it is left to oneDNN whole.
+ * A primitive is made once for each shape and kept in a table of fixed size.
  *
- * In f32, `brg` adds up k in one chain of roundings, so k comes in parts of K_PART: SmolLM2's mean
- * error falls from 1.57 to 1.10 times transformers' (33 tokens; 1.47 to 1.03 for 512).
+ * A row's bits must not depend on the rows beside it. oneDNN's `brg` kernels keep that in bf16
+ * without AMX. All others choose their loops by m, or by a row's place, so there the product is cut
+ * into blocks of rows and columns, each done by one thread and all by one implementation:
+ *   - f32: F32_ROWS and F32_STEP are multiples of the register tiles of `gemm` (4, 6, 8 rows). It
+ *     adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean error is 1.0 against 1.5
+ *     times transformers', at the same speed.
+ *   - bf16 on AMX: each block has AMX_ROWS rows, so all are done by one and the same primitive. Of
+ *     64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90 to 100 %).
+ * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
+ * one.
  *
  * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own. */
 #include <omp.h>
@@ -24,7 +25,7 @@
 #include "dtype.h"
 #include "ref_kernels.h"
 
-enum { F32_ROWS = 120, F32_STEP = 24, AMX_ROWS = 128, BLOCK_COLS = 512, K_PART = 384 };
+enum { F32_ROWS = 120, F32_STEP = 24, AMX_ROWS = 128, BLOCK_COLS = 512 };
 enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
@@ -48,7 +49,7 @@ static dnnl_engine_t engine;
 static dnnl_stream_t stream;
 static matmul table[TABLE];
 static uint64_t uses;
-static int native_bf16, has_brg, has_amx;
+static int native_bf16, has_amx;
 static int (*convert)(am_stream *s, const am_copy_args *args);
 
 void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args))
@@ -62,7 +63,6 @@ void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *arg
     else if (isa == AM_ISA_AVX512_BF16)
         dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     native_bf16 = isa >= AM_ISA_AVX512_BF16;
-    has_brg = isa >= AM_ISA_AVX512;
     has_amx = isa >= AM_ISA_AMX;
     convert = copy;
 }
@@ -83,7 +83,15 @@ static int dnnl_failed(const char *what, dnnl_status_t status)
             return failed_;                                                                        \
     } while (0)
 
-/* ---- what differs between oneDNN 2 and 3 --------------------------------------------------- */
+static int is_brg(const_dnnl_primitive_desc_t pd)
+{
+    const char *implementation = "";
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &implementation);
+    return strncmp(implementation, "brg", 3) == 0;
+}
+
+/* ---- what differs between oneDNN 2 and 3 ----------------------------------------------------
+ * make_matmul gives the fastest implementation, without `brg` the fastest that is none of those. */
 
 #if DNNL_VERSION_MAJOR >= 3
 /* descriptors are handles */
@@ -112,9 +120,13 @@ static dnnl_status_t append_scale(dnnl_post_ops_t ops, double alpha)
 
 static dnnl_status_t make_matmul(dnnl_primitive_desc_t *pd, const dnnl_memory_desc_t *a,
                                  const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *bias,
-                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr)
+                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr, int brg)
 {
-    return dnnl_matmul_primitive_desc_create(pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
+    dnnl_status_t status =
+        dnnl_matmul_primitive_desc_create(pd, engine, *a, *b, bias ? *bias : NULL, *c, attr);
+    while (status == dnnl_success && !brg && is_brg(*pd))
+        status = dnnl_primitive_desc_next_impl(*pd);
+    return status;
 }
 #else
 /* descriptors are structs */
@@ -143,11 +155,26 @@ static dnnl_status_t append_scale(dnnl_post_ops_t ops, double alpha)
 
 static dnnl_status_t make_matmul(dnnl_primitive_desc_t *pd, const dnnl_memory_desc_t *a,
                                  const dnnl_memory_desc_t *b, const dnnl_memory_desc_t *bias,
-                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr)
+                                 const dnnl_memory_desc_t *c, dnnl_primitive_attr_t attr, int brg)
 {
     dnnl_matmul_desc_t d;
+    dnnl_primitive_desc_iterator_t each = NULL;
     dnnl_status_t status = dnnl_matmul_desc_init(&d, a, b, bias, c);
-    return status == dnnl_success ? dnnl_primitive_desc_create(pd, &d, attr, engine, NULL) : status;
+    if (status == dnnl_success)
+        status = dnnl_primitive_desc_iterator_create(&each, &d, attr, engine, NULL);
+    while (status == dnnl_success) {
+        *pd = dnnl_primitive_desc_iterator_fetch(each);
+        if (!*pd)
+            status = dnnl_out_of_memory;
+        if (brg || !*pd || !is_brg(*pd))
+            break;
+        dnnl_primitive_desc_destroy(*pd);
+        *pd = NULL;
+        status = dnnl_primitive_desc_iterator_next(each);
+    }
+    if (each)
+        dnnl_primitive_desc_iterator_destroy(each);
+    return status;
 }
 #endif
 
@@ -253,12 +280,16 @@ static dnnl_status_t make_descs(dnnl_memory_desc_t d[4], int *made, const matmul
     return dnnl_success;
 }
 
+static int wants_brg(const matmul_key *key)
+{
+    return key->dtype_ab != AM_F32 || key->trans_a;
+}
+
 static dnnl_status_t build(matmul *p)
 {
     dnnl_memory_desc_t d[4];
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    const char *implementation = "";
     int made = 0;
     dnnl_status_t status = make_descs(d, &made, &p->key);
     if (status != dnnl_success)
@@ -272,11 +303,10 @@ static dnnl_status_t build(matmul *p)
     if (status != dnnl_success)
         goto out;
     status = make_matmul(&pd, &d[0], &d[1], p->key.bias && !p->bias_as_post_op ? &d[2] : NULL,
-                         &d[3], attr);
+                         &d[3], attr, wants_brg(&p->key));
     if (status != dnnl_success)
         goto out;
-    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &implementation);
-    p->any_rows = strncmp(implementation, "brg", 3) == 0;
+    p->any_rows = is_brg(pd);
     p->scratch_bytes =
         dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0));
     status = dnnl_primitive_create(&p->primitive, pd);
@@ -510,33 +540,12 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
     return failed == AM_OK ? AM_OK : am_kernel_fail(failed, "gemm: a block failed");
 }
 
-static int run_part(const am_gemm_args *g, int threads)
-{
-    int done = 0, rc = AM_OK;
-    if (has_brg)
-        rc = run_whole(g, threads, &done);
-    blocking f32 = {.rows = F32_ROWS, .step = F32_STEP, .cols = BLOCK_COLS};
-    return rc != AM_OK || done ? rc : run_blocks(g, &f32, threads);
-}
-
-/* f32 operands. `brg` adds up all of k in one chain, so it gets k in equal parts. */
+/* f32 operands. */
 static int run_f32(const am_gemm_args *g, int threads)
 {
-    int64_t parts = has_brg ? (g->k + K_PART - 1) / K_PART : 1;
-    int64_t part = ((g->k + parts - 1) / parts + 15) / 16 * 16;
-    int rc = AM_OK;
-    for (int64_t k = 0; k < g->k && rc == AM_OK; k += part) {
-        am_gemm_args f = *g;
-        f.k = g->k - k < part ? g->k - k : part;
-        f.a = at(g->a, g->trans_a ? k * g->lda : k, sizeof(float));
-        f.b = at(g->b, g->trans_b ? k : k * g->ldb, sizeof(float));
-        if (k > 0) {
-            f.accumulate = 1;
-            f.bias = NULL;
-        }
-        rc = run_part(&f, threads);
-    }
-    return rc;
+    blocking f32 = {.rows = F32_ROWS, .step = F32_STEP, .cols = BLOCK_COLS};
+    int done = 0, rc = g->trans_a ? run_whole(g, threads, &done) : AM_OK;
+    return rc != AM_OK || done ? rc : run_blocks(g, &f32, threads);
 }
 
 static int64_t tile_size(int64_t k)

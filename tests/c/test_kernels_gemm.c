@@ -183,6 +183,7 @@ START_TEST(rows_do_not_depend_on_m)
         rows_case(cpu, 7, 13, 1, AM_F32, AM_F32, 1100);
         rows_case(cpu, 1, 64, 1, AM_F32, AM_F32, 600);
         rows_case(cpu, 2050, 96, 1, AM_F32, AM_F32, 400);
+        rows_case(cpu, 576, 1536, 1, AM_F32, AM_F32, 300);
         rows_case(cpu, 64, 20000, 0, AM_F32, AM_F32, 130);
         rows_case(cpu, 192, 192, 1, AM_BF16, AM_BF16, 600);
         if (_i >= 3) { /* where AMX cuts k by m, and results that are not rounded show it */
