@@ -194,7 +194,8 @@ function M.with_stored(model, use)
     source.close()
 end
 
---- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros.
+--- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros; an
+--- embedding's padding row is zero.
 function M.initialize(model, opts)
     local std = model.config.initializer_range or 0.02
     for name, module, slot in model:parameter_slots() do
@@ -204,6 +205,9 @@ function M.initialize(model, opts)
                 t:normal_(0, std)
             else
                 t:fill_(slot.init == "ones" and 1 or 0)
+            end
+            if module.padding_idx and slot.name == "weight" then
+                scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
             end
             module[slot.name] = t
         end

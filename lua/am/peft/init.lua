@@ -23,8 +23,9 @@ M.fields = {
     alpha = { type = "number", default = 32, doc = "numerator of the scale alpha / dim" },
     use_rslora = { type = "boolean", doc = "scale by alpha / sqrt(dim) instead" },
     dropout = { type = "number", default = 0, min = 0, below = 1, doc = "probability" },
-    dropout_position = { type = "string", default = "post", enum = { "post", "pre" },
-                         doc = "on the adapter's output, or on its input as HF PEFT does" },
+    dropout_position = { type = "string", enum = { "post", "pre" },
+                         doc = "on the adapter's output (post, the default), or on its input as HF PEFT does "
+                             .. "(pre, the default with adapter_path)" },
     lora_A_init = { type = "string", default = "xavier", doc = "xavier, or kaiming for the rest" },
     lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from" },
@@ -45,6 +46,9 @@ function M.PeftConfig(values)
             config[k] = spec.default
         end
     end
+    if not config.adapter_path then
+        config.dropout_position = config.dropout_position or "post"
+    end
     return config
 end
 
@@ -55,6 +59,7 @@ function M.apply(model, config)
     if config.adapter_path then
         local loaded = adapter.load(model, config.adapter_path, {
             dtype = config.lora_dtype, dropout = config.dropout > 0 and config.dropout or nil,
+            dropout_position = config.dropout_position,
         })
         config.dim, config.alpha, config.use_rslora = loaded.dim, loaded.alpha, loaded.use_rslora
         config.dropout, config.dropout_position = loaded.dropout, loaded.dropout_position
