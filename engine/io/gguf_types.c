@@ -1,7 +1,8 @@
-/* gguf_types.c — dequantising GGUF blocks. The layouts are ggml's; the arithmetic is that of the
- * gguf Python package (and so of transformers): every product and sum is rounded to f32 by itself.
- * Scales are f16, little endian; 32 quants follow, two to a byte: the low halves of the bytes are
- * elements 0 to 15, the high halves 16 to 31. */
+/* gguf_types.c — the table of GGUF's tensor types, and dequantising the simple ones; K-quants are
+ * in gguf_kquants.c. The layouts are ggml's; the arithmetic is that of the gguf Python package (and
+ * so of transformers): every product and sum is rounded to f32 by itself. Scales are f16, little
+ * endian; 32 quants follow, two to a byte: the low halves of the bytes are elements 0 to 15, the
+ * high halves 16 to 31. */
 #include "gguf_types.h"
 
 #include <string.h>
@@ -10,13 +11,6 @@
 #include "../dtype.h"
 
 enum { HALF = 16, BLOCK = 32 };
-
-static float scale_at(const uint8_t *p)
-{
-    uint16_t h;
-    memcpy(&h, p, 2);
-    return am_f16_to_f32(h);
-}
 
 /* 32 bits to 32 bytes of 16 or 0: the fifth bits of quants. For each byte of bits: put it in all
  * bytes of a word, keep bit j in byte j, then move any bit that is there to the byte's bit 4. */
@@ -29,18 +23,11 @@ static void spread_bits(uint8_t out[BLOCK], const uint8_t *bits)
     }
 }
 
-/* out = d * q + m, rounded twice: two statements, so that no compiler fuses them. */
-static inline float scaled(float d, int q, float m)
-{
-    float product = d * (float)q;
-    return product + m;
-}
-
 /* d; 16 bytes of q + 8 */
 static void q4_0(float *restrict out, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++, b += 18, out += BLOCK) {
-        float d = scale_at(b);
+        float d = am_gguf_half(b);
         for (int j = 0; j < HALF; j++) {
             out[j] = d * (float)((b[2 + j] & 15) - 8);
             out[j + HALF] = d * (float)((b[2 + j] >> 4) - 8);
@@ -52,10 +39,10 @@ static void q4_0(float *restrict out, const uint8_t *restrict b, size_t n)
 static void q4_1(float *restrict out, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++, b += 20, out += BLOCK) {
-        float d = scale_at(b), m = scale_at(b + 2);
+        float d = am_gguf_half(b), m = am_gguf_half(b + 2);
         for (int j = 0; j < HALF; j++) {
-            out[j] = scaled(d, b[4 + j] & 15, m);
-            out[j + HALF] = scaled(d, b[4 + j] >> 4, m);
+            out[j] = am_gguf_scaled(d, b[4 + j] & 15, m);
+            out[j + HALF] = am_gguf_scaled(d, b[4 + j] >> 4, m);
         }
     }
 }
@@ -64,7 +51,7 @@ static void q4_1(float *restrict out, const uint8_t *restrict b, size_t n)
 static void q5_0(float *restrict out, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++, b += 22, out += BLOCK) {
-        float d = scale_at(b);
+        float d = am_gguf_half(b);
         uint8_t fifth[BLOCK];
         spread_bits(fifth, b + 2);
         for (int j = 0; j < HALF; j++) {
@@ -78,12 +65,12 @@ static void q5_0(float *restrict out, const uint8_t *restrict b, size_t n)
 static void q5_1(float *restrict out, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++, b += 24, out += BLOCK) {
-        float d = scale_at(b), m = scale_at(b + 2);
+        float d = am_gguf_half(b), m = am_gguf_half(b + 2);
         uint8_t fifth[BLOCK];
         spread_bits(fifth, b + 4);
         for (int j = 0; j < HALF; j++) {
-            out[j] = scaled(d, (b[8 + j] & 15) | fifth[j], m);
-            out[j + HALF] = scaled(d, b[8 + j] >> 4 | fifth[j + HALF], m);
+            out[j] = am_gguf_scaled(d, (b[8 + j] & 15) | fifth[j], m);
+            out[j + HALF] = am_gguf_scaled(d, b[8 + j] >> 4 | fifth[j + HALF], m);
         }
     }
 }
@@ -92,7 +79,7 @@ static void q5_1(float *restrict out, const uint8_t *restrict b, size_t n)
 static void q8_0(float *restrict out, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++, b += 34, out += BLOCK) {
-        float d = scale_at(b);
+        float d = am_gguf_half(b);
         for (int j = 0; j < BLOCK; j++)
             out[j] = d * (float)(int8_t)b[2 + j];
     }
@@ -101,22 +88,38 @@ static void q8_0(float *restrict out, const uint8_t *restrict b, size_t n)
 /* Sizes of types without a reader are here too: a file that has such a tensor can be checked and
  * its other tensors read. */
 static const am_gguf_type types[] = {
-    [0] = {"F32", 1, 4, AM_F32, NULL},     [1] = {"F16", 1, 2, AM_F16, NULL},
-    [2] = {"Q4_0", 32, 18, AM_F32, q4_0},  [3] = {"Q4_1", 32, 20, AM_F32, q4_1},
-    [6] = {"Q5_0", 32, 22, AM_F32, q5_0},  [7] = {"Q5_1", 32, 24, AM_F32, q5_1},
-    [8] = {"Q8_0", 32, 34, AM_F32, q8_0},  [9] = {"Q8_1", 32, 40, -1, NULL},
-    [10] = {"Q2_K", 256, 84, -1, NULL},    [11] = {"Q3_K", 256, 110, -1, NULL},
-    [12] = {"Q4_K", 256, 144, -1, NULL},   [13] = {"Q5_K", 256, 176, -1, NULL},
-    [14] = {"Q6_K", 256, 210, -1, NULL},   [15] = {"Q8_K", 256, 292, -1, NULL},
-    [16] = {"IQ2_XXS", 256, 66, -1, NULL}, [17] = {"IQ2_XS", 256, 74, -1, NULL},
-    [18] = {"IQ3_XXS", 256, 98, -1, NULL}, [19] = {"IQ1_S", 256, 50, -1, NULL},
-    [20] = {"IQ4_NL", 32, 18, -1, NULL},   [21] = {"IQ3_S", 256, 110, -1, NULL},
-    [22] = {"IQ2_S", 256, 82, -1, NULL},   [23] = {"IQ4_XS", 256, 136, -1, NULL},
-    [24] = {"I8", 1, 1, -1, NULL},         [25] = {"I16", 1, 2, -1, NULL},
-    [26] = {"I32", 1, 4, AM_I32, NULL},    [27] = {"I64", 1, 8, AM_I64, NULL},
-    [28] = {"F64", 1, 8, AM_F64, NULL},    [29] = {"IQ1_M", 256, 56, -1, NULL},
-    [30] = {"BF16", 1, 2, AM_BF16, NULL},  [34] = {"TQ1_0", 256, 54, -1, NULL},
-    [35] = {"TQ2_0", 256, 66, -1, NULL},   [39] = {"MXFP4", 32, 17, -1, NULL},
+    [0] = {"F32", 1, 4, AM_F32, NULL},
+    [1] = {"F16", 1, 2, AM_F16, NULL},
+    [2] = {"Q4_0", 32, 18, AM_F32, q4_0},
+    [3] = {"Q4_1", 32, 20, AM_F32, q4_1},
+    [6] = {"Q5_0", 32, 22, AM_F32, q5_0},
+    [7] = {"Q5_1", 32, 24, AM_F32, q5_1},
+    [8] = {"Q8_0", 32, 34, AM_F32, q8_0},
+    [9] = {"Q8_1", 32, 40, -1, NULL},
+    [10] = {"Q2_K", 256, 84, AM_F32, am_gguf_q2_k},
+    [11] = {"Q3_K", 256, 110, AM_F32, am_gguf_q3_k},
+    [12] = {"Q4_K", 256, 144, AM_F32, am_gguf_q4_k},
+    [13] = {"Q5_K", 256, 176, AM_F32, am_gguf_q5_k},
+    [14] = {"Q6_K", 256, 210, AM_F32, am_gguf_q6_k},
+    [15] = {"Q8_K", 256, 292, -1, NULL},
+    [16] = {"IQ2_XXS", 256, 66, -1, NULL},
+    [17] = {"IQ2_XS", 256, 74, -1, NULL},
+    [18] = {"IQ3_XXS", 256, 98, -1, NULL},
+    [19] = {"IQ1_S", 256, 50, -1, NULL},
+    [20] = {"IQ4_NL", 32, 18, -1, NULL},
+    [21] = {"IQ3_S", 256, 110, -1, NULL},
+    [22] = {"IQ2_S", 256, 82, -1, NULL},
+    [23] = {"IQ4_XS", 256, 136, -1, NULL},
+    [24] = {"I8", 1, 1, -1, NULL},
+    [25] = {"I16", 1, 2, -1, NULL},
+    [26] = {"I32", 1, 4, AM_I32, NULL},
+    [27] = {"I64", 1, 8, AM_I64, NULL},
+    [28] = {"F64", 1, 8, AM_F64, NULL},
+    [29] = {"IQ1_M", 256, 56, -1, NULL},
+    [30] = {"BF16", 1, 2, AM_BF16, NULL},
+    [34] = {"TQ1_0", 256, 54, -1, NULL},
+    [35] = {"TQ2_0", 256, 66, -1, NULL},
+    [39] = {"MXFP4", 32, 17, -1, NULL},
 };
 
 const am_gguf_type *am_gguf_type_find(uint32_t number)

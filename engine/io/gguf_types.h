@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+#include "../dtype.h"
 
 /* A row of a tensor is cut into blocks of `items` elements, `bytes` bytes each. A type is read as
  * it is (dtype >= 0, dequantize NULL), as f32 through dequantize, or not at all (dtype -1). */
@@ -15,5 +18,27 @@ typedef struct am_gguf_type {
 
 /* By the number in the file; NULL for numbers without a meaning. */
 const am_gguf_type *am_gguf_type_find(uint32_t number);
+
+/* n_blocks blocks each; gguf_kquants.c. */
+void am_gguf_q2_k(float *restrict out, const uint8_t *restrict blocks, size_t n_blocks);
+void am_gguf_q3_k(float *restrict out, const uint8_t *restrict blocks, size_t n_blocks);
+void am_gguf_q4_k(float *restrict out, const uint8_t *restrict blocks, size_t n_blocks);
+void am_gguf_q5_k(float *restrict out, const uint8_t *restrict blocks, size_t n_blocks);
+void am_gguf_q6_k(float *restrict out, const uint8_t *restrict blocks, size_t n_blocks);
+
+/* A scale: f16, little endian. */
+static inline float am_gguf_half(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return am_f16_to_f32(h);
+}
+
+/* d * q + m, rounded twice: two statements, so that no compiler fuses them. */
+static inline float am_gguf_scaled(float d, int q, float m)
+{
+    float product = d * (float)q;
+    return product + m;
+}
 
 #endif

@@ -83,8 +83,19 @@ def gguf_types():
         rows = blocks.reshape(3, 2 * size)
         w.add_tensor(name, rows, raw_dtype=qtype)
         w.add_tensor(name + ".f32", gguf.quants.dequantize(rows, qtype))
-    q4_k = np.zeros((1, 144), dtype=np.uint8)
-    w.add_tensor("not_read", q4_k, raw_dtype=gguf.GGMLQuantizationType.Q4_K)
+    # d, and for some the minima's, lie at the front or the end of a block
+    for name, at, scales in (("Q2_K", 80, 2), ("Q3_K", 108, 1), ("Q4_K", 0, 2), ("Q5_K", 0, 2), ("Q6_K", 208, 1)):
+        qtype = gguf.GGMLQuantizationType[name]
+        _, size = gguf.GGML_QUANT_SIZES[qtype]
+        blocks = rng.integers(0, 256, (3, 2, size), dtype=np.uint8)
+        halves = rng.normal(size=(3, 2, scales)).astype(np.float16)
+        halves[0, 0] = np.float16(6e-8)
+        blocks[:, :, at : at + 2 * scales] = halves.view(np.uint8)
+        rows = blocks.reshape(3, 2 * size)
+        w.add_tensor(name, rows, raw_dtype=qtype)
+        w.add_tensor(name + ".f32", gguf.quants.dequantize(rows, qtype))
+    iq2_xs = np.zeros((1, 74), dtype=np.uint8)
+    w.add_tensor("not_read", iq2_xs, raw_dtype=gguf.GGMLQuantizationType.IQ2_XS)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
