@@ -215,6 +215,8 @@ describe("twenty steps on SmolLM2-135M-Instruct equal transformers'", function()
         return
     end
 
+    teardown(recipes.cleanup)
+
     it("where something is learnt and gradients are clipped", function()
         for _, golden in ipairs { summary.full, summary.lora } do
             local clipped = 0
