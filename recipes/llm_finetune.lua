@@ -19,7 +19,7 @@ Recipe.doc = "Fine-tune a causal language model, fully or with LoRA."
 
 function Recipe:setup()
     local cfg = self.cfg
-    self.seed = cfg:get("rng.seed") or cfg:get("seed") or 42
+    self.seed = self:choose_seed()
     self.rng = self:track("rng/rng_dp_rank_0.json", training.StatefulRNG { seed = self.seed })
     self.ctx.device = cfg:get("device") or "cpu"
     self:check_one_process()
@@ -34,7 +34,7 @@ function Recipe:setup()
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
     self.restored = self:load_checkpoint()
-    self:open_logs(self.scheduler.step)
+    self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
 end
 
@@ -46,6 +46,7 @@ function Recipe:train()
         self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
                       scheduler.step)
     end
+    self:catch_up()
     self.model:train()
     for epoch in scheduler:epochs() do
         for window in scheduler:windows(self.loader) do
@@ -53,12 +54,26 @@ function Recipe:train()
             self:log_step(epoch, metrics)
             local losses = { train_loss = metrics.loss }
             if self.validation_loader and scheduler:is_val_step() then
-                losses.val_loss = self:evaluate(epoch)
+                losses.val_loss = self:evaluate(epoch, scheduler.step)
             end
             if scheduler:is_ckpt_step() then
                 self:save_checkpoint(epoch, scheduler.step, losses, scheduler:is_last_step())
             end
+            if scheduler:is_gc_step() then
+                collectgarbage()
+            end
         end
+    end
+end
+
+--- Validate the last step of the run before, if a signal kept it from that, and save it again with the
+--- result.
+function Recipe:catch_up()
+    local step, epoch = self.scheduler:take_due_validation()
+    local val_loss = step and self.validation_loader and self:evaluate(epoch, step)
+    if val_loss then
+        self:save_checkpoint(epoch, step, { train_loss = self:saved_losses().train_loss, val_loss = val_loss },
+                             step + 1 >= self.scheduler:total_steps())
     end
 end
 
@@ -109,13 +124,14 @@ function Recipe:loss(batch)
     return self.loss_fn(hidden:reshape(n, hidden:size(2)), int32(batch.labels, { n }), {
         head = function(h) return self.model:head(h) end,
         head_weight = self.model:head_weight(),
+        vocab_size = self.model.config.vocab_size,
         num_label_tokens = batch.num_label_tokens,
     })
 end
 
---- Mean loss over the validation set; every row counts by its label tokens. Left early, with nil, when
---- the run is asked to end.
-function Recipe:evaluate(epoch)
+--- Mean loss over the validation set; every row counts by its label tokens. `epoch` and `step` go into
+--- the log. When the run is asked to end, it is left early, with nil, and stays due.
+function Recipe:evaluate(epoch, step)
     local sum, count = 0, 0
     self.model:eval()
     training.scoped_rng({ seed = 1 }, am.no_grad, function()
@@ -129,11 +145,12 @@ function Recipe:evaluate(epoch)
     end)
     self.model:train()
     if self:stop_requested() then
+        self.scheduler:leave_validation()
         return nil
     elseif not self.is_finite(sum) then
         self:not_finite("validation loss", sum)
     end
-    local record = { step = self.scheduler.step, epoch = epoch or self.scheduler.epoch,
+    local record = { step = step or self.scheduler.step, epoch = epoch or self.scheduler.epoch,
                      val_loss = sum / math.max(count, 1), lr = self.optimizer.param_groups[1].lr,
                      num_label_tokens = count, mem = self:memory_gib() }
     self.log:info("%s", console.val_line("default", record))

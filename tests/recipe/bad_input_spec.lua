@@ -58,11 +58,13 @@ describe("bad input", function()
         { "a state dtype", { optimizer = { state_dtype = "int8" } }, { "int8", "optimizer" } },
         { "betas", { optimizer = { betas = { 0.9 } } }, { "betas" } },
         { "a device", { device = "cuda" }, { "cuda" } },
-        { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" }, 1 },
+        { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" } },
+        { "a strategy", { distributed = { strategy = "fsdp3" } }, { "distributed.strategy", "fsdp2" } },
+        { "a key of processes", { dist_env = { bakend = "x" } }, { "dist_env.bakend", "backend" } },
         { "a module pattern", { peft = { target_modules = "q_prj" } }, { "peft", "q_proj" } },
         { "a schedule", { lr_scheduler = { lr_decay_style = "cosin" } }, { "lr_decay_style", "cosin", "cosine" } },
         { "a preemption signal", { step_scheduler = { preemption_signal = "SIGUSR1" } },
-          { "preemption_signal", "SIGTERM" }, 1 },
+          { "preemption_signal", "SIGTERM" } },
         { "a loss", { loss_fn = { _target_ = "am.loss.CrossEntropy" } },
           { "am.loss.CrossEntropy", "MaskedCrossEntropy" } },
         { "a section that is no section", { optimizer = { betas = { a = 1 } } }, { "betas" } },
@@ -388,6 +390,13 @@ describe("nothing is lost", function()
         am.AutoModelForCausalLM.from_config(fields):save_pretrained(base)
         cfg.model.pretrained_model_name_or_path = base
         train_refused(1, { "weights", path.basename(helper.latest(lora)) }, cfg, { "--step_scheduler.max_steps", "6" })
+        -- the same base, but another meaning of A and B
+        cfg.model.pretrained_model_name_or_path = helper.tiny
+        train_refused(1, { "peft.alpha is 32 there and 64 here" }, cfg, { "--peft.alpha", "64" })
+        -- full fine-tuning of other weights
+        cfg = helper.config(dir, { model = { pretrained_model_name_or_path = base },
+                                   step_scheduler = { max_steps = 6 } })
+        train_refused(1, { "base_weights", path.basename(before) }, cfg)
     end)
 
     it("when a checkpoint is damaged", function()

@@ -233,13 +233,16 @@ M.fields = {
     save_consolidated = { type = "boolean|string", default = "final", enum = { true, false, "final", "every" },
                           doc = "a Hugging Face directory too: at the end, at every save, or never" },
     restore_from = { type = "string", doc = "LATEST, LOWEST_VAL, a name, or a path; the newest by default" },
-    model_repo_id = { type = "string", doc = "accepted" },
-    model_cache_dir = { type = "string", doc = "accepted" },
-    is_peft = { type = "boolean", doc = "accepted; a peft section says it" },
-    is_async = { type = "boolean", doc = "accepted; a save is done when the next step begins" },
-    v4_compatible = { type = "boolean", doc = "accepted; files have the hub's spelling anyway" },
-    best_metric_key = { type = "string", doc = "accepted; LOWEST_VAL goes by the one validation there is" },
+    model_repo_id = { type = "string", no_effect = "the model section names it" },
+    model_cache_dir = { type = "string", no_effect = "see HF_HUB_CACHE" },
+    is_peft = { type = "boolean", no_effect = "a peft section says it" },
+    is_async = { type = "boolean", no_effect = "a save is done when the next step begins" },
+    v4_compatible = { type = "boolean", no_effect = "files have the hub's spelling anyway" },
+    best_metric_key = { type = "string", no_effect = "LOWEST_VAL goes by the one validation there is" },
     max_recent_checkpoints = { type = "integer", min = 1, doc = "keep only so many of the newest" },
+    staging_dir = { type = "string", no_effect = "a save is staged beside its final place" },
+    consolidation_timeout_minutes = { type = "number", min = 0, no_effect = "one process waits for none" },
+    cpu_offload = { type = "boolean", no_effect = "weights are in the host's memory" },
 }
 
 --- Take back a checkpoint whose state turned out to be useless: it gets another name, and LATEST the

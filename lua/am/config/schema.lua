@@ -12,6 +12,7 @@
 --   enum      array of allowed values             items     spec of a list's items
 --   fields    specs of a table's keys; a key with * stands for all that match it
 --   open      accept keys beyond `fields`         doc       one line for help
+--   no_effect why the key, which other programs know, changes nothing here
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
 --   given     array of the target's keys that the program will hand over (so they are not missing)
@@ -216,6 +217,10 @@ local function check_keys(node, fields, ctx, problems, opts)
             unknown_key(child, key, fields, problems)
         elseif not passed_over then
             check_node(child, spec or { type = "any" }, ctx, problems)
+            if spec and spec.no_effect then
+                ctx.without_effect = ctx.without_effect or {}
+                table.insert(ctx.without_effect, string.format("%s (%s)", child:path(), spec.no_effect))
+            end
         end
     end
     for _, key in ipairs(strings.sorted_keys(fields)) do
@@ -298,7 +303,8 @@ end
 
 --- Check a whole configuration: `schema` is a spec with `fields` (the sections) and `ignore`, an
 --- array of sections to pass over (default: ci and recipe). Raises one "usage" error with all that
---- is wrong. Nothing is built, and user code runs only where ctx allows it.
+--- is wrong. Nothing is built, and user code runs only where ctx allows it. ctx.without_effect becomes
+--- an array that names the keys whose spec says no_effect.
 function M.validate(node, schema, ctx)
     ctx = ctx or { registry = registry.new() }
     local ignore = {}

@@ -28,7 +28,7 @@ M.fields = {
         },
     },
     tokenizer = { type = "any", required = true, doc = "the model's, unless a section here says otherwise" },
-    split = { type = "string", doc = "accepted; local files have one split" },
+    split = { type = "string", no_effect = "local files have one split" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },
     use_hf_chat_template = { type = "boolean", default = false, doc = "format with the chat template" },

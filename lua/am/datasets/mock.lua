@@ -14,7 +14,7 @@ M.fields = {
     vocab_size = { type = "integer", min = 3, default = 100, doc = "ids are below this" },
     max_sentence_len = { type = "integer", min = 1, default = 64, doc = "most tokens before the end" },
     seed = { type = "integer", min = 0, default = 0, doc = "same seed, same rows" },
-    tokenizer = { type = "any", doc = "accepted; ids are random" },
+    tokenizer = { type = "any", no_effect = "ids are random" },
 }
 
 local EOS = 1 -- 0 is padding, words begin at 2

@@ -3,12 +3,32 @@
 -- norm, labels int32 [N] are shifted already (-100: no label). ctx has
 --   head(hidden)   logits [N, V], stored in full: for losses that need them
 --   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
+--   vocab_size     V
 --   softcap        of the logits, or 0
--- The built-in ones never store all logits when head_weight is there.
+-- The built-in ones never store all logits.
 
+local autograd = require("am.core.autograd")
 local ops = require("am.core.ops")
 
 local M = {}
+
+local CHUNK = 2 * 1024 * 1024 -- logits at a time
+
+-- Through a head that is more than a matrix: rows in chunks, whose logits are made again in backward.
+local function chunked(hidden, labels, ctx, at)
+    local n, total = hidden:size(0), nil
+    local rows = math.max(16, math.floor(CHUNK / (ctx.vocab_size or n)))
+    for first = 0, n - 1, rows do
+        local count = math.min(rows, n - first)
+        local some = labels:narrow(0, first, count)
+        local part = autograd.checkpoint(function(h)
+            local logits = ctx.head(h)
+            return ops.cross_entropy(logits:dtype() == "float64" and logits or logits:to("float32"), some, at)
+        end, hidden:narrow(0, first, count))
+        total = total and total + part or part
+    end
+    return total
+end
 
 local function cross_entropy(opts)
     return function(hidden, labels, ctx)
@@ -18,11 +38,7 @@ local function cross_entropy(opts)
         if ctx.head_weight then
             return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
         end
-        local logits = ctx.head(hidden)
-        if logits:dtype() ~= "float64" then
-            logits = logits:to("float32")
-        end
-        return ops.cross_entropy(logits, labels, at)
+        return chunked(hidden, labels, ctx, at)
     end
 end
 
@@ -56,11 +72,11 @@ M.MaskedCrossEntropy = cross_entropy
 --- Targets for the recipe's registry. All three are one computation here, in chunks and in f32.
 M.targets = {
     target("MaskedCrossEntropy", "masked_ce", {
-        fp32_upcast = { type = "boolean", default = true, doc = "accepted; logits are f32" },
+        fp32_upcast = { type = "boolean", default = true, no_effect = "logits are f32" },
     }, "cross-entropy over unmasked tokens"),
     target("ChunkedCrossEntropy", "chunked_ce", {
-        chunk_len = { type = "integer", default = 32, min = 1, doc = "accepted; chunks are chosen" },
-        compile = { type = "boolean", default = true, doc = "accepted" },
+        chunk_len = { type = "integer", default = 32, min = 1, no_effect = "chunks are chosen" },
+        compile = { type = "boolean", default = true, no_effect = "kernels are compiled" },
     }, "the same, in chunks of tokens"),
     target("FusedLinearCrossEntropy", "linear_ce", {
         logit_softcapping = { type = "number", default = 0, min = 0, doc = "cap tanh(z / cap)" },

@@ -208,8 +208,8 @@ local common = {
     weight_decay = { type = "number", min = 0, doc = "decay of weights" },
     master_weights = { type = "boolean", default = true, doc = "f32 copies of 16-bit weights" },
     state_dtype = { type = "string", doc = "dtype of the moments: float32 (default) or bfloat16" },
-    foreach = { type = "boolean", doc = "accepted; updates are always fused" },
-    fused = { type = "boolean", doc = "accepted; updates are always fused" },
+    foreach = { type = "boolean", no_effect = "updates are always fused" },
+    fused = { type = "boolean", no_effect = "updates are always fused" },
 }
 local adam = {
     betas = { type = "list", default = { 0.9, 0.999 }, doc = "decay of the moments" },

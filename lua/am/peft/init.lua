@@ -29,7 +29,7 @@ M.fields = {
     lora_A_init = { type = "string", default = "xavier", doc = "xavier, or kaiming for the rest" },
     lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from" },
-    use_triton = { type = "boolean", default = false, doc = "accepted; kernels are chosen by themselves" },
+    use_triton = { type = "boolean", default = false, no_effect = "kernels are chosen by themselves" },
 }
 
 --- A PeftConfig from some of the fields; the rest get their defaults.

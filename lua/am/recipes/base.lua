@@ -53,6 +53,9 @@ function Recipe.create(class, source, overrides, opts)
         allow_user_code = opts.allow_user_code,
     }
     config.validate(self.cfg, { fields = self:schema() }, self.ctx)
+    if self.ctx.without_effect then
+        self.log:info("without effect here: %s", table.concat(self.ctx.without_effect, ", "))
+    end
     return self
 end
 
@@ -61,8 +64,8 @@ function Recipe.schema()
     return {
         seed = { type = "integer", default = 42, min = 0, doc = "seed of everything" },
         checkpoint = { fields = checkpoint.fields, doc = "saving and resuming" },
-        recipe = { type = "any", doc = "accepted" },
-        ci = { type = "any", doc = "accepted; metadata of tests" },
+        recipe = { type = "any", no_effect = "the command line names it" },
+        ci = { type = "any", no_effect = "metadata of tests" },
     }
 end
 
@@ -102,6 +105,13 @@ function Recipe:is_best(metrics)
     local losses = text and json.decode(text)
     local lowest = type(losses) == "table" and tonumber(losses.val_loss) or math.huge
     return metrics ~= nil and metrics.val_loss ~= nil and metrics.val_loss < lowest
+end
+
+--- What losses.json of the checkpoint that this run came from holds; empty without one.
+function Recipe:saved_losses()
+    local text = self.restored and path.read_file(path.join(self.restored, "losses.json"), 65536)
+    local losses = text and json.decode(text)
+    return type(losses) == "table" and losses ~= json.null and losses or {}
 end
 
 --- Publish epoch_E_step_S with everything tracked. metrics: what losses.json holds.
@@ -197,18 +207,27 @@ function Recipe:load_checkpoint()
             self.log:warning("as in the checkpoint: %s", note)
         end
     end
+    local step = tonumber(path.basename(dir):match("_step_(%d+)$"))
+    if step and path.dirname(dir) == root then -- of this run: withdrawn when the next step shows it is bad
+        self.saved = { dir = dir, step = step }
+    end
     return dir
 end
 
 -- ---- logs -----------------------------------------------------------------------------------
 
---- Open training.jsonl and validation.jsonl beside the checkpoints; lines of `step` and later go.
-function Recipe:open_logs(step)
+--- Open training.jsonl and validation.jsonl beside the checkpoints; lines of `step` (in the latter
+--- `validation_step`) and later go. With checkpointing off there is nothing to go on from, and an earlier
+--- run's lines stay.
+function Recipe:open_logs(step, validation_step)
     local root = self:checkpoint_dir()
+    if not self:checkpoint_setting("enabled") then
+        step, validation_step = nil, nil
+    end
     self.training_log = jsonl.open(path.join(root, "training.jsonl"),
                                    { keys = jsonl.TRAINING, resume_step = step })
     self.validation_log = jsonl.open(path.join(root, "validation.jsonl"),
-                                     { keys = jsonl.VALIDATION, resume_step = step })
+                                     { keys = jsonl.VALIDATION, resume_step = validation_step or step })
 end
 
 function Recipe:close_logs()

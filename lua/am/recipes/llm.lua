@@ -41,9 +41,21 @@ function Recipe.schema()
                       doc = "the model's by default" },
         rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
         device = { type = "string", default = "cpu", doc = "where to compute" },
-        distributed = { type = "any", doc = "accepted for one process" },
-        dist_env = { type = "any", doc = "accepted for one process" },
-        wandb = { type = "any", doc = "accepted; training.jsonl holds the same numbers" },
+        distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
+                        fields = { strategy = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp" },
+                                                doc = "how processes share a run" } },
+                        doc = "how processes share a run" },
+        dist_env = { fields = { backend = { type = "string", no_effect = "this run has one process" },
+                                timeout_minutes = { type = "number", min = 0,
+                                                    no_effect = "this run has one process" } },
+                     doc = "how processes find each other" },
+        wandb = { type = "any", no_effect = "training.jsonl holds the same numbers" },
+        freeze_config = { fields = {
+            freeze_embeddings = { type = "boolean", default = false, doc = "leave embeddings as they are" },
+            freeze_language_model = { type = "boolean", default = false, doc = "leave all but the head" },
+            freeze_vision_tower = { type = "boolean", no_effect = "there is none" },
+            freeze_audio_tower = { type = "boolean", no_effect = "there is none" },
+        }, doc = "parts that are not trained" },
     } do
         fields[key] = spec
     end
@@ -52,19 +64,45 @@ end
 
 -- ---- building -------------------------------------------------------------------------------
 
+-- A few numbers of every matrix in one: two checkpoints of one shape are told apart.
+local function fingerprint(model)
+    local sum = 0
+    for _, t in model:named_parameters() do
+        local row = t:detach():reshape(t:numel()):narrow(0, 0, math.min(t:numel(), 16))
+        local values, n = row:to("float64"):to_buffer()
+        for i = 0, n - 1 do
+            sum = (sum * 1.25 + values[i]) % 1024
+        end
+    end
+    return sum == sum and sum or -1
+end
+
+--- The seed of everything: `seed`, or that of an rng section.
+function Recipe:choose_seed()
+    local seed, other = self.cfg:get("seed"), self.cfg:get("rng.seed")
+    if seed and other and seed ~= other then
+        self.log:warning("rng.seed is %s and seed is %s: rng.seed counts", other, seed)
+    end
+    return other or seed or 42
+end
+
 function Recipe:check_one_process()
     local strategy = self.cfg:child("distributed")
     for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
         local n = strategy and strategy:get(key)
         if type(n) == "number" and n > 1 then
-            err.raise("unsupported", "%s: distributed.%s is %d, but this run has one process", strategy:where(key),
-                      key, n)
+            err.raise("usage", "%s: distributed.%s is %d, but this run has one process", strategy:where(key), key, n)
         end
     end
 end
 
 function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
+    self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
+    self:freeze(model)
+    if self.cfg:get("distributed.activation_checkpointing") then
+        model.model.activation_checkpointing = true
+    end
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
         local ok, applied = pcall(am.peft.apply, model, wanted)
@@ -74,6 +112,17 @@ function Recipe:build_model()
         self.peft_config = applied
     end
     return model
+end
+
+-- The parts that freeze_config names. A tied head is frozen with the embeddings.
+function Recipe:freeze(model)
+    for name, t in model:named_parameters() do
+        local embedding = name:match("embed_tokens%.weight$") ~= nil
+        if (embedding and self.cfg:get("freeze_config.freeze_embeddings"))
+            or (name:match("^model%.") and self.cfg:get("freeze_config.freeze_language_model")) then
+            t.requires_grad = false
+        end
+    end
 end
 
 function Recipe:get_tokenizer()
@@ -115,7 +164,10 @@ function Recipe:build_loader(prefix, for_training)
     local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
     if dataset.stats then
         self.log:info("%sdata: %s", prefix, datasets.describe(dataset:stats()))
-        self:check_length(dataset:stats().longest.length, dataset:stats().longest.name)
+        local longest = dataset:stats().longest
+        if size == 0 or longest.length <= size then -- longer ones are dropped or split by packing
+            self:check_length(longest.length, longest.name)
+        end
     end
     if size > 0 then
         local options = cfg:child("packed_sequence"):to_table()
@@ -202,7 +254,9 @@ end
 
 function Recipe:check_length(length, name)
     local limit = self.model.config.max_position_embeddings
-    if limit and length > limit and not self.model.config.rope_scaling then
+    local scaling = self.model.config.rope_scaling
+    local grows = scaling and (scaling.rope_type or scaling.type) == "dynamic"
+    if limit and length > limit and not grows then
         err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
                   .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
     end
@@ -248,29 +302,15 @@ local signature_keys = { "hidden_size", "intermediate_size", "num_hidden_layers"
                          "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "rms_norm_eps",
                          "rope_theta", "rope_scaling" }
 
--- A few numbers of every frozen matrix in one: adapters of two bases of one shape are told apart.
-local function frozen_weights(model)
-    local sum = 0
-    for _, t in model:named_parameters() do
-        if not t.requires_grad then
-            local row = t:detach():reshape(t:numel()):narrow(0, 0, math.min(t:numel(), 16))
-            local values, n = row:to("float64"):to_buffer()
-            for i = 0, n - 1 do
-                sum = (sum * 1.25 + values[i]) % 1024
-            end
-        end
-    end
-    return sum == sum and sum or -1
-end
-
 function Recipe:signature()
     local c = self.model.config
-    local out = { architecture = self.model.class_name, dtype = self.model:dtype(), peft = self.peft_config ~= nil }
+    local out = { architecture = self.model.class_name, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
+                  base_weights = self.base_weights }
     for _, key in ipairs(signature_keys) do
         out[key] = c[key]
     end
-    if self.peft_config then
-        out.frozen_weights = am.scope(frozen_weights, self.model)
+    for _, key in ipairs { "dim", "alpha", "use_rslora" } do -- what an adapter's numbers mean
+        out["peft." .. key] = self.peft_config and self.peft_config[key]
     end
     return out
 end

@@ -32,15 +32,15 @@ end
 
 local model_fields = {
     torch_dtype = { type = "string", default = "auto", doc = "dtype of the weights; auto: the checkpoint's" },
-    attn_implementation = { type = "string", doc = "accepted; attention never stores its scores" },
-    use_liger_kernel = { type = "boolean", doc = "accepted; kernels are fused anyway" },
-    use_sdpa_patching = { type = "boolean", doc = "accepted" },
-    sdpa_method = { type = "any", doc = "accepted" },
-    trust_remote_code = { type = "boolean", doc = "accepted; no code is ever loaded from a checkpoint" },
-    output_hidden_states = { type = "boolean", doc = "accepted; losses get them anyway" },
-    cache_dir = { type = "string", doc = "accepted; see HF_HUB_CACHE" },
-    is_meta_device = { type = "boolean", doc = "accepted" },
-    force_hf = { type = "boolean", doc = "accepted" },
+    attn_implementation = { type = "string", no_effect = "attention never stores its scores" },
+    use_liger_kernel = { type = "boolean", no_effect = "kernels are fused anyway" },
+    use_sdpa_patching = { type = "boolean", no_effect = "attention has one kernel" },
+    sdpa_method = { type = "any", no_effect = "attention has one kernel" },
+    trust_remote_code = { type = "boolean", no_effect = "no code is ever loaded from a checkpoint" },
+    output_hidden_states = { type = "boolean", no_effect = "losses get them anyway" },
+    cache_dir = { type = "string", no_effect = "see HF_HUB_CACHE" },
+    is_meta_device = { type = "boolean", no_effect = "weights are mapped from their files" },
+    force_hf = { type = "boolean", no_effect = "there is one implementation" },
     device = { type = "string", doc = "cpu, or a test device" },
     activation_checkpointing = { type = "boolean", default = false, doc = "recompute layers in backward" },
     attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },
@@ -126,6 +126,21 @@ local function define_models(registry)
     }
 end
 
+local function process_fields()
+    local alone = "this run has one process"
+    local fields = {
+        activation_checkpointing = { type = "boolean", doc = "as in the model section" },
+        sequence_parallel = { type = "boolean", no_effect = alone },
+        backend = { type = "string", no_effect = alone }, world_size = { type = "integer", no_effect = alone },
+        mp_policy = { type = "any", no_effect = "model.torch_dtype says it" },
+        offload_policy = { type = "any", no_effect = "everything is in the host's memory" },
+    }
+    for _, key in ipairs { "dp_size", "dp_replicate_size", "tp_size", "cp_size", "pp_size", "ep_size" } do
+        fields[key] = { type = "integer", min = 0, doc = "processes; 1 here" }
+    end
+    return fields
+end
+
 local function define_rest(registry)
     registry:define {
         name = "am.PeftConfig",
@@ -159,7 +174,8 @@ local function define_rest(registry)
         for i, alias in ipairs(aliases) do
             aliases[i] = "nemo_automodel.components.distributed." .. alias
         end
-        registry:define { name = "am.distributed." .. name, aliases = aliases, open = true,
+        registry:define { name = "am.distributed." .. name, aliases = aliases, fields = process_fields(),
+                          open = name == "MegatronFSDPManager", -- which has a dozen switches of its own
                           doc = "how processes share a run; one process needs none",
                           build = function(args) return args end }
     end

@@ -27,7 +27,7 @@ local function check_signal(wanted)
     end
     local name = type(wanted) == "string" and wanted:upper():gsub("^SIG", "") or wanted
     if name ~= "TERM" and name ~= "INT" and name ~= SIGTERM and name ~= SIGINT then
-        err.raise("unsupported", "step_scheduler.preemption_signal %s: only SIGTERM and SIGINT can end a run "
+        err.raise("usage", "step_scheduler.preemption_signal %s: only SIGTERM and SIGINT can end a run "
             .. "with a checkpoint", tostring(wanted))
     end
 end

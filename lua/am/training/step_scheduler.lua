@@ -31,7 +31,8 @@ M.fields = {
     save_checkpoint_every_epoch = { type = "boolean", default = true, doc = "also at the end of every epoch" },
     val_every_steps = { type = "integer", min = 1, doc = "absent: only at checkpoints" },
     validate_on_checkpoint = { type = "boolean", default = true, doc = "validate at checkpoints too" },
-    log_remote_every_steps = { type = "integer", min = 1, default = 1, doc = "how often trackers get metrics" },
+    log_remote_every_steps = { type = "integer", min = 1, default = 1, no_effect = "every step is in training.jsonl" },
+    loss_average_window_steps = { type = "integer", min = 1, no_effect = "losses are logged as they are" },
     gc_every_steps = { type = "integer", min = 1, doc = "how often to run the Lua collector" },
     start_step = { type = "integer", min = 0, default = 0, doc = "number of the first step" },
     start_epoch = { type = "integer", min = 0, default = 0, doc = "number of the first epoch" },
@@ -136,13 +137,13 @@ function M.new(opts)
     self.ckpt_every_steps = check_integer(opts, "ckpt_every_steps", 1)
         or self.epoch_len or math.max(1, math.floor(self.max_steps / 2))
     self.val_every_steps = check_integer(opts, "val_every_steps", 1)
-    self.log_remote_every_steps = check_integer(opts, "log_remote_every_steps", 1, 1)
     self.gc_every_steps = check_integer(opts, "gc_every_steps", 1)
     self.save_checkpoint_every_epoch = check_boolean(opts, "save_checkpoint_every_epoch", true)
     self.validate_on_checkpoint = check_boolean(opts, "validate_on_checkpoint", true)
 
     self.stop_requested = opts.stop_requested
     self.stopped = false     -- a stop was asked for; this step is the last
+    self.validation_due = false -- the last step done was to be validated, and was not because of a stop
     self.in_window = false   -- between a window and the next: the step is not counted yet
     self.epoch_done = false  -- the current window is the epoch's last
     return self
@@ -207,41 +208,49 @@ local function stopping(self)
     return self.stopped
 end
 
---- True when a stop was asked for by the end of this step.
-function StepScheduler:is_stopping()
-    return stopping(self)
-end
-
 --- True in the last step of the run: max_steps reached, or the last epoch's last window.
 function StepScheduler:is_last_step()
     return self.step + 1 >= self.max_steps or (self.epoch + 1 >= self.num_epochs and self.epoch_done)
 end
 
---- True in the last step of an epoch.
-function StepScheduler:is_last_batch()
-    return self.epoch_done
+local function planned_checkpoint(self)
+    return self:is_last_step() or (self.step + 1) % self.ckpt_every_steps == 0
+        or (self.save_checkpoint_every_epoch and self.epoch_done)
 end
 
 --- True when this step is to be checkpointed: every ckpt_every_steps, at the end of an epoch (unless
 --- save_checkpoint_every_epoch is false) and of the run, and when a stop was asked for.
 function StepScheduler:is_ckpt_step()
-    return stopping(self) or self:is_last_step() or (self.step + 1) % self.ckpt_every_steps == 0
-        or (self.save_checkpoint_every_epoch and self.epoch_done)
+    return stopping(self) or planned_checkpoint(self)
 end
 
 --- True when this step is to be validated: every val_every_steps, and at checkpoints (unless
---- validate_on_checkpoint is false); never when a stop was asked for.
+--- validate_on_checkpoint is false). When a stop was asked for it is not; the state then says that it
+--- is due, for the run that goes on.
 function StepScheduler:is_val_step()
-    if stopping(self) then
+    local planned = (self.val_every_steps ~= nil and (self.step + 1) % self.val_every_steps == 0)
+        or (self.validate_on_checkpoint and planned_checkpoint(self))
+    if planned and stopping(self) then
+        self.validation_due = true
         return false
     end
-    return (self.val_every_steps ~= nil and (self.step + 1) % self.val_every_steps == 0)
-        or (self.validate_on_checkpoint and self:is_ckpt_step())
+    return planned
 end
 
---- True when remote trackers get this step's metrics.
-function StepScheduler:is_remote_logging_step()
-    return self.step % self.log_remote_every_steps == 0
+--- The validation of this step was left because a stop was asked for: it is due, and the step is the
+--- last.
+function StepScheduler:leave_validation()
+    self.stopped, self.validation_due = true, true
+end
+
+--- The number and epoch of the last step done, when its validation is due; nil otherwise. From here on
+--- it counts as done.
+function StepScheduler:take_due_validation()
+    if not self.validation_due then
+        return nil
+    end
+    self.validation_due = false
+    return self.step - 1, self.epoch
 end
 
 --- True when the recipe should run the Lua collector.
@@ -249,9 +258,11 @@ function StepScheduler:is_gc_step()
     return self.gc_every_steps ~= nil and self.step % self.gc_every_steps == 0
 end
 
---- { step, epoch } to go on from. Within a window its step counts as done: save after the update.
+--- { step, epoch, validation_due } to go on from. Within a window its step counts as done: save after
+--- the update.
 function StepScheduler:state_dict()
-    return { step = self.step + (self.in_window and 1 or 0), epoch = self.epoch }
+    return { step = self.step + (self.in_window and 1 or 0), epoch = self.epoch,
+             validation_due = self.validation_due or nil }
 end
 
 --- Go on from a saved state. The run's end is the configuration's, so raising max_steps or
@@ -263,7 +274,7 @@ function StepScheduler:load_state_dict(state)
             err.raise("format", "step scheduler state: %s must be a whole number, not %s", key, tostring(value))
         end
     end
-    self.step, self.epoch = state.step, state.epoch
+    self.step, self.epoch, self.validation_due = state.step, state.epoch, state.validation_due == true
     self.in_window, self.epoch_done, self.stopped, self.polled_step = false, false, false, nil
 end
 

@@ -34,7 +34,7 @@ describe("am.training.signals", function()
         for _, wanted in ipairs { "SIGUSR1", 10, { "SIGTERM", "SIGHUP" } } do
             local ok, e = pcall(signals.watch, { engine = engine(), preemption_signal = wanted })
             assert.is_false(ok)
-            assert.equal("unsupported", e.code)
+            assert.equal("usage", e.code)
         end
         local e = engine()
         local s = signals.watch { engine = e }

@@ -25,7 +25,7 @@ end
 
 local function flags(s)
     return (s:is_val_step() and "v" or "-") .. (s:is_ckpt_step() and "c" or "-")
-        .. (s:is_last_step() and "l" or "-") .. (s:is_last_batch() and "e" or "-")
+        .. (s:is_last_step() and "l" or "-") .. (s.epoch_done and "e" or "-")
 end
 
 local function fails(code, pattern, fn, ...)
@@ -100,7 +100,7 @@ describe("am.training.step_scheduler", function()
     it("refuses bad values and a stream without max_steps", function()
         for key, value in pairs {
             max_steps = 0, num_epochs = 0, ckpt_every_steps = 0, val_every_steps = -1, start_step = -1,
-            global_batch_size = 1.5, local_batch_size = "2", gc_every_steps = 0, log_remote_every_steps = 0,
+            global_batch_size = 1.5, local_batch_size = "2", gc_every_steps = 0,
             save_checkpoint_every_epoch = "yes",
         } do
             fails("usage", "step_scheduler%." .. key, step_scheduler.new, { batches_per_epoch = 1, [key] = value })
@@ -194,8 +194,7 @@ describe("am.training.step_scheduler", function()
         end
         assert.same({ "v---v---", "v---v---", "-c---c--" }, seen)
         assert.equal(3, polls)
-        assert.is_true(s:is_stopping())
-        assert.same({ step = 3, epoch = 0 }, s:state_dict())
+        assert.same({ step = 3, epoch = 0, validation_due = true }, s:state_dict())
     end)
 
     it("forgets what it did before a state was loaded", function()
@@ -204,13 +203,43 @@ describe("am.training.step_scheduler", function()
         }
         for _ in s:epochs() do
             for _ in s:windows(loader(1)) do
-                assert.is_true(s:is_stopping() and s:is_last_batch())
+                assert.is_true(s:is_ckpt_step() and s.epoch_done)
                 s:load_state_dict { step = 3, epoch = 2 }
-                assert.is_false(s:is_last_batch())
+                assert.is_false(s.epoch_done)
                 assert.same({ step = 3, epoch = 2 }, s:state_dict())
-                assert.is_true(s:is_stopping()) -- asked again
+                assert.is_true(s:is_ckpt_step()) -- asked again
             end
         end
+    end)
+
+    it("remembers a validation that a stop left out, until it is taken", function()
+        local stop = false
+        local s = step_scheduler.new {
+            batches_per_epoch = 6, grad_acc_steps = 1, val_every_steps = 2, ckpt_every_steps = 100,
+            stop_requested = function() return stop end,
+        }
+        for _ in s:epochs() do
+            for _ in s:windows(loader(6)) do
+                stop = s.step == 3
+                assert.equal(s.step == 1, s:is_val_step())
+            end
+        end
+        local again = step_scheduler.new { batches_per_epoch = 6, grad_acc_steps = 1 }
+        again:load_state_dict(s:state_dict())
+        assert.same({ 3, 0 }, { again:take_due_validation() })
+        assert.is_nil(again:take_due_validation())
+        assert.same({ step = 4, epoch = 0 }, again:state_dict())
+
+        s = step_scheduler.new { batches_per_epoch = 6, grad_acc_steps = 1, num_epochs = 1, val_every_steps = 2 }
+        for _ in s:epochs() do
+            for _ in s:windows(loader(6)) do
+                if s:is_val_step() then
+                    s:leave_validation()
+                    assert.is_true(s:is_ckpt_step())
+                end
+            end
+        end
+        assert.same({ step = 2, epoch = 0, validation_due = true }, s:state_dict())
     end)
 
     it("refuses a damaged state", function()
@@ -222,16 +251,15 @@ describe("am.training.step_scheduler", function()
         end
     end)
 
-    it("says when to log remotely and to collect", function()
-        local s = step_scheduler.new { batches_per_epoch = 9, grad_acc_steps = 1, num_epochs = 1,
-            log_remote_every_steps = 3, gc_every_steps = 4 }
+    it("says when to collect", function()
+        local s = step_scheduler.new { batches_per_epoch = 9, grad_acc_steps = 1, num_epochs = 1, gc_every_steps = 4 }
         local seen = ""
         for _ in s:epochs() do
             for _ in s:windows(loader(9)) do
-                seen = seen .. (s:is_remote_logging_step() and "r" or "-") .. (s:is_gc_step() and "g" or "-")
+                seen = seen .. (s:is_gc_step() and "g" or "-")
             end
         end
-        assert.equal("rg" .. "--" .. "--" .. "r-" .. "-g" .. "--" .. "r-" .. "--" .. "-g", seen)
+        assert.equal("g---g---g", seen)
         assert.is_false(step_scheduler.new({ batches_per_epoch = 1 }):is_gc_step())
     end)
 end)

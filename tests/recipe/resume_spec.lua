@@ -1,0 +1,106 @@
+-- What a run that goes on owes to the one before: validations that a signal left out, log lines, and
+-- the checkpoint whose weights turn out to be useless. Runs that were killed are in kill_spec.lua.
+local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+
+local validation = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 6, vocab_size = 67 }
+
+-- Train in this process; asked(recipe) says whether the run is asked to end.
+local function train(cfg, asked)
+    local recipe = helper.recipe(cfg)
+    if asked then
+        recipe.stop_requested = asked
+    end
+    recipe:train()
+    helper.close(recipe)
+end
+
+-- validation.jsonl without what differs between any two runs.
+local function validations(dir)
+    local lines = {}
+    for i, r in ipairs(helper.jsonl(path.join(dir, "validation.jsonl"))) do
+        lines[i] = string.format("%d %d %.17g %.17g %d", r.step, r.epoch, r.val_loss, r.lr, r.num_label_tokens)
+    end
+    return lines
+end
+
+describe("a validation that a signal left out", function()
+    teardown(helper.cleanup)
+
+    local function config(dir)
+        return helper.config(dir, {
+            step_scheduler = { max_steps = 8, val_every_steps = 2, ckpt_every_steps = 4 },
+            validation_dataset = validation, checkpoint = { save_consolidated = "final" },
+        })
+    end
+
+    -- Asked to end when `count` validation batches were seen, or at the end of step `at`.
+    local function after_batches(count)
+        local seen = 0
+        return function(recipe)
+            if not recipe.model.training then
+                seen = seen + 1
+            end
+            return seen > count
+        end
+    end
+    local function at_step(at)
+        return function(recipe) return recipe.scheduler.step >= at end
+    end
+
+    local whole = helper.folder()
+    setup(function() train(config(whole)) end)
+
+    for name, asked in pairs {
+        ["in the middle"] = after_batches(3), ["in the middle, where a checkpoint is due"] = after_batches(9),
+        ["before it began"] = at_step(1), ["before it began, where a checkpoint is due"] = at_step(3),
+        ["of the last step"] = at_step(7),
+    } do
+        it("is made up for by the run that goes on: " .. name, function()
+            local dir = helper.folder()
+            train(config(dir), asked)
+            assert.is_true(#validations(dir) < 4)
+            train(config(dir))
+            assert.same(helper.curve(whole), helper.curve(dir))
+            assert.same(validations(whole), validations(dir))
+            assert.is_nil(helper.checkpoint_difference(helper.latest(whole), helper.latest(dir)))
+            assert.equal(helper.read(path.join(whole, "LOWEST_VAL", "losses.json")),
+                         helper.read(path.join(dir, "LOWEST_VAL", "losses.json")))
+        end)
+    end
+end)
+
+describe("the logs of an earlier run", function()
+    teardown(helper.cleanup)
+
+    it("stay when checkpointing is off", function()
+        local dir = helper.folder()
+        train(helper.config(dir, { step_scheduler = { max_steps = 3 } }))
+        train(helper.config(dir, { step_scheduler = { max_steps = 2 }, checkpoint = { enabled = false } }))
+        local steps = {}
+        for i, record in ipairs(helper.jsonl(path.join(dir, "training.jsonl"))) do
+            steps[i] = record.step
+        end
+        assert.same({ 0, 1, 2, 0, 1 }, steps)
+    end)
+end)
+
+describe("a checkpoint that led to a loss that is no number", function()
+    teardown(helper.cleanup)
+
+    it("is withdrawn by the run that went on from it", function()
+        local dir = helper.folder()
+        train(helper.config(dir, { step_scheduler = { max_steps = 1 } }))
+        train(helper.config(dir, { step_scheduler = { max_steps = 2 }, optimizer = { lr = 1e30 },
+                                   lr_scheduler = { lr_decay_style = "constant", override_opt_param_scheduler = true,
+                                                    lr_warmup_steps = 0 }, clip_grad_norm = { max_norm = json.null } }))
+        assert.matches("step_1$", helper.latest(dir))
+        local status, _, errors = helper.train(helper.config(dir, { step_scheduler = { max_steps = 3 },
+            optimizer = { lr = 1e30 }, lr_scheduler = { lr_decay_style = "constant",
+            override_opt_param_scheduler = true, lr_warmup_steps = 0 } }))
+        assert.equal(1, status)
+        assert.matches("The last good state is [^ ]*step_0", errors)
+        assert.matches("step_0$", helper.latest(dir))
+    end)
+end)
