@@ -8,12 +8,15 @@ install(TARGETS amlua RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS amlua_lib EXPORT amlua LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES engine/am.h engine/dtype.def DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/amlua)
 install(FILES engine/ops/ops.def DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/amlua/ops)
-install(DIRECTORY lua recipes examples DESTINATION ${CMAKE_INSTALL_DATADIR}/amlua
+set(AMLUA_LUADIR ${CMAKE_INSTALL_DATADIR}/amlua/lua CACHE STRING "Where the Lua modules go")
+install(DIRECTORY lua/ DESTINATION ${AMLUA_LUADIR})
+install(FILES ${CDEF} DESTINATION ${AMLUA_LUADIR}/am/core)
+install(DIRECTORY recipes examples DESTINATION ${CMAKE_INSTALL_DATADIR}/amlua
         PATTERN "*.sh" EXCLUDE) # they belong to a source tree
-install(FILES ${CDEF} DESTINATION ${CMAKE_INSTALL_DATADIR}/amlua/lua/am/core)
 
 # ---- for programs that embed libamlua
-file(RELATIVE_PATH AMLUA_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig
+           OUTPUT_VARIABLE AMLUA_PC_TO_PREFIX)
 configure_file(packaging/amlua.pc.in amlua.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/amlua.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(EXPORT amlua NAMESPACE amlua:: FILE amlua-config.cmake

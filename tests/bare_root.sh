@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the README's two commands in a Debian bookworm that has had none of it, each twice: the
-# second time shows what running them again costs. Needs root, debootstrap and the network.
+# Runs the README's two commands in a Debian that has had none of it, each twice: the second time
+# shows what running them again costs. Needs root, debootstrap and the network.
 #
-# usage: tests/bare_root.sh DIR [COMMAND...]
+# usage: [SUITE=trixie] tests/bare_root.sh DIR [COMMAND...]
+#   SUITE     the release of Debian; bookworm when not given
 #   DIR       the bare system: made by debootstrap when it does not exist, used as it is otherwise.
 #             To start from bare again, remove it, or copy a pristine one with cp -a beforehand.
 #   COMMAND   what to run in the project's root there, instead of the two commands
@@ -15,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 dir=$1
 shift
 
-[ -e "$dir/etc/debian_version" ] || debootstrap --variant=minbase bookworm "$dir"
+[ -e "$dir/etc/debian_version" ] || debootstrap --variant=minbase "${SUITE:-bookworm}" "$dir"
 dir=$(cd "$dir" && pwd)
 
 mkdir -p "$dir/usr/local/share/ca-certificates"

@@ -10,28 +10,28 @@ local cdef = require("am.core.cdef")
 ffi.cdef(cdef)
 ffi.cdef "float powf(float, float);" -- libm
 
--- Inside `amlua` the symbols are already there; stock LuaJIT loads the library that lies beside the
--- generated declarations (a build tree or an installed one).
-local function library()
+-- Inside `amlua` the symbols are already there; stock LuaJIT loads the library from where it lies as
+-- seen from the Lua files: in a build tree, under the prefix that both are installed in, in a rock.
+local function load_library()
     local ok, abi = pcall(function() return ffi.C.am_abi() end)
     if ok and abi then
         return ffi.C
     end
     local file = package.searchpath("am.core.cdef", package.path) or ""
-    local root = file:match("^(.*)lua/am/core/cdef%.lua$") or "./"
-    local tried = {}
-    for _, path in ipairs { root .. "libamlua.so", root .. "../../lib/libamlua.so",
-                            root .. "../../lib/x86_64-linux-gnu/libamlua.so", "libamlua.so.0" } do
-        local found, lib = pcall(ffi.load, path)
+    local root = file:match("^(.*)am/core/cdef%.lua$") or "./"
+    local lib, tried = root .. "../../../lib/", {}
+    for _, path in ipairs { root .. "../libamlua.so", lib .. "libamlua.so", lib .. "lua/5.1/libamlua.so",
+                            lib .. "x86_64-linux-gnu/libamlua.so", "libamlua.so.0" } do
+        local found, library = pcall(ffi.load, path)
         if found then
-            return lib
+            return library
         end
         tried[#tried + 1] = path
     end
     err.raise("io", "libamlua.so was not found; looked for %s", table.concat(tried, ", "))
 end
 
-local C = library()
+local C = load_library()
 if C.am_abi() ~= C.AM_ABI then
     err.raise("internal", "libamlua.so has ABI %d, these Lua files need %d", C.am_abi(), C.AM_ABI)
 end
