@@ -73,6 +73,17 @@ describe("a configuration", function()
         end)
     end)
 
+    it("may have sections of nothing, and switched off", function()
+        local cfg = config { compile = { enabled = false }, peft = json.null }
+        for _, key in ipairs { "lr_scheduler", "loss_fn", "dataloader", "validation_dataset" } do
+            cfg[key] = json.null
+        end
+        with_recipe(cfg, function(recipe)
+            assert.is_nil(recipe.peft_config)
+            recipe:train()
+        end)
+    end)
+
     it("recomputes layers where the distributed section says so", function()
         with_recipe(config { distributed = { activation_checkpointing = true } }, function(recipe)
             assert.is_true(recipe.model.model.activation_checkpointing)

@@ -71,6 +71,38 @@ describe("a validation that a signal left out", function()
     end
 end)
 
+describe("a folder of checkpoints", function()
+    teardown(helper.cleanup)
+
+    it("belongs to one run at a time, and to none that was killed", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { max_steps = 100000, num_epochs = 100000 } })
+        local run = helper.start { helper.finetune, helper.yaml(helper.folder(), cfg) }
+        helper.until_true(function() return #helper.curve(dir) >= 2 end, 30, "two steps")
+        local status, out, errors = helper.train(cfg, { "--step_scheduler.max_steps", "3" })
+        assert.is_nil(helper.refusal_problem(1, { dir, "in use by process", "checkpoint.checkpoint_dir" }, status, out,
+                                             errors))
+        run.stop("KILL")
+        run.wait()
+        status, _, errors = helper.train(cfg, { "--step_scheduler.max_steps", "3" })
+        assert.equal(0, status, errors)
+        assert.equal(3, #helper.curve(dir))
+    end)
+
+    it("may be named by a number", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { max_steps = 1 }, checkpoint = { checkpoint_dir = 2024 } })
+        local _, here = helper.shell("pwd")
+        here = here:match("[^\n]+")
+        local status, _, errors = helper.shell(string.format(
+            "cd %s && '%s' %s/%s %s --model.pretrained_model_name_or_path %s/%s", dir,
+            helper.amlua:sub(1, 1) == "/" and helper.amlua or here .. "/" .. helper.amlua, here, helper.finetune,
+            helper.yaml(dir, cfg), here, helper.tiny))
+        assert.equal(0, status, errors)
+        assert.is_truthy(path.is_dir(dir .. "/2024/epoch_0_step_0"))
+    end)
+end)
+
 describe("the logs of an earlier run", function()
     teardown(helper.cleanup)
 

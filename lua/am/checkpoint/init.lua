@@ -20,6 +20,33 @@ local M = {}
 
 local MAX_BYTES = 64 * 1024 * 1024
 
+-- ---- one run at a time ----------------------------------------------------------------------
+
+local Lock = {}
+Lock.__index = Lock
+
+function Lock:release()
+    if self.fd then
+        posix.close(self.fd)
+        self.fd = nil
+    end
+end
+
+--- Keep other runs out of a folder while the lock is held; the system lets go of it when the process
+--- ends, however it does. The file ".lock" stays and says who held it last.
+function M.lock(root)
+    path.mkdir_p(root)
+    local file = path.join(root, ".lock")
+    local fd, msg, busy = posix.lock_file(file, string.format("process %d on %s", posix.getpid(), posix.hostname()))
+    if busy then
+        err.raise("state", "%s is in use by %s; wait for it to end, or choose another checkpoint.checkpoint_dir", root,
+                  (path.read_file(file, 256) or ""):match("%S.*") or "another run")
+    elseif not fd then
+        err.raise("io", "%s", msg)
+    end
+    return setmetatable({ fd = fd }, Lock)
+end
+
 -- ---- publishing -----------------------------------------------------------------------------
 
 local function sync_tree(dir)

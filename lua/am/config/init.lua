@@ -35,6 +35,7 @@ M.is_node = nodes.is_node
 M.is_secret_key = secrets.is_secret_key
 M.new_registry = registry.new
 M.validate = schema.validate
+M.leaf_value = schema.leaf_value
 M.instantiate = instantiate.instantiate
 M.callable = instantiate.callable
 M.print = printer.print

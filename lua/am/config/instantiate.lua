@@ -91,7 +91,8 @@ local function value_of(node, spec, ctx)
     return out
 end
 
--- Call build with the place of the section added to whatever goes wrong.
+-- Call build with the place of the section added to whatever goes wrong. An argument that a part
+-- refuses is a mistake of the configuration.
 local function run_build(node, entry, args, ctx)
     local ok, object = xpcall(function() return entry.build(args, ctx) end, function(e)
         return err.is(e) and e or debug.traceback(tostring(e), 2)
@@ -99,7 +100,9 @@ local function run_build(node, entry, args, ctx)
     if ok then
         return object
     elseif err.is(object) then
-        error(err.within(object, string.format("%s, %s", node:path(), node:where())), 0)
+        local placed = err.within(object, string.format("%s, %s", node:path(), node:where()))
+        placed.code = placed.code == "argument" and "usage" or placed.code
+        error(placed, 0)
     end
     error(object, 0)
 end

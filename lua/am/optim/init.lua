@@ -208,11 +208,13 @@ local common = {
     weight_decay = { type = "number", min = 0, doc = "decay of weights" },
     master_weights = { type = "boolean", default = true, doc = "f32 copies of 16-bit weights" },
     state_dtype = { type = "string", doc = "dtype of the moments: float32 (default) or bfloat16" },
+    amsgrad = { type = "boolean", enum = { false }, doc = "not there" },
+    maximize = { type = "boolean", enum = { false }, doc = "not there" },
     foreach = { type = "boolean", no_effect = "updates are always fused" },
     fused = { type = "boolean", no_effect = "updates are always fused" },
 }
 local adam = {
-    betas = { type = "list", default = { 0.9, 0.999 }, doc = "decay of the moments" },
+    betas = { type = "list", items = { type = "number", required = true }, default = { 0.9, 0.999 }, doc = "decay of the moments" },
     eps = { type = "number", default = 1e-8, min = 0, doc = "added to the denominator" },
 }
 local sgd = {

@@ -14,10 +14,12 @@ local M = {
     lora_modules = adapter.modules,
 }
 
+local NAME = { type = "string", required = true } -- of a module, or a wildcard
+
 --- Fields of a configuration's `peft` section, with their defaults.
 M.fields = {
-    target_modules = { type = "string|list", doc = "names or wildcards of modules to adapt" },
-    exclude_modules = { type = "string|list", doc = "all linear maps but these (and lm_head)" },
+    target_modules = { type = "string|list", items = NAME, doc = "names or wildcards of modules to adapt" },
+    exclude_modules = { type = "string|list", items = NAME, doc = "all linear maps but these (and lm_head)" },
     match_all_linear = { type = "boolean", default = false, doc = "every linear map" },
     dim = { type = "integer", default = 8, min = 1, doc = "rank r" },
     alpha = { type = "number", default = 32, doc = "numerator of the scale alpha / dim" },
@@ -29,6 +31,9 @@ M.fields = {
     lora_A_init = { type = "string", default = "xavier", doc = "xavier, or kaiming for the rest" },
     lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from" },
+    use_dora = { type = "boolean", enum = { false }, doc = "not there yet" },
+    moe_rank_scaling = { type = "boolean", enum = { false }, doc = "not there yet" },
+    use_memory_efficient_lora = { type = "boolean", no_effect = "LoRA is one op" },
     use_triton = { type = "boolean", default = false, no_effect = "kernels are chosen by themselves" },
 }
 

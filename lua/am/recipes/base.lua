@@ -46,6 +46,11 @@ function Recipe.create(class, source, overrides, opts)
         source = config.from_table(source, "recipe")
     end
     self.cfg = source
+    for _, key in ipairs(source:keys()) do
+        if source:get(key) == nil then -- a section of nothing is as good as none
+            source:unset(key)
+        end
+    end
     self.log = log.get("am." .. (class.name or "recipe"))
     self.ctx = {
         registry = targets.registry(),
@@ -80,9 +85,10 @@ end
 
 --- A setting of the checkpoint section, defaults filled in.
 function Recipe:checkpoint_setting(key)
-    local value = self.cfg:get("checkpoint." .. key)
+    local node, spec = self.cfg:child("checkpoint." .. key), checkpoint.fields[key]
+    local value = node and config.leaf_value(node, spec)
     if value == nil then
-        return checkpoint.fields[key].default
+        return spec.default
     end
     return value
 end
@@ -194,6 +200,7 @@ function Recipe:load_checkpoint()
         end
         return nil
     end
+    self.lock = checkpoint.lock(root)
     checkpoint.clean(root)
     local dir = checkpoint.resolve(root, from)
     if not dir then
@@ -231,6 +238,10 @@ function Recipe:open_logs(step, validation_step)
 end
 
 function Recipe:close_logs()
+    if self.lock then
+        self.lock:release()
+        self.lock = nil
+    end
     for _, name in ipairs { "training_log", "validation_log" } do
         if self[name] then
             self[name]:close()
@@ -241,9 +252,13 @@ end
 
 -- ---- from the command line ------------------------------------------------------------------
 
-local function help(class)
+local function help(class, script)
     io.write(string.format("usage: amlua %s config.yaml [--section.key value] [--threads N] "
-                           .. "[--allow-user-code]\n\n%s\n", class.name or "recipe.lua", class.doc or ""))
+                           .. "[--allow-user-code]\n\n%s\n\nSections of the configuration:\n", script, class.doc or ""))
+    local fields = class.schema()
+    for _, key in ipairs(strings.sorted_keys(fields)) do
+        io.write(string.format("  %-22s %s\n", key, fields[key].doc or fields[key].no_effect or ""))
+    end
     return 0
 end
 
@@ -251,7 +266,7 @@ end
 function Recipe.run(class, argv)
     local args = args_parser.parse(argv)
     if args.options.help then
-        return help(class)
+        return help(class, argv[0] or class.name)
     end
     if not args.config then
         err.raise("usage", "a configuration is needed: amlua %s config.yaml", argv[0] or "recipe.lua")

@@ -19,6 +19,10 @@ local weights = require("am.models.weights")
 
 local Recipe = base.extend("llm")
 
+-- A section of NeMo Automodel's for something that is not here: it may say so, and no more.
+local switched_off = { fields = { enabled = { type = "boolean", required = true, enum = { false },
+                                              doc = "false: this is not there yet" } }, open = true }
+
 function Recipe.schema()
     local fields = base.schema()
     local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
@@ -50,6 +54,7 @@ function Recipe.schema()
                                                     no_effect = "this run has one process" } },
                      doc = "how processes find each other" },
         wandb = { type = "any", no_effect = "training.jsonl holds the same numbers" },
+        compile = switched_off, fp8 = switched_off, qat = switched_off,
         freeze_config = { fields = {
             freeze_embeddings = { type = "boolean", default = false, doc = "leave embeddings as they are" },
             freeze_language_model = { type = "boolean", default = false, doc = "leave all but the head" },

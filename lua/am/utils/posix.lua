@@ -49,6 +49,7 @@ int closedir(am_posix_dir *dir);
 int open(const char *path, int flags, ...);
 int close(int fd);
 int fsync(int fd);
+int flock(int fd, int operation);
 int fileno(void *file);
 int isatty(int fd);
 int getpid(void);
@@ -66,7 +67,8 @@ local RENAME_EXCHANGE = 2
 local STATX_BASIC = 0x7ff
 local S_IFMT, S_IFDIR, S_IFREG, S_IFLNK = 0xf000, 0x4000, 0x8000, 0xa000
 local PATH_MAX = 4096
-local ENOENT, EEXIST, EINVAL = 2, 17, 22
+local ENOENT, EEXIST, EINVAL, EWOULDBLOCK = 2, 17, 22, 11
+local O_RDWR_CREAT_CLOEXEC, LOCK_EXCLUSIVE_NOW = 0x80042, 6
 
 local M = { ENOENT = ENOENT, EEXIST = EEXIST, ENOSPC = 28 }
 
@@ -255,6 +257,33 @@ function M.fsync_path(path)
         return nil, string.format("%s: %s", path, ffi.string(C.strerror(errno_sync))), errno_sync
     end
     return true
+end
+
+--- Lock a file for this process, making it when absent, and write `holder` into it. Returns a descriptor
+--- whose closing unlocks, or nil, message, and true when another one holds the lock.
+function M.lock_file(path, holder)
+    local bad, _, msg = bad_name(path)
+    if bad then
+        return nil, msg
+    end
+    local fd = C.open(path, O_RDWR_CREAT_CLOEXEC, ffi.cast("int", 0x1b6)) -- 0666 less the umask
+    if fd < 0 then
+        return failed(path)
+    elseif C.flock(fd, LOCK_EXCLUSIVE_NOW) ~= 0 then
+        local errno = ffi.errno()
+        C.close(fd)
+        return nil, string.format("%s: %s", path, ffi.string(C.strerror(errno))), errno == EWOULDBLOCK
+    end
+    local file = io.open(path, "w")
+    if file then
+        file:write(holder, "\n")
+        file:close()
+    end
+    return fd
+end
+
+function M.close(fd)
+    C.close(fd)
 end
 
 --- True when a Lua file handle (io.stdout, …) is a terminal.
