@@ -45,7 +45,8 @@ function M.from_table(t, label)
     return nodes.from_value(t, label and { label = label })
 end
 
--- Text from the command line is a string as any in the file: environment, then Python literals.
+-- Text from the command line is a string as any in the file: environment, then Python literals. null is
+-- null, as it is where it stands in the file without quotes.
 local function override_node(override)
     local origin = { label = string.format("command line (--%s)", override.path) }
     if override.value == nil then
@@ -56,7 +57,7 @@ local function override_node(override)
         node = nodes.leaf(override.value, origin)
         node.template = override.value
     else
-        node = nodes.from_parsed(scalar.translate(override.value), origin)
+        node = nodes.from_parsed(override.value == "null" and {} or scalar.translate(override.value), origin)
     end
     node.text = override.value
     return node

@@ -4,6 +4,7 @@
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local strings = require("am.utils.strings")
 local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
@@ -99,9 +100,38 @@ function M.new(fields)
     return merge(setmetatable({}, Config), respell(copy(fields)))
 end
 
---- Put other values in place of this configuration's: objects are merged, null takes a value away.
+-- Kinds of the fields that are no sizes (those are `integer`'s), with a number's least and greatest.
+local kinds = {
+    rms_norm_eps = { "number", 0, 1 }, rope_theta = { "number", 1 }, max_position_embeddings = { "number", 1, 2 ^ 31 },
+    initializer_range = { "number", 0 }, attention_dropout = { "number", 0, 1 }, attention_bias = { "boolean" },
+    mlp_bias = { "boolean" }, tie_word_embeddings = { "boolean" }, hidden_act = { "string" },
+    torch_dtype = { "string" }, rope_scaling = { "table" },
+}
+
+local sizes = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                "num_key_value_heads", "head_dim", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id" }
+
+--- Put other values in place of this configuration's: objects are merged, null takes a value away. A
+--- name that looks like a mistyped one is a "usage" error.
 function Config:override(values)
-    return merge(self, respell(copy(values)))
+    values = respell(copy(values))
+    local known = {}
+    for _, set in ipairs { self, kinds } do
+        for key in pairs(set) do
+            known[#known + 1] = key
+        end
+    end
+    for _, key in ipairs(sizes) do
+        known[#known + 1] = key
+    end
+    for key in pairs(values) do
+        local near = strings.nearest(key, known)
+        if near and near ~= key and self[key] == nil and not kinds[key] then
+            err.raise("usage", "config_overrides.%s: the model's configuration has no such field (did you mean \"%s\"?)",
+                      key, near)
+        end
+    end
+    return merge(self, values)
 end
 
 --- A field that must be a positive integer of at most `max` (2^31); the error names the file.
@@ -116,14 +146,6 @@ function Config:integer(key, default, max)
     end
     return v
 end
-
--- Kinds of the fields that are no sizes (those are `integer`'s), with a number's least and greatest.
-local kinds = {
-    rms_norm_eps = { "number", 0, 1 }, rope_theta = { "number", 1 }, max_position_embeddings = { "number", 1, 2 ^ 31 },
-    initializer_range = { "number", 0 }, attention_dropout = { "number", 0, 1 }, attention_bias = { "boolean" },
-    mlp_bias = { "boolean" }, tie_word_embeddings = { "boolean" }, hidden_act = { "string" },
-    torch_dtype = { "string" }, rope_scaling = { "table" },
-}
 
 local function check_field(self, key, v, kind, least, most)
     if type(v) ~= kind or (kind == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge))) then

@@ -160,7 +160,7 @@ describe("am.config overrides", function()
         assert.is_true(cfg:has("a.none") and cfg:get("a.none") == nil)
         assert.is_true(cfg:get("a.flag"))
         assert.equal("yes", cfg:get("a.yes"))
-        assert.equal("null", cfg:get("a.null"))
+        assert.is_true(cfg:has("a.null") and cfg:get("a.null") == nil) -- the original: the string "null"
         assert.equal(-4, cfg:get("a.neg"))
         assert.equal(2, cfg:get("a.env.1"))
         assert.equal("10", cfg:get("a.quoted"))

@@ -164,6 +164,13 @@ describe("overrides", function()
         return model.config
     end
 
+    it("with a mistyped name say which is near", function()
+        raised("usage", { "max_position_embedings", "max_position_embeddings" },
+               am.AutoModelForCausalLM.from_pretrained, path.join(GOLDEN, "gqa"),
+               { config_overrides = { max_position_embedings = 16 } })
+        assert.equal(7, overridden(tiny.fields {}, { something_of_ones_own = 7 }).something_of_ones_own)
+    end)
+
     it("replace values, also those that give sizes", function()
         local model = am.AutoModelForCausalLM.from_pretrained(path.join(GOLDEN, "gqa"), {
             config_overrides = { attention_dropout = 0.25, rms_norm_eps = 0.5 },
