@@ -127,8 +127,8 @@ function Config:override(values)
     for key in pairs(values) do
         local near = strings.nearest(key, known)
         if near and near ~= key and self[key] == nil and not kinds[key] then
-            err.raise("usage", "config_overrides.%s: the model's configuration has no such field (did you mean \"%s\"?)",
-                      key, near)
+            err.raise("usage", "config_overrides.%s: the model's configuration has no such field (did you mean "
+                      .. "\"%s\"?)", key, near)
         end
     end
     return merge(self, values)

@@ -214,7 +214,8 @@ local common = {
     fused = { type = "boolean", no_effect = "updates are always fused" },
 }
 local adam = {
-    betas = { type = "list", items = { type = "number", required = true }, default = { 0.9, 0.999 }, doc = "decay of the moments" },
+    betas = { type = "list", items = { type = "number", required = true }, default = { 0.9, 0.999 },
+              doc = "decay of the moments" },
     eps = { type = "number", default = 1e-8, min = 0, doc = "added to the denominator" },
 }
 local sgd = {
