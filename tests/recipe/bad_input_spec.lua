@@ -237,7 +237,7 @@ describe("bad input", function()
         train_refused(1, { "rows.jsonl", "no row has a label", "2 rows read" },
                       text_config(helper.folder(), long .. long, cut))
         train_refused(1, { "rows.jsonl", "no row has a label" },
-                      text_config(helper.folder(), empty, { dataset = { add_eos = false } }))
+                      text_config(helper.folder(), empty))
     end)
 
     it("for rows longer than the model allows: the row is named before training", function()

@@ -5,7 +5,7 @@
 -- Without a chat template the text is "{context} {question} {answer}"; with one, context is the
 -- system's message (left out when there is none), question the user's, answer the assistant's. With
 -- a context and no question, context takes question's place.
--- A row whose labels are all cut off or empty is skipped and counted; see stats().
+-- Answers are stripped. A row whose answer is empty, or cut off, is skipped and counted; see stats().
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
@@ -112,13 +112,15 @@ end
 
 function TextRows:row(i)
     local raw = self.source:get(i)
-    local answer = column(self, raw, "answer", i)
+    local answer = strings.trim(column(self, raw, "answer", i))
     local question, context = column(self, raw, "question", i), column(self, raw, "context", i)
     if not question then
         question, context = context, nil
     end
     if not question then
         err.raise("data", "%s: question and context are both null", self:name(i))
+    elseif answer == "" then -- before EOS or the template would make labels of their own
+        return nil, "empty answer"
     end
     local row
     if self.use_chat then

@@ -150,13 +150,16 @@ end
 
 --- The rows of a source that can be trained on. Reads all of it once, so that a bad row is reported
 --- before training and the length is known.
----   source   { len(), row(i) -> row, name(i) -> what messages call row i }
+---   source   { len(), row(i) -> row | nil, why it is left out; name(i) -> what messages call row i }
 ---   what     what the dataset is called in the error that none is left
 --- Returns the numbers of the rows to use, in order, and the stats.
 function M.usable_rows(source, what)
     local stats, usable = M.new_stats(), {}
     for i = 1, source:len() do
-        if M.add_to_stats(stats, source:row(i), source:name(i)) then
+        local row, reason = source:row(i)
+        if not row then
+            M.skip(stats, source:name(i), reason)
+        elseif M.add_to_stats(stats, row, source:name(i)) then
             usable[#usable + 1] = i
         end
     end
