@@ -184,6 +184,17 @@ describe("bad input", function()
         tokenizer(function(file) helper.write(file, '{"model": {"type": "Quantum"}}') end, "tokenizer.json", "Quantum")
         tokenizer(function(file) helper.write(file, helper.read(file):sub(1, 3000)) end, "tokenizer.json")
         tokenizer(function(file) helper.write(file, "[]") end, "tokenizer.json")
+        for _, name in ipairs { "dataset", "validation_dataset" } do
+            for _, case in ipairs {
+                { text_model, "a section of keys" }, { { pretrained = text_model }, "pretrained" },
+                { { _target_ = "am.PeftConfig" }, "expected a tokenizer" },
+            } do
+                local cfg = text_config(helper.folder(), rows)
+                cfg.validation_dataset = columns(cfg.dataset.path_or_dataset_id)
+                cfg[name].tokenizer = case[1]
+                train_refused(2, { name, ".tokenizer", case[2] }, cfg)
+            end
+        end
     end)
 
     -- ---- data ---------------------------------------------------------------------------

@@ -27,7 +27,8 @@ M.fields = {
             context = { type = "string", doc = "column with what comes before it" },
         },
     },
-    tokenizer = { type = "any", required = true, doc = "the model's, unless a section here says otherwise" },
+    tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained", required = true,
+                  doc = "the model's, unless a section here says otherwise" },
     split = { type = "string", doc = "accepted; local files have one split" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },
@@ -147,6 +148,9 @@ Dataset.__index = Dataset
 --- once: "data" for the first row that is not JSON or lacks a column, or when no row has a label.
 function M.ColumnMappedTextInstructionDataset(opts)
     check_mapping(opts.column_mapping)
+    if type(opts.tokenizer) ~= "table" or not opts.tokenizer.encode then
+        err.raise("usage", "dataset.tokenizer: expected a tokenizer, got a %s without :encode", type(opts.tokenizer))
+    end
     local keep, pad_to = length_options(opts)
     local use_chat = opts.use_hf_chat_template or false
     if use_chat and not opts.tokenizer.chat_template then
