@@ -286,6 +286,12 @@ describe("bad input", function()
         generate(1, { "/no/model" }, "--model", "/no/model", "--prompt", "a")
         local long = ("word "):rep(400)
         generate(1, { "256" }, "--model", text_model, "--prompt", long)
+        local scaled = helper.model({ rope_scaling = { rope_type = "linear", factor = 8 } }, text_model)
+        generate(1, { "256" }, "--model", scaled, "--prompt", long)
+        local wide = helper.model({ max_position_embeddings = 16384 }, text_model)
+        local status, _, errors = helper.run { "recipes/generate.lua", "--model", wide, "--raw", "--prompt",
+                                               ("word "):rep(9000), "--max_new_tokens", "1" }
+        assert.equal(0, status, errors)
     end)
 end)
 
