@@ -53,6 +53,7 @@ describe("bad input", function()
         { "batch sizes that do not divide", { step_scheduler = { global_batch_size = 5 } },
           { "global_batch_size", "divisible" } },
         { "a dropout of 1", { peft = { dropout = 1 } }, { "peft.dropout" } },
+        { "an initialization", { peft = { lora_A_init = "xaiver" } }, { "peft.lora_A_init", "xaiver", "kaiming" } },
         { "a dtype", { model = { torch_dtype = "float17" } }, { "float17", "model" } },
         { "an integer dtype", { model = { torch_dtype = "int32" } }, { "int32", "model" } },
         { "a state dtype", { optimizer = { state_dtype = "int8" } }, { "int8", "optimizer" } },
