@@ -5,7 +5,7 @@
 -- attention_mask (0 marks padding), position_ids, and seq_lens, the lengths of the samples in a pack.
 --
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
--- also have stats(), see `new_stats`.
+-- also have stats(), see `new_stats`, and most have name(i), see `row_name`.
 
 local err = require("am.core.error")
 
@@ -42,6 +42,11 @@ function M.pad(row, length, pad_token_id)
     end
     row.attention_mask = mask
     return row
+end
+
+--- What messages call row i of a dataset: what its name(i) says, if it has one, or "row i".
+function M.row_name(dataset, i)
+    return type(dataset.name) == "function" and dataset:name(i) or "row " .. i
 end
 
 --- How many labels of an array are learnt.
