@@ -130,15 +130,6 @@ function M.label_share(stats)
     return stats.tokens > 0 and stats.label_tokens / stats.tokens or 0
 end
 
---- Counts over any dataset, by reading all of it.
-function M.audit(dataset)
-    local stats = M.new_stats()
-    for i = 1, dataset:len() do
-        M.add_to_stats(stats, dataset:get(i), "row " .. i)
-    end
-    return stats
-end
-
 --- One line about a dataset: "120 rows, 5310 tokens, 1180 of them learnt (22.2 %); 2 skipped: …".
 function M.describe(stats)
     local text = string.format("%d rows, %d tokens, %d of them learnt (%.1f %%)", stats.rows, stats.tokens,
