@@ -213,7 +213,7 @@ int am_grad_mode_set(int on); /* returns the mode before */
 
 /* Record a custom node: `out` were computed by the caller (without history) from `in`. `id` comes
  * back in the event. Outputs are marked as requiring grad if an input does and grad mode is on;
- * *recorded tells whether. */
+ * *recorded tells whether. AM_ESTATE while backward runs on this tape. */
 int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am_tensor *const *in,
                      int n_in);
 

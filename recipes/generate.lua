@@ -39,15 +39,13 @@ local function prompt_ids(tokenizer, args, prompt)
     return tokenizer:apply_chat_template(messages, { tokenize = true, add_generation_prompt = true })
 end
 
--- Ids of a prompt and how many may follow: what the model has positions for.
+-- How many ids may follow those of a prompt: what the model has positions for. At least one, for which
+-- generate says what is wrong.
 local function room(model, ids, wanted)
-    local limit = not model.config.rope_scaling and model.config.max_position_embeddings or math.huge
     if #ids == 0 then
         err.raise("data", "the prompt is empty; give it text")
-    elseif #ids >= limit then
-        err.raise("data", "the prompt has %d tokens, but the model %d positions; shorten it", #ids, limit)
     end
-    return math.min(wanted, limit - #ids)
+    return math.max(1, math.min(wanted, am.models.position_limit(model.config) - #ids))
 end
 
 function M.main(argv)
@@ -70,7 +68,11 @@ function M.main(argv)
             do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
             temperature = args.temperature or 1, top_k = args.top_k, top_p = args.top_p, seed = args.seed,
         })
-        local text = tokenizer:decode({ unpack(out, #ids + 1) }, { skip_special_tokens = true })
+        local answer = {}
+        for i = #ids + 1, #out do
+            answer[#answer + 1] = out[i]
+        end
+        local text = tokenizer:decode(answer, { skip_special_tokens = true })
         if args.json then
             print(json.encode({ prompt = prompt, text = text }, { keys = { "prompt", "text" }, ascii = true }))
         else

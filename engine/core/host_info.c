@@ -1,6 +1,7 @@
 /* host_info.c — what this process may use of its machine: threads, memory, time; and signals.
  * Holds no device code. */
 #include <errno.h>
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "../backend.h"
+#include "cgroup.h"
 #include "error.h"
 #include "signals.h"
 
@@ -28,34 +30,6 @@ static int positive_env(const char *name)
     return (*end == '\0' || *end == ',') && n >= 1 && n <= 1024 ? (int)n : 0;
 }
 
-/* First line of a small file, as two numbers; "max" reads as -1. Returns how many were read. */
-static int read_numbers(const char *path, double v[2])
-{
-    char line[256], a[64], b[64];
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return 0;
-    int n = fgets(line, sizeof line, f) ? sscanf(line, "%63s %63s", a, b) : 0;
-    fclose(f);
-    if (n > 0)
-        v[0] = strcmp(a, "max") == 0 ? -1 : strtod(a, NULL);
-    if (n > 1)
-        v[1] = strcmp(b, "max") == 0 ? -1 : strtod(b, NULL);
-    return n > 0 ? n : 0;
-}
-
-/* CPUs that the cgroup's quota amounts to, rounded up; 0 when there is none. */
-static int cgroup_cpus(void)
-{
-    double v[2], p[2];
-    if (read_numbers("/sys/fs/cgroup/cpu.max", v) == 2 && v[0] > 0 && v[1] > 0)
-        return (int)((v[0] + v[1] - 1) / v[1]);
-    if (read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", v) == 1 && v[0] > 0 &&
-        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", p) == 1 && p[0] > 0)
-        return (int)((v[0] + p[0] - 1) / p[0]);
-    return 0;
-}
-
 int am_threads_default(void)
 {
     int n = positive_env("OMP_NUM_THREADS");
@@ -64,9 +38,10 @@ int am_threads_default(void)
     cpu_set_t set;
     n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                     : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cgroup_cpus(), slurm = positive_env("SLURM_CPUS_PER_TASK");
-    if (quota && quota < n)
-        n = quota;
+    int slurm = positive_env("SLURM_CPUS_PER_TASK");
+    double quota = ceil(am_cgroup_cpus(""));
+    if (quota < n)
+        n = (int)quota;
     if (slurm && slurm < n)
         n = slurm;
     return n < 1 ? 1 : n > 1024 ? 1024 : n;
@@ -97,29 +72,22 @@ const char *am_cpu_isa(void)
 int64_t am_host_memory_available(void)
 {
     char line[256];
-    double available = -1, limit[2], used[2];
+    double available = am_cgroup_memory(""), used[2];
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof line, f)) {
         static const char key[] = "MemAvailable:"; /* in KiB */
         if (strncmp(line, key, sizeof key - 1) == 0)
-            available = (double)strtoull(line + sizeof key - 1, NULL, 10) * 1024;
+            available = fmin(available, (double)strtoull(line + sizeof key - 1, NULL, 10) * 1024);
     }
     if (f)
         fclose(f);
-    if (read_numbers("/sys/fs/cgroup/memory.max", limit) == 1 && limit[0] > 0 &&
-        read_numbers("/sys/fs/cgroup/memory.current", used) == 1 &&
-        (available < 0 || limit[0] - used[0] < available))
-        available = limit[0] - used[0];
     struct rlimit space; /* ulimit -v */
     if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY &&
-        read_numbers("/proc/self/statm", used) >= 1) {
+        am_read_numbers("/proc/self", "statm", used) >= 1) {
         double left = (double)space.rlim_cur - used[0] * (double)sysconf(_SC_PAGESIZE);
-        if (left < 0)
-            left = 0;
-        if (available < 0 || left < available)
-            available = left;
+        available = fmin(available, fmax(left, 0));
     }
-    return available < 0 ? INT64_MAX : (int64_t)available;
+    return available < (double)INT64_MAX ? (int64_t)available : INT64_MAX;
 }
 
 double am_clock(void)

@@ -26,8 +26,8 @@ typedef struct am_tape {
     size_t n_vars, cap_vars, n_nodes, cap_nodes;
     int64_t attached; /* shells that lead onto this tape */
     bool in_backward;
-    size_t cursor;    /* nodes still to pass */
-    am_node *waiting; /* custom node whose gradients the caller computes */
+    size_t cursor; /* nodes still to pass */
+    bool waiting;  /* the node at cursor is custom: the caller computes its gradients */
 } am_tape;
 
 static am_tape root = {.id = 1};
@@ -77,7 +77,7 @@ static void reset(am_tape *t)
     t->id = ++last_id;
     t->attached = 0;
     t->in_backward = false;
-    t->waiting = NULL;
+    t->waiting = false;
     for (size_t i = 0; i < n_nodes; i++)
         node_free(&t->nodes[i]);
     for (size_t i = 0; i < n_vars; i++) {
@@ -178,8 +178,10 @@ static int var_of_input(int64_t *index, am_tensor *t)
     return AM_OK;
 }
 
-static int node_new(am_node **out)
+static int node_new(am_node **out, const char *what)
 {
+    if (tape->in_backward)
+        return am_fail(AM_ESTATE, "%s: can't record while backward runs; use am.no_grad", what);
     void *p = tape->nodes;
     int rc = am_grow(&p, &tape->cap_nodes, tape->n_nodes + 1, sizeof(am_node));
     tape->nodes = p;
@@ -213,10 +215,7 @@ static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_
 int am_tape_record(am_call *c)
 {
     am_node *n;
-    if (tape->in_backward)
-        return am_fail(AM_ESTATE, "%s: can't record while backward runs; use am.no_grad",
-                       am_op_name(c->op));
-    AM_TRY(node_new(&n));
+    AM_TRY(node_new(&n, am_op_name(c->op)));
     n->op = c->op;
     n->attrs = c->attrs;
     n->rng_seed = c->rng_seed;
@@ -253,7 +252,7 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
     if (!any)
         return AM_OK;
     am_node *n;
-    AM_TRY(node_new(&n));
+    AM_TRY(node_new(&n, "custom op"));
     n->op = -1;
     n->custom_id = id;
     AM_TRY(link_node(n, in, needs, n_in, out, n_out));
@@ -479,7 +478,7 @@ static int custom_event(am_event *ev, am_node *n)
     }
     for (int i = 0; i < n->n_out; i++)
         var_clear_grad(&tape->vars[n->out[i]]);
-    tape->waiting = n;
+    tape->waiting = true;
     return AM_OK;
 }
 
@@ -504,8 +503,8 @@ int am_backward_next(am_event *ev)
     if (!tape->in_backward)
         return am_fail(AM_ESTATE, "am_backward_next without am_backward_begin");
     if (tape->waiting) {
-        pass_node(tape->waiting);
-        tape->waiting = NULL;
+        pass_node(&tape->nodes[tape->cursor]);
+        tape->waiting = false;
     }
     while (tape->cursor > 0) {
         bool stop;
@@ -525,7 +524,7 @@ int am_backward_next(am_event *ev)
 int am_backward_custom_grad(int i, am_tensor *grad)
 {
     char a[96], b[96];
-    am_node *n = tape->waiting;
+    const am_node *n = tape->waiting ? &tape->nodes[tape->cursor] : NULL;
     if (!n || i < 0 || i >= n->n_in)
         return am_fail(AM_ESTATE, "custom gradient %d was not asked for", i + 1);
     if (n->in[i] < 0)

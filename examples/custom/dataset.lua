@@ -5,12 +5,21 @@
 
 local M = {}
 
+-- What the section may hold, so that a mistyped key is found before anything is loaded.
+M.fields = {
+    sums = {
+        count = { type = "integer", min = 1, default = 100, doc = "rows" },
+        tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained" },
+    },
+}
+
 local Sums = {}
 Sums.__index = Sums
 
---- Called with the section's keys; the recipe adds `tokenizer` (and `vocab_size`).
+--- Called with the section's keys; the recipe adds `tokenizer`, the model's unless the section has one
+--- (and `vocab_size`).
 function M.sums(args)
-    return setmetatable({ count = args.count or 100, tokenizer = args.tokenizer }, Sums)
+    return setmetatable({ count = args.count, tokenizer = args.tokenizer }, Sums)
 end
 
 function Sums:len()

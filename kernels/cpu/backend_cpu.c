@@ -6,18 +6,38 @@
 #include "cpu.h"
 #include "host.h"
 #include "ref_kernels.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static am_backend cpu;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int isa;
 static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
 
+#if defined(__x86_64__)
+/* Two features that clang 14's __builtin_cpu_supports has no name for, asked of a CPU with AVX2. */
+static int has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static int has_amx_bf16(void)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1U << 22))
+        return 0;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0)); /* may tiles be used? */
+    return (a >> 17 & 3) == 3;
+}
+#endif
+
 static int detect_isa(void)
 {
     int found = AM_ISA_GENERIC;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         found = AM_ISA_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -25,7 +45,7 @@ static int detect_isa(void)
             found = AM_ISA_AVX512;
             if (__builtin_cpu_supports("avx512bf16"))
                 found = AM_ISA_AVX512_BF16;
-            if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-bf16"))
+            if (__builtin_cpu_supports("avx512bf16") && has_amx_bf16())
                 found = AM_ISA_AMX;
         }
     }

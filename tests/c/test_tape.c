@@ -154,6 +154,7 @@ START_TEST(custom_nodes)
     ck_assert_ptr_null(ev.grad_out[1]);
     HOLDS(ev.grad_out[0], 1, 1);
     am_tensor *wrong = VEC(AM_F32, 1), *right = VEC(AM_F32, 7, 8);
+    FAILS(am_record_custom(&recorded, 43, &wrong, 1, &x, 1), AM_ESTATE, "while backward runs");
     FAILS(am_backward_custom_grad(0, wrong), AM_ESHAPE, "[1]");
     FAILS(am_backward_custom_grad(2, right), AM_ESTATE, "3");
     FAILS(am_backward_custom_grad(-1, right), AM_ESTATE, "");

@@ -97,6 +97,7 @@ describe("an adapter", function()
         assert.equal(0, status, errors)
         assert.same(helper.tensors(adapter .. "/adapter_model.safetensors"),
                     helper.tensors(path.join(helper.latest(dir), "model/adapter_model.safetensors")))
+        refused(2, { "peft.dim is 8, but 4", adapter }, helper.train(cfg, { "--peft.dim", "8" }))
     end)
 
     it("says the same merged as not", function()

@@ -53,6 +53,7 @@ describe("bad input", function()
         { "batch sizes that do not divide", { step_scheduler = { global_batch_size = 5 } },
           { "global_batch_size", "divisible" } },
         { "a dropout of 1", { peft = { dropout = 1 } }, { "peft.dropout" } },
+        { "an initialization", { peft = { lora_A_init = "xaiver" } }, { "peft.lora_A_init", "xaiver", "kaiming" } },
         { "a dtype", { model = { torch_dtype = "float17" } }, { "float17", "model" } },
         { "an integer dtype", { model = { torch_dtype = "int32" } }, { "int32", "model" } },
         { "a state dtype", { optimizer = { state_dtype = "int8" } }, { "int8", "optimizer" } },
@@ -191,6 +192,17 @@ describe("bad input", function()
         tokenizer(function(file) helper.write(file, '{"model": {"type": "Quantum"}}') end, "tokenizer.json", "Quantum")
         tokenizer(function(file) helper.write(file, helper.read(file):sub(1, 3000)) end, "tokenizer.json")
         tokenizer(function(file) helper.write(file, "[]") end, "tokenizer.json")
+        for _, name in ipairs { "dataset", "validation_dataset" } do
+            for _, case in ipairs {
+                { text_model, "a section of keys" }, { { pretrained = text_model }, "pretrained" },
+                { { _target_ = "am.PeftConfig" }, "expected a tokenizer" },
+            } do
+                local cfg = text_config(helper.folder(), rows)
+                cfg.validation_dataset = columns(cfg.dataset.path_or_dataset_id)
+                cfg[name].tokenizer = case[1]
+                train_refused(2, { name, ".tokenizer", case[2] }, cfg)
+            end
+        end
     end)
 
     -- ---- data ---------------------------------------------------------------------------
@@ -244,7 +256,7 @@ describe("bad input", function()
         train_refused(1, { "rows.jsonl", "no row has a label", "2 rows read" },
                       text_config(helper.folder(), long .. long, cut))
         train_refused(1, { "rows.jsonl", "no row has a label" },
-                      text_config(helper.folder(), empty, { dataset = { add_eos = false } }))
+                      text_config(helper.folder(), empty))
     end)
 
     it("for rows longer than the model allows: the row is named before training", function()
@@ -282,6 +294,12 @@ describe("bad input", function()
         generate(1, { "/no/model" }, "--model", "/no/model", "--prompt", "a")
         local long = ("word "):rep(400)
         generate(1, { "256" }, "--model", text_model, "--prompt", long)
+        local scaled = helper.model({ rope_scaling = { rope_type = "linear", factor = 8 } }, text_model)
+        generate(1, { "256" }, "--model", scaled, "--prompt", long)
+        local wide = helper.model({ max_position_embeddings = 16384 }, text_model)
+        local status, _, errors = helper.run { "recipes/generate.lua", "--model", wide, "--raw", "--prompt",
+                                               ("word "):rep(9000), "--max_new_tokens", "1" }
+        assert.equal(0, status, errors)
     end)
 end)
 

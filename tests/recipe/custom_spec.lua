@@ -84,6 +84,23 @@ describe("the custom examples", function()
         assert.equal("12 + 19 = 31", (tok:decode(row.input_ids) .. tok:decode { learnt[#learnt] }):match("%S.*"))
     end)
 
+    it("take a tokenizer by its folder alone, when the model has none", function()
+        local dir = helper.folder()
+        local model = helper.copy(text_model, dir .. "/model")
+        os.remove(model .. "/tokenizer.json")
+        local status, _, errors = helper.run {
+            custom .. "recipe.lua", custom .. "recipe.yaml", "--model.pretrained_model_name_or_path", model,
+            "--dataset.tokenizer.pretrained_model_name_or_path", text_model,
+            "--validation_dataset._target_", "am.datasets.ColumnMappedTextInstructionDataset",
+            "--validation_dataset.path_or_dataset_id", "examples/data/lighthouse_validation.jsonl",
+            "--validation_dataset.column_mapping", "{'question': 'question', 'answer': 'answer'}",
+            "--validation_dataset.tokenizer.pretrained_model_name_or_path", text_model,
+            "--step_scheduler.max_steps", "1", "--checkpoint.checkpoint_dir", dir .. "/run",
+        }
+        assert.equal(0, status, errors)
+        assert.equal(1, #helper.curve(dir .. "/run"))
+    end)
+
     it("take a tokenizer of one's own, for a model that has none", function()
         local dir = helper.copy("examples/custom", helper.folder() .. "/custom")
         helper.write(dir .. "/tokenizer.lua", [[

@@ -216,9 +216,9 @@ end
 
 --- Wait until check() is true; fails after `seconds`.
 function M.until_true(check, seconds, what)
-    local start = posix.monotonic()
+    local start = posix.time()
     while not check() do
-        if posix.monotonic() - start > seconds then
+        if posix.time() - start > seconds then
             error("waited " .. seconds .. " s for " .. what, 2)
         end
         M.sleep(0.02)

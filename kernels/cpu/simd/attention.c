@@ -343,7 +343,7 @@ static int64_t list_blocks(const am_attention_shape *x, const int32_t *bounds, i
 int AM_SIMD(attention)(am_stream *stream, const am_attention_args *args)
 {
     const am_attention_shape *x = &args->shape;
-    if (!is_half(x->dtype))
+    if (!is_simd_float(x->dtype))
         return am_ref_attention(stream, args);
     int64_t *list, blocks = list_blocks(x, args->bounds, &list);
     int failed = blocks < 0;
@@ -503,7 +503,7 @@ static void backward_head(const am_attention_bwd_args *args, back *w, int64_t b,
 int AM_SIMD(attention_bwd)(am_stream *stream, const am_attention_bwd_args *args)
 {
     const am_attention_shape *x = &args->shape;
-    if (!is_half(x->dtype))
+    if (!is_simd_float(x->dtype))
         return am_ref_attention_bwd(stream, args);
     int failed = 0;
 #pragma omp parallel num_threads(team(x->b * x->t * x->s * x->h))

@@ -21,7 +21,7 @@ static void fill_row(const am_fill_args *args, const elem_row *row)
 
 int AM_SIMD(fill)(am_stream *s, const am_fill_args *args)
 {
-    if (!is_half(args->dtype))
+    if (!is_simd_float(args->dtype))
         return am_ref_fill(s, args);
     ELEM_EACH(&args->nd, 1, fill_row(args, &row));
     return AM_OK;
@@ -31,7 +31,7 @@ static void copy_row(const am_copy_args *args, const elem_row *row)
 {
     int to = args->dtype_out, from = args->dtype_a;
     if (to == from && !args->accumulate && row->step[0] == 1 && row->step[1] == 1) {
-        int64_t size = half_size(to);
+        int64_t size = simd_size(to);
         memmove((char *)args->out + row->at[0] * size, (const char *)args->a + row->at[1] * size,
                 (size_t)(row->n * size));
         return;
@@ -53,7 +53,7 @@ static void copy_row(const am_copy_args *args, const elem_row *row)
 
 int AM_SIMD(copy)(am_stream *s, const am_copy_args *args)
 {
-    if (!is_half(args->dtype_out) || !is_half(args->dtype_a))
+    if (!is_simd_float(args->dtype_out) || !is_simd_float(args->dtype_a))
         return am_ref_copy(s, args);
     ELEM_EACH(&args->nd, 2, copy_row(args, &row));
     return AM_OK;
@@ -205,7 +205,7 @@ static void unary_row(const am_unary_args *args, const elem_row *row)
 
 int AM_SIMD(unary)(am_stream *s, const am_unary_args *args)
 {
-    if (!is_half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+    if (!is_simd_float(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
         return am_ref_unary(s, args);
     ELEM_EACH(&args->nd, 2, unary_row(args, &row));
     return AM_OK;
@@ -242,7 +242,7 @@ static void unary_bwd_row(const am_unary_bwd_args *args, const elem_row *row)
 
 int AM_SIMD(unary_bwd)(am_stream *s, const am_unary_bwd_args *args)
 {
-    if (!is_half(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
+    if (!is_simd_float(args->dtype) || args->op < 0 || args->op >= AM_U_COUNT)
         return am_ref_unary_bwd(s, args);
     ELEM_EACH(&args->nd, 3, unary_bwd_row(args, &row));
     return AM_OK;
@@ -308,7 +308,7 @@ static void binary_row(const am_binary_args *args, const elem_row *row)
 
 int AM_SIMD(binary)(am_stream *s, const am_binary_args *args)
 {
-    if (!is_half(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
+    if (!is_simd_float(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
         return am_ref_binary(s, args);
     ELEM_EACH(&args->nd, 3, binary_row(args, &row));
     return AM_OK;
@@ -341,7 +341,7 @@ static void binary_bwd_row(const am_binary_bwd_args *args, const elem_row *row)
 
 int AM_SIMD(binary_bwd)(am_stream *s, const am_binary_bwd_args *args)
 {
-    if (!is_half(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
+    if (!is_simd_float(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
         return am_ref_binary_bwd(s, args);
     ELEM_EACH(&args->nd, 4, binary_bwd_row(args, &row));
     return AM_OK;
@@ -368,7 +368,7 @@ static void dropout_block(const am_dropout_args *args, int64_t first, int64_t en
 
 int AM_SIMD(dropout)(am_stream *s, const am_dropout_args *args)
 {
-    if (!is_half(args->dtype))
+    if (!is_simd_float(args->dtype))
         return am_ref_dropout(s, args);
     int64_t n = args->n;
 #pragma omp parallel for num_threads(team(4 * n)) schedule(static)
@@ -395,7 +395,7 @@ static void random_block(const am_random_args *args, int64_t first, int64_t end)
 
 int AM_SIMD(random)(am_stream *s, const am_random_args *args)
 {
-    if (!is_half(args->dtype))
+    if (!is_simd_float(args->dtype))
         return am_ref_random(s, args);
     int64_t n = args->n;
 #pragma omp parallel for num_threads(team(8 * n)) schedule(static)

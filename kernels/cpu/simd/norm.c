@@ -22,7 +22,7 @@ AM_INLINE void rms_norm_row(const am_rms_norm_args *args, int dtype, int64_t r)
                    vget_n(args->weight, dtype, i, c - i, 0));
 }
 
-AM_INLINE int rms_norm_half(const am_rms_norm_args *args, int dtype)
+AM_INLINE int rms_norm_simd(const am_rms_norm_args *args, int dtype)
 {
 #pragma omp parallel for num_threads(team(args->rows * args->c)) schedule(static)
     for (int64_t r = 0; r < args->rows; r++)
@@ -31,7 +31,7 @@ AM_INLINE int rms_norm_half(const am_rms_norm_args *args, int dtype)
 }
 
 int AM_SIMD(rms_norm)(am_stream *s, const am_rms_norm_args *args){
-    AM_DISPATCH_HALF(args->dtype, rms_norm_half, args, am_ref_rms_norm(s, args))}
+    AM_DISPATCH_SIMD(args->dtype, rms_norm_simd, args, am_ref_rms_norm(s, args))}
 
 AM_INLINE void rms_norm_dx_row(const am_rms_norm_bwd_args *args, int dtype, int64_t r)
 {
@@ -82,7 +82,7 @@ AM_INLINE void rms_norm_dw_columns(const am_rms_norm_bwd_args *args, int dtype, 
     }
 }
 
-AM_INLINE int rms_norm_bwd_half(const am_rms_norm_bwd_args *args, int dtype)
+AM_INLINE int rms_norm_bwd_simd(const am_rms_norm_bwd_args *args, int dtype)
 {
     int to = args->dtype_dw == AM_F32 ? AM_F32 : dtype;
 #pragma omp parallel num_threads(team(args->rows * args->c))
@@ -105,7 +105,7 @@ int AM_SIMD(rms_norm_bwd)(am_stream *s, const am_rms_norm_bwd_args *args)
 {
     if (args->dweight && args->dtype_dw != AM_F32 && args->dtype_dw != args->dtype)
         return am_ref_rms_norm_bwd(s, args);
-    AM_DISPATCH_HALF(args->dtype, rms_norm_bwd_half, args, am_ref_rms_norm_bwd(s, args))
+    AM_DISPATCH_SIMD(args->dtype, rms_norm_bwd_simd, args, am_ref_rms_norm_bwd(s, args))
 }
 
 /* ---- rotary embedding --------------------------------------------------------------------- */
@@ -151,7 +151,7 @@ AM_INLINE void rope_pairs(const am_rope_args *args, int dtype, int64_t base, con
     }
 }
 
-AM_INLINE int rope_half(const am_rope_args *args, int dtype)
+AM_INLINE int rope_simd(const am_rope_args *args, int dtype)
 {
     int64_t rows = args->b * args->t, rest = args->d - args->r;
 #pragma omp parallel for num_threads(team(rows * args->h * args->d)) schedule(static)
@@ -164,9 +164,9 @@ AM_INLINE int rope_half(const am_rope_args *args, int dtype)
             else
                 rope_halves(args, dtype, base, table);
             if (rest > 0 && args->out != args->x)
-                memcpy((char *)args->out + (base + args->r) * half_size(dtype),
-                       (const char *)args->x + (base + args->r) * half_size(dtype),
-                       (size_t)(rest * half_size(dtype)));
+                memcpy((char *)args->out + (base + args->r) * simd_size(dtype),
+                       (const char *)args->x + (base + args->r) * simd_size(dtype),
+                       (size_t)(rest * simd_size(dtype)));
         }
     }
     return AM_OK;
@@ -174,7 +174,7 @@ AM_INLINE int rope_half(const am_rope_args *args, int dtype)
 
 int AM_SIMD(rope)(am_stream *s, const am_rope_args *args)
 {
-    AM_DISPATCH_HALF(args->dtype, rope_half, args, am_ref_rope(s, args))
+    AM_DISPATCH_SIMD(args->dtype, rope_simd, args, am_ref_rope(s, args))
 }
 
 /* ---- gated units -------------------------------------------------------------------------- */
@@ -238,7 +238,7 @@ static void glu_bwd_block(const am_glu_bwd_args *args, int64_t first, int64_t en
 
 int AM_SIMD(glu)(am_stream *s, const am_glu_args *args)
 {
-    if (!is_half(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (!is_simd_float(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
         return am_ref_glu(s, args);
 #pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
     for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
@@ -248,7 +248,7 @@ int AM_SIMD(glu)(am_stream *s, const am_glu_args *args)
 
 int AM_SIMD(glu_bwd)(am_stream *s, const am_glu_bwd_args *args)
 {
-    if (!is_half(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (!is_simd_float(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
         return am_ref_glu_bwd(s, args);
 #pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
     for (int64_t i = 0; i < args->n; i += GLU_BLOCK)

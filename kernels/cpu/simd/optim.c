@@ -41,13 +41,13 @@ typedef struct tail {
 static void stage(void *to, const void *from, int dtype, int64_t first, int64_t n)
 {
     if (from)
-        memcpy(to, (const char *)from + first * half_size(dtype), (size_t)(n * half_size(dtype)));
+        memcpy(to, (const char *)from + first * simd_size(dtype), (size_t)(n * simd_size(dtype)));
 }
 
 static void unstage(void *to, const void *from, int dtype, int64_t first, int64_t n)
 {
     if (to)
-        memcpy((char *)to + first * half_size(dtype), from, (size_t)(n * half_size(dtype)));
+        memcpy((char *)to + first * simd_size(dtype), from, (size_t)(n * simd_size(dtype)));
 }
 
 static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
@@ -73,7 +73,8 @@ static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
 
 int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
 {
-    if (!is_half(args->dtype) || !is_half(args->dtype_state) || args->dtype_grad != AM_F32)
+    if (!is_simd_float(args->dtype) || !is_simd_float(args->dtype_state) ||
+        args->dtype_grad != AM_F32)
         return am_ref_adam(s, args);
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)
@@ -128,8 +129,8 @@ static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
 
 int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
 {
-    if (!is_half(args->dtype) || args->dtype_grad != AM_F32 ||
-        (args->buf && !is_half(args->dtype_state)))
+    if (!is_simd_float(args->dtype) || args->dtype_grad != AM_F32 ||
+        (args->buf && !is_simd_float(args->dtype_state)))
         return am_ref_sgd(s, args);
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)
@@ -159,7 +160,7 @@ AM_INLINE double block_sumsq(const void *x, int dtype, int64_t first, int64_t n)
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
 }
 
-AM_INLINE int sumsq_half(const am_sumsq_args *a, int dtype)
+AM_INLINE int sumsq_simd(const am_sumsq_args *a, int dtype)
 {
     int64_t blocks = (a->n + AM_SUMSQ_BLOCK - 1) / AM_SUMSQ_BLOCK;
 #pragma omp parallel for num_threads(team(a->n)) schedule(static)
@@ -176,5 +177,5 @@ AM_INLINE int sumsq_half(const am_sumsq_args *a, int dtype)
 
 int AM_SIMD(sumsq)(am_stream *s, const am_sumsq_args *args)
 {
-    AM_DISPATCH_HALF(args->dtype, sumsq_half, args, am_ref_sumsq(s, args))
+    AM_DISPATCH_SIMD(args->dtype, sumsq_simd, args, am_ref_sumsq(s, args))
 }

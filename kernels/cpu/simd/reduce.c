@@ -47,7 +47,7 @@ AM_INLINE void column_sums(const am_reduce_args *args, int dtype, int to, int64_
     }
 }
 
-AM_INLINE int sum_half(const am_reduce_args *args, int dtype)
+AM_INLINE int sum_simd(const am_reduce_args *args, int dtype)
 {
     int64_t outer = args->outer, n = args->n, inner = args->inner;
     int64_t blocks = (inner + COLS * VW - 1) / (COLS * VW);
@@ -69,7 +69,7 @@ AM_INLINE int sum_half(const am_reduce_args *args, int dtype)
 /* One row of the other reductions, for rows that are dense. */
 static int reduce_rows(const am_reduce_args *args)
 {
-    int64_t size = half_size(args->dtype), size_out = half_size(args->dtype_out);
+    int64_t size = simd_size(args->dtype), size_out = simd_size(args->dtype_out);
     if (args->op == AM_R_ARGMAX)
         size_out = 8;
 #pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
@@ -85,10 +85,10 @@ static int reduce_rows(const am_reduce_args *args)
 
 int AM_SIMD(reduce)(am_stream *s, const am_reduce_args *args)
 {
-    int rows = args->op >= 0 && args->op < AM_R_COUNT && is_half(args->dtype) &&
-               (args->op == AM_R_ARGMAX || is_half(args->dtype_out));
+    int rows = args->op >= 0 && args->op < AM_R_COUNT && is_simd_float(args->dtype) &&
+               (args->op == AM_R_ARGMAX || is_simd_float(args->dtype_out));
     if (rows && args->op == AM_R_SUM)
-        AM_DISPATCH_HALF(args->dtype, sum_half, args, AM_EUNSUP)
+        AM_DISPATCH_SIMD(args->dtype, sum_simd, args, AM_EUNSUP)
     return rows && args->inner == 1 ? reduce_rows(args) : am_ref_reduce(s, args);
 }
 
@@ -113,13 +113,13 @@ static int check_index(const char *kernel, const void *index, int dtype, int64_t
 
 int AM_SIMD(gather)(am_stream *s, const am_gather_args *args)
 {
-    if (args->per_element || !is_half(args->dtype) ||
+    if (args->per_element || !is_simd_float(args->dtype) ||
         (args->dtype_index != AM_I32 && args->dtype_index != AM_I64))
         return am_ref_gather(s, args);
     int rc = check_index("gather", args->index, args->dtype_index, args->m, args->n);
     if (rc != AM_OK)
         return rc;
-    int64_t bytes = args->inner * half_size(args->dtype), m = args->m;
+    int64_t bytes = args->inner * simd_size(args->dtype), m = args->m;
 #pragma omp parallel for num_threads(team(args->outer *m * args->inner)) schedule(static)
     for (int64_t w = 0; w < args->outer * m; w++) {
         int64_t from = w / m * args->n + index_at(args->index, args->dtype_index, w % m);
@@ -129,7 +129,7 @@ int AM_SIMD(gather)(am_stream *s, const am_gather_args *args)
 }
 
 /* Threads share the columns out among them, so each sum is made in index order. */
-AM_INLINE int gather_bwd_half(const am_gather_bwd_args *args, int dtype)
+AM_INLINE int gather_bwd_simd(const am_gather_bwd_args *args, int dtype)
 {
     int to = args->dtype_da == AM_F32 ? AM_F32 : dtype;
     int64_t inner = args->inner, m = args->m, blocks = (inner + 4 * VW - 1) / (4 * VW);
@@ -154,10 +154,10 @@ int AM_SIMD(gather_bwd)(am_stream *s, const am_gather_bwd_args *args)
 {
     int fast = !args->per_element && (args->dtype_da == AM_F32 || args->dtype_da == args->dtype) &&
                (args->dtype_index == AM_I32 || args->dtype_index == AM_I64);
-    if (!fast || !is_half(args->dtype))
+    if (!fast || !is_simd_float(args->dtype))
         return am_ref_gather_bwd(s, args);
     int rc = check_index("gather_bwd", args->index, args->dtype_index, args->m, args->n);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_HALF(args->dtype, gather_bwd_half, args, AM_EUNSUP)
+    AM_DISPATCH_SIMD(args->dtype, gather_bwd_simd, args, AM_EUNSUP)
 }

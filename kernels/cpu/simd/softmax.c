@@ -56,7 +56,7 @@ AM_INLINE void softmax_row(const am_softmax_args *args, int dtype, int64_t r)
     }
 }
 
-AM_INLINE int softmax_half(const am_softmax_args *args, int dtype)
+AM_INLINE int softmax_simd(const am_softmax_args *args, int dtype)
 {
 #pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
     for (int64_t r = 0; r < args->outer; r++)
@@ -68,7 +68,7 @@ int AM_SIMD(softmax)(am_stream *s, const am_softmax_args *args)
 {
     if (args->inner != 1)
         return am_ref_softmax(s, args);
-    AM_DISPATCH_HALF(args->dtype, softmax_half, args, am_ref_softmax(s, args))
+    AM_DISPATCH_SIMD(args->dtype, softmax_simd, args, am_ref_softmax(s, args))
 }
 
 AM_INLINE void softmax_bwd_row(const am_softmax_bwd_args *args, int dtype, int64_t r)
@@ -89,7 +89,7 @@ AM_INLINE void softmax_bwd_row(const am_softmax_bwd_args *args, int dtype, int64
     }
 }
 
-AM_INLINE int softmax_bwd_half(const am_softmax_bwd_args *args, int dtype)
+AM_INLINE int softmax_bwd_simd(const am_softmax_bwd_args *args, int dtype)
 {
 #pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
     for (int64_t r = 0; r < args->outer; r++)
@@ -101,7 +101,7 @@ int AM_SIMD(softmax_bwd)(am_stream *s, const am_softmax_bwd_args *args)
 {
     if (args->inner != 1)
         return am_ref_softmax_bwd(s, args);
-    AM_DISPATCH_HALF(args->dtype, softmax_bwd_half, args, am_ref_softmax_bwd(s, args))
+    AM_DISPATCH_SIMD(args->dtype, softmax_bwd_simd, args, am_ref_softmax_bwd(s, args))
 }
 
 /* ---- cross-entropy ------------------------------------------------------------------------- */
@@ -124,7 +124,7 @@ static int check_labels(const void *labels, int dtype, int64_t rows, int64_t ign
     return AM_OK;
 }
 
-AM_INLINE int cross_entropy_half(const am_cross_entropy_args *args, int dtype)
+AM_INLINE int cross_entropy_simd(const am_cross_entropy_args *args, int dtype)
 {
     int64_t v = args->v;
     float cap = (float)args->softcap;
@@ -146,12 +146,13 @@ AM_INLINE int cross_entropy_half(const am_cross_entropy_args *args, int dtype)
 
 int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
 {
-    if (!is_half(args->dtype) || (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
+    if (!is_simd_float(args->dtype) ||
+        (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
         return am_ref_cross_entropy(s, args);
     int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_HALF(args->dtype, cross_entropy_half, args, AM_EUNSUP)
+    AM_DISPATCH_SIMD(args->dtype, cross_entropy_simd, args, AM_EUNSUP)
 }
 
 AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int dtype, int64_t r)
@@ -182,7 +183,7 @@ AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int 
         store1(args->dlogits, dtype, r * v + label, at_label);
 }
 
-AM_INLINE int cross_entropy_bwd_half(const am_cross_entropy_bwd_args *args, int dtype)
+AM_INLINE int cross_entropy_bwd_simd(const am_cross_entropy_bwd_args *args, int dtype)
 {
 #pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
     for (int64_t r = 0; r < args->rows; r++)
@@ -192,10 +193,11 @@ AM_INLINE int cross_entropy_bwd_half(const am_cross_entropy_bwd_args *args, int 
 
 int AM_SIMD(cross_entropy_bwd)(am_stream *s, const am_cross_entropy_bwd_args *args)
 {
-    if (!is_half(args->dtype) || (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
+    if (!is_simd_float(args->dtype) ||
+        (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
         return am_ref_cross_entropy_bwd(s, args);
     int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_HALF(args->dtype, cross_entropy_bwd_half, args, AM_EUNSUP)
+    AM_DISPATCH_SIMD(args->dtype, cross_entropy_bwd_simd, args, AM_EUNSUP)
 }

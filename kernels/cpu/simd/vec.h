@@ -191,12 +191,14 @@ AM_INLINE vh to_f16(vf v)
 #endif
 }
 
-AM_INLINE int is_half(int dtype)
+/* The dtypes that these kernels take; f64 and integers are `ref`'s. */
+AM_INLINE int is_simd_float(int dtype)
 {
     return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
 }
 
-AM_INLINE int64_t half_size(int dtype)
+/* Bytes of an element of one of them. */
+AM_INLINE int64_t simd_size(int dtype)
 {
     return dtype == AM_F32 ? 4 : 2;
 }
@@ -274,7 +276,7 @@ AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
 }
 
 /* Run body(args, dtype) with a constant dtype. What is no f32, bf16 or f16 goes to `other`. */
-#define AM_DISPATCH_HALF(dtype, body, args, other)                                                 \
+#define AM_DISPATCH_SIMD(dtype, body, args, other)                                                 \
     switch (dtype) {                                                                               \
     case AM_F32:                                                                                   \
         return body(args, AM_F32);                                                                 \

@@ -75,8 +75,9 @@ local function value_of(node, spec, ctx)
             out[i] = value == nil and json.null or value
         end
         return out
-    elseif node.children._target_ then
-        return build_target(node, ctx, {}, in_fn_key or is_function_spec(spec))
+    elseif node.children._target_ or (type(spec) == "table" and spec.target) then
+        local default_target = type(spec) == "table" and spec.default_target
+        return build_target(node, ctx, { default_target = default_target }, in_fn_key or is_function_spec(spec))
     end
     local fields = type(spec) == "table" and spec.fields or nil
     out = json.object({}, node:keys())

@@ -15,7 +15,7 @@
 --   no_effect why the key, which other programs know, changes nothing here
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
---   given     array of the target's keys that the program will hand over (so they are not missing)
+--   given     array of the target's keys that the program hands over when they are absent
 -- For a string, a number or boolean is taken as it was written (`name: 007`).
 
 local err = require("am.core.error")
@@ -206,7 +206,8 @@ end
 
 local check_node
 
--- Keys of `node` against `fields`. `given` holds keys that the program hands over itself.
+-- Keys of `node` against `fields`. opts.given holds keys that the program hands over whatever the node
+-- has, opts.optional those that need not be there.
 local function check_keys(node, fields, ctx, problems, opts)
     for _, key in ipairs(node.order) do
         local child = node.children[key]
@@ -225,7 +226,8 @@ local function check_keys(node, fields, ctx, problems, opts)
     end
     for _, key in ipairs(strings.sorted_keys(fields)) do
         local spec = spec_of(fields[key])
-        if spec.required and not node.children[key] and not (opts.given and opts.given[key] ~= nil) then
+        local handed_over = (opts.given and opts.given[key] ~= nil) or (opts.optional and opts.optional[key])
+        if spec.required and not node.children[key] and not handed_over then
             add(problems, node, '"%s" is missing%s', key, spec.doc and " (" .. spec.doc .. ")" or "")
         end
     end
@@ -257,19 +259,19 @@ function M.check_target(node, ctx, problems, opts)
             end
         end
     end
-    check_keys(node, fields, ctx, problems,
-        { target = true, open = entry.open or spec.open, given = opts.given, ignore = opts.ignore })
+    local optional = {}
+    for _, key in ipairs(spec.given or {}) do
+        optional[key] = true
+    end
+    check_keys(node, fields, ctx, problems, { target = true, open = entry.open or spec.open, given = opts.given,
+                                              optional = optional, ignore = opts.ignore })
     return entry
 end
 
 local function check_map(node, spec, ctx, problems)
     local types = types_of(spec)
     if spec.target then
-        local given = {}
-        for _, key in ipairs(spec.given or {}) do
-            given[key] = true
-        end
-        M.check_target(node, ctx, problems, { spec = spec, given = given })
+        M.check_target(node, ctx, problems, { spec = spec })
     elseif node.children._target_ and (types.object or types.any or types["function"]) then
         M.check_target(node, ctx, problems)
     elseif not (types.table or types.any) then

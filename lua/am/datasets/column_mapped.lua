@@ -5,7 +5,7 @@
 -- Without a chat template the text is "{context} {question} {answer}"; with one, context is the
 -- system's message (left out when there is none), question the user's, answer the assistant's. With
 -- a context and no question, context takes question's place.
--- A row whose labels are all cut off or empty is skipped and counted; see stats().
+-- Answers are stripped. A row whose answer is empty, or cut off, is skipped and counted; see stats().
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
@@ -27,7 +27,8 @@ M.fields = {
             context = { type = "string", doc = "column with what comes before it" },
         },
     },
-    tokenizer = { type = "any", required = true, doc = "the model's, unless a section here says otherwise" },
+    tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained", required = true,
+                  doc = "the model's, unless a section here says otherwise" },
     split = { type = "string", no_effect = "local files have one split" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },
@@ -112,13 +113,15 @@ end
 
 function TextRows:row(i)
     local raw = self.source:get(i)
-    local answer = column(self, raw, "answer", i)
+    local answer = strings.trim(column(self, raw, "answer", i))
     local question, context = column(self, raw, "question", i), column(self, raw, "context", i)
     if not question then
         question, context = context, nil
     end
     if not question then
         err.raise("data", "%s: question and context are both null", self:name(i))
+    elseif answer == "" then -- before EOS or the template would make labels of their own
+        return nil, "empty answer"
     end
     local row
     if self.use_chat then
@@ -145,6 +148,9 @@ Dataset.__index = Dataset
 --- once: "data" for the first row that is not JSON or lacks a column, or when no row has a label.
 function M.ColumnMappedTextInstructionDataset(opts)
     check_mapping(opts.column_mapping)
+    if type(opts.tokenizer) ~= "table" or not opts.tokenizer.encode then
+        err.raise("usage", "dataset.tokenizer: expected a tokenizer, got a %s without :encode", type(opts.tokenizer))
+    end
     local keep, pad_to = length_options(opts)
     local use_chat = opts.use_hf_chat_template or false
     if use_chat and not opts.tokenizer.chat_template then

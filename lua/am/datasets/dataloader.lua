@@ -5,10 +5,13 @@
 --   local loader = dataloader.StatefulDataLoader{ dataset = ds, batch_size = 4, shuffle = true, seed = 42 }
 --   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
 --   validation:  for batch in loader:batches() do … end      every row once, from the first
+--
+-- A batch is what collate_fn returns, with `names`, an array of what messages call its rows.
 
 local err = require("am.core.error")
 local default_collater = require("am.datasets.collate").default_collater
 local philox = require("am.datasets.philox")
+local utils = require("am.datasets.utils")
 
 local M = {}
 
@@ -66,12 +69,15 @@ end
 
 -- Rows position+1..position+batch_size of an order (nil: as they come) as a batch.
 local function collate_at(self, position, order)
-    local rows = {}
+    local dataset, rows, names = self.dataset, {}, {}
     for k = position, math.min(position + self.batch_size, self.end_row) - 1 do
         local i = order and order[k] or k + 1
-        rows[#rows + 1] = self.dataset:get(i)
+        rows[#rows + 1] = dataset:get(i)
+        names[#rows] = utils.row_name(dataset, i)
     end
-    return self.collate_fn(rows)
+    local batch = self.collate_fn(rows)
+    batch.names = names
+    return batch
 end
 
 local function epoch_order(self)

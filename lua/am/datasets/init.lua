@@ -18,9 +18,7 @@ local M = {
     packed_sequence_fields = packed.fields,
     default_collater = collate.default_collater,
     StatefulDataLoader = dataloader.StatefulDataLoader,
-    audit = utils.audit,
     describe = utils.describe,
-    label_share = utils.label_share,
     IGNORE = utils.IGNORE,
 }
 

@@ -121,7 +121,7 @@ function M.pack_dataset(dataset, opts)
     for i = 1, dataset:len() do
         local row = dataset:get(i)
         local n = real_length(row)
-        local name = dataset.name and dataset:name(i) or "row " .. i
+        local name = utils.row_name(dataset, i)
         if n > size and not opts.split_across_pack then
             if opts.drop_long_samples == false then
                 err.raise("data", "%s: %d tokens, more than a pack of %d. Raise packed_sequence.packed_sequence_size, "

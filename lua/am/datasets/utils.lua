@@ -5,7 +5,7 @@
 -- attention_mask (0 marks padding), position_ids, and seq_lens, the lengths of the samples in a pack.
 --
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
--- also have stats(), see `new_stats`.
+-- also have stats(), see `new_stats`, and most have name(i), see `row_name`.
 
 local err = require("am.core.error")
 
@@ -42,6 +42,11 @@ function M.pad(row, length, pad_token_id)
     end
     row.attention_mask = mask
     return row
+end
+
+--- What messages call row i of a dataset: what its name(i) says, if it has one, or "row i".
+function M.row_name(dataset, i)
+    return type(dataset.name) == "function" and dataset:name(i) or "row " .. i
 end
 
 --- How many labels of an array are learnt.
@@ -125,15 +130,6 @@ function M.label_share(stats)
     return stats.tokens > 0 and stats.label_tokens / stats.tokens or 0
 end
 
---- Counts over any dataset, by reading all of it.
-function M.audit(dataset)
-    local stats = M.new_stats()
-    for i = 1, dataset:len() do
-        M.add_to_stats(stats, dataset:get(i), "row " .. i)
-    end
-    return stats
-end
-
 --- One line about a dataset: "120 rows, 5310 tokens, 1180 of them learnt (22.2 %); 2 skipped: …".
 function M.describe(stats)
     local text = string.format("%d rows, %d tokens, %d of them learnt (%.1f %%)", stats.rows, stats.tokens,
@@ -150,13 +146,16 @@ end
 
 --- The rows of a source that can be trained on. Reads all of it once, so that a bad row is reported
 --- before training and the length is known.
----   source   { len(), row(i) -> row, name(i) -> what messages call row i }
+---   source   { len(), row(i) -> row | nil, why it is left out; name(i) -> what messages call row i }
 ---   what     what the dataset is called in the error that none is left
 --- Returns the numbers of the rows to use, in order, and the stats.
 function M.usable_rows(source, what)
     local stats, usable = M.new_stats(), {}
     for i = 1, source:len() do
-        if M.add_to_stats(stats, source:row(i), source:name(i)) then
+        local row, reason = source:row(i)
+        if not row then
+            M.skip(stats, source:name(i), reason)
+        elseif M.add_to_stats(stats, row, source:name(i)) then
             usable[#usable + 1] = i
         end
     end

@@ -95,14 +95,6 @@ function Writer:write(record)
     end
 end
 
---- Make what was written survive a power cut; for checkpoints.
-function Writer:sync()
-    local ok, msg = posix.fsync_file(self.file)
-    if not ok then
-        err.raise("io", "cannot write %s: %s", self.name, msg)
-    end
-end
-
 function Writer:close()
     self.file:close()
 end

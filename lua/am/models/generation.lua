@@ -8,6 +8,7 @@ local err = require("am.core.error")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local Cache = require("am.nn.cache")
+local rope = require("am.nn.rope")
 
 local M = {}
 
@@ -83,6 +84,11 @@ local function stop_set(model, opts)
     return set
 end
 
+--- How many positions a model of that configuration has; dynamically scaled ones stretch to any length.
+function M.position_limit(c)
+    return not rope.depends_on_length(c.rope_scaling) and c.max_position_embeddings or math.huge
+end
+
 --- Ids of the prompt followed by new ones, as transformers returns them.
 --- opts: max_new_tokens (20), do_sample (false), temperature (1), top_k, top_p, seed (42),
 --- eos_token_id (number or list; the checkpoint's by default; false: never stop), use_cache (true),
@@ -98,8 +104,16 @@ function M.generate(model, ids, opts)
     end
     local max_new = opts.max_new_tokens or 20
     local c = model.config
+    local limit = M.position_limit(c)
+    if #ids + max_new > limit then
+        err.raise("argument", "generate: a prompt of %d tokens and max_new_tokens of %d are more than the model's %d "
+                  .. "positions; shorten the prompt or ask for less", #ids, max_new, limit)
+    end
     local heads = c.num_attention_heads
-    local out, stop = { unpack(ids) }, stop_set(model, opts)
+    local out, stop = {}, stop_set(model, opts)
+    for i = 1, #ids do -- unpack knows a few thousand values at most
+        out[i] = ids[i]
+    end
     local was_training = model.training
     model:eval()
     local cache = opts.use_cache ~= false and Cache.new {

@@ -8,6 +8,7 @@ local path = require("am.utils.path")
 local hub = require("am.utils.hub")
 local causal_lm = require("am.models.causal_lm")
 local config = require("am.models.config")
+local generation = require("am.models.generation")
 local weights = require("am.models.weights")
 
 local M = {}
@@ -113,5 +114,6 @@ function M.AutoModelForCausalLM.from_config(c, opts)
 end
 
 M.PretrainedConfig = config.new
+M.position_limit = generation.position_limit
 
 return M

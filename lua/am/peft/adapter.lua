@@ -140,7 +140,8 @@ local function read_tensors(dir, device, dtype)
 end
 
 --- Put the adapter of a directory onto a model (freezing everything else). opts: dtype of A and B
---- (default: each weight's own), dropout, dropout_position (default: as PEFT, "pre").
+--- (default: each weight's own), dropout, dropout_position (default: the adapter's), check, a function
+--- of the PeftConfig that may refuse it while the model is as it was.
 --- Returns the PeftConfig that it amounts to.
 function M.load(model, dir, opts)
     opts = opts or {}
@@ -161,6 +162,9 @@ function M.load(model, dir, opts)
         end
     end
     table.sort(config.target_modules)
+    if opts.check then
+        opts.check(config)
+    end
     lora.apply(model, function(name) return found[name] ~= nil end, function(name, base)
         local pair = found[name]
         if not pair.A or not pair.B then

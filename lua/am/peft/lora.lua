@@ -39,8 +39,8 @@ function LinearLoRA:extra_repr()
                          self.out_features, self.dim, self.scale)
 end
 
---- Give A and B storage: A by `init` ("xavier": normal with std sqrt(2 / (in + r)), otherwise
---- Kaiming-uniform, bound 1/sqrt(in)), B zero.
+--- Give A and B storage: A by `init` ("xavier": normal with std sqrt(2 / (in + r)); "kaiming": uniform,
+--- a = sqrt(5), so within 1/sqrt(in)), B zero.
 function LinearLoRA:initialize(init, dtype)
     local opts = { dtype = dtype or self.weight:dtype(), device = self.weight:device() }
     local a = scope.escape(tensor.empty({ self.dim, self.in_features }, opts))
@@ -66,16 +66,22 @@ end
 
 local M = { LinearLoRA = LinearLoRA }
 
---- Put a LinearLoRA in place of each module that `matches(path, module)`; freezes everything else.
---- make(path, base) returns the LinearLoRA; when it fails, the model stays as it was. Returns the sorted
---- paths.
-function M.apply(model, matches, make)
+--- The modules that `matches(path, module)`, as an array of { path, module }.
+function M.find(model, matches)
     local found = {}
     for path, module in model:named_modules() do
         if path ~= "" and matches(path, module) then
             found[#found + 1] = { path, module }
         end
     end
+    return found
+end
+
+--- Put a LinearLoRA in place of each module that `matches(path, module)`; freezes everything else.
+--- make(path, base) returns the LinearLoRA; when it fails, the model stays as it was. Returns the sorted
+--- paths.
+function M.apply(model, matches, make)
+    local found = M.find(model, matches)
     if #found == 0 then
         local names = {}
         for path, module in model:named_modules() do

@@ -1,9 +1,8 @@
--- Step scheduler, random state, timers, signals. This file is what the component offers.
+-- Step scheduler, random state, signals. This file is what the component offers.
 
 local rng = require("am.training.rng")
 local signals = require("am.training.signals")
 local step_scheduler = require("am.training.step_scheduler")
-local timers = require("am.training.timers")
 
 local M = {
     StepScheduler = step_scheduler.new,
@@ -11,7 +10,6 @@ local M = {
     step_scheduler_fields = step_scheduler.fields,
     StatefulRNG = rng.StatefulRNG,
     scoped_rng = rng.scoped,
-    Timers = timers.new,
     watch_signals = signals.watch,
 }
 

@@ -8,7 +8,7 @@
 --   path.list_dir(p) -> sorted names | nil, msg
 --   path.mkdir_p(p)  path.remove_tree(p)  path.rename(from, to)  path.unique(p)
 --   path.read_file(p, max_bytes) -> text | nil, msg
---   path.write_file(p, text)  atomic and synced     path.append_file(p, text)
+--   path.write_file(p, text)  atomic and synced
 --   path.symlink_swap(target, link)  atomic; target is made relative to the link's folder
 
 local posix = require("am.utils.posix")
@@ -260,22 +260,6 @@ function M.write_file(p, text)
         io_fail("write " .. p, why)
     end
     posix.fsync_path(M.dirname(p))
-end
-
---- Add to the end of a file, making it when absent.
-function M.append_file(p, text)
-    local file, msg = io.open(p, "ab")
-    if not file then
-        io_fail("write", msg)
-    end
-    local ok, why = file:write(text)
-    if ok then
-        ok, why = file:flush()
-    end
-    file:close()
-    if not ok then
-        io_fail("write " .. p, why)
-    end
 end
 
 --- Point `link` at `target` by one atomic rename; the link stored is relative to its own folder,

@@ -26,14 +26,7 @@ struct am_posix_statx {
     uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
     uint64_t spare[14];
 };
-struct am_posix_statvfs {
-    unsigned long bsize, frsize;
-    uint64_t blocks, bfree, bavail, files, ffree, favail;
-    unsigned long fsid, flag, namemax;
-    int spare[6];
-};
 int statx(int dirfd, const char *path, int flags, unsigned mask, struct am_posix_statx *out);
-int statvfs(const char *path, struct am_posix_statvfs *out);
 int mkdir(const char *path, unsigned mode);
 int rmdir(const char *path);
 int unlink(const char *path);
@@ -41,7 +34,6 @@ int rename(const char *from, const char *to);
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int symlink(const char *target, const char *link);
 int64_t readlink(const char *path, char *buf, size_t size);
-char *realpath(const char *path, char *resolved);
 char *getcwd(char *buf, size_t size);
 am_posix_dir *opendir(const char *path);
 struct am_posix_dirent *readdir(am_posix_dir *dir);
@@ -54,8 +46,6 @@ int fileno(void *file);
 int isatty(int fd);
 int getpid(void);
 int gethostname(char *name, size_t len);
-int setenv(const char *name, const char *value, int overwrite);
-int unsetenv(const char *name);
 int clock_gettime(int clock, struct am_posix_timespec *out);
 char *strerror(int errnum);
 int snprintf(char *buf, size_t size, const char *format, ...);
@@ -120,19 +110,6 @@ function M.stat(path, nofollow)
     }
 end
 
---- Bytes free for an unprivileged user on the file system that holds `path`, and its size.
-function M.disk_free(path)
-    local bad, _, msg, errno = bad_name(path)
-    if bad then
-        return nil, msg, errno
-    end
-    local st = ffi.new("struct am_posix_statvfs")
-    if C.statvfs(path, st) ~= 0 then
-        return failed(path)
-    end
-    return tonumber(st.bavail) * tonumber(st.frsize), tonumber(st.blocks) * tonumber(st.frsize)
-end
-
 M.mkdir = path_call(function(path) return C.mkdir(path, 0x1ff) end) -- 0777 less the umask
 M.rmdir = path_call(function(path) return C.rmdir(path) end)
 M.unlink = path_call(function(path) return C.unlink(path) end)
@@ -182,19 +159,6 @@ function M.readlink(path)
         return failed(path)
     end
     return ffi.string(buf, n)
-end
-
---- Absolute path with links, "." and ".." resolved; what it names must exist.
-function M.realpath(path)
-    local bad, _, msg, errno = bad_name(path)
-    if bad then
-        return nil, msg, errno
-    end
-    local buf = ffi.new("char[?]", PATH_MAX + 1)
-    if C.realpath(path, buf) == nil then
-        return failed(path)
-    end
-    return ffi.string(buf)
 end
 
 --- The current folder.
@@ -303,23 +267,6 @@ function M.hostname()
     return ffi.string(buf)
 end
 
---- Set an environment variable of this process, or remove it with nil.
-function M.setenv(name, value)
-    if bad_name(name) or (value ~= nil and bad_name(value)) then
-        return nil, "environment variable holds a NUL byte", EINVAL
-    end
-    local rc
-    if value == nil then
-        rc = C.unsetenv(name)
-    else
-        rc = C.setenv(name, value, 1)
-    end
-    if rc ~= 0 then
-        return failed(name)
-    end
-    return true
-end
-
 local digits = ffi.new("char[400]") -- the longest double has 309 digits before the point
 
 local function c_format(format, precision, x)
@@ -340,19 +287,10 @@ end
 
 local timespec = ffi.new("struct am_posix_timespec")
 
-local function clock(id)
-    C.clock_gettime(id, timespec)
-    return tonumber(timespec.sec) + tonumber(timespec.nsec) * 1e-9
-end
-
 --- Seconds since 1970 (UTC), fractional.
 function M.time()
-    return clock(0)
-end
-
---- Seconds of a clock that never jumps; for measuring.
-function M.monotonic()
-    return clock(1)
+    C.clock_gettime(0, timespec)
+    return tonumber(timespec.sec) + tonumber(timespec.nsec) * 1e-9
 end
 
 return M

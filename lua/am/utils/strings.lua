@@ -24,7 +24,7 @@ function M.split(s, sep)
 end
 
 function M.trim(s)
-    return s:match("^%s*(.-)%s*$")
+    return s:find("^%s*$") and "" or s:match("^%s*(.*%S)")
 end
 
 function M.starts_with(s, prefix)

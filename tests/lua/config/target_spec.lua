@@ -25,6 +25,7 @@ local function new_registry()
             torch_dtype = { type = "string", default = "auto", enum = { "auto", "bf16", "float32" } },
             text_config = { type = "table" },
             quantization = { type = "object" },
+            data = { target = true, default_target = "torch.optim.AdamW" },
             rope = { fields = { theta = { type = "number", default = 10000 }, kind = "string" } },
             steps = { type = "integer|string" },
             init_fn = "function",
@@ -131,6 +132,15 @@ rope: {kind: llama3}
         assert.equal(0.25, optimizer.args.lr)
         assert.is_nil(optimizer.args.split)
         build_fails("lr: 1", "a _target_ is missing")
+    end)
+
+    it("takes the default target of a field", function()
+        local model = "_target_: am.Model.from_pretrained\npretrained_model_name_or_path: x\n"
+        local data = build(model .. "data: {lr: 0.25}").args.data
+        assert.same({ "AdamW", 0.25, true }, { data.kind, data.args.lr, data.args.foreach })
+        assert.is_true(build(model .. "data: {_target_: am.Open}").args.data.kind == nil)
+        build_fails(model .. "data: {rl: 1}", '^run%.yaml:3: data%.rl: unknown key %(did you mean "lr"')
+        build_fails(model .. "data: AdamW", "^run%.yaml:3: data: expected a section of keys, got the string")
     end)
 
     it("resolves _fn keys to functions", function()
@@ -265,6 +275,10 @@ describe("am.config.validate", function()
         local name = "pretrained_model_name_or_path"
         fails(function() config.validate(section(text), { fields = { model = { target = true } } }, ctx) end, name)
         config.validate(section(text), { fields = { model = { target = true, given = { name } } } }, ctx)
+        fails(function() -- what is there is checked all the same
+            config.validate(section("model: {_target_: am.Model.from_pretrained, " .. name .. ": [x]}"),
+                { fields = { model = { target = true, given = { name } } } }, ctx)
+        end, name .. ": expected a string, got a list")
     end)
 
     it("names what is missing or mistyped, all of it", function()

@@ -194,6 +194,22 @@ describe("custom ops", function()
         assert.is_truthy(raised("shape", y.backward, y):find("[2]", 1, true))
     end)
 
+    it("are not recorded while backward runs", function()
+        local inner, x = cube(), leaf { 2 }
+        local op = autograd.custom { forward = function(_, t) return t * 1 end, backward = function(_, dy)
+            for _ = 1, 300 do
+                autograd.enable_grad(inner, x)
+            end
+            return dy
+        end }
+        local y = op(x):sum()
+        assert.is_truthy(raised("state", y.backward, y):find("while backward runs", 1, true))
+        assert.is_nil(x.grad)
+        y = inner(x):sum()
+        y:backward()
+        assert.same({ 12 }, x.grad:totable())
+    end)
+
     it("have at most eight inputs and outputs", function()
         local op = autograd.custom { forward = function(_, ...) return ... end,
                                      backward = function(_, ...) return ... end }

@@ -99,6 +99,20 @@ describe("am.datasets.column_mapped", function()
         helpers.fails("data", "no row has a label", dataset, nil, { seq_length = 1, truncation = true })
     end)
 
+    it("strips answers, and skips the empty ones before an end or a template is added", function()
+        tok.chat_template = "chatml"
+        local text = '{"q":"a","a":" b\\n"}\n{"q":"a","a":""}\n{"q":"a","a":"  \\t"}'
+        for use_chat, row in pairs {
+            [false] = "a| b ->  b|</s>", [true] = "<|start|>|user|<|sep|>|a|<|end|>|<|start|>|assistant|<|sep|>|b -> "
+                .. ("_|"):rep(7) .. "b|<|end|>",
+        } do
+            local ds = dataset(text, { use_hf_chat_template = use_chat })
+            assert.equal(1, ds:len())
+            assert.equal(row, shown(ds:get(1)))
+            assert.same({ name .. " row 2 (empty answer)", name .. " row 3 (empty answer)" }, ds:stats().skipped_names)
+        end
+    end)
+
     it("limits the rows, before bad ones are met", function()
         local text = '{"q":"a","a":"b"}\n{"q":"a","a":"b"}\nnot json'
         assert.equal(2, dataset(text, { limit_dataset_samples = 2 }):len())

@@ -10,14 +10,16 @@ end
 
 local function new(n, opts)
     opts = opts or {}
-    opts.dataset, opts.collate_fn = dataset(n), function(rows) return table.concat(rows, ",") end
+    opts.dataset, opts.collate_fn = dataset(n), function(rows)
+        return { text = table.concat(rows, ",") }
+    end
     return dataloader.StatefulDataLoader(opts)
 end
 
 local function read(loader)
     local out = {}
     for batch in function() return loader:next() end do
-        out[#out + 1] = batch
+        out[#out + 1] = batch.text
     end
     return out
 end
@@ -96,11 +98,23 @@ describe("am.datasets.dataloader", function()
         for _ = 1, 2 do
             local out = {}
             for batch in loader:batches() do
-                out[#out + 1] = batch
+                out[#out + 1] = batch.text
             end
             assert.same({ "1,2", "3,4", "5" }, out)
         end
         assert.equal(2, loader:remaining())
+    end)
+
+    it("names a batch's rows", function()
+        local loader = new(3, { batch_size = 2, shuffle = true })
+        local first, second = loader:next(), loader:next()
+        local names = { first.names[1], first.names[2], second.names[1] }
+        assert.equal("row " .. first.text:gsub(",", " row "), names[1] .. " " .. names[2])
+        assert.equal("row " .. second.text, names[3])
+        loader.dataset.name = "mine" -- someone's own field
+        assert.same({ "row 1", "row 2" }, loader:batches()().names)
+        function loader.dataset.name(_, i) return "file row " .. 10 * i end
+        assert.same({ "file row 10", "file row 20" }, loader:batches()().names)
     end)
 
     it("goes on from any position with the saved order, whatever the seed says now", function()

@@ -38,11 +38,14 @@ describe("am.datasets.mock", function()
 end)
 
 describe("am.datasets.utils", function()
-    it("audits any dataset", function()
-        local stats = utils.audit(helpers.dataset {
+    it("counts rows, what is learnt, and the longest", function()
+        local ds, stats = helpers.dataset {
             3, { input_ids = { 1, 2 }, labels = { -100, -100 } }, { input_ids = { 1, 2, 0 }, labels = { 2, -100, -100 },
                 attention_mask = { 1, 1, 0 } },
-        })
+        }, utils.new_stats()
+        for i = 1, ds:len() do
+            utils.add_to_stats(stats, ds:get(i), "row " .. i)
+        end
         assert.same({ rows = 2, tokens = 5, label_tokens = 4, skipped = 1, skipped_names = { "row 2 (no label left)" },
             longest = { length = 3, name = "row 1" } }, stats)
         assert.equal(0.8, utils.label_share(stats))

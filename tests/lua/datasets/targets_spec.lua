@@ -35,6 +35,32 @@ describe("targets", function()
         assert.same({ 2, 8, 5 }, { batch.B, batch.T, batch.num_label_tokens })
     end)
 
+    it("take a tokenizer's section without a target", function()
+        local name = helpers.file '{"q":"a","a":"b"}\n'
+        local built
+        ctx.registry:define {
+            name = "am.AutoTokenizer.from_pretrained",
+            fields = { pretrained_model_name_or_path = { type = "string", required = true } },
+            build = function(args)
+                built = args.pretrained_model_name_or_path
+                return helpers.tokenizer()
+            end,
+        }
+        ctx.registry:define { name = "am.Other", build = function(args) return args end }
+        local function dataset(tokenizer)
+            return config.instantiate(section {
+                _target_ = "am.datasets.ColumnMappedTextInstructionDataset", path_or_dataset_id = name,
+                column_mapping = { question = "q", answer = "a" }, tokenizer = tokenizer,
+            }, ctx)
+        end
+        assert.equal(1, dataset { pretrained_model_name_or_path = "somewhere" }:len())
+        assert.equal("somewhere", built)
+        helpers.fails("usage", "tokenizer: expected a section of keys", dataset, "somewhere")
+        helpers.fails("usage", "tokenizer.name: unknown key", dataset, { name = "somewhere" })
+        helpers.fails("usage", "dataset.tokenizer: expected a tokenizer", dataset, { _target_ = "am.Other" })
+        os.remove(name)
+    end)
+
     it("take a collate function by name, or the default one", function()
         for _, collate_fn in ipairs { "nemo_automodel.components.datasets.utils.default_collater", false } do
             local loader = config.instantiate(section {

@@ -182,6 +182,30 @@ describe("generation", function()
         assert.same({ { 5, 6 }, { 1 }, { 1 } }, stub.fed)
     end)
 
+    it("takes a prompt of many thousand tokens", function()
+        local model, prompt = tiny.model { max_position_embeddings = 10000 }, {}
+        for i = 1, 9000 do
+            prompt[i] = i % 29
+        end
+        local out = model:generate(prompt, { max_new_tokens = 2, eos_token_id = false })
+        assert.same({ 9002, 8999 % 29, 9000 % 29 }, { #out, out[8999], out[9000] })
+        model:close()
+    end)
+
+    it("stays within the model's positions, unless they are scaled dynamically", function()
+        for kind, limit in pairs { default = 8, linear = 8, dynamic = 9 } do
+            local model = tiny.model { max_position_embeddings = 8, rope_scaling = { rope_type = kind, factor = 2 } }
+            local function generate(n)
+                return #model:generate({ 3, 1, 4 }, { max_new_tokens = n, eos_token_id = false })
+            end
+            assert.equal(limit, generate(limit - 3))
+            if limit == 8 then
+                raised("argument", { "3 tokens", "max_new_tokens of 6", "8 positions" }, generate, 6)
+            end
+            model:close()
+        end
+    end)
+
     it("needs a token to begin with, and a temperature", function()
         raised("argument", "at least one", tiny.model().generate, constant({ 0 }), {})
         for _, temperature in ipairs { 0, -1 } do

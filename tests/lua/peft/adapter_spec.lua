@@ -114,7 +114,7 @@ describe("an adapter", function()
     it("is applied by a configuration that names it", function()
         with_saved({ dim = 3, alpha = 5, dropout = 0.25, target_modules = "*.v_proj" }, function(dir, model)
             local other = tiny.model()
-            local config, paths = peft.apply(other, { adapter_path = dir, dim = 99, dropout = 0.5 })
+            local config, paths = peft.apply(other, { adapter_path = dir, dropout = 0.5 })
             assert.equal(logits(model), logits(other))
             assert.same({ 3, 5, 0.5, "post" }, { config.dim, config.alpha, config.dropout, config.dropout_position })
             assert.same({ "model.layers.0.self_attn.v_proj", "model.layers.1.self_attn.v_proj" }, paths)
@@ -122,6 +122,11 @@ describe("an adapter", function()
             other = tiny.model()
             config = peft.apply(other, { adapter_path = dir, dropout_position = "pre" })
             assert.same({ "pre", "pre" }, { config.dropout_position, other:get(paths[1]).dropout_position })
+            assert.equal(0.25, config.dropout)
+            other:close()
+            other = tiny.model()
+            config = peft.apply(other, { adapter_path = dir, dropout = 0 })
+            assert.same({ 0, 0 }, { config.dropout, other:get(paths[1]).dropout })
             other:close()
             for lora_dtype, dtype in pairs { float32 = "float32", [false] = "bfloat16" } do
                 other = tiny.model({ torch_dtype = "bfloat16" })
@@ -129,6 +134,40 @@ describe("an adapter", function()
                 assert.equal(dtype, other:get(paths[1]).lora_A.weight:dtype())
                 other:close()
             end
+        end)
+    end)
+
+    it("is not overridden by settings that contradict it", function()
+        with_saved({ dim = 3, alpha = 5, target_modules = "*.v_proj" }, function(dir)
+            local function apply(settings)
+                local model = tiny.model()
+                local before = logits(model)
+                settings.adapter_path = dir
+                local ok, e = pcall(peft.apply, model, settings)
+                assert.equal(ok, before ~= logits(model)) -- refused: untouched
+                model:close()
+                if not ok then
+                    error(e, 0)
+                end
+            end
+            for _, same in ipairs {
+                { dim = 3, alpha = 5, use_rslora = false, target_modules = "*.v_proj", match_all_linear = false },
+                { target_modules = { "*layers.0.*.v_proj", "model.layers.1.self_attn.v_proj" } },
+                { exclude_modules = { "*mlp*", "*.q_proj", "k_proj", "o_proj" } },
+            } do
+                apply(same)
+            end
+            for key, case in pairs {
+                dim = { 8, "is 8, but 3" }, alpha = { 32, "is 32, but 5" }, use_rslora = { true, "is true, but false" },
+                target_modules = { { "*.v_proj", "q_proj" }, "(*.v_proj, q_proj)" },
+                exclude_modules = { "*layers.0.*", "(*layers.0.*)" }, match_all_linear = { true, "(true)" },
+            } do
+                raised("usage", { "peft." .. key .. " ", case[2], dir }, apply, { [key] = case[1] })
+            end
+            raised("usage", "model.layers.1.self_attn.v_proj is the adapter's alone", apply,
+                   { target_modules = "*.0.*.v_proj" })
+            raised("usage", "model.layers.0.self_attn.k_proj is the setting's alone", apply,
+                   { target_modules = { "v_proj", "k_proj" } })
         end)
     end)
 

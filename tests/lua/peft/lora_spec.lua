@@ -111,6 +111,9 @@ describe("a PeftConfig", function()
 
     it("knows its fields", function()
         raised("usage", '"dims"', peft.PeftConfig, { dims = 3 })
+        raised("usage", { "peft.lora_A_init", '"xaiver"', 'did you mean "xavier"', "kaiming" }, peft.PeftConfig,
+               { lora_A_init = "xaiver" })
+        raised("usage", { "peft.dropout_position", "post, pre" }, peft.PeftConfig, { dropout_position = "behind" })
     end)
 
     it("is not the table it was made of", function()

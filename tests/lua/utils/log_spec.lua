@@ -1,6 +1,12 @@
 -- am.utils.log: format, levels, colours, control characters.
+local ffi = require("ffi")
 local log = require("am.utils.log")
-local posix = require("am.utils.posix")
+
+ffi.cdef "int setenv(const char *, const char *, int); int unsetenv(const char *);"
+
+local function setenv(name, value)
+    assert(ffi.C.setenv(name, value, 1) == 0)
+end
 
 describe("am.utils.log", function()
     local out
@@ -12,7 +18,7 @@ describe("am.utils.log", function()
 
     after_each(function()
         for _, name in ipairs { "LOGGING_LEVEL", "NO_COLOR", "FORCE_COLOR" } do
-            posix.setenv(name, nil)
+            ffi.C.unsetenv(name)
         end
         log.setup {}
     end)
@@ -28,7 +34,7 @@ describe("am.utils.log", function()
 
     it("takes levels by name and number and never drops warnings", function()
         for _, level in ipairs { "ERROR", "40", "critical", "warning" } do
-            posix.setenv("LOGGING_LEVEL", level)
+            setenv("LOGGING_LEVEL", level)
             log.setup { stream = sink }
             out = ""
             log.get("x"):info("quiet")
@@ -36,7 +42,7 @@ describe("am.utils.log", function()
             assert.matches("kept", out)
             assert.not_matches("quiet", out)
         end
-        posix.setenv("LOGGING_LEVEL", "10")
+        setenv("LOGGING_LEVEL", "10")
         log.setup { stream = sink }
         assert.is_true(log.get("x"):enabled("debug"))
         log.setup { stream = sink, level = "info" }
@@ -45,11 +51,11 @@ describe("am.utils.log", function()
     end)
 
     it("colours when forced, not otherwise", function()
-        posix.setenv("FORCE_COLOR", "1")
+        setenv("FORCE_COLOR", "1")
         log.setup { stream = sink }
         log.get("x"):error("e")
         assert.matches("\27%[31mERROR\27%[0m", out)
-        posix.setenv("NO_COLOR", "1")
+        setenv("NO_COLOR", "1")
         log.setup { stream = sink }
         out = ""
         log.get("x"):error("e")
