@@ -64,9 +64,20 @@ enum {
     AM_U_GELU,
     AM_U_GELU_TANH,
     AM_U_CLAMP,
+    AM_U_SIN,
+    AM_U_COS,
+    AM_U_ERF,
+    AM_U_LOG1P,
+    AM_U_EXPM1,
+    AM_U_SOFTPLUS,
+    AM_U_SIGN,
+    AM_U_FLOOR,
+    AM_U_CEIL,
+    AM_U_ROUND,
     AM_U_COUNT
 };
-/* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp. */
+/* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp,
+ * sign, floor, ceil, round. */
 typedef struct am_unary_args {
     void *out;
     const void *a;
@@ -91,6 +102,7 @@ enum {
     AM_B_DIV,
     AM_B_MAXIMUM,
     AM_B_MINIMUM,
+    AM_B_POW,
     AM_B_EQ,
     AM_B_NE,
     AM_B_LT,
@@ -99,7 +111,8 @@ enum {
     AM_B_GE,
     AM_B_COUNT
 };
-/* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons only). */
+/* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons
+ * only; integers: not POW). */
 typedef struct am_binary_args {
     void *out;
     const void *a, *b;
@@ -108,7 +121,8 @@ typedef struct am_binary_args {
 } am_binary_args;
 
 /* d = dout * d(a op b)/d(operand `which`: 0 a, 1 b), in the full broadcast shape. MUL, DIV,
- * MAXIMUM and MINIMUM only (ties: half). */
+ * MAXIMUM, MINIMUM (ties: half) and POW only: b a^(b-1), 0 where b is 0; a^b ln a, 0 where a is 0
+ * and b >= 0. */
 typedef struct am_binary_bwd_args {
     void *d;
     const void *dout, *a, *b;

@@ -146,6 +146,12 @@ START_TEST(whole_numbers)
         out = apply(AM_OP_abs, 1, in, (am_attrs){.dim = {0}});
         EXPECT("abs", out, 7, 7, 6, 0);
         am_tensor_release(out);
+        out = apply(AM_OP_sign, 1, in, (am_attrs){.dim = {0}});
+        EXPECT("sign", out, 1, -1, 1, 0);
+        am_tensor_release(out);
+        out = apply(AM_OP_round, 1, in, (am_attrs){.dim = {0}});
+        EXPECT("round", out, 7, -7, 6, 0);
+        am_tensor_release(out);
         out = apply(AM_OP_clamp, 1, in, (am_attrs){.clamp = {-1, 6}});
         EXPECT("clamp", out, 6, -1, 6, 0);
         am_tensor_release(out);
@@ -317,6 +323,14 @@ static double f_neg(double x)
 {
     return -x;
 }
+static double f_softplus(double x)
+{
+    return isnan(x) ? x : fmax(x, 0) + log1p(exp(-fabs(x)));
+}
+static double f_sign(double x)
+{
+    return (x > 0) - (x < 0);
+}
 
 /* Against libm in double. Small results of functions that add before they round (log near 1, tanh,
  * GELU's tail) are held to an absolute error: `floor` is the size it is relative to. */
@@ -340,6 +354,16 @@ START_TEST(functions)
         {AM_OP_relu, f_relu, 0, 0},
         {AM_OP_abs, fabs, 0, 0},
         {AM_OP_neg, f_neg, 0, 0},
+        {AM_OP_sin, sin, 1e-30, 0},
+        {AM_OP_cos, cos, 1e-30, 0},
+        {AM_OP_erf, erf, 1e-30, 0},
+        {AM_OP_log1p, log1p, 1e-30, 0},
+        {AM_OP_expm1, expm1, 1e-30, 0},
+        {AM_OP_softplus, f_softplus, 1e-30, 0},
+        {AM_OP_sign, f_sign, 0, 0},
+        {AM_OP_floor, floor, 0, 0},
+        {AM_OP_ceil, ceil, 0, 0},
+        {AM_OP_round, nearbyint, 0, 0},
     };
     enum { N = 1031 };
     static double x[N], got[N];
@@ -412,6 +436,25 @@ START_TEST(kinks)
     am_tensor_release(ones);
     am_tensor_release(x);
     am_tensor_release(y);
+}
+END_TEST
+
+/* 0 ^ 0 is 1; its gradients and those of 0 ^ 2 are finite. */
+START_TEST(powers)
+{
+    am_tensor *a = vec(_i, AM_F32, 4, (double[]){0, 0, 2, -1}),
+              *b = vec(_i, AM_F32, 4, (double[]){0, 2, 0, 3}),
+              *ones = vec(_i, AM_F32, 4, (double[]){1, 1, 1, 1});
+    OK(am_tensor_set_requires_grad(a, 1));
+    OK(am_tensor_set_requires_grad(b, 1));
+    am_tensor *both[] = {a, b}, *out = apply(AM_OP_pow, 2, both, (am_attrs){.dim = {0}});
+    EXPECT("pow", out, 1, 0, 1, -1);
+    backward(out, ones);
+    GRADIENT("pow", a, 0, 0, 0, 3);
+    GRADIENT("pow", b, 0, 0, (double)(float)log(2), NAN);
+    am_tensor *all[] = {a, b, ones, out};
+    for (size_t i = 0; i < COUNT(all); i++)
+        am_tensor_release(all[i]);
 }
 END_TEST
 
@@ -683,6 +726,7 @@ int main(void)
     tcase_add_loop_test(t, moving_any_dtype, 0, n);
     tcase_add_loop_test(t, functions, 0, n);
     tcase_add_loop_test(t, kinks, 0, n);
+    tcase_add_loop_test(t, powers, 0, n);
     tcase_add_loop_test(t, nan_is_passed_on, 0, n);
     tcase_add_loop_test(t, large_logits, 0, n);
     tcase_add_loop_test(t, ignored_rows, 0, n);

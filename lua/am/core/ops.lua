@@ -99,16 +99,16 @@ for _, name in ipairs { "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt
     end
 end
 
---- a ^ exponent for a number exponent.
-function M.pow(a, exponent)
-    if type(exponent) ~= "number" then
-        err.raise("argument", "pow takes a number as exponent")
-    end
-    return scalar(C.AM_OP_pow_scalar, a, exponent)
+--- a ^ b; either may be a number.
+function M.pow(a, b)
+    if type(b) == "number" then return scalar(C.AM_OP_pow_scalar, a, b) end
+    a, b = operands(a, b)
+    return apply2(C.AM_OP_pow, a, b)
 end
 
-for _, name in ipairs { "neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu",
-                        "silu", "contiguous" } do
+for _, name in ipairs { "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos",
+                        "tanh", "erf", "sigmoid", "relu", "softplus", "silu", "sign", "floor",
+                        "ceil", "round", "contiguous" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a) return apply1(op, a) end
 end
