@@ -160,9 +160,18 @@ typedef struct am_random_args {
     int64_t n;
 } am_random_args;
 
-enum { AM_R_SUM, AM_R_MAX, AM_R_MIN, AM_R_LOGSUMEXP, AM_R_ARGMAX, AM_R_COUNT };
+enum {
+    AM_R_SUM,
+    AM_R_MAX,
+    AM_R_MIN,
+    AM_R_LOGSUMEXP,
+    AM_R_PROD,
+    AM_R_ARGMAX, /* from here on the output is int64 */
+    AM_R_ARGMIN,
+    AM_R_COUNT
+};
 /* a [outer, n, inner] -> out [outer, inner]; sums (times scale) run in f32 or better with an order
- * that depends on n alone. ARGMAX writes int64. SUM of i32/i64/bool: out is int64. */
+ * that depends on n alone. SUM and PROD of integers and bool: out is int64. */
 typedef struct am_reduce_args {
     void *out;
     const void *a;
@@ -172,7 +181,7 @@ typedef struct am_reduce_args {
 } am_reduce_args;
 
 /* da [outer, n, inner] from dout, out [outer, inner] and a; op SUM (broadcast dout times scale; a
- * and out may be NULL), MAX, MIN (ties share equally), LOGSUMEXP. */
+ * and out may be NULL), MAX, MIN (ties share equally), LOGSUMEXP, PROD. */
 typedef struct am_reduce_bwd_args {
     void *da;
     const void *dout, *a, *out;
@@ -195,6 +204,24 @@ typedef struct am_softmax_bwd_args {
     int64_t outer, n, inner;
 } am_softmax_bwd_args;
 
+/* out[o,j,i] = a[o,0,i] + ... + a[o,j,i]; from the other end with reverse (the gradient). Out of
+ * integers and bool is int64. */
+typedef struct am_cumsum_args {
+    void *out;
+    const void *a;
+    int dtype, dtype_out, reverse;
+    int64_t outer, n, inner;
+} am_cumsum_args;
+
+/* out int64 [outer, n, inner]: the order of a's n elements. Equal ones stay in place; NaN is the
+ * greatest. */
+typedef struct am_argsort_args {
+    void *out;
+    const void *a;
+    int dtype, descending;
+    int64_t outer, n, inner;
+} am_argsort_args;
+
 /* a [outer, n, inner], index -> out [outer, m, inner].
  * per_element 0: index [m] picks rows: out[o,j,i] = a[o,index[j],i] (embedding: outer 1).
  * per_element 1: index [outer, m, inner]: out[o,j,i] = a[o,index[o,j,i],i].
@@ -206,8 +233,8 @@ typedef struct am_gather_args {
     int64_t outer, n, inner, m;
 } am_gather_args;
 /* da [outer, n, inner] += dout [outer, m, inner] at index, in index order (so the same bits for
- * any thread count). da has dtype_da: the same as dout, or f32. With has_padding, the index
- * `padding` gets no gradient. */
+ * any thread count). da has dtype_da: the same as dout (integers, too), or f32. With has_padding,
+ * the index `padding` gets no gradient. */
 typedef struct am_gather_bwd_args {
     void *da;
     const void *dout, *index;

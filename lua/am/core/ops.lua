@@ -165,7 +165,7 @@ end
 
 -- ---- reductions -----------------------------------------------------------------------------
 
-for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "logsumexp" } do
+for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "argmin", "prod", "logsumexp" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a, dim, keepdim)
         local at = new_attrs()
@@ -175,13 +175,20 @@ for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "logsumexp" } d
     end
 end
 
-for _, name in ipairs { "softmax", "log_softmax" } do
+for _, name in ipairs { "softmax", "log_softmax", "cumsum" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a, dim)
         local at = new_attrs()
         at.dim.dim = dim
         return apply1(op, a, at)
     end
+end
+
+--- Indices that sort a along dim (the last), equal elements in their order, NaN as the greatest.
+function M.argsort(a, dim, descending)
+    local at = new_attrs()
+    at.argsort.dim, at.argsort.descending = dim or -1, descending and 1 or 0
+    return apply1(C.AM_OP_argsort, a, at)
 end
 
 -- ---- shape ----------------------------------------------------------------------------------
@@ -230,10 +237,10 @@ function M.transpose(a, dim0, dim1)
     return apply1(C.AM_OP_transpose, a, at)
 end
 
---- length elements of dim from start (a view).
-function M.narrow(a, dim, start, length)
+--- length elements of dim from start (a view); every step-th where a step is given.
+function M.narrow(a, dim, start, length, step)
     local at = new_attrs()
-    at.narrow.dim, at.narrow.start, at.narrow.length = dim, start, length
+    at.narrow.dim, at.narrow.start, at.narrow.length, at.narrow.step = dim, start, length, step or 1
     return apply1(C.AM_OP_narrow, a, at)
 end
 
@@ -294,6 +301,16 @@ function M.gather(a, dim, index)
     local at = new_attrs()
     at.dim.dim = dim
     return apply2(C.AM_OP_gather, a, index, at)
+end
+
+for _, name in ipairs { "index_add", "scatter_add" } do
+    local op = C["AM_OP_" .. name]
+    --- a with src added along dim at index.
+    M[name] = function(a, dim, index, src)
+        local at = new_attrs()
+        at.dim.dim = dim
+        return apply3(op, a, index, src, at)
+    end
 end
 
 -- ---- matrix products ------------------------------------------------------------------------
