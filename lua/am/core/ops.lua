@@ -9,6 +9,7 @@ local tensor = require("am.core.tensor")
 
 local C, check_retry, own = edge.C, edge.check_retry, tensor.own
 local M = {}
+local CAT = 6
 
 local inputs = ffi.new("am_tensor *[8]")
 local out = edge.box("am_tensor")
@@ -57,9 +58,21 @@ local function scalar(op, a, value)
     return apply1(op, a, at)
 end
 
+local whole_dtypes = { [C.AM_I32] = true, [C.AM_I64] = true, [C.AM_U8] = true, [C.AM_BOOL] = true }
+
+-- A number with a fraction has no place beside whole numbers, where it would be cut.
+local function fits(value, t)
+    if value % 1 ~= 0 and whole_dtypes[C.am_tensor_dtype(t)] then
+        err.raise("argument", "%g is no whole number, but the tensor is %s; use :float() first", value,
+                  t:dtype())
+    end
+    return value
+end
+
 -- A number on either side becomes a one-element tensor of the other's dtype, unless a scalar op
 -- does it directly.
 local function like(value, t)
+    fits(value, t)
     return tensor.full({}, value, { dtype = t:dtype(), device = t:device() })
 end
 
@@ -74,24 +87,34 @@ local function operands(a, b)
 end
 
 function M.add(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, b) end
-    if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, a) end
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, fits(b, a)) end
+    if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, fits(a, b)) end
     return apply2(C.AM_OP_add, a, b)
 end
 
 function M.sub(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -b) end
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -fits(b, a)) end
     a, b = operands(a, b)
     return apply2(C.AM_OP_sub, a, b)
 end
 
 function M.mul(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, b) end
-    if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, a) end
+    if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, fits(b, a)) end
+    if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, fits(a, b)) end
     return apply2(C.AM_OP_mul, a, b)
 end
 
-for _, name in ipairs { "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
+local function float_operand(x)
+    return type(x) ~= "number" and whole_dtypes[C.am_tensor_dtype(x)] and M.to(x, C.AM_F32) or x
+end
+
+--- a / b; whole numbers are divided as float32.
+function M.div(a, b)
+    a, b = operands(float_operand(a), float_operand(b))
+    return apply2(C.AM_OP_div, a, b)
+end
+
+for _, name in ipairs { "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a, b)
         a, b = operands(a, b)
@@ -126,6 +149,9 @@ end
 
 --- a where cond is true, else b (either may be a number).
 function M.where(cond, a, b)
+    if type(a) == "number" and type(b) == "number" then
+        a = tensor.full({}, a, { device = cond:device() })
+    end
     a, b = operands(a, b)
     return apply3(C.AM_OP_where, cond, a, b)
 end
@@ -165,9 +191,46 @@ end
 
 -- ---- reductions -----------------------------------------------------------------------------
 
+-- 1-based place of a dim among n.
+local function place(what, dim, n)
+    local at = dim < 0 and dim + n + 1 or dim + 1
+    if at < 1 or at > n then
+        err.raise("shape", "%s: dim %d of %d", what, dim, n)
+    end
+    return at
+end
+
+-- A reduction over several dims: they go to the end and become one.
+local function over_dims(name, a, dims, keepdim)
+    local shape, gone, order, rest, n = a:size(), {}, {}, {}, 1
+    for _, dim in ipairs(dims) do
+        local at = place(name, dim, #shape)
+        if gone[at] then
+            err.raise("shape", "%s: dim %d is named twice", name, dim)
+        end
+        gone[at] = true
+    end
+    for d, size in ipairs(shape) do
+        if not gone[d] then
+            order[#order + 1], rest[#rest + 1] = d - 1, size
+        end
+    end
+    for d in pairs(gone) do
+        order[#order + 1], n, shape[d] = d - 1, n * shape[d], 1
+    end
+    rest[#rest + 1] = n
+    local reduced = M[name](M.reshape(M.permute(a, order), rest), -1)
+    return keepdim and M.reshape(reduced, shape) or reduced
+end
+
 for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "argmin", "prod", "logsumexp" } do
     local op = C["AM_OP_" .. name]
+    --- dim: a number, a list of them, or nil for all.
     M[name] = function(a, dim, keepdim)
+        if type(dim) == "table" then
+            if #dim > 0 then return over_dims(name, a, dim, keepdim) end
+            dim = nil
+        end
         local at = new_attrs()
         at.reduce.dim = dim or C.AM_ALL_DIMS
         at.reduce.keepdim = keepdim and 1 or 0
@@ -251,15 +314,6 @@ function M.select(a, dim, index)
     return M.reshape(part, shape)
 end
 
--- 1-based place of a dim among n.
-local function place(what, dim, n)
-    local at = dim < 0 and dim + n + 1 or dim + 1
-    if at < 1 or at > n then
-        err.raise("shape", "%s: dim %d of %d", what, dim, n)
-    end
-    return at
-end
-
 function M.unsqueeze(a, dim)
     local shape = a:size()
     table.insert(shape, place("unsqueeze", dim, #shape + 1), 1)
@@ -278,10 +332,17 @@ function M.squeeze(a, dim)
     return M.reshape(a, kept)
 end
 
---- Join up to six tensors along dim.
+--- Join tensors along dim (the first).
 function M.cat(list, dim)
-    if #list < 1 or #list > 6 then
-        err.raise("argument", "cat joins one to six tensors, not %d", #list)
+    if #list < 1 then
+        err.raise("argument", "cat: no tensors to join")
+    end
+    while #list > CAT do -- the op takes so many
+        local joined = {}
+        for i = 1, #list, CAT do
+            joined[#joined + 1] = M.cat({ unpack(list, i, math.min(i + CAT - 1, #list)) }, dim)
+        end
+        list = joined
     end
     for i, t in ipairs(list) do
         inputs[i - 1] = t
@@ -297,7 +358,14 @@ function M.index_select(a, dim, index)
     return apply2(C.AM_OP_index_select, a, index, at)
 end
 
+--- a's elements along dim at index, which may be smaller than a in the other dims.
 function M.gather(a, dim, index)
+    local shape, along = a:size(), dim < 0 and dim + a:dim() or dim
+    for d = 0, index:dim() == #shape and #shape - 1 or -1 do
+        if d ~= along and index:size(d) < shape[d + 1] then
+            a = M.narrow(a, d, 0, index:size(d))
+        end
+    end
     local at = new_attrs()
     at.dim.dim = dim
     return apply2(C.AM_OP_gather, a, index, at)
@@ -315,7 +383,16 @@ end
 
 -- ---- matrix products ------------------------------------------------------------------------
 
-function M.matmul(a, b) return apply2(C.AM_OP_matmul, a, b) end
+--- Matrix product; a vector counts as a row on the left and as a column on the right.
+function M.matmul(a, b)
+    local row, column = C.am_tensor_ndim(a) == 1, C.am_tensor_ndim(b) == 1
+    if not (row or column) then return apply2(C.AM_OP_matmul, a, b) end
+    local product = M.matmul(row and M.unsqueeze(a, 0) or a, column and M.unsqueeze(b, 1) or b)
+    local shape = product:size()
+    if column then shape[#shape] = nil end
+    if row then table.remove(shape, #shape - (column and 0 or 1)) end
+    return M.reshape(product, shape)
+end
 
 --- x weight^T + bias; weight [out, in] as PyTorch stores it.
 function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
