@@ -170,8 +170,9 @@ typedef union am_attrs {
     struct { double eps; } norm;
     struct { int32_t dim, keepdim; } reduce; /* dim: AM_ALL_DIMS for all */
     struct { int32_t dim; } dim;
+    struct { int32_t dim, descending; } argsort;
     struct { int32_t dim0, dim1; } transpose;
-    struct { int32_t dim; int64_t start, length; } narrow;
+    struct { int32_t dim; int64_t start, length, step; } narrow; /* step: 0 counts as 1 */
     struct { int32_t ndim; int64_t shape[AM_MAX_DIMS]; } view; /* one -1 is inferred */
     struct { int32_t ndim; int32_t dims[AM_MAX_DIMS]; } permute;
     struct { int32_t dtype; } cast;

@@ -64,9 +64,20 @@ enum {
     AM_U_GELU,
     AM_U_GELU_TANH,
     AM_U_CLAMP,
+    AM_U_SIN,
+    AM_U_COS,
+    AM_U_ERF,
+    AM_U_LOG1P,
+    AM_U_EXPM1,
+    AM_U_SOFTPLUS,
+    AM_U_SIGN,
+    AM_U_FLOOR,
+    AM_U_CEIL,
+    AM_U_ROUND,
     AM_U_COUNT
 };
-/* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp. */
+/* out = f(a); p0, p1 are the scalar, or clamp's bounds. Integers: scalar ops, neg, abs, clamp,
+ * sign, floor, ceil, round. */
 typedef struct am_unary_args {
     void *out;
     const void *a;
@@ -91,6 +102,7 @@ enum {
     AM_B_DIV,
     AM_B_MAXIMUM,
     AM_B_MINIMUM,
+    AM_B_POW,
     AM_B_EQ,
     AM_B_NE,
     AM_B_LT,
@@ -99,7 +111,8 @@ enum {
     AM_B_GE,
     AM_B_COUNT
 };
-/* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons only). */
+/* out = a op b; comparisons write bool (one byte, 0 or 1). All dtypes (bool: comparisons
+ * only; integers: not POW). */
 typedef struct am_binary_args {
     void *out;
     const void *a, *b;
@@ -108,7 +121,8 @@ typedef struct am_binary_args {
 } am_binary_args;
 
 /* d = dout * d(a op b)/d(operand `which`: 0 a, 1 b), in the full broadcast shape. MUL, DIV,
- * MAXIMUM and MINIMUM only (ties: half). */
+ * MAXIMUM, MINIMUM (ties: half) and POW only: b a^(b-1), 0 where b is 0; a^b ln a, 0 where a is 0
+ * and b >= 0. */
 typedef struct am_binary_bwd_args {
     void *d;
     const void *dout, *a, *b;
@@ -146,9 +160,18 @@ typedef struct am_random_args {
     int64_t n;
 } am_random_args;
 
-enum { AM_R_SUM, AM_R_MAX, AM_R_MIN, AM_R_LOGSUMEXP, AM_R_ARGMAX, AM_R_COUNT };
+enum {
+    AM_R_SUM,
+    AM_R_MAX,
+    AM_R_MIN,
+    AM_R_LOGSUMEXP,
+    AM_R_PROD,
+    AM_R_ARGMAX, /* from here on the output is int64 */
+    AM_R_ARGMIN,
+    AM_R_COUNT
+};
 /* a [outer, n, inner] -> out [outer, inner]; sums (times scale) run in f32 or better with an order
- * that depends on n alone. ARGMAX writes int64. SUM of i32/i64/bool: out is int64. */
+ * that depends on n alone. SUM and PROD of integers and bool: out is int64. */
 typedef struct am_reduce_args {
     void *out;
     const void *a;
@@ -158,7 +181,7 @@ typedef struct am_reduce_args {
 } am_reduce_args;
 
 /* da [outer, n, inner] from dout, out [outer, inner] and a; op SUM (broadcast dout times scale; a
- * and out may be NULL), MAX, MIN (ties share equally), LOGSUMEXP. */
+ * and out may be NULL), MAX, MIN (ties share equally), LOGSUMEXP, PROD. */
 typedef struct am_reduce_bwd_args {
     void *da;
     const void *dout, *a, *out;
@@ -181,6 +204,24 @@ typedef struct am_softmax_bwd_args {
     int64_t outer, n, inner;
 } am_softmax_bwd_args;
 
+/* out[o,j,i] = a[o,0,i] + ... + a[o,j,i]; from the other end with reverse (the gradient). Out of
+ * integers and bool is int64. */
+typedef struct am_cumsum_args {
+    void *out;
+    const void *a;
+    int dtype, dtype_out, reverse;
+    int64_t outer, n, inner;
+} am_cumsum_args;
+
+/* out int64 [outer, n, inner]: the order of a's n elements. Equal ones stay in place; NaN is the
+ * greatest. */
+typedef struct am_argsort_args {
+    void *out;
+    const void *a;
+    int dtype, descending;
+    int64_t outer, n, inner;
+} am_argsort_args;
+
 /* a [outer, n, inner], index -> out [outer, m, inner].
  * per_element 0: index [m] picks rows: out[o,j,i] = a[o,index[j],i] (embedding: outer 1).
  * per_element 1: index [outer, m, inner]: out[o,j,i] = a[o,index[o,j,i],i].
@@ -192,8 +233,8 @@ typedef struct am_gather_args {
     int64_t outer, n, inner, m;
 } am_gather_args;
 /* da [outer, n, inner] += dout [outer, m, inner] at index, in index order (so the same bits for
- * any thread count). da has dtype_da: the same as dout, or f32. With has_padding, the index
- * `padding` gets no gradient. */
+ * any thread count). da has dtype_da: the same as dout (integers, too), or f32. With has_padding,
+ * the index `padding` gets no gradient. */
 typedef struct am_gather_bwd_args {
     void *da;
     const void *dout, *index;

@@ -35,8 +35,9 @@ static int binary_code(int op)
     static const int8_t codes[] = {
         [AM_OP_add] = AM_B_ADD, [AM_OP_sub] = AM_B_SUB,         [AM_OP_mul] = AM_B_MUL,
         [AM_OP_div] = AM_B_DIV, [AM_OP_maximum] = AM_B_MAXIMUM, [AM_OP_minimum] = AM_B_MINIMUM,
-        [AM_OP_eq] = AM_B_EQ,   [AM_OP_ne] = AM_B_NE,           [AM_OP_lt] = AM_B_LT,
-        [AM_OP_le] = AM_B_LE,   [AM_OP_gt] = AM_B_GT,           [AM_OP_ge] = AM_B_GE};
+        [AM_OP_pow] = AM_B_POW, [AM_OP_eq] = AM_B_EQ,           [AM_OP_ne] = AM_B_NE,
+        [AM_OP_lt] = AM_B_LT,   [AM_OP_le] = AM_B_LE,           [AM_OP_gt] = AM_B_GT,
+        [AM_OP_ge] = AM_B_GE};
     return codes[op];
 }
 
@@ -47,6 +48,8 @@ static int binary_forward(am_call *c)
     AM_TRY(am_check_same_dtype(c, 0, 1));
     if (c->in[0]->dtype == AM_BOOL && code < AM_B_EQ)
         return am_fail(AM_EINVAL, "%s: bool has no arithmetic; cast first", am_op_name(c->op));
+    if (code == AM_B_POW)
+        AM_TRY(am_check_float(c, 0));
     AM_TRY(broadcast_shape(c, 0, &ndim, shape));
     AM_TRY(am_out(c, code >= AM_B_EQ ? AM_BOOL : c->in[0]->dtype, ndim, shape));
     if (code != AM_B_ADD && code != AM_B_SUB) {
@@ -124,6 +127,7 @@ AM_OP(add, .forward = binary_forward, .backward = add_backward, .kernels = BINAR
 AM_OP(sub, .forward = binary_forward, .backward = add_backward, .kernels = BINARY_KERNELS);
 AM_OP(mul, .forward = binary_forward, .backward = binary_backward, .kernels = BINARY_KERNELS);
 AM_OP(div, .forward = binary_forward, .backward = binary_backward, .kernels = BINARY_KERNELS);
+AM_OP(pow, .forward = binary_forward, .backward = binary_backward, .kernels = BINARY_KERNELS);
 AM_OP(maximum, .forward = binary_forward, .backward = binary_backward, .kernels = BINARY_KERNELS);
 AM_OP(minimum, .forward = binary_forward, .backward = binary_backward, .kernels = BINARY_KERNELS);
 AM_OP(eq, .forward = binary_forward, .kernels = {AM_KERNEL(binary)});
@@ -202,7 +206,17 @@ static int unary_code(int op, const am_attrs *at, double *p0, double *p1)
                                     [AM_OP_silu] = AM_U_SILU,
                                     [AM_OP_gelu] = AM_U_GELU,
                                     [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
-                                    [AM_OP_clamp] = AM_U_CLAMP};
+                                    [AM_OP_clamp] = AM_U_CLAMP,
+                                    [AM_OP_sin] = AM_U_SIN,
+                                    [AM_OP_cos] = AM_U_COS,
+                                    [AM_OP_erf] = AM_U_ERF,
+                                    [AM_OP_log1p] = AM_U_LOG1P,
+                                    [AM_OP_expm1] = AM_U_EXPM1,
+                                    [AM_OP_softplus] = AM_U_SOFTPLUS,
+                                    [AM_OP_sign] = AM_U_SIGN,
+                                    [AM_OP_floor] = AM_U_FLOOR,
+                                    [AM_OP_ceil] = AM_U_CEIL,
+                                    [AM_OP_round] = AM_U_ROUND};
     int code = codes[op];
     *p0 = *p1 = 0;
     if (code == AM_U_CLAMP) {
@@ -220,7 +234,7 @@ static int unary_forward(am_call *c)
     am_unary_args a = {.dtype = x->dtype};
     a.op = unary_code(c->op, &c->attrs, &a.p0, &a.p1);
     bool any_number = a.op == AM_U_ADD_SCALAR || a.op == AM_U_MUL_SCALAR || a.op == AM_U_NEG ||
-                      a.op == AM_U_ABS || a.op == AM_U_CLAMP;
+                      a.op == AM_U_ABS || a.op == AM_U_CLAMP || a.op >= AM_U_SIGN;
     if (x->dtype == AM_BOOL || !any_number)
         AM_TRY(am_check_float(c, 0));
     AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
@@ -271,6 +285,16 @@ UNARY(silu);
 UNARY(gelu);
 UNARY(gelu_tanh);
 UNARY(clamp);
+UNARY(sin);
+UNARY(cos);
+UNARY(erf);
+UNARY(log1p);
+UNARY(expm1);
+UNARY(softplus);
+UNARY(sign);
+UNARY(floor);
+UNARY(ceil);
+UNARY(round);
 
 /* ---- cast -------------------------------------------------------------------------------- */
 

@@ -1,6 +1,8 @@
-/* op_reduce.c — reductions and softmax over one dim, or over all. */
+/* op_reduce.c — reductions over one dim, or over all; softmax, running sums and orders along one.
+ */
 #include "op.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "tape.h"
@@ -28,8 +30,12 @@ static int reduce_code(int op)
         return AM_R_MIN;
     case AM_OP_logsumexp:
         return AM_R_LOGSUMEXP;
+    case AM_OP_prod:
+        return AM_R_PROD;
     case AM_OP_argmax:
         return AM_R_ARGMAX;
+    case AM_OP_argmin:
+        return AM_R_ARGMIN;
     default:
         return AM_R_SUM;
     }
@@ -50,12 +56,12 @@ static int reduce_forward(am_call *c)
     int dim, ndim = 0, code = reduce_code(c->op);
     int64_t shape[AM_MAX_DIMS];
     AM_TRY(reduced_dim(c, &dim));
-    bool whole_sum = c->op == AM_OP_sum && !am_dtype_is_float(c->in[0]->dtype);
-    if (!whole_sum && code != AM_R_ARGMAX && code != AM_R_MAX && code != AM_R_MIN)
+    bool whole = (c->op == AM_OP_sum || c->op == AM_OP_prod) && !am_dtype_is_float(c->in[0]->dtype);
+    if (!whole && code < AM_R_ARGMAX && code != AM_R_MAX && code != AM_R_MIN)
         AM_TRY(am_check_float(c, 0));
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
     view3 v = split(x, dim);
-    if (v.n == 0 && code != AM_R_SUM)
+    if (v.n == 0 && code != AM_R_SUM && code != AM_R_PROD)
         return am_fail(AM_ESHAPE, "%s: nothing to reduce in a dim of size 0", am_op_name(c->op));
     for (int d = 0; d < x->ndim; d++) {
         if (d != dim && dim >= 0)
@@ -63,7 +69,7 @@ static int reduce_forward(am_call *c)
         else if (c->attrs.reduce.keepdim)
             shape[ndim++] = 1;
     }
-    int dtype = code == AM_R_ARGMAX || whole_sum ? AM_I64 : x->dtype;
+    int dtype = code >= AM_R_ARGMAX || whole ? AM_I64 : x->dtype;
     AM_TRY(am_out(c, dtype, ndim, shape));
     c->attrs.reduce.dim = dim;
     if (code != AM_R_SUM) {
@@ -71,7 +77,7 @@ static int reduce_forward(am_call *c)
         AM_TRY(am_save(c, 1, c->out[0]));
     }
     if (v.n == 0)
-        return am_tensor_fill(c->out[0], 0);
+        return am_tensor_fill(c->out[0], c->op == AM_OP_mean ? NAN : code == AM_R_PROD);
     if (v.outer * v.inner == 0)
         return AM_OK;
     return am_launch_reduce(c->device,
@@ -94,6 +100,8 @@ static view3 split_var(const am_var *x, int dim)
                    am_shape_numel(x->ndim - dim - 1, x->shape + dim + 1)};
 }
 
+/* d sum = dout; d mean = dout / n; d amax = dout / ties where a is it; d logsumexp = dout e^(a -
+ * out); d prod = dout times the product of the others. */
 static int reduce_backward(am_bwd *b)
 {
     const am_var *x = b->in[0];
@@ -125,7 +133,9 @@ REDUCTION(mean);
 REDUCTION(amax);
 REDUCTION(amin);
 REDUCTION(logsumexp);
+REDUCTION(prod);
 AM_OP(argmax, .forward = reduce_forward, .kernels = {AM_KERNEL(reduce)});
+AM_OP(argmin, .forward = reduce_forward, .kernels = {AM_KERNEL(reduce)});
 
 /* ---- softmax ----------------------------------------------------------------------------- */
 
@@ -178,6 +188,68 @@ AM_OP(softmax, .forward = softmax_forward, .backward = softmax_backward,
       .kernels = SOFTMAX_KERNELS);
 AM_OP(log_softmax, .forward = softmax_forward, .backward = softmax_backward,
       .kernels = SOFTMAX_KERNELS);
+
+/* ---- cumsum, argsort ---------------------------------------------------------------------- */
+
+static int cumsum_kernel(am_tensor *out, am_tensor *a, int dim, int reverse)
+{
+    view3 v = split(a, dim);
+    if (v.outer * v.n * v.inner == 0)
+        return AM_OK;
+    return am_launch_cumsum(a->device, &(am_cumsum_args){.out = am_tensor_ptr(out),
+                                                         .a = am_tensor_ptr(a),
+                                                         .dtype = a->dtype,
+                                                         .dtype_out = out->dtype,
+                                                         .reverse = reverse,
+                                                         .outer = v.outer,
+                                                         .n = v.n,
+                                                         .inner = v.inner});
+}
+
+static int cumsum_forward(am_call *c)
+{
+    am_tensor *x;
+    int dim;
+    AM_TRY(am_check_dim(c, c->in[0]->ndim, c->attrs.dim.dim, &dim));
+    AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
+    c->attrs.dim.dim = dim;
+    AM_TRY(am_out(c, am_dtype_is_float(x->dtype) ? x->dtype : AM_I64, x->ndim, x->shape));
+    return cumsum_kernel(c->out[0], x, dim, 0);
+}
+
+/* da[j] = dout[j] + dout[j+1] + ... */
+static int cumsum_backward(am_bwd *b)
+{
+    am_grad g;
+    AM_TRY(am_grad_begin(b, 0, false, &g));
+    AM_TRY(cumsum_kernel(g.t, b->dout, b->attrs->dim.dim, 1));
+    return am_grad_end(b, 0, &g);
+}
+
+AM_OP(cumsum, .forward = cumsum_forward, .backward = cumsum_backward,
+      .kernels = {AM_KERNEL(cumsum)});
+
+static int argsort_forward(am_call *c)
+{
+    am_tensor *x;
+    int dim;
+    AM_TRY(am_check_dim(c, c->in[0]->ndim, c->attrs.argsort.dim, &dim));
+    AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
+    view3 v = split(x, dim);
+    AM_TRY(am_out(c, AM_I64, x->ndim, x->shape));
+    if (v.outer * v.n * v.inner == 0)
+        return AM_OK;
+    return am_launch_argsort(c->device,
+                             &(am_argsort_args){.out = am_tensor_ptr(c->out[0]),
+                                                .a = am_tensor_ptr(x),
+                                                .dtype = x->dtype,
+                                                .descending = c->attrs.argsort.descending != 0,
+                                                .outer = v.outer,
+                                                .n = v.n,
+                                                .inner = v.inner});
+}
+
+AM_OP(argsort, .forward = argsort_forward, .kernels = {AM_KERNEL(argsort)});
 
 /* ---- the gradient of a broadcast --------------------------------------------------------- */
 

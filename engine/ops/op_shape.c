@@ -1,5 +1,5 @@
-/* op_shape.c — views, joins and index picks. Views share their input's storage; nothing is copied
- * unless reshape has to. */
+/* op_shape.c — views, joins, index picks and their inverses. Views share their input's storage;
+ * nothing is copied unless reshape has to. */
 #include "op.h"
 
 #include <string.h>
@@ -191,29 +191,40 @@ static int narrow_forward(am_call *c)
 {
     am_tensor *x = c->in[0];
     int dim;
-    int64_t shape[AM_MAX_DIMS], start = c->attrs.narrow.start, length = c->attrs.narrow.length;
+    int64_t shape[AM_MAX_DIMS], stride[AM_MAX_DIMS];
+    int64_t start = c->attrs.narrow.start, length = c->attrs.narrow.length;
+    int64_t step = c->attrs.narrow.step ? c->attrs.narrow.step : 1;
     AM_TRY(am_check_dim(c, x->ndim, c->attrs.narrow.dim, &dim));
+    int64_t size = x->shape[dim];
     if (start < 0)
-        start += x->shape[dim];
-    if (start < 0 || length < 0 || start > x->shape[dim] || length > x->shape[dim] - start)
-        return am_fail(AM_ESHAPE, "narrow: %lld elements from %lld of a dim of %lld",
-                       (long long)length, (long long)c->attrs.narrow.start,
-                       (long long)x->shape[dim]);
+        start += size;
+    bool fits = step > 0 && start >= 0 && length >= 0 && start <= size;
+    if (!fits || (length > 0 && (start == size || length - 1 > (size - 1 - start) / step)))
+        return am_fail(
+            AM_ESHAPE, "narrow: %lld elements from %lld in steps of %lld of a dim of %lld",
+            (long long)length, (long long)c->attrs.narrow.start, (long long)step, (long long)size);
     memcpy(shape, x->shape, sizeof shape);
+    memcpy(stride, x->stride, sizeof stride);
     shape[dim] = length;
+    if (length > 1) /* then step is below size */
+        stride[dim] *= step;
     c->attrs.narrow.dim = dim;
     c->attrs.narrow.start = start;
-    return view_out(c, x->ndim, shape, x->stride, start * x->stride[dim]);
+    c->attrs.narrow.step = length > 1 ? step : 1;
+    return view_out(c, x->ndim, shape, stride, start * x->stride[dim]);
 }
 
 static int narrow_backward(am_bwd *b)
 {
     const am_var *x = b->in[0];
     int dim = b->attrs->narrow.dim;
+    int64_t stride[AM_MAX_DIMS];
     am_tensor *d, *part;
     AM_TRY(am_temp_new(&b->temps, &d, x->dtype, x->ndim, x->shape, b->device));
     AM_TRY(am_tensor_fill(d, 0));
-    AM_TRY(am_tensor_view(&part, d, x->ndim, b->dout->shape, d->stride,
+    memcpy(stride, d->stride, sizeof stride);
+    stride[dim] *= b->attrs->narrow.step;
+    AM_TRY(am_tensor_view(&part, d, x->ndim, b->dout->shape, stride,
                           b->attrs->narrow.start * d->stride[dim]));
     int rc = am_copy_kernel(part, b->dout, 0);
     am_tensor_release(part);
@@ -308,19 +319,25 @@ typedef struct pick {
     int64_t padding;
 } pick;
 
+static int pick_kernel(am_tensor *out, am_tensor *a, am_tensor *index, const pick *p)
+{
+    if (p->outer * p->m * p->inner == 0)
+        return AM_OK;
+    return am_launch_gather(a->device, &(am_gather_args){.out = am_tensor_ptr(out),
+                                                         .a = am_tensor_ptr(a),
+                                                         .index = am_tensor_ptr(index),
+                                                         .dtype = a->dtype,
+                                                         .dtype_index = index->dtype,
+                                                         .per_element = p->per_element,
+                                                         .outer = p->outer,
+                                                         .n = p->n,
+                                                         .inner = p->inner,
+                                                         .m = p->m});
+}
+
 static int pick_forward(am_call *c, am_tensor *a, am_tensor *index, const pick *p)
 {
-    if (p->outer * p->m * p->inner > 0)
-        AM_TRY(am_launch_gather(c->device, &(am_gather_args){.out = am_tensor_ptr(c->out[0]),
-                                                             .a = am_tensor_ptr(a),
-                                                             .index = am_tensor_ptr(index),
-                                                             .dtype = a->dtype,
-                                                             .dtype_index = index->dtype,
-                                                             .per_element = p->per_element,
-                                                             .outer = p->outer,
-                                                             .n = p->n,
-                                                             .inner = p->inner,
-                                                             .m = p->m}));
+    AM_TRY(pick_kernel(c->out[0], a, index, p));
     return am_save(c, 0, index);
 }
 
@@ -447,4 +464,90 @@ static int embedding_backward(am_bwd *b)
 }
 
 AM_OP(embedding, .forward = embedding_forward, .backward = embedding_backward,
+      .kernels = PICK_KERNELS);
+
+/* ---- index_add, scatter_add: a with src added where the picks above would read --------------- */
+
+static int add_forward(am_call *c, int per_element)
+{
+    char ta[96], tb[96], tc[96];
+    am_tensor *a = c->in[0], *index, *src;
+    int dim;
+    AM_TRY(am_check_dim(c, a->ndim, c->attrs.dim.dim, &dim));
+    AM_TRY(am_check_int(c, 1));
+    AM_TRY(am_check_same_dtype(c, 0, 2));
+    if (a->dtype == AM_BOOL)
+        return am_fail(AM_EINVAL, "%s: bool has no arithmetic; cast first", am_op_name(c->op));
+    AM_TRY(am_temp_dense(&c->temps, &index, c->in[1]));
+    AM_TRY(am_temp_dense(&c->temps, &src, c->in[2]));
+    bool fits = src->ndim == a->ndim &&
+                (per_element ? am_shape_equal(index, src)
+                             : index->ndim == 1 && index->shape[0] == src->shape[dim]);
+    for (int d = 0; fits && d < a->ndim; d++)
+        fits = d == dim || src->shape[d] == a->shape[d];
+    if (!fits)
+        return am_fail(AM_ESHAPE, "%s: index %s and src %s do not fit into dim %d of %s",
+                       am_op_name(c->op), am_shape_text(ta, index->ndim, index->shape),
+                       am_shape_text(tb, src->ndim, src->shape), dim,
+                       am_shape_text(tc, a->ndim, a->shape));
+    c->attrs.dim.dim = dim;
+    AM_TRY(am_out(c, a->dtype, a->ndim, a->shape));
+    AM_TRY(am_copy_kernel(c->out[0], a, 0));
+    AM_TRY(am_save(c, 0, index));
+    pick p = pick_of(dim, a->ndim, a->shape, src->shape[dim], per_element);
+    if (p.outer * p.m * p.inner == 0)
+        return AM_OK;
+    return am_launch_gather_bwd(c->device, &(am_gather_bwd_args){.da = am_tensor_ptr(c->out[0]),
+                                                                 .dout = am_tensor_ptr(src),
+                                                                 .index = am_tensor_ptr(index),
+                                                                 .dtype = src->dtype,
+                                                                 .dtype_da = src->dtype,
+                                                                 .dtype_index = index->dtype,
+                                                                 .per_element = per_element,
+                                                                 .outer = p.outer,
+                                                                 .n = p.n,
+                                                                 .inner = p.inner,
+                                                                 .m = p.m});
+}
+
+/* da = dout; dsrc = dout picked at index. */
+static int add_backward(am_bwd *b, int per_element)
+{
+    if (b->needs[0])
+        AM_TRY(am_grad_give(b, 0, b->dout));
+    if (!b->needs[2])
+        return AM_OK;
+    am_tensor *index = b->saved[0], *dout = b->dout;
+    int dim = b->attrs->dim.dim;
+    pick p = pick_of(dim, dout->ndim, dout->shape, b->in[2]->shape[dim], per_element);
+    am_grad g;
+    AM_TRY(am_grad_begin(b, 2, false, &g));
+    AM_TRY(pick_kernel(g.t, dout, index, &p));
+    return am_grad_end(b, 2, &g);
+}
+
+static int index_add_forward(am_call *c)
+{
+    return add_forward(c, 0);
+}
+
+static int index_add_backward(am_bwd *b)
+{
+    return add_backward(b, 0);
+}
+
+AM_OP(index_add, .forward = index_add_forward, .backward = index_add_backward,
+      .kernels = PICK_KERNELS);
+
+static int scatter_add_forward(am_call *c)
+{
+    return add_forward(c, 1);
+}
+
+static int scatter_add_backward(am_bwd *b)
+{
+    return add_backward(b, 1);
+}
+
+AM_OP(scatter_add, .forward = scatter_add_forward, .backward = scatter_add_backward,
       .kernels = PICK_KERNELS);

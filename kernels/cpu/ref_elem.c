@@ -81,9 +81,29 @@ AM_INLINE double unary_value(int op, double x, double p0, double p1)
         return ref_act(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return ref_act(AM_ACT_GELU_TANH, x);
-    default: /* AM_U_CLAMP */
+    case AM_U_CLAMP:
         x = x < p0 ? p0 : x;
         return x > p1 ? p1 : x;
+    case AM_U_SIN:
+        return sin(x);
+    case AM_U_COS:
+        return cos(x);
+    case AM_U_ERF:
+        return erf(x);
+    case AM_U_LOG1P:
+        return log1p(x);
+    case AM_U_EXPM1:
+        return expm1(x);
+    case AM_U_SOFTPLUS: /* of e^-|x|, so that nothing overflows */
+        return (x < 0 ? 0 : x) + log1p(exp(-fabs(x)));
+    case AM_U_SIGN:
+        return (x > 0) - (x < 0);
+    case AM_U_FLOOR:
+        return floor(x);
+    case AM_U_CEIL:
+        return ceil(x);
+    default: /* AM_U_ROUND */
+        return nearbyint(x);
     }
 }
 
@@ -123,6 +143,13 @@ static int unary_int(const am_unary_args *args)
         case AM_U_CLAMP:
             x = x < p0 ? p0 : x;
             x = x > p1 ? p1 : x;
+            break;
+        case AM_U_SIGN:
+            x = (x > 0) - (x < 0);
+            break;
+        case AM_U_FLOOR:
+        case AM_U_CEIL:
+        case AM_U_ROUND:
             break;
         default:
             return AM_EUNSUP;
@@ -177,8 +204,22 @@ AM_INLINE double unary_slope(int op, double x, double p0, double p1)
         return ref_act_grad(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return ref_act_grad(AM_ACT_GELU_TANH, x);
-    default: /* AM_U_CLAMP */
+    case AM_U_CLAMP:
         return x >= p0 && x <= p1 ? 1 : 0;
+    case AM_U_SIN:
+        return cos(x);
+    case AM_U_COS:
+        return -sin(x);
+    case AM_U_ERF: /* 2 / sqrt(pi) e^-x^2 */
+        return 1.12837916709551257390 * exp(-x * x);
+    case AM_U_LOG1P:
+        return 1 / (1 + x);
+    case AM_U_EXPM1:
+        return exp(x);
+    case AM_U_SOFTPLUS:
+        return ref_sigmoid(x);
+    default: /* AM_U_SIGN, FLOOR, CEIL, ROUND */
+        return 0;
     }
 }
 
@@ -246,6 +287,9 @@ AM_INLINE int binary_float(const am_binary_args *args, int dtype)
         case AM_B_MINIMUM:
             v = a != a || a < b ? a : b;
             break;
+        case AM_B_POW:
+            v = pow(a, b);
+            break;
         default:
             ((uint8_t *)args->out)[w.at[0]] =
                 (uint8_t)compare(args->op, a < b, a == b, a != a || b != b);
@@ -298,6 +342,8 @@ int am_ref_binary(am_stream *s, const am_binary_args *args)
     (void)s;
     if (args->op < 0 || args->op >= AM_B_COUNT || (args->dtype == AM_BOOL && args->op < AM_B_EQ))
         return AM_EUNSUP;
+    if (!is_float(args->dtype) && args->op == AM_B_POW)
+        return AM_EUNSUP;
     if (!is_float(args->dtype))
         return binary_int(args);
     AM_DISPATCH_FLOAT(args->dtype, binary_float, args)
@@ -318,6 +364,12 @@ AM_INLINE int binary_bwd_float(const am_binary_bwd_args *args, int dtype)
         case AM_B_DIV:
             d = args->which == 0 ? dout / b : -dout * (a / b) / b;
             break;
+        case AM_B_POW:
+            if (args->which == 0)
+                d = b == 0 ? 0 : dout * b * pow(a, b - 1);
+            else
+                d = a == 0 && b >= 0 ? 0 : dout * pow(a, b) * log(a);
+            break;
         default:
             won = (args->op == AM_B_MAXIMUM) == (args->which == 0) ? a > b : a < b;
             d = a == b ? 0.5 * dout : won ? dout : 0;
@@ -331,7 +383,7 @@ AM_INLINE int binary_bwd_float(const am_binary_bwd_args *args, int dtype)
 int am_ref_binary_bwd(am_stream *s, const am_binary_bwd_args *args)
 {
     (void)s;
-    if (args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
+    if (args->op < AM_B_MUL || args->op > AM_B_POW)
         return AM_EUNSUP;
     AM_DISPATCH_FLOAT(args->dtype, binary_bwd_float, args)
 }

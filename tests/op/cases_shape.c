@@ -30,6 +30,16 @@
         OPCASE(name), .in = {N(3, 37, 19)}, .attrs = {.dim = {1}}, .flags = CASE_BIG               \
     }
 
+#define SORT(descending)                                                                           \
+    {OPCASE(argsort), .in = {D(11)}, .attrs = {.argsort = {0, descending}}},                       \
+        {OPCASE(argsort), .in = {D(1)}, .attrs = {.argsort = {0, descending}}},                    \
+        {OPCASE(argsort), .in = {D(2, 3, 5)}, .attrs = {.argsort = {1, descending}}},              \
+        {OPCASE(argsort), .in = {D(0, 3)}, .attrs = {.argsort = {0, descending}}},                 \
+    {                                                                                              \
+        OPCASE(argsort), .in = {N(7, 131)}, .attrs = {.argsort = {-1, descending}},                \
+                         .flags = CASE_BIG                                                         \
+    }
+
 #define INDEX(n, ...)   INPUT(IN_INDEX32, n, __VA_ARGS__)
 #define INDEX64(n, ...) INPUT(IN_INDEX64, n, __VA_ARGS__)
 
@@ -40,9 +50,15 @@ static const op_case cases[] = {
     REDUCE(amax, D),
     REDUCE(amin, D),
     REDUCE(argmax, D),
+    REDUCE(argmin, D),
     REDUCE(logsumexp, N),
+    REDUCE(prod, P),
+    {OPCASE(prod), .in = {N(3, 0)}, .attrs = {.reduce = {1, 0}}},
     SOFTMAX(softmax),
     SOFTMAX(log_softmax),
+    SOFTMAX(cumsum),
+    SORT(0),
+    SORT(1),
 
     {OPCASE(reshape), .in = {N(2, 6)}, .attrs = {.view = {2, {3, 4}}}},
     {OPCASE(reshape), .in = {N(2, 6)}, .attrs = {.view = {1, {-1}}}},
@@ -71,6 +87,9 @@ static const op_case cases[] = {
     {OPCASE(narrow), .in = {N(3, 5, 2)}, .attrs = {.narrow = {1, 4, 1}}},
     {OPCASE(narrow), .in = {N(3, 5)}, .attrs = {.narrow = {-2, -2, 2}}},
     {OPCASE(narrow), .in = {N(3, 5)}, .attrs = {.narrow = {0, 3, 0}}},
+    {OPCASE(narrow), .in = {N(7)}, .attrs = {.narrow = {0, 1, 3, 2}}},
+    {OPCASE(narrow), .in = {N(3, 8, 2)}, .attrs = {.narrow = {1, 0, 3, 3}}},
+    {OPCASE(narrow), .in = {N(3, 5)}, .attrs = {.narrow = {1, -1, 1, 9}}},
     {OPCASE(contiguous), .in = {N(3, 5)}},
     {OPCASE(contiguous), .in = {N(1)}},
     {OPCASE(contiguous), .in = {N(31, 37)}, .flags = CASE_BIG},
@@ -96,6 +115,19 @@ static const op_case cases[] = {
     {OPCASE(gather), .in = {N(1, 1), INDEX(1, 1, 1)}, .attrs = {.dim = {0}}},
     {OPCASE(gather), .in = {N(3, 4), INDEX(4, 3, 0)}, .attrs = {.dim = {1}}},
     {OPCASE(gather), .in = {N(17, 67), INDEX(67, 17, 31)}, .attrs = {.dim = {1}},
+     .flags = CASE_BIG},
+    {OPCASE(index_add), .in = {N(5), INDEX(5, 7), N(7)}, .attrs = {.dim = {0}}},
+    {OPCASE(index_add), .in = {N(4, 3), INDEX64(4, 4), N(4, 3)}, .attrs = {.dim = {0}}},
+    {OPCASE(index_add), .in = {N(2, 4, 3), INDEX(4, 5), N(2, 5, 3)}, .attrs = {.dim = {-2}}},
+    {OPCASE(index_add), .in = {N(4, 3), INDEX(4, 0), N(0, 3)}, .attrs = {.dim = {0}}},
+    {OPCASE(index_add), .in = {N(29, 37), INDEX(29, 67), N(67, 37)}, .attrs = {.dim = {0}},
+     .flags = CASE_BIG},
+    {OPCASE(scatter_add), .in = {N(5), INDEX(5, 7), N(7)}, .attrs = {.dim = {0}}},
+    {OPCASE(scatter_add), .in = {N(3, 4), INDEX64(4, 3, 4), N(3, 4)}, .attrs = {.dim = {1}}},
+    {OPCASE(scatter_add), .in = {N(2, 4, 3), INDEX(4, 2, 5, 3), N(2, 5, 3)},
+     .attrs = {.dim = {-2}}},
+    {OPCASE(scatter_add), .in = {N(3, 4), INDEX(4, 3, 0), N(3, 0)}, .attrs = {.dim = {1}}},
+    {OPCASE(scatter_add), .in = {N(17, 67), INDEX(67, 17, 31), N(17, 31)}, .attrs = {.dim = {1}},
      .flags = CASE_BIG},
 };
 

@@ -289,6 +289,17 @@ static const struct {
     {AM_OP_narrow, AM_ESHAPE, {T(AM_F32, 5)}, {.narrow = {0, 3, 3}}, "3 elements from 3"},
     {AM_OP_cat, AM_ESHAPE, {T(AM_F32, 2, 3), T(AM_F32, 2, 4)}, {.dim = {0}}, "[2,3] and [2,4]"},
     {AM_OP_gather, AM_EINVAL, {T(AM_F32, 2), T(AM_F32, 2)}, {.dim = {0}}, "int32 or int64"},
+    {AM_OP_narrow, AM_ESHAPE, {T(AM_F32, 5)}, {.narrow = {0, 0, 3, 3}}, "in steps of 3"},
+    {AM_OP_scatter_add,
+     AM_ESHAPE,
+     {T(AM_F32, 3, 4), T(AM_I64, 3, 2), T(AM_F32, 3, 3)},
+     {.dim = {1}},
+     "index [3,2] and src [3,3]"},
+    {AM_OP_index_add,
+     AM_EINVAL,
+     {T(AM_F32, 4), T(AM_F32, 2), T(AM_F32, 2)},
+     {.dim = {0}},
+     "int32 or int64"},
     {AM_OP_matmul, AM_ESHAPE, {T(AM_F32, 8, 64), T(AM_F32, 32, 64)}, .message = "[8,64] x [32,64]"},
     {AM_OP_linear, AM_ESHAPE, {T(AM_F32, 8, 64), T(AM_F32, 32, 65)}, .message = "[8,64] x [32,65]"},
     {AM_OP_linear, AM_ESHAPE, {T(AM_F32, 8, 4), T(AM_F32, 3, 4), T(AM_F32, 4)}, .message = "bias"},
@@ -369,6 +380,28 @@ START_TEST(index_out_of_range)
 }
 END_TEST
 
+START_TEST(adding_out_of_range)
+{
+    for (int device = 0; device < am_device_count(); device++)
+        for (int op = AM_OP_index_add; op <= AM_OP_scatter_add; op++)
+            for (int64_t bad = -1; bad <= 3; bad += 4) {
+                const int64_t three[] = {3}, two[] = {2}, index[] = {0, bad};
+                am_tensor *out = NULL, *in[CASE_INPUTS] = {zeros(AM_F32, 1, three, device),
+                                                           zeros(AM_I64, 1, two, device),
+                                                           zeros(AM_F32, 1, two, device)};
+                ck_assert_int_eq(am_tensor_write(in[1], index, sizeof index), AM_OK);
+                int rc = am_apply(op, &out, in, 3, &(am_attrs){.dim = {0}});
+                if (rc == AM_OK && !am_device_is_host(device)) {
+                    rc = am_device_sync(device); /* reported late there */
+                    am_tensor_release(out);
+                }
+                ck_assert_msg(rc == AM_EINVAL, "%s on %s with %lld: %s", am_op_name(op),
+                              am_device_name(device), (long long)bad, am_error_name(rc));
+                release_all(in);
+            }
+}
+END_TEST
+
 START_TEST(unknown_ops)
 {
     am_tensor *out = NULL;
@@ -405,6 +438,7 @@ int main(void)
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_loop_test(t, told_why, 0, sizeof told / sizeof *told);
     tcase_add_test(t, index_out_of_range);
+    tcase_add_test(t, adding_out_of_range);
     tcase_add_test(t, unknown_ops);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

@@ -65,6 +65,13 @@ static am_tensor *apply(int op, int n, am_tensor *const *in, am_attrs attrs)
     return out;
 }
 
+#define GIVES(op, n, in, attrs, ...)                                                               \
+    do {                                                                                           \
+        am_tensor *out_ = apply(op, n, in, attrs);                                                 \
+        EXPECT(am_op_name(op), out_, __VA_ARGS__);                                                 \
+        am_tensor_release(out_);                                                                   \
+    } while (0)
+
 static void backward(am_tensor *out, am_tensor *gradient)
 {
     am_event ev;
@@ -146,6 +153,12 @@ START_TEST(whole_numbers)
         out = apply(AM_OP_abs, 1, in, (am_attrs){.dim = {0}});
         EXPECT("abs", out, 7, 7, 6, 0);
         am_tensor_release(out);
+        out = apply(AM_OP_sign, 1, in, (am_attrs){.dim = {0}});
+        EXPECT("sign", out, 1, -1, 1, 0);
+        am_tensor_release(out);
+        out = apply(AM_OP_round, 1, in, (am_attrs){.dim = {0}});
+        EXPECT("round", out, 7, -7, 6, 0);
+        am_tensor_release(out);
         out = apply(AM_OP_clamp, 1, in, (am_attrs){.clamp = {-1, 6}});
         EXPECT("clamp", out, 6, -1, 6, 0);
         am_tensor_release(out);
@@ -162,6 +175,17 @@ START_TEST(whole_numbers)
         am_tensor_release(in[0]);
         am_tensor_release(in[1]);
     }
+    am_tensor *x = vec(_i, AM_I64, 4, (double[]){3, 1, 2, 1});
+    GIVES(AM_OP_argsort, 1, &x, ((am_attrs){.argsort = {0, 0}}), 1, 3, 2, 0);
+    GIVES(AM_OP_cumsum, 1, &x, ((am_attrs){.dim = {0}}), 3, 4, 6, 7);
+    GIVES(AM_OP_prod, 1, &x, ((am_attrs){.reduce = {0, 0}}), 6);
+    GIVES(AM_OP_argmin, 1, &x, ((am_attrs){.reduce = {0, 0}}), 1);
+    am_tensor *counted[] = {x, vec(_i, AM_I64, 4, (double[]){0, 2, 2, 2}), x};
+    for (int op = AM_OP_index_add; op <= AM_OP_scatter_add; op++) {
+        GIVES(op, 3, counted, ((am_attrs){.dim = {0}}), 6, 1, 6, 1);
+    }
+    am_tensor_release(x);
+    am_tensor_release(counted[1]);
     /* sums of bool and uint8 do not wrap */
     double many[200];
     for (int i = 0; i < 200; i++)
@@ -317,6 +341,14 @@ static double f_neg(double x)
 {
     return -x;
 }
+static double f_softplus(double x)
+{
+    return isnan(x) ? x : fmax(x, 0) + log1p(exp(-fabs(x)));
+}
+static double f_sign(double x)
+{
+    return (x > 0) - (x < 0);
+}
 
 /* Against libm in double. Small results of functions that add before they round (log near 1, tanh,
  * GELU's tail) are held to an absolute error: `floor` is the size it is relative to. */
@@ -340,6 +372,16 @@ START_TEST(functions)
         {AM_OP_relu, f_relu, 0, 0},
         {AM_OP_abs, fabs, 0, 0},
         {AM_OP_neg, f_neg, 0, 0},
+        {AM_OP_sin, sin, 1e-30, 0},
+        {AM_OP_cos, cos, 1e-30, 0},
+        {AM_OP_erf, erf, 1e-30, 0},
+        {AM_OP_log1p, log1p, 1e-30, 0},
+        {AM_OP_expm1, expm1, 1e-30, 0},
+        {AM_OP_softplus, f_softplus, 1e-30, 0},
+        {AM_OP_sign, f_sign, 0, 0},
+        {AM_OP_floor, floor, 0, 0},
+        {AM_OP_ceil, ceil, 0, 0},
+        {AM_OP_round, nearbyint, 0, 0},
     };
     enum { N = 1031 };
     static double x[N], got[N];
@@ -412,6 +454,57 @@ START_TEST(kinks)
     am_tensor_release(ones);
     am_tensor_release(x);
     am_tensor_release(y);
+}
+END_TEST
+
+/* An order keeps ties in place and takes NaN for the greatest. */
+START_TEST(orders)
+{
+    am_tensor *x = vec(_i, AM_F32, 7, (double[]){2, NAN, -1, 2, INFINITY, -INFINITY, NAN});
+    GIVES(AM_OP_argsort, 1, &x, ((am_attrs){.argsort = {0, 0}}), 5, 2, 0, 3, 4, 1, 6);
+    GIVES(AM_OP_argsort, 1, &x, ((am_attrs){.argsort = {0, 1}}), 1, 6, 4, 0, 3, 2, 5);
+    GIVES(AM_OP_argmin, 1, &x, ((am_attrs){.reduce = {0, 0}}), 1);
+    am_tensor_release(x);
+}
+END_TEST
+
+/* The gradient of a product with zeros in it, and what there is of nothing. */
+START_TEST(products)
+{
+    const int64_t three_three[] = {3, 3}, none[] = {2, 0};
+    am_tensor *x = tensor(_i, AM_F32, 2, three_three, (double[]){2, 3, 4, 2, 0, 4, 0, 3, 0});
+    am_tensor *ones = vec(_i, AM_F32, 3, (double[]){1, 1, 1});
+    OK(am_tensor_set_requires_grad(x, 1));
+    am_tensor *out = apply(AM_OP_prod, 1, &x, (am_attrs){.reduce = {1, 0}});
+    EXPECT("prod", out, 24, 0, 0);
+    backward(out, ones);
+    GRADIENT("prod", x, 12, 8, 6, 0, 8, 0, 0, 0, 0);
+    am_tensor_release(out);
+    am_tensor_release(x);
+    am_tensor_release(ones);
+    x = tensor(_i, AM_F32, 2, none, (double[]){0});
+    GIVES(AM_OP_prod, 1, &x, ((am_attrs){.reduce = {1, 0}}), 1, 1);
+    GIVES(AM_OP_mean, 1, &x, ((am_attrs){.reduce = {1, 0}}), NAN, NAN);
+    am_tensor_release(x);
+}
+END_TEST
+
+/* 0 ^ 0 is 1; its gradients and those of 0 ^ 2 are finite. */
+START_TEST(powers)
+{
+    am_tensor *a = vec(_i, AM_F32, 4, (double[]){0, 0, 2, -1}),
+              *b = vec(_i, AM_F32, 4, (double[]){0, 2, 0, 3}),
+              *ones = vec(_i, AM_F32, 4, (double[]){1, 1, 1, 1});
+    OK(am_tensor_set_requires_grad(a, 1));
+    OK(am_tensor_set_requires_grad(b, 1));
+    am_tensor *both[] = {a, b}, *out = apply(AM_OP_pow, 2, both, (am_attrs){.dim = {0}});
+    EXPECT("pow", out, 1, 0, 1, -1);
+    backward(out, ones);
+    GRADIENT("pow", a, 0, 0, 0, 3);
+    GRADIENT("pow", b, 0, 0, (double)(float)log(2), NAN);
+    am_tensor *all[] = {a, b, ones, out};
+    for (size_t i = 0; i < COUNT(all); i++)
+        am_tensor_release(all[i]);
 }
 END_TEST
 
@@ -683,6 +776,9 @@ int main(void)
     tcase_add_loop_test(t, moving_any_dtype, 0, n);
     tcase_add_loop_test(t, functions, 0, n);
     tcase_add_loop_test(t, kinks, 0, n);
+    tcase_add_loop_test(t, orders, 0, n);
+    tcase_add_loop_test(t, products, 0, n);
+    tcase_add_loop_test(t, powers, 0, n);
     tcase_add_loop_test(t, nan_is_passed_on, 0, n);
     tcase_add_loop_test(t, large_logits, 0, n);
     tcase_add_loop_test(t, ignored_rows, 0, n);

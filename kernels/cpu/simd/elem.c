@@ -70,12 +70,23 @@ AM_INLINE vf vpow(vf x, float p)
     return x;
 }
 
-AM_INLINE vf vlog(vf x)
-{
-    for (int i = 0; i < VW; i++)
-        x[i] = logf(x[i]);
-    return x;
-}
+/* v<name>: libm's function, a lane at a time. */
+#define LANES(name)                                                                                \
+    AM_INLINE vf v##name(vf x)                                                                     \
+    {                                                                                              \
+        for (int i = 0; i < VW; i++)                                                               \
+            x[i] = name##f(x[i]);                                                                  \
+        return x;                                                                                  \
+    }
+LANES(log)
+LANES(sin)
+LANES(cos)
+LANES(erf)
+LANES(log1p)
+LANES(expm1)
+LANES(floor)
+LANES(ceil)
+LANES(nearbyint)
 
 AM_INLINE vf unary_value(int op, vf x, float p0, float p1)
 {
@@ -110,8 +121,28 @@ AM_INLINE vf unary_value(int op, vf x, float p0, float p1)
         return vact(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return vact(AM_ACT_GELU_TANH, x);
-    default: /* AM_U_CLAMP */
+    case AM_U_CLAMP:
         return vmin(vsplat(p1), vmax(vsplat(p0), x));
+    case AM_U_SIN:
+        return vsin(x);
+    case AM_U_COS:
+        return vcos(x);
+    case AM_U_ERF:
+        return verf(x);
+    case AM_U_LOG1P:
+        return vlog1p(x);
+    case AM_U_EXPM1:
+        return vexpm1(x);
+    case AM_U_SOFTPLUS:
+        return vmax((vf){0}, x) + vlog1p(vexp(-vabs(x)));
+    case AM_U_SIGN:
+        return vselect(x > 0.0f, vsplat(1.0f), vselect(x < 0.0f, vsplat(-1.0f), (vf){0}));
+    case AM_U_FLOOR:
+        return vfloor(x);
+    case AM_U_CEIL:
+        return vceil(x);
+    default: /* AM_U_ROUND */
+        return vnearbyint(x);
     }
 }
 
@@ -150,8 +181,22 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
         return vact_grad(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return vact_grad(AM_ACT_GELU_TANH, x);
-    default: /* AM_U_CLAMP */
+    case AM_U_CLAMP:
         return vselect((x >= p0) & (x <= p1), vsplat(1.0f), (vf){0});
+    case AM_U_SIN:
+        return vcos(x);
+    case AM_U_COS:
+        return -vsin(x);
+    case AM_U_ERF:
+        return 1.12837916709551257390f * vexp(-x * x);
+    case AM_U_LOG1P:
+        return 1.0f / (1.0f + x);
+    case AM_U_EXPM1:
+        return vexp(x);
+    case AM_U_SOFTPLUS:
+        return vsigmoid(x);
+    default: /* AM_U_SIGN, FLOOR, CEIL, ROUND */
+        return (vf){0};
     }
 }
 
@@ -173,7 +218,17 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
     X(AM_U_SILU) \
     X(AM_U_GELU) \
     X(AM_U_GELU_TANH) \
-    X(AM_U_CLAMP)
+    X(AM_U_CLAMP) \
+    X(AM_U_SIN) \
+    X(AM_U_COS) \
+    X(AM_U_ERF) \
+    X(AM_U_LOG1P) \
+    X(AM_U_EXPM1) \
+    X(AM_U_SOFTPLUS) \
+    X(AM_U_SIGN) \
+    X(AM_U_FLOOR) \
+    X(AM_U_CEIL) \
+    X(AM_U_ROUND)
 /* clang-format on */
 
 /* out = f(a) over n floats */
@@ -263,8 +318,12 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
         return a / b;
     case AM_B_MAXIMUM:
         return vselect((a != a) | (a > b), a, b);
-    default: /* AM_B_MINIMUM */
+    case AM_B_MINIMUM:
         return vselect((a != a) | (a < b), a, b);
+    default: /* AM_B_POW */
+        for (int i = 0; i < VW; i++)
+            a[i] = powf(a[i], b[i]);
+        return a;
     }
 }
 
@@ -275,7 +334,8 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
     X(AM_B_MUL) \
     X(AM_B_DIV) \
     X(AM_B_MAXIMUM) \
-    X(AM_B_MINIMUM)
+    X(AM_B_MINIMUM) \
+    X(AM_B_POW)
 /* clang-format on */
 
 /* out = a op b over n floats */
@@ -308,10 +368,21 @@ static void binary_row(const am_binary_args *args, const elem_row *row)
 
 int AM_SIMD(binary)(am_stream *s, const am_binary_args *args)
 {
-    if (!is_simd_float(args->dtype) || args->op < 0 || args->op > AM_B_MINIMUM)
+    if (!is_simd_float(args->dtype) || args->op < 0 || args->op > AM_B_POW)
         return am_ref_binary(s, args);
     ELEM_EACH(&args->nd, 3, binary_row(args, &row));
     return AM_OK;
+}
+
+AM_INLINE vf pow_grad(int which, vf dout, vf a, vf b)
+{
+    for (int i = 0; i < VW; i++) {
+        double x = (double)a[i], y = (double)b[i];
+        double slope = which == 0 ? (y == 0 ? 0 : y * pow(x, y - 1))
+                                  : (x == 0 && y >= 0 ? 0 : pow(x, y) * log(x));
+        dout[i] = (float)((double)dout[i] * slope);
+    }
+    return dout;
 }
 
 AM_INLINE vf binary_grad(const am_binary_bwd_args *args, vf dout, vf a, vf b)
@@ -320,6 +391,8 @@ AM_INLINE vf binary_grad(const am_binary_bwd_args *args, vf dout, vf a, vf b)
         return dout * (args->which == 0 ? b : a);
     if (args->op == AM_B_DIV)
         return args->which == 0 ? dout / b : -dout * (a / b) / b;
+    if (args->op == AM_B_POW) /* in double: b - 1 and ln a must not be rounded first */
+        return pow_grad(args->which, dout, a, b);
     int a_wins_above = (args->op == AM_B_MAXIMUM) == (args->which == 0);
     vf won = vselect(a_wins_above ? a > b : a < b, dout, (vf){0});
     return vselect(a == b, 0.5f * dout, won);
@@ -341,7 +414,7 @@ static void binary_bwd_row(const am_binary_bwd_args *args, const elem_row *row)
 
 int AM_SIMD(binary_bwd)(am_stream *s, const am_binary_bwd_args *args)
 {
-    if (!is_simd_float(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_MINIMUM)
+    if (!is_simd_float(args->dtype) || args->op < AM_B_MUL || args->op > AM_B_POW)
         return am_ref_binary_bwd(s, args);
     ELEM_EACH(&args->nd, 4, binary_bwd_row(args, &row));
     return AM_OK;

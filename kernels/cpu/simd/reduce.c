@@ -70,7 +70,7 @@ AM_INLINE int sum_simd(const am_reduce_args *args, int dtype)
 static int reduce_rows(const am_reduce_args *args)
 {
     int64_t size = simd_size(args->dtype), size_out = simd_size(args->dtype_out);
-    if (args->op == AM_R_ARGMAX)
+    if (args->op >= AM_R_ARGMAX)
         size_out = 8;
 #pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
     for (int64_t o = 0; o < args->outer; o++) {
@@ -86,7 +86,7 @@ static int reduce_rows(const am_reduce_args *args)
 int AM_SIMD(reduce)(am_stream *s, const am_reduce_args *args)
 {
     int rows = args->op >= 0 && args->op < AM_R_COUNT && is_simd_float(args->dtype) &&
-               (args->op == AM_R_ARGMAX || is_simd_float(args->dtype_out));
+               (args->op >= AM_R_ARGMAX || is_simd_float(args->dtype_out));
     if (rows && args->op == AM_R_SUM)
         AM_DISPATCH_SIMD(args->dtype, sum_simd, args, AM_EUNSUP)
     return rows && args->inner == 1 ? reduce_rows(args) : am_ref_reduce(s, args);

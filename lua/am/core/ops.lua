@@ -1,52 +1,20 @@
 -- One thin function per op of the registry (engine/ops/ops.def), PyTorch's names and argument order.
 -- Those that take a tensor first are also methods: ops.add(a, b) is a:add(b). dims count from 0,
--- negative ones from the end. Numbers are accepted for the second operand of arithmetic.
+-- negative ones from the end. Numbers are accepted for either operand of arithmetic. A model's own ops
+-- are in model_ops.lua, what is composed of ops in compose.lua.
 
-local ffi = require("ffi")
-local edge = require("am.core.ffi")
+local C = require("am.core.ffi").C
+local apply = require("am.core.apply")
 local err = require("am.core.error")
 local tensor = require("am.core.tensor")
 
-local C, check_retry, own = edge.C, edge.check_retry, tensor.own
+local inputs, run, new_attrs = apply.inputs, apply.run, apply.new_attrs
+local apply1, apply2, apply3 = apply.apply1, apply.apply2, apply.apply3
+local CAT = 6 -- tensors that the op takes
+
 local M = {}
-
-local inputs = ffi.new("am_tensor *[8]")
-local out = edge.box("am_tensor")
-
--- `inputs` keeps nothing alive. Its tensors come along as operands, so that collecting garbage for
--- want of memory (check_retry) can't free them under the op.
-local function again(op, n, attrs, operands)
-    check_retry(C.am_apply, op, out, inputs, n, attrs)
-    return own(out[0]), operands
-end
-
-local function run(op, n, attrs, a, b, c, d, e, f)
-    local rc = C.am_apply(op, out, inputs, n, attrs)
-    if rc == 0 then
-        return own(out[0])
-    elseif rc ~= C.AM_ENOMEM then
-        error(edge.error(rc), 0)
-    end
-    return (again(op, n, attrs, { a, b, c, d, e, f }))
-end
-
-local function apply1(op, a, attrs)
-    inputs[0] = a
-    return run(op, 1, attrs, a)
-end
-
-local function apply2(op, a, b, attrs)
-    inputs[0], inputs[1] = a, b
-    return run(op, 2, attrs, a, b)
-end
-
-local function apply3(op, a, b, c, attrs)
-    inputs[0], inputs[1], inputs[2] = a, b, c
-    return run(op, c ~= nil and 3 or 2, attrs, a, b, c)
-end
-
-local function new_attrs()
-    return ffi.new("am_attrs")
+for name, fn in pairs(require("am.core.model_ops")) do
+    M[name] = fn
 end
 
 -- ---- elementwise ----------------------------------------------------------------------------
@@ -57,9 +25,21 @@ local function scalar(op, a, value)
     return apply1(op, a, at)
 end
 
+local whole_dtypes = { [C.AM_I32] = true, [C.AM_I64] = true, [C.AM_U8] = true, [C.AM_BOOL] = true }
+
+-- A number with a fraction has no place beside whole numbers, where it would be cut.
+local function fits(value, t)
+    if value % 1 ~= 0 and whole_dtypes[C.am_tensor_dtype(t)] then
+        err.raise("argument", "%g is no whole number, but the tensor is %s; use :float() first", value,
+                  t:dtype())
+    end
+    return value
+end
+
 -- A number on either side becomes a one-element tensor of the other's dtype, unless a scalar op
 -- does it directly.
 local function like(value, t)
+    fits(value, t)
     return tensor.full({}, value, { dtype = t:dtype(), device = t:device() })
 end
 
@@ -74,24 +54,34 @@ local function operands(a, b)
 end
 
 function M.add(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, b) end
-    if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, a) end
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, fits(b, a)) end
+    if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, fits(a, b)) end
     return apply2(C.AM_OP_add, a, b)
 end
 
 function M.sub(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -b) end
+    if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -fits(b, a)) end
     a, b = operands(a, b)
     return apply2(C.AM_OP_sub, a, b)
 end
 
 function M.mul(a, b)
-    if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, b) end
-    if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, a) end
+    if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, fits(b, a)) end
+    if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, fits(a, b)) end
     return apply2(C.AM_OP_mul, a, b)
 end
 
-for _, name in ipairs { "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
+local function float_operand(x)
+    return type(x) ~= "number" and whole_dtypes[C.am_tensor_dtype(x)] and M.to(x, C.AM_F32) or x
+end
+
+--- a / b; whole numbers are divided as float32.
+function M.div(a, b)
+    a, b = operands(float_operand(a), float_operand(b))
+    return apply2(C.AM_OP_div, a, b)
+end
+
+for _, name in ipairs { "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a, b)
         a, b = operands(a, b)
@@ -99,16 +89,16 @@ for _, name in ipairs { "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt
     end
 end
 
---- a ^ exponent for a number exponent.
-function M.pow(a, exponent)
-    if type(exponent) ~= "number" then
-        err.raise("argument", "pow takes a number as exponent")
-    end
-    return scalar(C.AM_OP_pow_scalar, a, exponent)
+--- a ^ b; either may be a number.
+function M.pow(a, b)
+    if type(b) == "number" then return scalar(C.AM_OP_pow_scalar, a, b) end
+    a, b = operands(a, b)
+    return apply2(C.AM_OP_pow, a, b)
 end
 
-for _, name in ipairs { "neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu",
-                        "silu", "contiguous" } do
+for _, name in ipairs { "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos",
+                        "tanh", "erf", "sigmoid", "relu", "softplus", "silu", "sign", "floor",
+                        "ceil", "round", "contiguous" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a) return apply1(op, a) end
 end
@@ -126,6 +116,9 @@ end
 
 --- a where cond is true, else b (either may be a number).
 function M.where(cond, a, b)
+    if type(a) == "number" and type(b) == "number" then
+        a = tensor.full({}, a, { device = cond:device() })
+    end
     a, b = operands(a, b)
     return apply3(C.AM_OP_where, cond, a, b)
 end
@@ -165,9 +158,46 @@ end
 
 -- ---- reductions -----------------------------------------------------------------------------
 
-for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "logsumexp" } do
+-- 1-based place of a dim among n.
+local function place(what, dim, n)
+    local at = dim < 0 and dim + n + 1 or dim + 1
+    if at < 1 or at > n then
+        err.raise("shape", "%s: dim %d of %d", what, dim, n)
+    end
+    return at
+end
+
+-- A reduction over several dims: they go to the end and become one.
+local function over_dims(name, a, dims, keepdim)
+    local shape, gone, order, rest, n = a:size(), {}, {}, {}, 1
+    for _, dim in ipairs(dims) do
+        local at = place(name, dim, #shape)
+        if gone[at] then
+            err.raise("shape", "%s: dim %d is named twice", name, dim)
+        end
+        gone[at] = true
+    end
+    for d, size in ipairs(shape) do
+        if not gone[d] then
+            order[#order + 1], rest[#rest + 1] = d - 1, size
+        end
+    end
+    for d in pairs(gone) do
+        order[#order + 1], n, shape[d] = d - 1, n * shape[d], 1
+    end
+    rest[#rest + 1] = n
+    local reduced = M[name](M.reshape(M.permute(a, order), rest), -1)
+    return keepdim and M.reshape(reduced, shape) or reduced
+end
+
+for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "argmin", "prod", "logsumexp" } do
     local op = C["AM_OP_" .. name]
+    --- dim: a number, a list of them, or nil for all.
     M[name] = function(a, dim, keepdim)
+        if type(dim) == "table" then
+            if #dim > 0 then return over_dims(name, a, dim, keepdim) end
+            dim = nil
+        end
         local at = new_attrs()
         at.reduce.dim = dim or C.AM_ALL_DIMS
         at.reduce.keepdim = keepdim and 1 or 0
@@ -175,13 +205,20 @@ for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "logsumexp" } d
     end
 end
 
-for _, name in ipairs { "softmax", "log_softmax" } do
+for _, name in ipairs { "softmax", "log_softmax", "cumsum" } do
     local op = C["AM_OP_" .. name]
     M[name] = function(a, dim)
         local at = new_attrs()
         at.dim.dim = dim
         return apply1(op, a, at)
     end
+end
+
+--- Indices that sort a along dim (the last), equal elements in their order, NaN as the greatest.
+function M.argsort(a, dim, descending)
+    local at = new_attrs()
+    at.argsort.dim, at.argsort.descending = dim or -1, descending and 1 or 0
+    return apply1(C.AM_OP_argsort, a, at)
 end
 
 -- ---- shape ----------------------------------------------------------------------------------
@@ -230,10 +267,10 @@ function M.transpose(a, dim0, dim1)
     return apply1(C.AM_OP_transpose, a, at)
 end
 
---- length elements of dim from start (a view).
-function M.narrow(a, dim, start, length)
+--- length elements of dim from start (a view); every step-th where a step is given.
+function M.narrow(a, dim, start, length, step)
     local at = new_attrs()
-    at.narrow.dim, at.narrow.start, at.narrow.length = dim, start, length
+    at.narrow.dim, at.narrow.start, at.narrow.length, at.narrow.step = dim, start, length, step or 1
     return apply1(C.AM_OP_narrow, a, at)
 end
 
@@ -242,15 +279,6 @@ function M.select(a, dim, index)
     local part, shape = M.narrow(a, dim, index, 1), a:size()
     table.remove(shape, dim < 0 and dim + #shape + 1 or dim + 1)
     return M.reshape(part, shape)
-end
-
--- 1-based place of a dim among n.
-local function place(what, dim, n)
-    local at = dim < 0 and dim + n + 1 or dim + 1
-    if at < 1 or at > n then
-        err.raise("shape", "%s: dim %d of %d", what, dim, n)
-    end
-    return at
 end
 
 function M.unsqueeze(a, dim)
@@ -271,10 +299,17 @@ function M.squeeze(a, dim)
     return M.reshape(a, kept)
 end
 
---- Join up to six tensors along dim.
+--- Join tensors along dim (the first).
 function M.cat(list, dim)
-    if #list < 1 or #list > 6 then
-        err.raise("argument", "cat joins one to six tensors, not %d", #list)
+    if #list < 1 then
+        err.raise("argument", "cat: no tensors to join")
+    end
+    while #list > CAT do
+        local joined = {}
+        for i = 1, #list, CAT do
+            joined[#joined + 1] = M.cat({ unpack(list, i, math.min(i + CAT - 1, #list)) }, dim)
+        end
+        list = joined
     end
     for i, t in ipairs(list) do
         inputs[i - 1] = t
@@ -290,106 +325,40 @@ function M.index_select(a, dim, index)
     return apply2(C.AM_OP_index_select, a, index, at)
 end
 
+--- a's elements along dim at index, which may be smaller than a in the other dims.
 function M.gather(a, dim, index)
+    local shape, along = a:size(), dim < 0 and dim + a:dim() or dim
+    for d = 0, index:dim() == #shape and #shape - 1 or -1 do
+        if d ~= along and index:size(d) < shape[d + 1] then
+            a = M.narrow(a, d, 0, index:size(d))
+        end
+    end
     local at = new_attrs()
     at.dim.dim = dim
     return apply2(C.AM_OP_gather, a, index, at)
 end
 
+for _, name in ipairs { "index_add", "scatter_add" } do
+    local op = C["AM_OP_" .. name]
+    --- a with src added along dim at index.
+    M[name] = function(a, dim, index, src)
+        local at = new_attrs()
+        at.dim.dim = dim
+        return apply3(op, a, index, src, at)
+    end
+end
+
 -- ---- matrix products ------------------------------------------------------------------------
 
-function M.matmul(a, b) return apply2(C.AM_OP_matmul, a, b) end
-
---- x weight^T + bias; weight [out, in] as PyTorch stores it.
-function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
-
---- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
-function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
-    local at = new_attrs()
-    at.lora.scale = opts.scale
-    at.lora.dropout_p = opts.dropout or 0
-    at.lora.dropout_pre = opts.position == "pre" and 1 or 0
-    inputs[0], inputs[1], inputs[2], inputs[3], inputs[4] = x, weight, lora_a, lora_b, bias
-    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
-end
-
--- ---- decoder --------------------------------------------------------------------------------
-
---- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
-function M.embedding(index, weight, padding_idx)
-    local at = new_attrs()
-    at.embedding.padding_idx = padding_idx or -1
-    return apply2(C.AM_OP_embedding, index, weight, at)
-end
-
-function M.rms_norm(x, weight, eps)
-    local at = new_attrs()
-    at.norm.eps = eps
-    return apply2(C.AM_OP_rms_norm, x, weight, at)
-end
-
---- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
-function M.rope_table(position_ids, inv_freq, scaling)
-    local at = new_attrs()
-    at.rope_table.scaling = scaling or 1
-    return apply2(C.AM_OP_rope_table, position_ids, inv_freq, at)
-end
-
---- Rotate x [B, T, H, D] by a table; pairs are halves, or neighbours when interleaved.
-function M.rope(x, rotary, interleaved)
-    local at = new_attrs()
-    at.rope.interleaved = interleaved and 1 or 0
-    return apply2(C.AM_OP_rope, x, rotary, at)
-end
-
-local activations = {
-    silu = C.AM_ACT_SILU, swish = C.AM_ACT_SILU, gelu = C.AM_ACT_GELU,
-    gelu_pytorch_tanh = C.AM_ACT_GELU_TANH, gelu_new = C.AM_ACT_GELU_TANH,
-    relu = C.AM_ACT_RELU, sigmoid = C.AM_ACT_SIGMOID,
-}
-
---- The names that glu knows, as keys.
-M.activations = activations
-
---- act(gate) * up, act by the name in a model's hidden_act.
-function M.glu(gate, up, act)
-    local at = new_attrs()
-    at.glu.act = activations[act or "silu"]
-        or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
-    return apply2(C.AM_OP_glu, gate, up, at)
-end
-
---- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
---- opts: causal (true), window, softcap, scale, dropout (probability).
-function M.attention(q, k, v, bounds, opts)
-    opts = opts or {}
-    local at = new_attrs()
-    at.attention.causal = opts.causal == false and 0 or 1
-    at.attention.window = opts.window or 0
-    at.attention.softcap = opts.softcap or 0
-    at.attention.scale = opts.scale or 0
-    at.attention.dropout_p = opts.dropout or 0
-    inputs[0], inputs[1], inputs[2], inputs[3] = q, k, v, bounds
-    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
-end
-
--- ---- losses ---------------------------------------------------------------------------------
-
-local function loss_attrs(opts)
-    local at = new_attrs()
-    at.loss.ignore_index = opts and opts.ignore_index or -100
-    at.loss.softcap = opts and opts.softcap or 0
-    return at
-end
-
---- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
-function M.cross_entropy(logits, labels, opts)
-    return apply2(C.AM_OP_cross_entropy, logits, labels, loss_attrs(opts))
-end
-
---- The same of hidden weight^T, without ever storing all logits.
-function M.linear_cross_entropy(hidden, weight, labels, opts)
-    return apply3(C.AM_OP_linear_cross_entropy, hidden, weight, labels, loss_attrs(opts))
+--- Matrix product; a vector counts as a row on the left and as a column on the right.
+function M.matmul(a, b)
+    local row, column = C.am_tensor_ndim(a) == 1, C.am_tensor_ndim(b) == 1
+    if not (row or column) then return apply2(C.AM_OP_matmul, a, b) end
+    local product = M.matmul(row and M.unsqueeze(a, 0) or a, column and M.unsqueeze(b, 1) or b)
+    local shape = product:size()
+    if column then shape[#shape] = nil end
+    if row then table.remove(shape, #shape - (column and 0 or 1)) end
+    return M.reshape(product, shape)
 end
 
 local not_methods = { lora_linear = true, linear_cross_entropy = true, cat = true }

@@ -259,8 +259,18 @@ function methods:totable()
     return build(1)
 end
 
+--- Fail where a change in place would escape the history that t is a result of.
+function M.check_history(t, what)
+    if C.am_tensor_requires_grad(t) ~= 0 and C.am_tensor_is_leaf(t) == 0 then
+        err.raise("state", "%s: the tensor has a history, and a change in place is not recorded; "
+            .. "change its :detach() or :clone() instead", what)
+    end
+end
+local check_history = M.check_history
+
 --- Overwrite with src (a tensor, broadcast and converted as needed, or a number). Not recorded.
 function methods:copy_(src)
+    check_history(self, "copy_")
     if type(src) == "number" then
         check(C.am_tensor_fill(self, src))
     else
@@ -270,6 +280,7 @@ function methods:copy_(src)
 end
 
 function methods:fill_(value)
+    check_history(self, "fill_")
     check(C.am_tensor_fill(self, value))
     return self
 end
@@ -277,11 +288,13 @@ end
 function methods:zero_() return self:fill_(0) end
 
 function methods:uniform_(lo, hi)
+    check_history(self, "uniform_")
     check(C.am_rng_uniform(self, lo or 0, hi or 1))
     return self
 end
 
 function methods:normal_(mean, std)
+    check_history(self, "normal_")
     check(C.am_rng_normal(self, mean or 0, std or 1))
     return self
 end
@@ -315,19 +328,28 @@ end
 
 M.methods = methods
 
--- Names ending in `grad` are fields, as in PyTorch; everything else is a method.
+-- Names ending in `grad` are fields, as in PyTorch; everything else is a method. A table is an index:
+-- get_items and set_items are indexing.lua's.
 local fields = {}
 M.fields = fields
 
 ffi.metatype("am_tensor", {
     __index = function(t, key)
+        local method = methods[key]
+        if method then
+            return method
+        end
         local field = fields[key]
         if field then
             return field.get(t)
+        elseif type(key) == "table" then
+            return M.get_items(t, key)
         end
-        return methods[key]
     end,
     __newindex = function(t, key, value)
+        if type(key) == "table" then
+            return M.set_items(t, key, value)
+        end
         local field = fields[key]
         if not field or not field.set then
             err.raise("argument", "a tensor has no field %s to set", tostring(key))

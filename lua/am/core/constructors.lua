@@ -1,0 +1,125 @@
+-- More ways to make a tensor, under PyTorch's names: sequences, the identity, copies of a shape, whole
+-- random numbers. The plain ones (zeros, full, rand, tensor, …) are in tensor.lua.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local tensor = require("am.core.tensor")
+
+local C = edge.C
+local M = {}
+
+-- n numbers by value(i), i from 0, in opts.dtype or `dtype`.
+local function sequence(n, value, dtype, opts)
+    local array = ffi.new("double[?]", math.max(n, 1))
+    for i = 0, n - 1 do
+        array[i] = value(i)
+    end
+    local wide = tensor.from_buffer(array, { n }, { dtype = "float64", device = opts and opts.device })
+    dtype = opts and opts.dtype or dtype
+    if tensor.dtype_id(dtype) == C.AM_F64 then
+        return wide
+    end
+    local t = tensor.empty({ n }, { dtype = dtype, device = wide:device() }):copy_(wide)
+    wide:release()
+    return t
+end
+
+--- arange(stop), arange(start, stop[, step]): start, start + step, … below stop (above, for a negative
+--- step). int64 when all are whole numbers, else float32. The options come last.
+function M.arange(...)
+    local args, opts = { ... }, nil
+    if type(args[#args]) == "table" then
+        opts = table.remove(args)
+    end
+    local start, stop, step = args[1], args[2], args[3] or 1
+    if stop == nil then
+        start, stop = 0, start
+    end
+    local n = math.ceil((stop - start) / step)
+    if not (step ~= 0 and n >= 0 and n < math.huge) then
+        err.raise("argument", "arange: from %g to %g in steps of %g", start, stop, step)
+    end
+    local whole = start % 1 == 0 and stop % 1 == 0 and step % 1 == 0
+    return sequence(n, function(i) return start + i * step end, whole and "int64" or "float32", opts)
+end
+
+--- n numbers at equal distances, first and last included.
+function M.linspace(first, last, n, opts)
+    local step = n > 1 and (last - first) / (n - 1) or 0
+    return sequence(n, function(i) return i < n / 2 and first + i * step or last - (n - 1 - i) * step end,
+                    "float32", opts)
+end
+
+--- 1 on the diagonal of an n by m (n) matrix, else 0.
+function M.eye(n, m, opts)
+    if type(m) == "table" then
+        m, opts = nil, m
+    end
+    local t = tensor.zeros({ n, m or n }, opts)
+    local diagonal = math.min(n, m or n)
+    if diagonal > 0 then
+        t:reshape(-1):narrow(0, 0, diagonal, (m or n) + 1):fill_(1)
+    end
+    return t
+end
+
+-- t's shape, dtype and device unless opts say otherwise.
+local function like(t, opts)
+    opts = opts or {}
+    return t:size(), { dtype = opts.dtype or t:dtype(), device = opts.device or t:device() }
+end
+
+function M.empty_like(t, opts) return tensor.empty(like(t, opts)) end
+function M.zeros_like(t, opts) return tensor.zeros(like(t, opts)) end
+function M.ones_like(t, opts) return tensor.ones(like(t, opts)) end
+function M.rand_like(t, opts) return tensor.rand(like(t, opts)) end
+function M.randn_like(t, opts) return tensor.randn(like(t, opts)) end
+
+function M.full_like(t, value, opts)
+    local shape, options = like(t, opts)
+    return tensor.full(shape, value, options)
+end
+
+-- ---- random whole numbers -------------------------------------------------------------------
+
+local seed_box, stream_box = ffi.new("uint64_t[1]"), ffi.new("uint64_t[1]")
+
+-- A function that gives draw i of the generator's next stream as a whole number in 0..n-1.
+local function draws()
+    C.am_rng_get(seed_box, stream_box)
+    local seed, stream = seed_box[0], stream_box[0]
+    C.am_rng_set(seed, stream + 1)
+    return function(i, n) return math.floor(C.am_rng_u32(seed, stream, i) * (n / 2 ^ 32)) end
+end
+
+--- Whole numbers from low (0) to high - 1, int64: randint(high, shape) or randint(low, high, shape).
+function M.randint(low, high, shape, opts)
+    if type(high) == "table" then
+        low, high, shape, opts = 0, low, high, shape
+    end
+    if not (high > low and high - low <= 2 ^ 32) then
+        err.raise("argument", "randint: nothing from %g to below %g, or more than 2^32", low, high)
+    end
+    local n, draw = 1, draws()
+    for _, size in ipairs(shape) do n = n * size end
+    local flat = sequence(n, function(i) return low + draw(i, high - low) end, "int64", opts)
+    return flat:reshape(shape)
+end
+
+--- 0..n-1 in a random order, int64.
+function M.randperm(n, opts)
+    local draw, order = draws(), {}
+    for i = 0, n - 1 do
+        local j = draw(i, i + 1)
+        order[i] = order[j]
+        order[j] = i
+    end
+    return sequence(n, function(i) return order[i] end, "int64", opts)
+end
+
+for _, name in ipairs { "empty_like", "zeros_like", "ones_like", "rand_like", "randn_like", "full_like" } do
+    tensor.methods[name] = M[name]
+end
+
+return M

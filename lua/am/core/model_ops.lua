@@ -1,0 +1,103 @@
+-- The ops that a decoder and its losses are made of, one thin function each; ops.lua makes them its own.
+
+local C = require("am.core.ffi").C
+local apply = require("am.core.apply")
+local err = require("am.core.error")
+
+local inputs, run, new_attrs = apply.inputs, apply.run, apply.new_attrs
+local apply2, apply3 = apply.apply2, apply.apply3
+local M = {}
+
+--- x weight^T + bias; weight [out, in] as PyTorch stores it.
+function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
+
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
+    local at = new_attrs()
+    at.lora.scale = opts.scale
+    at.lora.dropout_p = opts.dropout or 0
+    at.lora.dropout_pre = opts.position == "pre" and 1 or 0
+    inputs[0], inputs[1], inputs[2], inputs[3], inputs[4] = x, weight, lora_a, lora_b, bias
+    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
+end
+
+-- ---- decoder --------------------------------------------------------------------------------
+
+--- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
+function M.embedding(index, weight, padding_idx)
+    local at = new_attrs()
+    at.embedding.padding_idx = padding_idx or -1
+    return apply2(C.AM_OP_embedding, index, weight, at)
+end
+
+function M.rms_norm(x, weight, eps)
+    local at = new_attrs()
+    at.norm.eps = eps
+    return apply2(C.AM_OP_rms_norm, x, weight, at)
+end
+
+--- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
+function M.rope_table(position_ids, inv_freq, scaling)
+    local at = new_attrs()
+    at.rope_table.scaling = scaling or 1
+    return apply2(C.AM_OP_rope_table, position_ids, inv_freq, at)
+end
+
+--- Rotate x [B, T, H, D] by a table; pairs are halves, or neighbours when interleaved.
+function M.rope(x, rotary, interleaved)
+    local at = new_attrs()
+    at.rope.interleaved = interleaved and 1 or 0
+    return apply2(C.AM_OP_rope, x, rotary, at)
+end
+
+local activations = {
+    silu = C.AM_ACT_SILU, swish = C.AM_ACT_SILU, gelu = C.AM_ACT_GELU,
+    gelu_pytorch_tanh = C.AM_ACT_GELU_TANH, gelu_new = C.AM_ACT_GELU_TANH,
+    relu = C.AM_ACT_RELU, sigmoid = C.AM_ACT_SIGMOID,
+}
+
+--- The names that glu knows, as keys.
+M.activations = activations
+
+--- act(gate) * up, act by the name in a model's hidden_act.
+function M.glu(gate, up, act)
+    local at = new_attrs()
+    at.glu.act = activations[act or "silu"]
+        or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
+    return apply2(C.AM_OP_glu, gate, up, at)
+end
+
+--- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
+--- opts: causal (true), window, softcap, scale, dropout (probability).
+function M.attention(q, k, v, bounds, opts)
+    opts = opts or {}
+    local at = new_attrs()
+    at.attention.causal = opts.causal == false and 0 or 1
+    at.attention.window = opts.window or 0
+    at.attention.softcap = opts.softcap or 0
+    at.attention.scale = opts.scale or 0
+    at.attention.dropout_p = opts.dropout or 0
+    inputs[0], inputs[1], inputs[2], inputs[3] = q, k, v, bounds
+    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
+end
+
+-- ---- losses ---------------------------------------------------------------------------------
+
+local function loss_attrs(opts)
+    local at = new_attrs()
+    at.loss.ignore_index = opts and opts.ignore_index or -100
+    at.loss.softcap = opts and opts.softcap or 0
+    return at
+end
+
+--- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
+function M.cross_entropy(logits, labels, opts)
+    return apply2(C.AM_OP_cross_entropy, logits, labels, loss_attrs(opts))
+end
+
+--- The same of hidden weight^T, without ever storing all logits.
+function M.linear_cross_entropy(hidden, weight, labels, opts)
+    return apply3(C.AM_OP_linear_cross_entropy, hidden, weight, labels, loss_attrs(opts))
+end
+
+return M
