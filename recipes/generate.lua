@@ -19,9 +19,9 @@ local specs = {
     { "system", doc = "the system's message" },
     { "raw", type = "flag", doc = "no chat template: the prompt is continued as it is" },
     { "max_new_tokens", type = "integer", min = 1, default = 128, doc = "at most so many (128)" },
-    { "temperature", type = "number", min = 0, doc = "sample at this temperature (greedy without)" },
+    { "temperature", type = "number", min = 0, doc = "sample at this temperature (greedy without, or at 0)" },
     { "top_k", type = "integer", min = 1, doc = "sample among the k likeliest" },
-    { "top_p", type = "number", min = 0, doc = "sample among the likeliest that make up p" },
+    { "top_p", type = "number", min = 0, max = 1, doc = "sample among the likeliest that make up p" },
     { "seed", type = "integer", min = 0, default = 42, doc = "of sampling (42)" },
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
     { "threads", type = "integer", min = 1, doc = "threads to use" },
@@ -66,7 +66,7 @@ function M.main(argv)
         local out = model:generate(ids, {
             max_new_tokens = room(model, ids, args.max_new_tokens),
             do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
-            temperature = args.temperature or 1, top_k = args.top_k, top_p = args.top_p, seed = args.seed,
+            temperature = args.temperature ~= 0 and args.temperature or 1, top_k = args.top_k, top_p = args.top_p, seed = args.seed,
         })
         local answer = {}
         for i = #ids + 1, #out do

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,17 +113,38 @@ static void on_signal(int number)
     pending = number;
 }
 
+static int handle(int number, void (*handler)(int))
+{
+    struct sigaction act = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigemptyset(&act.sa_mask);
+    if (sigaction(number, &act, NULL) != 0)
+        return am_fail(AM_EIO, "signal %d can't be watched: %s", number, strerror(errno));
+    return AM_OK;
+}
+
+static bool ignored(int number)
+{
+    struct sigaction now;
+    return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 int am_signals_watch(int mode)
 {
     if (mode < AM_SIGNALS_OFF || mode > AM_SIGNALS_INTERRUPT)
         return am_fail(AM_EINVAL, "signal mode %d does not exist", mode);
-    struct sigaction act = {.sa_handler = mode == AM_SIGNALS_OFF ? SIG_DFL : on_signal,
-                            .sa_flags = SA_RESTART};
-    sigemptyset(&act.sa_mask);
-    if (sigaction(SIGINT, &act, NULL) != 0 || sigaction(SIGTERM, &act, NULL) != 0)
-        return am_fail(AM_EIO, "signals can't be watched: %s", strerror(errno));
+    void (*asked)(int) = mode == AM_SIGNALS_OFF ? SIG_DFL : on_signal;
+    bool run = mode == AM_SIGNALS_FLAG;
+    int rc = handle(SIGINT, asked);
+    if (rc == AM_OK)
+        rc = handle(SIGTERM, asked);
+    if (rc == AM_OK && !ignored(SIGHUP)) /* under nohup it stays ignored */
+        rc = handle(SIGHUP, run ? on_signal : SIG_DFL);
+    if (rc == AM_OK)
+        rc = handle(SIGPIPE, run ? SIG_IGN : SIG_DFL);
+    if (rc == AM_OK)
+        rc = handle(SIGXFSZ, run ? SIG_IGN : SIG_DFL);
     watch_mode = mode;
-    return AM_OK;
+    return rc;
 }
 
 int am_signals_pending(void)

@@ -65,6 +65,20 @@ describe("signals", function()
         end)
     end
 
+    it("save and end when the terminal goes away; a reader of the log that leaves ends nothing", function()
+        local dir = helper.folder()
+        local run = start(config(dir))
+        wait_for_line(dir, 20)
+        run.stop("HUP")
+        assert.equal(0, run.wait())
+        assert.equal(lines(dir) - 1, saved_step(dir))
+        local status = helper.shell(string.format(
+            "bash -c %s", helper.quote(string.format("set -o pipefail; '%s' %s %s 2>&1 | head -n 1", helper.amlua,
+                                                     helper.finetune, helper.yaml(helper.folder(), config(dir))))))
+        assert.equal(0, status)
+        assert.same(helper.curve(unbroken), helper.curve(dir))
+    end)
+
     it("leave a validation early", function()
         local dir = helper.folder()
         local run = start(config(dir, {

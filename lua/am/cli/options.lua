@@ -9,10 +9,12 @@ local M = {}
 local function convert(spec, name, text)
     if spec.type == "number" or spec.type == "integer" then
         local n = tonumber(text)
-        if not n or (spec.type == "integer" and n ~= math.floor(n)) or (spec.min and n < spec.min) then
+        if not n or (spec.type == "integer" and n ~= math.floor(n)) or not (n >= (spec.min or -math.huge)
+            and n <= (spec.max or math.huge)) then
             err.raise("usage", "--%s needs %s%s, not %s", name,
                       spec.type == "integer" and "a whole number" or "a number",
-                      spec.min and " of at least " .. spec.min or "", tostring(text))
+                      (spec.min and " of at least " .. spec.min or "")
+                          .. (spec.max and " and at most " .. spec.max or ""), tostring(text))
         end
         return n
     end

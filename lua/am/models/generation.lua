@@ -99,8 +99,10 @@ function M.generate(model, ids, opts)
     if #ids == 0 then
         err.raise("argument", "generate needs at least one token id to go on from")
     end
-    if opts.temperature <= 0 then
+    if not (opts.temperature > 0 and opts.temperature < math.huge) then
         err.raise("argument", "temperature must be above 0; for greedy decoding leave do_sample off")
+    elseif opts.top_p and not (opts.top_p >= 0 and opts.top_p <= 1) then
+        err.raise("argument", "top_p must be within 0 and 1, not %s", tostring(opts.top_p))
     end
     local max_new = opts.max_new_tokens or 20
     local c = model.config

@@ -1,4 +1,5 @@
--- Signals that end a run with a checkpoint: SIGTERM (preemption) and SIGINT (Ctrl-C).
+-- Signals that end a run with a checkpoint: SIGTERM (preemption), SIGINT (Ctrl-C) and SIGHUP (the
+-- terminal went away; under nohup it is ignored).
 -- Holds no handlers: `engine` may stand for the C functions am_signals_watch, am_signals_pending and
 -- am_signals_clear (default: the engine's). A second Ctrl-C always ends the process.
 --
@@ -10,9 +11,9 @@ local err = require("am.core.error")
 
 local M = {}
 
-local SIGINT, SIGTERM = 2, 15
+local SIGHUP, SIGINT, SIGTERM = 1, 2, 15
 local OFF, FLAG = 0, 1 -- AM_SIGNALS_OFF, AM_SIGNALS_FLAG
-local names = { [SIGINT] = "SIGINT", [SIGTERM] = "SIGTERM" }
+local names = { [SIGHUP] = "SIGHUP", [SIGINT] = "SIGINT", [SIGTERM] = "SIGTERM" }
 
 local Signals = {}
 Signals.__index = Signals
