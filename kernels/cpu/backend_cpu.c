@@ -3,6 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include "cpu.h"
 #include "host.h"
 #include "ref_kernels.h"
@@ -12,12 +15,29 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int isa;
 static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
 
+#if defined(__x86_64__)
+/* Asked of the CPU itself: clang's __builtin_cpu_supports knows neither of these names. */
+static int has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c >> 29 & 1;
+}
+
+static int has_amx_bf16(void)
+{
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1))
+        return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* what the system saves: tiles too? */
+    return (low >> 17 & 3) == 3;
+}
+#endif
+
 static int detect_isa(void)
 {
     int found = AM_ISA_GENERIC;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         found = AM_ISA_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -25,7 +45,7 @@ static int detect_isa(void)
             found = AM_ISA_AVX512;
             if (__builtin_cpu_supports("avx512bf16"))
                 found = AM_ISA_AVX512_BF16;
-            if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-bf16"))
+            if (__builtin_cpu_supports("avx512bf16") && has_amx_bf16())
                 found = AM_ISA_AMX;
         }
     }
