@@ -1,7 +1,7 @@
 -- A power cut at any moment: a run's calls to the system are recorded, and each folder that it could have
 -- left after any of them is made and looked at. What LATEST names is whole and not older than the last
 -- save that returned, and so is every checkpoint before; the next run tidies up, goes on and ends as a run
--- that nobody stopped. AMLUA_EVERY=1 goes on from each of the folders, not from every 25th only.
+-- that nobody stopped. AMLUA_EVERY=1 goes on from each of the folders, not from every 60th only.
 local checkpoint = require("am.checkpoint")
 local disks = require("tests.support.disk")
 local faults = require("tests.support.faults")
@@ -9,7 +9,7 @@ local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 
-local EVERY = tonumber(os.getenv("AMLUA_EVERY")) or 25
+local EVERY = tonumber(os.getenv("AMLUA_EVERY")) or 60
 
 local function config(dir, changes)
     return helper.config(dir, helper.changes({
