@@ -386,7 +386,8 @@ int am_mem_get(int device, am_mem_stats *stats);
 int am_mem_reset_peak(int device);
 int am_mem_trim(int device);                      /* give cached bytes back */
 int am_mem_set_budget(int device, int64_t bytes); /* AM_ENOMEM beyond; 0: none */
-int am_mem_fail_at(int64_t k); /* tests: the k-th engine allocation from now fails; 0 off */
+int am_mem_fail_at(int64_t k);   /* tests: the k-th engine allocation from now fails; 0 off */
+int am_mem_fail_from(int64_t k); /* tests: that one and all after it; 0 off */
 
 /* ---- threads, CPU and signals ----------------------------------------------------------- */
 

@@ -66,7 +66,8 @@ function M.main(argv)
         local out = model:generate(ids, {
             max_new_tokens = room(model, ids, args.max_new_tokens),
             do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
-            temperature = args.temperature ~= 0 and args.temperature or 1, top_k = args.top_k, top_p = args.top_p, seed = args.seed,
+            temperature = args.temperature ~= 0 and args.temperature or 1,
+            top_k = args.top_k, top_p = args.top_p, seed = args.seed,
         })
         local answer = {}
         for i = #ids + 1, #out do

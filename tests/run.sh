@@ -8,10 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() {
     cat <<'EOF'
 usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v]
-  unit        C tests, Lua tests, rules, lint
+  unit        C tests, Lua tests, rules, lint, fuzzers for some seconds
   functional  parity with transformers and whole recipes (tests/parity, tests/recipe)
   COMPONENT   one component's C and Lua tests, e.g. tensor, ops, config, tokenizer, chat;
-              or one of rules, lint, parity, recipe
+              or one of rules, lint, fuzz, parity, recipe
   -k TEXT     only tests whose name contains TEXT
   -v          show every test's output, not that of failing ones only
 EOF
@@ -193,6 +193,11 @@ run_rules() {
     start tests/rules/rules.lua 60 luajit tests/rules/rules.lua "$release/libamlua.so"
 }
 
+run_fuzz() {
+    wanted tests/fuzz/run.sh || return 0
+    start tests/fuzz/run.sh 600 tests/fuzz/run.sh 4
+}
+
 lint() { # lint NAME COMMAND...: one test, passed when the command exits with 0
     wanted "lint $1" || return 0
     # shellcheck disable=SC2016
@@ -220,7 +225,7 @@ mapfile -t c_files < <(c_tests)
 mapfile -t lua_files < <(lua_tests)
 mapfile -t functional_files < <(functional_tests)
 case $selection in
-all | unit | functional | rules | lint) ;;
+all | unit | functional | rules | lint | fuzz) ;;
 *)
     if [ $((${#c_files[@]} + ${#lua_files[@]} + ${#functional_files[@]})) -eq 0 ]; then
         echo "tests/run.sh: no test belongs to '$selection'. Components:" >&2
@@ -242,6 +247,7 @@ if [ ${#c_files[@]} -gt 0 ]; then
         -DAMLUA_TESTS=ON -DAMLUA_SANITIZE=address,undefined
 fi
 
+if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

@@ -18,18 +18,35 @@ enum { CACHE = 1 };
 #endif
 
 static int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
+static int fail_forever;
+
+static int set_failing(const char *name, int64_t k, int forever)
+{
+    if (k < 0)
+        return am_fail(AM_EINVAL, "%s: k is %lld", name, (long long)k);
+    fail_countdown = k;
+    fail_forever = forever;
+    return AM_OK;
+}
 
 int am_mem_fail_at(int64_t k)
 {
-    if (k < 0)
-        return am_fail(AM_EINVAL, "am_mem_fail_at: k is %lld", (long long)k);
-    fail_countdown = k;
-    return AM_OK;
+    return set_failing("am_mem_fail_at", k, 0);
+}
+
+int am_mem_fail_from(int64_t k)
+{
+    return set_failing("am_mem_fail_from", k, 1);
 }
 
 static int injected(void)
 {
-    return fail_countdown > 0 && --fail_countdown == 0;
+    if (fail_countdown == 0)
+        return 0;
+    int fails = fail_countdown == 1;
+    if (!fails || !fail_forever)
+        fail_countdown--;
+    return fails;
 }
 
 /* ---- host structures -------------------------------------------------------------------- */
@@ -77,7 +94,7 @@ int am_grow(void **items, size_t *cap, size_t need, size_t size)
 int am_strdup(char **out, const char *s)
 {
     size_t n = strlen(s) + 1;
-    void *p;
+    void *p = NULL;
     AM_TRY(am_alloc(&p, n));
     memcpy(p, s, n);
     *out = p;

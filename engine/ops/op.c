@@ -130,10 +130,13 @@ int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_a
     AM_TRY(am_tape_inspect(&c));
     if (!ops[op].impl->backward)
         c.record = false;
+    uint64_t seed, stream;
+    (void)am_rng_get(&seed, &stream);
     int rc = ops[op].impl->forward(&c);
     if (rc == AM_OK && c.record)
         rc = am_tape_record(&c);
     if (rc != AM_OK) {
+        (void)am_rng_set(seed, stream); /* tried again, it draws the same numbers */
         am_tensor_release(c.out[0]);
         const char *name = ops[op].name;
         if (strncmp(am_error_message(), name, strlen(name)) != 0)

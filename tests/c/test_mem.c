@@ -117,6 +117,23 @@ START_TEST(budget)
 }
 END_TEST
 
+START_TEST(fails_from_k)
+{
+    void *p = NULL;
+    OK(am_mem_fail_from(3));
+    for (int i = 1; i <= 5; i++) {
+        int rc = am_alloc(&p, 10);
+        ck_assert_int_eq(rc, i >= 3 ? AM_ENOMEM : AM_OK);
+        if (rc == AM_OK)
+            am_free(p);
+    }
+    OK(am_mem_fail_from(0));
+    OK(am_alloc(&p, 10));
+    am_free(p);
+    FAILS(am_mem_fail_from(-1), AM_EINVAL, "-1");
+}
+END_TEST
+
 START_TEST(fails_once_at_k)
 {
     void *p = NULL;
@@ -305,6 +322,7 @@ int main(void)
     tcase_add_test(t, cache);
     tcase_add_test(t, budget);
     tcase_add_test(t, fails_once_at_k);
+    tcase_add_test(t, fails_from_k);
     tcase_add_test(t, grows);
     suite_add_tcase(s, t);
     t = tcase_create("training");

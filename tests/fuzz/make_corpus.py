@@ -88,15 +88,21 @@ def gguf_seeds():
         ("aa", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 8, 1) + gguf_string("in")),
         ("general.alignment", 4, struct.pack("<I", 8))]
     types = [(0, 4), (1, 2), (2, 18), (3, 20), (6, 22), (7, 24), (8, 34), (24, 1), (28, 8)]
-    tensors, data = b"", b""
-    for number, size in types:
-        items = 32 if number in (2, 3, 6, 7, 8) else 1
-        data += b"\0" * (-len(data) % 8)
-        tensors += gguf_string("t%d" % number) + struct.pack("<IQQIQ", 2, items, 1, number, len(data))
-        data += bytes(i * 7 % 256 for i in range(size))
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(types), len(values))
-    head += b"".join(gguf_string(k) + struct.pack("<I", t) + v for k, t, v in values) + tensors
-    write("gguf", "all", head + b"\0" * (-len(head) % 8) + data)
+    k_quants = [(10, 84), (11, 110), (12, 144), (13, 176), (14, 210)]
+
+    def gguf(types):
+        tensors, data = b"", b""
+        for number, size in types:
+            items = 256 if number in range(10, 15) else 32 if number in (2, 3, 6, 7, 8) else 1
+            data += b"\0" * (-len(data) % 8)
+            tensors += gguf_string("t%d" % number) + struct.pack("<IQQIQ", 2, items, 1, number, len(data))
+            data += bytes(i * 7 % 256 for i in range(size))
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(types), len(values))
+        head += b"".join(gguf_string(k) + struct.pack("<I", t) + v for k, t, v in values) + tensors
+        return head + b"\0" * (-len(head) % 8) + data
+
+    write("gguf", "all", gguf(types))
+    write("gguf", "k_quants", gguf(k_quants))
     write("gguf", "empty", b"GGUF" + struct.pack("<IQQ", 2, 0, 0))
 
 
@@ -111,8 +117,42 @@ def npy_seeds():
     write("npy", "scalar", npy("<f2", False, (), b"\0\1"))
 
 
+def yaml_seeds():
+    write("yaml", "scalars", b"""a: 1\nb: -2.5e-3\nc: 'x ''y'\nd: "\\u00e9\\x41\\n"\ne: null\nf: ~\ng: yes\nh: 0x1f
+i: 1_000\nj: .inf\nk: 12:30\nl: 2001-01-01\nm: !!int '10'\nn: !!float 1\n? o\n: p\nq-r: 017\n""")
+    write("yaml", "collections", b"""x: &x {a: 1, b: [1, 2.0, {c: d}]}\ny:\n  <<: *x\n  - 1\nz: [*x, ~, []]
+w:\n  - 1\n  - k: v\n    l:\n    - - 1\n""")
+    write("yaml", "blocks", b"---\na: |\n  two\n   lines\nb: >-\n  folded\n  text\n\nc: |+2\n    x\n\n# end\n...\n")
+    write("yaml", "sections", b"""model:\n  _target_: am.AutoModelForCausalLM.from_pretrained
+  pretrained_model_name_or_path: ${HOME}/model\ntoken: ${oc.env:HF_TOKEN,none}\napi_key: secret
+lr: ${NOT_SET:-1e-5}\nstep_scheduler: {max_steps: 3, a.b: "${HOME}"}\n""")
+
+
+def jsonl_seeds():
+    write("jsonl", "lines", b'\xef\xbb\xbf{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}\r\n\n{"input_ids":[5]}')
+    write("jsonl", "array", b' [ {"input_ids": [1], "loss_mask": [1]} ,\n{"a": "]}\\",{"}, [] , 1]\n')
+    write("jsonl", "odd", b'{"input_ids": [1.5, 100, -1]}\n{"input_ids": "x"}\n{"input_ids": []}\nnull\n{\n')
+
+
+def template_seeds():
+    write("template", "turns", b"""{%- for m in messages if m.role != 'system' -%}
+<{{ m['role'] }}>{{ m.content | trim ~ eos_token }}{% generation %}x{% endgeneration %}{{ loop.index0 }}
+{%- else %}none{% endfor %}{% if add_generation_prompt %}<a>{% elif tools is defined %}{{ tools | tojson(indent=2) }}
+{% endif %}\0Hello {{ x }}""")
+    write("template", "expressions", b"""{% set ns = namespace(n=0, s='') %}{% macro f(a, b=2) %}{{ a ** b // 3 % 5 - -1 }}{% endmacro %}
+{% for i in range(3) %}{% set ns.n = ns.n + i %}{{ f(i, b=i) }}{{ loop.cycle('a', "b") }}{% endfor %}
+{{ [1, 2.5, none, true][::-1] }}{{ {'a': (1, 2)}.items() | list }}{{ 'a,b'.split(',') | join('-') | upper }}
+{{ 'x' if 1 < 2 <= 3 and not false else 'y' }}{{ "%s %d" | format('a', 3) }}{{ 'abc'[1:] in ('bc', 'd') }}""")
+    write("template", "filters", b"""{{ messages | map(attribute='content') | map('length') | sum }}{{ messages | selectattr('role', 'equalto', 'user')
+| list | first | tojson }}{{ 'a b' | replace(' ', '_') | title | indent(2, true) }}{{ [3, 1] | sort(reverse=true) | unique | max }}
+{{ strftime_now('%Y-%m-%d') }}{% filter upper %}x{% endfilter %}{# comment #}{% raw %}{{ }}{% endraw %}{{ raise_exception('no') }}""")
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
 npy_seeds()
 tokenizer_seeds()
+yaml_seeds()
+jsonl_seeds()
+template_seeds()

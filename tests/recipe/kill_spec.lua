@@ -58,7 +58,7 @@ describe("kill -9", function()
             local file = helper.yaml(helper.folder(), config(dir, kind.changes))
             -- the time from the first save to the last tells how long a step takes here
             local begun = posix.monotonic()
-            local status, _, errors = helper.train(config(unbroken, kind.changes))
+            local status, _, errors = helper.train(config(unbroken, kind.changes), {}, { limit = 60 + STEPS })
             assert.equal(0, status, errors)
             local per_step = (posix.monotonic() - begun) / STEPS
 
@@ -84,7 +84,7 @@ describe("kill -9", function()
                 assert.is_true((step or -1) >= reached, "LATEST went back; seed " .. seed)
                 reached = step or -1
             end
-            status, _, errors = helper.run { helper.finetune, file }
+            status, _, errors = helper.run({ helper.finetune, file }, { limit = 60 + STEPS })
             assert.equal(0, status, errors)
             assert.same(helper.curve(unbroken), helper.curve(dir))
             assert.is_nil(helper.checkpoint_difference(helper.latest(unbroken), helper.latest(dir)))

@@ -84,8 +84,8 @@ describe("a folder of checkpoints", function()
                                              errors))
         run.stop("KILL")
         run.wait()
-        status, _, errors = helper.train(cfg, { "--step_scheduler.max_steps", "3" })
-        assert.equal(0, status, errors)
+        status, out, errors = helper.train(cfg, { "--step_scheduler.max_steps", "3" })
+        assert.equal(0, status, out .. errors)
         assert.equal(3, #helper.curve(dir))
     end)
 
@@ -94,11 +94,11 @@ describe("a folder of checkpoints", function()
         local cfg = helper.config(dir, { step_scheduler = { max_steps = 1 }, checkpoint = { checkpoint_dir = 2024 } })
         local _, here = helper.shell("pwd")
         here = here:match("[^\n]+")
-        local status, _, errors = helper.shell(string.format(
+        local status, out, errors = helper.shell(string.format(
             "cd %s && '%s' %s/%s %s --model.pretrained_model_name_or_path %s/%s", dir,
             helper.amlua:sub(1, 1) == "/" and helper.amlua or here .. "/" .. helper.amlua, here, helper.finetune,
             helper.yaml(dir, cfg), here, helper.tiny))
-        assert.equal(0, status, errors)
+        assert.equal(0, status, out .. errors)
         assert.is_truthy(path.is_dir(dir .. "/2024/epoch_0_step_0"))
     end)
 end)

@@ -5,6 +5,7 @@
 --   <root>/LOWEST_VAL -> …                best validation loss so far
 --   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, …}
 --   <root>/epoch_0_step_99.reserving-…    being written; means nothing, removed by the next run
+--   <root>/epoch_0_step_99.removing-…     being removed; the same
 --   <root>/epoch_0_step_99.not_finite-…   withdrawn: its next step had a loss that is no number
 --
 -- A save writes everything into the reserved folder with `.incomplete` in it, syncs it, removes the
@@ -50,26 +51,28 @@ end
 -- ---- publishing -----------------------------------------------------------------------------
 
 local function sync_tree(dir)
-    for _, name in ipairs(path.list_dir(dir)) do
+    for _, name in ipairs(path.names(dir)) do
         local p = path.join(dir, name)
         if path.is_dir(p) and not path.is_link(p) then
             sync_tree(p)
         else
-            posix.fsync_path(p)
+            path.sync(p)
         end
     end
-    posix.fsync_path(dir)
+    path.sync(dir)
 end
 
 --- Put right what an interrupted save left behind.
 function M.clean(root)
-    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
+    for _, name in ipairs(path.is_dir(root) and path.names(root) or {}) do
         local final, how = name:match("^(epoch_%d+_step_%d+)%.(%l+)%-")
         local left = path.join(root, name)
         if how == "replaced" and not path.exists(path.join(root, final)) then
             path.rename(left, path.join(root, final))
-        elseif how == "replaced" or how == "reserving" then
+        elseif how == "replaced" or how == "reserving" or how == "removing" then
             path.remove_tree(left)
+        elseif name:find("%.%d+%-%d+%-%d+%.tmp$") and (path.is_link(left) or not path.is_dir(left)) then
+            path.remove_tree(left) -- a link or file that was to be renamed
         end
     end
 end
@@ -81,7 +84,8 @@ local function point(root, pointer, final)
         posix.unlink(link .. ".txt")
     else
         path.write_file(link .. ".txt", path.basename(final) .. "\n")
-        posix.unlink(link) -- an older link would be believed
+        path.remove_tree(link) -- an older link would be believed
+        path.sync(root)
     end
 end
 
@@ -104,15 +108,18 @@ local function publish(reserved, final, root, pointers)
     else
         old = path.unique(final .. ".replaced-")
         path.rename(final, old)
-        path.rename(reserved, final)
+        local ok, e = pcall(path.rename, reserved, final)
+        if not ok then
+            posix.rename(old, final)
+            error(e, 0)
+        end
     end
-    posix.fsync_path(root)
     for _, pointer in ipairs(pointers or {}) do
         point(root, pointer, final)
     end
-    point(root, "LATEST", final) -- last: without it, the run saves this one again
+    point(root, "LATEST", final) -- last: without it, the run saves this one again; syncs the root
     if old then
-        path.remove_tree(old)
+        pcall(path.remove_tree, old) -- the next run removes what stays
     end
 end
 
@@ -127,7 +134,7 @@ function M.save(root, name, write, pointers)
         path.mkdir_p(reserved)
         path.write_file(path.join(reserved, ".incomplete"), "")
         write(reserved)
-        os.remove(path.join(reserved, ".incomplete"))
+        path.remove_tree(path.join(reserved, ".incomplete"))
         sync_tree(reserved)
         publish(reserved, final, root, pointers)
     end)
@@ -147,7 +154,7 @@ end
 --- Names of complete checkpoints under root, oldest step first.
 function M.list(root)
     local found = {}
-    for _, name in ipairs(path.is_dir(root) and path.list_dir(root) or {}) do
+    for _, name in ipairs(path.is_dir(root) and path.names(root) or {}) do
         local step = name:match("^epoch_%d+_step_(%d+)$")
         if step and complete(path.join(root, name)) then
             found[#found + 1] = { name = name, step = tonumber(step) }
@@ -280,17 +287,16 @@ function M.withdraw(root, dir)
     for _, name in ipairs(names) do
         before = name ~= path.basename(dir) and name or before
     end
+    if before and M.pointed(root, "LATEST") == path.basename(dir) then
+        point(root, "LATEST", path.join(root, before))
+    end
+    path.rename(dir, aside) -- before pointers go: without them, the newest of the others would be it
     for _, pointer in ipairs { "LATEST", "LOWEST_VAL" } do
         if M.pointed(root, pointer) == path.basename(dir) then
-            if before and pointer == "LATEST" then
-                point(root, pointer, path.join(root, before))
-            else
-                posix.unlink(path.join(root, pointer))
-                posix.unlink(path.join(root, pointer .. ".txt"))
-            end
+            path.remove_tree(path.join(root, pointer))
+            path.remove_tree(path.join(root, pointer .. ".txt"))
         end
     end
-    path.rename(dir, aside)
     return before and path.join(root, before), aside
 end
 
@@ -301,8 +307,11 @@ function M.prune(root, keep)
         kept[M.pointed(root, pointer) or ""] = true
     end
     for i = 1, #names - keep do
-        if not kept[names[i]] then
-            path.remove_tree(path.join(root, names[i]))
+        if not kept[names[i]] then -- by another name first: half of one must not pass for a checkpoint
+            local final = path.join(root, names[i])
+            local removing = path.unique(final .. ".removing-")
+            path.rename(final, removing)
+            path.remove_tree(removing)
         end
     end
 end

@@ -86,6 +86,14 @@ local function drop_all()
     end
 end
 
+-- A scope may release the last tensor that led to a custom op, as after an error in a forward.
+local function drop_unreachable()
+    if depth == 0 and next(pending) and C.am_tape_length() == 0 then
+        drop_all()
+    end
+end
+scope.when_left(drop_unreachable)
+
 local function run_custom(event)
     local node = pending[event.id]
     local grads_out = {}
@@ -169,9 +177,7 @@ function M.custom(def)
             end
             outs[i - 1] = results[i]
         end
-        if depth == 0 and C.am_tape_length() == 0 then
-            drop_all()
-        end
+        drop_unreachable()
         next_id = next_id + 1
         local id, recorded = next_id, ffi.new("int[1]")
         check(C.am_record_custom(recorded, id, outs, #results, ins, n_in))

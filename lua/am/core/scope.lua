@@ -21,6 +21,13 @@ local function keep(value, seen)
     end
 end
 
+local left = function() end
+
+--- Have fn called whenever a scope was left; for autograd.lua, which this file does not know.
+function M.when_left(fn)
+    left = fn
+end
+
 local function finish(ok, ...)
     if ok then
         local seen = {}
@@ -29,6 +36,7 @@ local function finish(ok, ...)
         end
     end
     check(C.am_scope_pop())
+    left()
     if not ok then
         error((...), 0)
     end

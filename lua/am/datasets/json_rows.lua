@@ -8,6 +8,7 @@ local ffi = require("ffi")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local posix = require("am.utils.posix")
 
 local M = {}
 
@@ -42,13 +43,20 @@ local function is_space(c)
     return c == SPACE or c == NEWLINE or c == RETURN or c == TAB
 end
 
--- Calls visit(bytes, n, offset) for each chunk of the rest of the file.
-local function chunks(file, visit)
-    local offset = file:seek()
+local function read_at(file, offset, bytes, name)
+    local text, msg = posix.read_at(file, offset, bytes)
+    if not text then
+        err.raise("io", "%s: cannot be read (%s)", name, msg)
+    end
+    return text
+end
+
+-- Calls visit(bytes, n, offset) for each chunk of the file from `offset` on; returns where it ends.
+local function chunks(file, offset, name, visit)
     while true do
-        local text = file:read(CHUNK)
-        if not text then
-            return
+        local text = read_at(file, offset, CHUNK, name)
+        if text == "" then
+            return offset
         end
         visit(ffi.cast("const uint8_t *", text), #text, offset)
         offset = offset + #text
@@ -56,9 +64,9 @@ local function chunks(file, visit)
 end
 
 -- Lines that hold more than white space. Numbers are line numbers.
-local function index_lines(file, index)
-    local line, start, blank = 1, file:seek(), true
-    chunks(file, function(bytes, n, offset)
+local function index_lines(file, begin, index, name)
+    local line, start, blank = 1, begin, true
+    local stop = chunks(file, begin, name, function(bytes, n, offset)
         for i = 0, n - 1 do
             local c = bytes[i]
             if c == NEWLINE then
@@ -72,16 +80,16 @@ local function index_lines(file, index)
         end
     end)
     if not blank then
-        index:add(start, file:seek("end") - start, line)
+        index:add(start, stop - start, line)
     end
 end
 
 -- Elements of the array that the file holds; the file is read from behind its "[". Numbers count
 -- from 1. Only finds where elements end: the parser judges them later.
-local function index_elements(file, index, name)
+local function index_elements(file, begin, index, name)
     local depth, in_string, escaped, start, stop = 1, false, false, nil, nil
     local count, after_comma = 0, false
-    chunks(file, function(bytes, n, offset)
+    chunks(file, begin, name, function(bytes, n, offset)
         for i = 0, n - 1 do
             local c = bytes[i]
             if in_string then
@@ -136,7 +144,7 @@ local function open(name)
         err.raise("data", hub and "%s: no such file. Data sets of the hub cannot be loaded by name: download it "
             .. "and give the JSON or JSONL file" or "%s: no such file (JSON or JSONL expected)", name)
     end
-    local file, msg = io.open(name, "rb")
+    local file, msg = posix.open(name, "read")
     if not file then
         err.raise("io", "cannot read %s", msg)
     end
@@ -146,15 +154,13 @@ end
 local function index_file(name)
     local file = open(name)
     local index = new_index()
-    local head = file:read(4096) or ""
+    local head = read_at(file, 0, 4096, name)
     local at = head:sub(1, 3) == "\239\187\191" and 4 or 1
     local first = head:find("[^ \t\r\n]", at)
     if first and head:byte(first) == OPEN_BRACKET then
-        file:seek("set", first)
-        index_elements(file, index, name)
+        index_elements(file, first, index, name)
     else
-        file:seek("set", at - 1)
-        index_lines(file, index)
+        index_lines(file, at - 1, index, name)
     end
     return { name = name, file = file, index = index }
 end
@@ -210,10 +216,9 @@ function Source:get(i)
     if length > MAX_ROW_BYTES then
         err.raise("data", "%s: %.0f bytes, more than the %d that a row may have", self:name(i), length, MAX_ROW_BYTES)
     end
-    local ok, msg = file.file:seek("set", offset)
-    local text = ok and file.file:read(length)
-    if not text or #text ~= length then
-        err.raise("io", "%s: cannot be read (%s)", self:name(i), msg or "the file was changed meanwhile")
+    local text = read_at(file.file, offset, length, self:name(i))
+    if #text ~= length then
+        err.raise("io", "%s: cannot be read (the file was changed meanwhile)", self:name(i))
     end
     local row, why = json.decode(text)
     if row == nil then
@@ -227,7 +232,7 @@ end
 --- Close the files; get fails afterwards.
 function Source:close()
     for _, file in ipairs(self.files) do
-        file.file:close()
+        posix.close(file.file)
     end
 end
 

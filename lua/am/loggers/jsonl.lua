@@ -66,12 +66,17 @@ function M.open(name, opts)
             path.write_file(name, kept)
         end
     end
-    local file, msg = io.open(name, "ab")
+    local file, msg = posix.open(name, "append")
     if not file then
         err.raise("io", "cannot write %s", msg)
     end
-    file:setvbuf("full", 65536) -- so that flush() hands over a line by one write
     return setmetatable({ name = name, file = file, keys = opts.keys or { "step", "epoch", "timestamp" } }, Writer)
+end
+
+function Writer:check(ok, msg)
+    if not ok then
+        err.raise("io", "cannot write %s: %s", self.name, msg)
+    end
 end
 
 --- Add a line. `timestamp` is set when absent; keys beyond the known ones follow them, sorted.
@@ -86,17 +91,16 @@ function Writer:write(record)
             line[key] = json.null
         end
     end
-    local ok, msg = self.file:write(json.encode(line, { keys = self.keys, nan = "null" }), "\n")
-    if ok then
-        ok, msg = self.file:flush()
-    end
-    if not ok then
-        err.raise("io", "cannot write %s: %s", self.name, tostring(msg))
-    end
+    self:check(posix.write(self.file, json.encode(line, { keys = self.keys, nan = "null" }) .. "\n"))
+end
+
+--- Make what was written survive a power cut; for checkpoints.
+function Writer:sync()
+    self:check(posix.fsync(self.file))
 end
 
 function Writer:close()
-    self.file:close()
+    self:check(posix.close(self.file))
 end
 
 return M

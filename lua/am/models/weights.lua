@@ -259,7 +259,7 @@ end
 
 -- Weights that an earlier save left in the folder would be read instead of those just written.
 local function remove_others(dir, written)
-    for _, name in ipairs(path.list_dir(dir)) do
+    for _, name in ipairs(path.names(dir)) do
         local ours = name == "model.safetensors" or name == "model.safetensors.index.json"
             or name:match("^model%-%d+%-of%-%d+%.safetensors$")
         if ours and not written[name] then

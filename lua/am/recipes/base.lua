@@ -132,6 +132,9 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
         checkpoint.prune(root, keep)
     end
     self.log:info("Saving checkpoint to %s", path.join(root, name))
+    for _, file in pairs { self.training_log, self.validation_log } do
+        file:sync() -- no resumed run writes the lines before the checkpoint again
+    end
     local dir = checkpoint.save(root, name, function(folder)
         self:save_model(folder, is_last)
         for _, p in ipairs(self.parts) do

@@ -5,10 +5,10 @@
 --   path.join(a, b, …)  path.dirname(p)  path.basename(p)  path.extension(p)  path.is_absolute(p)
 --   path.absolute(p)  path.normalize(p)  path.relative(p, from)
 --   path.exists(p)  path.is_dir(p)  path.is_file(p)  path.is_link(p)  path.size(p)
---   path.list_dir(p) -> sorted names | nil, msg
+--   path.list_dir(p) -> sorted names | nil, msg     path.names(p) -> sorted names
 --   path.mkdir_p(p)  path.remove_tree(p)  path.rename(from, to)  path.unique(p)
 --   path.read_file(p, max_bytes) -> text | nil, msg
---   path.write_file(p, text)  atomic and synced
+--   path.write_file(p, text)  atomic and synced     path.sync(p)
 --   path.symlink_swap(target, link)  atomic; target is made relative to the link's folder
 
 local posix = require("am.utils.posix")
@@ -110,8 +110,13 @@ function M.relative(p, from)
     return #out == 0 and "." or table.concat(out, "/")
 end
 
+-- Nil when nothing is there. A disk that can't answer is an error: what it holds must not be taken for
+-- absent, or a run would begin anew beside its own checkpoints.
 local function type_of(p, nofollow)
-    local st = posix.stat(p, nofollow)
+    local st, msg, errno = posix.stat(p, nofollow)
+    if errno == posix.EIO then
+        io_fail("look at", msg)
+    end
     return st and st.type
 end
 
@@ -151,7 +156,16 @@ function M.list_dir(p)
     return names
 end
 
---- Make a folder and those above it; being there already is fine.
+--- Sorted names in a folder that must be there.
+function M.names(p)
+    local names, msg = M.list_dir(p)
+    if not names then
+        io_fail("list", msg)
+    end
+    return names
+end
+
+--- Make a folder and those above it, so that they survive a power cut; being there already is fine.
 function M.mkdir_p(p)
     if p == "" or M.is_dir(p) then
         return p
@@ -164,6 +178,7 @@ function M.mkdir_p(p)
     if not ok and not (errno == posix.EEXIST and M.is_dir(p)) then
         io_fail("make folder", msg)
     end
+    M.sync(parent)
     return p
 end
 
@@ -175,7 +190,7 @@ function M.remove_tree(p)
     end
     local ok, msg
     if kind == "dir" then
-        for _, name in ipairs(M.list_dir(p) or {}) do
+        for _, name in ipairs(M.names(p)) do
             M.remove_tree(M.join(p, name))
         end
         ok, msg = posix.rmdir(p)
@@ -187,13 +202,21 @@ function M.remove_tree(p)
     end
 end
 
+--- Wait until a file, or the names in a folder, are on the disk itself.
+function M.sync(p)
+    local ok, msg = posix.fsync_path(p)
+    if not ok then
+        io_fail("sync", msg)
+    end
+end
+
 --- Atomic rename within one file system, synced to the disk.
 function M.rename(from, to)
     local ok, msg = posix.rename(from, to)
     if not ok then
         io_fail("rename", msg)
     end
-    posix.fsync_path(M.dirname(to))
+    M.sync(M.dirname(to))
 end
 
 local unique_count = 0
@@ -216,20 +239,14 @@ function M.read_file(p, max_bytes)
     if max_bytes and st.size > max_bytes then
         return nil, string.format("%s: %d bytes, more than the %d that are read", p, st.size, max_bytes)
     end
-    local file, open_msg = io.open(p, "rb")
+    local file, open_msg = posix.open(p, "read")
     if not file then
         return nil, open_msg
     end
-    local text, read_msg
-    if max_bytes then -- a pipe or a growing file has no size to trust
-        text, read_msg = file:read(max_bytes + 1)
-        text = text or (not read_msg and "" or nil)
-    else
-        text, read_msg = file:read("*a")
-    end
-    file:close()
+    local text, read_msg = posix.read(file, max_bytes and max_bytes + 1) -- a growing file's size says little
+    posix.close(file)
     if not text then
-        return nil, p .. ": " .. tostring(read_msg)
+        return nil, p .. ": " .. read_msg
     end
     if max_bytes and #text > max_bytes then
         return nil, string.format("%s: more than the %d bytes that are read", p, max_bytes)
@@ -240,26 +257,25 @@ end
 --- Replace a file atomically: readers see the old text or the new, also after a power cut.
 function M.write_file(p, text)
     local tmp = M.unique(p)
-    local file, msg = io.open(tmp, "wb")
+    local file, msg = posix.open(tmp, "create")
     if not file then
         io_fail("write", msg)
     end
-    local ok, why = file:write(text)
-    if ok then
-        ok, why = file:flush()
+    local function must(done, why)
+        if not done then
+            posix.unlink(tmp)
+            io_fail("write " .. p, why)
+        end
     end
-    if ok then
-        ok, why = posix.fsync_file(file)
+    local written, why = posix.write(file, text)
+    if written then
+        written, why = posix.fsync(file)
     end
-    file:close()
-    if ok then
-        ok, why = posix.rename(tmp, p)
-    end
-    if not ok then
-        posix.unlink(tmp)
-        io_fail("write " .. p, why)
-    end
-    posix.fsync_path(M.dirname(p))
+    local closed, close_msg = posix.close(file)
+    must(written, why)
+    must(closed, close_msg)
+    must(posix.rename(tmp, p))
+    M.sync(M.dirname(p))
 end
 
 --- Point `link` at `target` by one atomic rename; the link stored is relative to its own folder,
@@ -275,7 +291,7 @@ function M.symlink_swap(target, link)
         posix.unlink(tmp)
         io_fail("make link", msg)
     end
-    posix.fsync_path(M.dirname(link))
+    M.sync(M.dirname(link))
 end
 
 return M

@@ -7,6 +7,7 @@ local ffi = require("ffi")
 
 ffi.cdef [[
 typedef struct am_posix_dir am_posix_dir;
+struct am_posix_file { int fd; };
 struct am_posix_dirent {
     uint64_t ino;
     int64_t off;
@@ -42,6 +43,9 @@ int open(const char *path, int flags, ...);
 int close(int fd);
 int fsync(int fd);
 int flock(int fd, int operation);
+int64_t read(int fd, void *data, size_t bytes);
+int64_t pread(int fd, void *data, size_t bytes, int64_t offset);
+int64_t write(int fd, const void *data, size_t bytes);
 int fileno(void *file);
 int isatty(int fd);
 int getpid(void);
@@ -57,10 +61,10 @@ local RENAME_EXCHANGE = 2
 local STATX_BASIC = 0x7ff
 local S_IFMT, S_IFDIR, S_IFREG, S_IFLNK = 0xf000, 0x4000, 0x8000, 0xa000
 local PATH_MAX = 4096
-local ENOENT, EEXIST, EINVAL, EWOULDBLOCK = 2, 17, 22, 11
-local O_RDWR_CREAT_CLOEXEC, LOCK_EXCLUSIVE_NOW = 0x80042, 6
+local ENOENT, EINTR, EIO, EWOULDBLOCK, EEXIST, EINVAL = 2, 4, 5, 11, 17, 22
+local LOCK_EXCLUSIVE_NOW = 6
 
-local M = { ENOENT = ENOENT, EEXIST = EEXIST, ENOSPC = 28 }
+local M = { ENOENT = ENOENT, EIO = EIO, EEXIST = EEXIST, ENOSPC = 28 }
 
 local function failed(what)
     local errno = ffi.errno()
@@ -182,72 +186,151 @@ function M.readdir(path)
     end
     local names = {}
     while true do
+        ffi.errno(0) -- the end and an error return the same
         local entry = C.readdir(dir)
         if entry == nil then
-            break
+            local code = ffi.errno()
+            C.closedir(dir)
+            if code ~= 0 then
+                ffi.errno(code)
+                return failed(path)
+            end
+            return names
         end
         local name = ffi.string(entry.name)
         if name ~= "." and name ~= ".." then
             names[#names + 1] = name
         end
     end
-    C.closedir(dir)
-    return names
 end
 
---- Flush what was written to a Lua file handle to the disk itself.
-function M.fsync_file(file)
-    file:flush()
-    if C.fsync(C.fileno(file)) ~= 0 then
+-- ---- open files -----------------------------------------------------------------------------
+-- Lua's own files lose data when a signal interrupts a call; these go on. A file that is dropped is
+-- closed by the collector.
+
+-- O_RDONLY, O_WRONLY | O_CREAT | O_TRUNC, O_WRONLY | O_CREAT | O_APPEND, O_WRONLY | O_CREAT
+local CLOEXEC, MODE = 0x80000, ffi.new("int", 0x1b6) -- 0666 less the umask
+local CHUNK = 65536
+
+local ways = { read = 0, create = 0x241, append = 0x441, keep = 0x41 }
+
+-- The result of call(...), made again while a signal interrupts it.
+local function retried(call, ...)
+    local n
+    repeat
+        n = tonumber(call(...))
+    until n >= 0 or ffi.errno() ~= EINTR
+    return n
+end
+
+--- Open a file to "read" it, to "create" it (empty when there is one), to "append" to it, or to "keep"
+--- what it holds.
+function M.open(path, way)
+    local bad, _, msg, errno = bad_name(path)
+    if bad then
+        return nil, msg, errno
+    end
+    local fd = retried(C.open, path, bit.bor(ways[way], CLOEXEC), MODE)
+    if fd < 0 then
+        return failed(path)
+    end
+    return ffi.gc(ffi.new("struct am_posix_file", fd), function(file) C.close(file.fd) end)
+end
+
+--- What comes next in a file, at most `limit` bytes of it; "" at its end.
+function M.read(file, limit)
+    local parts, left, data = {}, limit or math.huge, ffi.new("char[?]", CHUNK)
+    while left > 0 do
+        local n = retried(C.read, file.fd, data, math.min(left, CHUNK))
+        if n < 0 then
+            return failed("read")
+        elseif n == 0 then
+            break
+        end
+        parts[#parts + 1] = ffi.string(data, n)
+        left = left - n
+    end
+    return table.concat(parts)
+end
+
+--- `bytes` of a file from `offset` on; fewer where it ends.
+function M.read_at(file, offset, bytes)
+    local data, done = ffi.new("char[?]", bytes), 0
+    while done < bytes do
+        local n = retried(C.pread, file.fd, data + done, bytes - done, offset + done)
+        if n < 0 then
+            return failed("read")
+        elseif n == 0 then
+            break
+        end
+        done = done + n
+    end
+    return ffi.string(data, done)
+end
+
+--- Write all of a text.
+function M.write(file, text)
+    local data, done = ffi.cast("const char *", text), 0
+    while done < #text do
+        local n = retried(C.write, file.fd, data + done, #text - done)
+        if n < 0 then
+            return failed("write")
+        end
+        done = done + n
+    end
+    return true
+end
+
+--- Flush what was written to the disk itself.
+function M.fsync(file)
+    if retried(C.fsync, file.fd) ~= 0 then
         return failed("fsync")
+    end
+    return true
+end
+
+--- Close a file; some file systems report only now that a write failed.
+function M.close(file)
+    local fd = ffi.gc(file, nil).fd
+    file.fd = -1
+    if C.close(fd) ~= 0 and ffi.errno() ~= EINTR then -- interrupted, it is closed all the same
+        return failed("close")
     end
     return true
 end
 
 --- Flush a file or folder by name; a folder, so that a rename in it survives a power cut.
 function M.fsync_path(path)
-    local bad, _, msg, errno = bad_name(path)
-    if bad then
+    local file, msg, errno = M.open(path, "read")
+    if not file then
         return nil, msg, errno
     end
-    local fd = C.open(path, 0)
-    if fd < 0 then
-        return failed(path)
-    end
-    local rc = C.fsync(fd)
-    local errno_sync = ffi.errno()
-    C.close(fd)
-    if rc ~= 0 and errno_sync ~= EINVAL then -- some network file systems cannot sync a folder
-        return nil, string.format("%s: %s", path, ffi.string(C.strerror(errno_sync))), errno_sync
+    local ok
+    ok, msg, errno = M.fsync(file)
+    M.close(file)
+    if not ok and errno ~= EINVAL then -- some network file systems cannot sync a folder
+        return nil, path .. ": " .. msg, errno
     end
     return true
 end
 
---- Lock a file for this process, making it when absent, and write `holder` into it. Returns a descriptor
---- whose closing unlocks, or nil, message, and true when another one holds the lock.
+--- Lock a file for this process, making it when absent, and write `holder` into it. Returns a file whose
+--- closing unlocks, or nil, message, and true when another one holds the lock.
 function M.lock_file(path, holder)
-    local bad, _, msg = bad_name(path)
-    if bad then
+    local file, msg = M.open(path, "keep")
+    if not file then
         return nil, msg
+    elseif retried(C.flock, file.fd, LOCK_EXCLUSIVE_NOW) ~= 0 then
+        local _, why, errno = failed(path)
+        M.close(file)
+        return nil, why, errno == EWOULDBLOCK
     end
-    local fd = C.open(path, O_RDWR_CREAT_CLOEXEC, ffi.cast("int", 0x1b6)) -- 0666 less the umask
-    if fd < 0 then
-        return failed(path)
-    elseif C.flock(fd, LOCK_EXCLUSIVE_NOW) ~= 0 then
-        local errno = ffi.errno()
-        C.close(fd)
-        return nil, string.format("%s: %s", path, ffi.string(C.strerror(errno))), errno == EWOULDBLOCK
+    local note = M.open(path, "create")
+    if note then -- without it, the lock holds all the same
+        M.write(note, holder .. "\n")
+        M.close(note)
     end
-    local file = io.open(path, "w")
-    if file then
-        file:write(holder, "\n")
-        file:close()
-    end
-    return fd
-end
-
-function M.close(fd)
-    C.close(fd)
+    return file
 end
 
 --- True when a Lua file handle (io.stdout, …) is a terminal.
