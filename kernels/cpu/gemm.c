@@ -330,6 +330,7 @@ static int find_matmul(matmul **out, const am_gemm_args *g, int threads)
     matmul_key key = key_of(g, threads);
     matmul *set = &table[hash_key(&key) % (TABLE / WAYS) * WAYS], *oldest = set;
     for (matmul *p = set; p < set + WAYS; p++) {
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): key_of clears all bytes */
         if (memcmp(&p->key, &key, sizeof key) == 0) {
             p->last_use = ++uses;
             *out = p;

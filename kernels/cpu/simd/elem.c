@@ -317,9 +317,9 @@ AM_INLINE vf binary_value(int op, vf a, vf b)
     case AM_B_DIV:
         return a / b;
     case AM_B_MAXIMUM:
-        return vselect((a != a) | (a > b), a, b);
+        return vselect(vnan(a) | (a > b), a, b);
     case AM_B_MINIMUM:
-        return vselect((a != a) | (a < b), a, b);
+        return vselect(vnan(a) | (a < b), a, b);
     default: /* AM_B_POW */
         for (int i = 0; i < VW; i++)
             a[i] = powf(a[i], b[i]);

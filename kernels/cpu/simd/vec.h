@@ -155,11 +155,17 @@ AM_INLINE vf from_bf16(vh h)
     return (vf)(__builtin_convertvector(h, vu) << 16);
 }
 
+/* All bits set in the lanes that hold NaN. */
+AM_INLINE vi vnan(vf v)
+{
+    return v != v; /* NOLINT(misc-redundant-expression) */
+}
+
 /* To nearest, ties to even; NaN stays NaN. */
 AM_INLINE vh to_bf16(vf v)
 {
     vu u = (vu)v, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    vu nan = (vu)(v != v);
+    vu nan = (vu)vnan(v);
     return __builtin_convertvector((((u >> 16) | 0x40u) & nan) | (rounded & ~nan), vh);
 }
 
