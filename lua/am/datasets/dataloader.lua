@@ -6,6 +6,7 @@
 --   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
 --   validation:  for batch in loader:batches() do … end      every row once, from the first
 
+local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local default_collater = require("am.datasets.collate").default_collater
 local philox = require("am.datasets.philox")
@@ -64,8 +65,10 @@ function Loader:set_epoch(epoch)
     end
 end
 
--- Rows position+1..position+batch_size of an order (nil: as they come) as a batch.
+-- Rows position+1..position+batch_size of an order (nil: as they come) as a batch. Raises
+-- "interrupted" on Ctrl-C at the prompt.
 local function collate_at(self, position, order)
+    edge.check(edge.C.am_signals_check())
     local rows = {}
     for k = position, math.min(position + self.batch_size, self.end_row) - 1 do
         local i = order and order[k] or k + 1
