@@ -46,7 +46,6 @@ function Recipe:train()
         self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
                       scheduler.step)
     end
-    self.model:train()
     for epoch in scheduler:epochs() do
         for window in scheduler:windows(self.loader) do
             local metrics = self:step(window)
@@ -62,8 +61,12 @@ function Recipe:train()
     end
 end
 
---- One optimizer step over a window of micro-batches. Returns loss, grad_norm and token counts.
+--- One optimizer step over a window of micro-batches; without one over the next, so that a run can be
+--- driven by hand. Returns loss, grad_norm and token counts; the gradients stay to be looked at.
 function Recipe:step(window)
+    window = window or self:next_window()
+    self.model:train()
+    self.optimizer:zero_grad() -- also what a step that failed has left
     local started, label_tokens, tokens, loss = edge.C.am_clock(), 0, 0, 0
     for _, batch in ipairs(window) do
         self:check_batch(batch)
@@ -87,7 +90,7 @@ function Recipe:step(window)
         self:not_finite("gradient norm", grad_norm, true)
     end
     self.optimizer:step(factor)
-    self.optimizer:zero_grad()
+    self.window = nil
     self.lr_schedule:step(1)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
              seconds = edge.C.am_clock() - started }
@@ -116,10 +119,11 @@ end
 --- Mean loss over the validation set; every row counts by its label tokens. Left early, with nil, when
 --- the run is asked to end.
 function Recipe:evaluate(epoch)
+    local loader = self:need_validation_set()
     local sum, count = 0, 0
     self.model:eval()
     training.scoped_rng({ seed = 1 }, am.no_grad, function()
-        for batch in self.validation_loader:batches() do
+        for batch in loader:batches() do
             if self:stop_requested() then
                 break
             end
@@ -127,7 +131,6 @@ function Recipe:evaluate(epoch)
             count = count + batch.num_label_tokens
         end
     end)
-    self.model:train()
     if self:stop_requested() then
         return nil
     elseif not self.is_finite(sum) then

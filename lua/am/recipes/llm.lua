@@ -189,6 +189,31 @@ function Recipe:build_lr_schedule()
                                            total_steps = self.scheduler:total_steps(), optimizer = self.optimizer })
 end
 
+--- The window that step() takes when it is given none: the next one, across epochs, or once more the
+--- one whose step failed or was interrupted.
+function Recipe:next_window()
+    self:need_setup()
+    self.window = self.window or self.scheduler:next_window(self.loader)
+    if not self.window then
+        err.raise("state", "the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
+                  self.scheduler.step)
+    end
+    return self.window
+end
+
+--- The loader of the validation set, or an error that says how to have one.
+function Recipe:need_validation_set()
+    self:need_setup()
+    return self.validation_loader
+        or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
+end
+
+function Recipe:need_setup()
+    if not self.scheduler then
+        err.raise("state", "call setup() first: the model and the data are not loaded yet")
+    end
+end
+
 function Recipe:log_summary()
     local total, trainable = self.model:num_parameters()
     self.log:info("amlua %s on %s, %d threads, %s; seed %d", am.version, posix.hostname(), edge.C.am_threads(),
