@@ -20,11 +20,14 @@ local CHUNK = "=prompt"
 -- ---- running a chunk ------------------------------------------------------------------------
 
 -- The engine's own Lua is left to end what it began (a scope, a recording); its callers and its ops
--- are interrupted. One that catches the error gets it again, later, so that it can clean up.
-local function interrupter()
-    local patience = 0
-    return function()
-        patience = patience - 1
+-- are interrupted. One that catches the error gets it again, later, so that it can clean up; the
+-- number of instructions between two looks varies, or a loop of that length would be met at the same
+-- place, inside its pcall, for ever.
+local function watch_interrupts()
+    local patience, interval = 0, 1000
+    local function look()
+        patience, interval = patience - 1, 500 + (interval * 229 + 77) % 1009
+        debug.sethook(look, "", interval)
         if patience < 0 and not debug.getinfo(2, "S").source:find("/am/core/", 1, true) then
             local rc = C.am_signals_check()
             if rc ~= 0 then
@@ -33,6 +36,7 @@ local function interrupter()
             end
         end
     end
+    debug.sethook(look, "", interval)
 end
 
 -- The part of a traceback that is the user's: nothing for what was typed itself.
@@ -72,7 +76,7 @@ local function run(self, fn)
     C.am_signals_clear()
     if self.interactive then
         edge.check(C.am_signals_watch(C.AM_SIGNALS_INTERRUPT))
-        debug.sethook(interrupter(), "", 1000)
+        watch_interrupts()
     end
     local results = pack(xpcall(fn, traceback))
     debug.sethook()
@@ -166,6 +170,26 @@ local function plain_reader(interactive)
     end
 end
 
+-- The host's editor with completion and history; nil where there is none.
+local function editing_reader()
+    local term = os.getenv("TERM") or "dumb"
+    local editor = package.preload["am.cli.editor"] and term ~= "dumb" and require("am.cli.editor")
+    if not editor or not editor.open(function(text) return require("am.cli.complete").complete(text) end) then
+        return nil
+    end
+    local history = require("am.cli.history").open(function(text) io.stderr:write("amlua: ", text, "\n") end)
+    for _, line in ipairs(history.lines) do
+        editor.remember(line)
+    end
+    return function(prompt)
+        local line = editor.read(prompt)
+        if line and history:add(line) then
+            editor.remember(line)
+        end
+        return line
+    end
+end
+
 -- ---- the loop -------------------------------------------------------------------------------
 
 --- Read and run until the input ends; returns the exit status. opts.first: a function to run before
@@ -174,7 +198,7 @@ function M.run(opts)
     local am = require("am")
     local self = { interactive = posix.isatty(io.stdin) and posix.isatty(io.stdout) }
     _G.am = am
-    self.read = plain_reader(self.interactive)
+    self.read = self.interactive and editing_reader() or plain_reader(self.interactive)
     if self.interactive then
         io.stdout:write("amlua ", am.version, ": `am` is loaded, Ctrl-D leaves\n")
     end

@@ -59,8 +59,8 @@ describe("the prompt on a pipe", function()
             assert.truthy(errors:find(wanted, 1, true), wanted .. " is not in " .. errors)
         end
         assert.is_nil(errors:find("repl.lua", 1, true))
-        status, _, errors = feed("f(\n")
-        assert.equal(1, status)
+        status, out, errors = feed("f(\n")
+        assert.same({ 1, "" }, { status, out })
         assert.truthy(errors:find("near '<eof>'", 1, true))
     end)
 
