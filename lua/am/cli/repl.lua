@@ -198,9 +198,10 @@ function M.run(opts)
     local am = require("am")
     local self = { interactive = posix.isatty(io.stdin) and posix.isatty(io.stdout) }
     _G.am = am
+    _G.help = function(x) io.stdout:write(require("am.cli.help").text(x), "\n") end
     self.read = self.interactive and editing_reader() or plain_reader(self.interactive)
     if self.interactive then
-        io.stdout:write("amlua ", am.version, ": `am` is loaded, Ctrl-D leaves\n")
+        io.stdout:write("amlua ", am.version, ": `am` is loaded, help() helps, Ctrl-D leaves\n")
     end
     if opts and opts.first then
         execute(self, opts.first)
