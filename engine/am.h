@@ -406,6 +406,8 @@ enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
 int am_signals_watch(int mode);
 int am_signals_pending(void); /* 0, or the signal number */
 void am_signals_clear(void);
+/* What ops ask on entry, for loops of the caller's: AM_EINTR in mode INTERRUPT while one pends. */
+int am_signals_check(void);
 
 /* Stop threads, drop caches. Safe to call more than once. */
 void am_shutdown(void);

@@ -47,7 +47,6 @@ function Recipe:train()
                       scheduler.step)
     end
     self:catch_up()
-    self.model:train()
     for epoch in scheduler:epochs() do
         for window in scheduler:windows(self.loader) do
             local metrics = self:step(window)
@@ -77,8 +76,12 @@ function Recipe:catch_up()
     end
 end
 
---- One optimizer step over a window of micro-batches. Returns loss, grad_norm and token counts.
+--- One optimizer step over a window of micro-batches; without one over the next, so that a run can be
+--- driven by hand. Returns loss, grad_norm and token counts; the gradients stay to be looked at.
 function Recipe:step(window)
+    window = window or self:next_window()
+    self.model:train()
+    self.optimizer:zero_grad() -- also what a step that failed has left
     local started, label_tokens, tokens, loss = edge.C.am_clock(), 0, 0, 0
     for _, batch in ipairs(window) do
         self:check_batch(batch)
@@ -102,7 +105,7 @@ function Recipe:step(window)
         self:not_finite("gradient norm", grad_norm, true)
     end
     self.optimizer:step(factor)
-    self.optimizer:zero_grad()
+    self.window = nil
     self.lr_schedule:step(1)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
              seconds = edge.C.am_clock() - started }
@@ -132,10 +135,11 @@ end
 --- Mean loss over the validation set; every row counts by its label tokens. `epoch` and `step` go into
 --- the log. When the run is asked to end, it is left early, with nil, and stays due.
 function Recipe:evaluate(epoch, step)
+    local loader = self:need_validation_set()
     local sum, count = 0, 0
     self.model:eval()
     training.scoped_rng({ seed = 1 }, am.no_grad, function()
-        for batch in self.validation_loader:batches() do
+        for batch in loader:batches() do
             if self:stop_requested() then
                 break
             end
@@ -143,7 +147,6 @@ function Recipe:evaluate(epoch, step)
             count = count + batch.num_label_tokens
         end
     end)
-    self.model:train()
     if self:stop_requested() then
         self.scheduler:leave_validation()
         return nil

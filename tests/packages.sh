@@ -4,7 +4,7 @@
 
 # shellcheck disable=SC2034  # the lists are read by the scripts that source this file
 BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-dev libpcre2-dev
-    libutf8proc-dev lua-yaml lua-cjson)
+    libutf8proc-dev libedit-dev lua-yaml lua-cjson)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang
     libclang-rt-dev)

@@ -15,7 +15,6 @@
 #include "../backend.h"
 #include "cgroup.h"
 #include "error.h"
-#include "signals.h"
 
 /* ---- threads ---------------------------------------------------------------------------- */
 
@@ -157,7 +156,7 @@ void am_signals_clear(void)
     pending = interrupted = 0;
 }
 
-int am_check_interrupt(void)
+int am_signals_check(void)
 {
     if (watch_mode == AM_SIGNALS_INTERRUPT && pending)
         return am_fail(AM_EINTR, "interrupted by %s", pending == SIGINT ? "Ctrl-C" : "a signal");

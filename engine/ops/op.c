@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "../core/signals.h"
 #include "tape.h"
 
 #define OP(name, min_in, max_in, n_out, attrs, doc) extern const am_op_impl am_op_impl_##name;
@@ -125,7 +124,7 @@ int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_a
         c.attrs = *attrs;
     else if (strcmp(ops[op].attrs, "NONE") != 0)
         return am_fail(AM_EINVAL, "%s needs its attributes (%s)", ops[op].name, ops[op].attrs);
-    AM_TRY(am_check_interrupt());
+    AM_TRY(am_signals_check());
     AM_TRY(check_inputs(&c));
     AM_TRY(am_tape_inspect(&c));
     if (!ops[op].impl->backward)

@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "../core/mem.h"
-#include "../core/signals.h"
 #include "op.h"
 
 typedef struct am_tape {
@@ -484,7 +483,7 @@ static int custom_event(am_event *ev, am_node *n)
 
 static int step(am_event *ev, bool *stop)
 {
-    AM_TRY(am_check_interrupt());
+    AM_TRY(am_signals_check());
     am_node *n = &tape->nodes[--tape->cursor];
     *stop = false;
     if (has_gradient(n)) {

@@ -61,6 +61,7 @@ end
 M.version = require("ffi").string(edge.C.am_version())
 
 return setmetatable(M, {
+    lazy = lazy, -- for the prompt's completion
     __index = function(t, name)
         local load = lazy[name]
         if not load then

@@ -309,6 +309,7 @@ START_TEST(interrupts)
     OK(am_signals_watch(AM_SIGNALS_INTERRUPT));
     raise(SIGTERM);
     FAILS(am_apply(AM_OP_mul_scalar, &out, &x, 1, &at), AM_EINTR, "signal");
+    FAILS(am_signals_check(), AM_EINTR, "signal");
     OK(am_backward_begin(y, NULL));
     FAILS(am_backward_next(&ev), AM_EINTR, "signal");
     ck_assert_int_eq(am_tape_length(), 0); /* begun afresh */
@@ -319,7 +320,8 @@ START_TEST(interrupts)
     OK(am_signals_watch(AM_SIGNALS_FLAG));
     raise(SIGTERM);
     ck_assert_int_eq(am_signals_pending(), SIGTERM);
-    am_tensor *w = times(x, 1); /* a flag alone stops nothing */
+    OK(am_signals_check()); /* a flag alone stops nothing */
+    am_tensor *w = times(x, 1);
     OK(am_signals_watch(AM_SIGNALS_OFF));
     FAILS(am_signals_watch(7), AM_EINVAL, "7");
     RELEASE(x, y, z, w);

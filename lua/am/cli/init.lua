@@ -1,5 +1,5 @@
--- The command line of amlua: run a script, a piece of code, or the prompt. Errors end here: error
--- objects print as one message, usage errors with status 2, others with 1.
+-- The command line of amlua: run a script, a piece of code, or the prompt (repl.lua). Errors end here:
+-- error objects print as one message, usage errors with status 2, others with 1.
 
 local err = require("am.core.error")
 
@@ -8,7 +8,8 @@ local M = {}
 local usage = [[
 usage: amlua [--threads N] SCRIPT [ARGS]    run a Lua script or a recipe
        amlua [--threads N] -e CODE          run Lua code
-       amlua                                start the prompt
+       amlua                                start the prompt, or run lines from a pipe
+       amlua -i SCRIPT [ARGS]               run a script, then start the prompt
        amlua --version | --help
 
 A recipe takes a configuration and overrides:
@@ -108,52 +109,6 @@ local function run_code(code, args)
     return 0
 end
 
--- ---- the prompt -----------------------------------------------------------------------------
-
-local function show(ok, ...)
-    if not ok then
-        io.stderr:write(tostring((...)), "\n")
-    elseif select("#", ...) > 0 then
-        print(...)
-    end
-end
-
--- Read a chunk: an expression, or statements over as many lines as they need.
-local function read_chunk()
-    io.write("> ")
-    io.flush()
-    local text = io.read("*l")
-    if not text then
-        return nil
-    end
-    while true do
-        local chunk, message = loadstring("return " .. text, "=prompt")
-        if not chunk then
-            chunk, message = loadstring(text, "=prompt")
-        end
-        if chunk or not message:find("<eof>", 1, true) then
-            return chunk or function() error(message, 0) end
-        end
-        io.write(">> ")
-        io.flush()
-        local more = io.read("*l")
-        if not more then
-            return function() error(message, 0) end
-        end
-        text = text .. "\n" .. more
-    end
-end
-
-local function prompt()
-    _G.am = require("am")
-    print("amlua " .. _G.am.version .. ": `am` is loaded; Ctrl-D leaves")
-    for chunk in read_chunk do
-        show(xpcall(chunk, handler))
-    end
-    print()
-    return 0
-end
-
 -- ---- arguments ------------------------------------------------------------------------------
 
 local function set_threads(text)
@@ -175,13 +130,16 @@ local function dispatch(args)
     local first = args[i]
     local rest = { unpack(args, i + 1) }
     if first == nil then
-        return prompt()
+        return require("am.cli.repl").run()
     elseif first == "--version" then
         print("amlua " .. require("am").version)
         return 0
     elseif first == "--help" or first == "-h" then
         io.write(usage)
         return 0
+    elseif first == "-i" then
+        local script = rest[1] or err.raise("usage", "-i needs a script")
+        return require("am.cli.repl").run { first = function() return run_script(script, { unpack(rest, 2) }) end }
     elseif first == "-e" then
         return run_code(rest[1] or err.raise("usage", "-e needs a piece of code"), { unpack(rest, 2) })
     elseif first:sub(1, 1) == "-" then

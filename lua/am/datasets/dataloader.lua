@@ -8,6 +8,7 @@
 --
 -- A batch is what collate_fn returns, with `names`, an array of what messages call its rows.
 
+local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local default_collater = require("am.datasets.collate").default_collater
 local philox = require("am.datasets.philox")
@@ -67,8 +68,10 @@ function Loader:set_epoch(epoch)
     end
 end
 
--- Rows position+1..position+batch_size of an order (nil: as they come) as a batch.
+-- Rows position+1..position+batch_size of an order (nil: as they come) as a batch. Raises
+-- "interrupted" on Ctrl-C at the prompt.
 local function collate_at(self, position, order)
+    edge.check(edge.C.am_signals_check())
     local dataset, rows, names = self.dataset, {}, {}
     for k = position, math.min(position + self.batch_size, self.end_row) - 1 do
         local i = order and order[k] or k + 1

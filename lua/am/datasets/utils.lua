@@ -7,6 +7,7 @@
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
 -- also have stats(), see `new_stats`, and most have name(i), see `row_name`.
 
+local edge = require("am.core.ffi")
 local err = require("am.core.error")
 
 local M = {}
@@ -152,6 +153,7 @@ end
 function M.usable_rows(source, what)
     local stats, usable = M.new_stats(), {}
     for i = 1, source:len() do
+        edge.check(edge.C.am_signals_check())
         local row, reason = source:row(i)
         if not row then
             M.skip(stats, source:name(i), reason)

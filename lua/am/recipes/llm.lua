@@ -246,6 +246,31 @@ function Recipe:build_lr_schedule()
                                            total_steps = self.scheduler:total_steps(), optimizer = self.optimizer })
 end
 
+--- The window that step() takes when it is given none: the next one, across epochs, or once more the
+--- one whose step failed or was interrupted.
+function Recipe:next_window()
+    self:need_setup()
+    self.window = self.window or self.scheduler:next_window(self.loader)
+    if not self.window then
+        err.raise("state", "the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
+                  self.scheduler.step)
+    end
+    return self.window
+end
+
+--- The loader of the validation set, or an error that says how to have one.
+function Recipe:need_validation_set()
+    self:need_setup()
+    return self.validation_loader
+        or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
+end
+
+function Recipe:need_setup()
+    if not self.scheduler then
+        err.raise("state", "call setup() first: the model and the data are not loaded yet")
+    end
+end
+
 function Recipe:log_summary()
     local total, trainable = self.model:num_parameters()
     self.log:info("amlua %s on %s, %d threads, %s; seed %d", am.version, posix.hostname(), edge.C.am_threads(),
@@ -269,11 +294,13 @@ end
 
 -- Datasets that count their rows were checked when they were built.
 function Recipe:check_batch(batch)
-    local longest = 0
+    local longest, at = 0, 0
     for i = 0, batch.B * batch.T - 1 do
-        longest = math.max(longest, batch.position_ids[i] + 1)
+        if batch.position_ids[i] >= longest then
+            longest, at = batch.position_ids[i] + 1, math.floor(i / batch.T)
+        end
     end
-    self:check_length(longest, "a row")
+    self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
 end
 
 --- Stop the run for a number that is none. bad_state: it came of the weights that this step began

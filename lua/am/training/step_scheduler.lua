@@ -198,6 +198,16 @@ function StepScheduler:windows(loader)
     end
 end
 
+--- The next window whatever epoch it is in, for steps taken by hand; nil at the end of the run.
+function StepScheduler:next_window(loader)
+    for _ in self:epochs() do
+        local window = self:windows(loader)()
+        if window then
+            return window
+        end
+    end
+end
+
 -- Asked once a step, so that a signal that arrives between two questions about the same step cannot
 -- end the run without its checkpoint.
 local function stopping(self)

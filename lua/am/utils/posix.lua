@@ -60,6 +60,7 @@ local AT_FDCWD, AT_SYMLINK_NOFOLLOW = -100, 0x100
 local RENAME_EXCHANGE = 2
 local STATX_BASIC = 0x7ff
 local S_IFMT, S_IFDIR, S_IFREG, S_IFLNK = 0xf000, 0x4000, 0x8000, 0xa000
+local O_CREAT_EXCL = 0x40 + 0x80 + 1 -- to write
 local PATH_MAX = 4096
 local ENOENT, EINTR, EIO, EWOULDBLOCK, EEXIST, EINVAL = 2, 4, 5, 11, 17, 22
 local LOCK_EXCLUSIVE_NOW = 6
@@ -331,6 +332,20 @@ function M.lock_file(path, holder)
         M.close(note)
     end
     return file
+end
+
+--- Make an empty file that only its owner may read and write. Fails when the name is taken.
+function M.create_private(path)
+    local bad, _, msg, errno = bad_name(path)
+    if bad then
+        return nil, msg, errno
+    end
+    local fd = C.open(path, O_CREAT_EXCL, ffi.cast("unsigned", 0x180)) -- 0600
+    if fd < 0 then
+        return failed(path)
+    end
+    C.close(fd)
+    return true
 end
 
 --- True when a Lua file handle (io.stdout, …) is a terminal.

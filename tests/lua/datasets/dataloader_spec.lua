@@ -117,6 +117,20 @@ describe("am.datasets.dataloader", function()
         assert.same({ "file row 10", "file row 20" }, loader:batches()().names)
     end)
 
+    it("stops at Ctrl-C where ops do, at the prompt, and gives the same batch afterwards", function()
+        local C = require("am.core.ffi").C
+        local loader = new(5, { batch_size = 2 })
+        assert.equal("1,2", loader:next().text)
+        C.am_signals_watch(C.AM_SIGNALS_INTERRUPT)
+        io.popen("kill -INT " .. require("am.utils.posix").getpid()):close() -- os.execute would ignore it
+        local ok, e = pcall(loader.next, loader)
+        local also, other = pcall(loader:batches())
+        C.am_signals_clear()
+        C.am_signals_watch(C.AM_SIGNALS_OFF)
+        assert.same({ false, "interrupted", false, "interrupted" }, { ok, e.code, also, other.code })
+        assert.equal("3,4", loader:next().text)
+    end)
+
     it("goes on from any position with the saved order, whatever the seed says now", function()
         for _, drop_last in ipairs { false, true } do
             local opts = { batch_size = 3, shuffle = true, seed = 9, drop_last = drop_last }

@@ -1,0 +1,108 @@
+-- The prompt fed from a pipe: what it prints, what it survives, how it ends. A person at a terminal is
+-- in terminal_spec.lua.
+
+local files = require("tests.support.files")
+local amlua = os.getenv("AMLUA")
+
+-- Status, stdout and stderr of amlua with `text` on its input.
+local function feed(text, args)
+    local status, out, errors
+    files.with_folder(function(dir)
+        local input = assert(io.open(dir .. "/in", "wb"))
+        input:write(text)
+        input:close()
+        status = files.run(string.format("'%s' %s <%s/in >%s/out 2>%s/err", amlua, args or "", dir, dir, dir))
+        local function read(name)
+            local file = assert(io.open(dir .. "/" .. name, "rb"))
+            local content = file:read("*a")
+            file:close()
+            return content
+        end
+        out, errors = read("out"), read("err")
+    end)
+    return status, out, errors
+end
+
+local function says(out, text)
+    local status, got, errors = feed(text)
+    assert.same({ 0, out, "" }, { status, got, errors })
+end
+
+describe("the prompt on a pipe", function()
+    it("prints expressions without return, and nothing else", function()
+        says("2\n", "1 + 1\n")
+        says("2\n", "1 + 1") -- no newline at the end
+        says("1\t2\n", "1, 2\n")
+        says("nil\n", "nil\n")
+        says("3\n", "=3\n")
+        says("", "x = 1\nlocal y = 2\n\n-- nothing\n(function() end)()\n")
+        says("", "")
+        says("tensor [2] float32, cpu\n[1., 1.]\n", "am.ones{2}\n")
+    end)
+
+    it("reads on while a statement is not complete", function()
+        says("3\n3\n", "function f(a,\n b)\n\n return a + b\nend\nf(1, 2)\nf(\n1,\n2)\n")
+        says("a\nb\n", "x = [[a\nb]]\nx\n")
+    end)
+
+    it("keeps the last value in _", function()
+        says("2\n6\nnil\n7\n", "2\n_ * 3\nnil\n_ + 1\n")
+    end)
+
+    it("goes on after errors and ends with status 1", function()
+        local status, out, errors = feed("x y\nerror('one')\nx.y = 1\nam.zeros{2} + am.zeros{3}\nerror({})\n"
+            .. "error(setmetatable({}, { __tostring = error }))\nam.zeros{1e7, 1e7}\n'\n5\n")
+        assert.equal(1, status)
+        assert.equal("5\n", out)
+        for _, wanted in ipairs { "prompt:1: '=' expected", "one\n", "index global 'x'", "[2]", "memory", "table: ",
+                                  "cannot be printed", "unfinished string" } do
+            assert.truthy(errors:find(wanted, 1, true), wanted .. " is not in " .. errors)
+        end
+        assert.is_nil(errors:find("repl.lua", 1, true))
+        status, out, errors = feed("f(\n")
+        assert.same({ 1, "" }, { status, out })
+        assert.truthy(errors:find("near '<eof>'", 1, true))
+    end)
+
+    it("shows where in a file an error came from, not its own frames", function()
+        local _, _, errors = feed("require('am.utils.json').decode()\n")
+        assert.truthy(errors:find("traceback", 1, true), errors)
+        assert.is_nil(errors:find("repl.lua", 1, true), errors)
+    end)
+
+    it("undoes what an error left behind: scopes, no_grad, recording", function()
+        local _, out = feed([[
+            C = require("am.core.ffi").C
+            a = am.tensor{3} a.requires_grad = true
+            function leave() am.scope(function() am.no_grad(coroutine.yield) end) end
+            co = coroutine.wrap(leave)
+            co() error("with a scope open")
+            C.am_scope_depth(), am.autograd.is_grad_enabled()
+            am.scope(function() am.no_grad(error, "inside") end)
+            C.am_scope_depth(), am.autograd.is_grad_enabled()
+            (a * a):backward(am.ones{2})
+            (a * a):sum():backward()
+            a.grad
+        ]])
+        assert.equal("0\ttrue\n0\ttrue\ntensor [1] float32, cpu\n[6.]\n", out)
+    end)
+end)
+
+describe("amlua -i", function()
+    it("keeps what a script made, and its arguments", function()
+        files.with_folder(function(dir)
+            local script = assert(io.open(dir .. "/s.lua", "w"))
+            script:write("answer = arg[1] * 2\nreturn { 'returned' }\n")
+            script:close()
+            assert.same({ 0, '{ "returned" }\nreturned\n42\n', "" },
+                        { feed("_[1]\nanswer\n", "-i " .. dir .. "/s.lua 21") })
+        end)
+    end)
+
+    it("goes on after a script that fails, and needs one", function()
+        local status, out, errors = feed("1\n", "-i no_such.lua")
+        assert.same({ 1, "1\n" }, { status, out })
+        assert.truthy(errors:find("no_such.lua", 1, true))
+        assert.equal(2, (feed("", "-i")))
+    end)
+end)
