@@ -55,19 +55,25 @@ static int cgroup_cpus(void)
     return 0;
 }
 
+/* CPUs that this process may run on. */
+static int affinity_cpus(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                       : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 int am_threads_default(void)
 {
-    int n = positive_env("OMP_NUM_THREADS");
-    if (n)
-        return n;
-    cpu_set_t set;
-    n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                    : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int quota = cgroup_cpus(), slurm = positive_env("SLURM_CPUS_PER_TASK");
-    if (quota && quota < n)
-        n = quota;
-    if (slurm && slurm < n)
-        n = slurm;
+    am_host_limits l;
+    (void)am_host_limits_get(&l);
+    if (l.cpus_openmp)
+        return l.cpus_openmp;
+    int n = l.cpus_affinity;
+    if (l.cpus_cgroup && l.cpus_cgroup < n)
+        n = l.cpus_cgroup;
+    if (l.cpus_slurm && l.cpus_slurm < n)
+        n = l.cpus_slurm;
     return n < 1 ? 1 : n > 1024 ? 1024 : n;
 }
 
@@ -91,12 +97,18 @@ const char *am_cpu_isa(void)
     return am_backend_cpu_isa();
 }
 
+const char *am_cpu_isa_available(void)
+{
+    return am_backend_cpu_isa_available();
+}
+
 /* ---- memory and time -------------------------------------------------------------------- */
 
-int64_t am_host_memory_available(void)
+/* Bytes; -1 when the system does not say. */
+static double free_memory(void)
 {
     char line[256];
-    double available = -1, limit[2], used[2];
+    double available = -1;
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof line, f)) {
         static const char key[] = "MemAvailable:"; /* in KiB */
@@ -105,20 +117,51 @@ int64_t am_host_memory_available(void)
     }
     if (f)
         fclose(f);
+    return available;
+}
+
+static double cgroup_memory(void)
+{
+    double limit[2], used[2];
     if (read_numbers("/sys/fs/cgroup/memory.max", limit) == 1 && limit[0] > 0 &&
-        read_numbers("/sys/fs/cgroup/memory.current", used) == 1 &&
-        (available < 0 || limit[0] - used[0] < available))
-        available = limit[0] - used[0];
-    struct rlimit space; /* ulimit -v */
-    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY &&
-        read_numbers("/proc/self/statm", used) >= 1) {
-        double left = (double)space.rlim_cur - used[0] * (double)sysconf(_SC_PAGESIZE);
-        if (left < 0)
-            left = 0;
-        if (available < 0 || left < available)
-            available = left;
-    }
-    return available < 0 ? INT64_MAX : (int64_t)available;
+        read_numbers("/sys/fs/cgroup/memory.current", used) == 1)
+        return limit[0] > used[0] ? limit[0] - used[0] : 0;
+    return -1;
+}
+
+static double ulimit_memory(void) /* ulimit -v */
+{
+    struct rlimit space;
+    double used[2];
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY ||
+        read_numbers("/proc/self/statm", used) < 1)
+        return -1;
+    double left = (double)space.rlim_cur - used[0] * (double)sysconf(_SC_PAGESIZE);
+    return left > 0 ? left : 0;
+}
+
+int am_host_limits_get(am_host_limits *l)
+{
+    *l = (am_host_limits){.cpus_affinity = affinity_cpus(),
+                          .cpus_cgroup = cgroup_cpus(),
+                          .cpus_slurm = positive_env("SLURM_CPUS_PER_TASK"),
+                          .cpus_openmp = positive_env("OMP_NUM_THREADS"),
+                          .memory_free = (int64_t)free_memory(),
+                          .memory_cgroup = (int64_t)cgroup_memory(),
+                          .memory_ulimit = (int64_t)ulimit_memory()};
+    return AM_OK;
+}
+
+int64_t am_host_memory_available(void)
+{
+    am_host_limits l;
+    (void)am_host_limits_get(&l);
+    const int64_t limits[] = {l.memory_free, l.memory_cgroup, l.memory_ulimit};
+    int64_t least = INT64_MAX;
+    for (int i = 0; i < 3; i++)
+        if (limits[i] >= 0 && limits[i] < least)
+            least = limits[i];
+    return least;
 }
 
 double am_clock(void)
