@@ -33,6 +33,10 @@ extern "C" {
 enum { AM_ABI = 1 };
 int am_abi(void);             /* AM_ABI of the library, to compare with the header's */
 const char *am_version(void); /* "0.1.0" */
+const char *am_build(void);   /* "Release, gcc 12.2.0": build type and compiler */
+/* Version of "onednn", "pcre2", "utf8proc" or "openmp" as the library itself tells; NULL for other
+ * names. */
+const char *am_library_version(const char *name);
 
 /* ---- errors ---------------------------------------------------------------------------- */
 
@@ -395,8 +399,17 @@ int am_threads(void);         /* kernels' team size */
 int am_threads_set(int n);    /* 1..1024 */
 int am_threads_default(void); /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
 const char *am_cpu_isa(void); /* "amx", "avx512_bf16", "avx512", "avx2", "generic": in use */
+const char *am_cpu_isa_available(void); /* the same, were AMLUA_ISA not set */
 int64_t am_host_memory_available(void); /* bytes: least of MemAvailable, cgroup, ulimit */
 double am_clock(void);                  /* monotonic seconds */
+
+/* What am_threads_default and am_host_memory_available choose the least of. 0 CPUs or -1 bytes: no
+ * such limit. */
+typedef struct am_host_limits {
+    int32_t cpus_affinity, cpus_cgroup, cpus_slurm, cpus_openmp; /* OpenMP's word goes before all */
+    int64_t memory_free, memory_cgroup, memory_ulimit;           /* bytes left */
+} am_host_limits;
+int am_host_limits_get(am_host_limits *limits);
 
 enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
 /* OFF: the system's default. FLAG: SIGINT, SIGTERM and SIGHUP (unless it is ignored) only set the flag

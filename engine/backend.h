@@ -422,6 +422,7 @@ extern const am_backend am_backend_ref, am_backend_fence;
 const am_backend *am_backend_cpu(void); /* picks kernels for this CPU on first use */
 /* The instruction set am_backend_cpu chose; AMLUA_ISA=generic|avx2|avx512 lowers it. */
 const char *am_backend_cpu_isa(void);
+const char *am_backend_cpu_isa_available(void); /* AMLUA_ISA left aside */
 
 /* ---- what the engine offers kernels ----------------------------------------------------- */
 

@@ -75,8 +75,12 @@ static double memory_v2(const char *group)
     return memory_left(group, "memory.max", "memory.current", "inactive_file");
 }
 
+/* Without a limit version 1 says 2^63 less a page. */
 static double memory_v1(const char *group)
 {
+    double limit[2];
+    if (am_read_numbers(group, "memory.limit_in_bytes", limit) == 1 && limit[0] > 0x1p62)
+        return INFINITY;
     return memory_left(group, "memory.limit_in_bytes", "memory.usage_in_bytes",
                        "total_inactive_file");
 }

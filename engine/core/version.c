@@ -1,4 +1,11 @@
-/* version.c — what this library is. */
+/* version.c — what this library is, and those that it is made with. */
+#include <oneapi/dnnl/dnnl.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdio.h>
+#include <string.h>
+#include <utf8proc.h>
+
 #include "../am.h"
 
 int am_abi(void)
@@ -9,4 +16,32 @@ int am_abi(void)
 const char *am_version(void)
 {
     return AM_VERSION;
+}
+
+#if defined(__clang__)
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
+const char *am_build(void)
+{
+    return AM_BUILD_TYPE ", " COMPILER;
+}
+
+const char *am_library_version(const char *name)
+{
+    static char text[64];
+    text[0] = '\0';
+    if (strcmp(name, "onednn") == 0) {
+        const dnnl_version_t *v = dnnl_version();
+        snprintf(text, sizeof text, "%d.%d.%d", v->major, v->minor, v->patch);
+    } else if (strcmp(name, "pcre2") == 0 && pcre2_config(PCRE2_CONFIG_VERSION, NULL) <= 64) {
+        (void)pcre2_config(PCRE2_CONFIG_VERSION, text);
+    } else if (strcmp(name, "utf8proc") == 0) {
+        snprintf(text, sizeof text, "%s", utf8proc_version());
+    } else if (strcmp(name, "openmp") == 0) {
+        snprintf(text, sizeof text, "%d", _OPENMP);
+    }
+    return text[0] ? text : NULL;
 }

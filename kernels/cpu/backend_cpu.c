@@ -36,7 +36,7 @@ static int has_amx_bf16(void)
 }
 #endif
 
-static int detect_isa(void)
+static int available_isa(void)
 {
     int found = AM_ISA_GENERIC;
 #if defined(__x86_64__)
@@ -53,6 +53,12 @@ static int detect_isa(void)
         }
     }
 #endif
+    return found;
+}
+
+static int chosen_isa(void)
+{
+    int found = available_isa();
     const char *lower = getenv("AMLUA_ISA");
     for (int i = 0; lower && i < found; i++)
         if (strcmp(lower, isa_names[i]) == 0)
@@ -74,7 +80,7 @@ static const am_cpu_kernels *kernels_for(int which)
 
 static void set_up(void)
 {
-    isa = detect_isa();
+    isa = chosen_isa();
     const am_cpu_kernels *simd = kernels_for(isa);
     cpu = am_backend_ref;
     cpu.name = "cpu";
@@ -97,4 +103,9 @@ const char *am_backend_cpu_isa(void)
 {
     pthread_once(&once, set_up);
     return isa_names[isa];
+}
+
+const char *am_backend_cpu_isa_available(void)
+{
+    return isa_names[available_isa()];
 }

@@ -1,6 +1,7 @@
 /* test_threads.c — how many threads the kernels take by default. What the cgroup allows is not ours
  * to set here; it can only lower the figures. */
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "engine_helpers.h"
 
@@ -16,6 +17,26 @@ static void clean(void)
     unsetenv("OMP_NUM_THREADS");
     unsetenv("SLURM_CPUS_PER_TASK");
 }
+
+START_TEST(as_limits)
+{
+    am_host_limits l;
+    setenv("SLURM_CPUS_PER_TASK", "1", 1);
+    setenv("OMP_NUM_THREADS", "none", 1);
+    ck_assert_int_eq(am_host_limits_get(&l), AM_OK);
+    ck_assert_int_eq(l.cpus_affinity, affinity());
+    ck_assert_int_eq(l.cpus_slurm, 1);
+    ck_assert_int_eq(l.cpus_openmp, 0);
+    ck_assert(l.memory_free == -1 || l.memory_free > 0);
+    int64_t available = am_host_memory_available();
+    ck_assert(available > 0);
+    struct rlimit space = {1ll << 50, 1ll << 50}; /* far more than there is, and than ASan takes */
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &space), 0);
+    ck_assert_int_eq(am_host_limits_get(&l), AM_OK);
+    ck_assert(l.memory_ulimit >= 0);
+    ck_assert(am_host_memory_available() <= l.memory_ulimit);
+}
+END_TEST
 
 START_TEST(from_the_machine)
 {
@@ -87,6 +108,7 @@ int main(void)
     Suite *s = suite_create("threads");
     TCase *t = tcase_create("default");
     tcase_add_checked_fixture(t, clean, NULL);
+    tcase_add_test(t, as_limits);
     tcase_add_test(t, from_the_machine);
     tcase_add_test(t, from_affinity);
     tcase_add_test(t, from_slurm);

@@ -60,7 +60,7 @@ describe("what a LoRA run leaves", function()
     teardown(helper.cleanup)
 
     it("is two checkpoints, pointers and logs", function()
-        assert.same({ "LATEST", "LOWEST_VAL", "epoch_0_step_1", "epoch_1_step_3", "training.jsonl",
+        assert.same({ ".lock", "LATEST", "LOWEST_VAL", "epoch_0_step_1", "epoch_1_step_3", "training.jsonl",
                       "validation.jsonl" }, path.list_dir(root))
         assert.equal("epoch_1_step_3", posix.readlink(path.join(root, "LATEST")))
         assert.equal("epoch_1_step_3", posix.readlink(path.join(root, "LOWEST_VAL"))) -- it learns

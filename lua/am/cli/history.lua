@@ -53,6 +53,14 @@ local function create(file)
     return posix.create_private(file)
 end
 
+-- Raises when it cannot.
+local function append(name, text)
+    local file = assert(posix.open(name, "append"))
+    local ok, why = posix.write(file, text)
+    posix.close(file)
+    assert(ok, why)
+end
+
 -- Keep the newest lines only; a crash leaves the old file.
 local function shorten(self)
     local lines = {}
@@ -62,7 +70,7 @@ local function shorten(self)
     self.lines = lines
     local short = path.unique(self.path)
     if posix.create_private(short) then
-        path.append_file(short, table.concat(lines, "\n") .. "\n")
+        append(short, table.concat(lines, "\n") .. "\n")
         path.rename(short, self.path)
     end
 end
@@ -107,7 +115,7 @@ function History:add(line)
             ok, e = create(self.path)
         end
         if ok then
-            ok, e = pcall(path.append_file, self.path, line .. "\n")
+            ok, e = pcall(append, self.path, line .. "\n")
         end
         if not ok then
             self.warn(string.format("history is not saved: %s", tostring(e)))

@@ -10,7 +10,7 @@ usage: amlua [--threads N] SCRIPT [ARGS]    run a Lua script or a recipe
        amlua [--threads N] -e CODE          run Lua code
        amlua                                start the prompt, or run lines from a pipe
        amlua -i SCRIPT [ARGS]               run a script, then start the prompt
-       amlua --version | --help
+       amlua --version | --info | --help    --info: what a bug report needs
 
 A recipe takes a configuration and overrides:
        amlua recipes/llm_finetune.lua config.yaml --optimizer.lr 1e-4
@@ -133,6 +133,9 @@ local function dispatch(args)
         return require("am.cli.repl").run()
     elseif first == "--version" then
         print("amlua " .. require("am").version)
+        return 0
+    elseif first == "--info" then
+        print(require("am.cli.info").text())
         return 0
     elseif first == "--help" or first == "-h" then
         io.write(usage)

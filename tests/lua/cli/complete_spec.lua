@@ -16,7 +16,7 @@ describe("completion", function()
 
     it("inserts what all names have in common, and lists them when that is nothing", function()
         assert.same({ "ul" }, { offers("am.ops.matm") })
-        assert.same({ "", "ones ops optim" }, { offers("am.o") })
+        assert.same({ "", "ones ones_like ops optim outer" }, { offers("am.o") })
         assert.same({ "ing" }, { offers("x = f(str") })
         assert.same({ "ing" }, { offers("x = y..str") })
         assert.same({ "tion" }, { offers("func") })

@@ -70,6 +70,12 @@ describe("the prompt on a pipe", function()
         assert.is_nil(errors:find("repl.lua", 1, true), errors)
     end)
 
+    it("gives the memory of tensors back that no line can reach any more", function()
+        local made = ("am.ones{1000, 1000}:sum():item()\nx = am.ones{1000, 1000}\n"):rep(20)
+        local _, out = feed(made .. "am.memory('cpu').live_bytes\n")
+        assert.is_true(tonumber(out:match("(%d+)\n$")) < 8e6, out) -- one of them is left
+    end)
+
     it("undoes what an error left behind: scopes, no_grad, recording", function()
         local _, out = feed([[
             C = require("am.core.ffi").C
