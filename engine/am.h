@@ -412,10 +412,10 @@ typedef struct am_host_limits {
 int am_host_limits_get(am_host_limits *limits);
 
 enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
-/* OFF: the system's default. FLAG: SIGINT, SIGTERM and SIGHUP (unless it is ignored) only set the flag
- * (a recipe looks at it between steps); a closed pipe and a file size limit are errors of the write, no
- * signals. INTERRUPT: SIGINT and SIGTERM set the flag, and ops return AM_EINTR (the prompt). A second
- * SIGINT always ends the process. */
+/* OFF: the system's default. FLAG: SIGINT, SIGTERM and SIGHUP (unless it is ignored) only set the
+ * flag (a recipe looks at it between steps); a closed pipe and a file size limit are errors of the
+ * write, no signals. INTERRUPT: SIGINT and SIGTERM set the flag, and ops return AM_EINTR (the
+ * prompt). A second SIGINT always ends the process. */
 int am_signals_watch(int mode);
 int am_signals_pending(void); /* 0, or the signal number */
 void am_signals_clear(void);

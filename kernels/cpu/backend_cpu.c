@@ -9,9 +9,6 @@
 #include "cpu.h"
 #include "host.h"
 #include "ref_kernels.h"
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 static am_backend cpu;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
