@@ -8,6 +8,12 @@
 
 #include "../am.h"
 
+#ifdef _OPENMP
+enum { OPENMP_VERSION = _OPENMP };
+#else
+enum { OPENMP_VERSION = 0 }; /* clang without a runtime of its own */
+#endif
+
 int am_abi(void)
 {
     return AM_ABI;
@@ -41,7 +47,7 @@ const char *am_library_version(const char *name)
     } else if (strcmp(name, "utf8proc") == 0) {
         snprintf(text, sizeof text, "%s", utf8proc_version());
     } else if (strcmp(name, "openmp") == 0) {
-        snprintf(text, sizeof text, "%d", _OPENMP);
+        snprintf(text, sizeof text, "%d", OPENMP_VERSION);
     }
     return text[0] ? text : NULL;
 }
