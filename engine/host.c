@@ -297,5 +297,9 @@ int main(int argc, char **argv)
     *(void **)&end = dlsym(library, "am_shutdown");
     if (end)
         end();
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "amlua: not all of the output could be written\n");
+        status = 1;
+    }
     return status;
 }

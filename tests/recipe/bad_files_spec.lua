@@ -156,3 +156,15 @@ describe("a run", function()
                                                out .. "2", "--torch_dtype", "float17" })
     end)
 end)
+
+describe("output that cannot be written", function()
+    teardown(helper.cleanup)
+
+    it("is an error, not a loss nobody hears of", function()
+        for _, to in ipairs { ">/dev/full", ">&-" } do
+            local status, _, errors = helper.shell(string.format("'%s' -e 'print(1)' %s", helper.amlua, to))
+            assert.equal(1, status)
+            assert.matches("not all of the output could be written", errors)
+        end
+    end)
+end)

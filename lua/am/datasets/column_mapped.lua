@@ -29,7 +29,7 @@ M.fields = {
     },
     tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained", required = true,
                   doc = "the model's, unless a section here says otherwise" },
-    split = { type = "string", no_effect = "local files have one split" },
+    split = { type = "string", doc = "\"train[:100]\" or \"train[10%:20%]\": a part of the rows" },
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     add_eos = { type = "boolean", default = true, doc = "end with the end-of-sequence token (no template)" },
     use_hf_chat_template = { type = "boolean", default = false, doc = "format with the chat template" },
@@ -156,7 +156,7 @@ function M.ColumnMappedTextInstructionDataset(opts)
     if use_chat and not opts.tokenizer.chat_template then
         err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template")
     end
-    local source = json_rows.open(opts.path_or_dataset_id)
+    local source = utils.split(json_rows.open(opts.path_or_dataset_id), opts.split)
     local texts = setmetatable({
         source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
         use_chat = use_chat, pad_to = pad_to,

@@ -9,6 +9,7 @@ local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local strings = require("am.utils.strings")
 
 local M = {}
 
@@ -219,6 +220,10 @@ function Source:get(i)
     local text = read_at(file.file, offset, length, self:name(i))
     if #text ~= length then
         err.raise("io", "%s: cannot be read (the file was changed meanwhile)", self:name(i))
+    end
+    local bad = strings.utf8_error(text)
+    if bad then
+        err.raise("data", "%s: byte %d is not UTF-8; convert the file", self:name(i), bad)
     end
     local row, why = json.decode(text)
     if row == nil then

@@ -145,6 +145,43 @@ function M.describe(stats)
     return text
 end
 
+-- "10", "-5" or "20%" of n rows as a number of rows from the first; default where nothing is written.
+local function border(text, n, default)
+    local number, percent = text:match("^(%-?%d+)(%%?)$")
+    if text == "" then
+        return default
+    elseif not number then
+        return nil
+    end
+    local at = tonumber(number)
+    at = percent == "%" and math.floor(n * at / 100 + 0.5) or at
+    return math.max(0, math.min(n, at < 0 and n + at or at))
+end
+
+local Slice = {}
+Slice.__index = Slice
+
+function Slice:len() return self.count end
+function Slice:get(i) return self.source:get(self.first + i) end
+function Slice:name(i) return self.source:name(self.first + i) end
+
+--- The rows of a source that a split such as "train[10:50]" or "train[:20%]" names; files have one split,
+--- whatever it is called. Raises "usage" for a split that is none, or has no rows.
+function M.split(source, split)
+    local from, to = (split or ""):match("^[%w_]+%[([^:%]]*):([^:%]]*)%]$")
+    if not from then
+        return not (split or ""):find("[^%w_]") and source
+            or err.raise("usage", "dataset.split: \"%s\" is no split; write a name, or a part of it as in "
+                         .. "\"train[:100]\" or \"train[10%%:20%%]\"", split)
+    end
+    local n = source:len()
+    local first, last = border(from, n, 0), border(to, n, n)
+    if not first or not last or first >= last then
+        err.raise("usage", "dataset.split: \"%s\" has none of the %d rows", split, n)
+    end
+    return setmetatable({ source = source, first = first, count = last - first, files = source.files }, Slice)
+end
+
 --- The rows of a source that can be trained on. Reads all of it once, so that a bad row is reported
 --- before training and the length is known.
 ---   source   { len(), row(i) -> row | nil, why it is left out; name(i) -> what messages call row i }

@@ -283,10 +283,8 @@ end
 -- ---- guards ---------------------------------------------------------------------------------
 
 function Recipe:check_length(length, name)
-    local limit = self.model.config.max_position_embeddings
-    local scaling = self.model.config.rope_scaling
-    local grows = scaling and (scaling.rope_type or scaling.type) == "dynamic"
-    if limit and length > limit and not grows then
+    local limit = am.models.position_limit(self.model.config)
+    if length > limit then
         err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
                   .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
     end

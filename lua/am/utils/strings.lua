@@ -114,6 +114,42 @@ function M.did_you_mean(name, names)
     return near and string.format(' (did you mean "%s"?)', near) or ""
 end
 
+-- Bytes that follow a lead byte, and the least and greatest first of them (Unicode 15, table 3-7).
+local function sequence(lead)
+    if lead >= 0xc2 and lead <= 0xdf then
+        return 1, 0x80, 0xbf
+    elseif lead >= 0xe0 and lead <= 0xef then
+        return 2, lead == 0xe0 and 0xa0 or 0x80, lead == 0xed and 0x9f or 0xbf
+    elseif lead >= 0xf0 and lead <= 0xf4 then
+        return 3, lead == 0xf0 and 0x90 or 0x80, lead == 0xf4 and 0x8f or 0xbf
+    end
+    return nil
+end
+
+--- Where a text stops being UTF-8: the byte's number from 1; nil when all of it is.
+function M.utf8_error(s)
+    local i, byte = s:find("[\128-\255]"), string.byte
+    while i and i <= #s do
+        local lead = byte(s, i)
+        if lead >= 0x80 then
+            local more, least, most = sequence(lead)
+            for k = 1, more or 0 do
+                local b = byte(s, i + k)
+                if not b or b < least or b > most then
+                    return i
+                end
+                least, most = 0x80, 0xbf
+            end
+            if not more then
+                return i
+            end
+            i = i + more
+        end
+        i = i + 1
+    end
+    return nil
+end
+
 function M.sorted_keys(t)
     local keys = {}
     for key in pairs(t) do

@@ -38,6 +38,30 @@ describe("am.datasets.column_mapped", function()
         assert.equal("Who| is| he?| A| cook -> _|_| A| cook|</s>", shown(ds:get(1)))
     end)
 
+    it("takes the part of the rows that its split names", function()
+        local lines = {}
+        for i = 1, 10 do
+            lines[i] = string.format('{"q":"%d?","a":"%d"}', i, i)
+        end
+        local text = table.concat(lines, "\n")
+        for split, rows in pairs {
+            train = "1 2 3 4 5 6 7 8 9 10", ["train[:3]"] = "1 2 3", ["train[8:]"] = "9 10", ["test[2:-6]"] = "3 4",
+            ["train[:20%]"] = "1 2", ["train[50%:70%]"] = "6 7", ["train[-1:99]"] = "10",
+        } do
+            local ds, got = dataset(text, { split = split }), {}
+            for i = 1, ds:len() do
+                got[i] = ds:name(i):match("row (%d+)")
+                assert.equal(got[i] .. "?", shown(ds:get(i)):match("^%d+%?"))
+            end
+            assert.equal(rows, table.concat(got, " "))
+        end
+        for _, split in ipairs { "train[3:3]", "train[:x]", "train[1]", "train[20:]", "a b" } do
+            local ok, e = pcall(dataset, text, { split = split })
+            assert.same({ false, "usage" }, { ok, e.code })
+            assert.is_truthy(e.msg:find("dataset.split", 1, true))
+        end
+    end)
+
     it("joins context, question and answer", function()
         local row = '{"c":"Once.","q":"Who?","a":"Me"}'
         local both = { column_mapping = { context = "c", question = "q", answer = "a" } }

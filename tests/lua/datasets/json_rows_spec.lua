@@ -34,6 +34,14 @@ describe("am.datasets.json_rows", function()
         assert.equal("x\\\"}@1", read(file '{"a":"x\\\\\\"}"}'))
     end)
 
+    it("refuses a row that is not UTF-8", function()
+        local source = json_rows.open(file '{"a":1}\n{"a":"\255\254"}\n')
+        local ok, e = pcall(source.get, source, 2)
+        assert.is_false(ok)
+        assert.matches("row 2: byte 7 is not UTF%-8", e.msg)
+        source:close()
+    end)
+
     it("reads an array, on one line or many", function()
         assert.equal("1@1 2@2", read(file('[{"a":1},{"a":2}]', "json")))
         assert.equal("1@1 2@2 3@3",

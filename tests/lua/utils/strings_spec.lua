@@ -34,6 +34,19 @@ describe("am.utils.strings", function()
         assert.is_false(strings.wildcard(("a*"):rep(2000) .. "b", ("a"):rep(20000)))
     end)
 
+    it("says where a text stops being UTF-8", function()
+        for _, text in ipairs { "", "plain", "\195\169", "\226\130\172x", "\240\159\152\128", "\237\159\191",
+                                "a\0b" } do
+            assert.is_nil(strings.utf8_error(text))
+        end
+        for text, at in pairs {
+            ["\255"] = 1, ["ab\128"] = 3, ["\192\128"] = 1, ["\195"] = 1, ["\195x"] = 1, ["x\224\128\128"] = 2,
+            ["\237\160\128"] = 1, ["\244\144\128\128"] = 1, ["\245\128\128\128"] = 1, ["\195\169\240\159\152"] = 3,
+        } do
+            assert.equal(at, strings.utf8_error(text))
+        end
+    end)
+
     it("measures and finds the nearest name", function()
         assert.equal(3, strings.distance("kitten", "sitting"))
         assert.equal(4, strings.distance("", "four"))
