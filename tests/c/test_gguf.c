@@ -157,10 +157,12 @@ START_TEST(test_quantised_types)
     static const char *const names[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
                                         "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"};
     enum { SIMPLE = 5 };
-    am_archive *a = open_types();
+    am_archive *simple = open_types(), *k_quants;
     int fence;
+    ck_ok(am_archive_open(&k_quants, DATA("kquants.gguf")));
     ck_ok(am_device_find(&fence, "fence"));
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        am_archive *a = k < SIMPLE ? simple : k_quants;
         int64_t columns = k < SIMPLE ? 64 : 512;
         size_t bytes = (size_t)(3 * columns) * 4;
         char name[16];
@@ -184,7 +186,8 @@ START_TEST(test_quantised_types)
         for (int i = 0; i < 4; i++)
             am_tensor_release(all[i]);
     }
-    am_archive_release(a);
+    am_archive_release(simple);
+    am_archive_release(k_quants);
 }
 END_TEST
 

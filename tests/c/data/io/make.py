@@ -83,6 +83,18 @@ def gguf_types():
         rows = blocks.reshape(3, 2 * size)
         w.add_tensor(name, rows, raw_dtype=qtype)
         w.add_tensor(name + ".f32", gguf.quants.dequantize(rows, qtype))
+    iq2_xs = np.zeros((1, 74), dtype=np.uint8)
+    w.add_tensor("not_read", iq2_xs, raw_dtype=gguf.GGMLQuantizationType.IQ2_XS)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def gguf_kquants():
+    """K-quants, the same way; apart from types.gguf, every byte of which a test damages in turn."""
+    rng = np.random.default_rng(8)
+    w = gguf.GGUFWriter(path("kquants.gguf"), "test")
     # d, and for some the minima's, lie at the front or the end of a block
     for name, at, scales in (("Q2_K", 80, 2), ("Q3_K", 108, 1), ("Q4_K", 0, 2), ("Q5_K", 0, 2), ("Q6_K", 208, 1)):
         qtype = gguf.GGMLQuantizationType[name]
@@ -94,8 +106,6 @@ def gguf_types():
         rows = blocks.reshape(3, 2 * size)
         w.add_tensor(name, rows, raw_dtype=qtype)
         w.add_tensor(name + ".f32", gguf.quants.dequantize(rows, qtype))
-    iq2_xs = np.zeros((1, 74), dtype=np.uint8)
-    w.add_tensor("not_read", iq2_xs, raw_dtype=gguf.GGMLQuantizationType.IQ2_XS)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -121,4 +131,5 @@ def npy():
 
 safetensors()
 gguf_types()
+gguf_kquants()
 npy()
