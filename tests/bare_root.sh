@@ -13,6 +13,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ $# -ge 1 ] || { sed -n '2,/^set/{s/^# \{0,1\}//;/^set/d;p}' "${BASH_SOURCE[0]}" >&2 && exit 2; }
+# In a mount namespace of its own, so that no end of this script leaves a mount in DIR.
+[ "${BARE_ROOT_MOUNTS:-}" = own ] || exec env BARE_ROOT_MOUNTS=own unshare --mount "$PWD/tests/bare_root.sh" "$@"
 dir=$1
 shift
 
@@ -34,12 +36,9 @@ git ls-files -z --cached --others --exclude-standard |
     tar --create --null --files-from=- --ignore-failed-read 2>/dev/null |
     tar --extract --directory "$dir/srv/amlua"
 
-leave() {
-    umount "$dir/dev/shm" "$dir/proc" 2>/dev/null || true
-}
-trap leave EXIT
-mkdir -p "$dir/dev/shm"
+mkdir -p "$dir/dev/shm" "$dir/dev/pts"
 mount -t proc proc "$dir/proc"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$dir/dev/pts"
 mount -t tmpfs tmpfs "$dir/dev/shm"
 
 environment=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8)

@@ -9,6 +9,7 @@ local ffi = require("ffi")
 ffi.cdef [[
 struct terminal_pollfd { int fd; short events, revents; };
 int forkpty(int *master, char *name, const void *termios, const void *size);
+int openpty(int *master, int *slave, char *name, const void *termios, const void *size);
 int execvp(const char *file, char *const argv[]);
 int setenv(const char *name, const char *value, int overwrite);
 int poll(struct terminal_pollfd *fds, unsigned long n, int timeout);
@@ -27,6 +28,15 @@ local LIMIT = 60 -- seconds
 local M = {}
 local Terminal = {}
 Terminal.__index = Terminal
+
+--- Does this machine have pseudo-terminals? A bare one may be without /dev/pts.
+function M.available()
+    local master, slave = ffi.new("int[1]"), ffi.new("int[1]")
+    if C.openpty(master, slave, nil, nil, nil) ~= 0 then return false end
+    C.close(master[0])
+    C.close(slave[0])
+    return true
+end
 
 --- Start a program (words) with variables added to the environment.
 function M.start(words, environment)

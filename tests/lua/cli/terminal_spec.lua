@@ -39,6 +39,9 @@ describe("the prompt at a terminal", function()
     if not built_with_editor then
         pending("amlua was built without libedit")
         return
+    elseif not terminal.available() then
+        pending("no pseudo-terminals here: mount /dev/pts")
+        return
     end
 
     before_each(function() state = helper.folder() end)
