@@ -7,21 +7,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v]
+usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v] [--coverage]
   unit        C tests, Lua tests, rules, lint, fuzzers for some seconds
   functional  parity with transformers and whole recipes (tests/parity, tests/recipe)
   COMPONENT   one component's C and Lua tests, e.g. tensor, ops, config, tokenizer, chat;
               or one of rules, lint, fuzz, parity, recipe
   -k TEXT     only tests whose name contains TEXT
   -v          show every test's output, not that of failing ones only
+  --coverage  then say which lines of C and Lua ran, in build/test-coverage/*.txt
 EOF
 }
 
-selection=all filter='' verbose=
+selection=all filter='' verbose='' coverage=''
 while [ $# -gt 0 ]; do
     case $1 in
     -k) filter=${2:?"-k needs a text"} && shift ;;
     -v) verbose=1 ;;
+    --coverage) coverage=build/test-coverage ;;
     -h | --help) usage && exit 0 ;;
     -*) usage >&2 && exit 2 ;;
     *) selection=$1 ;;
@@ -30,6 +32,7 @@ while [ $# -gt 0 ]; do
 done
 
 asan=build/test-asan release=build/test-release results=build/test-results
+if [ -n "$coverage" ]; then asan=$coverage release=$coverage; fi
 jobs=$(nproc)
 passed=0 failed=0 skipped=0
 
@@ -178,13 +181,14 @@ run_c() {
 
 # run_specs LIMIT FILE...: each file in a process of its own.
 run_specs() {
-    local limit=$1 spec pattern options
+    local limit=$1 spec pattern options lua=(luajit)
     shift
+    [ -z "$coverage" ] || limit=$((limit * 10)) lua+=(-ltests.support.coverage)
     pattern=$(printf %s "$filter" | sed "s/[^[:alnum:]_ ]/%&/g") # busted filters by Lua patterns
     for spec in "$@"; do
         options=(-o TAP)
         wanted "$spec" || options+=("--filter=$pattern")
-        start "$spec" "$limit" luajit /usr/bin/busted "${options[@]}" "$spec"
+        start "$spec" "$limit" "${lua[@]}" /usr/bin/busted "${options[@]}" "$spec"
     done
 }
 
@@ -213,17 +217,39 @@ run_lint() {
     lint clang-format clang-format --dry-run --ferror-limit=1 -Werror "${c[@]}"
     lint luacheck luacheck -q "${lua[@]}"
     lint shellcheck shellcheck -x "${shell[@]}" .ci/run
-    # Two at a time by itself; gcc's headers serve for omp.h, which clang lacks. The SIMD kernels are
-    # read for one instruction set, not for each that the build makes of them.
+    # Two files at a time by itself. The SIMD kernels are read for one instruction set, not for each
+    # that the build makes of them.
     printf '%s\n' -std=gnu11 -D_GNU_SOURCE -DAM_ISA=avx2 -mavx2 -mfma -mf16c -fopenmp \
         "-I$PWD/engine" >"$results/compile_flags.txt"
     lint clang-tidy bash -c "tidy() {
             sort | xargs -P $jobs -n 2 clang-tidy --quiet -p \$1 \
-                --extra-arg=-Wno-unknown-warning-option \
-                --extra-arg=-idirafter$(gcc -print-file-name=include)
+                --extra-arg=-Wno-unknown-warning-option
         }
         find engine kernels -name '*.c' ! -path '*/simd/*' | tidy $release &&
             find kernels/cpu/simd -name '*.c' | tidy $results"
+}
+
+# ---- coverage
+
+# begin_coverage: from here on gcov and tests/support/coverage.lua count. amlua's Lua files are then
+# links, the first of them one that counts and goes on as the real one.
+begin_coverage() {
+    local home=$PWD/$coverage/home
+    find $coverage -name '*.gcda' -delete
+    rm -rf "$home" $coverage/lua-lines && mkdir -p "$home" $coverage/lua-lines
+    cp -as "$PWD"/{lua,recipes,examples} "$home"
+    ln -s "$PWD/$coverage/lua/am/core/cdef.lua" "$home/lua/am/core"
+    rm "$home/lua/am/cli/init.lua"
+    echo "assert(loadfile '$PWD/tests/support/coverage.lua')('tests.support.coverage')
+        return dofile '$PWD/lua/am/cli/init.lua'" >"$home/lua/am/cli/init.lua"
+    export AMLUA_HOME=$home AMLUA_COVERAGE=$PWD/$coverage/lua-lines
+}
+
+report_coverage() {
+    gcovr --root . --filter engine/ --filter kernels/ $coverage >$coverage/c.txt
+    luajit tests/support/coverage.lua $coverage/lua-lines >$coverage/lua.txt
+    echo "C:   $(grep -E '^TOTAL' $coverage/c.txt)    by file: $coverage/c.txt"
+    echo "Lua: $(grep -E '^TOTAL' $coverage/lua.txt)    by file: $coverage/lua.txt"
 }
 
 # ---- the run
@@ -248,8 +274,15 @@ esac
 
 install_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 rm -rf "$results" && mkdir -p "$results"
-build $release all -DCMAKE_BUILD_TYPE=Release
-if [ ${#c_files[@]} -gt 0 ]; then
+if [ -n "$coverage" ]; then
+    install_packages gcovr
+    build $coverage all -DCMAKE_BUILD_TYPE=Coverage -DAMLUA_WERROR=OFF -DAMLUA_TESTS=ON \
+        -DCMAKE_C_FLAGS='-O1 -g --coverage'
+    begin_coverage
+else
+    build $release all -DCMAKE_BUILD_TYPE=Release
+fi
+if [ ${#c_files[@]} -gt 0 ] && [ -z "$coverage" ]; then
     build $asan "$(basename -as .c "${c_files[@]}" | tr '\n' ' ')" -DCMAKE_BUILD_TYPE=Debug \
         -DAMLUA_TESTS=ON -DAMLUA_SANITIZE=address,undefined
 fi
@@ -272,4 +305,5 @@ if [ ${#functional_files[@]} -gt 0 ]; then
     run_specs 600 "${functional_files[@]}"
     finish
 fi
+[ -z "$coverage" ] || report_coverage
 closing
