@@ -39,7 +39,8 @@ passed=0 failed=0 skipped=0
 export HF_HUB_OFFLINE=1 # whatever is not here already counts as absent
 export OMP_WAIT_POLICY=passive # several tests share the cores
 export CK_FORK=yes CK_VERBOSITY=normal CK_DEFAULT_TIMEOUT=120
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:allow_user_segv_handler=1}
+# gcc 14 aligns what it watches for use after return to 32 bytes, also vectors of 64.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:allow_user_segv_handler=1:detect_stack_use_after_return=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export LUA_PATH="$PWD/lua/?.lua;$PWD/lua/?/init.lua;$PWD/$release/lua/?.lua;$PWD/?.lua;;"
 export LD_LIBRARY_PATH="$PWD/$release${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
@@ -209,19 +210,31 @@ lint() { # lint NAME COMMAND...: one test, passed when the command exits with 0
         if "${@:2}"; then echo "ok 1 - $1"; else echo "not ok 1 - $1"; fi; echo 1..1' lint "$@"
 }
 
+# lint_clang NAME COMMAND...: a lint whose verdict changes with clang's release. The sources are kept
+# by bookworm's; any other counts as skipped.
+lint_clang() {
+    local version
+    version=$("$1" --version | grep -oE 'version [0-9]+' | head -n 1)
+    if [ "$version" = 'version 14' ]; then
+        lint "$@"
+    elif wanted "lint $1"; then
+        start "lint $1" 60 printf 'ok 1 - # SKIP %s\n1..1\n' "$1 has $version, not 14"
+    fi
+}
+
 run_lint() {
     local c lua shell
     mapfile -t c < <(find engine kernels tests -name '*.c' -o -name '*.h' 2>/dev/null | sort)
     mapfile -t lua < <(find lua recipes tests examples -name '*.lua' 2>/dev/null | sort)
     mapfile -t shell < <(find tests examples -name '*.sh' | sort)
-    lint clang-format clang-format --dry-run --ferror-limit=1 -Werror "${c[@]}"
+    lint_clang clang-format clang-format --dry-run --ferror-limit=1 -Werror "${c[@]}"
     lint luacheck luacheck -q "${lua[@]}"
     lint shellcheck shellcheck -x "${shell[@]}" .ci/run
     # Two files at a time by itself. The SIMD kernels are read for one instruction set, not for each
     # that the build makes of them.
     printf '%s\n' -std=gnu11 -D_GNU_SOURCE -DAM_ISA=avx2 -mavx2 -mfma -mf16c -fopenmp \
         "-I$PWD/engine" >"$results/compile_flags.txt"
-    lint clang-tidy bash -c "tidy() {
+    lint_clang clang-tidy bash -c "tidy() {
             sort | xargs -P $jobs -n 2 clang-tidy --quiet -p \$1 \
                 --extra-arg=-Wno-unknown-warning-option
         }

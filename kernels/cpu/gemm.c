@@ -5,14 +5,16 @@
  *
  * A primitive is made once for each shape and kept in a table of fixed size.
  *
- * A row's bits must not depend on the rows beside it. oneDNN's `brg` kernels keep that in bf16
- * without AMX. All others choose their loops by m, or by a row's place, so there the product is cut
- * into blocks of rows and columns, each done by one thread and all by one implementation:
+ * A row's bits must not depend on the rows beside it. The `brg` kernels of oneDNN 2 keep that in
+ * bf16 without AMX. All others choose their loops by m, or by a row's place, so there the product
+ * is cut into blocks of rows and columns, each done by one thread and all by one implementation:
  *   - f32: F32_ROWS and F32_STEP are multiples of the register tiles of `gemm` (4, 6, 8 rows). It
  *     adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean error is 1.0 against 1.5
  *     times transformers', at the same speed.
- *   - bf16 on AMX: each block has AMX_ROWS rows, so all are done by one and the same primitive. Of
- *     64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90 to 100 %).
+ *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
+ *     and the same primitive. Of 64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90
+ *     to 100 %).
+ *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one.
  *
@@ -49,7 +51,7 @@ static dnnl_engine_t engine;
 static dnnl_stream_t stream;
 static matmul table[TABLE];
 static uint64_t uses;
-static int native_bf16, has_amx;
+static int native_bf16, bf16_in_blocks;
 static int (*convert)(am_stream *s, const am_copy_args *args);
 
 void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args))
@@ -63,7 +65,7 @@ void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *arg
     else if (isa == AM_ISA_AVX512_BF16)
         dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
     native_bf16 = isa >= AM_ISA_AVX512_BF16;
-    has_amx = isa >= AM_ISA_AMX;
+    bf16_in_blocks = isa >= AM_ISA_AMX || DNNL_VERSION_MAJOR >= 3;
     convert = copy;
 }
 
@@ -280,9 +282,15 @@ static dnnl_status_t make_descs(dnnl_memory_desc_t d[4], int *made, const matmul
     return dnnl_success;
 }
 
+/* oneDNN 3.7's `brg` gets products of vectors wrong when their elements don't lie side by side. */
+static int brg_errs(const matmul_key *key)
+{
+    return DNNL_VERSION_MAJOR >= 3 && (key->n == 1 || (key->m == 1 && key->trans_a));
+}
+
 static int wants_brg(const matmul_key *key)
 {
-    return key->dtype_ab != AM_F32 || key->trans_a;
+    return (key->dtype_ab != AM_F32 || key->trans_a) && !brg_errs(key);
 }
 
 static dnnl_status_t build(matmul *p)
@@ -625,7 +633,7 @@ static int run_converted(const am_gemm_args *g, int threads)
 static int run_native(const am_gemm_args *g, int threads)
 {
     int done = 0;
-    if (has_amx && !g->trans_a) {
+    if (bf16_in_blocks && !g->trans_a) {
         /* oneDNN has AMX for dense operands only: columns of b that lie side by side stay whole */
         blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = BLOCK_COLS, .dense = 1};
         if (!g->trans_b)
