@@ -137,6 +137,9 @@ finish() {
 }
 
 closing() { # the end of every run; nothing run at all is a failure too
+    if [ $((passed + failed + skipped)) -eq 0 ] && [ -n "$filter" ]; then
+        echo "no test of '$selection' has a name that contains '$filter'"
+    fi
     echo "$passed passed, $failed failed, $skipped skipped"
     if [ "$failed" -gt 0 ] || [ $((passed + skipped)) -eq 0 ]; then exit 1; fi
     exit 0
