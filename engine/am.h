@@ -422,6 +422,22 @@ void am_signals_clear(void);
 /* What ops ask on entry, for loops of the caller's: AM_EINTR in mode INTERRUPT while one pends. */
 int am_signals_check(void);
 
+/* ---- profile ----------------------------------------------------------------------------
+ * Between start and stop, each op forward and backward and each step of an optimizer is an event.
+ * None lies within another. */
+
+enum { AM_PHASE_FORWARD, AM_PHASE_BACKWARD, AM_PHASE_OPTIMIZER };
+typedef struct am_profile_event {
+    const char *what; /* an op's name, or "adam", "sgd", "sumsq" */
+    int32_t phase;
+    double start, seconds; /* start on am_clock */
+    int64_t flops;         /* of matrix products and attention; 0 for all else */
+    int64_t bytes;         /* of what goes in and comes out */
+} am_profile_event;
+int am_profile_start(int64_t max_events); /* what comes after that many is dropped */
+/* Stop; their number. The events are the engine's until the next start. */
+int64_t am_profile_stop(const am_profile_event **events);
+
 /* Stop threads, drop caches. Safe to call more than once. */
 void am_shutdown(void);
 

@@ -285,6 +285,11 @@ int64_t am_tensor_numel(const am_tensor *t)
     return am_shape_numel(t->ndim, t->shape);
 }
 
+int64_t am_tensor_bytes(const am_tensor *t)
+{
+    return am_tensor_numel(t) * am_dtype_size(t->dtype);
+}
+
 int am_tensor_is_contiguous(const am_tensor *t)
 {
     return am_tensor_dense(t);

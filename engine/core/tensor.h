@@ -56,6 +56,7 @@ void am_scope_register(am_tensor *t); /* with the innermost scope, if any */
 int am_tensor_check_alive(const am_tensor *t, const char *what);
 bool am_tensor_dense(const am_tensor *t); /* row-major without gaps */
 int64_t am_shape_numel(int ndim, const int64_t *shape);
+int64_t am_tensor_bytes(const am_tensor *t); /* of its elements; the storage may be larger */
 bool am_shape_equal(const am_tensor *a, const am_tensor *b);
 /* "[2,3]" into a buffer of 96, for messages; returns it. */
 const char *am_shape_text(char text[96], int ndim, const int64_t *shape);

@@ -108,6 +108,16 @@ static int check_inputs(am_call *c)
     return AM_OK;
 }
 
+/* Bytes of what the call reads and writes; views and scalars count as what they show. */
+static int64_t call_bytes(const am_call *c)
+{
+    int64_t bytes = am_tensor_bytes(c->out[0]);
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i])
+            bytes += am_tensor_bytes(c->in[i]);
+    return bytes;
+}
+
 static void call_free(am_call *c)
 {
     am_temps_free(&c->temps);
@@ -131,7 +141,10 @@ int am_apply(int op, am_tensor **out, am_tensor *const *in, int n_in, const am_a
         c.record = false;
     uint64_t seed, stream;
     (void)am_rng_get(&seed, &stream);
+    am_span span = am_span_begin();
     int rc = ops[op].impl->forward(&c);
+    if (am_profiling && rc == AM_OK)
+        am_span_end(&span, ops[op].name, AM_PHASE_FORWARD, c.device, call_bytes(&c));
     if (rc == AM_OK && c.record)
         rc = am_tape_record(&c);
     if (rc != AM_OK) {

@@ -13,6 +13,7 @@
 #include "../backend.h"
 #include "../core/device.h"
 #include "../core/error.h"
+#include "../core/profile.h"
 #include "../core/tensor.h"
 #include "../dtype.h"
 
@@ -96,6 +97,8 @@ typedef struct am_op_impl {
         AM_TRY(am_device_open(device, &be, &stream));                                              \
         if (!be->name)                                                                             \
             return am_fail(AM_EUNSUP, "device %s has no kernel " #name, am_device_name(device));   \
+        if (am_profiling)                                                                          \
+            am_profile_flops += AM_FLOPS(args);                                                    \
         int rc = be->name(stream, args);                                                           \
         if (rc == AM_EUNSUP) /* by rule for a dtype, and without a message */                      \
             return am_fail(rc, "kernel " #name " of device %s does not do this dtype",             \

@@ -425,6 +425,20 @@ int am_backward_begin_many(am_tensor *const *outs, am_tensor *const *gradients, 
     return AM_OK;
 }
 
+/* Bytes that a node's backward reads and writes: gradients both ways, and what was saved. */
+static int64_t node_bytes(const am_bwd *b)
+{
+    int64_t bytes = am_tensor_bytes(b->dout);
+    for (int i = 0; i < AM_NODE_SAVED; i++)
+        if (b->saved[i])
+            bytes += am_tensor_bytes(b->saved[i]);
+    for (int i = 0; i < b->n_in; i++)
+        if (b->needs[i])
+            bytes +=
+                am_shape_numel(b->in[i]->ndim, b->in[i]->shape) * am_dtype_size(b->in[i]->dtype);
+    return bytes;
+}
+
 static int run_node(am_node *n)
 {
     am_var *out = &tape->vars[n->out[0]];
@@ -441,9 +455,12 @@ static int run_node(am_node *n)
         b.needs[i] = n->in[i] >= 0;
         b.in[i] = b.needs[i] ? &tape->vars[n->in[i]] : NULL;
     }
+    am_span span = am_span_begin();
     int rc = am_temp_dense(&b.temps, &b.dout, out->grad);
     if (rc == AM_OK)
         rc = am_op_backward(n->op, &b);
+    if (am_profiling && rc == AM_OK)
+        am_span_end(&span, am_op_name(n->op), AM_PHASE_BACKWARD, b.device, node_bytes(&b));
     am_temps_free(&b.temps);
     return rc;
 }

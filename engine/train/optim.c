@@ -160,6 +160,17 @@ static int update(am_optim *o, int i, int64_t offset, int64_t n, double lr, doub
                                                      .grad_scale = grad_scale});
 }
 
+/* Read and written for an element of flat buffer i: all but the gradient twice. */
+static int64_t element_bytes(const am_optim *o, int i)
+{
+    const am_flat *f = &o->params->flats[i];
+    int64_t bytes = 2 * am_dtype_size(f->dtype) + am_dtype_size(f->dtype_grad);
+    for (int s = 0; s < STATES; s++)
+        if (o->flats[i].t[s])
+            bytes += 2 * am_dtype_size(o->flats[i].t[s]->dtype);
+    return bytes;
+}
+
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale)
 {
     const am_params *p = o->params;
@@ -173,9 +184,15 @@ int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale
         for (; j < p->n && p->items[j].flat == first->flat && p->items[j].t->grad_empty == empty;
              j++)
             end = p->items[j].offset + am_tensor_numel(p->items[j].t);
-        if (!empty && end > first->offset)
+        if (!empty && end > first->offset) {
+            am_span span = am_span_begin();
             AM_TRY(update(o, first->flat, first->offset, end - first->offset, lr, weight_decay,
                           grad_scale));
+            if (am_profiling)
+                am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam",
+                            AM_PHASE_OPTIMIZER, p->flats[first->flat].device,
+                            (end - first->offset) * element_bytes(o, first->flat));
+        }
         i = j;
     }
     return AM_OK;

@@ -216,6 +216,7 @@ static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
     *value = 0;
     if (n == 0)
         return AM_OK;
+    am_span span = am_span_begin();
     AM_TRY(am_tensor_make(&out, AM_F64, 1, &one, t->device));
     int rc = am_tensor_make(&partial, AM_F64, 1, &partials, t->device);
     if (rc == AM_OK) {
@@ -230,6 +231,8 @@ static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
         am_tensor_release(partial);
     }
     am_tensor_release(out);
+    if (am_profiling && rc == AM_OK)
+        am_span_end(&span, "sumsq", AM_PHASE_OPTIMIZER, t->device, n * am_dtype_size(t->dtype));
     return rc;
 }
 

@@ -1,0 +1,91 @@
+-- What a training step must compute, by a stated rule, and how fast this machine multiplies matrices of
+-- the same shapes.
+--
+-- The rule: a multiply-add counts two. For each token a linear map of n weights costs 6 n when it is
+-- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen; a pair of
+-- query and key costs 12 times heads times head_dim (2 products forward, 4 backward). What an
+-- implementation computes a second time does not count, nor does anything but matrix products.
+
+local am = require("am")
+local edge = require("am.core.ffi")
+local ops = require("am.core.ops")
+
+local M = {}
+
+local MAX_ROWS = 2048 -- of a product in the measurement: more rows are not faster
+local REPEATS = 5
+
+-- The matrices of a model: { n (out), k (in), trained, adapter, count }, one for each that differ.
+local function matrices(model)
+    local list, by_key = {}, {}
+    for path, module in model:named_modules() do
+        if module.class_name == "Linear" or module.class_name == "LinearLoRA" then
+            local w = module.weight
+            local adapter = path:match("%.lora_[AB]$") ~= nil
+            local key = string.format("%d %d %s %s", w:size(0), w:size(1), tostring(w.requires_grad), tostring(adapter))
+            if not by_key[key] then
+                by_key[key] = { n = w:size(0), k = w:size(1), trained = w.requires_grad, adapter = adapter, count = 0 }
+                list[#list + 1] = by_key[key]
+            end
+            by_key[key].count = by_key[key].count + 1
+        end
+    end
+    return list
+end
+
+--- FLOPs of a step over `rows` rows of `length` tokens: of linear maps, of attention.
+function M.of_step(model, rows, length)
+    local linear, c = 0, model.config
+    for _, m in ipairs(matrices(model)) do
+        linear = linear + (m.trained and 6 or 4) * m.n * m.k * m.count
+    end
+    local width = c.num_attention_heads * (c.head_dim or c.hidden_size / c.num_attention_heads)
+    return linear * rows * length, 12 * width * c.num_hidden_layers * rows * length * (length + 1) / 2
+end
+
+-- Median seconds of fn, after a call that doesn't count.
+local function median_seconds(fn)
+    local times = {}
+    for i = 0, REPEATS do
+        local start = edge.C.am_clock()
+        am.scope(fn)
+        times[i] = edge.C.am_clock() - start
+    end
+    table.sort(times)
+    return times[math.ceil(REPEATS / 2)]
+end
+
+-- FLOPs and seconds of one matrix's products over `rows` rows: x W^T, dy W, and dy^T x when it is trained.
+local function measure(m, rows, options)
+    local x, w = am.randn({ rows, m.k }, options), am.randn({ m.n, m.k }, options)
+    local dy = am.randn({ rows, m.n }, options)
+    local dy_t = dy:transpose(0, 1)
+    local products = { function() ops.linear(x, w) end, function() ops.matmul(dy, w) end }
+    if m.trained then
+        products[3] = function() ops.matmul(dy_t, x) end
+    end
+    local seconds = 0
+    for _, product in ipairs(products) do
+        seconds = seconds + median_seconds(product)
+    end
+    return #products * 2 * rows * m.n * m.k, seconds
+end
+
+--- FLOP/s of the products that a step over `tokens` tokens needs, each measured alone and in the model's
+--- dtype. An adapter's thin ones are left out.
+function M.gemm_rate(model, tokens)
+    local rows = math.min(tokens, MAX_ROWS)
+    local options = { dtype = model:dtype(), device = model:device() }
+    local flops, seconds = 0, 0
+    am.no_grad(function()
+        for _, m in ipairs(matrices(model)) do
+            if not m.adapter then
+                local f, s = am.scope(measure, m, rows, options)
+                flops, seconds = flops + f * m.count, seconds + s * m.count
+            end
+        end
+    end)
+    return flops / seconds
+end
+
+return M

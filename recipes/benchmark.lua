@@ -1,0 +1,156 @@
+-- How fast a fine-tuning configuration runs on this machine, and in how much memory: the configuration's
+-- model, PEFT, optimizer and batch sizes on rows of random ids that are full length. Nothing is saved.
+--
+--   amlua recipes/benchmark.lua config.yaml [--benchmark.seq_len 512] [--profile [trace.json]]
+
+local am = require("am")
+local edge = require("am.core.ffi")
+local ffi = require("ffi")
+local flops = require("am.recipes.flops")
+local json = require("am.utils.json")
+local llm_finetune = require("recipes.llm_finetune")
+local path = require("am.utils.path")
+local profile = require("am.training.profile")
+local training = require("am.training")
+
+local Recipe = llm_finetune:extend("benchmark")
+Recipe.doc = "Measure the speed and memory of a fine-tuning configuration."
+
+function Recipe.schema()
+    local fields = llm_finetune.schema()
+    local elsewhere = { type = "any", no_effect = "it belongs to GPUs" }
+    fields.benchmark = { fields = {
+        warmup_steps = { type = "integer", min = 1, default = 3, doc = "steps that don't count" },
+        steps = { type = "integer", min = 1, default = 10, doc = "steps that do" },
+        seq_len = { type = "integer", min = 2, doc = "tokens of a row; packed_sequence_size or 512" },
+        peak_tflops = { type = "number", above = 0, doc = "of the machine; measured when absent" },
+        json_output_path = { type = "string", doc = "write the figures there, too" },
+        num_nodes = elsewhere, nsys_start = elsewhere, nsys_end = elsewhere, nsys_ranks = elsewhere,
+    }, doc = "what is measured" }
+    fields.profile = { type = "boolean|string",
+                       doc = "what each op takes; with a file's name a trace for Perfetto" }
+    return fields
+end
+
+-- ---- setup: a training run on other rows, without checkpoints and logs ------------------------
+
+function Recipe:setup()
+    self.cfg:set("checkpoint.enabled", false)
+    self.cfg:unset("validation_dataset")
+    self.cfg:unset("step_scheduler.num_epochs")
+    local packed = self.cfg:get("packed_sequence.packed_sequence_size") or 0
+    self.seq_len = self:setting("seq_len", packed > 0 and packed or 512)
+    self.cfg:unset("packed_sequence")
+    self.cfg:set("step_scheduler.max_steps", self:setting("warmup_steps", 3) + self:setting("steps", 10) + 1)
+    llm_finetune.setup(self)
+end
+
+function Recipe:setting(key, default)
+    local value = self.cfg:get("benchmark." .. key)
+    return value == nil and default or value
+end
+
+--- Rows of seq_len random ids, all of them learnt; enough for every step.
+function Recipe:build_dataset()
+    local length, vocab = self.seq_len, self.model.config.vocab_size
+    local steps = self:setting("warmup_steps", 3) + self:setting("steps", 10) + 1
+    local rows = steps * self:batch_rows()
+    return {
+        len = function() return rows end,
+        get = function(_, i)
+            local ids = {}
+            for k = 1, length + 1 do
+                ids[k] = edge.C.am_rng_u32(self.seed, i, k) % vocab
+            end
+            local labels = { unpack(ids, 2) }
+            ids[length + 1] = nil
+            return { input_ids = ids, labels = labels }
+        end,
+    }
+end
+
+function Recipe:batch_rows()
+    local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
+    return sizes.global_batch_size, sizes.local_batch_size
+end
+
+function Recipe.open_logs() end -- nothing to log to
+
+-- ---- measuring ------------------------------------------------------------------------------
+
+-- Peak resident memory of this process in bytes.
+local function peak_resident()
+    local status = path.read_file("/proc/self/status") or ""
+    return (tonumber(status:match("VmHWM:%s*(%d+) kB")) or 0) * 1024
+end
+
+function Recipe:train()
+    local times = {}
+    for i = 1, self:setting("warmup_steps", 3) + self:setting("steps", 10) do
+        local seconds = self:step().seconds
+        if i > self:setting("warmup_steps", 3) then
+            times[#times + 1] = seconds
+        end
+        if self:stop_requested() then
+            return
+        end
+    end
+    table.sort(times)
+    local profiled = self.cfg:get("profile") and profile.run(function() self:step() end)
+    self:report(times, profiled)
+end
+
+function Recipe:figures(times)
+    local rows, micro = self:batch_rows()
+    local length = self.seq_len
+    local median = times[math.ceil(#times / 2)]
+    local linear, attention = flops.of_step(self.model, rows, length)
+    -- both before the matrices of the measurement below
+    local resident, tensors = peak_resident(), tonumber(am.memory(self.model:device()).peak_bytes)
+    local gemm = flops.gemm_rate(self.model, micro * length)
+    local rate = (linear + attention) / median
+    return {
+        model = self.model.name_or_path, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
+        rows = rows, local_rows = micro, seq_len = length, threads = edge.C.am_threads(),
+        isa = ffi.string(edge.C.am_cpu_isa()), steps = #times,
+        seconds_min = times[1], seconds_median = median, seconds_max = times[#times],
+        tokens_per_second = rows * length / median,
+        flops_per_step = linear + attention, flops_per_second = rate,
+        gemm_flops_per_second = gemm, gemm_share = rate / gemm,
+        mfu = self:setting("peak_tflops") and rate / (self:setting("peak_tflops") * 1e12) or nil,
+        peak_resident_bytes = resident,
+        peak_tensor_bytes = tensors,
+    }
+end
+
+function Recipe:report(times, profiled)
+    local f = self:figures(times)
+    io.write(string.format([[
+run        %s, %s, %s; %d rows of %d tokens a step, %d at a time; %d threads, %s
+step       min %.3f s, median %.3f s, max %.3f s of %d
+speed      %.1f tokens/s
+computes   %.1f GFLOP a step, %.1f GFLOP/s
+products   %.1f GFLOP/s at this model's shapes; the step runs at %.1f %% of it
+memory     %.2f GB resident at most, %.2f GB of tensors
+]], f.model or "(new)", f.dtype, f.peft and "LoRA" or "all weights", f.rows, f.seq_len, f.local_rows, f.threads, f.isa,
+        f.seconds_min, f.seconds_median, f.seconds_max, f.steps, f.tokens_per_second, f.flops_per_step / 1e9,
+        f.flops_per_second / 1e9, f.gemm_flops_per_second / 1e9, 100 * f.gemm_share, f.peak_resident_bytes / 1e9,
+        f.peak_tensor_bytes / 1e9))
+    if f.mfu then
+        io.write(string.format("MFU        %.1f %% of %g TFLOP/s\n", 100 * f.mfu, self:setting("peak_tflops")))
+    end
+    if profiled then
+        io.write("\n", profile.table(profiled), "\n")
+        local file = self.cfg:get("profile")
+        if type(file) == "string" then
+            profile.write_trace(profiled, file)
+            io.write("\nwrote ", file, "; open it in https://ui.perfetto.dev\n")
+        end
+    end
+    local output = self:setting("json_output_path")
+    if output then
+        path.write_file(output, json.encode(f, { sort_keys = true }) .. "\n")
+    end
+end
+
+return Recipe

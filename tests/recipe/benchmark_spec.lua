@@ -1,0 +1,73 @@
+-- recipes/benchmark.lua as a user runs it: its figures agree with one another, it writes nothing else.
+local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+
+local function config(extra)
+    local cfg = {
+        model = { _target_ = "am.AutoModelForCausalLM.from_pretrained", pretrained_model_name_or_path = helper.tiny },
+        optimizer = { _target_ = "am.optim.AdamW", lr = 1e-3 },
+        dataset = { _target_ = "am.datasets.PretokenizedDataset", path_or_dataset_id = "not there" },
+        step_scheduler = { global_batch_size = 4, local_batch_size = 2, max_steps = 1 },
+        benchmark = { steps = 3, warmup_steps = 1, seq_len = 16 },
+    }
+    for key, value in pairs(extra or {}) do
+        cfg[key] = value
+    end
+    return cfg
+end
+
+describe("the benchmark", function()
+    teardown(helper.cleanup)
+
+    local function run(cfg, ...)
+        local dir = helper.folder()
+        cfg.benchmark.json_output_path = dir .. "/figures.json"
+        cfg.checkpoint = { checkpoint_dir = dir .. "/checkpoints" }
+        local status, out, errors = helper.run { "recipes/benchmark.lua", helper.yaml(dir, cfg), ... }
+        assert.equal(0, status, out .. errors)
+        assert.is_false(path.is_dir(dir .. "/checkpoints"))
+        return json.decode(helper.read(dir .. "/figures.json")), out
+    end
+
+    it("counts what the rule says", function()
+        local f, out = run(config())
+        local c = json.decode(helper.read(helper.tiny .. "/config.json"))
+        local width = c.num_attention_heads * (c.head_dim or c.hidden_size / c.num_attention_heads)
+        local kv = width / c.num_attention_heads * c.num_key_value_heads
+        local weights = c.num_hidden_layers * (c.hidden_size * (2 * width + 2 * kv) + 3 * c.hidden_size
+                                               * c.intermediate_size) + c.hidden_size * c.vocab_size
+        local tokens = 4 * 16
+        assert.equal(6 * weights * tokens + 12 * width * c.num_hidden_layers * 4 * 16 * 17 / 2, f.flops_per_step)
+        assert.is_true(f.seconds_min <= f.seconds_median and f.seconds_median <= f.seconds_max)
+        assert.near(tokens / f.seconds_median, f.tokens_per_second, 1e-6 * f.tokens_per_second)
+        assert.near(f.flops_per_second / f.gemm_flops_per_second, f.gemm_share, 1e-9)
+        assert.equal(3, f.steps)
+        assert.is_true(f.peak_resident_bytes > f.peak_tensor_bytes)
+        assert.is_truthy(out:find("4 rows of 16 tokens a step, 2 at a time", 1, true), out)
+    end)
+
+    it("counts frozen weights less, and profiles into a trace", function()
+        local trace = helper.folder() .. "/trace.json"
+        local full = run(config())
+        local lora, out = run(config { peft = { match_all_linear = true, dim = 2 } }, "--profile", trace)
+        assert.is_true(lora.flops_per_step < 0.85 * full.flops_per_step)
+        assert.is_truthy(out:find("\nlora_linear +backward"), out)
+        assert.is_truthy(out:find("the rest", 1, true), out)
+        assert.is_true(#json.decode(helper.read(trace)).traceEvents > 50)
+    end)
+
+    it("takes rows as long as a pack", function()
+        local cfg = config { packed_sequence = { packed_sequence_size = 32 } }
+        cfg.benchmark.seq_len = nil
+        assert.equal(32, (run(cfg)).seq_len)
+    end)
+
+    it("refuses what it does not know", function()
+        local cfg = config()
+        cfg.benchmark.stepz = 3
+        local status, _, errors = helper.run { "recipes/benchmark.lua", helper.yaml(helper.folder(), cfg) }
+        assert.equal(2, status)
+        assert.is_truthy(errors:find("steps", 1, true), errors)
+    end)
+end)
