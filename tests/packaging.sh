@@ -1,23 +1,30 @@
 #!/usr/bin/env bash
-# Builds the Debian package and the rock and tries both, the package in a bare Debian: installed, used
-# by an ordinary user, removed without a trace. Needs root, debootstrap, dpkg-dev, luarocks, the network.
-# usage: [SUITE=trixie] tests/packaging.sh DIR     DIR: a bare system, made when it does not exist
+# Builds the Debian package in a bare Debian, installs it in another, uses it there as an ordinary user
+# and removes it without a trace; then builds the rock and loads it. Needs root, debootstrap, luarocks and
+# the network.
+# usage: [SUITE=trixie] tests/packaging.sh DIR     DIR: an empty or new folder for both systems
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 dir=${1:?"usage: tests/packaging.sh DIR"}
+mkdir -p "$dir"
 
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-# Built in there, so that it depends on what that release has.
+# Built there, so that it depends on what that release has.
+tests/bare_root.sh "$dir/build" true
+cp -a "$dir/build" "$dir/install"
 # shellcheck disable=SC2016  # the list is expanded in there
-tests/bare_root.sh "$dir" '. tests/packages.sh && install_packages "${BUILD_PACKAGES[@]}" dpkg-dev file &&
+tests/bare_root.sh "$dir/build" '. tests/packages.sh && install_packages "${BUILD_PACKAGES[@]}" dpkg-dev file &&
     cmake -B build/deb -DCMAKE_INSTALL_PREFIX=/usr >/dev/null && cmake --build build/deb -j2 >/dev/null &&
     (cd build/deb && cpack -G DEB)'
-files='find /usr /etc -not -path "/usr/share/doc/*" | sort'
-tests/bare_root.sh "$dir" "$files >/tmp/before && apt-get install -y ./build/deb/amlua_*.deb &&
-    cd / && useradd -m someone && su someone -c 'cd && amlua --version && amlua -e \"print(am.ones({ 2, 3 }):sum():item())\"' &&
-    su someone -c 'cd && amlua recipes/generate.lua --help' && userdel -r someone &&
-    apt-get purge -y amlua && $files >/tmp/after && diff /tmp/before /tmp/after"
+mkdir -p "$dir/install/srv/amlua/build"
+cp "$dir"/build/srv/amlua/build/deb/amlua_*.deb "$dir/install/srv/amlua/build"
+files='find /usr /etc -not -path "/usr/share/doc/*" -not -name "*.pyc" | sort'
+tests/bare_root.sh "$dir/install" "apt-get update -qq && useradd -m someone && $files >/tmp/before &&
+    apt-get install -y -qq --no-install-recommends ./build/amlua_*.deb >/dev/null && cd / &&
+    su someone -c 'cd && amlua --version && amlua -e \"print(am.ones({ 2, 3 }):sum():item())\" &&
+        amlua recipes/generate.lua --help >/dev/null' &&
+    apt-get purge -y -qq --autoremove amlua >/dev/null && $files >/tmp/after && diff /tmp/before /tmp/after"
 echo "The Debian package installs, runs and goes."
 
 git archive HEAD | tar -x -C "$build"
