@@ -18,6 +18,7 @@ Recipe.doc = "Measure the speed and memory of a fine-tuning configuration."
 
 function Recipe.schema()
     local fields = llm_finetune.schema()
+    fields.dataset.required = nil -- any will do, and none
     local elsewhere = { type = "any", no_effect = "it belongs to GPUs" }
     fields.benchmark = { fields = {
         warmup_steps = { type = "integer", min = 1, default = 3, doc = "steps that don't count" },
@@ -50,22 +51,24 @@ function Recipe:setting(key, default)
     return value == nil and default or value
 end
 
+--- Row i: `length` random ids and the ids that follow them.
+function Recipe.row(seed, i, length, vocab_size)
+    local ids = {}
+    for k = 1, length + 1 do
+        ids[k] = edge.C.am_rng_u32(seed, i, k) % vocab_size
+    end
+    local labels = { unpack(ids, 2) }
+    ids[length + 1] = nil
+    return { input_ids = ids, labels = labels }
+end
+
 --- Rows of seq_len random ids, all of them learnt; enough for every step.
 function Recipe:build_dataset()
-    local length, vocab = self.seq_len, self.model.config.vocab_size
     local steps = self:setting("warmup_steps", 3) + self:setting("steps", 10) + 1
     local rows = steps * self:batch_rows()
     return {
         len = function() return rows end,
-        get = function(_, i)
-            local ids = {}
-            for k = 1, length + 1 do
-                ids[k] = edge.C.am_rng_u32(self.seed, i, k) % vocab
-            end
-            local labels = { unpack(ids, 2) }
-            ids[length + 1] = nil
-            return { input_ids = ids, labels = labels }
-        end,
+        get = function(_, i) return self.row(self.seed, i, self.seq_len, self.model.config.vocab_size) end,
     }
 end
 

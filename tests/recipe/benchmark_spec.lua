@@ -57,8 +57,9 @@ describe("the benchmark", function()
         assert.is_true(#json.decode(helper.read(trace)).traceEvents > 50)
     end)
 
-    it("takes rows as long as a pack", function()
+    it("takes rows as long as a pack, and needs no dataset", function()
         local cfg = config { packed_sequence = { packed_sequence_size = 32 } }
+        cfg.dataset = nil
         cfg.benchmark.seq_len = nil
         assert.equal(32, (run(cfg)).seq_len)
     end)
