@@ -140,6 +140,18 @@ return M
             assert.is_true(losses[6] < losses[1])
         end
     end)
+
+    it("keep the library loaded in plain LuaJIT: its threads run in it to the end", function()
+        local status, out, errors = helper.shell("luajit -e '" .. [[
+            local file = package.searchpath("am.core.cdef", package.path):match("^(.*)lua/am/core") .. "libamlua.so"
+            do local _ = require("ffi").load(file) end
+            collectgarbage() collectgarbage()
+            for line in io.lines("/proc/self/maps") do
+                if line:find("libamlua", 1, true) then os.exit(0) end
+            end
+            os.exit(1)]] .. "'")
+        assert.equal(0, status, tostring(out) .. tostring(errors))
+    end)
 end)
 
 describe("a configuration", function()
