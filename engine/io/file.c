@@ -257,7 +257,8 @@ int am_file_commit(am_file_writer *w)
     }
     int fd = w->fd;
     w->fd = -1;
-    if (am_file_system.close(fd) < 0) {
+    if (am_file_system.close(fd) < 0 &&
+        errno != EINTR) { /* interrupted, it is closed all the same */
         rc = fail_writing(w);
         goto out;
     }
