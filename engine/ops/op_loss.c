@@ -113,8 +113,9 @@ AM_OP(cross_entropy, .forward = cross_entropy_forward, .backward = cross_entropy
       .kernels = {AM_KERNEL(cross_entropy), AM_KERNEL(cross_entropy_bwd), AM_KERNEL(reduce)});
 
 /* ---- linear_cross_entropy ------------------------------------------------------------------
- * Logits of a chunk of rows at a time, in f32; backward makes them again and turns them into their
- * gradient in place: dh = dz W, dW = dz^T h. */
+ * Logits of a chunk of rows at a time, in f32. Where a gradient will be wanted, the chunk's logits
+ * become theirs at once, for a dloss of 1, while they are there (as in Liger Kernel, Hsu et al.
+ * 2024): dh = dz W, dW = dz^T h. Backward only multiplies both by dloss. */
 
 static int64_t chunk_rows(int64_t v)
 {
@@ -122,32 +123,118 @@ static int64_t chunk_rows(int64_t v)
     return n < 16 ? 16 : n;
 }
 
-/* z [rows, v] (f32, f64 for f64) = h[at..] W^T */
-static int chunk_logits(am_tensor *z, am_tensor *h, int64_t at, int64_t rows, am_tensor *w)
+typedef struct fused {
+    am_tensor *h, *w, *labels, *loss, *lse; /* dense [N, C], [V, C], [N], [N], [N] */
+    am_tensor *z, *dz;                      /* logits of a chunk; the same in h's dtype */
+    am_tensor *one;                         /* dloss; NULL: no gradients */
+    am_tensor *dh, *dw;                     /* in the accumulator's dtype; NULL: not wanted */
+} fused;
+
+/* z = h[at..] W^T */
+static int chunk_logits(const fused *f, int64_t at, int64_t rows)
 {
-    int64_t k = w->shape[1], v = w->shape[0];
-    size_t size = (size_t)am_dtype_size(h->dtype);
-    return am_launch_gemm(h->device,
-                          &(am_gemm_args){.c = am_tensor_ptr(z),
-                                          .a = (char *)am_tensor_ptr(h) + (size_t)(at * k) * size,
-                                          .b = am_tensor_ptr(w),
-                                          .dtype_ab = h->dtype,
-                                          .dtype_c = z->dtype,
-                                          .trans_b = 1,
-                                          .alpha = 1,
-                                          .m = rows,
-                                          .n = v,
-                                          .k = k,
-                                          .lda = k,
-                                          .ldb = k,
-                                          .ldc = v,
-                                          .batch = 1});
+    int64_t k = f->w->shape[1], v = f->w->shape[0];
+    size_t size = (size_t)am_dtype_size(f->h->dtype);
+    return am_launch_gemm(
+        f->h->device, &(am_gemm_args){.c = am_tensor_ptr(f->z),
+                                      .a = (char *)am_tensor_ptr(f->h) + (size_t)(at * k) * size,
+                                      .b = am_tensor_ptr(f->w),
+                                      .dtype_ab = f->h->dtype,
+                                      .dtype_c = f->z->dtype,
+                                      .trans_b = 1,
+                                      .alpha = 1,
+                                      .m = rows,
+                                      .n = v,
+                                      .k = k,
+                                      .lda = k,
+                                      .ldb = k,
+                                      .ldc = v,
+                                      .batch = 1});
+}
+
+/* dh[at..] = dz W */
+static int chunk_dh(const fused *f, int64_t at, int64_t rows)
+{
+    int64_t k = f->w->shape[1], v = f->w->shape[0];
+    size_t size = (size_t)am_dtype_size(f->dh->dtype);
+    return am_launch_gemm(
+        f->h->device, &(am_gemm_args){.c = (char *)am_tensor_ptr(f->dh) + (size_t)(at * k) * size,
+                                      .a = am_tensor_ptr(f->dz),
+                                      .b = am_tensor_ptr(f->w),
+                                      .dtype_ab = f->h->dtype,
+                                      .dtype_c = f->dh->dtype,
+                                      .alpha = 1,
+                                      .m = rows,
+                                      .n = k,
+                                      .k = v,
+                                      .lda = v,
+                                      .ldb = k,
+                                      .ldc = k,
+                                      .batch = 1});
+}
+
+/* dW += dz^T h[at..] */
+static int chunk_dw(const fused *f, int64_t at, int64_t rows)
+{
+    int64_t k = f->w->shape[1], v = f->w->shape[0];
+    size_t size = (size_t)am_dtype_size(f->h->dtype);
+    return am_launch_gemm(
+        f->h->device, &(am_gemm_args){.c = am_tensor_ptr(f->dw),
+                                      .a = am_tensor_ptr(f->dz),
+                                      .b = (char *)am_tensor_ptr(f->h) + (size_t)(at * k) * size,
+                                      .dtype_ab = f->h->dtype,
+                                      .dtype_c = f->dw->dtype,
+                                      .trans_a = 1,
+                                      .accumulate = at > 0,
+                                      .alpha = 1,
+                                      .m = v,
+                                      .n = k,
+                                      .k = rows,
+                                      .lda = v,
+                                      .ldb = k,
+                                      .ldc = k,
+                                      .batch = 1});
+}
+
+static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs)
+{
+    int64_t v = f->w->shape[0];
+    AM_TRY(chunk_logits(f, at, rows));
+    AM_TRY(rows_forward(f->loss, f->lse, at, f->z, f->labels, attrs, rows, v));
+    if (!f->one)
+        return AM_OK;
+    AM_TRY(rows_backward(f->z, f->z, f->labels, f->lse, at, f->one, attrs, rows, v));
+    if (f->dz != f->z)
+        AM_TRY(am_copy_kernel(f->dz, f->z, 0));
+    if (f->dh)
+        AM_TRY(chunk_dh(f, at, rows));
+    return f->dw ? chunk_dw(f, at, rows) : AM_OK;
+}
+
+/* What gradients need, for the inputs that want one. */
+static int make_gradients(am_call *c, fused *f, const int64_t *chunk_shape)
+{
+    int acc = f->z->dtype;
+    AM_TRY(am_temp_new(&c->temps, &f->one, acc, 0, NULL, c->device));
+    AM_TRY(am_tensor_fill(f->one, 1));
+    f->dz = f->z;
+    if (f->h->dtype != acc) /* the products want the weight's dtype */
+        AM_TRY(am_temp_new(&c->temps, &f->dz, f->h->dtype, 2, chunk_shape, c->device));
+    if (c->needs[0])
+        AM_TRY(am_temp_new(&c->temps, &f->dh, acc, 2, f->h->shape, c->device));
+    if (c->needs[1])
+        AM_TRY(am_temp_new(&c->temps, &f->dw, acc, 2, f->w->shape, c->device));
+    if (f->dw && f->h->shape[0] == 0)
+        AM_TRY(am_tensor_fill(f->dw, 0));
+    AM_TRY(am_save(c, 0, f->dh));
+    return am_save(c, 1, f->dw);
 }
 
 static int linear_cross_entropy_forward(am_call *c)
 {
     char ta[96], tb[96];
-    am_tensor *h = c->in[0], *w = c->in[1], *labels, *loss, *lse, *z;
+    am_tensor *h = c->in[0], *w = c->in[1];
+    fused f = {0};
     AM_TRY(am_check_same_dtype(c, 0, 1));
     if (h->ndim != 2 || w->ndim != 2 || h->shape[1] != w->shape[1])
         return am_fail(AM_ESHAPE,
@@ -155,90 +242,45 @@ static int linear_cross_entropy_forward(am_call *c)
                        "[N, C] and [V, C]",
                        am_shape_text(ta, h->ndim, h->shape), am_shape_text(tb, w->ndim, w->shape));
     AM_TRY(check(c, 2, h->shape[0]));
-    AM_TRY(am_temp_dense(&c->temps, &h, h));
-    AM_TRY(am_temp_dense(&c->temps, &w, w));
-    AM_TRY(am_temp_dense(&c->temps, &labels, c->in[2]));
+    AM_TRY(am_temp_dense(&c->temps, &f.h, h));
+    AM_TRY(am_temp_dense(&c->temps, &f.w, w));
+    AM_TRY(am_temp_dense(&c->temps, &f.labels, c->in[2]));
     int acc = accumulator(h->dtype);
-    int64_t n = h->shape[0], v = w->shape[0], rows = chunk_rows(v);
-    int64_t shape[] = {n < rows ? n : rows, v};
-    AM_TRY(am_temp_new(&c->temps, &loss, acc, 1, &n, c->device));
-    AM_TRY(am_temp_new(&c->temps, &lse, acc, 1, &n, c->device));
-    AM_TRY(am_temp_new(&c->temps, &z, acc, 2, shape, c->device));
-    for (int64_t at = 0; at < n; at += rows) {
-        int64_t m = n - at < rows ? n - at : rows;
-        AM_TRY(chunk_logits(z, h, at, m, w));
-        AM_TRY(rows_forward(loss, lse, at, z, labels, &c->attrs, m, v));
+    int64_t n = h->shape[0], rows = chunk_rows(w->shape[0]);
+    int64_t shape[] = {n < rows ? n : rows, w->shape[0]};
+    AM_TRY(am_temp_new(&c->temps, &f.loss, acc, 1, &n, c->device));
+    AM_TRY(am_temp_new(&c->temps, &f.lse, acc, 1, &n, c->device));
+    AM_TRY(am_temp_new(&c->temps, &f.z, acc, 2, shape, c->device));
+    if (c->record)
+        AM_TRY(make_gradients(c, &f, shape));
+    for (int64_t at = 0; at < n; at += rows)
+        AM_TRY(chunk(&f, at, n - at < rows ? n - at : rows, &c->attrs));
+    return total(c, f.loss);
+}
+
+/* g *= dloss, and hand it over. */
+static int give_scaled(am_bwd *b, int i)
+{
+    am_tensor *g = b->saved[i];
+    if (!b->needs[i])
+        return AM_OK;
+    if (am_tensor_numel(g) > 0) {
+        am_binary_args mul = {.out = am_tensor_ptr(g),
+                              .a = am_tensor_ptr(g),
+                              .b = am_tensor_ptr(b->dout),
+                              .op = AM_B_MUL,
+                              .dtype = g->dtype};
+        am_tensor *operands[] = {g, g, b->dout};
+        AM_TRY(am_nd_make(&mul.nd, g->ndim, g->shape, 3, operands));
+        AM_TRY(am_launch_binary(b->device, &mul));
     }
-    AM_TRY(total(c, loss));
-    AM_TRY(am_save(c, 0, h));
-    AM_TRY(am_save(c, 1, w));
-    AM_TRY(am_save(c, 2, labels));
-    return am_save(c, 3, lse);
+    return am_grad_give(b, i, g);
 }
 
 static int linear_cross_entropy_backward(am_bwd *b)
 {
-    am_tensor *h = b->saved[0], *w = b->saved[1], *labels = b->saved[2], *lse = b->saved[3];
-    am_tensor *z, *dz;
-    int64_t n = h->shape[0], k = h->shape[1], v = w->shape[0], rows = chunk_rows(v);
-    int64_t shape[] = {n < rows ? n : rows, v};
-    am_grad gh = {0}, gw = {0};
-    if (b->needs[0])
-        AM_TRY(am_grad_begin(b, 0, true, &gh));
-    if (b->needs[1])
-        AM_TRY(am_grad_begin(b, 1, true, &gw));
-    AM_TRY(am_temp_new(&b->temps, &z, lse->dtype, 2, shape, b->device));
-    dz = z;
-    if (h->dtype != z->dtype) /* the products below want the weight's dtype */
-        AM_TRY(am_temp_new(&b->temps, &dz, h->dtype, 2, shape, b->device));
-    for (int64_t at = 0; at < n; at += rows) {
-        int64_t m = n - at < rows ? n - at : rows;
-        AM_TRY(chunk_logits(z, h, at, m, w));
-        AM_TRY(rows_backward(z, z, labels, lse, at, b->dout, b->attrs, m, v));
-        if (dz != z)
-            AM_TRY(am_copy_kernel(dz, z, 0));
-        if (gh.t)
-            AM_TRY(am_launch_gemm(
-                b->device,
-                &(am_gemm_args){.c = (char *)am_tensor_ptr(gh.t) +
-                                     (size_t)(at * k) * (size_t)am_dtype_size(gh.t->dtype),
-                                .a = am_tensor_ptr(dz),
-                                .b = am_tensor_ptr(w),
-                                .dtype_ab = h->dtype,
-                                .dtype_c = gh.t->dtype,
-                                .accumulate = gh.accumulate,
-                                .alpha = 1,
-                                .m = m,
-                                .n = k,
-                                .k = v,
-                                .lda = v,
-                                .ldb = k,
-                                .ldc = k,
-                                .batch = 1}));
-        if (gw.t)
-            AM_TRY(am_launch_gemm(
-                b->device, &(am_gemm_args){.c = am_tensor_ptr(gw.t),
-                                           .a = am_tensor_ptr(dz),
-                                           .b = (char *)am_tensor_ptr(h) +
-                                                (size_t)(at * k) * (size_t)am_dtype_size(h->dtype),
-                                           .dtype_ab = h->dtype,
-                                           .dtype_c = gw.t->dtype,
-                                           .trans_a = 1,
-                                           .accumulate = gw.accumulate || at > 0,
-                                           .alpha = 1,
-                                           .m = v,
-                                           .n = k,
-                                           .k = m,
-                                           .lda = v,
-                                           .ldb = k,
-                                           .ldc = k,
-                                           .batch = 1}));
-    }
-    if (n == 0 && gw.t && !gw.accumulate)
-        AM_TRY(am_tensor_fill(gw.t, 0));
-    if (gh.t)
-        AM_TRY(am_grad_end(b, 0, &gh));
-    return gw.t ? am_grad_end(b, 1, &gw) : AM_OK;
+    AM_TRY(give_scaled(b, 0));
+    return give_scaled(b, 1);
 }
 
 AM_OP(linear_cross_entropy, .forward = linear_cross_entropy_forward,

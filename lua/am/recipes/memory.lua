@@ -45,7 +45,9 @@ function M.activation_bytes(model, tokens)
     -- where it is computed a second time first. The loss has its own moment, before any of them.
     local working = (again and 2 or 0.7) * layer * size * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
+    local head = model:head_weight()
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
+        + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
     local live = tokens * size * (c.num_hidden_layers * kept + 3 * hidden) + math.max(working, logits)
     return 1.1 * live -- blocks kept for reuse
 end
