@@ -34,6 +34,9 @@ static void count_line(lua_State *L, lua_Debug *at)
 
 static void stop(lua_State *L)
 {
+    lua_getglobal(L, "tostring"); /* of an error object */
+    lua_insert(L, -2);
+    lua_call(L, 1, 1);
     fprintf(stderr, "%s\n", lua_tostring(L, -1));
     abort();
 }

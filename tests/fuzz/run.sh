@@ -30,10 +30,12 @@ build() {
         -DCMAKE_C_FLAGS="-O1 -g -idirafter $(gcc -print-file-name=include) -Wno-everything" \
         -DAMLUA_TESTS=ON -DAMLUA_SANITIZE="fuzzer-no-link,$sanitizers" \
         -DOpenMP_C_FLAGS=-fopenmp=libgomp -DOpenMP_C_LIB_NAMES=gomp -DOpenMP_gomp_LIBRARY="$omp" &&
-        cmake --build $out -j "$(nproc)" --target amlua_static
+        cmake --build $out -j "$(nproc)" --target amlua_static amlua_lib cdef
 }
 build >$out/build.log 2>&1 || { cat $out/build.log && exit 1; }
 
+# The Lua readers run from the sources, on the library of this tree.
+export LUA_PATH="$PWD/lua/?.lua;$PWD/lua/?/init.lua;$PWD/$out/lua/?.lua;$PWD/?.lua;;"
 count=0 failed=0
 for reader in "$@"; do
     count=$((count + 1)) log=$out/$reader.log
