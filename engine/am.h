@@ -91,6 +91,7 @@ void am_tensor_release(am_tensor *t);
  * AM_ESTATE. */
 void am_tensor_drop(am_tensor *t);
 
+/* Of NULL: not alive, dtype and device -1, no dims. */
 int am_tensor_alive(const am_tensor *t); /* 0 after its storage was released by scope or tape */
 int am_tensor_dtype(const am_tensor *t);
 int am_tensor_device(const am_tensor *t);
@@ -108,8 +109,11 @@ void *am_tensor_data(am_tensor *t);
  * for the device. */
 int am_tensor_write(am_tensor *t, const void *src, size_t bytes);
 int am_tensor_read(const am_tensor *t, void *dst, size_t bytes);
-/* The one element of a tensor as a double; waits for the device. */
+/* The one element of a tensor as a double, a NaN without sign and payload; waits for the device. */
 int am_tensor_item(const am_tensor *t, double *value);
+/* Make NaNs in n f32 or f64 values the plain one. LuaJIT takes some others, which a file may hold, for
+ * pointers. */
+int am_floats_canonical(void *values, int dtype, int64_t n);
 /* dst[...] = src[...], broadcasting src, converting dtype, crossing devices. Not recorded. */
 int am_tensor_copy(am_tensor *dst, const am_tensor *src);
 int am_tensor_fill(am_tensor *t, double value); /* not recorded */
@@ -414,8 +418,9 @@ int am_host_limits_get(am_host_limits *limits);
 enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
 /* OFF: the system's default. FLAG: SIGINT, SIGTERM and SIGHUP (unless it is ignored) only set the
  * flag (a recipe looks at it between steps); a closed pipe and a file size limit are errors of the
- * write, no signals. INTERRUPT: SIGINT and SIGTERM set the flag, and ops return AM_EINTR (the
- * prompt). A second SIGINT always ends the process. */
+ * write, no signals. INTERRUPT: SIGINT and SIGTERM set the flag, reads that wait come back, and ops
+ * return AM_EINTR (the prompt). A second SIGINT always ends the process, at the prompt a second
+ * SIGTERM, too. */
 int am_signals_watch(int mode);
 int am_signals_pending(void); /* 0, or the signal number */
 void am_signals_clear(void);

@@ -1,10 +1,8 @@
-/* host_info.c — what this process may use of its machine: threads, memory, time; and signals.
- * Holds no device code. */
+/* host_info.c — what this process may use of its machine: threads, memory, time. Holds no device
+ * code; signals are in signals.c. */
 #include <errno.h>
 #include <math.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +13,7 @@
 #include "../backend.h"
 #include "cgroup.h"
 #include "error.h"
+#include "signals.h"
 
 /* ---- threads ---------------------------------------------------------------------------- */
 
@@ -64,7 +63,7 @@ int am_threads_set(int n)
     if (n < 1 || n > 1024)
         return am_fail(AM_EINVAL, "threads must be 1 to 1024, not %d", n);
     team = n;
-    return AM_OK;
+    return am_signals_shield();
 }
 
 const char *am_cpu_isa(void)
@@ -135,70 +134,4 @@ double am_clock(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* ---- signals ---------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t pending, interrupted, watch_mode;
-
-static void on_signal(int number)
-{
-    if (number == SIGINT && interrupted) { /* asked twice: end at once */
-        signal(SIGINT, SIG_DFL);
-        raise(SIGINT);
-        return;
-    }
-    interrupted = interrupted || number == SIGINT;
-    pending = number;
-}
-
-static int handle(int number, void (*handler)(int))
-{
-    struct sigaction act = {.sa_handler = handler, .sa_flags = SA_RESTART};
-    sigemptyset(&act.sa_mask);
-    if (sigaction(number, &act, NULL) != 0)
-        return am_fail(AM_EIO, "signal %d can't be watched: %s", number, strerror(errno));
-    return AM_OK;
-}
-
-static bool ignored(int number)
-{
-    struct sigaction now;
-    return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
-}
-
-int am_signals_watch(int mode)
-{
-    if (mode < AM_SIGNALS_OFF || mode > AM_SIGNALS_INTERRUPT)
-        return am_fail(AM_EINVAL, "signal mode %d does not exist", mode);
-    void (*asked)(int) = mode == AM_SIGNALS_OFF ? SIG_DFL : on_signal;
-    bool run = mode == AM_SIGNALS_FLAG;
-    int rc = handle(SIGINT, asked);
-    if (rc == AM_OK)
-        rc = handle(SIGTERM, asked);
-    if (rc == AM_OK && !ignored(SIGHUP)) /* under nohup it stays ignored */
-        rc = handle(SIGHUP, run ? on_signal : SIG_DFL);
-    if (rc == AM_OK)
-        rc = handle(SIGPIPE, run ? SIG_IGN : SIG_DFL);
-    if (rc == AM_OK)
-        rc = handle(SIGXFSZ, run ? SIG_IGN : SIG_DFL);
-    watch_mode = mode;
-    return rc;
-}
-
-int am_signals_pending(void)
-{
-    return pending;
-}
-
-void am_signals_clear(void)
-{
-    pending = interrupted = 0;
-}
-
-int am_signals_check(void)
-{
-    if (watch_mode == AM_SIGNALS_INTERRUPT && pending)
-        return am_fail(AM_EINTR, "interrupted by %s", pending == SIGINT ? "Ctrl-C" : "a signal");
-    return AM_OK;
 }

@@ -152,6 +152,22 @@ static void give_back_cache(int device, const am_backend *be)
     }
 }
 
+/* The system promises more memory than it has and later kills who uses it. So it is asked what is
+ * left, each time that ASK_EVERY bytes more are wanted from it. */
+enum { ASK_EVERY = 64 << 20, RESERVE = 64 << 20 };
+
+static int from_system(const am_backend *be, void **p, size_t bytes)
+{
+    static int64_t unasked;
+    unasked += (int64_t)bytes;
+    if (be->is_host && unasked >= ASK_EVERY) {
+        if (am_host_memory_available() < (int64_t)bytes + RESERVE)
+            return AM_ENOMEM;
+        unasked = 0;
+    }
+    return be->alloc(p, bytes);
+}
+
 int am_device_alloc(int device, void **p, size_t bytes)
 {
     const am_backend *be;
@@ -182,12 +198,12 @@ int am_device_alloc(int device, void **p, size_t bytes)
                 AM_TRY(be->stream_sync(stream));
             give_back_cache(device, be);
         }
-        int rc = be->alloc(p, rounded);
+        int rc = from_system(be, p, rounded);
         if (rc != AM_OK && st->cached_bytes) {
             if (be->stream_sync)
                 AM_TRY(be->stream_sync(stream));
             give_back_cache(device, be);
-            rc = be->alloc(p, rounded);
+            rc = from_system(be, p, rounded);
         }
         if (rc != AM_OK)
             return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,

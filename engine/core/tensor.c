@@ -2,6 +2,7 @@
  * Holds no arithmetic (ops/) and no gradients beyond carrying them (ops/tape.c). */
 #include "tensor.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -209,13 +210,16 @@ void am_tensor_reseat(am_tensor *t, am_storage *storage, int64_t offset)
 
 void am_tensor_retain(am_tensor *t)
 {
-    t->refs++;
+    if (t)
+        t->refs++;
 }
 
 static void scope_unlink(am_tensor *t);
 
 void am_tensor_drop(am_tensor *t)
 {
+    if (!t)
+        return;
     if (t->computed)
         am_tape_forget(t);
     storage_release(t->storage);
@@ -235,11 +239,15 @@ void am_tensor_release(am_tensor *t)
     am_free(t);
 }
 
+int am_tensor_check_given(const am_tensor *t, const char *what)
+{
+    return t ? AM_OK : am_fail(AM_EINVAL, "%s: a tensor is missing", what);
+}
+
 int am_tensor_check_alive(const am_tensor *t, const char *what)
 {
     char text[96];
-    if (!t)
-        return am_fail(AM_EINVAL, "%s: a tensor is missing", what);
+    AM_TRY(am_tensor_check_given(t, what));
     if (!t->storage)
         return am_fail(AM_ESTATE,
                        "%s: a tensor %s was used after its scope had released it; return it from "
@@ -250,39 +258,46 @@ int am_tensor_check_alive(const am_tensor *t, const char *what)
 
 /* ---- getters ---------------------------------------------------------------------------- */
 
+/* What a caller that asks about no tensor is told; a language without types hands us NULL. */
+static const am_tensor *asked(const am_tensor *t)
+{
+    static const am_tensor none = {.dtype = -1, .device = -1};
+    return t ? t : &none;
+}
+
 int am_tensor_alive(const am_tensor *t)
 {
-    return t->storage != NULL;
+    return asked(t)->storage != NULL;
 }
 
 int am_tensor_dtype(const am_tensor *t)
 {
-    return t->dtype;
+    return asked(t)->dtype;
 }
 
 int am_tensor_device(const am_tensor *t)
 {
-    return t->device;
+    return asked(t)->device;
 }
 
 int am_tensor_ndim(const am_tensor *t)
 {
-    return t->ndim;
+    return asked(t)->ndim;
 }
 
 const int64_t *am_tensor_shape(const am_tensor *t)
 {
-    return t->shape;
+    return asked(t)->shape;
 }
 
 const int64_t *am_tensor_strides(const am_tensor *t)
 {
-    return t->stride;
+    return asked(t)->stride;
 }
 
 int64_t am_tensor_numel(const am_tensor *t)
 {
-    return am_shape_numel(t->ndim, t->shape);
+    return am_shape_numel(asked(t)->ndim, asked(t)->shape);
 }
 
 int64_t am_tensor_bytes(const am_tensor *t)
@@ -292,7 +307,7 @@ int64_t am_tensor_bytes(const am_tensor *t)
 
 int am_tensor_is_contiguous(const am_tensor *t)
 {
-    return am_tensor_dense(t);
+    return am_tensor_dense(asked(t));
 }
 
 void *am_tensor_ptr(const am_tensor *t)
@@ -302,11 +317,12 @@ void *am_tensor_ptr(const am_tensor *t)
 
 void *am_tensor_data(am_tensor *t)
 {
-    return t->storage && am_device_is_host(t->device) ? am_tensor_ptr(t) : NULL;
+    return am_tensor_alive(t) && am_device_is_host(t->device) ? am_tensor_ptr(t) : NULL;
 }
 
 int am_tensor_detach(am_tensor **out, am_tensor *t)
 {
+    AM_TRY(am_tensor_check_alive(t, "detach"));
     AM_TRY(am_tensor_alias(out, t));
     am_scope_register(*out);
     return AM_OK;
@@ -388,6 +404,22 @@ int am_tensor_read(const am_tensor *t, void *dst, size_t bytes)
     return rc;
 }
 
+int am_floats_canonical(void *values, int dtype, int64_t n)
+{
+    float *f32 = values;
+    double *f64 = values;
+    if (dtype != AM_F32 && dtype != AM_F64)
+        return am_fail(AM_EINVAL, "am_floats_canonical: float32 or float64, not %s",
+                       am_dtype_name(dtype));
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == AM_F32 && isnan(f32[i]))
+            f32[i] = NAN;
+        else if (dtype == AM_F64 && isnan(f64[i]))
+            f64[i] = (double)NAN;
+    }
+    return AM_OK;
+}
+
 int am_tensor_item(const am_tensor *t, double *value)
 {
     char text[96];
@@ -426,6 +458,8 @@ int am_tensor_item(const am_tensor *t, double *value)
     default:
         *value = v.u8;
     }
+    if (isnan(*value))
+        *value = (double)NAN;
     return AM_OK;
 }
 
@@ -480,6 +514,7 @@ int am_scope_push(void)
 
 int am_scope_keep(am_tensor *t)
 {
+    AM_TRY(am_tensor_check_given(t, "am.keep"));
     am_scope *s = t->scope;
     if (s && s == innermost) { /* what an outer scope made stays that scope's */
         scope_unlink(t);
@@ -491,6 +526,7 @@ int am_scope_keep(am_tensor *t)
 
 int am_scope_escape(am_tensor *t)
 {
+    AM_TRY(am_tensor_check_given(t, "am.escape"));
     scope_unlink(t);
     return AM_OK;
 }

@@ -53,6 +53,7 @@ int am_tensor_scalar(am_tensor **out, int dtype, double value, int device);
 void am_tensor_reseat(am_tensor *t, am_storage *storage, int64_t offset);
 void am_scope_register(am_tensor *t); /* with the innermost scope, if any */
 
+int am_tensor_check_given(const am_tensor *t, const char *what); /* not NULL */
 int am_tensor_check_alive(const am_tensor *t, const char *what);
 bool am_tensor_dense(const am_tensor *t); /* row-major without gaps */
 int64_t am_shape_numel(int ndim, const int64_t *shape);

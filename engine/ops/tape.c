@@ -560,6 +560,7 @@ int am_backward_custom_grad(int i, am_tensor *grad)
 
 int am_tensor_set_requires_grad(am_tensor *t, int on)
 {
+    AM_TRY(am_tensor_check_given(t, "requires_grad"));
     if (t->computed)
         return am_fail(AM_ESTATE, "requires_grad can only be set on leaves; detach first");
     if (on && !am_dtype_is_float(t->dtype))
@@ -570,16 +571,17 @@ int am_tensor_set_requires_grad(am_tensor *t, int on)
 
 int am_tensor_requires_grad(const am_tensor *t)
 {
-    return t->requires_grad;
+    return t && t->requires_grad;
 }
 
 int am_tensor_is_leaf(const am_tensor *t)
 {
-    return !t->computed;
+    return !t || !t->computed;
 }
 
 int am_tensor_grad(am_tensor **out, am_tensor *t)
 {
+    AM_TRY(am_tensor_check_given(t, "grad"));
     if (!t->grad || t->grad_empty) {
         *out = NULL;
         return AM_OK;
@@ -591,6 +593,7 @@ int am_tensor_grad(am_tensor **out, am_tensor *t)
 
 int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
 {
+    AM_TRY(am_tensor_check_given(t, "grad"));
     if (!grad) {
         t->grad_empty = true;
         return AM_OK;

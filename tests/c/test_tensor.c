@@ -1,5 +1,7 @@
 /* test_tensor.c — tensors: shapes, views and their bounds, host transfers, copies between devices,
  * dtypes and layouts, items, dropping. */
+#include <math.h>
+
 #include "core/tensor.h"
 #include "engine_helpers.h"
 
@@ -290,6 +292,73 @@ START_TEST(dtypes)
 }
 END_TEST
 
+/* A language without types passes NULL where a tensor is missing. */
+START_TEST(no_tensor)
+{
+    am_tensor *t, *real;
+    double value;
+    const int64_t one = 1;
+    OK(am_tensor_new(&real, AM_F32, 1, &one, cpu));
+    ck_assert(!am_tensor_alive(NULL) && am_tensor_dtype(NULL) == -1 &&
+              am_tensor_device(NULL) == -1);
+    ck_assert(am_tensor_ndim(NULL) == 0 && am_tensor_numel(NULL) == 1 && !am_tensor_data(NULL));
+    ck_assert(am_tensor_shape(NULL) && am_tensor_strides(NULL) && !am_tensor_requires_grad(NULL));
+    (void)am_tensor_is_contiguous(NULL);
+    (void)am_tensor_is_leaf(NULL);
+    am_tensor_retain(NULL);
+    am_tensor_drop(NULL);
+    am_tensor_release(NULL);
+    ck_assert_int_eq(am_tensor_write(NULL, &value, 0), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_read(NULL, &value, 0), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_item(NULL, &value), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_copy(NULL, real), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_copy(real, NULL), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_fill(NULL, 1), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_set_requires_grad(NULL, 1), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_grad(&t, NULL), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_set_grad(NULL, real), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_detach(&t, NULL), AM_EINVAL);
+    ck_assert_int_eq(am_tensor_as_strided(&t, NULL, 1, &one, &one, 0), AM_EINVAL);
+    ck_assert_int_eq(am_rng_uniform(NULL, 0, 1), AM_EINVAL);
+    ck_assert_int_eq(am_rng_normal(NULL, 0, 1), AM_EINVAL);
+    OK(am_scope_push());
+    ck_assert_int_eq(am_scope_keep(NULL), AM_EINVAL);
+    ck_assert_int_eq(am_scope_escape(NULL), AM_EINVAL);
+    OK(am_scope_pop());
+    ck_assert_str_eq(am_error_message(), "am.escape: a tensor is missing");
+    am_tensor_release(real);
+}
+END_TEST
+
+/* LuaJIT would take these NaNs for nil, a table, a function … */
+START_TEST(plain_nans)
+{
+    const uint32_t bits32[] = {0xffffffff, 0xffe00000, 0x7f800001, 0x3f800000, 0x7f800000};
+    const uint64_t bits64[] = {0xfffa000041414141, 0x7ff0000000000001, 0x4000000000000000};
+    const uint64_t plain = 0x7ff8000000000000;
+    const int64_t one = 1;
+    float f32[5];
+    double f64[3], value;
+    am_tensor *t;
+    memcpy(f32, bits32, sizeof f32);
+    memcpy(f64, bits64, sizeof f64);
+    for (int i = 0; i < 3; i++) {
+        OK(am_tensor_new(&t, AM_F32, 1, &one, cpu));
+        OK(am_tensor_write(t, &f32[i], sizeof *f32));
+        OK(am_tensor_item(t, &value));
+        ck_assert_mem_eq(&value, &plain, sizeof plain);
+        am_tensor_release(t);
+    }
+    OK(am_floats_canonical(f32, AM_F32, 5));
+    OK(am_floats_canonical(f64, AM_F64, 3));
+    for (int i = 0; i < 3; i++)
+        ck_assert_mem_eq(&f32[i], &(uint32_t){0x7fc00000}, 4);
+    ck_assert(f32[3] == 1 && f32[4] == INFINITY && f64[2] == 2);
+    ck_assert(memcmp(&f64[0], &plain, 8) == 0 && memcmp(&f64[1], &plain, 8) == 0);
+    ck_assert_int_eq(am_floats_canonical(f32, AM_I32, 5), AM_EINVAL);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("tensor");
@@ -313,6 +382,8 @@ int main(void)
     tcase_add_test(t, copies);
     tcase_add_test(t, copies_broadcast);
     tcase_add_test(t, items);
+    tcase_add_test(t, plain_nans);
+    tcase_add_test(t, no_tensor);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

@@ -233,6 +233,9 @@ function methods:to_buffer()
     local n = self:numel()
     local array = ffi.new(element_types[dtype] .. "[?]", math.max(n, 1))
     check(C.am_tensor_read(self, array, n * C.am_dtype_size(dtype)))
+    if dtype == C.AM_F32 or dtype == C.AM_F64 then
+        check(C.am_floats_canonical(array, dtype, n))
+    end
     return array, n
 end
 

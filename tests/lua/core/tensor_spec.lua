@@ -1,5 +1,6 @@
 -- Tensors in Lua: from and to tables, dtypes, devices, operators, slicing, error objects.
 
+local ffi = require("ffi")
 local am = require("am.core")
 local err = require("am.core.error")
 local ops = am.ops
@@ -101,6 +102,25 @@ describe("tensors and tables", function()
         raised("shape", t.size, t, 3)
         raised("shape", t.size, t, -4)
     end)
+end)
+
+describe("a NaN that a file holds", function()
+    -- as LuaJIT's own nil, a pointer to something, …
+    for dtype, patterns in pairs { float32 = { "\255\255\255\255", "\0\0\224\255", "\1\0\240\255" },
+                                   float64 = { "AAAA\0\0\250\255", "@AAA\255\255\253\255" } } do
+        it("is a number: " .. dtype, function()
+            for _, bits in ipairs(patterns) do
+                local array = ffi.new(dtype == "float32" and "float[2]" or "double[2]")
+                ffi.copy(array, bits .. bits, 2 * #bits)
+                local t = am.from_buffer(array, { 2 }, { dtype = dtype })
+                for _, v in ipairs { t[{ 0 }]:item(), t:totable()[2], t:sum():item(), (t:to_buffer())[0] } do
+                    assert.is_true(type(v) == "number" and v ~= v)
+                end
+                assert.equal(2, #t:totable())
+                assert.is_truthy(tostring(t):find("2", 1, true))
+            end
+        end)
+    end
 end)
 
 describe("operators", function()

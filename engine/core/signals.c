@@ -1,0 +1,117 @@
+/* signals.c — SIGINT, SIGTERM and SIGHUP as a flag that loops and ops look at.
+ *
+ * Handlers run on a stack of their own: oneDNN's generated f32 products use the stack pointer as a
+ * general register for a while, and what a signal then pushes would land in the heap. That stack is
+ * the calling thread's alone, so kernel threads block these signals. */
+#include "signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "error.h"
+
+static volatile sig_atomic_t pending, asked, watch_mode;
+
+static void on_signal(int number)
+{
+    bool person = number == SIGINT || watch_mode == AM_SIGNALS_INTERRUPT;
+    if (person && asked) { /* twice: end at once */
+        signal(number, SIG_DFL);
+        raise(number);
+        return;
+    }
+    asked = asked || person;
+    pending = number;
+}
+
+/* A stack for the handlers of this thread, once. With AMX the kernel alone puts 11 KB there. */
+static int make_stack(void)
+{
+    static bool made;
+    if (made)
+        return AM_OK;
+    size_t frame = getauxval(AT_MINSIGSTKSZ);
+    stack_t stack = {.ss_size = (frame ? frame : 16384) + 65536};
+    stack.ss_sp = malloc(stack.ss_size); /* for as long as the process lives */
+    if (!stack.ss_sp || sigaltstack(&stack, NULL) != 0)
+        return am_fail(AM_ENOMEM, "no stack for signal handlers: %s", strerror(errno));
+    made = true;
+    return AM_OK;
+}
+
+int am_signals_shield(void)
+{
+    if (watch_mode == AM_SIGNALS_OFF)
+        return AM_OK;
+    pid_t own = (pid_t)syscall(SYS_gettid);
+#pragma omp parallel num_threads(am_threads())
+    if ((pid_t)syscall(SYS_gettid) != own) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGHUP);
+        (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    }
+    return AM_OK;
+}
+
+/* At the prompt a read that waits comes back, too; in a run it goes on. */
+static int handle(int number, void (*handler)(int), bool restart)
+{
+    struct sigaction act = {.sa_handler = handler,
+                            .sa_flags = SA_ONSTACK | (restart ? SA_RESTART : 0)};
+    sigemptyset(&act.sa_mask);
+    if (sigaction(number, &act, NULL) != 0)
+        return am_fail(AM_EIO, "signal %d can't be watched: %s", number, strerror(errno));
+    return AM_OK;
+}
+
+static bool ignored(int number)
+{
+    struct sigaction now;
+    return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+int am_signals_watch(int mode)
+{
+    if (mode < AM_SIGNALS_OFF || mode > AM_SIGNALS_INTERRUPT)
+        return am_fail(AM_EINVAL, "signal mode %d does not exist", mode);
+    void (*wanted)(int) = mode == AM_SIGNALS_OFF ? SIG_DFL : on_signal;
+    bool run = mode == AM_SIGNALS_FLAG;
+    AM_TRY(make_stack());
+    int rc = handle(SIGINT, wanted, run);
+    if (rc == AM_OK)
+        rc = handle(SIGTERM, wanted, run);
+    if (rc == AM_OK && !ignored(SIGHUP)) /* under nohup it stays ignored */
+        rc = handle(SIGHUP, run ? on_signal : SIG_DFL, true);
+    if (rc == AM_OK)
+        rc = handle(SIGPIPE, run ? SIG_IGN : SIG_DFL, true);
+    if (rc == AM_OK)
+        rc = handle(SIGXFSZ, run ? SIG_IGN : SIG_DFL, true);
+    watch_mode = mode;
+    return rc == AM_OK ? am_signals_shield() : rc;
+}
+
+int am_signals_pending(void)
+{
+    return pending;
+}
+
+void am_signals_clear(void)
+{
+    pending = asked = 0;
+}
+
+int am_signals_check(void)
+{
+    if (watch_mode == AM_SIGNALS_INTERRUPT && pending)
+        return am_fail(AM_EINTR, "interrupted by %s", pending == SIGINT ? "Ctrl-C" : "a signal");
+    return AM_OK;
+}
