@@ -8,9 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -30,18 +28,13 @@ static void on_signal(int number)
     pending = number;
 }
 
-/* A stack for the handlers of this thread, once. With AMX the kernel alone puts 11 KB there. */
-static int make_stack(void)
+/* A stack for the handlers of this thread. With AMX the kernel alone puts 11 KB there. */
+static int set_stack(void)
 {
-    static bool made;
-    if (made)
-        return AM_OK;
-    size_t frame = getauxval(AT_MINSIGSTKSZ);
-    stack_t stack = {.ss_size = (frame ? frame : 16384) + 65536};
-    stack.ss_sp = malloc(stack.ss_size); /* for as long as the process lives */
-    if (!stack.ss_sp || sigaltstack(&stack, NULL) != 0)
-        return am_fail(AM_ENOMEM, "no stack for signal handlers: %s", strerror(errno));
-    made = true;
+    static char bytes[128 * 1024];
+    const stack_t stack = {.ss_sp = bytes, .ss_size = sizeof bytes};
+    if (sigaltstack(&stack, NULL) != 0)
+        return am_fail(AM_EIO, "no stack for signal handlers: %s", strerror(errno));
     return AM_OK;
 }
 
@@ -85,7 +78,7 @@ int am_signals_watch(int mode)
         return am_fail(AM_EINVAL, "signal mode %d does not exist", mode);
     void (*wanted)(int) = mode == AM_SIGNALS_OFF ? SIG_DFL : on_signal;
     bool run = mode == AM_SIGNALS_FLAG;
-    AM_TRY(make_stack());
+    AM_TRY(set_stack());
     int rc = handle(SIGINT, wanted, run);
     if (rc == AM_OK)
         rc = handle(SIGTERM, wanted, run);
