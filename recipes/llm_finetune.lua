@@ -111,7 +111,7 @@ function Recipe:step(window)
              seconds = edge.C.am_clock() - started }
 end
 
---- Sum of the loss over a batch's label tokens.
+--- Sum of the loss over a batch's label tokens. Only they go through the head.
 function Recipe:loss(batch)
     local device, n = self.model:device(), batch.B * batch.T
     local function int32(array, shape)
@@ -123,8 +123,13 @@ function Recipe:loss(batch)
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
         logits_to_keep = false,
     }
-    local hidden = out.hidden_states
-    return self.loss_fn(hidden:reshape(n, hidden:size(2)), int32(batch.labels, { n }), {
+    local hidden, labels = out.hidden_states, int32(batch.labels, { n })
+    hidden = hidden:reshape(n, hidden:size(2))
+    if batch.num_label_tokens > 0 and batch.num_label_tokens < n then
+        local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
+        hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
+    end
+    return self.loss_fn(hidden, labels, {
         head = function(h) return self.model:head(h) end,
         head_weight = self.model:head_weight(),
         vocab_size = self.model.config.vocab_size,

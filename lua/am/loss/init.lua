@@ -1,6 +1,6 @@
 -- Losses. A loss is a function (hidden, labels, ctx) -> scalar tensor: the SUM over label tokens; the
 -- recipe divides by their number over the whole step. hidden [N, C] are the states after the last
--- norm, labels int32 [N] are shifted already (-100: no label). ctx has
+-- norm, labels int32 [N] are shifted already (-100: no label; the recipe leaves such rows out). ctx has
 --   head(hidden)   logits [N, V], stored in full: for losses that need them
 --   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
 --   vocab_size     V

@@ -301,6 +301,18 @@ function Recipe:check_batch(batch)
     self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
 end
 
+--- Where a batch has labels: a C array of its num_label_tokens places in [B T].
+function Recipe.labelled_rows(batch)
+    local rows, count = ffi.new("int32_t[?]", batch.num_label_tokens), 0
+    for i = 0, batch.B * batch.T - 1 do
+        if batch.labels[i] ~= datasets.IGNORE then
+            rows[count] = i
+            count = count + 1
+        end
+    end
+    return rows
+end
+
 --- Stop the run for a number that is none. bad_state: it came of the weights that this step began
 --- with, so a checkpoint of them is withdrawn.
 function Recipe:not_finite(what, value, bad_state)
