@@ -215,6 +215,9 @@ for _, name in ipairs { "sum", "mean", "amax", "amin", "argmax", "argmin", "prod
     local op = C["AM_OP_" .. name]
     --- dim: a number, a list of them, or nil for all.
     M[name] = function(a, dim, keepdim)
+        if name == "logsumexp" and need(name, a):numel() == 0 then -- -inf, the logarithm of an empty sum
+            return M.log(M.sum(M.exp(a), dim, keepdim))
+        end
         if type(dim) == "table" then
             if next(dim) ~= nil then return over_dims(name, a, dim, keepdim) end
             dim = nil
