@@ -52,6 +52,7 @@ function M.no_grad(fn, ...) return with_mode("no_grad", 0, fn, ...) end
 --- Run fn(...) with recording on (inside no_grad).
 function M.enable_grad(fn, ...) return with_mode("enable_grad", 1, fn, ...) end
 
+--- Is recording on?
 function M.is_grad_enabled() return C.am_grad_mode() ~= 0 end
 
 -- ---- backward -------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ end
 
 for name, dtype in pairs { float = "float32", double = "float64", half = "float16", bfloat16 = "bfloat16",
                            int = "int32", long = "int64", bool = "bool" } do
+    --- The tensor in the dtype that the name says; itself where it has it already.
     M[name] = function(a) return ops.to(need(name, a), dtype) end
 end
 
@@ -61,7 +62,9 @@ end
 
 -- ---- elementwise ----------------------------------------------------------------------------
 
+--- a, at least min.
 function M.clamp_min(a, min) return ops.clamp(a, args.number("clamp_min", "min", min)) end
+--- a, at most max.
 function M.clamp_max(a, max) return ops.clamp(a, nil, args.number("clamp_max", "max", max)) end
 
 --- a with value (a number or a tensor) where mask is true.
@@ -71,16 +74,23 @@ end
 
 local function truth(what, a) return need(what, a):dtype() == "bool" and a or ops.ne(a, 0) end
 
+--- bool: is an element 0?
 function M.logical_not(a) return ops.eq(need("logical_not", a), 0) end
+--- bool: are both not 0?
 function M.logical_and(a, b) return ops.where(truth("logical_and", a), truth("logical_and", b), 0) end
+--- bool: is at least one of both not 0?
 function M.logical_or(a, b) return ops.where(truth("logical_or", a), 1, truth("logical_or", b)) end
+--- bool: is exactly one of both not 0?
 function M.logical_xor(a, b) return ops.ne(truth("logical_xor", a), truth("logical_xor", b)) end
 
+--- bool: is an element NaN?
 function M.isnan(a) return ops.ne(need("isnan", a), a) end
 
 local function is_float(what, a) return need(what, a):dtype():find("float") ~= nil end
 
+--- bool: is an element infinite?
 function M.isinf(a) return is_float("isinf", a) and ops.eq(ops.abs(a), math.huge) or ops.ne(a, a) end
+--- bool: is an element neither infinite nor NaN?
 function M.isfinite(a) return is_float("isfinite", a) and ops.lt(ops.abs(a), math.huge) or ops.eq(a, a) end
 
 -- ---- reductions -----------------------------------------------------------------------------
@@ -91,6 +101,8 @@ function M.any(a, dim, keepdim) return ops.gt(ops.sum(truth("any", a), dim, keep
 function M.all(a, dim, keepdim) return ops.eq(ops.sum(ops.eq(need("all", a), 0), dim, keepdim), 0) end
 
 local function extreme(all, pair, arg)
+    --- The largest (min: smallest) of everything; with a tensor for dim, of each two elements; with a dim,
+    --- values and indices along it (ties: the first, which gets the whole gradient).
     return function(a, dim, keepdim)
         if dim == nil then
             return all(a)
@@ -135,6 +147,7 @@ function M.var(a, dim, correction, keepdim)
     end)
 end
 
+--- The square root of var.
 function M.std(a, dim, correction, keepdim)
     return in_f32("std", a, function(x) return root(M.var(x, dim, correction, keepdim), 2) end)
 end
@@ -320,6 +333,8 @@ function M.take_along_dim(a, index, dim)
 end
 
 local function triangle(name, keep)
+    --- a with 0 above (triu: below) a diagonal of the last two dims: the main one, or the one so many further
+    --- to the right.
     M[name] = function(a, diagonal)
         diagonal = whole(name, "diagonal", diagonal, 0)
         if need(name, a):dim() < 2 then
@@ -340,6 +355,8 @@ triangle("triu", ops.ge)
 -- ---- products -------------------------------------------------------------------------------
 
 for name, dims in pairs { mm = { 2, 2 }, bmm = { 3, 3 }, mv = { 2, 1 }, dot = { 1, 1 } } do
+    --- matmul of tensors with the dims that the name says: mm two matrices, bmm batches of them, mv a matrix
+    --- and a vector, dot two vectors.
     M[name] = function(a, b)
         dims_are(name, a, dims[1])
         dims_are(name, b, dims[2])

@@ -90,12 +90,18 @@ local function like(what, t, opts)
     return args.tensor(what, t):size(), { dtype = opts.dtype or t:dtype(), device = opts.device or t:device() }
 end
 
+--- An uninitialised tensor of t's shape, and of its dtype and device unless opts say otherwise.
 function M.empty_like(t, opts) return tensor.empty(like("empty_like", t, opts)) end
+--- Zeros of t's shape, and of its dtype and device unless opts say otherwise.
 function M.zeros_like(t, opts) return tensor.zeros(like("zeros_like", t, opts)) end
+--- Ones of t's shape, and of its dtype and device unless opts say otherwise.
 function M.ones_like(t, opts) return tensor.ones(like("ones_like", t, opts)) end
+--- Uniform in [0, 1) of t's shape, and of its dtype and device unless opts say otherwise.
 function M.rand_like(t, opts) return tensor.rand(like("rand_like", t, opts)) end
+--- Standard normal of t's shape, and of its dtype and device unless opts say otherwise.
 function M.randn_like(t, opts) return tensor.randn(like("randn_like", t, opts)) end
 
+--- value everywhere, of t's shape, and of its dtype and device unless opts say otherwise.
 function M.full_like(t, value, opts)
     local shape, options = like("full_like", t, opts)
     return tensor.full(shape, value, options)

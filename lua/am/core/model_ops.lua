@@ -33,6 +33,7 @@ function M.embedding(index, weight, padding_idx)
     return apply2(C.AM_OP_embedding, index, weight, at)
 end
 
+--- x weight / sqrt(mean x^2 + eps), over the last dim.
 function M.rms_norm(x, weight, eps)
     local at = new_attrs()
     at.norm.eps = args.number("rms_norm", "eps", eps)

@@ -57,18 +57,21 @@ local function operands(a, b)
     return a, b
 end
 
+--- a + b; either may be a number.
 function M.add(a, b)
     if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, fits(b, a)) end
     if type(a) == "number" then return scalar(C.AM_OP_add_scalar, b, fits(a, b)) end
     return apply2(C.AM_OP_add, a, b)
 end
 
+--- a - b; either may be a number.
 function M.sub(a, b)
     if type(b) == "number" then return scalar(C.AM_OP_add_scalar, a, -fits(b, a)) end
     a, b = operands(a, b)
     return apply2(C.AM_OP_sub, a, b)
 end
 
+--- a * b, element by element; either may be a number.
 function M.mul(a, b)
     if type(b) == "number" then return scalar(C.AM_OP_mul_scalar, a, fits(b, a)) end
     if type(a) == "number" then return scalar(C.AM_OP_mul_scalar, b, fits(a, b)) end
@@ -87,6 +90,7 @@ end
 
 for _, name in ipairs { "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge" } do
     local op = C["AM_OP_" .. name]
+    --- Element by element; b (or a) may be a number. Comparisons give bool.
     M[name] = function(a, b)
         a, b = operands(a, b)
         return apply2(op, a, b)
@@ -104,6 +108,7 @@ for _, name in ipairs { "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "r
                         "tanh", "erf", "sigmoid", "relu", "softplus", "silu", "sign", "floor",
                         "ceil", "round", "contiguous" } do
     local op = C["AM_OP_" .. name]
+    --- A new tensor of a's shape.
     M[name] = function(a) return apply1(op, a) end
 end
 
@@ -115,6 +120,7 @@ function M.gelu(a, approximate)
     return apply1(approximate == "tanh" and C.AM_OP_gelu_tanh or C.AM_OP_gelu, a)
 end
 
+--- a within min and max, each of which may be left out.
 function M.clamp(a, min, max)
     local at = new_attrs()
     at.clamp.min = args.number("clamp", "min", min, -math.huge)
@@ -231,6 +237,7 @@ end
 
 for _, name in ipairs { "softmax", "log_softmax", "cumsum" } do
     local op = C["AM_OP_" .. name]
+    --- Along dim; a's shape.
     M[name] = function(a, dim)
         local at = new_attrs()
         at.dim.dim = int(name, "dim", dim)
@@ -274,8 +281,10 @@ end
 function M.reshape(a, ...) return with_shape(C.AM_OP_reshape, a, sizes("reshape", ...)) end
 M.view = M.reshape
 
+--- A view with dims of size 1 repeated to these sizes; -1 keeps one. Leading dims may be added.
 function M.expand(a, ...) return with_shape(C.AM_OP_expand, a, sizes("expand", ...)) end
 
+--- A view with the dims in this order.
 function M.permute(a, ...)
     local dims = sizes("permute", ...)
     local at = new_attrs()
@@ -289,6 +298,7 @@ function M.permute(a, ...)
     return apply1(C.AM_OP_permute, a, at)
 end
 
+--- A view with two dims exchanged.
 function M.transpose(a, dim0, dim1)
     local at = new_attrs()
     at.transpose.dim0, at.transpose.dim1 = int("transpose", "dim0", dim0), int("transpose", "dim1", dim1)
@@ -311,6 +321,7 @@ function M.select(a, dim, index)
     return M.reshape(part, shape)
 end
 
+--- A view with a dim of size 1 put in at dim.
 function M.unsqueeze(a, dim)
     local shape = need("unsqueeze", a):size()
     table.insert(shape, place("unsqueeze", dim, #shape + 1), 1)
@@ -350,6 +361,7 @@ function M.cat(list, dim)
     return run(C.AM_OP_cat, #list, at, list)
 end
 
+--- The slices of a along dim at index (a vector of whole numbers), in its order.
 function M.index_select(a, dim, index)
     local at = new_attrs()
     at.dim.dim = int("index_select", "dim", dim)

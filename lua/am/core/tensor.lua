@@ -101,6 +101,7 @@ function M.empty(shape, opts)
     return own(box[0])
 end
 
+--- A tensor of a shape ({2, 3}) with value everywhere.
 function M.full(shape, value, opts)
     number("full", "value", value)
     local t = M.empty(shape, opts)
@@ -108,10 +109,12 @@ function M.full(shape, value, opts)
     return t
 end
 
+--- Zeros of a shape ({2, 3}); float32 unless opts.dtype says otherwise.
 function M.zeros(shape, opts)
     return M.full(shape, 0, opts)
 end
 
+--- Ones of a shape ({2, 3}); float32 unless opts.dtype says otherwise.
 function M.ones(shape, opts)
     return M.full(shape, 1, opts)
 end
@@ -221,13 +224,21 @@ function methods:size(dim)
     return out
 end
 
+--- Sizes as a Lua table.
 function methods:shape() return methods.size(self) end
+--- How many dims there are.
 function methods:dim() return C.am_tensor_ndim(need("dim", self)) end
+--- How many elements there are.
 function methods:numel() return tonumber(C.am_tensor_numel(need("numel", self))) end
+--- The dtype's name: "float32", "bfloat16", "int64", ...
 function methods:dtype() return dtype_names[C.am_tensor_dtype(need("dtype", self))] end
+--- The device's name: "cpu", "ref", ...
 function methods:device() return ffi.string(C.am_device_name(C.am_tensor_device(need("device", self)))) end
+--- Do the elements lie in memory one after the other, in row-major order?
 function methods:is_contiguous() return C.am_tensor_is_contiguous(need("is_contiguous", self)) ~= 0 end
+--- False once its memory is gone: released, or at the end of its scope.
 function methods:alive() return C.am_tensor_alive(need("alive", self)) ~= 0 end
+--- Bytes of all elements.
 function methods:nbytes() return methods.numel(self) * M.itemsize(self) end
 
 local double_box = ffi.new("double[1]")
@@ -297,20 +308,24 @@ function methods:copy_(src)
     return self
 end
 
+--- Overwrite with a number. Not recorded.
 function methods:fill_(value)
     check_history(self, "fill_")
     check(C.am_tensor_fill(self, number("fill_", "value", value)))
     return self
 end
 
+--- Overwrite with 0. Not recorded.
 function methods:zero_() return methods.fill_(self, 0) end
 
+--- Overwrite with random numbers, uniform from lo (0) to below hi (1). Not recorded.
 function methods:uniform_(lo, hi)
     check_history(self, "uniform_")
     check(C.am_rng_uniform(self, number("uniform_", "lo", lo, 0), number("uniform_", "hi", hi, 1)))
     return self
 end
 
+--- Overwrite with random numbers, normal with mean (0) and standard deviation (1). Not recorded.
 function methods:normal_(mean, std)
     check_history(self, "normal_")
     check(C.am_rng_normal(self, number("normal_", "mean", mean, 0), number("normal_", "std", std, 1)))
@@ -336,6 +351,7 @@ function methods:release()
     C.am_tensor_drop(need("release", self))
 end
 
+--- What print shows: sizes, dtype, device.
 function methods:__tostring()
     local shape = table.concat(methods.size(self), ", ")
     local head = string.format("tensor([%s], %s, %s)", shape, self:dtype(), self:device())

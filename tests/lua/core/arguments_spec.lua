@@ -155,3 +155,17 @@ describe("arguments", function()
         assert.same({ 0 }, am.zeros({ 0, 3 }):logsumexp(1):size())
     end)
 end)
+
+describe("help", function()
+    it("says something about every function and method", function()
+        local help, silent = require("am.cli.help").text, {}
+        for _, functions in ipairs { am, require("am.core.tensor").methods } do
+            for name, fn in pairs(functions) do
+                if type(fn) == "function" and help(fn):find("without a comment", 1, true) then
+                    silent[#silent + 1] = name
+                end
+            end
+        end
+        assert.same({}, silent)
+    end)
+end)
