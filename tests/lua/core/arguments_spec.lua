@@ -120,6 +120,8 @@ describe("arguments", function()
         raised("argument", "a key \"dtype\"", am.zeros, { 2, dtype = "float64" })
         raised("argument", "a table of whole numbers, such as {2, 3}, not 3", am.zeros, 3)
         raised("argument", "a table of whole numbers", am.zeros)
+        raised("argument", "an index has a hole", function() return t[{ nil, 1 }] end)
+        raised("argument", "it has no start", function() return t[{ { start = 1 } }] end)
         raised("argument", "a hole", am.cat, { t, nil, t })
         local loop = {}
         loop[1] = loop
