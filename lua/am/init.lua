@@ -36,16 +36,19 @@ local lazy = {
     save_npy = function() return require("am.core.io").save_npy end,
 }
 
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local tensor = require("am.core.tensor")
+
+args.did_you_mean = require("am.utils.strings").did_you_mean
 
 local M = {}
 for name, value in pairs(core) do
     M[name] = value
 end
 
---- Seed the random generator.
-function M.manual_seed(seed) edge.check(edge.C.am_rng_seed(seed)) end
+--- Seed the random generator with a whole number.
+function M.manual_seed(seed) edge.check(edge.C.am_rng_seed(args.whole("manual_seed", "seed", seed))) end
 
 M.set_default_device = tensor.set_default_device
 

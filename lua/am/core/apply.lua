@@ -1,6 +1,7 @@
 -- Running one op of the engine on tensors: what the functions of ops.lua and model_ops.lua share.
 
 local ffi = require("ffi")
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local tensor = require("am.core.tensor")
 
@@ -9,6 +10,17 @@ local M = {}
 
 M.inputs = ffi.new("am_tensor *[8]")
 local inputs, out = M.inputs, edge.box("am_tensor")
+local tensor_type = ffi.typeof("am_tensor *")
+
+-- The op's operand, which must be a tensor.
+local function given(op, t)
+    if t == nil or not ffi.istype(tensor_type, t) then
+        local name = ffi.string(C.am_op_name(op)):gsub("_scalar$", "")
+        args.tensor(name == "cast" and "to" or name, t)
+    end
+    return t
+end
+M.given = given
 
 -- `inputs` keeps nothing alive. Its tensors come along as operands, so that collecting garbage for
 -- want of memory (check_retry) can't free them under the op.
@@ -28,19 +40,19 @@ function M.run(op, n, attrs, a, b, c, d, e, f)
     return (again(op, n, attrs, { a, b, c, d, e, f }))
 end
 
---- The same for one to three tensors; apply3's third may be absent.
+--- The same for one to three tensors, which are checked; apply3's third may be absent.
 function M.apply1(op, a, attrs)
-    inputs[0] = a
+    inputs[0] = given(op, a)
     return M.run(op, 1, attrs, a)
 end
 
 function M.apply2(op, a, b, attrs)
-    inputs[0], inputs[1] = a, b
+    inputs[0], inputs[1] = given(op, a), given(op, b)
     return M.run(op, 2, attrs, a, b)
 end
 
 function M.apply3(op, a, b, c, attrs)
-    inputs[0], inputs[1], inputs[2] = a, b, c
+    inputs[0], inputs[1], inputs[2] = given(op, a), given(op, b), c ~= nil and given(op, c) or nil
     return M.run(op, c ~= nil and 3 or 2, attrs, a, b, c)
 end
 

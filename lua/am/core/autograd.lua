@@ -3,6 +3,7 @@
 -- pulled from here, so that custom ops run as plain Lua.
 
 local ffi = require("ffi")
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local tensor = require("am.core.tensor")
@@ -21,16 +22,19 @@ tensor.fields.grad = {
         check(C.am_tensor_grad(box, t))
         return box[0] ~= nil and tensor.own(box[0]) or nil
     end,
-    set = function(t, grad) check(C.am_tensor_set_grad(t, grad)) end,
+    set = function(t, grad)
+        check(C.am_tensor_set_grad(t, grad ~= nil and args.tensor("grad", grad) or nil))
+    end,
 }
 
 --- Mark a leaf as collecting gradients and return it.
 function tensor.methods:requires_grad_(on)
-    check(C.am_tensor_set_requires_grad(self, on == false and 0 or 1))
+    check(C.am_tensor_set_requires_grad(args.tensor("requires_grad_", self), on == false and 0 or 1))
     return self
 end
 
-local function with_mode(on, fn, ...)
+local function with_mode(what, on, fn, ...)
+    args.callable(what, fn)
     local before = C.am_grad_mode_set(on)
     local function finish(ok, ...)
         C.am_grad_mode_set(before)
@@ -43,11 +47,12 @@ local function with_mode(on, fn, ...)
 end
 
 --- Run fn(...) without recording.
-function M.no_grad(fn, ...) return with_mode(0, fn, ...) end
+function M.no_grad(fn, ...) return with_mode("no_grad", 0, fn, ...) end
 
 --- Run fn(...) with recording on (inside no_grad).
-function M.enable_grad(fn, ...) return with_mode(1, fn, ...) end
+function M.enable_grad(fn, ...) return with_mode("enable_grad", 1, fn, ...) end
 
+--- Is recording on?
 function M.is_grad_enabled() return C.am_grad_mode() ~= 0 end
 
 -- ---- backward -------------------------------------------------------------------------------
@@ -131,7 +136,10 @@ end
 --- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
 --- gradient (of its shape) is given.
 function tensor.methods:backward(gradient)
-    check(C.am_backward_begin(self, gradient))
+    if gradient ~= nil then
+        args.tensor("backward", gradient)
+    end
+    check(C.am_backward_begin(args.tensor("backward", self), gradient))
     local ok, e = pcall(pull)
     if depth == 0 then
         drop_all()
@@ -150,6 +158,11 @@ end
 ---@param def {forward: function, backward: function}
 ---@return function op
 function M.custom(def)
+    if type(def) ~= "table" then
+        err.raise("argument", "custom: a table {forward = function, backward = function} is needed")
+    end
+    args.callable("custom: forward", def.forward)
+    args.callable("custom: backward", def.backward)
     return function(...)
         local ctx, inputs = {}, { ... }
         local results = { M.no_grad(def.forward, ctx, ...) }
@@ -242,6 +255,7 @@ end
 --- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)
 --- for the intermediate values. fn must not use other computed tensors than its arguments.
 function M.checkpoint(fn, ...)
+    args.callable("checkpoint", fn)
     if not M.is_grad_enabled() then
         return fn(...)
     end

@@ -2,15 +2,18 @@
 -- are those of the ops. Adds them to ops.lua's functions and to the methods of tensors; einsum is in
 -- einsum.lua. Dims and indices count from 0, negative dims from the end.
 
+local args = require("am.core.args")
 local err = require("am.core.error")
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
 
 local C = require("am.core.ffi").C
+local need, whole = args.tensor, args.whole
 local M = {}
 
 -- The place of a dim among n, counted from 0.
 local function place(what, dim, n)
+    dim = whole(what, "dim", dim)
     local d = dim < 0 and dim + n or dim
     if d < 0 or d >= n then
         err.raise("shape", "%s: dim %d of a tensor with %d dims", what, dim, n)
@@ -20,13 +23,20 @@ end
 
 -- Fail unless a has n dims.
 local function dims_are(what, a, n)
-    if a:dim() ~= n then
+    if need(what, a):dim() ~= n then
         err.raise("shape", "%s: a tensor with %d dims where %d are needed", what, a:dim(), n)
     end
 end
 
-local function list(...)
-    return type((...)) == "table" and (...) or { ... }
+-- Whole numbers that came one by one or as a table.
+local function list(what, name, ...)
+    if type((...)) == "table" then
+        return args.list(what, name, (...))
+    end
+    for i = 1, select("#", ...) do
+        whole(what, name, (select(i, ...)))
+    end
+    return { ... }
 end
 
 local function indices(numbers, a)
@@ -37,12 +47,13 @@ end
 
 for name, dtype in pairs { float = "float32", double = "float64", half = "float16", bfloat16 = "bfloat16",
                            int = "int32", long = "int64", bool = "bool" } do
-    M[name] = function(a) return ops.to(a, dtype) end
+    --- The tensor in the dtype that the name says; itself where it has it already.
+    M[name] = function(a) return ops.to(need(name, a), dtype) end
 end
 
 -- fn(a) computed in float32 where a has 16 bits, and rounded once.
-local function in_f32(a, fn)
-    local dtype = a:dtype()
+local function in_f32(what, a, fn)
+    local dtype = need(what, a):dtype()
     if dtype == "bfloat16" or dtype == "float16" then
         return ops.to(fn(ops.to(a, "float32")), dtype)
     end
@@ -51,38 +62,50 @@ end
 
 -- ---- elementwise ----------------------------------------------------------------------------
 
-function M.clamp_min(a, min) return ops.clamp(a, min) end
-function M.clamp_max(a, max) return ops.clamp(a, nil, max) end
+--- a, at least min.
+function M.clamp_min(a, min) return ops.clamp(a, args.number("clamp_min", "min", min)) end
+--- a, at most max.
+function M.clamp_max(a, max) return ops.clamp(a, nil, args.number("clamp_max", "max", max)) end
 
 --- a with value (a number or a tensor) where mask is true.
-function M.masked_fill(a, mask, value) return ops.where(mask, value, a) end
+function M.masked_fill(a, mask, value)
+    return ops.where(need("masked_fill", mask), value, need("masked_fill", a))
+end
 
-local function truth(a) return a:dtype() == "bool" and a or ops.ne(a, 0) end
+local function truth(what, a) return need(what, a):dtype() == "bool" and a or ops.ne(a, 0) end
 
-function M.logical_not(a) return ops.eq(a, 0) end
-function M.logical_and(a, b) return ops.where(truth(a), truth(b), 0) end
-function M.logical_or(a, b) return ops.where(truth(a), 1, truth(b)) end
-function M.logical_xor(a, b) return ops.ne(truth(a), truth(b)) end
+--- bool: is an element 0?
+function M.logical_not(a) return ops.eq(need("logical_not", a), 0) end
+--- bool: are both not 0?
+function M.logical_and(a, b) return ops.where(truth("logical_and", a), truth("logical_and", b), 0) end
+--- bool: is at least one of both not 0?
+function M.logical_or(a, b) return ops.where(truth("logical_or", a), 1, truth("logical_or", b)) end
+--- bool: is exactly one of both not 0?
+function M.logical_xor(a, b) return ops.ne(truth("logical_xor", a), truth("logical_xor", b)) end
 
-function M.isnan(a) return ops.ne(a, a) end
+--- bool: is an element NaN?
+function M.isnan(a) return ops.ne(need("isnan", a), a) end
 
-local function is_float(a) return a:dtype():find("float") ~= nil end
+local function is_float(what, a) return need(what, a):dtype():find("float") ~= nil end
 
-function M.isinf(a) return is_float(a) and ops.eq(ops.abs(a), math.huge) or ops.ne(a, a) end
-function M.isfinite(a) return is_float(a) and ops.lt(ops.abs(a), math.huge) or ops.eq(a, a) end
+--- bool: is an element infinite?
+function M.isinf(a) return is_float("isinf", a) and ops.eq(ops.abs(a), math.huge) or ops.ne(a, a) end
+--- bool: is an element neither infinite nor NaN?
+function M.isfinite(a) return is_float("isfinite", a) and ops.lt(ops.abs(a), math.huge) or ops.eq(a, a) end
 
 -- ---- reductions -----------------------------------------------------------------------------
 
---- Is any element, are all elements, not 0? Over one dim, a list of dims, or everything.
-function M.any(a, dim, keepdim) return ops.gt(ops.sum(truth(a), dim, keepdim), 0) end
-function M.all(a, dim, keepdim) return ops.eq(ops.sum(M.logical_not(a), dim, keepdim), 0) end
+--- Is any element not 0? Over one dim, a list of dims, or everything.
+function M.any(a, dim, keepdim) return ops.gt(ops.sum(truth("any", a), dim, keepdim), 0) end
+--- Are all elements not 0? Over one dim, a list of dims, or everything.
+function M.all(a, dim, keepdim) return ops.eq(ops.sum(ops.eq(need("all", a), 0), dim, keepdim), 0) end
 
--- max and min: of everything, of two tensors, or values and indices over a dim (ties: the first, which
--- gets the whole gradient).
-local function extreme(whole, pair, arg)
+local function extreme(all, pair, arg)
+    --- The largest (min: smallest) of everything; with a tensor for dim, of each two elements; with a dim,
+    --- values and indices along it (ties: the first, which gets the whole gradient).
     return function(a, dim, keepdim)
         if dim == nil then
-            return whole(a)
+            return all(a)
         elseif tensor.is(dim) then
             return pair(a, dim)
         end
@@ -103,7 +126,7 @@ local function count(a, dim)
         return a:numel()
     end
     local n = 1
-    for _, d in ipairs(list(dim)) do
+    for _, d in ipairs(type(dim) == "table" and dim or { dim }) do
         n = n * a:size(d)
     end
     return n
@@ -117,20 +140,22 @@ end
 
 --- Mean square distance from the mean, the sum divided by the count less correction (1).
 function M.var(a, dim, correction, keepdim)
-    return in_f32(a, function(x)
+    correction = args.number("var", "correction", correction, 1)
+    return in_f32("var", a, function(x)
         local d = x - ops.mean(x, dim, true)
-        return ops.sum(d * d, dim, keepdim) / math.max(count(x, dim) - (correction or 1), 0)
+        return ops.sum(d * d, dim, keepdim) / math.max(count(x, dim) - correction, 0)
     end)
 end
 
+--- The square root of var.
 function M.std(a, dim, correction, keepdim)
-    return in_f32(a, function(x) return root(M.var(x, dim, correction, keepdim), 2) end)
+    return in_f32("std", a, function(x) return root(M.var(x, dim, correction, keepdim), 2) end)
 end
 
 --- (sum |a|^p)^(1/p), p 2 unless given; math.huge gives the largest |a|, 0 the number of those not 0.
 function M.norm(a, p, dim, keepdim)
-    p = p or 2
-    return in_f32(a, function(x)
+    p = args.number("norm", "p", p, 2)
+    return in_f32("norm", a, function(x)
         if p == math.huge then
             return ops.amax(ops.abs(x), dim, keepdim)
         elseif p == -math.huge then
@@ -154,7 +179,7 @@ end
 
 --- The k largest (smallest: largest false) along dim (the last), in order: values, indices.
 function M.topk(a, k, dim, largest)
-    dim = dim or -1
+    dim, k = dim or -1, whole("topk", "k", k)
     local index = ops.narrow(ops.argsort(a, dim, largest ~= false), dim, 0, k)
     return ops.gather(a, dim, index), index
 end
@@ -169,7 +194,7 @@ end
 
 --- The dims from first to last (all) as one.
 function M.flatten(a, first, last)
-    local shape, n = a:size(), math.max(a:dim(), 1)
+    local shape, n = need("flatten", a):size(), math.max(a:dim(), 1)
     first, last = place("flatten", first or 0, n), place("flatten", last or -1, n)
     if first > last then
         err.raise("shape", "flatten: dim %d lies behind dim %d", first, last)
@@ -191,10 +216,13 @@ end
 --- a repeated so often along each dim; missing leading dims are added. PyTorch's repeat: that name is
 --- a word of Lua's, so it can only be called as t["repeat"](t, …).
 function M.tile(a, ...)
-    local times, shape = list(...), a:size()
+    local times, shape = list("tile", "a number of repeats", ...), need("tile", a):size()
     while #shape < #times do table.insert(shape, 1, 1) end
     a = ops.reshape(a, shape)
     for i, n in ipairs(times) do
+        if n < 0 then
+            err.raise("argument", "tile: %d repeats", n)
+        end
         local d, spread = #shape - #times + i, { unpack(shape) }
         table.insert(spread, d, n)
         shape[d] = n * shape[d]
@@ -207,7 +235,10 @@ M["repeat"] = M.tile
 --- Tensors of one shape as the slices of a new dim (the first).
 function M.stack(tensors, dim)
     local parts = {}
-    for i, t in ipairs(tensors) do
+    if type(tensors) ~= "table" then
+        err.raise("argument", "stack: a table of tensors is needed, not a %s", type(tensors))
+    end
+    for i, t in ipairs(args.dense("stack: the table of tensors", tensors)) do
         parts[i] = ops.unsqueeze(t, dim or 0)
     end
     return ops.cat(parts, dim or 0)
@@ -216,34 +247,37 @@ end
 --- A list of pieces along dim (the first): of so many elements each, or of the sizes in a list.
 function M.split(a, sizes, dim)
     dim = dim or 0
-    local whole, at, parts = a:size(dim), 0, {}
-    if type(sizes) == "number" then
-        local each, n = sizes, math.max(math.ceil(whole / sizes), 1)
+    local all, at, parts = need("split", a):size(dim), 0, {}
+    if type(sizes) ~= "table" then
+        local each = whole("split", "the size of a piece", sizes)
         if each < 1 then
-            err.raise("argument", "split: pieces of %g elements", each)
+            err.raise("argument", "split: pieces of %d elements", each)
         end
         sizes = {}
-        for i = 1, n do sizes[i] = math.min(each, whole - (i - 1) * each) end
+        for i = 1, math.max(math.ceil(all / each), 1) do sizes[i] = math.min(each, all - (i - 1) * each) end
     end
-    for i, n in ipairs(sizes) do
+    for i, n in ipairs(args.list("split", "the list of sizes", sizes)) do
         parts[i] = ops.narrow(a, dim, at, n)
         at = at + n
     end
-    if at ~= whole then
-        err.raise("shape", "split: sizes add up to %d, but dim %d has %d", at, dim, whole)
+    if at ~= all then
+        err.raise("shape", "split: sizes add up to %d, but dim %d has %d", at, dim, all)
     end
     return parts
 end
 
 --- At most n pieces of equal size along dim, the last one smaller where they don't divide it.
 function M.chunk(a, n, dim)
-    return M.split(a, math.max(math.ceil(a:size(dim or 0) / n), 1), dim)
+    if whole("chunk", "the number of pieces", n) < 1 then
+        err.raise("argument", "chunk: %d pieces", n)
+    end
+    return M.split(a, math.max(math.ceil(need("chunk", a):size(dim or 0) / n), 1), dim)
 end
 
 --- A list of the slices along dim, without that dim.
 function M.unbind(a, dim)
     local parts = {}
-    for i = 1, a:size(dim or 0) do
+    for i = 1, need("unbind", a):size(dim or 0) do
         parts[i] = ops.select(a, dim or 0, i - 1)
     end
     return parts
@@ -251,7 +285,8 @@ end
 
 --- The order along each of dims turned round.
 function M.flip(a, ...)
-    for _, dim in ipairs(list(...)) do
+    need("flip", a)
+    for _, dim in ipairs(list("flip", "dim", ...)) do
         local n, reversed = a:size(dim), {}
         for i = 1, n do reversed[i] = n - i end
         a = ops.index_select(a, dim, indices(reversed, a))
@@ -263,11 +298,14 @@ end
 --- without dims in the order of the flattened tensor.
 function M.roll(a, shifts, dims)
     if dims == nil then
-        return ops.reshape(M.roll(ops.reshape(a, -1), shifts, 0), a:size())
+        return ops.reshape(M.roll(ops.reshape(need("roll", a), -1), shifts, 0), a:size())
     end
-    shifts, dims = list(shifts), list(dims)
+    shifts, dims = list("roll", "shift", shifts), list("roll", "dim", dims)
+    if #shifts ~= #dims then
+        err.raise("argument", "roll: %d shifts for %d dims", #shifts, #dims)
+    end
     for i, dim in ipairs(dims) do
-        local n = a:size(dim)
+        local n = need("roll", a):size(dim)
         local at = n > 0 and shifts[i] % n or 0
         if at > 0 then
             a = ops.cat({ ops.narrow(a, dim, n - at, at), ops.narrow(a, dim, 0, n - at) }, dim)
@@ -280,9 +318,9 @@ end
 --- flattened tensor.
 function M.take_along_dim(a, index, dim)
     if dim == nil then
-        return ops.gather(ops.reshape(a, -1), 0, ops.reshape(index, -1))
+        return ops.gather(ops.reshape(a, -1), 0, ops.reshape(need("take_along_dim", index), -1))
     end
-    dims_are("take_along_dim", index, a:dim())
+    dims_are("take_along_dim", index, need("take_along_dim", a):dim())
     local at = place("take_along_dim", dim, a:dim()) + 1
     local from, to = a:size(), index:size()
     for d = 1, #from do
@@ -294,10 +332,12 @@ function M.take_along_dim(a, index, dim)
     return ops.gather(ops.expand(a, from), dim, ops.expand(index, to))
 end
 
--- a where keep(rows + diagonal, columns) holds, else 0, in the last two dims.
 local function triangle(name, keep)
+    --- a with 0 above (triu: below) a diagonal of the last two dims: the main one, or the one so many further
+    --- to the right.
     M[name] = function(a, diagonal)
-        if a:dim() < 2 then
+        diagonal = whole(name, "diagonal", diagonal, 0)
+        if need(name, a):dim() < 2 then
             err.raise("shape", "%s: a tensor with %d dims where 2 are needed", name, a:dim())
         end
         local function numbers(n)
@@ -305,7 +345,7 @@ local function triangle(name, keep)
             for i = 1, n do t[i] = i - 1 end
             return indices(t, a)
         end
-        local rows = ops.unsqueeze(numbers(a:size(-2)), 1) + (diagonal or 0)
+        local rows = ops.unsqueeze(numbers(a:size(-2)), 1) + diagonal
         return ops.where(keep(numbers(a:size(-1)), rows), a, 0)
     end
 end
@@ -314,8 +354,9 @@ triangle("triu", ops.ge)
 
 -- ---- products -------------------------------------------------------------------------------
 
---- matmul of tensors with the dims that the name says.
 for name, dims in pairs { mm = { 2, 2 }, bmm = { 3, 3 }, mv = { 2, 1 }, dot = { 1, 1 } } do
+    --- matmul of tensors with the dims that the name says: mm two matrices, bmm batches of them, mv a matrix
+    --- and a vector, dot two vectors.
     M[name] = function(a, b)
         dims_are(name, a, dims[1])
         dims_are(name, b, dims[2])
@@ -340,7 +381,13 @@ for _, name in ipairs { "add", "sub", "mul", "div" } do
     --- t = t op b, or t op alpha * b. Not recorded.
     tensor.methods[name .. "_"] = function(t, b, alpha)
         local before = C.am_grad_mode_set(0)
-        local ok, e = pcall(function() t:copy_(op(t, alpha and b * alpha or b)) end)
+        local ok, e = pcall(function()
+            need(name .. "_", t)
+            if type(alpha) == "number" and type(b) == "number" then
+                b, alpha = b * alpha, nil
+            end
+            t:copy_(op(t, alpha and ops.mul(b, alpha) or b))
+        end)
         C.am_grad_mode_set(before)
         if not ok then
             error(e, 0)

@@ -2,6 +2,7 @@
 -- random numbers. The plain ones (zeros, full, rand, tensor, …) are in tensor.lua.
 
 local ffi = require("ffi")
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local tensor = require("am.core.tensor")
@@ -9,14 +10,23 @@ local tensor = require("am.core.tensor")
 local C = edge.C
 local M = {}
 
+local function doubles(n)
+    local made, array = pcall(ffi.new, "double[?]", math.max(n, 1))
+    if not made then
+        err.raise("memory", "%.0f numbers are too many", n)
+    end
+    return array
+end
+
 -- n numbers by value(i), i from 0, in opts.dtype or `dtype`.
 local function sequence(n, value, dtype, opts)
-    local array = ffi.new("double[?]", math.max(n, 1))
+    opts = args.options("options", opts, { "dtype", "device" })
+    local array = doubles(n)
     for i = 0, n - 1 do
         array[i] = value(i)
     end
-    local wide = tensor.from_buffer(array, { n }, { dtype = "float64", device = opts and opts.device })
-    dtype = opts and opts.dtype or dtype
+    local wide = tensor.from_buffer(array, { n }, { dtype = "float64", device = opts.device })
+    dtype = opts.dtype or dtype
     if tensor.dtype_id(dtype) == C.AM_F64 then
         return wide
     end
@@ -28,14 +38,17 @@ end
 --- arange(stop), arange(start, stop[, step]): start, start + step, … below stop (above, for a negative
 --- step). int64 when all are whole numbers, else float32. The options come last.
 function M.arange(...)
-    local args, opts = { ... }, nil
-    if type(args[#args]) == "table" then
-        opts = table.remove(args)
+    local given, n_given, opts = { ... }, select("#", ...), nil
+    if type(given[n_given]) == "table" then
+        opts, n_given = given[n_given], n_given - 1
     end
-    local start, stop, step = args[1], args[2], args[3] or 1
-    if stop == nil then
+    local start, stop, step = given[1], given[2], n_given > 2 and given[3] or 1
+    if n_given < 2 or stop == nil then
         start, stop = 0, start
     end
+    args.number("arange", "start", start)
+    args.number("arange", "stop", stop)
+    args.number("arange", "step", step)
     local n = math.ceil((stop - start) / step)
     if not (step ~= 0 and n >= 0 and n < math.huge) then
         err.raise("argument", "arange: from %g to %g in steps of %g", start, stop, step)
@@ -46,6 +59,11 @@ end
 
 --- n numbers at equal distances, first and last included.
 function M.linspace(first, last, n, opts)
+    args.number("linspace", "first", first)
+    args.number("linspace", "last", last)
+    if args.whole("linspace", "n", n) < 0 then
+        err.raise("argument", "linspace: %d numbers", n)
+    end
     local step = n > 1 and (last - first) / (n - 1) or 0
     return sequence(n, function(i) return i < n / 2 and first + i * step or last - (n - 1 - i) * step end,
                     "float32", opts)
@@ -56,6 +74,8 @@ function M.eye(n, m, opts)
     if type(m) == "table" then
         m, opts = nil, m
     end
+    args.whole("eye", "n", n)
+    args.whole("eye", "m", m, n)
     local t = tensor.zeros({ n, m or n }, opts)
     local diagonal = math.min(n, m or n)
     if diagonal > 0 then
@@ -65,19 +85,25 @@ function M.eye(n, m, opts)
 end
 
 -- t's shape, dtype and device unless opts say otherwise.
-local function like(t, opts)
-    opts = opts or {}
-    return t:size(), { dtype = opts.dtype or t:dtype(), device = opts.device or t:device() }
+local function like(what, t, opts)
+    opts = args.options(what, opts, { "dtype", "device" })
+    return args.tensor(what, t):size(), { dtype = opts.dtype or t:dtype(), device = opts.device or t:device() }
 end
 
-function M.empty_like(t, opts) return tensor.empty(like(t, opts)) end
-function M.zeros_like(t, opts) return tensor.zeros(like(t, opts)) end
-function M.ones_like(t, opts) return tensor.ones(like(t, opts)) end
-function M.rand_like(t, opts) return tensor.rand(like(t, opts)) end
-function M.randn_like(t, opts) return tensor.randn(like(t, opts)) end
+--- An uninitialised tensor of t's shape, and of its dtype and device unless opts say otherwise.
+function M.empty_like(t, opts) return tensor.empty(like("empty_like", t, opts)) end
+--- Zeros of t's shape, and of its dtype and device unless opts say otherwise.
+function M.zeros_like(t, opts) return tensor.zeros(like("zeros_like", t, opts)) end
+--- Ones of t's shape, and of its dtype and device unless opts say otherwise.
+function M.ones_like(t, opts) return tensor.ones(like("ones_like", t, opts)) end
+--- Uniform in [0, 1) of t's shape, and of its dtype and device unless opts say otherwise.
+function M.rand_like(t, opts) return tensor.rand(like("rand_like", t, opts)) end
+--- Standard normal of t's shape, and of its dtype and device unless opts say otherwise.
+function M.randn_like(t, opts) return tensor.randn(like("randn_like", t, opts)) end
 
+--- value everywhere, of t's shape, and of its dtype and device unless opts say otherwise.
 function M.full_like(t, value, opts)
-    local shape, options = like(t, opts)
+    local shape, options = like("full_like", t, opts)
     return tensor.full(shape, value, options)
 end
 
@@ -98,6 +124,9 @@ function M.randint(low, high, shape, opts)
     if type(high) == "table" then
         low, high, shape, opts = 0, low, high, shape
     end
+    args.whole("randint", "low", low)
+    args.whole("randint", "high", high)
+    args.list("randint", "the shape", shape)
     if not (high > low and high - low <= 2 ^ 32) then
         err.raise("argument", "randint: nothing from %g to below %g, or more than 2^32", low, high)
     end
@@ -109,7 +138,10 @@ end
 
 --- 0..n-1 in a random order, int64.
 function M.randperm(n, opts)
-    local draw, order = draws(), {}
+    if args.whole("randperm", "n", n) < 0 then
+        err.raise("argument", "randperm: %d numbers", n)
+    end
+    local order, draw = doubles(n), draws()
     for i = 0, n - 1 do
         local j = draw(i, i + 1)
         order[i] = order[j]

@@ -4,6 +4,7 @@
 -- that gradients flow through. A plain t[0] is not possible: LuaJIT takes it for arithmetic on the
 -- pointer before anybody is asked, and raises an error.
 
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local ops = require("am.core.ops")
@@ -20,6 +21,11 @@ end
 
 -- A slice's start and length, by Python's rules: what lies outside is left out.
 local function slice(item, size)
+    for key in pairs(item) do
+        if key ~= 1 and key ~= 2 and key ~= 3 then
+            err.raise("argument", "a slice is {start, stop, step}; it has no %s", tostring(key))
+        end
+    end
     local step = whole(item[3] or 1, "the step of a slice")
     if step < 1 then
         err.raise("argument", "the step of a slice is %d; it must be positive", step)
@@ -34,7 +40,7 @@ end
 
 local function get(t, items)
     local n, dim, dots = #items, 0, 0
-    for _, item in ipairs(items) do
+    for _, item in ipairs(args.dense("an index", items)) do
         if item == "..." then n, dots = n - 1, dots + 1 end
     end
     if dots > 1 then

@@ -2,9 +2,10 @@
 
 local C = require("am.core.ffi").C
 local apply = require("am.core.apply")
+local args = require("am.core.args")
 local err = require("am.core.error")
 
-local inputs, run, new_attrs = apply.inputs, apply.run, apply.new_attrs
+local inputs, run, new_attrs, given = apply.inputs, apply.run, apply.new_attrs, apply.given
 local apply2, apply3 = apply.apply2, apply.apply3
 local M = {}
 
@@ -13,12 +14,14 @@ function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias
 
 --- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
 function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
-    local at = new_attrs()
-    at.lora.scale = opts.scale
-    at.lora.dropout_p = opts.dropout or 0
+    opts = args.options("lora_linear", opts, { "scale", "dropout", "position" })
+    local at, op = new_attrs(), C.AM_OP_lora_linear
+    at.lora.scale = args.number("lora_linear", "scale", opts.scale)
+    at.lora.dropout_p = args.number("lora_linear", "dropout", opts.dropout, 0)
     at.lora.dropout_pre = opts.position == "pre" and 1 or 0
-    inputs[0], inputs[1], inputs[2], inputs[3], inputs[4] = x, weight, lora_a, lora_b, bias
-    return run(C.AM_OP_lora_linear, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
+    inputs[0], inputs[1], inputs[2] = given(op, x), given(op, weight), given(op, lora_a)
+    inputs[3], inputs[4] = given(op, lora_b), bias ~= nil and given(op, bias) or nil
+    return run(op, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
 end
 
 -- ---- decoder --------------------------------------------------------------------------------
@@ -26,20 +29,21 @@ end
 --- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
 function M.embedding(index, weight, padding_idx)
     local at = new_attrs()
-    at.embedding.padding_idx = padding_idx or -1
+    at.embedding.padding_idx = args.whole("embedding", "padding_idx", padding_idx, -1)
     return apply2(C.AM_OP_embedding, index, weight, at)
 end
 
+--- x weight / sqrt(mean x^2 + eps), over the last dim.
 function M.rms_norm(x, weight, eps)
     local at = new_attrs()
-    at.norm.eps = eps
+    at.norm.eps = args.number("rms_norm", "eps", eps)
     return apply2(C.AM_OP_rms_norm, x, weight, at)
 end
 
 --- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
 function M.rope_table(position_ids, inv_freq, scaling)
     local at = new_attrs()
-    at.rope_table.scaling = scaling or 1
+    at.rope_table.scaling = args.number("rope_table", "scaling", scaling, 1)
     return apply2(C.AM_OP_rope_table, position_ids, inv_freq, at)
 end
 
@@ -70,34 +74,37 @@ end
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability).
 function M.attention(q, k, v, bounds, opts)
-    opts = opts or {}
-    local at = new_attrs()
+    opts = args.options("attention", opts, { "causal", "window", "softcap", "scale", "dropout" })
+    local at, op = new_attrs(), C.AM_OP_attention
     at.attention.causal = opts.causal == false and 0 or 1
-    at.attention.window = opts.window or 0
-    at.attention.softcap = opts.softcap or 0
-    at.attention.scale = opts.scale or 0
-    at.attention.dropout_p = opts.dropout or 0
-    inputs[0], inputs[1], inputs[2], inputs[3] = q, k, v, bounds
-    return run(C.AM_OP_attention, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
+    at.attention.window = args.int("attention", "window", opts.window, 0)
+    at.attention.softcap = args.number("attention", "softcap", opts.softcap, 0)
+    at.attention.scale = args.number("attention", "scale", opts.scale, 0)
+    at.attention.dropout_p = args.number("attention", "dropout", opts.dropout, 0)
+    inputs[0], inputs[1], inputs[2] = given(op, q), given(op, k), given(op, v)
+    inputs[3] = bounds ~= nil and given(op, bounds) or nil
+    return run(op, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
 end
 
 -- ---- losses ---------------------------------------------------------------------------------
 
-local function loss_attrs(opts)
+local function loss_attrs(what, opts)
     local at = new_attrs()
-    at.loss.ignore_index = opts and opts.ignore_index or -100
-    at.loss.softcap = opts and opts.softcap or 0
+    opts = args.options(what, opts, { "ignore_index", "softcap" })
+    at.loss.ignore_index = args.whole(what, "ignore_index", opts.ignore_index, -100)
+    at.loss.softcap = args.number(what, "softcap", opts.softcap, 0)
     return at
 end
 
 --- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
 function M.cross_entropy(logits, labels, opts)
-    return apply2(C.AM_OP_cross_entropy, logits, labels, loss_attrs(opts))
+    return apply2(C.AM_OP_cross_entropy, logits, labels, loss_attrs("cross_entropy", opts))
 end
 
 --- The same of hidden weight^T, without ever storing all logits.
 function M.linear_cross_entropy(hidden, weight, labels, opts)
-    return apply3(C.AM_OP_linear_cross_entropy, hidden, weight, labels, loss_attrs(opts))
+    local at = loss_attrs("linear_cross_entropy", opts)
+    return apply3(C.AM_OP_linear_cross_entropy, hidden, weight, labels, at)
 end
 
 return M

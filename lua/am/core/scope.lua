@@ -1,6 +1,7 @@
 -- Scopes: what is made inside loses its memory at the end, except what is returned. This, not the
 -- garbage collector, keeps memory flat in loops.
 
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local tensor = require("am.core.tensor")
 
@@ -46,6 +47,7 @@ end
 --- Run fn(...) in a scope and return its results. Tensors among the results (also inside tables)
 --- stay; all others made inside are released, unless backward still needs them.
 function M.scope(fn, ...)
+    args.callable("scope", fn)
     check(C.am_scope_push())
     return finish(pcall(fn, ...))
 end
@@ -57,7 +59,7 @@ function M.escape(value)
             M.escape(v)
         end
     else
-        C.am_scope_escape(value)
+        C.am_scope_escape(args.tensor("escape", value))
     end
     return value
 end

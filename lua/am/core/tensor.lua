@@ -5,10 +5,12 @@
 -- (scope.lua) or when the last view goes; Lua's collector only ever frees the small shell.
 
 local ffi = require("ffi")
+local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 
 local C, check, check_retry = edge.C, edge.check, edge.check_retry
+local need, number = args.tensor, args.number
 local M = {}
 
 local methods = {}
@@ -58,6 +60,9 @@ function M.device_id(name)
     if type(name) == "number" then
         return name
     end
+    if type(name) ~= "string" then
+        err.raise("argument", "a device is named by a text such as \"cpu\", not by a %s", type(name))
+    end
     check(C.am_device_find(int_box, name))
     return int_box[0]
 end
@@ -74,7 +79,7 @@ end
 -- ---- constructors ---------------------------------------------------------------------------
 
 local function shape_array(shape)
-    local n = #shape
+    local n = #args.list("a tensor", "its shape", shape)
     local a = ffi.new("int64_t[?]", math.max(n, 1))
     for i = 1, n do
         a[i - 1] = shape[i]
@@ -83,27 +88,33 @@ local function shape_array(shape)
 end
 M.shape_array = shape_array
 
+local option_names = { "dtype", "device" }
+
 --- An uninitialised tensor.
 ---@param shape integer[]
 ---@param opts? {dtype?: string, device?: string}
 function M.empty(shape, opts)
-    opts = opts or {}
+    opts = args.options("a tensor", opts, option_names)
     local a, n = shape_array(shape)
     check_retry(C.am_tensor_new, box, M.dtype_id(opts.dtype or "float32"), n, a,
                 M.device_id(opts.device))
     return own(box[0])
 end
 
+--- A tensor of a shape ({2, 3}) with value everywhere.
 function M.full(shape, value, opts)
+    number("full", "value", value)
     local t = M.empty(shape, opts)
     check(C.am_tensor_fill(t, value))
     return t
 end
 
+--- Zeros of a shape ({2, 3}); float32 unless opts.dtype says otherwise.
 function M.zeros(shape, opts)
     return M.full(shape, 0, opts)
 end
 
+--- Ones of a shape ({2, 3}); float32 unless opts.dtype says otherwise.
 function M.ones(shape, opts)
     return M.full(shape, 1, opts)
 end
@@ -125,7 +136,7 @@ end
 local function nested_shape(data, shape)
     if type(data) == "table" then
         shape[#shape + 1] = #data
-        if #data > 0 then
+        if #data > 0 and #shape <= C.AM_MAX_DIMS then
             nested_shape(data[1], shape)
         end
     end
@@ -140,7 +151,7 @@ local function flatten(data, shape, depth, out)
         end
         return
     end
-    if type(data) ~= "table" or #data ~= shape[depth] then
+    if type(data) ~= "table" or #args.dense("tensor: a table", data) ~= shape[depth] then
         err.raise("shape", "rows of a nested table differ in length (dim %d should be %d)",
                   depth - 1, shape[depth])
     end
@@ -152,7 +163,7 @@ end
 --- A tensor from a number or nested tables of numbers; float32 unless opts.dtype says otherwise
 --- (bool for booleans).
 function M.tensor(data, opts)
-    opts = opts or {}
+    opts = args.options("tensor", opts, option_names)
     local shape, values = nested_shape(data, {}), {}
     flatten(data, shape, 1, values)
     local first = data
@@ -173,10 +184,19 @@ function M.tensor(data, opts)
     return out
 end
 
---- A tensor with a copy of a C array (row-major, elements of opts.dtype).
+--- A tensor with a copy of a C array (row-major, elements of opts.dtype). An array that is too short is an
+--- error; how much lies behind a bare pointer nobody knows.
 function M.from_buffer(array, shape, opts)
+    if type(array) ~= "cdata" then
+        err.raise("argument", "from_buffer: a C array is needed, not a %s", type(array))
+    end
     local t = M.empty(shape, opts)
-    check(C.am_tensor_write(t, array, tonumber(C.am_tensor_numel(t)) * M.itemsize(t)))
+    local bytes = tonumber(C.am_tensor_numel(t)) * M.itemsize(t)
+    local pointer = tostring(ffi.typeof(array)):find("*>", 1, true)
+    if not pointer and ffi.sizeof(array) < bytes then
+        err.raise("argument", "from_buffer: the array has %d bytes, the tensor needs %d", ffi.sizeof(array), bytes)
+    end
+    check(C.am_tensor_write(t, array, bytes))
     return t
 end
 
@@ -188,8 +208,9 @@ end
 
 --- Sizes as a Lua table, or the size of one dim (0-based, negative from the end).
 function methods:size(dim)
-    local n, s = C.am_tensor_ndim(self), C.am_tensor_shape(self)
+    local n, s = C.am_tensor_ndim(need("size", self)), C.am_tensor_shape(self)
     if dim then
+        dim = args.whole("size", "dim", dim)
         local d = dim < 0 and dim + n or dim
         if d < 0 or d >= n then
             err.raise("shape", "size: dim %d of a tensor with %d dims", dim, n)
@@ -203,26 +224,34 @@ function methods:size(dim)
     return out
 end
 
-function methods:shape() return self:size() end
-function methods:dim() return C.am_tensor_ndim(self) end
-function methods:numel() return tonumber(C.am_tensor_numel(self)) end
-function methods:dtype() return dtype_names[C.am_tensor_dtype(self)] end
-function methods:device() return ffi.string(C.am_device_name(C.am_tensor_device(self))) end
-function methods:is_contiguous() return C.am_tensor_is_contiguous(self) ~= 0 end
-function methods:alive() return C.am_tensor_alive(self) ~= 0 end
-function methods:nbytes() return self:numel() * M.itemsize(self) end
+--- Sizes as a Lua table.
+function methods:shape() return methods.size(self) end
+--- How many dims there are.
+function methods:dim() return C.am_tensor_ndim(need("dim", self)) end
+--- How many elements there are.
+function methods:numel() return tonumber(C.am_tensor_numel(need("numel", self))) end
+--- The dtype's name: "float32", "bfloat16", "int64", ...
+function methods:dtype() return dtype_names[C.am_tensor_dtype(need("dtype", self))] end
+--- The device's name: "cpu", "ref", ...
+function methods:device() return ffi.string(C.am_device_name(C.am_tensor_device(need("device", self)))) end
+--- Do the elements lie in memory one after the other, in row-major order?
+function methods:is_contiguous() return C.am_tensor_is_contiguous(need("is_contiguous", self)) ~= 0 end
+--- False once its memory is gone: released, or at the end of its scope.
+function methods:alive() return C.am_tensor_alive(need("alive", self)) ~= 0 end
+--- Bytes of all elements.
+function methods:nbytes() return methods.numel(self) * M.itemsize(self) end
 
 local double_box = ffi.new("double[1]")
 
 --- The one element as a Lua number; waits for the device.
 function methods:item()
-    check(C.am_tensor_item(self, double_box))
+    check(C.am_tensor_item(need("item", self), double_box))
     return double_box[0]
 end
 
 --- A C array with a row-major copy of the elements (bf16 and f16 as float), and their count.
 function methods:to_buffer()
-    local dtype = C.am_tensor_dtype(self)
+    local dtype = C.am_tensor_dtype(need("to_buffer", self))
     if dtype == C.AM_BF16 or dtype == C.AM_F16 then
         local wide = M.empty(self:size(), { dtype = "float32", device = self:device() })
         check(C.am_tensor_copy(wide, self))
@@ -241,7 +270,7 @@ end
 
 --- Nested Lua tables (a number for rank 0, booleans for bool).
 function methods:totable()
-    local array = self:to_buffer()
+    local array = methods.to_buffer(need("totable", self))
     local shape, at = self:size(), 0
     local bool = self:dtype() == "bool"
     local function build(depth)
@@ -264,7 +293,7 @@ end
 
 --- Fail where a change in place would escape the history that t is a result of.
 function M.check_history(t, what)
-    if C.am_tensor_requires_grad(t) ~= 0 and C.am_tensor_is_leaf(t) == 0 then
+    if C.am_tensor_requires_grad(need(what, t)) ~= 0 and C.am_tensor_is_leaf(t) == 0 then
         err.raise("state", "%s: the tensor has a history, and a change in place is not recorded; "
             .. "change its :detach() or :clone() instead", what)
     end
@@ -277,33 +306,38 @@ function methods:copy_(src)
     if type(src) == "number" then
         check(C.am_tensor_fill(self, src))
     else
-        check(C.am_tensor_copy(self, src))
+        check(C.am_tensor_copy(self, need("copy_", src)))
     end
     return self
 end
 
+--- Overwrite with a number. Not recorded.
 function methods:fill_(value)
     check_history(self, "fill_")
-    check(C.am_tensor_fill(self, value))
+    check(C.am_tensor_fill(self, number("fill_", "value", value)))
     return self
 end
 
-function methods:zero_() return self:fill_(0) end
+--- Overwrite with 0. Not recorded.
+function methods:zero_() return methods.fill_(self, 0) end
 
+--- Overwrite with random numbers, uniform from lo (0) to below hi (1). Not recorded.
 function methods:uniform_(lo, hi)
     check_history(self, "uniform_")
-    check(C.am_rng_uniform(self, lo or 0, hi or 1))
+    check(C.am_rng_uniform(self, number("uniform_", "lo", lo, 0), number("uniform_", "hi", hi, 1)))
     return self
 end
 
+--- Overwrite with random numbers, normal with mean (0) and standard deviation (1). Not recorded.
 function methods:normal_(mean, std)
     check_history(self, "normal_")
-    check(C.am_rng_normal(self, mean or 0, std or 1))
+    check(C.am_rng_normal(self, number("normal_", "mean", mean, 0), number("normal_", "std", std, 1)))
     return self
 end
 
 --- A copy with storage of its own and no history.
 function methods:clone()
+    need("clone", self)
     local t = M.empty(self:size(), { dtype = C.am_tensor_dtype(self), device = C.am_tensor_device(self) })
     check(C.am_tensor_copy(t, self))
     return t
@@ -311,17 +345,18 @@ end
 
 --- The same bytes without history.
 function methods:detach()
-    check(C.am_tensor_detach(box, self))
+    check(C.am_tensor_detach(box, need("detach", self)))
     return own(box[0])
 end
 
 --- Free now what this tensor holds; using it afterwards is an error.
 function methods:release()
-    C.am_tensor_drop(self)
+    C.am_tensor_drop(need("release", self))
 end
 
+--- What print shows: sizes, dtype, device.
 function methods:__tostring()
-    local shape = table.concat(self:size(), ", ")
+    local shape = table.concat(methods.size(self), ", ")
     local head = string.format("tensor([%s], %s, %s)", shape, self:dtype(), self:device())
     if not self:alive() then
         return head .. " (released)"
@@ -335,6 +370,11 @@ M.methods = methods
 -- get_items and set_items are indexing.lua's.
 local fields = {}
 M.fields = fields
+
+-- Lua makes a boolean of what a comparison gives. With a tensor on both sides nobody asks us.
+local function no_order()
+    err.raise("argument", "a tensor has no order: a < b is a:lt(b), and <=, >, >= are le, gt, ge")
+end
 
 ffi.metatype("am_tensor", {
     __index = function(t, key)
@@ -366,6 +406,8 @@ ffi.metatype("am_tensor", {
     __div = function(a, b) return methods.div(a, b) end,
     __pow = function(a, b) return methods.pow(a, b) end,
     __unm = function(a) return methods.neg(a) end,
+    __lt = no_order,
+    __le = no_order,
 })
 
 --- True for tensors.

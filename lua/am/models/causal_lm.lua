@@ -2,6 +2,7 @@
 -- entry, saving. An architecture file gives the modules (`model`, `lm_head`); this file drives them.
 
 local ffi = require("ffi")
+local core_args = require("am.core.args")
 local err = require("am.core.error")
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
@@ -9,6 +10,24 @@ local tensor = require("am.core.tensor")
 local M = {}
 
 -- ---- inputs ---------------------------------------------------------------------------------
+
+-- Rows of whole numbers, all of one length.
+local function check_rows(rows, what)
+    for i, row in ipairs(core_args.dense(what, rows)) do
+        if type(row) ~= "table" then
+            err.raise("argument", "%s: row %d is a %s, not a table of whole numbers", what, i, type(row))
+        end
+        for k, id in ipairs(core_args.dense(what, row)) do
+            if type(id) ~= "boolean" and type(id) ~= "table" then -- a table is one dim too many
+                core_args.int(what, ("number %d of row %d"):format(k, i), id)
+            end
+        end
+        if #row ~= #rows[1] then
+            err.raise("shape", "%s: row %d has %d numbers, the first has %d; pad them and give attention_mask",
+                      what, i, #row, #rows[1])
+        end
+    end
+end
 
 -- An int32 tensor [B, T] from a tensor or nested tables.
 local function ids_tensor(value, device, what)
@@ -20,10 +39,16 @@ local function ids_tensor(value, device, what)
         if type(t[1]) ~= "table" then
             t = { t }
         end
+        check_rows(t, what)
         t = tensor.tensor(t, { dtype = "int32", device = device })
+    elseif not tensor.is(t) then
+        err.raise("argument", "%s must be a tensor or a table of rows of whole numbers, not a %s", what, type(t))
     end
     if t:dim() ~= 2 then
         err.raise("shape", "%s must be [batch, time], not [%s]", what, table.concat(t:size(), ", "))
+    end
+    if t:dtype():find("float") then
+        err.raise("argument", "%s must be whole numbers, not %s", what, t:dtype())
     end
     if t:dtype() ~= "int32" then
         t = t:to("int32")
@@ -99,6 +124,9 @@ end
 
 -- Everything a forward pass needs, as tensors on the model's device.
 local function prepare(self, args)
+    if type(args) ~= "table" then
+        err.raise("argument", "forward takes a table: model:forward{input_ids = ids}")
+    end
     local device = self:device()
     local input_ids = ids_tensor(args.input_ids
         or err.raise("argument", "forward needs input_ids"), device, "input_ids")

@@ -13,10 +13,11 @@ Cache.__index = Cache
 function Cache.new(opts)
     local self = setmetatable({ used = 0, length = opts.length, layers = {} }, Cache)
     local shape = { opts.batch, opts.length, opts.kv_heads, opts.head_dim }
+    local placed = { dtype = opts.dtype, device = opts.device }
     for i = 1, opts.layers do
         self.layers[i] = {
-            k = scope.escape(tensor.zeros(shape, opts)),
-            v = scope.escape(tensor.zeros(shape, opts)),
+            k = scope.escape(tensor.zeros(shape, placed)),
+            v = scope.escape(tensor.zeros(shape, placed)),
         }
     end
     return self

@@ -68,6 +68,17 @@ describe("inputs", function()
         raised("argument", "-1", model.forward, model, { input_ids = { 1, -1 } })
         raised("shape", { "attention_mask", "[1, 3]" }, model.forward, model,
                { input_ids = { 1, 2, 3 }, attention_mask = { { 1, 1 } } })
+        raised("argument", "forward takes a table", model.forward, model)
+        raised("argument", { "input_ids", "a string" }, model.forward, model, { input_ids = "abc" })
+        raised("argument", { "input_ids", "number 1 of row 1 is 1.5" }, model.forward, model,
+               { input_ids = { { 1.5, 2 } } })
+        raised("argument", { "input_ids", "number 2 of row 1 is 4294967297" }, model.forward, model,
+               { input_ids = { { 1, 2 ^ 32 + 1 } } })
+        raised("argument", { "input_ids", "a hole" }, model.forward, model, { input_ids = { 1, nil, 2 } })
+        raised("argument", { "input_ids", "row 2 is a number" }, model.forward, model, { input_ids = { { 1 }, 2 } })
+        raised("shape", { "input_ids", "row 2 has 1 numbers, the first has 2" }, model.forward, model,
+               { input_ids = { { 1, 2 }, { 3 } } })
+        raised("argument", { "input_ids", "float32" }, model.forward, model, { input_ids = am.ones { 1, 2 } })
         raised("shape", "labels", model.forward, model, { input_ids = { 1, 2, 3 }, labels = { 1, 2 } })
         raised("argument", { "labels", "logits" }, model.forward, model,
                { input_ids = { 1, 2, 3 }, labels = { 1, 2, 3 }, logits_to_keep = false })
