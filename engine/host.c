@@ -83,6 +83,20 @@ static int traceback(lua_State *L)
     return 1;
 }
 
+/* True, and said, when AMLUA_HOME is set to a folder without Lua files. */
+static bool wrong_home(void)
+{
+    char file[PATH_MAX];
+    const char *set = getenv("AMLUA_HOME");
+    if (!set || !*set)
+        return false;
+    if (snprintf(file, sizeof file, "%s/lua/am/cli/init.lua", set) < PATH_MAX &&
+        access(file, R_OK) == 0)
+        return false;
+    fprintf(stderr, "amlua: AMLUA_HOME is %s, and there is no lua/am/cli/init.lua there\n", set);
+    return true;
+}
+
 static int run(lua_State *L, int argc, char **argv)
 {
     lua_pushcfunction(L, traceback);
@@ -95,6 +109,8 @@ static int run(lua_State *L, int argc, char **argv)
             lua_pushstring(L, argv[i]);
         if (lua_pcall(L, argc, 1, handler) == 0)
             return (int)lua_tointeger(L, -1);
+    } else if (wrong_home()) {
+        return 1;
     }
     const char *message = lua_tostring(L, -1);
     fprintf(stderr, "amlua: %s\n", message ? message : "an error without a message");
