@@ -157,10 +157,30 @@ static int reserve_release(lua_State *L)
     return 1;
 }
 
-static int reserve_module(lua_State *L)
+/* wait(): until there is input, or a signal that the engine watches came, also before the call. */
+static int input_wait(lua_State *L)
+{
+    int (*pending)(void);
+    sigset_t block, before;
+    fd_set in;
+    (void)L;
+    *(void **)&pending = dlsym(RTLD_DEFAULT, "am_signals_pending");
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    sigaddset(&block, SIGTERM);
+    FD_ZERO(&in);
+    FD_SET(STDIN_FILENO, &in);
+    sigprocmask(SIG_BLOCK, &block, &before);
+    if (pending && !pending())
+        (void)pselect(STDIN_FILENO + 1, &in, NULL, NULL, NULL, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return 0;
+}
+
+static int host_module(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"fill", reserve_fill}, {"release", reserve_release}, {NULL, NULL}};
+        {"fill", reserve_fill}, {"release", reserve_release}, {"wait", input_wait}, {NULL, NULL}};
     lua_newtable(L);
     luaL_register(L, NULL, functions);
     return 1;
@@ -497,7 +517,7 @@ int main(int argc, char **argv)
         return 1;
     }
     luaL_openlibs(L);
-    offer(L, "am.cli.reserve", reserve_module);
+    offer(L, "am.cli.host", host_module);
 #ifdef AM_LIBEDIT
     offer(L, "am.cli.editor", editor_module);
 #endif

@@ -23,8 +23,8 @@ local SIGTERM = 15
 local CHUNK = "=prompt"
 local OUT_OF_MEMORY = "not enough memory" -- LuaJIT's words
 
--- fill(), release(): see engine/host.c; without the host there is no reserve.
-local reserve = package.preload["am.cli.reserve"] and require("am.cli.reserve")
+-- fill(), release(), wait(): see engine/host.c. The prompt is started by nothing else.
+local host = require("am.cli.host")
 
 -- ---- running a chunk ------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ end
 
 -- Make room when this is Lua's error of having none; true when it is and there was some to make.
 local function make_room(e)
-    return e == OUT_OF_MEMORY and reserve ~= nil and reserve.release()
+    return e == OUT_OF_MEMORY and host.release()
 end
 
 -- Behind xpcall: nothing is allocated before there is room.
@@ -201,7 +201,7 @@ local function read_chunk(self)
 end
 
 -- Lines as they come; a prompt only where somebody sees it. Ctrl-C gives the line up there, as the
--- editor does; it ends the reading because the engine's handlers restart no call.
+-- editor does.
 local function plain_reader(self)
     if not self.interactive then
         return function() return io.read("*l") end
@@ -211,7 +211,8 @@ local function plain_reader(self)
         edge.check(C.am_signals_watch(C.AM_SIGNALS_INTERRUPT))
         io.stdout:write(prompt)
         io.stdout:flush()
-        local line, signal = io.read("*l"), C.am_signals_pending()
+        host.wait()
+        local signal = C.am_signals_pending()
         if signal == SIGTERM then
             self.terminated = true
             return nil
@@ -219,7 +220,7 @@ local function plain_reader(self)
             io.stdout:write("\n")
             return false
         end
-        return line
+        return io.read("*l")
     end
 end
 
@@ -264,9 +265,7 @@ local function tidy()
     if not ok and not make_room(e) then -- a finalizer's
         print_error(e)
     end
-    if reserve then
-        reserve.fill()
-    end
+    host.fill()
 end
 
 -- A call that memory may end; its result, or true once there is room again for another try.
