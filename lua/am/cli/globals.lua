@@ -6,11 +6,23 @@
 --
 -- Functions made there see what is assigned there later, also those from loadstring, load, loadfile and
 -- dofile. Modules that are required have the standard globals: what they define is seen here, what is
--- assigned here is not seen by them. The libraries themselves (`string`, `math`, …) are shared.
+-- assigned here is not seen by them. The libraries (`table`, `math`, …) are copies, too, so that their
+-- functions can be replaced; but for `package`, which is there to be changed. What is added to `string`
+-- is added to the real one, where methods of strings are found.
 --
 --   local env = require("am.cli.globals").new()   setfenv(chunk, env)
 
 local M = {}
+
+local libraries = { "bit", "coroutine", "debug", "io", "jit", "math", "os", "string", "table" }
+
+local function copy(t)
+    local out = {}
+    for key, value in next, t do
+        out[key] = value
+    end
+    return out
+end
 
 -- What a loader gave, with `env` as its globals; nil and the message as they are.
 local function placed(env, chunk, ...)
@@ -39,11 +51,17 @@ end
 
 --- A table to set as the environment of typed code.
 function M.new()
-    local env = {}
-    for name, value in next, _G do
-        env[name] = value
-    end
+    local env = copy(_G)
     env._G = env
+    for _, name in ipairs(libraries) do
+        env[name] = copy(_G[name])
+    end
+    setmetatable(env.string, { __newindex = function(t, key, value)
+        rawset(t, key, value)
+        if string[key] == nil then
+            rawset(string, key, value)
+        end
+    end })
     add_loaders(env)
     return setmetatable(env, { __index = _G })
 end

@@ -67,6 +67,12 @@ describe("the prompt on a pipe", function()
             assert.same({ 0, "" }, { status, errors })
             assert.equal(#names, select(2, out:gsub("2\tx\t{", "")) + select(2, out:gsub("2\nx\n{", "")))
         end
+        names = {}
+        for _, library in ipairs { "bit", "coroutine", "debug", "io", "jit", "math", "os", "string", "table" } do
+            names[#names + 1] = "for name in pairs(" .. library .. ") do " .. library .. "[name] = 3 end\n"
+        end
+        says("2\nx\n{ 1 field }\n", table.concat(names) .. "1 + 1\n'x'\n'{ 1 field }'\n")
+        says("a b\n", "function string.trim(s) return s:match('^%s*(.-)%s*$') end\n('  a b '):trim()\n")
         says("standard\n", "_G.table = nil\n_G.string = { format = 'standard' }\nstring.format\n")
     end)
 
