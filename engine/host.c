@@ -6,6 +6,8 @@
  * then it must know how long a waiting thread may spin. Its default, milliseconds, makes a step
  * several times slower as soon as anything else runs on the cores. */
 #include <dlfcn.h>
+#include <errno.h>
+#include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
 #include <signal.h>
@@ -13,7 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -78,6 +83,20 @@ static int traceback(lua_State *L)
     return 1;
 }
 
+/* True, and said, when AMLUA_HOME is set to a folder without Lua files. */
+static bool wrong_home(void)
+{
+    char file[PATH_MAX];
+    const char *set = getenv("AMLUA_HOME");
+    if (!set || !*set)
+        return false;
+    if (snprintf(file, sizeof file, "%s/lua/am/cli/init.lua", set) < PATH_MAX &&
+        access(file, R_OK) == 0)
+        return false;
+    fprintf(stderr, "amlua: AMLUA_HOME is %s, and there is no lua/am/cli/init.lua there\n", set);
+    return true;
+}
+
 static int run(lua_State *L, int argc, char **argv)
 {
     lua_pushcfunction(L, traceback);
@@ -90,10 +109,90 @@ static int run(lua_State *L, int argc, char **argv)
             lua_pushstring(L, argv[i]);
         if (lua_pcall(L, argc, 1, handler) == 0)
             return (int)lua_tointeger(L, -1);
+    } else if (wrong_home()) {
+        return 1;
     }
     const char *message = lua_tostring(L, -1);
     fprintf(stderr, "amlua: %s\n", message ? message : "an error without a message");
     return 1;
+}
+
+/* ---- the reserve -------------------------------------------------------------------------
+ * require "am.cli.reserve": memory of Lua's own allocator, for the prompt to go on with when a
+ * typed line took all there was. Outside the collector: a slice is free at once. */
+enum { SLICES = 8, SLICE = 1 << 20, ROOM = 2 * SLICES * SLICE };
+
+static void *slices[SLICES];
+
+/* fill(): take the slices that are missing, if that leaves as much again. */
+static int reserve_fill(lua_State *L)
+{
+    void *context;
+    lua_Alloc allocate = lua_getallocf(L, &context);
+    if (slices[SLICES - 1])
+        return 0;
+    void *room = allocate(context, NULL, 0, ROOM);
+    if (!room)
+        return 0;
+    allocate(context, room, ROOM, 0);
+    for (int i = 0; i < SLICES; i++)
+        if (!slices[i])
+            slices[i] = allocate(context, NULL, 0, SLICE);
+    return 0;
+}
+
+/* release(): let a slice go; false when none is left. */
+static int reserve_release(lua_State *L)
+{
+    void *context;
+    lua_Alloc allocate = lua_getallocf(L, &context);
+    int i = SLICES - 1;
+    while (i >= 0 && !slices[i])
+        i--;
+    if (i >= 0) {
+        allocate(context, slices[i], SLICE, 0);
+        slices[i] = NULL;
+    }
+    lua_pushboolean(L, i >= 0);
+    return 1;
+}
+
+/* wait(): until there is input, or a signal that the engine watches came, also before the call. */
+static int input_wait(lua_State *L)
+{
+    int (*pending)(void);
+    sigset_t block, before;
+    fd_set in;
+    (void)L;
+    *(void **)&pending = dlsym(RTLD_DEFAULT, "am_signals_pending");
+    sigemptyset(&block);
+    sigaddset(&block, SIGINT);
+    sigaddset(&block, SIGTERM);
+    FD_ZERO(&in);
+    FD_SET(STDIN_FILENO, &in);
+    sigprocmask(SIG_BLOCK, &block, &before);
+    if (pending && !pending())
+        (void)pselect(STDIN_FILENO + 1, &in, NULL, NULL, NULL, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return 0;
+}
+
+static int host_module(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"fill", reserve_fill}, {"release", reserve_release}, {"wait", input_wait}, {NULL, NULL}};
+    lua_newtable(L);
+    luaL_register(L, NULL, functions);
+    return 1;
+}
+
+static void offer(lua_State *L, const char *name, lua_CFunction module)
+{
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, module);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 2);
 }
 
 /* ---- the line editor ---------------------------------------------------------------------
@@ -107,6 +206,7 @@ static struct {
     lua_State *L;
     int completer; /* its reference in the registry */
     bool cancelled;
+    sigset_t before; /* signals that were blocked before a line is edited */
     char prompt[64];
 } editor;
 
@@ -116,10 +216,122 @@ static char *prompt(EditLine *el)
     return editor.prompt;
 }
 
+/* ---- signals and keys. While a line is edited signals are let in only where a key is waited for,
+ * so that none is missed or strikes inside libedit. Its own handling (EL_SIGNAL) ends the line. */
+enum { WATCHED = 5 };
+static const int watched[WATCHED] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
+static volatile sig_atomic_t came[WATCHED];
+
+static void on_signal(int number)
+{
+    for (int i = 0; i < WATCHED; i++)
+        if (watched[i] == number)
+            came[i] = 1;
+}
+
+/* Watch what is not ignored; what was before goes to `old`. */
+static void signals_begin(struct sigaction old[WATCHED])
+{
+    struct sigaction act = {.sa_handler = on_signal}; /* no SA_RESTART: the wait ends */
+    sigset_t block;
+    sigemptyset(&act.sa_mask);
+    sigemptyset(&block);
+    for (int i = 0; i < WATCHED; i++)
+        sigaddset(&block, watched[i]);
+    sigprocmask(SIG_BLOCK, &block, &editor.before);
+    for (int i = 0; i < WATCHED; i++) {
+        came[i] = 0;
+        sigaction(watched[i], NULL, &old[i]);
+        if (old[i].sa_handler != SIG_IGN)
+            sigaction(watched[i], &act, NULL);
+    }
+}
+
+static void signals_end(const struct sigaction old[WATCHED])
+{
+    for (int i = 0; i < WATCHED; i++)
+        sigaction(watched[i], &old[i], NULL);
+    sigprocmask(SIG_SETMASK, &editor.before, NULL);
+}
+
+/* What SIGTERM does by default, with the terminal as it was; whatever the engine made of it before.
+ */
+static void end_by(int number)
+{
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    el_set(editor.el, EL_PREP_TERM, 0);
+    signal(number, SIG_DFL);
+    raise(number);
+    sigprocmask(SIG_UNBLOCK, &one, NULL);
+}
+
+/* True when SIGINT came. */
+static bool take_signals(void)
+{
+    bool interrupted = false;
+    for (int i = 0; i < WATCHED; i++) {
+        if (!came[i])
+            continue;
+        came[i] = 0;
+        if (watched[i] == SIGINT) {
+            interrupted = true;
+        } else if (watched[i] == SIGWINCH) {
+            el_resize(editor.el);
+        } else if (watched[i] == SIGCONT) {
+            el_set(editor.el, EL_PREP_TERM, 1);
+            el_set(editor.el, EL_REFRESH);
+        } else {
+            end_by(watched[i]);
+        }
+    }
+    return interrupted;
+}
+
+/* Text was pasted, not typed: more than a quick Enter waits behind the key. */
+static bool pasted(void)
+{
+    int waiting = 0;
+    return ioctl(STDIN_FILENO, FIONREAD, &waiting) == 0 && waiting > 1;
+}
+
+/* The next character for libedit: 1, 0 at the end of the input, -1. SIGINT is the key Ctrl-C. */
+static int next_character(EditLine *el, wchar_t *c)
+{
+    mbstate_t state = {0};
+    (void)el;
+    while (!take_signals()) {
+        fd_set in;
+        char byte;
+        FD_ZERO(&in);
+        FD_SET(STDIN_FILENO, &in);
+        if (pselect(STDIN_FILENO + 1, &in, NULL, NULL, NULL, &editor.before) < 0) {
+            if (errno == EINTR)
+                continue;
+            return -1;
+        }
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
+        if (n <= 0)
+            return (int)n;
+        size_t used = mbrtowc(c, &byte, 1, &state);
+        if (used == (size_t)-1)
+            memset(&state, 0, sizeof state); /* no character: left out */
+        else if (used != (size_t)-2)
+            return 1;
+    }
+    *c = L'\003';
+    return 1;
+}
+
 /* completer(text before the cursor) -> text to insert, lines to show above the prompt or nil. */
 static unsigned char complete(EditLine *el, int key)
 {
     (void)key;
+    if (pasted())
+        return el_insertstr(el, "\t") == 0 ? CC_REFRESH : CC_ERROR;
     const LineInfo *line = el_line(el);
     lua_State *L = editor.L;
     int top = lua_gettop(L);
@@ -152,8 +364,37 @@ static unsigned char cancel(EditLine *el, int key)
 static unsigned char suspend(EditLine *el, int key)
 {
     (void)el, (void)key;
+    el_set(el, EL_PREP_TERM, 0);
     raise(SIGTSTP);
+    el_set(el, EL_PREP_TERM, 1);
     return CC_REDISPLAY;
+}
+
+/* What terminals send for keys that libedit does not bind by itself. */
+static void bind_keys(EditLine *el)
+{
+    static const char *const keys[][2] = {
+        {"\033[1~", "ed-move-to-beg"},      {"\033[7~", "ed-move-to-beg"},
+        {"\033[H", "ed-move-to-beg"},       {"\033OH", "ed-move-to-beg"},
+        {"\033[4~", "ed-move-to-end"},      {"\033[8~", "ed-move-to-end"},
+        {"\033[F", "ed-move-to-end"},       {"\033OF", "ed-move-to-end"},
+        {"\033[3~", "ed-delete-next-char"}, {"\033[3;5~", "em-delete-next-word"},
+        {"\033[1;5D", "ed-prev-word"},      {"\033[1;5C", "em-next-word"},
+        {"\033[1;3D", "ed-prev-word"},      {"\033[1;3C", "em-next-word"},
+        {"\033[5D", "ed-prev-word"},        {"\033[5C", "em-next-word"},
+        {"\033Od", "ed-prev-word"},         {"\033Oc", "em-next-word"},
+        {"\033[5~", "ed-prev-history"},     {"\033[6~", "ed-next-history"},
+        {"\033[2~", "ed-ignore"},           {"^R", "em-inc-search-prev"}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        el_set(el, EL_BIND, keys[i][0], keys[i][1], NULL);
+}
+
+/* Lua's text is UTF-8, and so is a terminal's whose locale does not say: in the C locale libedit
+ * would drop what is not ASCII. */
+static void set_characters(void)
+{
+    if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
+        (void)setlocale(LC_CTYPE, "C.UTF-8");
 }
 
 /* open(completer): true, or nil when this terminal cannot be used. */
@@ -161,7 +402,7 @@ static int editor_open(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     HistEvent event;
-    setlocale(LC_CTYPE, ""); /* what is a character */
+    set_characters();
     editor.el = el_init("amlua", stdin, stdout, stderr);
     editor.history = history_init();
     if (!editor.el || !editor.history)
@@ -172,13 +413,12 @@ static int editor_open(lua_State *L)
     history(editor.history, &event, H_SETSIZE, 10000);
     el_set(editor.el, EL_PROMPT, prompt);
     el_set(editor.el, EL_EDITOR, "emacs");
-    el_set(editor.el, EL_SIGNAL, 1);
+    el_set(editor.el, EL_GETCFN, next_character);
     el_set(editor.el, EL_HIST, history, editor.history);
     el_set(editor.el, EL_ADDFN, "am-complete", "Complete a name", complete);
     el_set(editor.el, EL_ADDFN, "am-cancel", "Give the line up", cancel);
     el_set(editor.el, EL_ADDFN, "am-suspend", "Stop until the shell says fg", suspend);
-    el_set(editor.el, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_set(editor.el, EL_BIND, "\033[3~", "ed-delete-next-char", NULL);
+    bind_keys(editor.el);
     el_source(editor.el, NULL); /* ~/.editrc */
     el_set(editor.el, EL_BIND, "^I", "am-complete", NULL);
     el_set(editor.el, EL_BIND, "^C", "am-cancel", NULL);
@@ -189,15 +429,17 @@ static int editor_open(lua_State *L)
 }
 
 /* read(prompt): a line; false when Ctrl-C gave it up; nil at the end of the input. SIGTERM ends the
- * process here, whatever the engine made of it before. */
+ * process here. */
 static int editor_read(lua_State *L)
 {
     int n;
+    struct sigaction old[WATCHED];
     snprintf(editor.prompt, sizeof editor.prompt, "%s", luaL_checkstring(L, 1));
     editor.cancelled = false;
-    signal(SIGTERM, SIG_DFL);
+    signals_begin(old);
     el_set(editor.el, EL_PREP_TERM, 1); /* before the prompt is seen and keys are pressed */
     const char *line = el_gets(editor.el, &n);
+    signals_end(old);
     if (editor.cancelled) {
         printf("^C\n");
         lua_pushboolean(L, 0);
@@ -228,15 +470,6 @@ static int editor_module(lua_State *L)
     return 1;
 }
 
-static void editor_offer(lua_State *L)
-{
-    lua_getglobal(L, "package");
-    lua_getfield(L, -1, "preload");
-    lua_pushcfunction(L, editor_module);
-    lua_setfield(L, -2, "am.cli.editor");
-    lua_pop(L, 2);
-}
-
 static void editor_close(void)
 {
     if (editor.history)
@@ -246,11 +479,6 @@ static void editor_close(void)
 }
 
 #else
-
-static void editor_offer(lua_State *L)
-{
-    (void)L;
-}
 
 static void editor_close(void)
 {
@@ -289,7 +517,10 @@ int main(int argc, char **argv)
         return 1;
     }
     luaL_openlibs(L);
-    editor_offer(L);
+    offer(L, "am.cli.host", host_module);
+#ifdef AM_LIBEDIT
+    offer(L, "am.cli.editor", editor_module);
+#endif
     int status = set_path(L) ? run(L, argc, argv) : 1;
     editor_close();
     lua_close(L);

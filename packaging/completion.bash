@@ -16,7 +16,7 @@ _amlua() {
     if [ "$previous" = -e ] || [ "$previous" = --threads ]; then
         return
     elif [ -z "$script" ] && [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--threads --version --help -e' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--threads --version --info --help -e -i' -- "$word")
     elif [ -z "$script" ]; then
         mapfile -t COMPREPLY < <({
             compgen -f -X '!*.lua' -- "$word"

@@ -1,61 +1,50 @@
-/* fit.c — a C program on libamlua: finds the w for which w x is nearest to y, by gradient descent.
- *   cc fit.c $(pkg-config --cflags --libs amlua) -o fit && ./fit */
+/* fit.c — a C program on libamlua: finds the w for which w x is nearest to y = x + x.
+ *   cc fit.c $(pkg-config --cflags --libs amlua) -o fit \
+ *      -Wl,-rpath,$(pkg-config --variable=libdir amlua) && ./fit */
 #include <am.h>
+#include <err.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 static void check(int status)
 {
-    if (status == AM_OK)
-        return;
-    fprintf(stderr, "fit: %s\n", am_error_message());
-    exit(1);
+    if (status != AM_OK)
+        errx(1, "%s", am_error_message());
 }
 
-static am_tensor *tensor(const float *values, int64_t n)
+static am_tensor *op(int code, am_tensor *a, am_tensor *b) /* without b: over all of a */
 {
-    am_tensor *t;
-    check(am_tensor_new(&t, AM_F32, 1, &n, 0));
-    check(am_tensor_write(t, values, (size_t)n * sizeof *values));
-    return t;
-}
-
-/* mean((w x - y)^2); backward leaves its gradient in w. */
-static double loss_of(am_tensor *w, am_tensor *x, am_tensor *y)
-{
-    am_tensor *wx, *off, *square, *mean;
+    am_tensor *out;
     am_attrs all = {.reduce = {.dim = AM_ALL_DIMS}};
-    am_event event;
-    double loss;
-    check(am_apply(AM_OP_mul, &wx, (am_tensor *[]){w, x}, 2, NULL));
-    check(am_apply(AM_OP_sub, &off, (am_tensor *[]){wx, y}, 2, NULL));
-    check(am_apply(AM_OP_mul, &square, (am_tensor *[]){off, off}, 2, NULL));
-    check(am_apply(AM_OP_mean, &mean, &square, 1, &all));
-    check(am_tensor_item(mean, &loss));
-    check(am_backward_begin(mean, NULL));
-    do
-        check(am_backward_next(&event));
-    while (event.kind != AM_EV_DONE);
-    am_tensor *made[] = {wx, off, square, mean};
-    for (int i = 0; i < 4; i++)
-        am_tensor_release(made[i]);
-    return loss;
+    check(am_apply(code, &out, (am_tensor *[]){a, b}, b ? 2 : 1, b ? NULL : &all));
+    return out;
 }
 
 int main(void)
 {
-    am_tensor *x = tensor((float[]){1, 2, 3, 4}, 4), *y = tensor((float[]){2, 4, 6, 8}, 4);
-    am_tensor *w = tensor((float[]){0}, 1), *grad;
+    const float values[] = {1, 2, 3, 4};
+    am_tensor *x, *w, *t[5];
+    am_event event;
     double loss = 0, slope, weight = 0;
+    check(am_tensor_new(&x, AM_F32, 1, &(int64_t){4}, 0));
+    check(am_tensor_write(x, values, sizeof values));
+    check(am_tensor_new(&w, AM_F32, 1, &(int64_t){1}, 0));
     check(am_tensor_set_requires_grad(w, 1));
+    am_tensor *y = op(AM_OP_add, x, x);
     for (int step = 0; step < 20; step++) {
-        loss = loss_of(w, x, y);
-        check(am_tensor_grad(&grad, w));
-        check(am_tensor_item(grad, &slope));
-        am_tensor_release(grad);
-        check(am_tensor_item(w, &weight));
-        check(am_tensor_fill(w, weight - 0.05 * slope));
+        check(am_tensor_fill(w, weight));
+        t[0] = op(AM_OP_sub, t[1] = op(AM_OP_mul, w, x), y);
+        t[2] = op(AM_OP_mean, t[3] = op(AM_OP_mul, t[0], t[0]), NULL);
+        check(am_tensor_item(t[2], &loss));
+        check(am_backward_begin(t[2], NULL));
+        do
+            check(am_backward_next(&event));
+        while (event.kind != AM_EV_DONE);
+        check(am_tensor_grad(&t[4], w));
+        check(am_tensor_item(t[4], &slope));
         check(am_tensor_set_grad(w, NULL));
+        weight -= 0.05 * slope;
+        for (int i = 0; i < 5; i++)
+            am_tensor_release(t[i]);
     }
     printf("w is %.4f, the loss %.1e\n", weight, loss);
     am_tensor_release(x);

@@ -48,11 +48,12 @@ describe("an installed amlua", function()
     end)
 
     it("is found by pkg-config", function()
-        run(string.format("cd %s && cc %s/share/amlua/examples/embed/fit.c "
-                          .. "$(PKG_CONFIG_PATH=%s/lib/pkgconfig pkg-config --cflags --libs amlua) -o fit",
-                          elsewhere, prefix, prefix))
+        -- the line at the file's head, from this prefix
+        local source = prefix .. "/share/amlua/examples/embed/fit.c"
+        local line = helper.read(source):match("\n %*   (cc .-) %*/"):gsub("\\\n %*", "")
         assert.equal("w is 2.0000, the loss 0.0e+00\n",
-                     run(string.format("LD_LIBRARY_PATH=%s/lib %s/fit", prefix, elsewhere)))
+                     run(string.format("cd %s && cp %s . && export PKG_CONFIG_PATH=%s/lib/pkgconfig && %s", elsewhere,
+                                       source, prefix, line)))
     end)
 
     it("is found by CMake", function()
@@ -90,6 +91,10 @@ target_link_libraries(fit PRIVATE amlua::amlua)
                 elsewhere, prefix, prefix, table.concat(words, " "), #words))))
         end
         assert.matches("--threads", complete("--t"), 1, true)
+        for _, option in ipairs { "-i", "--info" } do
+            assert.equal(option .. "\n", complete(option))
+            assert.is_truthy(helper.read(prefix .. "/share/man/man1/amlua.1"):find(option:gsub("%-", "\\-"), 1, true))
+        end
         assert.matches("recipes/generate.lua", complete("recipes/g"), 1, true)
         helper.write(elsewhere .. "/c.yaml", "model:\n  x: 1\noptimizer:\n  lr: 1\n")
         assert.equal("--optimizer.\n", complete("recipes/llm_finetune.lua", "c.yaml", "--opt"))

@@ -41,7 +41,7 @@ function M.lock(root)
     local fd, msg, busy = posix.lock_file(file, string.format("process %d on %s", posix.getpid(), posix.hostname()))
     if busy then
         err.raise("state", "%s is in use by %s; wait for it to end, or choose another checkpoint.checkpoint_dir", root,
-                  (path.read_file(file, 256) or ""):match("%S.*") or "another run")
+                  (path.read_file(file, 256) or ""):match("%S[^\n]*") or "another run")
     elseif not fd then
         err.raise("io", "%s", msg)
     end

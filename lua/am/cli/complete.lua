@@ -11,12 +11,12 @@ local tensor = require("am.core.tensor")
 local M = {}
 
 local WIDTH = 80
-local INDENT = "    "
+local INDENT = "\t"
 
-local keywords = {}
+local keywords, keyword = {}, {}
 for word in ([[and break do else elseif end false for function goto if in local nil not or repeat return then true
     until while]]):gmatch("%S+") do
-    keywords[#keywords + 1] = word
+    keywords[#keywords + 1], keyword[word] = word, true
 end
 
 -- What fields of x are looked up in after x itself: a table, or nil.
@@ -61,8 +61,8 @@ local function field(x, key)
 end
 
 -- The value of a dotted name ("" is the globals), or nil.
-local function resolve(name)
-    local x = _G
+local function resolve(name, globals)
+    local x = globals
     for key in name:gmatch("[^.]+") do
         x = field(x, key)
     end
@@ -75,12 +75,12 @@ local function callable(v)
         or (type(v) == "cdata" and tostring(ffi.typeof(v)):find("(", 1, true) ~= nil)
 end
 
--- All names that can stand behind x and the separator and begin with `prefix`, sorted.
-local function candidates(x, separator, prefix)
+-- All names that can stand behind x and the separator and begin with `prefix`, sorted; `words` too.
+local function candidates(x, separator, prefix, words)
     local seen, names = {}, {}
     local function offer(name, value)
         if type(name) == "string" and not seen[name] and name:sub(1, #prefix) == prefix
-            and name:find("^[%a_][%w_]*$") and (separator ~= ":" or callable(value))
+            and name:find("^[%a_][%w_]*$") and (words or not keyword[name]) and (separator ~= ":" or callable(value))
             and (name:sub(1, 1) ~= "_" or prefix ~= "") then
             seen[name] = true
             names[#names + 1] = name
@@ -104,10 +104,8 @@ local function candidates(x, separator, prefix)
             offer(name)
         end
     end
-    if x == _G then
-        for _, word in ipairs(keywords) do
-            offer(word)
-        end
+    for _, word in ipairs(words or {}) do
+        offer(word)
     end
     table.sort(names)
     return names
@@ -139,7 +137,9 @@ local function columns(names)
 end
 
 --- What Tab does behind `text`, the line up to the cursor: text to insert, names to show (or nil).
-function M.complete(text)
+--- globals: those of what is typed, by default Lua's.
+function M.complete(text, globals)
+    globals = globals or _G
     if not text:find("%S") then
         return INDENT
     end
@@ -149,11 +149,11 @@ function M.complete(text)
         or (separator == "" and prefix == "") then
         return ""
     end
-    local x = resolve(name)
-    if x == nil or (name ~= "" and x == _G and name ~= "_G") then
+    local x = resolve(name, globals)
+    if x == nil or (name ~= "" and x == globals and name ~= "_G") then
         return ""
     end
-    local names = candidates(x, separator, prefix)
+    local names = candidates(x, separator, prefix, name == "" and keywords or nil)
     if #names == 0 then
         return ""
     end

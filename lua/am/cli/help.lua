@@ -122,25 +122,61 @@ local function function_text(fn, name)
     return table.concat(parts, "\n")
 end
 
+local function shortened(text)
+    return #text > MAX_SUMMARY and text:sub(1, MAX_SUMMARY - 3) .. "..." or text
+end
+
 -- The first sentence about a function, for lists.
 local function summary(fn)
     local lines, at = source_lines(fn)
     local text = op_text(fn) or lines and at > 0 and comment_above(lines, at) or ""
     text = text:gsub("%s*@.*", ""):gsub("\n", " ")
-    text = text:match("^(.-[.:])%s") or text
-    return #text > MAX_SUMMARY and text:sub(1, MAX_SUMMARY - 3) .. "..." or text
+    return shortened(text:match("^(.-[.:])%s") or text)
 end
 
 -- ---- tables ---------------------------------------------------------------------------------
 
--- Lines about the functions of a table and of those it inherits from.
+-- The name under which a module was loaded, or nil.
+local function module_name(t)
+    for name, value in next, package.loaded do
+        if value == t and type(name) == "string" and (t == am or name:find("[.]")) then
+            return name
+        end
+    end
+end
+
+-- The comment that the file of a module opens with; nil for other tables.
+local function module_comment(t)
+    local loaded = module_name(t)
+    local file = loaded and package.searchpath(loaded, package.path)
+    return file and opening_comment(file)
+end
+
+-- The first sentence about a module inside another table, or nil.
+local function module_summary(t)
+    local text = module_comment(t)
+    text = text and text:gsub("\n", " ")
+    return text and shortened(text:match("^(.-%.)%s") or text)
+end
+
+-- Lines about the functions and modules of a table and of those it inherits from.
 local function function_list(t)
     local names, found = {}, {}
+    local function offer(name, about)
+        if about and not found[name] and name:sub(1, 1) ~= "_" then
+            found[name] = about
+            names[#names + 1] = name
+        end
+    end
+    for name in next, t == am and debug.getmetatable(am).lazy or {} do
+        local _ = am[name] -- loads it
+    end
     for _ = 1, 20 do
         for name, value in next, t do
-            if type(name) == "string" and type(value) == "function" and not found[name] and name:sub(1, 1) ~= "_" then
-                found[name] = value
-                names[#names + 1] = name
+            if type(name) == "string" and type(value) == "function" then
+                offer(name, summary(value))
+            elseif type(name) == "string" and name ~= "parent" and type(value) == "table" then
+                offer(name, module_summary(value))
             end
         end
         local meta = debug.getmetatable(t)
@@ -152,26 +188,16 @@ local function function_list(t)
     table.sort(names)
     local lines = {}
     for i, name in ipairs(names) do
-        lines[i] = ("  %-24s %s"):format(name, summary(found[name])):gsub("%s+$", "")
+        lines[i] = ("  %-24s %s"):format(name, found[name]):gsub("%s+$", "")
     end
     return table.concat(lines, "\n")
 end
 
--- The name under which a module was loaded, or nil.
-local function module_name(t)
-    for name, value in next, package.loaded do
-        if value == t and type(name) == "string" and name:find("[.]") then
-            return name
-        end
-    end
-end
-
 local function table_text(t, name)
-    local loaded = module_name(t)
-    local file = loaded and package.searchpath(loaded, package.path)
     local class = rawget(t, "class_name") or (debug.getmetatable(t) and t.class_name)
-    local parts = { name or loaded or class or "table" }
-    parts[#parts + 1] = file and opening_comment(file) or (debug.getmetatable(t) and t.doc) or nil
+    local own = name_in(am, t)
+    local parts = { name or own and "am." .. own or module_name(t) or class or "table" }
+    parts[#parts + 1] = module_comment(t) or (debug.getmetatable(t) and t.doc) or nil
     local list = function_list(t)
     parts[#parts + 1] = list ~= "" and list or nil
     return table.concat(parts, "\n\n")
@@ -179,9 +205,12 @@ end
 
 -- ---- names ----------------------------------------------------------------------------------
 
+-- What dotted names lead to from x on; fields of `am` are loaded on the way.
 local function follow(x, names)
     for key in names:gmatch("[^.:]+") do
-        if tensor.is(x) or type(x) ~= "table" then
+        if tensor.is(x) then
+            x = tensor.methods
+        elseif type(x) ~= "table" then
             return nil
         end
         x = x[key]
@@ -190,23 +219,23 @@ local function follow(x, names)
 end
 
 -- What a name stands for: a global, a field of am, a tensor's method, a module.
-local function named(name)
+local function named(name, globals)
     local method = name:match("^tensor[.:]([%w_]+)$")
-    local found = follow(_G, name) or follow(am, name) or (method and tensor.methods[method])
-        or tensor.methods[name]
+    local found = follow(globals, name) or follow({ am = am }, name) or follow(am, name)
+        or (method and tensor.methods[method]) or tensor.methods[name]
     if found == nil and name:find("^[%w_.]+$") and package.searchpath(name, package.path) then
         found = require(name)
     end
     return found
 end
 
---- Text about a value, or about what a name stands for.
-function M.text(x)
+--- Text about a value, or about what a name stands for. globals: those of what is typed, by default Lua's.
+function M.text(x, globals)
     local name
     if x == nil then
         return M.overview
     elseif type(x) == "string" then
-        name, x = x, named(x)
+        name, x = x, named(x, globals or _G)
         if x == nil then
             return ("nothing is called %s; help() tells what there is"):format(name)
         end

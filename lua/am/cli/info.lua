@@ -96,6 +96,20 @@ local function libraries()
     return out
 end
 
+local function is_set(name)
+    return (os.getenv(name) or "") ~= ""
+end
+
+-- A folder that lies under HOME unless one of the variables says otherwise.
+local function place(folder, ...)
+    for _, name in ipairs { "HOME", ... } do
+        if is_set(name) then
+            return folder
+        end
+    end
+    return "unknown: HOME is not set"
+end
+
 -- Where examples/smollm2.sh keeps what it fetched.
 local function cache_dir()
     local set, cache = os.getenv("AMLUA_CACHE"), os.getenv("XDG_CACHE_HOME")
@@ -105,8 +119,8 @@ end
 local function places()
     return {
         { "Lua files", require("am.cli").home or "beside package.path" },
-        { "models", require("am.utils.hub").cache_dir() },
-        { "downloads", cache_dir() },
+        { "models", place(require("am.utils.hub").cache_dir(), "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME") },
+        { "downloads", place(cache_dir(), "AMLUA_CACHE", "XDG_CACHE_HOME") },
         { "history", require("am.cli.history").file() or "none: HOME is not set" },
     }
 end

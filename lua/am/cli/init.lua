@@ -80,8 +80,9 @@ local function find_script(name)
     err.raise("usage", "there is no script %s", name)
 end
 
--- A script that returns a table with `main` is a recipe: main(args) is called. args[0] is the script.
-local function run_script(name, args)
+-- A script that returns a table with `main` is a recipe: main(args) is called. args[0] is the script,
+-- `globals` its globals.
+local function run_script(name, args, globals)
     local file = find_script(name)
     local chunk, message = loadfile(file)
     if not chunk then
@@ -90,8 +91,8 @@ local function run_script(name, args)
     local folder = file:match("^(.*)/[^/]*$") or "."
     package.path = package.path .. ";" .. folder .. "/?.lua" -- behind ours: it replaces none of them
     args[0] = file
-    _G.arg = args
-    local result = chunk(unpack(args))
+    globals.arg = args
+    local result = setfenv(chunk, globals)(unpack(args))
     if type(result) == "table" and result.main then
         return result.main(args)
     end
@@ -142,13 +143,20 @@ local function dispatch(args)
         return 0
     elseif first == "-i" then
         local script = rest[1] or err.raise("usage", "-i needs a script")
-        return require("am.cli.repl").run { first = function() return run_script(script, { unpack(rest, 2) }) end }
+        return require("am.cli.repl").run {
+            first = function(globals)
+                local result = run_script(script, { unpack(rest, 2) }, globals)
+                if result ~= nil then
+                    return result
+                end
+            end,
+        }
     elseif first == "-e" then
         return run_code(rest[1] or err.raise("usage", "-e needs a piece of code"), { unpack(rest, 2) })
     elseif first:sub(1, 1) == "-" then
         err.raise("usage", "unknown option %s\n%s", first, usage)
     end
-    return run_script(first, rest)
+    return run_script(first, rest, _G)
 end
 
 --- Called by the host with the command line's words; returns the exit status.

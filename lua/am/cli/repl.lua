@@ -1,13 +1,18 @@
 -- The prompt: reads a line or as many as a statement needs, runs it, prints what it gives. How values
--- look is show.lua's, what Tab offers complete.lua's, what lines are remembered history.lua's; lines
--- come from the host's editor (engine/host.c) on a terminal and from plain reading elsewhere.
+-- look is show.lua's, what Tab offers complete.lua's, what lines are remembered history.lua's, which
+-- globals typed code has globals.lua's; lines come from the host's editor (engine/host.c) on a terminal
+-- and from plain reading elsewhere.
 --
 -- Ctrl-C: ops, backward and the data loader raise "interrupted" by themselves; for loops without any
 -- of them a hook looks every thousand instructions. Compiled loops run no hooks, so what is typed here
 -- is never compiled.
+--
+-- Out of memory: the host keeps a reserve in slices. One is let go whenever Lua says that memory is
+-- out, so that there is enough to print that and to read and run a line that frees some.
 
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local globals = require("am.cli.globals")
 local posix = require("am.utils.posix")
 local show = require("am.cli.show")
 
@@ -16,27 +21,41 @@ local M = {}
 
 local SIGTERM = 15
 local CHUNK = "=prompt"
+local OUT_OF_MEMORY = "not enough memory" -- LuaJIT's words
+
+-- fill(), release(), wait(): see engine/host.c. The prompt is started by nothing else.
+local host = require("am.cli.host")
 
 -- ---- running a chunk ------------------------------------------------------------------------
 
--- The engine's own Lua is left to end what it began (a scope, a recording); its callers and its ops
--- are interrupted. One that catches the error gets it again, later, so that it can clean up; the
--- number of instructions between two looks varies, or a loop of that length would be met at the same
--- place, inside its pcall, for ever.
+-- Files of amlua's that are left to end what they began: a scope, a recording, the owner of a tensor
+-- that was just made.
+local protected = { apply = true, autograd = true, ffi = true, io = true, model_ops = true, ops = true,
+                    scope = true, tensor = true }
+
+local function is_protected(source)
+    return protected[source:match("/am/core/([%w_]+)%.lua$") or ""] or source:find("/am/cli/repl.lua", 1, true)
+end
+
+-- Code that catches the error is given some 100,000 instructions to clean up. When it goes on even then,
+-- every single instruction raises: the first one behind its pcall ends it.
 local function watch_interrupts()
-    local patience, interval = 0, 1000
+    local caught, patience = false, 0
     local function look()
-        patience, interval = patience - 1, 500 + (interval * 229 + 77) % 1009
-        debug.sethook(look, "", interval)
-        if patience < 0 and not debug.getinfo(2, "S").source:find("/am/core/", 1, true) then
+        patience = patience - 1
+        if patience < 0 then
             local rc = C.am_signals_check()
-            if rc ~= 0 then
-                patience = 100
+            if rc ~= 0 and not is_protected(debug.getinfo(2, "S").source) then
+                if caught then
+                    debug.sethook(look, "", 1)
+                else
+                    caught, patience = true, 100
+                end
                 error(edge.error(rc), 0)
             end
         end
     end
-    debug.sethook(look, "", interval)
+    debug.sethook(look, "", 1000)
 end
 
 -- The part of a traceback that is the user's: nothing for what was typed itself.
@@ -70,7 +89,24 @@ local function pack(...)
     return { n = select("#", ...), ... }
 end
 
--- Run fn; true and its results packed, or false and the error. Ctrl-C raises "interrupted" in it.
+-- Make room when this is Lua's error of having none; true when it is and there was some to make.
+local function make_room(e)
+    return e == OUT_OF_MEMORY and host.release()
+end
+
+-- Behind xpcall: nothing is allocated before there is room.
+local function after(scopes, grad_mode, self, ok, ...)
+    debug.sethook()
+    if not ok then
+        make_room((...))
+        restore(scopes, grad_mode)
+    end
+    self.terminated = C.am_signals_pending() == SIGTERM
+    C.am_signals_clear()
+    return ok, pack(...)
+end
+
+-- Run fn; true and its results packed, or false and the error, packed. Ctrl-C raises "interrupted" in it.
 local function run(self, fn)
     local scopes, grad_mode = C.am_scope_depth(), C.am_grad_mode()
     C.am_signals_clear()
@@ -78,27 +114,32 @@ local function run(self, fn)
         edge.check(C.am_signals_watch(C.AM_SIGNALS_INTERRUPT))
         watch_interrupts()
     end
-    local results = pack(xpcall(fn, traceback))
-    debug.sethook()
-    self.terminated = C.am_signals_pending() == SIGTERM
-    C.am_signals_clear()
-    if not results[1] then
-        restore(scopes, grad_mode)
-    end
-    return table.remove(results, 1), results
+    return after(scopes, grad_mode, self, xpcall(fn, traceback))
 end
 
 -- ---- printing -------------------------------------------------------------------------------
 
+-- Errors that say what they are do so; others are shown as any value.
+local function error_text(e)
+    local meta = debug.getmetatable(e)
+    if type(e) ~= "table" or (type(meta) == "table" and rawget(meta, "__tostring")) then
+        return tostring(e)
+    end
+    return show.value(e)
+end
+
 local function print_error(e)
-    local ok, text = pcall(tostring, e)
+    local ok, text = pcall(error_text, e)
     io.stdout:flush()
     io.stderr:write(ok and text or "an error that cannot be printed", "\n")
 end
 
-local function print_results(results)
+local function print_results(self, results)
+    if results[1] ~= nil then
+        rawset(self.globals, "_", results[1])
+    end
     local texts, separator = {}, "\t"
-    for i = 1, results.n - 1 do
+    for i = 1, results.n do
         texts[i] = show.value(results[i])
         separator = texts[i]:find("\n", 1, true) and "\n" or separator
     end
@@ -108,15 +149,16 @@ end
 -- Run a chunk and print what it returns, or why it failed. The first value stays in `_`.
 local function execute(self, chunk)
     local ok, results = run(self, chunk)
-    if ok and results.n > 1 then
-        if results[1] ~= nil then
-            _G._ = results[1]
+    local e = not ok and results[1]
+    if ok and results.n > 0 then
+        ok, e = pcall(print_results, self, results)
+        if not ok then
+            make_room(e)
         end
-        ok, results = pcall(print_results, results)
     end
     if not ok then
         self.failed = true
-        print_error(results[1] or results)
+        print_error(e)
     end
     io.stdout:flush()
 end
@@ -150,7 +192,7 @@ local function read_chunk(self)
             local chunk, message, more = compile(text)
             if chunk then
                 jit.off(chunk, true)
-                return chunk
+                return setfenv(chunk, self.globals)
             elseif not more or line == nil then
                 return function() err.raise("usage", "%s", message) end
             end
@@ -158,23 +200,38 @@ local function read_chunk(self)
     end
 end
 
--- Lines as they come; a prompt only where somebody sees it. Signals have their usual effect here.
-local function plain_reader(interactive)
+-- Lines as they come; a prompt only where somebody sees it. Ctrl-C gives the line up there, as the
+-- editor does.
+local function plain_reader(self)
+    if not self.interactive then
+        return function() return io.read("*l") end
+    end
     return function(prompt)
-        if interactive then
-            C.am_signals_watch(C.AM_SIGNALS_OFF)
-            io.stdout:write(prompt)
-            io.stdout:flush()
+        C.am_signals_clear()
+        edge.check(C.am_signals_watch(C.AM_SIGNALS_INTERRUPT))
+        io.stdout:write(prompt)
+        io.stdout:flush()
+        host.wait()
+        local signal = C.am_signals_pending()
+        if signal == SIGTERM then
+            self.terminated = true
+            return nil
+        elseif signal ~= 0 then
+            io.stdout:write("\n")
+            return false
         end
         return io.read("*l")
     end
 end
 
 -- The host's editor with completion and history; nil where there is none.
-local function editing_reader()
+local function editing_reader(self)
     local term = os.getenv("TERM") or "dumb"
     local editor = package.preload["am.cli.editor"] and term ~= "dumb" and require("am.cli.editor")
-    if not editor or not editor.open(function(text) return require("am.cli.complete").complete(text) end) then
+    local function complete(text)
+        return require("am.cli.complete").complete(text, self.globals)
+    end
+    if not editor or not editor.open(complete) then
         return nil
     end
     local history = require("am.cli.history").open(function(text) io.stderr:write("amlua: ", text, "\n") end)
@@ -192,31 +249,62 @@ end
 
 -- ---- the loop -------------------------------------------------------------------------------
 
+-- Read and run once; false when there is nothing more to read.
+local function turn(self)
+    local chunk = read_chunk(self)
+    if chunk then
+        execute(self, chunk)
+    end
+    return chunk ~= nil
+end
+
+-- Give back what the last line left, and make up the reserve when there is room again.
+local function tidy()
+    -- shells are small, what they hold is not: the collector would take its time
+    local ok, e = pcall(collectgarbage)
+    if not ok and not make_room(e) then -- a finalizer's
+        print_error(e)
+    end
+    host.fill()
+end
+
+-- A call that memory may end; its result, or true once there is room again for another try.
+local function guarded(fn, self)
+    local ok, result = pcall(fn, self)
+    if ok then
+        return result
+    elseif not make_room(result) then
+        error(result, 0)
+    end
+    io.stderr:write(OUT_OF_MEMORY, "\n")
+    self.failed = true
+    return true
+end
+
 --- Read and run until the input ends; returns the exit status. opts.first: a function to run before
---- the first prompt, like what is typed.
+--- the first prompt, like what is typed; it is given the globals of what is typed.
 function M.run(opts)
     local am = require("am")
-    local self = { interactive = posix.isatty(io.stdin) and posix.isatty(io.stdout) }
-    _G.am = am
-    _G.help = function(x) io.stdout:write(require("am.cli.help").text(x), "\n") end
-    self.read = self.interactive and editing_reader() or plain_reader(self.interactive)
+    local self = { interactive = posix.isatty(io.stdin) and posix.isatty(io.stdout), globals = globals.new() }
+    self.globals.am = am
+    self.globals.help = function(x) io.stdout:write(require("am.cli.help").text(x, self.globals), "\n") end
+    self.read = self.interactive and editing_reader(self) or plain_reader(self)
     if self.interactive then
         io.stdout:write("amlua ", am.version, ": `am` is loaded, help() helps, Ctrl-D leaves\n")
     end
+    tidy()
     if opts and opts.first then
-        execute(self, opts.first)
+        execute(self, function() return opts.first(self.globals) end)
+        guarded(tidy, self)
     end
     while not self.terminated do
-        local chunk = read_chunk(self)
-        if not chunk then
+        if not guarded(turn, self) and not self.terminated then
             if self.interactive then
                 io.stdout:write("\n")
             end
             return (self.failed and not self.interactive) and 1 or 0
         end
-        execute(self, chunk)
-        chunk = nil -- luacheck: ignore 311 (it may hold tensors)
-        collectgarbage() -- shells are small, what they hold is not: the collector would take its time
+        guarded(tidy, self)
     end
     err.raise("interrupted", "ended by SIGTERM")
 end

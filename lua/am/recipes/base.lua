@@ -35,10 +35,21 @@ function Recipe.extend(parent, name)
     return class
 end
 
+-- Load what the configuration names: the class's setup(), once. One that failed can be tried again.
+local function setup_once(self, ...)
+    if self.is_set_up then
+        err.raise("state", "setup() was called already: go on with step() or train(), or make a new recipe")
+    end
+    self:close_logs()
+    self.parts = {}
+    getmetatable(self).setup(self, ...)
+    self.is_set_up = true
+end
+
 --- Make a recipe object; nothing is loaded before setup.
 function Recipe.create(class, source, overrides, opts)
     opts = opts or {}
-    local self = setmetatable({ parts = {} }, class)
+    local self = setmetatable({ parts = {}, setup = class.setup and setup_once }, class)
     if type(source) == "string" then
         local parsed = args_parser.parse(overrides or {})
         source = config.load(source, { overrides = parsed.overrides })

@@ -21,7 +21,7 @@ describe("completion", function()
         assert.same({ "ing" }, { offers("x = y..str") })
         assert.same({ "tion" }, { offers("func") })
         assert.same({ "" }, { offers("am.no_such") })
-        assert.same({ "    " }, { offers("  ") }) -- indenting
+        assert.same({ "\t" }, { offers("  ") }) -- indenting
     end)
 
     it("knows what am loads later, and loads it when it is looked into", function()
@@ -57,8 +57,15 @@ describe("completion", function()
         end
     end)
 
+    it("looks names up in the globals that it is given", function()
+        local globals = setmetatable({ thing = { inner = 1 } }, { __index = _G })
+        assert.equal("ner", (complete("thing.in", globals)))
+        assert.equal("ing", (complete("str", globals)))
+        assert.same({ "" }, { offers("thing.in") })
+    end)
+
     it("offers names that begin with _ only when asked, and no names that are none", function()
-        _G.thing = { ["a b"] = 1, _hidden = 2, [1] = 3, seen = 4 }
+        _G.thing = { ["a b"] = 1, _hidden = 2, [1] = 3, seen = 4, ["and"] = 5 }
         assert.same({ "seen" }, { offers("thing.") })
         assert.same({ "hidden" }, { offers("thing._") })
     end)

@@ -43,6 +43,25 @@ describe("help", function()
         has(help {}, "table")
     end)
 
+    it("follows dotted names through what is loaded later, and lists the modules in a table", function()
+        for _, name in ipairs { "am.nn", "nn" } do
+            has(help(name), name .. "\n", "\n  Linear                   Linear: y = x W^T + b.\n", "\n  Attention  ")
+        end
+        assert.equal(help(am.nn), help "am.nn")
+        has(help "am.nn.Linear", "am.nn.Linear\n\nLinear: y = x W^T + b.\n", "\n  forward  ")
+        has(help "am.nn.Linear.new", "am.nn.Linear.new(in_features, out_features, bias)")
+        has(help "am.AutoTokenizer.from_pretrained", "(name, opts)", "A tokenizer from")
+        has(help(am.AutoTokenizer), "am.AutoTokenizer", "from_pretrained")
+        has(help "am", "what `local am", "\n  matmul  ", "\n  peft  ")
+        has(help("mine.scope", { mine = am }), "mine.scope(fn, ...)")
+    end)
+
+    it("finds names without a global am", function()
+        _G.am = nil
+        has(help "am.nn.Linear", "y = x W^T")
+        _G.am = am
+    end)
+
     it("says when it knows nothing", function()
         has(help "no.such.thing", "nothing is called no.such.thing")
         has(help(5), "number")

@@ -54,4 +54,17 @@ describe("amlua --info", function()
         assert.equal("set, not shown", line(out, "HF_TOKEN"))
         assert.is_nil(out:find("tiger", 1, true) or out:find("lion", 1, true))
     end)
+
+    it("names HOME where it is not set, and AMLUA_HOME where it is wrong", function()
+        local out = info("-u HOME -u XDG_CACHE_HOME -u XDG_STATE_HOME -u HF_HOME -u HF_HUB_CACHE -u AMLUA_CACHE")
+        for _, name in ipairs { "models", "downloads", "history" } do
+            assert.truthy(line(out, name):find("HOME is not set", 1, true), name)
+        end
+        out = info("-u HOME -u XDG_STATE_HOME HF_HUB_CACHE=/h XDG_CACHE_HOME=/x")
+        assert.equal("/h", line(out, "models"))
+        assert.equal("/x/amlua", line(out, "downloads"))
+        local status, text = files.run(string.format("env -u LUA_PATH AMLUA_HOME=/no/where '%s' --version 2>&1", amlua))
+        assert.equal(1, status)
+        assert.equal("amlua: AMLUA_HOME is /no/where, and there is no lua/am/cli/init.lua there\n", text)
+    end)
 end)

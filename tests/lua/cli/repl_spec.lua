@@ -49,13 +49,57 @@ describe("the prompt on a pipe", function()
         says("2\n6\nnil\n7\n", "2\n_ * 3\nnil\n_ + 1\n")
     end)
 
+    it("survives whatever is assigned to standard names", function()
+        local names = {}
+        for name in pairs(_G) do
+            if type(name) == "string" and (package.loaded[name] == _G[name]
+                or type(_G[name]) == "function") then
+                names[#names + 1] = name
+            end
+        end
+        assert.is_true(#names > 30)
+        for _, value in ipairs { "{}", "3", "false" } do
+            local lines = {}
+            for i, name in ipairs(names) do
+                lines[i] = name .. " = " .. value .. "\n1 + 1, 'x', am\n" .. name .. "\n"
+            end
+            local status, out, errors = feed(table.concat(lines))
+            assert.same({ 0, "" }, { status, errors })
+            assert.equal(#names, select(2, out:gsub("2\tx\t{", "")) + select(2, out:gsub("2\nx\n{", "")))
+        end
+        names = {}
+        for _, library in ipairs { "bit", "coroutine", "debug", "io", "jit", "math", "os", "string", "table" } do
+            names[#names + 1] = "for name in pairs(" .. library .. ") do " .. library .. "[name] = 3 end\n"
+        end
+        says("2\nx\n{ 1 field }\n", table.concat(names) .. "1 + 1\n'x'\n'{ 1 field }'\n")
+        says("a b\n", "function string.trim(s) return s:match('^%s*(.-)%s*$') end\n('  a b '):trim()\n")
+        says("standard\n", "_G.table = nil\n_G.string = { format = 'standard' }\nstring.format\n")
+    end)
+
+    it("gives typed code globals of its own, also to what it loads", function()
+        says("2\n3\n4\n5\n6\ntrue\n", [[
+            function f() return x end
+            x = 2
+            f()
+            _G.x = 3
+            f()
+            loadstring('x = 4')()
+            f()
+            load('return y', 'y', 't', { y = 5 })()
+            assert(load(('function g() return x + 2 end'):gmatch('.*')))()
+            g()
+            _G.f == f and rawget(_G, 'x') == 4
+        ]])
+    end)
+
     it("goes on after errors and ends with status 1", function()
-        local status, out, errors = feed("x y\nerror('one')\nx.y = 1\nam.zeros{2} + am.zeros{3}\nerror({})\n"
-            .. "error(setmetatable({}, { __tostring = error }))\nam.zeros{1e7, 1e7}\n'\n5\n")
+        local status, out, errors = feed("x y\nerror('one')\nx.y = 1\nam.zeros{2} + am.zeros{3}\n"
+            .. "error({ a = 1 })\nerror(nil)\nerror(setmetatable({}, { __tostring = error }))\n"
+            .. "am.zeros{1e7, 1e7}\n'\n5\n")
         assert.equal(1, status)
         assert.equal("5\n", out)
-        for _, wanted in ipairs { "prompt:1: '=' expected", "one\n", "index global 'x'", "[2]", "memory", "table: ",
-                                  "cannot be printed", "unfinished string" } do
+        for _, wanted in ipairs { "prompt:1: '=' expected", "one\n", "index global 'x'", "[2]", "memory",
+                                  "\n{ a = 1 }\nnil\n", "cannot be printed", "unfinished string" } do
             assert.truthy(errors:find(wanted, 1, true), wanted .. " is not in " .. errors)
         end
         assert.is_nil(errors:find("repl.lua", 1, true))
@@ -102,6 +146,23 @@ describe("amlua -i", function()
             script:close()
             assert.same({ 0, '{ "returned" }\nreturned\n42\n', "" },
                         { feed("_[1]\nanswer\n", "-i " .. dir .. "/s.lua 21") })
+        end)
+    end)
+
+    it("keeps the globals of a script and of what is typed together, strict ones too", function()
+        files.with_folder(function(dir)
+            local script = assert(io.open(dir .. "/s.lua", "w"))
+            script:write([[
+                rate = 1
+                function show() return rate end
+                setmetatable(_G, { __newindex = function(_, k) error("new global " .. k, 2) end,
+                                   __index = function(_, k) error("undefined " .. k, 2) end })
+            ]])
+            script:close()
+            local status, out, errors = feed("1 + 1\nrate = 2\nshow()\n_\nother = 1\n#arg\n",
+                                             "-i " .. dir .. "/s.lua")
+            assert.same({ 1, "2\n2\n2\n0\n" }, { status, out })
+            assert.truthy(errors:find("new global other", 1, true), errors)
         end)
     end)
 
