@@ -111,8 +111,8 @@ int am_tensor_write(am_tensor *t, const void *src, size_t bytes);
 int am_tensor_read(const am_tensor *t, void *dst, size_t bytes);
 /* The one element of a tensor as a double, a NaN without sign and payload; waits for the device. */
 int am_tensor_item(const am_tensor *t, double *value);
-/* Make NaNs in n f32 or f64 values the plain one. LuaJIT takes some others, which a file may hold, for
- * pointers. */
+/* Make NaNs in n f32 or f64 values the plain one. LuaJIT takes some others, which a file may hold,
+ * for pointers. */
 int am_floats_canonical(void *values, int dtype, int64_t n);
 /* dst[...] = src[...], broadcasting src, converting dtype, crossing devices. Not recorded. */
 int am_tensor_copy(am_tensor *dst, const am_tensor *src);
