@@ -18,11 +18,17 @@ local function doubles(n)
     return array
 end
 
+-- Compiled loops run no hooks: long ones ask now and then whether Ctrl-C was pressed.
+local function look_up(i)
+    if i % 65536 == 0 then edge.check(C.am_signals_check()) end
+end
+
 -- n numbers by value(i), i from 0, in opts.dtype or `dtype`.
 local function sequence(n, value, dtype, opts)
     opts = args.options("options", opts, { "dtype", "device" })
     local array = doubles(n)
     for i = 0, n - 1 do
+        look_up(i)
         array[i] = value(i)
     end
     local wide = tensor.from_buffer(array, { n }, { dtype = "float64", device = opts.device })
@@ -143,6 +149,7 @@ function M.randperm(n, opts)
     end
     local order, draw = doubles(n), draws()
     for i = 0, n - 1 do
+        look_up(i)
         local j = draw(i, i + 1)
         order[i] = order[j]
         order[j] = i
