@@ -20,7 +20,8 @@ static int32_t *encode(am_tokenizer *t, const char *text, size_t bytes, int64_t 
             offsets[2 * i + 1] > (int64_t)bytes)
             abort();
     int32_t *copy = malloc((size_t)*n * sizeof *ids + 1);
-    memcpy(copy, ids, (size_t)*n * sizeof *ids);
+    if (*n > 0) /* of nothing, ids is NULL */
+        memcpy(copy, ids, (size_t)*n * sizeof *ids);
     return copy;
 }
 
