@@ -181,15 +181,15 @@ describe("am.config overrides", function()
 end)
 
 describe("am.config environment", function()
-    local values = { HOME = "/home/me", N = "10", ["a.b"] = "dots", EMPTY = "", LIST = "[1, 2]" }
+    local values = { HOME = "/srv/me", N = "10", ["a.b"] = "dots", EMPTY = "", LIST = "[1, 2]" }
     local function value(text)
         return parse("k: '" .. text .. "'", { getenv = function(name) return values[name] end }):get("k")
     end
 
     local cases = {
-        { "${HOME}", "/home/me" }, { "$HOME", "/home/me" }, { "$HOME/x", "/home/me/x" }, { "${HOME}x", "/home/mex" },
+        { "${HOME}", "/srv/me" }, { "$HOME", "/srv/me" }, { "$HOME/x", "/srv/me/x" }, { "${HOME}x", "/srv/mex" },
         { "${NONE,fallback}", "fallback" }, { "${NONE,a,b}", "a,b" }, { "${NONE,}", "" }, { "${NONE,1e-5}", 1e-5 },
-        { "${oc.env:HOME}", "/home/me" }, { "${oc.env:NONE,3}", 3 }, { "${a.b}", "dots" }, { "$a.b", "dots" },
+        { "${oc.env:HOME}", "/srv/me" }, { "${oc.env:NONE,3}", 3 }, { "${a.b}", "dots" }, { "$a.b", "dots" },
         { "${N}", 10 }, { "${N}${N}", 1010 }, { "a $N b ${N}", "a 10 b 10" }, { "${EMPTY}", "" }, { "$", "$" },
         { "5$", "5$" }, { "$5", "$5" }, { "^a$|b$", "^a$|b$" }, { "$$HOME", "$HOME" }, { "$${HOME}", "${HOME}" },
         { "$$", "$$" }, { "${}", "${}" }, { "${1x}", "${1x}" }, { "${HOME", "${HOME" }, { "${NONE, spaced }",
