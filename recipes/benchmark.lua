@@ -16,18 +16,20 @@ local training = require("am.training")
 local Recipe = llm_finetune:extend("benchmark")
 Recipe.doc = "Measure the speed and memory of a fine-tuning configuration."
 
+local elsewhere = { type = "any", no_effect = "it belongs to GPUs" }
+local settings = {
+    warmup_steps = { type = "integer", min = 1, default = 3, doc = "steps that don't count" },
+    steps = { type = "integer", min = 1, default = 10, doc = "steps that do" },
+    seq_len = { type = "integer", min = 2, doc = "tokens of a row; packed_sequence_size or 512" },
+    peak_tflops = { type = "number", above = 0, doc = "of the machine; measured when absent" },
+    json_output_path = { type = "string", doc = "write the figures there, too" },
+    num_nodes = elsewhere, nsys_start = elsewhere, nsys_end = elsewhere, nsys_ranks = elsewhere,
+}
+
 function Recipe.schema()
     local fields = llm_finetune.schema()
     fields.dataset.required = nil -- any will do, and none
-    local elsewhere = { type = "any", no_effect = "it belongs to GPUs" }
-    fields.benchmark = { fields = {
-        warmup_steps = { type = "integer", min = 1, default = 3, doc = "steps that don't count" },
-        steps = { type = "integer", min = 1, default = 10, doc = "steps that do" },
-        seq_len = { type = "integer", min = 2, doc = "tokens of a row; packed_sequence_size or 512" },
-        peak_tflops = { type = "number", above = 0, doc = "of the machine; measured when absent" },
-        json_output_path = { type = "string", doc = "write the figures there, too" },
-        num_nodes = elsewhere, nsys_start = elsewhere, nsys_end = elsewhere, nsys_ranks = elsewhere,
-    }, doc = "what is measured" }
+    fields.benchmark = { fields = settings, doc = "what is measured" }
     fields.profile = { type = "boolean|string",
                        doc = "what each op takes; with a file's name a trace for Perfetto" }
     return fields
@@ -35,20 +37,25 @@ end
 
 -- ---- setup: a training run on other rows, without checkpoints and logs ------------------------
 
-function Recipe:setup()
-    self.cfg:set("checkpoint.enabled", false)
-    self.cfg:unset("validation_dataset")
-    self.cfg:unset("step_scheduler.num_epochs")
-    local packed = self.cfg:get("packed_sequence.packed_sequence_size") or 0
-    self.seq_len = self:setting("seq_len", packed > 0 and packed or 512)
-    self.cfg:unset("packed_sequence")
-    self.cfg:set("step_scheduler.max_steps", self:setting("warmup_steps", 3) + self:setting("steps", 10) + 1)
-    llm_finetune.setup(self)
+function Recipe:setting(key)
+    local value = self.cfg:get("benchmark." .. key)
+    return value == nil and settings[key].default or value
 end
 
-function Recipe:setting(key, default)
-    local value = self.cfg:get("benchmark." .. key)
-    return value == nil and default or value
+--- All steps: those that don't count, those that do, and one for the profile.
+function Recipe:step_count()
+    return self:setting("warmup_steps") + self:setting("steps") + 1
+end
+
+function Recipe:setup()
+    local packed = self.cfg:get("packed_sequence.packed_sequence_size") or 0
+    self.seq_len = self:setting("seq_len") or (packed > 0 and packed or 512)
+    for _, section in ipairs { "packed_sequence", "validation_dataset", "step_scheduler.num_epochs" } do
+        self.cfg:unset(section)
+    end
+    self.cfg:set("checkpoint.enabled", false)
+    self.cfg:set("step_scheduler.max_steps", self:step_count())
+    llm_finetune.setup(self)
 end
 
 --- Row i: `length` random ids and the ids that follow them.
@@ -64,8 +71,7 @@ end
 
 --- Rows of seq_len random ids, all of them learnt; enough for every step.
 function Recipe:build_dataset()
-    local steps = self:setting("warmup_steps", 3) + self:setting("steps", 10) + 1
-    local rows = steps * self:batch_rows()
+    local rows = self:step_count() * self:batch_rows()
     return {
         len = function() return rows end,
         get = function(_, i) return self.row(self.seed, i, self.seq_len, self.model.config.vocab_size) end,
@@ -89,9 +95,9 @@ end
 
 function Recipe:train()
     local times = {}
-    for i = 1, self:setting("warmup_steps", 3) + self:setting("steps", 10) do
+    for i = 1, self:step_count() - 1 do
         local seconds = self:step().seconds
-        if i > self:setting("warmup_steps", 3) then
+        if i > self:setting("warmup_steps") then
             times[#times + 1] = seconds
         end
         if self:stop_requested() then

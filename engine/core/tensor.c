@@ -302,7 +302,7 @@ int64_t am_tensor_numel(const am_tensor *t)
 
 int64_t am_tensor_bytes(const am_tensor *t)
 {
-    return am_tensor_numel(t) * am_dtype_size(t->dtype);
+    return am_tensor_numel(t) * am_dtype_size(am_tensor_dtype(t));
 }
 
 int am_tensor_is_contiguous(const am_tensor *t)

@@ -257,8 +257,7 @@ int am_file_commit(am_file_writer *w)
     }
     int fd = w->fd;
     w->fd = -1;
-    if (am_file_system.close(fd) < 0 &&
-        errno != EINTR) { /* interrupted, it is closed all the same */
+    if (am_file_system.close(fd) < 0 && errno != EINTR) { /* then it is closed all the same */
         rc = fail_writing(w);
         goto out;
     }

@@ -73,7 +73,7 @@ int am_op_supported(int op, int device, int dtype)
     const am_backend *be;
     if (!known(op) || !am_dtype_size(dtype) || am_device_open(device, &be, NULL) != AM_OK)
         return 0;
-    for (int i = 0; i < 4 && ops[op].impl->kernels[i]; i++) {
+    for (int i = 0; i < AM_OP_KERNELS && ops[op].impl->kernels[i]; i++) {
         void (*slot)(void);
         memcpy(&slot, (const char *)be + ops[op].impl->kernels[i], sizeof slot);
         if (!slot)

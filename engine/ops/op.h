@@ -17,7 +17,7 @@
 #include "../core/tensor.h"
 #include "../dtype.h"
 
-enum { AM_OP_IN = 8, AM_OP_OUT = 1, AM_OP_SAVED = 6, AM_OP_TEMPS = 16 };
+enum { AM_OP_IN = 8, AM_OP_OUT = 1, AM_OP_SAVED = 6, AM_OP_TEMPS = 16, AM_OP_KERNELS = 6 };
 
 /* Tensors that live as long as one op's forward or backward; freed for it. */
 typedef struct am_temps {
@@ -83,8 +83,8 @@ int am_grad_give(am_bwd *b, int i, am_tensor *g);
 /* What a family file says of its op; the rest is its row in ops.def. */
 typedef struct am_op_impl {
     int (*forward)(am_call *c);
-    int (*backward)(am_bwd *b); /* NULL: not differentiable */
-    size_t kernels[4];          /* vtable slots it needs, by AM_KERNEL; 0 ends */
+    int (*backward)(am_bwd *b);    /* NULL: not differentiable */
+    size_t kernels[AM_OP_KERNELS]; /* vtable slots it needs, by AM_KERNEL; 0 ends */
 } am_op_impl;
 #define AM_OP(name, ...) const am_op_impl am_op_impl_##name = {__VA_ARGS__}
 

@@ -130,85 +130,49 @@ typedef struct fused {
     am_tensor *dh, *dw;                     /* in the accumulator's dtype; NULL: not wanted */
 } fused;
 
-/* z = h[at..] W^T */
-static int chunk_logits(const fused *f, int64_t at, int64_t rows)
+static void *row(am_tensor *t, int64_t at)
 {
-    int64_t k = f->w->shape[1], v = f->w->shape[0];
-    size_t size = (size_t)am_dtype_size(f->h->dtype);
-    return am_launch_gemm(
-        f->h->device, &(am_gemm_args){.c = am_tensor_ptr(f->z),
-                                      .a = (char *)am_tensor_ptr(f->h) + (size_t)(at * k) * size,
-                                      .b = am_tensor_ptr(f->w),
-                                      .dtype_ab = f->h->dtype,
-                                      .dtype_c = f->z->dtype,
-                                      .trans_b = 1,
-                                      .alpha = 1,
-                                      .m = rows,
-                                      .n = v,
-                                      .k = k,
-                                      .lda = k,
-                                      .ldb = k,
-                                      .ldc = v,
-                                      .batch = 1});
+    return (char *)am_tensor_ptr(t) + at * t->shape[1] * am_dtype_size(t->dtype);
 }
 
-/* dh[at..] = dz W */
-static int chunk_dh(const fused *f, int64_t at, int64_t rows)
+/* A product of dense matrices: c [m, n] = op(a) op(b), in the accumulator's dtype. */
+static int product(const fused *f, am_gemm_args g)
 {
-    int64_t k = f->w->shape[1], v = f->w->shape[0];
-    size_t size = (size_t)am_dtype_size(f->dh->dtype);
-    return am_launch_gemm(
-        f->h->device, &(am_gemm_args){.c = (char *)am_tensor_ptr(f->dh) + (size_t)(at * k) * size,
-                                      .a = am_tensor_ptr(f->dz),
-                                      .b = am_tensor_ptr(f->w),
-                                      .dtype_ab = f->h->dtype,
-                                      .dtype_c = f->dh->dtype,
-                                      .alpha = 1,
-                                      .m = rows,
-                                      .n = k,
-                                      .k = v,
-                                      .lda = v,
-                                      .ldb = k,
-                                      .ldc = k,
-                                      .batch = 1});
-}
-
-/* dW += dz^T h[at..] */
-static int chunk_dw(const fused *f, int64_t at, int64_t rows)
-{
-    int64_t k = f->w->shape[1], v = f->w->shape[0];
-    size_t size = (size_t)am_dtype_size(f->h->dtype);
-    return am_launch_gemm(
-        f->h->device, &(am_gemm_args){.c = am_tensor_ptr(f->dw),
-                                      .a = am_tensor_ptr(f->dz),
-                                      .b = (char *)am_tensor_ptr(f->h) + (size_t)(at * k) * size,
-                                      .dtype_ab = f->h->dtype,
-                                      .dtype_c = f->dw->dtype,
-                                      .trans_a = 1,
-                                      .accumulate = at > 0,
-                                      .alpha = 1,
-                                      .m = v,
-                                      .n = k,
-                                      .k = rows,
-                                      .lda = v,
-                                      .ldb = k,
-                                      .ldc = k,
-                                      .batch = 1});
+    g.dtype_ab = f->h->dtype;
+    g.dtype_c = f->z->dtype;
+    g.alpha = 1;
+    g.batch = 1;
+    g.lda = g.trans_a ? g.m : g.k;
+    g.ldb = g.trans_b ? g.k : g.n;
+    g.ldc = g.n;
+    return am_launch_gemm(f->h->device, &g);
 }
 
 static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs)
 {
-    int64_t v = f->w->shape[0];
-    AM_TRY(chunk_logits(f, at, rows));
+    int64_t v = f->w->shape[0], k = f->w->shape[1];
+    void *h = row(f->h, at), *w = am_tensor_ptr(f->w);
+    void *z = am_tensor_ptr(f->z);
+    am_gemm_args logits = {.c = z, .a = h, .b = w, .trans_b = 1, .m = rows, .n = v, .k = k};
+    AM_TRY(product(f, logits));
     AM_TRY(rows_forward(f->loss, f->lse, at, f->z, f->labels, attrs, rows, v));
     if (!f->one)
         return AM_OK;
     AM_TRY(rows_backward(f->z, f->z, f->labels, f->lse, at, f->one, attrs, rows, v));
+    void *dz = am_tensor_ptr(f->dz);
     if (f->dz != f->z)
         AM_TRY(am_copy_kernel(f->dz, f->z, 0));
-    if (f->dh)
-        AM_TRY(chunk_dh(f, at, rows));
-    return f->dw ? chunk_dw(f, at, rows) : AM_OK;
+    if (f->dh) {
+        am_gemm_args dh = {.c = row(f->dh, at), .a = dz, .b = w, .m = rows, .n = k, .k = v};
+        AM_TRY(product(f, dh));
+    }
+    if (f->dw) {
+        am_gemm_args dw = {.c = am_tensor_ptr(f->dw), .a = dz, .b = h, .m = v, .n = k, .k = rows};
+        dw.trans_a = 1;
+        dw.accumulate = at > 0;
+        AM_TRY(product(f, dw));
+    }
+    return AM_OK;
 }
 
 /* What gradients need, for the inputs that want one. */
@@ -286,4 +250,4 @@ static int linear_cross_entropy_backward(am_bwd *b)
 AM_OP(linear_cross_entropy, .forward = linear_cross_entropy_forward,
       .backward = linear_cross_entropy_backward,
       .kernels = {AM_KERNEL(gemm), AM_KERNEL(cross_entropy), AM_KERNEL(cross_entropy_bwd),
-                  AM_KERNEL(reduce)});
+                  AM_KERNEL(reduce), AM_KERNEL(binary), AM_KERNEL(copy)});

@@ -59,6 +59,27 @@ describe("a recipe by hand", function()
         helper.close(other)
     end)
 
+    it("gives the loss the rows that have a label, and no others", function()
+        local recipe = helper.recipe(config())
+        local loss, given, padded = recipe.loss_fn, 0, 0
+        function recipe.loss_fn(hidden, labels, ctx)
+            given = given + hidden:size(0)
+            for _, label in ipairs(labels:totable()) do
+                assert.is_true(label >= 0)
+            end
+            assert.equal(ctx.num_label_tokens, hidden:size(0))
+            return loss(hidden, labels, ctx)
+        end
+        local window = recipe:next_window()
+        for _, batch in ipairs(window) do
+            padded = padded + batch.B * batch.T
+        end
+        local metrics = recipe:step(window)
+        assert.equal(metrics.num_label_tokens, given)
+        assert.is_true(given < padded, "no row of the batches is padded: the test shows nothing")
+        helper.close(recipe)
+    end)
+
     it("keeps the gradients of a step, and trains with dropout again after evaluate", function()
         local recipe = helper.recipe(config { validation_dataset = validation })
         recipe:step()

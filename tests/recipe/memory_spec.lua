@@ -155,3 +155,25 @@ describe("memory of a step", function()
         end
     end)
 end)
+
+-- What can be mapped is not always there: without the question first, the system kills the process.
+describe("memory that is nearly used up", function()
+    it("is not taken, and what garbage holds is found first", function()
+        local status, out, errors = helper.shell("ulimit -v 4000000; " .. helper.quote(helper.amlua) .. " -e '" .. [[
+            local am, C = require("am"), require("am.core.ffi").C
+            local function left() return tonumber(C.am_host_memory_available()) end
+            -- blocks of this size come in steps of 256 MB; 8 to 40 MB shall be left by the last that fits
+            local step = 2 ^ 28
+            local spare = 40 * 2 ^ 20
+            local filler = am.empty { math.floor((left() - spare) % step / 4) }
+            local most = math.floor(left() / step) * step
+            assert(most >= 2 ^ 31 and left() - most <= spare, left() - most)
+            local ok, e = pcall(am.empty, { most / 4 })
+            print(ok, not ok and e.code)
+            filler:release()
+            for _ = 1, 6 do am.empty { most / 8 } end
+            print("done")]] .. "'")
+        assert.equal(0, status, errors)
+        assert.equal("false\tmemory\ndone\n", out)
+    end)
+end)

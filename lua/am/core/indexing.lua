@@ -13,10 +13,7 @@ local tensor = require("am.core.tensor")
 local C = edge.C
 
 local function whole(value, what)
-    if type(value) ~= "number" or value % 1 ~= 0 then
-        err.raise("argument", "%s of a tensor is %s, not a whole number", what, tostring(value))
-    end
-    return value
+    return args.whole("t[{...}]", what, value)
 end
 
 -- A slice's start and length, by Python's rules: what lies outside is left out.

@@ -43,6 +43,28 @@ describe("the profiler", function()
         assert.equal(10 * 6 * pairs_of_tokens, sums["attention backward"].flops)
     end)
 
+    it("finds each product of the fused loss made once", function()
+        local labels = am.tensor({ 1, -100, 3 }, { dtype = "int32" })
+        local hidden, head = am.randn({ 3, 4 }):requires_grad_(), am.randn { 5, 4 }
+        local function flops(recorded)
+            local sums = by_name(profile.run(function()
+                local loss = am.linear_cross_entropy(hidden, head, labels)
+                if recorded then
+                    loss:backward()
+                end
+            end))
+            local backward = sums["linear_cross_entropy backward"]
+            return sums["linear_cross_entropy forward"].flops, backward and backward.flops
+        end
+        local one = 2 * 3 * 4 * 5
+        local forward, backward = flops(true)
+        assert.same({ 2 * one, 0 }, { forward, backward }) -- logits, and the gradient of hidden
+        head:requires_grad_()
+        forward, backward = flops(true)
+        assert.same({ 3 * one, 0 }, { forward, backward })
+        assert.equal(one, am.no_grad(flops, false))
+    end)
+
     it("sees the optimizer and its norms", function()
         local x = am.randn({ 10 }):requires_grad_()
         local optimizer = optim.new("adamw", helpers.iterator { x }, { lr = 0.1 })
