@@ -5,9 +5,11 @@
  * var by (tape id, index); a reset gives the tape a new id, so shells of the past can't reach it.
  *
  * Memory: a node's saved tensors and its output's gradient are freed as soon as backward has passed
- * it. A gradient may be shared between vars (an add passes it to both sides); it is only written in
- * place while one var holds it. When the last shell that leads onto the tape lets go, nobody can
- * call backward any more, and the tape is reset.
+ * it. What a cheap op computed (one with `recompute`) is not saved for others: backward computes it
+ * again when the first of them needs it, and has it until it passes that op. A gradient may be
+ * shared between vars (an add passes it to both sides); it is only written in place while one var
+ * holds it. When the last shell that leads onto the tape lets go, nobody can call backward any
+ * more, and the tape is reset.
  *
  * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. */
 #include "tape.h"
@@ -34,7 +36,10 @@ static am_tape *tape = &root;
 static uint64_t last_id = 1;
 static int grad_mode = 1;
 
-int am_op_backward(int op, am_bwd *b); /* op.c */
+/* op.c */
+int am_op_backward(int op, am_bwd *b);
+bool am_op_can_recompute(int op);
+int am_op_recompute(int op, const am_bwd *b, am_tensor *out);
 
 int am_grad_mode(void)
 {
@@ -63,10 +68,11 @@ static void node_free(am_node *n)
     }
 }
 
-static void var_clear_grad(am_var *v)
+static void var_clear(am_var *v)
 {
     am_tensor_release(v->grad);
-    v->grad = NULL;
+    am_tensor_release(v->value);
+    v->grad = v->value = NULL;
 }
 
 static void reset(am_tape *t)
@@ -80,7 +86,7 @@ static void reset(am_tape *t)
     for (size_t i = 0; i < n_nodes; i++)
         node_free(&t->nodes[i]);
     for (size_t i = 0; i < n_vars; i++) {
-        var_clear_grad(&t->vars[i]);
+        var_clear(&t->vars[i]);
         am_tensor_release(t->vars[i].leaf);
     }
 }
@@ -160,6 +166,7 @@ static int var_new(int64_t *index, const am_tensor *t)
     v->dtype = t->dtype;
     v->ndim = t->ndim;
     v->device = t->device;
+    v->node = -1;
     memcpy(v->shape, t->shape, sizeof v->shape);
     *index = (int64_t)tape->n_vars++;
     return AM_OK;
@@ -200,8 +207,10 @@ static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_
         if (needs[i])
             AM_TRY(var_of_input(&n->in[i], in[i]));
     }
-    for (int i = 0; i < n_out; i++)
+    for (int i = 0; i < n_out; i++) {
         AM_TRY(var_new(&n->out[i], out[i]));
+        tape->vars[n->out[i]].node = (int64_t)tape->n_nodes;
+    }
     for (int i = 0; i < n_out; i++) {
         out[i]->requires_grad = out[i]->computed = true;
         out[i]->tape = tape->id;
@@ -209,6 +218,21 @@ static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_
         tape->attached++;
     }
     return AM_OK;
+}
+
+/* The var of the input that a saved tensor is, if its value can be computed again; else -1. */
+static int64_t var_to_recompute(const am_call *c, const am_tensor *saved)
+{
+    for (int i = 0; saved && i < c->n_in; i++) {
+        const am_tensor *t = c->in[i];
+        if (!t || !t->computed || t->tape != tape->id || t->storage != saved->storage ||
+            t->offset != saved->offset || !am_shape_equal(t, saved) || !am_tensor_dense(t))
+            continue;
+        int64_t node = tape->vars[t->var].node;
+        if (node >= 0 && am_op_can_recompute(tape->nodes[node].op))
+            return t->var;
+    }
+    return -1;
 }
 
 int am_tape_record(am_call *c)
@@ -220,8 +244,13 @@ int am_tape_record(am_call *c)
     n->rng_seed = c->rng_seed;
     n->rng_stream = c->rng_stream;
     AM_TRY(link_node(n, c->in, c->needs, c->n_in, c->out, 1));
-    memcpy(n->saved, c->saved, sizeof n->saved);
-    memset(c->saved, 0, sizeof c->saved);
+    for (int i = 0; i < AM_NODE_SAVED; i++) {
+        n->again[i] = var_to_recompute(c, c->saved[i]);
+        if (n->again[i] >= 0)
+            continue; /* the call lets go of it */
+        n->saved[i] = c->saved[i];
+        c->saved[i] = NULL;
+    }
     tape->n_nodes++;
     return AM_OK;
 }
@@ -439,24 +468,54 @@ static int64_t node_bytes(const am_bwd *b)
     return bytes;
 }
 
-static int run_node(am_node *n)
+static am_bwd bwd_of(am_node *n, am_tensor **saved)
 {
-    am_var *out = &tape->vars[n->out[0]];
     am_bwd b = {.op = n->op,
                 .n_in = n->n_in,
-                .device = out->device,
+                .device = tape->vars[n->out[0]].device,
                 .attrs = &n->attrs,
                 .rng_seed = n->rng_seed,
                 .rng_stream = n->rng_stream,
-                .saved = n->saved,
+                .saved = saved,
                 .tape = tape,
                 .node = n};
     for (int i = 0; i < n->n_in; i++) {
         b.needs[i] = n->in[i] >= 0;
         b.in[i] = b.needs[i] ? &tape->vars[n->in[i]] : NULL;
     }
+    return b;
+}
+
+/* What the node saved, with what has to be computed again. One such value may need another, of a
+ * node further back. */
+static int saved_of(const am_node *n, am_tensor **saved)
+{
+    for (int i = 0; i < AM_NODE_SAVED; i++) {
+        saved[i] = n->saved[i];
+        if (n->again[i] < 0)
+            continue;
+        am_var *v = &tape->vars[n->again[i]];
+        if (!v->value) {
+            am_tensor *from[AM_NODE_SAVED], *value;
+            am_node *maker = &tape->nodes[v->node];
+            AM_TRY(saved_of(maker, from));
+            am_bwd b = bwd_of(maker, from);
+            AM_TRY(am_tensor_make(&value, v->dtype, v->ndim, v->shape, v->device));
+            v->value = value;
+            AM_TRY(am_op_recompute(maker->op, &b, value));
+        }
+        saved[i] = v->value;
+    }
+    return AM_OK;
+}
+
+static int run_node(am_node *n)
+{
+    am_tensor *saved[AM_NODE_SAVED];
     am_span span = am_span_begin();
-    int rc = am_temp_dense(&b.temps, &b.dout, out->grad);
+    AM_TRY(saved_of(n, saved));
+    am_bwd b = bwd_of(n, saved);
+    int rc = am_temp_dense(&b.temps, &b.dout, tape->vars[n->out[0]].grad);
     if (rc == AM_OK)
         rc = am_op_backward(n->op, &b);
     if (am_profiling && rc == AM_OK)
@@ -476,7 +535,7 @@ static bool has_gradient(const am_node *n)
 static void pass_node(am_node *n)
 {
     for (int i = 0; i < n->n_out; i++)
-        var_clear_grad(&tape->vars[n->out[i]]);
+        var_clear(&tape->vars[n->out[i]]);
     node_free(n);
 }
 
@@ -493,7 +552,7 @@ static int custom_event(am_event *ev, am_node *n)
         }
     }
     for (int i = 0; i < n->n_out; i++)
-        var_clear_grad(&tape->vars[n->out[i]]);
+        var_clear(&tape->vars[n->out[i]]);
     tape->waiting = true;
     return AM_OK;
 }

@@ -138,6 +138,8 @@ local kinds = {
     { name = "full", every = 5, changes = { model = { attention_dropout = 0.1 } } },
     { name = "full, recomputing layers", every = 5,
       changes = { model = { attention_dropout = 0.1, activation_checkpointing = true } } },
+    { name = "full, recomputing feed-forward blocks", every = 5,
+      changes = { model = { attention_dropout = 0.1 }, distributed = { activation_checkpointing = "selective" } } },
     { name = "bfloat16 with masters", every = 5,
       changes = { model = { torch_dtype = "bfloat16", attention_dropout = 0.1 } } },
     { name = "bfloat16 moments, WSD, growing weight decay", every = 5, changes = {

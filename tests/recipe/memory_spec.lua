@@ -131,6 +131,7 @@ describe("memory of a step", function()
     for _, case in ipairs {
         { "full", deep, {} }, { "LoRA", deep, { lora = true } }, { "a large vocabulary", wide, {} },
         { "recomputed layers", deep, { activation_checkpointing = true } },
+        { "recomputed feed-forward blocks", deep, { activation_checkpointing = "selective" } },
         { "bfloat16", deep, { torch_dtype = "bfloat16" } },
     } do
         it("is foretold: " .. case[1], function()

@@ -105,9 +105,8 @@ function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
     self:freeze(model)
-    if self.cfg:get("distributed.activation_checkpointing") then
-        model.model.activation_checkpointing = true
-    end
+    model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
+        or model.model.activation_checkpointing
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
         local ok, applied = pcall(am.peft.apply, model, wanted)

@@ -7,7 +7,7 @@ local edge = require("am.core.ffi")
 local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
-local LOSS_CHUNK = 8 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
+local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 --- Bytes of gradients and optimizer state that come on top of the weights.
@@ -36,14 +36,15 @@ function M.activation_bytes(model, tokens)
     local heads = c.num_attention_heads
     local head_dim = c.head_dim or hidden / heads
     local kv = (c.num_key_value_heads or heads) * head_dim
-    -- kept by a layer: both norms' input and output, q k v after rotation, attention's output, gate,
-    -- up and their product
-    local layer = 4 * hidden + 2 * heads * head_dim + 2 * kv + 3 * inner
+    -- Kept by a layer: both norms' inputs, q k v after rotation, attention's output, gate and up. The
+    -- norms' outputs and the product of gate and up are computed again where backward needs them.
+    local attention, feed_forward = 2 * hidden + 2 * heads * head_dim + 2 * kv, 2 * inner
+    local layer = attention + feed_forward
     local again = model.model.activation_checkpointing
-    local kept = again and 2 * hidden or layer
-    -- Temporaries and gradients of the layer that runs, measured: 0.6 of what a layer keeps, and 1.9
+    local kept = again == "selective" and attention or again and 2 * hidden or layer
+    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.6
     -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (again and 2 or 0.7) * layer * size * tokens
+    local working = (again and 2.6 or 1.2) * layer * size * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)

@@ -22,6 +22,12 @@ local function raised(code, fn, ...)
     return tostring(e)
 end
 
+local function live_bytes()
+    local stats = ffi.new("am_mem_stats")
+    C.am_mem_get(0, stats)
+    return tonumber(stats.live_bytes)
+end
+
 -- A tensor's bytes as text.
 local function bits(t)
     local array = t:to_buffer()
@@ -93,6 +99,36 @@ describe("gradients", function()
         raised("state", function() return y * 2 end)
         assert.equal(10, (y:detach() * 2):item())
         raised("state", function() am.zeros({}):backward() end)
+    end)
+
+    it("come from values that are computed again, where keeping them would take memory", function()
+        local x, weight, matrix = am.randn({ 64, 256 }), am.randn({ 256 }), am.randn({ 256, 256 })
+        local cheap = {
+            rms_norm = function(t) return ops.rms_norm(t, weight, 1e-6) end,
+            glu = function(t) return ops.glu(t, t, "silu") end,
+        }
+        matrix.requires_grad = true
+        for name, fn in pairs(cheap) do
+            am.scope(function()
+                local input = x:detach()
+                input.requires_grad = true
+                local before = live_bytes()
+                local out = am.scope(function() return ops.linear(fn(input), matrix) end)
+                local kept = (live_bytes() - before) / out:nbytes()
+                assert.is_true(kept < 1.2, name .. " keeps " .. kept)
+                out:sum():backward()
+                local got, got_matrix = bits(input.grad), bits(matrix.grad)
+                matrix.grad, input.grad = nil, nil
+
+                local middle = fn(x):detach() -- the same by hand, with the value at hand
+                middle.requires_grad = true
+                ops.linear(middle, matrix):sum():backward()
+                assert.equal(bits(matrix.grad), got_matrix)
+                fn(input):backward(middle.grad)
+                assert.equal(bits(input.grad), got)
+                matrix.grad = nil
+            end)
+        end
     end)
 
     it("do not cross detach", function()
