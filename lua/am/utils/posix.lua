@@ -254,11 +254,11 @@ function M.read(file, limit)
     return table.concat(parts)
 end
 
---- `bytes` of a file from `offset` on; fewer where it ends.
-function M.read_at(file, offset, bytes)
-    local data, done = ffi.new("char[?]", bytes), 0
+--- Read `bytes` of a file from `offset` on into a C array; returns how many, fewer where the file ends.
+function M.read_into(file, data, offset, bytes)
+    local at, done = ffi.cast("uint8_t *", data), 0
     while done < bytes do
-        local n = retried(C.pread, file.fd, data + done, bytes - done, offset + done)
+        local n = retried(C.pread, file.fd, at + done, bytes - done, offset + done)
         if n < 0 then
             return failed("read")
         elseif n == 0 then
@@ -266,7 +266,17 @@ function M.read_at(file, offset, bytes)
         end
         done = done + n
     end
-    return ffi.string(data, done)
+    return done
+end
+
+--- The same as a string.
+function M.read_at(file, offset, bytes)
+    local data = ffi.new("char[?]", bytes)
+    local n, msg, errno = M.read_into(file, data, offset, bytes)
+    if not n then
+        return nil, msg, errno
+    end
+    return ffi.string(data, n)
 end
 
 --- Write all of a text.
