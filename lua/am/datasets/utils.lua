@@ -50,6 +50,11 @@ function M.row_name(dataset, i)
     return type(dataset.name) == "function" and dataset:name(i) or "row " .. i
 end
 
+--- Tokens of row i of a dataset: what its length(i) says, if it has one, or what is in the row.
+function M.row_length(dataset, i)
+    return type(dataset.length) == "function" and dataset:length(i) or #dataset:get(i).input_ids
+end
+
 --- How many labels of an array are learnt.
 function M.count_labels(labels)
     local count = 0
