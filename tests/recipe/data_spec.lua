@@ -53,6 +53,50 @@ describe("a run on rows of a file", function()
         end)
     end
 
+    -- So many that several processes make them; they have no part in what follows.
+    local function many(n)
+        local lines = {}
+        for i = 1, n do
+            lines[i] = string.format('{"input_ids":[%d,%d,%d,%d]}', i % 67, i % 61, i % 59, i % 53)
+        end
+        return helper.write(helper.folder() .. "/many.jsonl", table.concat(lines, "\n"))
+    end
+
+    it("ends with the same bits whatever the number of processes that make them, in amlua and in LuaJIT", function()
+        local here, name = helper.folder(), many(5000)
+        local function on_many(dir)
+            local cfg = config(dir)
+            cfg.dataset.path_or_dataset_id = name
+            return cfg
+        end
+        helper.train_here(on_many(here))
+        for _, threads in ipairs { "1", "3" } do
+            local dir = helper.folder()
+            local status, out, errors = helper.train(on_many(dir), { "--threads", threads })
+            assert.equal(0, status, out .. errors)
+            assert.same(helper.curve(here), helper.curve(dir))
+            assert.is_nil(helper.checkpoint_difference(helper.latest(here), helper.latest(dir)))
+        end
+    end)
+
+    for signal, wanted in pairs { TERM = 0, INT = 130 } do
+        it("is ended in order by SIG" .. signal .. " while they are made", function()
+            local dir = helper.folder()
+            local cfg = config(dir)
+            cfg.dataset.path_or_dataset_id = many(60000)
+            local run = helper.start { helper.finetune, helper.yaml(helper.folder(), cfg), "--threads", "2" }
+            local function children()
+                local pid = run.pid
+                return (helper.read(string.format("/proc/%d/task/%d/children", pid, pid)) or ""):match("%d+")
+            end
+            helper.until_true(children, 30, "processes that make rows")
+            run.stop(signal)
+            assert.equal(wanted, run.wait())
+            assert.equal(1, #helper.curve(dir))
+            assert.matches("step_0$", helper.latest(dir))
+        end)
+    end
+
     it("does not mind a cache that was cut short", function()
         local plain, cached, cache = helper.folder(), helper.folder(), helper.folder() .. "/cache"
         helper.train_here(config(plain, cache))

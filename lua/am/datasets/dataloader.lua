@@ -24,7 +24,7 @@ M.fields = {
     shuffle = { type = "boolean", default = true, doc = "a new order every epoch (validation: false)" },
     drop_last = { type = "boolean", default = false, doc = "leave out a last batch that is not full" },
     group_by_length = { type = "boolean", default = false, doc = "shuffle, but keep rows of like length together" },
-    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are read as they are needed" },
+    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are made before the first step" },
     pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
     collate_fn = { type = "function", doc = "rows to a batch (am.datasets.default_collater)" },
     dataset = { type = "any", doc = "given by the recipe" },

@@ -15,6 +15,7 @@ local log = require("am.utils.log").get("am.datasets")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 local json_rows = require("am.datasets.json_rows")
+local tokenise = require("am.datasets.tokenise")
 local utils = require("am.datasets.utils")
 
 local C, check = edge.C, edge.check
@@ -170,40 +171,6 @@ end
 
 -- ---------------------------------------------------------------- making a file
 
--- A row as the engine takes it, in arrays that are used again for the next one.
-local Buffer = {}
-Buffer.__index = Buffer
-
-local function new_buffer()
-    local capacity = 1024
-    return setmetatable({ capacity = capacity, data = ffi.new("int32_t[?]", 4 * capacity),
-                          row = ffi.new("am_token_row") }, Buffer)
-end
-
-local keys = { "input_ids", "labels", "attention_mask", "position_ids" }
-
--- Fill it; returns the tokens that are no padding. label_tokens may be 0.
-function Buffer:fill(row)
-    local n, out = #row.input_ids, self.row
-    if n > self.capacity then
-        self.capacity = 2 * n
-        self.data = ffi.new("int32_t[?]", 4 * self.capacity)
-    end
-    for a, key in ipairs(keys) do
-        local values, into = row[key], self.data + (a - 1) * self.capacity
-        out[key] = values and into or nil
-        for k = 1, values and n or 0 do
-            into[k - 1] = values[k]
-        end
-    end
-    local tokens = row.attention_mask and 0 or n
-    for k = 1, row.attention_mask and n or 0 do
-        tokens = tokens + row.attention_mask[k]
-    end
-    out.n, out.label_tokens = n, utils.count_labels(row.labels)
-    return tokens
-end
-
 local function new_stats()
     return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_rows = json.array(),
              longest = { length = 0, file = 1, number = 0 } }
@@ -224,22 +191,6 @@ local function add(writer, stats, row, tokens)
     stats.label_tokens = stats.label_tokens + tonumber(row.label_tokens)
     if tokens > stats.longest.length then
         stats.longest = { length = tokens, file = tonumber(row.file), number = tonumber(row.number) }
-    end
-end
-
-local function add_all(writer, stats, rows)
-    local buffer = new_buffer()
-    for i = 1, rows:len() do
-        check(C.am_signals_check())
-        local row, reason = rows:row(i)
-        local file, number = rows:place(i)
-        local tokens = row and buffer:fill(row)
-        if not row or (buffer.row.label_tokens == 0 and not rows.keep_all) then
-            skip(stats, file, number, reason or "no label left")
-        else
-            buffer.row.file, buffer.row.number = file, number
-            add(writer, stats, buffer.row, tokens)
-        end
     end
 end
 
@@ -281,7 +232,8 @@ local function make(opts, key, file)
     local stats = new_stats()
     local ok, e = pcall(function()
         local rows = opts.open()
-        add_all(writer, stats, rows)
+        tokenise.each(rows, function(row, tokens) add(writer, stats, row, tokens) end,
+            function(place, number, reason) skip(stats, place, number, reason) end)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
                 .. "answer (seq_length), or answers empty?", opts.files[1], rows:len())
