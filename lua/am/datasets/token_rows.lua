@@ -29,6 +29,7 @@ local STALE_SECONDS = 86400
 
 local rows_box, row_box = edge.box("am_token_rows"), ffi.new("am_token_row")
 local bytes_box = ffi.new("size_t[1]")
+local keys = { "input_ids", "labels", "attention_mask", "position_ids" } -- of rows
 
 -- ---------------------------------------------------------------- what rows depend on
 
@@ -120,12 +121,13 @@ local function get(self, i)
     return row_box
 end
 
-local function array(values, n, least, name)
+local function array(self, i, values, n)
     local out = {}
     for k = 1, n do
         local x = values[k - 1]
-        if x < least and x ~= utils.IGNORE then
-            err.raise("format", "%s: the tokenised row holds %d; remove its file from dataset.cache_dir", name, x)
+        if x < 0 and x ~= utils.IGNORE then
+            err.raise("format", "%s: the tokenised row holds %d; remove its file from dataset.cache_dir",
+                self:name(i), x)
         end
         out[k] = x
     end
@@ -134,13 +136,11 @@ end
 
 --- Token row i (from 1).
 function TokenRows:get(i)
-    local row = get(self, i)
-    local n, name = tonumber(row.n), self:name(i)
-    return {
-        input_ids = array(row.input_ids, n, 0, name), labels = array(row.labels, n, 0, name),
-        attention_mask = row.attention_mask ~= nil and array(row.attention_mask, n, 0, name) or nil,
-        position_ids = row.position_ids ~= nil and array(row.position_ids, n, 0, name) or nil,
-    }
+    local row, out = get(self, i), {}
+    for _, key in ipairs(keys) do
+        out[key] = row[key] ~= nil and array(self, i, row[key], tonumber(row.n)) or nil
+    end
+    return out
 end
 
 --- Tokens of row i, its padding included.
