@@ -183,9 +183,16 @@ local function skip(stats, file, number, reason)
     end
 end
 
--- A row goes to the file and into the stats.
-local function add(writer, stats, row, tokens)
-    check(C.am_token_rows_add(writer, row))
+-- Raise the engine's error of writing the file unless rc is AM_OK; `file` is nil for one without a name.
+local function check_write(rc, file)
+    if rc ~= C.AM_OK then
+        error(err.within(edge.error(rc), file and "dataset.cache_dir"
+            or "tokenised rows; TMPDIR or dataset.cache_dir names another folder for them"), 0)
+    end
+end
+
+-- Count a row that goes to the file.
+local function count(stats, row, tokens)
     stats.rows = stats.rows + 1
     stats.tokens = stats.tokens + tokens
     stats.label_tokens = stats.label_tokens + tonumber(row.label_tokens)
@@ -232,14 +239,16 @@ local function make(opts, key, file)
     local stats = new_stats()
     local ok, e = pcall(function()
         local rows = opts.open()
-        tokenise.each(rows, function(row, tokens) add(writer, stats, row, tokens) end,
-            function(place, number, reason) skip(stats, place, number, reason) end)
+        tokenise.each(rows, function(row, tokens)
+            check_write(C.am_token_rows_add(writer, row), file)
+            count(stats, row, tokens)
+        end, function(place, number, reason) skip(stats, place, number, reason) end)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
                 .. "answer (seq_length), or answers empty?", opts.files[1], rows:len())
         end
         local text = json.encode(stats, { sort_keys = true })
-        check(C.am_token_rows_finish(rows_box, writer, text, #text))
+        check_write(C.am_token_rows_finish(rows_box, writer, text, #text), file)
     end)
     C.am_token_rows_discard(ffi.gc(writer, nil))
     if not ok then

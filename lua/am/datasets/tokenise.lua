@@ -59,7 +59,7 @@ end
 -- ---- in several processes: a block of rows as bytes. A row is HEAD doubles, then its arrays, or the text
 -- that says why it is left out, to a multiple of 8 bytes.
 
-local BLOCK, MANY = 64, 4096 -- rows in a block; rows for which processes are worth their start
+local BLOCK, ENOUGH = 64, 2048 -- rows in a block; rows for which a process is worth its start
 local HEAD = 8
 
 local Packet = {}
@@ -127,8 +127,8 @@ end
 
 --- The rows of a source in order, each made once: keep(row, tokens) with an am_token_row, good until it
 --- returns, and the tokens in it that are no padding; leave(file, number, reason) for rows that are left
---- out. `rows`: see token_rows.open. Many rows are made in as many processes as the engine has threads,
---- which changes nothing but the time. Raises what rows:row raises first, and "interrupted" at the prompt.
+--- out. `rows`: see token_rows.open. Many rows are made in up to as many processes as the engine has
+--- threads, which changes nothing but the time. Raises what rows:row raises first, and "interrupted" at the prompt.
 function M.each(rows, keep, leave)
     local n, buffer, packet, row = rows:len(), new_buffer(), new_packet(), ffi.new("am_token_row")
     local function put_row(r, tokens) packet:put_row(r, tokens) end
@@ -141,9 +141,8 @@ function M.each(rows, keep, leave)
         return packet.data, 8 * packet.used
     end
     local function take(data, bytes) each_put(data, bytes, row, keep, leave) end
-    local threads = C.am_threads()
-    if n >= MANY and threads > 1 and not rows.keep_all
-        and workers.each(math.ceil(n / BLOCK), threads, make, take) then
+    local count = math.min(C.am_threads(), math.floor(n / ENOUGH))
+    if count > 1 and not rows.keep_all and workers.each(math.ceil(n / BLOCK), count, make, take) then
         return
     end
     for i = 1, n do

@@ -150,6 +150,22 @@ describe("am.datasets.token_rows", function()
         helpers.fails("io", "folder", dataset, { cache_dir = file .. "/below" })
     end)
 
+    it("says where else rows could go when they can't be written", function()
+        local script = helpers.file(string.format([[
+            local C = require("am.core.ffi").C
+            C.am_signals_watch(C.AM_SIGNALS_FLAG) -- a file that grows too large is an error, not a signal
+            local helpers = require "tests.lua.datasets.helpers"
+            print(pcall(require("am.datasets.column_mapped").ColumnMappedTextInstructionDataset, {
+                path_or_dataset_id = %q, tokenizer = helpers.tokenizer(),
+                column_mapping = { question = "q", answer = "a" } }))
+        ]], file), "lua")
+        local pipe = io.popen("ulimit -f 8; exec luajit " .. script .. " 2>&1")
+        local said_there = pipe:read("*a")
+        pipe:close()
+        os.remove(script)
+        assert.matches("^false%s.*File too large.*TMPDIR or dataset.cache_dir", said_there)
+    end)
+
     it("removes what a killed run left behind, and not what another one is writing", function()
         path.mkdir_p(dir)
         for _, name in ipairs { ".amlua-1-2.tmp", ".amlua-1-3.tmp", "mine.tmp" } do
