@@ -3,7 +3,7 @@
  * This file is the contract between the engine and everything above it: C programs include it,
  * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
  * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
- * optimizers, random numbers, files, tokenizer, memory, threads and signals.
+ * optimizers, random numbers, files, token rows, tokenizer, memory, threads and signals.
  *
  * Conventions
  *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
@@ -349,6 +349,46 @@ int am_npy_save(const char *path, const am_tensor *t);
 /* Write bytes the same safe way (sidecar, fsync, rename). A symbolic link is replaced. */
 int am_file_save(const char *path, const void *data, size_t bytes);
 int am_file_sync_dir(const char *dir);
+
+/* BLAKE2b digests of 32 bytes: of bytes, and of a file's. */
+enum { AM_HASH_BYTES = 32 };
+void am_hash(uint8_t *digest, const void *data, size_t bytes);
+int am_hash_file(uint8_t *digest, const char *path);
+
+/* ---- token rows -------------------------------------------------------------------------
+ * Rows of a data set once they are tokenised: a file that is written in one go and then mapped, so
+ * that memory does not grow with the number of rows. */
+
+typedef struct am_token_row {
+    const int32_t *input_ids, *labels;            /* [n] */
+    const int32_t *attention_mask, *position_ids; /* [n], or NULL */
+    int64_t n;                                    /* 0 to 2^31 - 1 */
+    int64_t label_tokens;                         /* labels that are learnt */
+    int64_t file, number; /* where it came from, for messages: a file's number, a row's in it */
+} am_token_row;
+
+/* Begin a file. `key`, 32 bytes, stands for all that the rows depend on. It replaces `path` when it
+ * is finished; `unnamed`: it never gets a name, and is gone with the rows (path names the folder:
+ * "folder/rows"). */
+typedef struct am_token_rows_writer am_token_rows_writer;
+int am_token_rows_create(am_token_rows_writer **out, const char *path, const uint8_t *key,
+                         int unnamed);
+int am_token_rows_add(am_token_rows_writer *w, const am_token_row *row);
+/* Write the rest with a text of the caller's, sync, put in place, and map. The writer is left
+ * empty. After an error nothing is left, and `path` is as it was. */
+typedef struct am_token_rows am_token_rows;
+int am_token_rows_finish(am_token_rows **out, am_token_rows_writer *w, const char *metadata,
+                         size_t bytes);
+void am_token_rows_discard(am_token_rows_writer *w); /* also once finished */
+
+/* Open a file. AM_EFORMAT when it is not whole, not of this version or not of this key: every byte
+ * is compared with the checksum. */
+int am_token_rows_open(am_token_rows **out, const char *path, const uint8_t *key);
+void am_token_rows_release(am_token_rows *r);
+int64_t am_token_rows_count(const am_token_rows *r);
+const char *am_token_rows_metadata(const am_token_rows *r, size_t *bytes);
+/* Row i from 0. Its arrays are the mapping's. */
+int am_token_rows_get(am_token_row *row, am_token_rows *r, int64_t i);
 
 /* ---- tokenizer --------------------------------------------------------------------------
  * Exact with Hugging Face `tokenizers` for what a file uses, or AM_EUNSUP naming the part. */

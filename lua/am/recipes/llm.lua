@@ -182,12 +182,13 @@ function Recipe:build_loader(prefix, for_training)
     local section = cfg:child(prefix .. "dataloader")
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
     local pad = self:padding_id()
-    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size }
+    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
+                    step_rows = sizes.global_batch_size }
     if not section or not section:has("collate_fn") then
         given.collate_fn = function(rows) return datasets.default_collater(rows, { pad_token_id = pad }) end
     end
     if not for_training then
-        given.shuffle, given.drop_last = false, false
+        given.shuffle, given.drop_last, given.group_by_length = false, false, false
         given.batch_size = section and section:get("batch_size") or sizes.local_batch_size
     end
     return config.instantiate(section or config.from_table {}, self.ctx, given,
