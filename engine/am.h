@@ -277,8 +277,11 @@ enum { AM_OPTIM_ADAM, AM_OPTIM_ADAMW, AM_OPTIM_SGD };
 typedef struct am_optim_config {
     int32_t kind;
     int32_t master_weights; /* keep f32 copies of bf16/f16 weights (1) or not (0) */
-    int32_t state_dtype;    /* of the moments: AM_F32, AM_BF16, or -1: f32 (f64 for f64 weights) */
-    int32_t nesterov;       /* SGD */
+    /* Of the moments: AM_F32, AM_BF16, AM_U8, or -1: f32 (f64 for f64 weights whatever it says).
+     * AM_U8 is 8-bit state (Dettmers et al. 2021): codes, and an f32 absmax for each 256 of a
+     * parameter. */
+    int32_t state_dtype;
+    int32_t nesterov; /* SGD */
     double beta1, beta2, eps;
     double momentum, dampening; /* SGD */
 } am_optim_config;
@@ -292,8 +295,9 @@ void am_optim_release(am_optim *o);
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale);
 int64_t am_optim_steps(const am_optim *o);
 int am_optim_set_steps(am_optim *o, int64_t steps);
-/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master".
- * *out = NULL when this optimizer has no such state. */
+/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master" in its
+ * shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"
+ * [blocks]. *out = NULL when this optimizer has no such state. */
 int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
 /* After weights were changed from outside: copy them into the masters. */
 int am_optim_sync_masters(am_optim *o);

@@ -146,6 +146,10 @@ local kinds = {
                          start_wd = 0.01, end_wd = 0.1, wd_incr_style = "linear" } } },
     { name = "SGD with momentum", every = 5, changes = {
         optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05 } } },
+    { name = "8-bit moments", every = 5, changes = { optimizer = { state_dtype = "int8" } } },
+    { name = "8-bit momentum, bfloat16", every = 5, changes = {
+        model = { torch_dtype = "bfloat16" },
+        optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05, state_dtype = "int8" } } },
 }
 
 local function long(dir, changes)
@@ -212,7 +216,7 @@ end)
 describe("a run on another device", function()
     teardown(helper.cleanup)
 
-    for _, kind in ipairs { kinds[1], kinds[4] } do
+    for _, kind in ipairs { kinds[1], kinds[4], kinds[7] } do
         it("touches no memory that is not the host's: " .. kind.name, function()
             local latest, curves = {}, {}
             for _, device in ipairs { "ref", "fence" } do
@@ -271,6 +275,40 @@ describe("a run in bfloat16", function()
         end
         optimizer:close()
         model:close()
+    end)
+end)
+
+describe("8-bit moments", function()
+    teardown(helper.cleanup)
+
+    -- Losses of a run with moments of a dtype, learning the same rows over and over.
+    local function curve(dtype, threads)
+        local dir, losses, before = helper.folder(), {}, edge.C.am_threads()
+        edge.check(edge.C.am_threads_set(threads or before))
+        helper.train_here(helper.config(dir, {
+            optimizer = { state_dtype = dtype, lr = 5e-3 },
+            step_scheduler = { global_batch_size = 24, local_batch_size = 24, max_steps = 40, num_epochs = 40 },
+        }))
+        edge.check(edge.C.am_threads_set(before))
+        for i, record in ipairs(helper.jsonl(dir .. "/training.jsonl")) do
+            losses[i] = record.loss
+        end
+        return losses
+    end
+
+    it("learn as 32-bit ones do, within 2 % of the loss at every step", function()
+        local wide, narrow, off = curve("float32"), curve("int8"), 0
+        assert.is_true(wide[40] < 0.5 * wide[1], "nothing is learnt")
+        assert.not_same(wide, narrow)
+        for i = 1, 40 do
+            off = math.max(off, helper.relative(wide[i], narrow[i]))
+        end
+        print("# losses differ by at most " .. off)
+        assert.is_true(off <= 0.02, "losses differ by " .. off)
+    end)
+
+    it("have the same bits on one thread and on two", function()
+        assert.same(curve("int8", 1), curve("int8", 2))
     end)
 end)
 

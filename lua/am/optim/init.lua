@@ -12,7 +12,8 @@ local C, check, check_retry = edge.C, edge.check, edge.check_retry
 local M = {}
 
 local kinds = { adam = C.AM_OPTIM_ADAM, adamw = C.AM_OPTIM_ADAMW, sgd = C.AM_OPTIM_SGD }
-local state_names = { "exp_avg", "exp_avg_sq", "momentum_buffer", "master" }
+local state_names = { "exp_avg", "exp_avg_absmax", "exp_avg_sq", "exp_avg_sq_absmax", "momentum_buffer",
+                      "momentum_buffer_absmax", "master" }
 local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
 
 ---@class am.Optimizer
@@ -31,9 +32,13 @@ local function state_dtype_of(opts)
     if opts.state_dtype == nil then
         return -1
     end
+    if opts.state_dtype == "int8" then -- no tensors' dtype: what is stored are codes
+        return C.AM_U8
+    end
     local known, id = pcall(tensor.dtype_id, opts.state_dtype)
     if not known or (id ~= C.AM_F32 and id ~= C.AM_BF16) then
-        err.raise("usage", "optimizer.state_dtype must be float32 or bfloat16, not %s", tostring(opts.state_dtype))
+        err.raise("usage", "optimizer.state_dtype must be float32, bfloat16 or int8, not %s",
+                  tostring(opts.state_dtype))
     end
     return id
 end
@@ -207,7 +212,7 @@ local common = {
     lr = { type = "number", default = 1e-3, min = 0, doc = "learning rate" },
     weight_decay = { type = "number", min = 0, doc = "decay of weights" },
     master_weights = { type = "boolean", default = true, doc = "f32 copies of 16-bit weights" },
-    state_dtype = { type = "string", doc = "dtype of the moments: float32 (default) or bfloat16" },
+    state_dtype = { type = "string", doc = "of the moments: float32 (default), bfloat16 or int8" },
     amsgrad = { type = "boolean", enum = { false }, doc = "not there" },
     maximize = { type = "boolean", enum = { false }, doc = "not there" },
     foreach = { type = "boolean", no_effect = "updates are always fused" },

@@ -7,6 +7,8 @@ local edge = require("am.core.ffi")
 local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
+-- of the moments; those of 8 bits have an f32 for each block of 256
+local state_bytes = { bfloat16 = 2, bf16 = 2, int8 = 1 + 4 / 256 }
 local LOSS_CHUNK = 8 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
@@ -18,7 +20,7 @@ function M.optimizer_bytes(model, opts)
         if t.requires_grad then
             local n, size = t:numel(), bytes_of[t:dtype()]
             local wide = size == 8 and 8 or 4
-            local state = opts.state_dtype == "bfloat16" and 2 or wide
+            local state = size < 8 and state_bytes[opts.state_dtype] or wide
             local moments = opts.kind == "sgd" and ((opts.momentum or 0) > 0 and 1 or 0) or 2
             -- the flat buffer replaces the loaded weights, but both are there while it is filled
             total = total + n * (size + wide + moments * state

@@ -249,7 +249,7 @@ describe("what an optimizer is asked for", function()
         refused("argument", "momentum", "sgd", { momentum = -0.5 })
         refused("argument", "nesterov", "sgd", { nesterov = true })
         refused("argument", "nesterov", "sgd", { nesterov = true, momentum = 0.5, dampening = 0.1 })
-        for _, dtype in ipairs { "float16", "float64", "int32", "float31" } do
+        for _, dtype in ipairs { "float16", "float64", "int32", "uint8", "float31" } do
             refused("usage", { "state_dtype", dtype }, "adamw", { state_dtype = dtype })
         end
     end)
