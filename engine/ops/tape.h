@@ -10,6 +10,7 @@ typedef struct am_var {
     am_tensor *leaf; /* NULL for computed values */
     am_tensor *grad; /* of computed values, while backward has it */
     int dtype, ndim, device;
+    size_t first; /* no node before this one has it as an input */
     int64_t shape[AM_MAX_DIMS];
 } am_var;
 

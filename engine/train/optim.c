@@ -144,11 +144,6 @@ static void *at(am_tensor *t, int64_t offset)
     return t ? (char *)am_tensor_ptr(t) + offset * am_dtype_size(t->dtype) : NULL;
 }
 
-static bool has_codes(const am_optim *o, const am_param *q)
-{
-    return o->flats[q->flat].t[EXP_AVG_ABSMAX] != NULL;
-}
-
 /* Update n elements from parameter i's first on. */
 static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double grad_scale)
 {
@@ -163,7 +158,7 @@ static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double
                                                        .buf = at(s[EXP_AVG], offset),
                                                        .master = at(s[MASTER], offset),
                                                        .buf_absmax = at(s[EXP_AVG_ABSMAX], block),
-                                                       .grad = at(f->grads, offset),
+                                                       .grad = am_tensor_ptr(q->t->grad),
                                                        .dtype = f->dtype,
                                                        .dtype_state = dtype_state,
                                                        .dtype_grad = f->dtype_grad,
@@ -181,7 +176,7 @@ static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double
                                                      .master = at(s[MASTER], offset),
                                                      .m_absmax = at(s[EXP_AVG_ABSMAX], block),
                                                      .v_absmax = at(s[EXP_AVG_SQ_ABSMAX], block),
-                                                     .grad = at(f->grads, offset),
+                                                     .grad = am_tensor_ptr(q->t->grad),
                                                      .dtype = f->dtype,
                                                      .dtype_state = dtype_state,
                                                      .dtype_grad = f->dtype_grad,
@@ -208,31 +203,63 @@ static int64_t element_bytes(const am_optim *o, int i)
     return bytes;
 }
 
+static int timed_update(am_optim *o, size_t i, int64_t n, double lr, double wd, double grad_scale)
+{
+    int flat = o->params->items[i].flat;
+    am_span span = am_span_begin();
+    AM_TRY(update(o, i, n, lr, wd, grad_scale));
+    if (am_profiling)
+        am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam", AM_PHASE_OPTIMIZER,
+                    o->params->flats[flat].device, n * element_bytes(o, flat));
+    return AM_OK;
+}
+
+/* Has a parameter blocks or a gradient of its own, so that it can't be updated with its neighbours?
+ */
+static bool is_alone(const am_optim *o, const am_param *q)
+{
+    return o->flats[q->flat].t[EXP_AVG_ABSMAX] || o->params->separate_grads;
+}
+
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale)
 {
     const am_params *p = o->params;
     o->steps++;
-    /* Neighbours that all have a gradient are updated in one go, gaps included; but with blocks of
-     * its own each parameter is alone. */
+    /* Neighbours that all have a gradient are updated in one go, gaps included. */
     for (size_t i = 0; i < p->n;) {
         const am_param *first = &p->items[i];
         int64_t end = first->offset;
         size_t j = i;
-        bool empty = first->t->grad_empty, alone = has_codes(o, first);
+        bool empty = first->t->grad_empty, alone = is_alone(o, first);
         for (; j < p->n && p->items[j].flat == first->flat && p->items[j].t->grad_empty == empty &&
                !(alone && j > i);
              j++)
             end = p->items[j].offset + am_tensor_numel(p->items[j].t);
-        if (!empty && end > first->offset) {
-            am_span span = am_span_begin();
-            AM_TRY(update(o, i, end - first->offset, lr, weight_decay, grad_scale));
-            if (am_profiling)
-                am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam",
-                            AM_PHASE_OPTIMIZER, p->flats[first->flat].device,
-                            (end - first->offset) * element_bytes(o, first->flat));
-        }
+        if (!empty && end > first->offset)
+            AM_TRY(timed_update(o, i, end - first->offset, lr, weight_decay, grad_scale));
         i = j;
     }
+    return AM_OK;
+}
+
+int am_optim_begin(am_optim *o)
+{
+    o->steps++;
+    return AM_OK;
+}
+
+int am_optim_update(am_optim *o, double *sumsq, int64_t i, double lr, double weight_decay)
+{
+    double sum = 0;
+    if (i < 0 || (size_t)i >= o->params->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, o->params->n);
+    am_param *q = &o->params->items[i];
+    if (!q->t->grad_empty && am_tensor_numel(q->t) > 0) {
+        AM_TRY(am_param_grad_sumsq(q, &sum));
+        AM_TRY(timed_update(o, (size_t)i, am_tensor_numel(q->t), lr, weight_decay, 1));
+    }
+    am_param_clear_grad(o->params, q);
+    *sumsq = sum;
     return AM_OK;
 }
 

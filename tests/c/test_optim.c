@@ -332,6 +332,70 @@ START_TEST(resumes)
 }
 END_TEST
 
+/* One parameter at a time, with gradients that come and go, is the step bit for bit. */
+START_TEST(one_at_a_time)
+{
+    static const int kept[] = {-1, AM_BF16, AM_U8};
+    am_optim_config c = golden[_i % CASES].config;
+    c.master_weights = 1;
+    c.state_dtype = kept[_i / CASES];
+    for (int d = 0; d < 2; d++) {
+        int device = device_named(d ? "fence" : "cpu");
+        setup whole = new_setup(device, AM_BF16, &c), parts = {0};
+        am_tensor *grad;
+        double sumsq, norm, lr = golden[_i % CASES].lr, wd = golden[_i % CASES].weight_decay;
+        OK(am_params_new(&parts.params));
+        OK(am_params_separate_grads(parts.params));
+        for (int i = 0; i < 2; i++) {
+            parts.t[i] = leaf(make_on(device, AM_BF16, 1, &sizes[i], golden_start + 3 * i));
+            OK(am_params_add(parts.params, i ? "b" : "a", parts.t[i]));
+        }
+        OK(am_params_seal(parts.params));
+        FAILS(am_params_separate_grads(parts.params), AM_ESTATE, "sealed");
+        OK(am_optim_new(&parts.optim, parts.params, &c));
+        int64_t sealed = live_bytes(device);
+        for (int step = 0; step < GOLDEN_STEPS; step++) {
+            set_grads(&whole, golden_grads[step], 1);
+            set_grads(&parts, golden_grads[step], 1);
+            OK(am_params_grad_norm(whole.params, 1, &norm));
+            OK(am_optim_step(whole.optim, lr, wd, 1));
+            OK(am_optim_begin(parts.optim));
+            double total = 0;
+            for (int i = 1; i >= 0; i--) {
+                OK(am_optim_update(parts.optim, &sumsq, i, lr, wd));
+                total += sumsq;
+                OK(am_tensor_grad(&grad, parts.t[i]));
+                ck_assert_ptr_null(grad);
+            }
+            ck_assert_int_eq(live_bytes(device), sealed);
+            ck_assert_double_eq_tol(sqrt(total), norm, 1e-12);
+            OK(am_optim_update(parts.optim, &sumsq, 0, lr, wd)); /* no gradient, no update */
+            ck_assert_double_eq(sumsq, 0);
+            for (int i = 0; i < 2; i++) {
+                double want[3];
+                memcpy(want, values_of(whole.t[i]), (size_t)sizes[i] * sizeof *want);
+                holds(parts.t[i], sizes[i], want);
+            }
+        }
+        ck_assert_int_eq(am_optim_steps(parts.optim), GOLDEN_STEPS);
+        FAILS(am_optim_update(parts.optim, &sumsq, 2, lr, wd), AM_EINVAL, "2");
+        FAILS(am_optim_update(parts.optim, &sumsq, -1, lr, wd), AM_EINVAL, "-1");
+        /* step does it, too; and zero_grad frees what is there */
+        set_grads(&whole, golden_grads[0], 1);
+        set_grads(&parts, golden_grads[0], 1);
+        OK(am_optim_step(whole.optim, lr, wd, 1));
+        OK(am_optim_step(parts.optim, lr, wd, 1));
+        OK(am_params_zero_grad(parts.params));
+        ck_assert_int_eq(live_bytes(device), sealed);
+        double want[3];
+        memcpy(want, values_of(whole.t[0]), sizeof want);
+        holds(parts.t[0], 3, want);
+        free_setup(&whole);
+        free_setup(&parts);
+    }
+}
+END_TEST
+
 START_TEST(refused)
 {
     static const struct {
@@ -381,6 +445,7 @@ int main(void)
     tcase_add_test(t, missing_gradients);
     tcase_add_test(t, codes);
     tcase_add_loop_test(t, resumes, 0, 2 * CASES);
+    tcase_add_loop_test(t, one_at_a_time, 0, 3 * CASES);
     tcase_add_test(t, refused);
     suite_add_tcase(s, t);
     return run_suite(s);

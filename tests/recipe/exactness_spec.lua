@@ -5,6 +5,7 @@ local datasets = require("am.datasets")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
 local path = require("am.utils.path")
 
 -- Rows of token ids whose numbers of tokens and of labels all differ; some have a single label.
@@ -150,6 +151,11 @@ local kinds = {
     { name = "8-bit momentum, bfloat16", every = 5, changes = {
         model = { torch_dtype = "bfloat16" },
         optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05, state_dtype = "int8" } } },
+    { name = "updates inside backward", every = 5, changes = {
+        model = { torch_dtype = "bfloat16", activation_checkpointing = true, attention_dropout = 0.1 },
+        optimizer = { fuse_backward = true, state_dtype = "int8" },
+        clip_grad_norm = { max_norm = json.null },
+        step_scheduler = { global_batch_size = 3, local_batch_size = 3 }, dataset = { num_sentences = 13 } } },
 }
 
 local function long(dir, changes)
@@ -275,6 +281,56 @@ describe("a run in bfloat16", function()
         end
         optimizer:close()
         model:close()
+    end)
+end)
+
+-- A weight is updated while backward still runs; nothing of it may show.
+describe("optimizer.fuse_backward", function()
+    teardown(helper.cleanup)
+
+    local untied = { model = { config_overrides = { tie_word_embeddings = false } } }
+    local recomputing = { model = { activation_checkpointing = true } }
+    for name, changes in pairs {
+        ["full"] = {},
+        ["an untied head, recomputing layers"] = helper.changes(untied, recomputing),
+        ["bfloat16, recomputing layers, a head with an adapter"] = {
+            model = { torch_dtype = "bfloat16", activation_checkpointing = true },
+            peft = { target_modules = { "*_proj", "lm_head" }, dim = 4, dropout = 0.1 },
+        },
+        ["bfloat16 without masters, 8-bit moments"] = {
+            model = { torch_dtype = "bfloat16" }, optimizer = { master_weights = false, state_dtype = "int8" },
+        },
+        ["SGD, packed"] = { optimizer = { _target_ = "am.optim.SGD", momentum = 0.9 },
+                            packed_sequence = { packed_sequence_size = 48 } },
+        ["LoRA"] = helper.lora,
+    } do
+        it("gives the run that updates after backward: " .. name, function()
+            local curves, latest = {}, {}
+            for _, fused in ipairs { false, true } do
+                local dir = helper.folder()
+                helper.train_here(helper.config(dir, helper.changes(changes, {
+                    optimizer = { fuse_backward = fused }, clip_grad_norm = { max_norm = json.null },
+                    step_scheduler = { global_batch_size = 4, local_batch_size = 4 },
+                })))
+                curves[fused], latest[fused] = helper.curve(dir), helper.latest(dir)
+            end
+            assert.equal(6, #curves[true])
+            assert.same(curves[false], curves[true])
+            assert.is_nil(helper.checkpoint_difference(latest[false], latest[true]))
+        end)
+    end
+
+    it("is refused beside what needs all gradients", function()
+        for _, case in ipairs {
+            { {}, { "config.yaml:", "clip_grad_norm.max_norm, which is 1 by default", "max_norm: null" } },
+            { { clip_grad_norm = { max_norm = 0.5 } }, { "clip_grad_norm.max_norm, which is 0.5." } },
+            { { clip_grad_norm = { max_norm = json.null } },
+              { "config.yaml:", "step_scheduler.global_batch_size (4)", "local_batch_size (2)" } },
+        } do
+            table.insert(case[2], "optimizer.fuse_backward: false")
+            local changes = helper.changes(case[1], { optimizer = { fuse_backward = true } })
+            assert.is_nil(helper.refusal_problem(2, case[2], helper.train(helper.config(helper.folder(), changes))))
+        end
     end)
 end)
 
