@@ -222,7 +222,7 @@ end)
 describe("a run on another device", function()
     teardown(helper.cleanup)
 
-    for _, kind in ipairs { kinds[1], kinds[4], kinds[7] } do
+    for _, kind in ipairs { kinds[1], kinds[4], kinds[7], kinds[9] } do
         it("touches no memory that is not the host's: " .. kind.name, function()
             local latest, curves = {}, {}
             for _, device in ipairs { "ref", "fence" } do
