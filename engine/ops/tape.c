@@ -11,7 +11,8 @@
  * holds it. When the last shell that leads onto the tape lets go, nobody can call backward any
  * more, and the tape is reset.
  *
- * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. */
+ * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. So do leaves
+ * with a hook: a leaf's gradient is final once backward has passed the node that met it first. */
 #include "tape.h"
 
 #include <string.h>
@@ -27,8 +28,10 @@ typedef struct am_tape {
     size_t n_vars, cap_vars, n_nodes, cap_nodes;
     int64_t attached; /* shells that lead onto this tape */
     bool in_backward;
-    size_t cursor; /* nodes still to pass */
-    bool waiting;  /* the node at cursor is custom: the caller computes its gradients */
+    size_t cursor;     /* nodes still to pass */
+    size_t var_cursor; /* vars whose nodes are still to pass */
+    bool waiting;      /* the node at cursor is custom: the caller computes its gradients */
+    bool noting;       /* see am_tape_note_leaves */
 } am_tape;
 
 static am_tape root = {.id = 1};
@@ -56,6 +59,12 @@ int am_grad_mode_set(int on)
 int64_t am_tape_length(void)
 {
     return (int64_t)tape->n_nodes;
+}
+
+int am_tape_note_leaves(int on)
+{
+    tape->noting = on != 0;
+    return AM_OK;
 }
 
 /* ---- freeing ---------------------------------------------------------------------------- */
@@ -133,10 +142,15 @@ void am_tape_forget(am_tensor *t)
 
 /* ---- recording -------------------------------------------------------------------------- */
 
+static int var_of_input(int64_t *index, am_tensor *t);
+
 static int inspect(const char *what, am_tensor *const *in, int n_in, bool *needs, bool *any)
 {
     *any = false;
     for (int i = 0; i < n_in; i++) {
+        int64_t known;
+        if (tape->noting && !grad_mode && in[i] && in[i]->hook && in[i]->requires_grad)
+            AM_TRY(var_of_input(&known, in[i]));
         needs[i] = grad_mode && in[i] && in[i]->requires_grad;
         if (!needs[i])
             continue;
@@ -166,7 +180,7 @@ static int var_new(int64_t *index, const am_tensor *t)
     v->dtype = t->dtype;
     v->ndim = t->ndim;
     v->device = t->device;
-    v->node = -1;
+    v->first = tape->n_nodes;
     memcpy(v->shape, t->shape, sizeof v->shape);
     *index = (int64_t)tape->n_vars++;
     return AM_OK;
@@ -207,10 +221,8 @@ static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_
         if (needs[i])
             AM_TRY(var_of_input(&n->in[i], in[i]));
     }
-    for (int i = 0; i < n_out; i++) {
+    for (int i = 0; i < n_out; i++)
         AM_TRY(var_new(&n->out[i], out[i]));
-        tape->vars[n->out[i]].node = (int64_t)tape->n_nodes;
-    }
     for (int i = 0; i < n_out; i++) {
         out[i]->requires_grad = out[i]->computed = true;
         out[i]->tape = tape->id;
@@ -228,8 +240,7 @@ static int64_t var_to_recompute(const am_call *c, const am_tensor *saved)
         if (!t || !t->computed || t->tape != tape->id || t->storage != saved->storage ||
             t->offset != saved->offset || !am_shape_equal(t, saved) || !am_tensor_dense(t))
             continue;
-        int64_t node = tape->vars[t->var].node;
-        if (node >= 0 && am_op_can_recompute(tape->nodes[node].op))
+        if (am_op_can_recompute(tape->nodes[tape->vars[t->var].first].op))
             return t->var;
     }
     return -1;
@@ -451,6 +462,7 @@ int am_backward_begin_many(am_tensor *const *outs, am_tensor *const *gradients, 
     }
     tape->in_backward = true;
     tape->cursor = tape->n_nodes;
+    tape->var_cursor = tape->n_vars;
     return AM_OK;
 }
 
@@ -497,7 +509,7 @@ static int saved_of(const am_node *n, am_tensor **saved)
         am_var *v = &tape->vars[n->again[i]];
         if (!v->value) {
             am_tensor *from[AM_NODE_SAVED], *value;
-            am_node *maker = &tape->nodes[v->node];
+            am_node *maker = &tape->nodes[v->first];
             AM_TRY(saved_of(maker, from));
             am_bwd b = bwd_of(maker, from);
             AM_TRY(am_tensor_make(&value, v->dtype, v->ndim, v->shape, v->device));
@@ -573,6 +585,21 @@ static int step(am_event *ev, bool *stop)
     return AM_OK;
 }
 
+/* The next leaf whose gradient has just become final. Tapes within say nothing: their leaves were
+ * noted on the outermost one. */
+static bool final_leaf(am_event *ev)
+{
+    while (tape->var_cursor > 0 && tape->vars[tape->var_cursor - 1].first >= tape->cursor) {
+        am_tensor *leaf = tape->vars[--tape->var_cursor].leaf;
+        if (!leaf || !leaf->hook || !leaf->grad || leaf->grad_empty || tape->outer)
+            continue;
+        am_tensor_retain(leaf);
+        *ev = (am_event){.kind = AM_EV_LEAF, .id = leaf->hook, .leaf = leaf};
+        return true;
+    }
+    return false;
+}
+
 int am_backward_next(am_event *ev)
 {
     if (!tape->in_backward)
@@ -581,16 +608,17 @@ int am_backward_next(am_event *ev)
         pass_node(&tape->nodes[tape->cursor]);
         tape->waiting = false;
     }
-    while (tape->cursor > 0) {
-        bool stop;
+    bool stop = final_leaf(ev);
+    while (!stop && tape->cursor > 0) {
         int rc = step(ev, &stop);
         if (rc != AM_OK) {
             reset(tape);
             return rc;
         }
-        if (stop)
-            return AM_OK;
+        stop = stop || final_leaf(ev);
     }
+    if (stop)
+        return AM_OK;
     reset(tape);
     *ev = (am_event){.kind = AM_EV_DONE};
     return AM_OK;
@@ -626,6 +654,21 @@ int am_tensor_set_requires_grad(am_tensor *t, int on)
         return am_fail(AM_EINVAL, "a %s tensor can't require grad", am_dtype_name(t->dtype));
     t->requires_grad = on != 0;
     return AM_OK;
+}
+
+int am_tensor_set_grad_hook(am_tensor *t, int id)
+{
+    AM_TRY(am_tensor_check_given(t, "grad hook"));
+    if (t->computed)
+        return am_fail(AM_ESTATE,
+                       "only a leaf can have a grad hook; this tensor is an op's result");
+    t->hook = id;
+    return AM_OK;
+}
+
+int am_tensor_grad_hook(const am_tensor *t)
+{
+    return t ? t->hook : 0;
 }
 
 int am_tensor_requires_grad(const am_tensor *t)

@@ -10,8 +10,8 @@ typedef struct am_var {
     am_tensor *leaf;  /* NULL for computed values */
     am_tensor *grad;  /* of computed values, while backward has it */
     am_tensor *value; /* of computed values, while backward has computed it again */
-    int64_t node;     /* that computes it; -1: none */
     int dtype, ndim, device;
+    size_t first; /* the node that computes it, or the first that has this leaf as an input */
     int64_t shape[AM_MAX_DIMS];
 } am_var;
 

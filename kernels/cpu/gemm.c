@@ -9,9 +9,9 @@
  * bf16 without AMX. All others choose their loops by m, or by a row's place, so there the product
  * is cut into blocks of rows and columns, each done by one thread and all by one implementation:
  *   - f32: blocks are multiples of F32_STEP, and so of the register tiles of `gemm` (4, 6, 8 rows);
- *     each packs b anew, so they are large, but
- *     from 216 rows on `gemm` cuts k by their number (seen at k = 1032). It adds up k in parts, `brg` in one chain of roundings:
- *     SmolLM2's mean error is 1.0 against 1.5 times transformers', at the same speed.
+ *     each packs b anew, so they are large, but from 216 rows on `gemm` cuts k by their number
+ *     (seen at k = 1032). It adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean
+ *     error is 1.0 against 1.5 times transformers', at the same speed.
  *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
  *     and the same primitive, and as many columns as can be, since c is copied where they are not
  *     all.

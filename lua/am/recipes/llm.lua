@@ -101,6 +101,33 @@ function Recipe:check_one_process()
     end
 end
 
+--- The norm that gradients are cut to; nil: they are not.
+function Recipe:max_norm()
+    return self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+end
+
+-- Weights that are updated inside backward can't wait for what comes after it.
+function Recipe:check_fused()
+    local optimizer = self.cfg:child("optimizer")
+    if not optimizer:get("fuse_backward") then
+        return
+    end
+    local where, max_norm = optimizer:where("fuse_backward"), self:max_norm()
+    if max_norm then
+        err.raise("usage", "%s: optimizer.fuse_backward updates weights before the norm of all gradients is known, so "
+                  .. "it can't go with clip_grad_norm.max_norm, which is %g%s. Set clip_grad_norm.max_norm: null, or "
+                  .. "optimizer.fuse_backward: false", where, max_norm,
+                  self.cfg:has("clip_grad_norm.max_norm") and "" or " by default")
+    end
+    local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
+    if sizes.global_batch_size > sizes.local_batch_size then
+        err.raise("usage", "%s: optimizer.fuse_backward uses gradients up before the next micro-batch could add to "
+                  .. "them, so step_scheduler.global_batch_size (%d) must be no more than local_batch_size (%d). Make "
+                  .. "them equal, or set optimizer.fuse_backward: false", where, sizes.global_batch_size,
+                  sizes.local_batch_size)
+    end
+end
+
 function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
