@@ -59,11 +59,38 @@ static void run(const am_cpu_kernels *k, const problem *p)
     ck_assert_int_eq(k->attention_bwd(NULL, &g), AM_OK);
 }
 
-/* Outputs are means of values up to 2, gradients sums over t or s terms of that size: absolute
- * errors of a few f32 ulps of the sums' scale, then one rounding. Backward starts from ref's out
- * and lse, so that only the kernel's own error counts. */
-static void compare(const char *what, const am_cpu_kernels *k, problem *p)
+enum { AMX = ISA_COUNT, KERNEL_SETS };
+
+/* isa_kernels, and AMX's attention where this CPU has it. */
+static const am_cpu_kernels *attention_kernels(int isa, const char **label)
 {
+#if defined(__x86_64__)
+    static am_cpu_kernels amx;
+    if (isa == AMX) {
+        *label = "amx";
+        amx = am_cpu_kernels_avx512;
+        amx.attention = am_cpu_attention_amx;
+        amx.attention_bwd = am_cpu_attention_bwd_amx;
+        return strcmp(am_backend_cpu_isa_available(), "amx") == 0 ? &amx : NULL;
+    }
+#endif
+    *label = isa < ISA_COUNT ? isa_label[isa] : "";
+    return isa < ISA_COUNT ? isa_kernels(isa) : NULL;
+}
+
+/* The dtype that a set has kernels of its own for. */
+static int dtype_for(int isa)
+{
+    return isa == AMX ? AM_BF16 : AM_F32;
+}
+
+/* Outputs are means of values up to 2, gradients sums over t or s terms of that size: absolute
+ * errors of a few f32 ulps of the sums' scale, then one rounding. AMX takes probabilities and their
+ * gradients as bf16, so each term of a sum is off by up to 2^-9 of itself. Backward starts from
+ * ref's out and lse, so that only the kernel's own error counts. */
+static void compare(const char *what, const am_cpu_kernels *k, problem *p, int isa)
+{
+    double rounded = isa == AMX && p->x.dtype == AM_BF16 ? 0x1p-7 : 0; /* of up to 2 / 0.7 */
     const am_attention_shape *x = &p->x;
     int64_t nq = x->b * x->t * x->h * x->d, nk = x->b * x->s * x->kh * x->d;
     int64_t stats = x->b * x->h * x->t;
@@ -79,7 +106,7 @@ static void compare(const char *what, const am_cpu_kernels *k, problem *p)
     ck_assert_int_eq(k->attention(NULL, &f2), AM_OK);
     char label[160];
     snprintf(label, sizeof label, "%s: out", what);
-    check_close(label, p->out, r.out, x->dtype, nq, ulp_of(x->dtype), 4e-6);
+    check_close(label, p->out, r.out, x->dtype, nq, ulp_of(x->dtype), 4e-6 + rounded);
     snprintf(label, sizeof label, "%s: lse", what);
     check_close(label, p->lse, r.lse, AM_F32, stats, 1e-6, 4e-6);
     am_attention_bwd_args g = backward_args(&r), g2 = backward_args(p);
@@ -87,7 +114,7 @@ static void compare(const char *what, const am_cpu_kernels *k, problem *p)
     g2.lse = r.lse;
     ck_assert_int_eq(am_backend_ref.attention_bwd(NULL, &g), AM_OK);
     ck_assert_int_eq(k->attention_bwd(NULL, &g2), AM_OK);
-    double absolute = 4e-6 * sqrt((double)(x->t * x->h / x->kh + x->s)) + 1e-5;
+    double absolute = (4e-6 + rounded) * sqrt((double)(x->t * x->h / x->kh + x->s)) + 1e-5;
     snprintf(label, sizeof label, "%s: dq", what);
     check_close(label, p->dq, r.dq, x->dtype, nq, ulp_of(x->dtype), absolute);
     snprintf(label, sizeof label, "%s: dk", what);
@@ -130,15 +157,16 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 START_TEST(agrees_with_ref)
 {
-    for (int isa = 0; isa < ISA_COUNT; isa++) {
-        const am_cpu_kernels *k = isa_kernels(isa);
+    for (int isa = 0; isa < KERNEL_SETS; isa++) {
+        const char *label;
+        const am_cpu_kernels *k = attention_kernels(isa, &label);
         for (int c = 0; k && c < SHAPES * 3 * 8; c++) {
             int i = c % SHAPES, mode = c / SHAPES / 3, dtype = half_dtypes[c / SHAPES % 3];
             problem p = make(dtype, shapes[i].b, shapes[i].t, shapes[i].s, shapes[i].h,
                              shapes[i].kh, shapes[i].d);
             char what[128];
-            snprintf(what, sizeof what, "%s %s shape %d mode %d", isa_label[isa],
-                     am_dtype_name(dtype), i, mode);
+            snprintf(what, sizeof what, "%s %s shape %d mode %d", label, am_dtype_name(dtype), i,
+                     mode);
             p.x.causal = mode != 0 && mode != 5;
             p.x.window = mode == 2 || mode == 6 ? 7 : 0;
             p.x.softcap = mode == 3 || mode == 6 ? 3 : 0;
@@ -147,7 +175,7 @@ START_TEST(agrees_with_ref)
             p.x.stream = 1000003;
             if (mode >= 5)
                 p.bounds = packed_bounds(p.x.b, p.x.t, p.x.s);
-            compare(what, k, &p);
+            compare(what, k, &p, isa);
             discard(&p);
         }
     }
@@ -158,16 +186,17 @@ END_TEST
  */
 START_TEST(empty_and_hostile_bounds)
 {
-    for (int isa = 0; isa < ISA_COUNT; isa++) {
-        const am_cpu_kernels *k = isa_kernels(isa);
+    for (int isa = 0; isa < KERNEL_SETS; isa++) {
+        const char *label;
+        const am_cpu_kernels *k = attention_kernels(isa, &label);
         if (!k)
             continue;
-        problem p = make(AM_F32, 1, 6, 6, 2, 1, 16);
+        problem p = make(AM_F32, 1, 6, 6, 2, 1, 16); /* AMX hands f32 on */
         static const int32_t bounds[] = {0,         0,         5,  2, INT32_MIN, INT32_MAX,
                                          INT32_MAX, INT32_MIN, -3, 2, 4,         900};
         p.bounds = malloc(sizeof bounds);
         memcpy(p.bounds, bounds, sizeof bounds);
-        compare("hostile bounds", k, &p);
+        compare("hostile bounds", k, &p, isa);
         const float *out = p.out, *lse = p.lse, *dq = p.dq;
         for (int i = 0; i < 2 * 16; i++) /* query 0, both heads */
             ck_assert(out[i] == 0 && dq[i] == 0);
@@ -180,28 +209,31 @@ END_TEST
 START_TEST(threads_leave_the_bits)
 {
     static const int threads[] = {2, 3, 5};
-    for (int isa = 0; isa < ISA_COUNT; isa++) {
-        const am_cpu_kernels *k = isa_kernels(isa);
+    for (int isa = 0; isa < KERNEL_SETS; isa++) {
+        const char *label;
+        const am_cpu_kernels *k = attention_kernels(isa, &label);
         if (!k)
             continue;
-        problem p = make(AM_F32, 2, 150, 150, 4, 2, 64);
+        int dtype = dtype_for(isa);
+        size_t size = elem_size(dtype);
+        problem p = make(dtype, 2, 150, 150, 4, 2, 64);
         p.x.causal = 1;
         p.bounds = packed_bounds(2, 150, 150);
         problem r = p;
         int64_t nq = 2 * 150 * 4 * 64, nk = 2 * 150 * 2 * 64;
-        r.out = elems(AM_F32, nq);
-        r.dq = elems(AM_F32, nq);
-        r.dk = elems(AM_F32, nk);
-        r.dv = elems(AM_F32, nk);
+        r.out = elems(dtype, nq);
+        r.dq = elems(dtype, nq);
+        r.dk = elems(dtype, nk);
+        r.dv = elems(dtype, nk);
         am_threads_set(1);
         run(k, &r);
         for (int i = 0; i < 3; i++) {
             am_threads_set(threads[i]);
             run(k, &p);
-            check_same_bits("out", p.out, r.out, (size_t)nq * 4);
-            check_same_bits("dq", p.dq, r.dq, (size_t)nq * 4);
-            check_same_bits("dk", p.dk, r.dk, (size_t)nk * 4);
-            check_same_bits("dv", p.dv, r.dv, (size_t)nk * 4);
+            check_same_bits("out", p.out, r.out, (size_t)nq * size);
+            check_same_bits("dq", p.dq, r.dq, (size_t)nq * size);
+            check_same_bits("dk", p.dk, r.dk, (size_t)nk * size);
+            check_same_bits("dv", p.dv, r.dv, (size_t)nk * size);
         }
         free(r.out);
         free(r.dq);
@@ -218,15 +250,18 @@ START_TEST(place_in_a_pack_leaves_the_bits)
 {
     enum { N = 83, H = 4, KH = 2, D = 24 };
     static const int offsets[] = {1, 16, 37, 64, 90};
-    for (int c = 0; c < ISA_COUNT * 5 * 2; c++) {
-        const am_cpu_kernels *k = isa_kernels(c % ISA_COUNT);
-        int64_t offset = offsets[c / ISA_COUNT % 5], total = offset + N + 11;
+    for (int c = 0; c < KERNEL_SETS * 5 * 2; c++) {
+        const char *label;
+        const am_cpu_kernels *k = attention_kernels(c % KERNEL_SETS, &label);
+        int64_t offset = offsets[c / KERNEL_SETS % 5], total = offset + N + 11;
+        int dtype = dtype_for(c % KERNEL_SETS);
+        size_t size = elem_size(dtype), rows = (size_t)offset * size;
         if (!k)
             continue;
-        problem alone = make(AM_F32, 1, N, N, H, KH, D);
-        problem pack = make(AM_F32, 1, total, total, H, KH, D);
+        problem alone = make(dtype, 1, N, N, H, KH, D);
+        problem pack = make(dtype, 1, total, total, H, KH, D);
         alone.x.causal = pack.x.causal = 1;
-        alone.x.window = pack.x.window = c / ISA_COUNT / 5 ? 30 : 0;
+        alone.x.window = pack.x.window = c / KERNEL_SETS / 5 ? 30 : 0;
         pack.bounds = malloc((size_t)total * 2 * sizeof *pack.bounds);
         for (int64_t t = 0; t < total; t++) {
             int in = t >= offset && t < offset + N;
@@ -234,16 +269,19 @@ START_TEST(place_in_a_pack_leaves_the_bits)
             pack.bounds[2 * t + 1] = (int32_t)(t < offset ? offset : in ? offset + N : total);
         }
         const am_attention_shape *x = &pack.x;
-        memcpy((float *)pack.q + offset * x->q_token, alone.q, (size_t)(N * x->q_token) * 4);
-        memcpy((float *)pack.k + offset * x->k_token, alone.k, (size_t)(N * x->k_token) * 4);
-        memcpy((float *)pack.v + offset * x->v_token, alone.v, (size_t)(N * x->v_token) * 4);
-        memcpy((float *)pack.dout + offset * H * D, alone.dout, N * H * D * 4);
+        memcpy((char *)pack.q + rows * (size_t)x->q_token, alone.q,
+               (size_t)(N * x->q_token) * size);
+        memcpy((char *)pack.k + rows * (size_t)x->k_token, alone.k,
+               (size_t)(N * x->k_token) * size);
+        memcpy((char *)pack.v + rows * (size_t)x->v_token, alone.v,
+               (size_t)(N * x->v_token) * size);
+        memcpy((char *)pack.dout + rows * H * D, alone.dout, N * H * D * size);
         run(k, &alone);
         run(k, &pack);
-        check_same_bits("out", (float *)pack.out + offset * H * D, alone.out, N * H * D * 4);
-        check_same_bits("dq", (float *)pack.dq + offset * H * D, alone.dq, N * H * D * 4);
-        check_same_bits("dk", (float *)pack.dk + offset * KH * D, alone.dk, N * KH * D * 4);
-        check_same_bits("dv", (float *)pack.dv + offset * KH * D, alone.dv, N * KH * D * 4);
+        check_same_bits("out", (char *)pack.out + rows * H * D, alone.out, N * H * D * size);
+        check_same_bits("dq", (char *)pack.dq + rows * H * D, alone.dq, N * H * D * size);
+        check_same_bits("dk", (char *)pack.dk + rows * KH * D, alone.dk, N * KH * D * size);
+        check_same_bits("dv", (char *)pack.dv + rows * KH * D, alone.dv, N * KH * D * size);
         for (int h = 0; h < H; h++)
             check_same_bits("lse", (float *)pack.lse + h * total + offset,
                             (float *)alone.lse + h * N, N * 4);

@@ -288,8 +288,10 @@ AM_INLINE void softmax_lanes(const am_attention_shape *x, forward *w, int64_t at
             p[i] = vexp_down(cap > 0 ? y - base : vfma(y, scale, -base));
             if (seen == SEE_SOME)
                 p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});
-            if (j + i >= n)
+            if (j + i >= n) { /* nor is there a mask */
                 p[i] = (vf){0};
+                continue;
+            }
             total += p[i];
             if (keep)
                 p[i] *= vload(keep + (j + i) * VW);
@@ -502,9 +504,9 @@ AM_INLINE void pair_lanes(const am_attention_shape *x, const back *w, int64_t at
                 ds[i] *= 1.0f - y * y * (1.0f / (cap * cap));
             if (seen == SEE_SOME)
                 ds[i] = vselect(sees(&w->l, at, key0 + j + i), ds[i], (vf){0});
-            if (j + i >= n)
-                p[i] = ds[i] = (vf){0};
             p[i] *= kept;
+            if (j + i >= n) /* nor is there a mask */
+                p[i] = ds[i] = (vf){0};
         }
         tile_put(&w->p, j, at, count, p[0], p[1]);
         tile_put(&w->ds, j, at, count, ds[0], ds[1]);

@@ -181,9 +181,8 @@ int AM_SIMD(rope)(am_stream *s, const am_rope_args *args)
 
 enum { GLU_BLOCK = 4096 };
 
-AM_INLINE void glu_loop(const am_glu_args *args, int act, int64_t first, int64_t end)
+AM_INLINE void glu_loop(const am_glu_args *args, int act, int dtype, int64_t first, int64_t end)
 {
-    int dtype = args->dtype;
     for (int64_t i = first; i < end; i += VW) {
         int64_t n = end - i;
         vput_n(args->out, dtype, i, n,
@@ -191,29 +190,29 @@ AM_INLINE void glu_loop(const am_glu_args *args, int act, int64_t first, int64_t
     }
 }
 
-AM_INLINE void glu_bwd_loop(const am_glu_bwd_args *args, int act, int64_t first, int64_t end)
+AM_INLINE void glu_bwd_loop(const am_glu_bwd_args *args, int act, int dtype, int64_t first,
+                            int64_t end)
 {
-    int dtype = args->dtype;
     for (int64_t i = first; i < end; i += VW) {
         int64_t n = end - i;
-        vf gate = vget_n(args->gate, dtype, i, n, 0), up = vget_n(args->up, dtype, i, n, 0);
-        vf dout = vget_n(args->dout, dtype, i, n, 0);
+        vf up = vget_n(args->up, dtype, i, n, 0), dout = vget_n(args->dout, dtype, i, n, 0), slope;
+        vf y = vact_and_grad(act, vget_n(args->gate, dtype, i, n, 0), &slope);
         if (args->dgate)
-            vput_n(args->dgate, dtype, i, n, dout * up * vact_grad(act, gate));
+            vput_n(args->dgate, dtype, i, n, dout * up * slope);
         if (args->dup)
-            vput_n(args->dup, dtype, i, n, dout * vact(act, gate));
+            vput_n(args->dup, dtype, i, n, dout * y);
     }
 }
 
 /* One loop for each activation, so that the choice is made outside of it. */
 #define ACTS(X) X(AM_ACT_SILU) X(AM_ACT_GELU) X(AM_ACT_GELU_TANH) X(AM_ACT_RELU) X(AM_ACT_SIGMOID)
 
-static void glu_block(const am_glu_args *args, int64_t first, int64_t end)
+AM_INLINE void glu_block(const am_glu_args *args, int dtype, int64_t first, int64_t end)
 {
     switch (args->act) {
 #define X(act)                                                                                     \
     case act:                                                                                      \
-        glu_loop(args, act, first, end);                                                           \
+        glu_loop(args, act, dtype, first, end);                                                    \
         break;
         ACTS(X)
 #undef X
@@ -222,36 +221,46 @@ static void glu_block(const am_glu_args *args, int64_t first, int64_t end)
     }
 }
 
-static void glu_bwd_block(const am_glu_bwd_args *args, int64_t first, int64_t end)
+AM_INLINE void glu_bwd_block(const am_glu_bwd_args *args, int dtype, int64_t first, int64_t end)
 {
     switch (args->act) {
 #define X(act)                                                                                     \
     case act:                                                                                      \
-        glu_bwd_loop(args, act, first, end);                                                       \
+        glu_bwd_loop(args, act, dtype, first, end);                                                \
         break;
         ACTS(X)
 #undef X
     default:
         break;
     }
+}
+
+AM_INLINE int glu_simd(const am_glu_args *args, int dtype)
+{
+#pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
+    for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
+        glu_block(args, dtype, i, at_most(args->n, i + GLU_BLOCK));
+    return AM_OK;
 }
 
 int AM_SIMD(glu)(am_stream *s, const am_glu_args *args)
 {
-    if (!is_simd_float(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (args->act < 0 || args->act >= AM_ACT_COUNT)
         return am_ref_glu(s, args);
+    AM_DISPATCH_SIMD(args->dtype, glu_simd, args, am_ref_glu(s, args))
+}
+
+AM_INLINE int glu_bwd_simd(const am_glu_bwd_args *args, int dtype)
+{
 #pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
     for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
-        glu_block(args, i, at_most(args->n, i + GLU_BLOCK));
+        glu_bwd_block(args, dtype, i, at_most(args->n, i + GLU_BLOCK));
     return AM_OK;
 }
 
 int AM_SIMD(glu_bwd)(am_stream *s, const am_glu_bwd_args *args)
 {
-    if (!is_simd_float(args->dtype) || args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (args->act < 0 || args->act >= AM_ACT_COUNT)
         return am_ref_glu_bwd(s, args);
-#pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
-    for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
-        glu_bwd_block(args, i, at_most(args->n, i + GLU_BLOCK));
-    return AM_OK;
+    AM_DISPATCH_SIMD(args->dtype, glu_bwd_simd, args, am_ref_glu_bwd(s, args))
 }

@@ -448,6 +448,18 @@ AM_INLINE vf vact_grad(int act, vf x)
     }
 }
 
+/* The activation of x and its derivative. */
+AM_INLINE vf vact_and_grad(int act, vf x, vf *grad)
+{
+    if (act != AM_ACT_SILU) {
+        *grad = vact_grad(act, x);
+        return vact(act, x);
+    }
+    vf s = vsigmoid(x);
+    *grad = s * vfma(x, 1.0f - s, vsplat(1.0f));
+    return x * s;
+}
+
 /* ---- work -------------------------------------------------------------------------------- */
 
 /* Below this many elements a team of threads costs more than it saves. */
