@@ -217,8 +217,14 @@ int am_op_supported(int op, int device, int dtype);
  * Custom ops (their forward and backward written in Lua, or in C by the caller) and recomputed
  * blocks come back as AM_EV_CUSTOM events, so C never calls Lua. */
 
+/* AM_GRAD_ON: what needs a gradient is recorded. AM_GRAD_OFF: nothing is. AM_GRAD_INFERENCE:
+ * nothing is, and linear and lora_linear with at most AM_FEW_ROWS rows read their weights once and
+ * in order (kernel gemv), which is faster and rounds otherwise than they do else. A row's bits
+ * depend neither on the rows beside it nor, among 1 to AM_FEW_ROWS, on how many there are. */
+enum { AM_GRAD_OFF, AM_GRAD_ON, AM_GRAD_INFERENCE };
+enum { AM_FEW_ROWS = 8 };
 int am_grad_mode(void);
-int am_grad_mode_set(int on); /* returns the mode before */
+int am_grad_mode_set(int mode); /* returns the mode before */
 
 /* Record a custom node: `out` were computed by the caller (without history) from `in`. `id` comes
  * back in the event. Outputs are marked as requiring grad if an input does and grad mode is on;

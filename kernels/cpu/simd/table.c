@@ -17,6 +17,7 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(softmax_bwd),
     USE(gather),
     USE(gather_bwd),
+    USE(gemv),
     USE(rms_norm),
     USE(rms_norm_bwd),
     USE(rope_table),

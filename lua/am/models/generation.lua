@@ -123,14 +123,17 @@ function M.generate(model, ids, opts)
         kv_heads = c.num_key_value_heads or heads, head_dim = c.head_dim or c.hidden_size / heads,
         dtype = model:dtype(), device = model:device(),
     } or nil
-    local ok, e = pcall(autograd.no_grad, function()
+    local ok, e = pcall(function()
         local feed = out
         for step = 1, max_new do
             local logits, n
             scope.scope(function()
                 local input = tensor.from_buffer(ffi.new("int32_t[?]", #feed, feed), { 1, #feed },
                                                  { dtype = "int32", device = model:device() })
-                local result = model:forward { input_ids = input, cache = cache, logits_to_keep = 1 }
+                -- Prompts are of any length and go through products that are the same for all of them.
+                local mode = #feed == 1 and autograd.inference_mode or autograd.no_grad
+                local result = mode(model.forward, model,
+                                    { input_ids = input, cache = cache, logits_to_keep = 1 })
                 logits, n = result.logits:to("float32"):to_buffer()
             end)
             local id = opts.do_sample and sample(logits, n, opts, step) or greedy(logits, n)
