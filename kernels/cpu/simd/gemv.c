@@ -4,44 +4,16 @@
  *
  * An element of y is one chain of fused additions in each lane of a vector, then the sum of the
  * lanes: its bits depend neither on the rows beside it nor on the number of threads. */
-#include "vec.h"
+#include "rows.h"
 #include "../ref_kernels.h"
 
-enum { W_ROWS = 4, X_ROWS = VW == 16 ? 4 : 2 }; /* that share registers */
-
-/* One vector further: elements i.. of x's rows and of w's, which are n (at most VW) before the end.
- */
-AM_INLINE void step(vf sum[X_ROWS][W_ROWS], const float *x, int64_t padded, int rows, const void *w,
-                    int dtype, int64_t k, int cols, int64_t i, int64_t n)
-{
-    vf col[W_ROWS];
-    for (int c = 0; c < cols; c++)
-        col[c] = vget_n(w, dtype, c * k + i, n, 0);
-    for (int m = 0; m < rows; m++) {
-        vf v = vload(x + m * padded + i);
-        for (int c = 0; c < cols; c++)
-            sum[m][c] = vfma(v, col[c], sum[m][c]);
-    }
-}
-
-/* y's elements of x's rows r.., `rows` of them, and w's rows j.., `cols` of them. x is f32, its
- * rows `padded` long. What comes next in w is asked for ahead. */
+/* y's elements of x's rows r.. and w's rows j... x is f32, its rows `padded` long. */
 AM_INLINE void tile(const am_gemv_args *args, int dtype, const float *x, int64_t padded, int64_t r,
                     int rows, int64_t j, int cols)
 {
-    enum { LINE = 64 };
-    int64_t k = args->k, size = simd_size(dtype), line = LINE / size, i = 0;
-    const char *w = (const char *)args->w + j * k * size;
-    vf sum[X_ROWS][W_ROWS] = {{{0}}};
-    x += r * padded;
-    for (; i + line <= k; i += line) {
-        for (int c = 0; c < cols; c++)
-            __builtin_prefetch(w + ((W_ROWS + c) * k + i) * size);
-        for (int64_t v = 0; v < line; v += VW)
-            step(sum, x, padded, rows, w, dtype, k, cols, i + v, VW);
-    }
-    for (; i < k; i += VW)
-        step(sum, x, padded, rows, w, dtype, k, cols, i, k - i);
+    vf sum[X_ROWS][W_ROWS];
+    const char *w = (const char *)args->w + j * args->k * simd_size(dtype);
+    rows_dot(sum, x + r * padded, padded, rows, w, dtype, args->k, cols, args->k);
     for (int m = 0; m < rows; m++)
         for (int c = 0; c < cols; c++) {
             int64_t at = (r + m) * args->n + j + c;
@@ -58,13 +30,7 @@ AM_INLINE void tile(const am_gemv_args *args, int dtype, const float *x, int64_t
 AM_INLINE void columns(const am_gemv_args *args, int dtype, const float *x, int64_t padded,
                        int64_t j, int cols)
 {
-    int64_t r = 0;
-    for (; r + X_ROWS <= args->rows; r += X_ROWS)
-        tile(args, dtype, x, padded, r, X_ROWS, j, cols);
-    for (; r + 2 <= args->rows; r += 2)
-        tile(args, dtype, x, padded, r, 2, j, cols);
-    for (; r < args->rows; r++)
-        tile(args, dtype, x, padded, r, 1, j, cols);
+    ROWS_EACH(args->rows, tile(args, dtype, x, padded, r, rows, j, cols));
 }
 
 /* Each thread takes a run of w's rows. */
