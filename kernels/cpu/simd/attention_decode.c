@@ -8,7 +8,7 @@
 #include "rows.h"
 #include "attention_decode.h"
 
-enum { PART = 256, COLS = 4 }; /* keys; vectors of values at a time */
+enum { PART = 128, KEYS = 8, COLS = 4 }; /* keys; keys and vectors of values at a time */
 
 /* What a call needs to know of its shape. */
 typedef struct cache_shape {
@@ -26,18 +26,21 @@ static void keys_of(const am_attention_args *args, int64_t b, int64_t *start, in
         *start = x->s - x->window;
 }
 
-/* Scores of keys j.., [group, PART]; `k` is that of key 0. */
+/* Scores of keys j.., [h, PART]; `k` is key 0. */
 AM_INLINE void score(const am_attention_shape *x, const cache_shape *c, int dtype, float *p,
                      const float *q, const char *k, int64_t j, int cols)
 {
     vf sum[X_ROWS][W_ROWS];
-    const char *keys = k + j * x->k_token * simd_size(dtype);
-    ROWS_EACH(c->group, {
-        rows_dot(sum, q + r * c->padded, c->padded, rows, keys, dtype, x->k_token, cols, x->d);
-        for (int m = 0; m < rows; m++)
-            for (int i = 0; i < cols; i++)
-                p[(r + m) * PART + j + i] = vsum(sum[m][i]);
-    });
+    for (int64_t kh = 0; kh < x->kh; kh++) {
+        const char *keys = k + (j * x->k_token + kh * x->k_head) * simd_size(dtype);
+        ROWS_EACH(c->group, {
+            int64_t h = kh * c->group + r;
+            rows_dot(sum, q + h * c->padded, c->padded, rows, keys, dtype, x->k_token, cols, x->d);
+            for (int m = 0; m < rows; m++)
+                for (int i = 0; i < cols; i++)
+                    p[(h + m) * PART + j + i] = vsum(sum[m][i]);
+        });
+    }
 }
 
 /* All ones in the first n lanes. */
@@ -71,18 +74,21 @@ static void softmax(const am_attention_shape *x, float *p, int64_t n, float *hig
     *total = vsum(sum);
 }
 
-/* out[m] = p[m] V for `rows` heads and `cols` vectors of values, which are n (at most VW) elements
- * each. What comes next is asked for ahead. */
+/* out[m] += p[m] V for `rows` heads, a few keys and `cols` vectors of values, which are n (at most
+ * VW) elements each. What comes next is asked for ahead. */
 AM_INLINE void weigh(const am_attention_shape *x, int dtype, float *out, int64_t apart,
-                     const float *p, int rows, const void *v, int64_t keys, int cols, int64_t n)
+                     const float *p, int rows, const char *v, int64_t keys, int cols, int64_t n)
 {
-    enum { LINE = 64, AHEAD = 8 };
+    enum { LINE = 64 };
     int64_t size = simd_size(dtype);
-    vf sum[X_ROWS][COLS] = {{{0}}};
+    vf sum[X_ROWS][COLS];
+    for (int m = 0; m < rows; m++)
+        for (int c = 0; c < cols; c++)
+            sum[m][c] = vload(out + m * apart + c * VW);
     for (int64_t j = 0; j < keys; j++) {
         vf value[COLS];
         for (int64_t i = 0; i < cols * VW * size; i += LINE)
-            __builtin_prefetch((const char *)v + (j + AHEAD) * x->v_token * size + i);
+            __builtin_prefetch(v + (j + KEYS) * x->v_token * size + i);
         for (int c = 0; c < cols; c++)
             value[c] = vget_n(v, dtype, j * x->v_token + c * VW, n, 0);
         for (int m = 0; m < rows; m++)
@@ -94,39 +100,47 @@ AM_INLINE void weigh(const am_attention_shape *x, int dtype, float *out, int64_t
             vstore(out + m * apart + c * VW, sum[m][c]);
 }
 
-/* One part of the keys of one key/value head: for each of its heads maximum, sum and values. */
+/* Keys j.. of all heads: a run of memory. */
+AM_INLINE void weigh_all(const am_attention_shape *x, const cache_shape *c, int dtype, float *out,
+                         const float *p, const char *v, int64_t j, int64_t keys)
+{
+    int64_t size = simd_size(dtype);
+    for (int64_t kh = 0; kh < x->kh; kh++) {
+        const char *values = v + (j * x->v_token + kh * x->v_head) * size;
+        ROWS_EACH(c->group, {
+            int64_t h = kh * c->group + r, i = 0;
+            for (; i + COLS * VW <= x->d; i += COLS * VW)
+                weigh(x, dtype, out + h * c->result + i, c->result, p + h * PART + j, rows,
+                      values + i * size, keys, COLS, VW);
+            for (; i < x->d; i += VW)
+                weigh(x, dtype, out + h * c->result + i, c->result, p + h * PART + j, rows,
+                      values + i * size, keys, 1, x->d - i);
+        });
+    }
+}
+
+/* n keys from `first` on: for each head maximum, sum and values. */
 AM_INLINE void part(const am_attention_args *args, const cache_shape *c, int dtype, float *result,
-                    float *scratch, int64_t b, int64_t kh, int64_t first, int64_t n)
+                    float *scratch, int64_t b, int64_t first, int64_t n)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t size = simd_size(dtype);
-    float *p = scratch, *q = scratch + c->group * PART;
-    for (int64_t g = 0; g < c->group; g++)
+    int64_t size = simd_size(dtype), j = 0;
+    const char *k = (const char *)args->k + (b * x->k_batch + first * x->k_token) * size;
+    const char *v = (const char *)args->v + (b * x->v_batch + first * x->v_token) * size;
+    float *p = scratch, *q = scratch + x->h * PART;
+    for (int64_t h = 0; h < x->h; h++)
         for (int64_t i = 0; i < x->d; i += VW)
-            vstore(q + g * c->padded + i,
-                   vget_n(args->q, dtype, b * x->q_batch + (kh * c->group + g) * x->q_head + i,
-                          x->d - i, 0));
-    const char *k =
-        (const char *)args->k + (b * x->k_batch + first * x->k_token + kh * x->k_head) * size;
-    const char *v =
-        (const char *)args->v + (b * x->v_batch + first * x->v_token + kh * x->v_head) * size;
-    int64_t j = 0;
+            vstore(q + h * c->padded + i,
+                   vget_n(args->q, dtype, b * x->q_batch + h * x->q_head + i, x->d - i, 0));
     for (; j + W_ROWS <= n; j += W_ROWS)
         score(x, c, dtype, p, q, k, j, W_ROWS);
     for (; j < n; j++)
         score(x, c, dtype, p, q, k, j, 1);
-    for (int64_t g = 0; g < c->group; g++) {
-        float *head = result + g * c->result;
-        softmax(x, p + g * PART, n, &head[0], &head[1]);
-    }
-    ROWS_EACH(c->group, {
-        float *out = result + r * c->result + VW;
-        int64_t i = 0;
-        for (; i + COLS * VW <= x->d; i += COLS * VW)
-            weigh(x, dtype, out + i, c->result, p + r * PART, rows, v + i * size, n, COLS, VW);
-        for (; i < x->d; i += VW)
-            weigh(x, dtype, out + i, c->result, p + r * PART, rows, v + i * size, n, 1, x->d - i);
-    });
+    memset(result, 0, (size_t)(x->h * c->result) * sizeof *result);
+    for (int64_t h = 0; h < x->h; h++)
+        softmax(x, p + h * PART, n, &result[h * c->result], &result[h * c->result + 1]);
+    for (j = 0; j < n; j += KEYS)
+        weigh_all(x, c, dtype, result + VW, p, v, j, at_most(KEYS, n - j));
 }
 
 /* The parts of one head put together. */
@@ -134,7 +148,7 @@ static void join(const am_attention_args *args, const cache_shape *c, const floa
                  int64_t parts, int64_t b, int64_t h)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t apart = c->group * c->result;
+    int64_t apart = x->h * c->result;
     float highest = -INFINITY, total = 0;
     for (int64_t i = 0; i < parts; i++)
         highest = fmaxf(highest, results[i * apart]);
@@ -157,35 +171,35 @@ AM_INLINE int decode(const am_attention_args *args, int dtype)
     cache_shape c = {.group = x->h / x->kh, .padded = (x->d + VW - 1) / VW * VW};
     c.parts = (x->s + PART - 1) / PART;
     c.result = VW + c.padded;
-    int64_t count = x->b * x->kh * c.parts, floats = c.group * c.result;
+    int64_t count = x->b * c.parts, floats = x->h * c.result;
     float *results = am_scratch(0, (size_t)(count * floats) * sizeof(float));
     int failed = results == NULL;
 #pragma omp parallel num_threads(team(x->b * x->h * x->s * x->d)) if (!failed)
     {
-        float *scratch = am_scratch(1, (size_t)(c.group * (PART + c.padded)) * sizeof(float));
+        float *scratch = am_scratch(1, (size_t)(x->h * (PART + c.padded)) * sizeof(float));
         if (!scratch) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; i++) {
-            int64_t b = i / c.parts / x->kh, kh = i / c.parts % x->kh, start, end;
+            int64_t b = i / c.parts, start, end;
             keys_of(args, b, &start, &end);
             start += i % c.parts * PART;
             if (scratch && results && start < end)
-                part(args, &c, dtype, results + i * floats, scratch, b, kh, start,
+                part(args, &c, dtype, results + i * floats, scratch, b, start,
                      at_most(PART, end - start));
         }
     }
     if (failed)
         return am_kernel_fail(AM_ENOMEM, "attention: no scratch memory");
-    for (int64_t b = 0; b < x->b; b++)
-        for (int64_t h = 0; h < x->h; h++) {
-            int64_t start, end, kh = h / c.group;
-            keys_of(args, b, &start, &end);
-            join(args, &c, results + (b * x->kh + kh) * c.parts * floats + h % c.group * c.result,
-                 end > start ? (end - start + PART - 1) / PART : 0, b, h);
-        }
+    for (int64_t b = 0; b < x->b; b++) {
+        int64_t start, end;
+        keys_of(args, b, &start, &end);
+        int64_t parts = end > start ? (end - start + PART - 1) / PART : 0;
+        for (int64_t h = 0; h < x->h; h++)
+            join(args, &c, results + b * c.parts * floats + h * c.result, parts, b, h);
+    }
     return AM_OK;
 }
 

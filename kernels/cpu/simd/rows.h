@@ -45,22 +45,23 @@ AM_INLINE void rows_dot(vf sum[X_ROWS][W_ROWS], const float *x, int64_t padded, 
         rows_step(sum, x, padded, rows, w, dtype, stride, cols, i, k - i);
 }
 
-/* Run `statement` for runs of the few: `r` is the first row, `rows` (a constant) how many. */
-#define ROWS_EACH(count, statement)                                                                \
-    do {                                                                                           \
-        int64_t r = 0;                                                                             \
-        for (; r + X_ROWS <= (count); r += X_ROWS) {                                               \
-            enum { rows = X_ROWS };                                                                \
-            statement;                                                                             \
-        }                                                                                          \
-        for (; X_ROWS > 2 && r + 2 <= (count); r += 2) {                                           \
-            enum { rows = 2 };                                                                     \
-            statement;                                                                             \
-        }                                                                                          \
-        for (; r < (count); r++) {                                                                 \
-            enum { rows = 1 };                                                                     \
-            statement;                                                                             \
-        }                                                                                          \
-    } while (0)
+/* Run the statement behind `count` for runs of the few: `r` is the first row, `rows` (a constant)
+ * how many. */
+#define ROWS_RUN(count, ...)                                                                       \
+    {                                                                                              \
+        enum { rows = count };                                                                     \
+        __VA_ARGS__;                                                                               \
+    }
+#define ROWS_EACH(count, ...)                                                                      \
+    for (int64_t r = 0; r < (count); r += X_ROWS) {                                                \
+        if ((count)-r >= X_ROWS)                                                                   \
+            ROWS_RUN(X_ROWS, __VA_ARGS__)                                                          \
+        else if ((count)-r == 1)                                                                   \
+            ROWS_RUN(1, __VA_ARGS__)                                                               \
+        else if ((count)-r == 2)                                                                   \
+            ROWS_RUN(2, __VA_ARGS__)                                                               \
+        else                                                                                       \
+            ROWS_RUN(X_ROWS - 1, __VA_ARGS__)                                                      \
+    }
 
 #endif
