@@ -117,6 +117,10 @@ int am_floats_canonical(void *values, int dtype, int64_t n);
 /* dst[...] = src[...], broadcasting src, converting dtype, crossing devices. Not recorded. */
 int am_tensor_copy(am_tensor *dst, const am_tensor *src);
 int am_tensor_fill(am_tensor *t, double value); /* not recorded */
+/* store[:, at : at + T] = src, for src [B, T, ...] and store [B, S, ...], converted as by
+ * am_tensor_copy; *out is the view store[:, : at + T]. For key/value caches. Not recorded.
+ * AM_ESHAPE when src does not fit. */
+int am_tensor_append(am_tensor **out, am_tensor *store, const am_tensor *src, int64_t at);
 
 /* Autograd. A leaf that requires grad collects its gradient in `grad`; see the tape below. */
 int am_tensor_set_requires_grad(am_tensor *t, int on);
