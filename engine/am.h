@@ -117,6 +117,10 @@ int am_floats_canonical(void *values, int dtype, int64_t n);
 /* dst[...] = src[...], broadcasting src, converting dtype, crossing devices. Not recorded. */
 int am_tensor_copy(am_tensor *dst, const am_tensor *src);
 int am_tensor_fill(am_tensor *t, double value); /* not recorded */
+/* store[:, at : at + T] = src, for src [B, T, ...] and store [B, S, ...], converted as by
+ * am_tensor_copy; *out is the view store[:, : at + T]. For key/value caches. Not recorded.
+ * AM_ESHAPE when src does not fit. */
+int am_tensor_append(am_tensor **out, am_tensor *store, const am_tensor *src, int64_t at);
 
 /* Autograd. A leaf that requires grad collects its gradient in `grad`; see the tape below. */
 int am_tensor_set_requires_grad(am_tensor *t, int on);
@@ -221,8 +225,14 @@ int am_op_supported(int op, int device, int dtype);
  * blocks come back as AM_EV_CUSTOM events, leaves with a grad hook as AM_EV_LEAF, so C never calls
  * Lua. */
 
+/* AM_GRAD_ON: what needs a gradient is recorded. AM_GRAD_OFF: nothing is. AM_GRAD_INFERENCE:
+ * nothing is, and linear and lora_linear with at most AM_FEW_ROWS rows read their weights once and
+ * in order (kernel gemv), which is faster and rounds otherwise than they do else. A row's bits
+ * depend neither on the rows beside it nor, among 1 to AM_FEW_ROWS, on how many there are. */
+enum { AM_GRAD_OFF, AM_GRAD_ON, AM_GRAD_INFERENCE };
+enum { AM_FEW_ROWS = 8 };
 int am_grad_mode(void);
-int am_grad_mode_set(int on); /* returns the mode before */
+int am_grad_mode_set(int mode); /* returns the mode before */
 
 /* Record a custom node: `out` were computed by the caller (without history) from `in`. `id` comes
  * back in the event. Outputs are marked as requiring grad if an input does and grad mode is on;

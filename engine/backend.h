@@ -257,6 +257,17 @@ typedef struct am_gemm_args {
     int64_t batch, stride_a, stride_b, stride_c;
 } am_gemm_args;
 
+/* y [rows, n] = alpha x [rows, k] w^T + bias + (accumulate ? y : 0), with w [n, k]: what gemm does,
+ * for a few rows and in inference mode (am.h). Sums in f32 (f64 for f64), but in another order than
+ * gemm's. A row of y must not depend on `rows`. */
+typedef struct am_gemv_args {
+    void *y;
+    const void *x, *w, *bias;
+    int dtype, accumulate;
+    double alpha;
+    int64_t rows, n, k;
+} am_gemv_args;
+
 /* x [rows, c] -> out = x * rstd * weight; rstd [rows] = 1/sqrt(mean(x^2) + eps), stored as f32
  * (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
 typedef struct am_rms_norm_args {

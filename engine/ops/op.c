@@ -335,6 +335,33 @@ out:
     return rc;
 }
 
+int am_tensor_append(am_tensor **out, am_tensor *store, const am_tensor *src, int64_t at)
+{
+    char ts[96], tt[96];
+    AM_TRY(am_tensor_check_alive(store, "append"));
+    AM_TRY(am_tensor_check_alive(src, "append"));
+    bool fits = store->ndim >= 2 && src->ndim == store->ndim && at >= 0 &&
+                src->shape[1] <= store->shape[1] && at <= store->shape[1] - src->shape[1];
+    for (int d = 0; fits && d < store->ndim; d++)
+        fits = d == 1 || src->shape[d] == store->shape[d];
+    if (!fits)
+        return am_fail(AM_ESHAPE, "append: %s does not fit into %s at %lld",
+                       am_shape_text(ts, src->ndim, src->shape),
+                       am_shape_text(tt, store->ndim, store->shape), (long long)at);
+    am_tensor *place;
+    AM_TRY(
+        am_tensor_view(&place, store, src->ndim, src->shape, store->stride, at * store->stride[1]));
+    int rc = am_tensor_copy(place, src);
+    am_tensor_release(place);
+    AM_TRY(rc);
+    int64_t shape[AM_MAX_DIMS];
+    memcpy(shape, store->shape, sizeof shape);
+    shape[1] = at + src->shape[1];
+    AM_TRY(am_tensor_view(out, store, store->ndim, shape, store->stride, 0));
+    am_scope_register(*out);
+    return AM_OK;
+}
+
 int am_tensor_fill(am_tensor *t, double value)
 {
     AM_TRY(am_tensor_check_alive(t, "fill"));

@@ -1,5 +1,5 @@
 /* op_matmul.c — matmul, linear and lora_linear: everything that is a matrix product.
- * Holds no kernel: they all come down to the backend's gemm. */
+ * Holds no kernel: they all come down to the backend's gemm, or in inference mode to its gemv. */
 #include "op.h"
 
 #include <string.h>
@@ -8,12 +8,30 @@
 
 /* ---- one dense gemm --------------------------------------------------------------------- */
 
+/* y [rows, n] (+)= alpha x w^T + bias: the same, as inference mode has it. */
+static int gemv(am_tensor *y, am_tensor *x, am_tensor *w, am_tensor *bias, int64_t rows, int64_t n,
+                int64_t k, double alpha, int accumulate)
+{
+    return am_launch_gemv(y->device, &(am_gemv_args){.y = am_tensor_ptr(y),
+                                                     .x = am_tensor_ptr(x),
+                                                     .w = am_tensor_ptr(w),
+                                                     .bias = bias ? am_tensor_ptr(bias) : NULL,
+                                                     .dtype = y->dtype,
+                                                     .accumulate = accumulate,
+                                                     .alpha = alpha,
+                                                     .rows = rows,
+                                                     .n = n,
+                                                     .k = k});
+}
+
 /* c [m, n] (+)= alpha op(a) op(b) + bias on dense row-major matrices. */
 static int gemm(am_tensor *c, am_tensor *a, bool ta, am_tensor *b, bool tb, am_tensor *bias,
                 int64_t m, int64_t n, int64_t k, double alpha, int accumulate)
 {
     if (m == 0 || n == 0)
         return AM_OK;
+    if (am_grad_mode() == AM_GRAD_INFERENCE && m <= AM_FEW_ROWS && !ta && tb)
+        return gemv(c, a, b, bias, m, n, k, alpha, accumulate);
     return am_launch_gemm(c->device, &(am_gemm_args){.c = am_tensor_ptr(c),
                                                      .a = am_tensor_ptr(a),
                                                      .b = am_tensor_ptr(b),
@@ -141,7 +159,7 @@ static int linear_backward(am_bwd *b)
 }
 
 AM_OP(linear, .forward = linear_forward, .backward = linear_backward,
-      .kernels = {AM_KERNEL(gemm), AM_KERNEL(reduce)});
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(reduce)});
 
 /* ---- lora_linear: y = x W^T + b + s B A x ------------------------------------------------
  * With h = s A x' (x' = x, or x dropped) and z = B h (or z dropped), d = s B^T dz:
@@ -266,7 +284,7 @@ static int lora_backward(am_bwd *b)
 }
 
 AM_OP(lora_linear, .forward = lora_forward, .backward = lora_backward,
-      .kernels = {AM_KERNEL(gemm), AM_KERNEL(dropout), AM_KERNEL(reduce)});
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(dropout), AM_KERNEL(reduce)});
 
 /* ---- matmul: batched, leading dims broadcast ---------------------------------------------
  * dA = dC B^T, dB = A^T dC, summed over broadcast dims. */

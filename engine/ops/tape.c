@@ -37,7 +37,7 @@ typedef struct am_tape {
 static am_tape root = {.id = 1};
 static am_tape *tape = &root;
 static uint64_t last_id = 1;
-static int grad_mode = 1;
+static int grad_mode = AM_GRAD_ON;
 
 /* op.c */
 int am_op_backward(int op, am_bwd *b);
@@ -49,10 +49,10 @@ int am_grad_mode(void)
     return grad_mode;
 }
 
-int am_grad_mode_set(int on)
+int am_grad_mode_set(int mode)
 {
     int before = grad_mode;
-    grad_mode = on != 0;
+    grad_mode = mode;
     return before;
 }
 
@@ -149,9 +149,9 @@ static int inspect(const char *what, am_tensor *const *in, int n_in, bool *needs
     *any = false;
     for (int i = 0; i < n_in; i++) {
         int64_t known;
-        if (tape->noting && !grad_mode && in[i] && in[i]->hook && in[i]->requires_grad)
+        if (tape->noting && grad_mode != AM_GRAD_ON && in[i] && in[i]->hook && in[i]->requires_grad)
             AM_TRY(var_of_input(&known, in[i]));
-        needs[i] = grad_mode && in[i] && in[i]->requires_grad;
+        needs[i] = grad_mode == AM_GRAD_ON && in[i] && in[i]->requires_grad;
         if (!needs[i])
             continue;
         if (in[i]->computed && in[i]->tape != tape->id)

@@ -37,6 +37,26 @@ int am_ref_gemm(am_stream *s, const am_gemm_args *args)
     AM_DISPATCH_FLOAT(args->dtype_ab, gemm_float, args)
 }
 
+int am_ref_gemv(am_stream *s, const am_gemv_args *args)
+{
+    return am_ref_gemm(s, &(am_gemm_args){.c = args->y,
+                                          .a = args->x,
+                                          .b = args->w,
+                                          .bias = args->bias,
+                                          .dtype_ab = args->dtype,
+                                          .dtype_c = args->dtype,
+                                          .trans_b = 1,
+                                          .accumulate = args->accumulate,
+                                          .alpha = args->alpha,
+                                          .m = args->rows,
+                                          .n = args->n,
+                                          .k = args->k,
+                                          .lda = args->k,
+                                          .ldb = args->k,
+                                          .ldc = args->n,
+                                          .batch = 1});
+}
+
 /* ---- RMSNorm ----------------------------------------------------------------------------- */
 
 AM_INLINE int rms_norm_float(const am_rms_norm_args *args, int dtype)

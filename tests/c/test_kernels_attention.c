@@ -184,6 +184,55 @@ END_TEST
 
 /* Rows that see no key give zeros, -inf and no gradient, and hostile bounds read nothing outside.
  */
+/* One query to a cache: parts of it, bounds that leave nothing or what padding does not fill, and
+ * the same bits beside other rows, behind padding and on any number of threads. */
+START_TEST(one_query)
+{
+    static const int64_t caches[][4] = {/* s, h, kh, d */
+                                        {2, 1, 1, 1},    {70, 6, 2, 64},  {255, 9, 3, 64},
+                                        {300, 5, 1, 20}, {513, 8, 8, 33}, {800, 7, 1, 128}};
+    for (int c = 0; c < ISA_COUNT * 6 * 3 * 4; c++) {
+        const am_cpu_kernels *k = isa_kernels(c % ISA_COUNT);
+        const int64_t *s = caches[c / ISA_COUNT % 6];
+        int dtype = half_dtypes[c / ISA_COUNT / 6 % 3], mode = c / ISA_COUNT / 18;
+        if (!k)
+            continue;
+        problem p = make(dtype, 3, 1, s[0], s[1], s[2], s[3]);
+        p.x.causal = mode > 0;
+        p.x.window = mode == 2 ? 37 : 0;
+        p.x.softcap = mode == 2 ? 3 : 0;
+        int32_t last = (int32_t)s[0], bounds[] = {0, last, last / 3, last, 5, 5};
+        if (mode == 3)
+            p.bounds = memcpy(malloc(sizeof bounds), bounds, sizeof bounds);
+        am_threads_set(1);
+        compare("one query", k, &p);
+        int64_t row = s[1] * s[3], size = (int64_t)elem_size(dtype);
+        void *all = copy_elems(dtype, 3 * row, p.out);
+        for (int i = 0; i < 3; i++) {
+            am_attention_args alone = forward_args(&p);
+            alone.shape.b = 1;
+            alone.q = (const char *)p.q + i * p.x.q_batch * size;
+            alone.k = (const char *)p.k + i * p.x.k_batch * size;
+            alone.v = (const char *)p.v + i * p.x.v_batch * size;
+            if (p.bounds) { /* without the keys that are not seen */
+                alone.shape.s = bounds[2 * i + 1] - bounds[2 * i] + (i == 2 ? 2 : 0);
+                alone.k = (const char *)alone.k + bounds[2 * i] * p.x.k_token * size;
+                alone.v = (const char *)alone.v + bounds[2 * i] * p.x.v_token * size;
+                alone.bounds = i == 2 ? (int32_t[]){1, 1} : NULL;
+            }
+            am_threads_set(1 + i);
+            if (alone.shape.s > 1) { /* else not this kernel's */
+                ck_assert_int_eq(k->attention(NULL, &alone), AM_OK);
+                check_same_bits("one query alone", alone.out, (const char *)all + i * row * size,
+                                (size_t)(row * size));
+            }
+        }
+        free(all);
+        discard(&p);
+    }
+}
+END_TEST
+
 START_TEST(empty_and_hostile_bounds)
 {
     for (int isa = 0; isa < KERNEL_SETS; isa++) {
@@ -293,7 +342,7 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {agrees_with_ref, empty_and_hostile_bounds, threads_leave_the_bits,
-                                  place_in_a_pack_leaves_the_bits};
+    const TTest *const tests[] = {agrees_with_ref, one_query, empty_and_hostile_bounds,
+                                  threads_leave_the_bits, place_in_a_pack_leaves_the_bits};
     return run_suite("kernels_attention", tests, sizeof tests / sizeof *tests);
 }

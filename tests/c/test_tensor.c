@@ -225,6 +225,34 @@ START_TEST(copies_broadcast)
 }
 END_TEST
 
+START_TEST(appends)
+{
+    const int64_t store_shape[] = {2, 3, 2}, pair[] = {2, 2, 2}, wide[] = {2, 1, 3};
+    for (int device = 0; device < am_device_count(); device++) {
+        am_tensor *store = make_on(device, AM_F32, 3, store_shape, (double[12]){0}), *all, *other;
+        am_tensor *src = leaf(make_on(device, AM_F64, 3, pair, (double[]){1, 2, 3, 4, 5, 6, 7, 8}));
+        OK(am_tensor_append(&all, store, src, 1));
+        HOLDS(all, 0, 0, 1, 2, 3, 4, 0, 0, 5, 6, 7, 8);
+        ck_assert(!am_tensor_requires_grad(all));
+        am_tensor_release(all);
+        OK(am_tensor_append(&all, store, src, 0));
+        ck_assert_int_eq(am_tensor_shape(all)[1], 2);
+        HOLDS(all, 1, 2, 3, 4, 5, 6, 7, 8);
+        HOLDS(store, 1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 7, 8);
+        am_tensor_release(all);
+        other = make_on(device, AM_F32, 3, wide, (double[6]){0});
+        FAILS(am_tensor_append(&all, store, src, 2), AM_ESHAPE,
+              "[2,2,2] does not fit into [2,3,2]");
+        FAILS(am_tensor_append(&all, store, src, -1), AM_ESHAPE, "at -1");
+        FAILS(am_tensor_append(&all, store, src, INT64_MAX), AM_ESHAPE, "append");
+        FAILS(am_tensor_append(&all, store, other, 0), AM_ESHAPE, "append");
+        FAILS(am_tensor_append(&all, store, NULL, 0), AM_EINVAL, "append");
+        FAILS(am_tensor_append(&all, NULL, src, 0), AM_EINVAL, "append");
+        RELEASE(store, src, other);
+    }
+}
+END_TEST
+
 START_TEST(items)
 {
     double value;
@@ -381,6 +409,7 @@ int main(void)
     tcase_add_test(t, read_and_write);
     tcase_add_test(t, copies);
     tcase_add_test(t, copies_broadcast);
+    tcase_add_test(t, appends);
     tcase_add_test(t, items);
     tcase_add_test(t, plain_nans);
     tcase_add_test(t, no_tensor);

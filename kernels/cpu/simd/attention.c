@@ -15,6 +15,7 @@
 #else
 #include "product.h"
 #endif
+#include "attention_decode.h"
 
 enum { TILE = 64, BLOCK_T = 32 };
 
@@ -399,6 +400,8 @@ int AM_SIMD(attention)(am_stream *stream, const am_attention_args *args)
     const am_attention_shape *x = &args->shape;
     if (!takes(x->dtype))
         return attention_other(stream, args);
+    if (is_decode(x))
+        return attention_decode(args);
     int64_t *list, blocks = list_blocks(x, args->bounds, &list), heads = x->b * x->kh;
     int64_t dp = round_up(x->d, DEPTH);
     /* operands that all threads share, and where they are */

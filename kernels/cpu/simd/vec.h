@@ -121,7 +121,21 @@ AM_INLINE int any_lane(vi mask)
     return any != 0;
 }
 
-/* The sum of the lanes, in pairs: always the same order. */
+/* The sum of the lanes, half to half: always the same order. */
+#if defined(__AVX2__)
+AM_INLINE float vsum(vf a)
+{
+#if defined(__AVX512F__)
+    __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256((__m512)a), _mm512_extractf32x8_ps((__m512)a, 1));
+#else
+    __m256 eight = (__m256)a;
+#endif
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#else
 AM_INLINE float vsum(vf a)
 {
     float x[VW];
@@ -131,6 +145,7 @@ AM_INLINE float vsum(vf a)
             x[i] += x[i + step];
     return x[0];
 }
+#endif
 
 AM_INLINE float vmax_lanes(vf a)
 {
@@ -183,9 +198,39 @@ AM_INLINE void vstore(float *p, vf v)
     memcpy(p, &v, sizeof v);
 }
 
+/* gcc 12 takes __builtin_convertvector apart. */
+#if defined(__AVX512F__)
+AM_INLINE vu widen(vh h)
+{
+    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
+}
+AM_INLINE vh narrow(vu u) /* the lower halves */
+{
+    return (vh)_mm512_cvtepi32_epi16((__m512i)u);
+}
+#elif defined(__AVX2__)
+AM_INLINE vu widen(vh h)
+{
+    return (vu)_mm256_cvtepu16_epi32((__m128i)h);
+}
+AM_INLINE vh narrow(vu u)
+{
+    return __builtin_convertvector(u, vh);
+}
+#else
+AM_INLINE vu widen(vh h)
+{
+    return __builtin_convertvector(h, vu);
+}
+AM_INLINE vh narrow(vu u)
+{
+    return __builtin_convertvector(u, vh);
+}
+#endif
+
 AM_INLINE vf from_bf16(vh h)
 {
-    return (vf)(__builtin_convertvector(h, vu) << 16);
+    return (vf)(widen(h) << 16);
 }
 
 /* All bits set in the lanes that hold NaN. */
@@ -199,7 +244,7 @@ AM_INLINE vh to_bf16(vf v)
 {
     vu u = (vu)v, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     vu nan = (vu)vnan(v);
-    return __builtin_convertvector((((u >> 16) | 0x40u) & nan) | (rounded & ~nan), vh);
+    return narrow((((u >> 16) | 0x40u) & nan) | (rounded & ~nan));
 }
 
 AM_INLINE vf from_f16(vh h)

@@ -88,6 +88,16 @@ function M.dense(what, list)
     return list
 end
 
+-- {name -> true} of a list of names, made once.
+local known_names = setmetatable({}, { __mode = "k", __index = function(sets, names)
+    local set = {}
+    for _, name in ipairs(names) do
+        set[name] = true
+    end
+    sets[names] = set
+    return set
+end })
+
 --- Options, all of whose names are in `names`; an empty table for nil.
 function M.options(what, opts, names)
     if opts == nil then
@@ -95,12 +105,9 @@ function M.options(what, opts, names)
     elseif type(opts) ~= "table" then
         err.raise("argument", "%s: options are a table such as {%s = ...}, not %s", what, names[1], shown(opts))
     end
+    local known = known_names[names]
     for key in pairs(opts) do
-        local known = false
-        for _, name in ipairs(names) do
-            known = known or name == key
-        end
-        if not known then
+        if not known[key] then
             err.raise("argument", "%s: there is no option %s%s; there are %s", what, tostring(key),
                       M.did_you_mean(tostring(key), names), table.concat(names, ", "))
         end

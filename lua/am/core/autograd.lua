@@ -33,9 +33,9 @@ function tensor.methods:requires_grad_(on)
     return self
 end
 
-local function with_mode(what, on, fn, ...)
+local function with_mode(what, mode, fn, ...)
     args.callable(what, fn)
-    local before = C.am_grad_mode_set(on)
+    local before = C.am_grad_mode_set(mode)
     local function finish(ok, ...)
         C.am_grad_mode_set(before)
         if not ok then
@@ -47,13 +47,18 @@ local function with_mode(what, on, fn, ...)
 end
 
 --- Run fn(...) without recording.
-function M.no_grad(fn, ...) return with_mode("no_grad", 0, fn, ...) end
+function M.no_grad(fn, ...) return with_mode("no_grad", C.AM_GRAD_OFF, fn, ...) end
 
 --- Run fn(...) with recording on (inside no_grad).
-function M.enable_grad(fn, ...) return with_mode("enable_grad", 1, fn, ...) end
+function M.enable_grad(fn, ...) return with_mode("enable_grad", C.AM_GRAD_ON, fn, ...) end
+
+--- Run fn(...) without recording, as generation does with one token a row: products of up to eight rows
+--- are done in the way that is fastest for them. A row's bits don't depend on how many of these there
+--- are, but they aren't those of no_grad.
+function M.inference_mode(fn, ...) return with_mode("inference_mode", C.AM_GRAD_INFERENCE, fn, ...) end
 
 --- Is recording on?
-function M.is_grad_enabled() return C.am_grad_mode() ~= 0 end
+function M.is_grad_enabled() return C.am_grad_mode() == C.AM_GRAD_ON end
 
 -- ---- backward -------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ end
 
 local function set(t, items, value)
     tensor.check_history(t, "assignment")
-    if tensor.is(value) and C.am_tensor_requires_grad(value) ~= 0 and C.am_grad_mode() ~= 0 then
+    if tensor.is(value) and C.am_tensor_requires_grad(value) ~= 0 and C.am_grad_mode() == C.AM_GRAD_ON then
         err.raise("state", "assignment is not recorded, so the value's gradient would be lost; "
             .. "use where or cat, or assign value:detach()")
     elseif type(value) == "boolean" then

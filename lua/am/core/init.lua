@@ -6,7 +6,8 @@ local autograd = require("am.core.autograd")
 local scope = require("am.core.scope")
 
 local M = { ops = ops, autograd = autograd, scope = scope.scope, escape = scope.escape,
-            no_grad = autograd.no_grad, checkpoint = autograd.checkpoint }
+            no_grad = autograd.no_grad, inference_mode = autograd.inference_mode,
+            checkpoint = autograd.checkpoint }
 
 require("am.core.compose")
 require("am.core.einsum")

@@ -12,9 +12,11 @@ local M = {}
 --- x weight^T + bias; weight [out, in] as PyTorch stores it.
 function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
 
+local lora_options = { "scale", "dropout", "position" }
+
 --- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
 function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
-    opts = args.options("lora_linear", opts, { "scale", "dropout", "position" })
+    opts = args.options("lora_linear", opts, lora_options)
     local at, op = new_attrs(), C.AM_OP_lora_linear
     at.lora.scale = args.number("lora_linear", "scale", opts.scale)
     at.lora.dropout_p = args.number("lora_linear", "dropout", opts.dropout, 0)
@@ -71,16 +73,19 @@ function M.glu(gate, up, act)
     return apply2(C.AM_OP_glu, gate, up, at)
 end
 
+local attention_options = { "causal", "window", "softcap", "scale", "dropout" }
+
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability).
 function M.attention(q, k, v, bounds, opts)
-    opts = args.options("attention", opts, { "causal", "window", "softcap", "scale", "dropout" })
+    opts = args.options("attention", opts, attention_options)
     local at, op = new_attrs(), C.AM_OP_attention
-    at.attention.causal = opts.causal == false and 0 or 1
-    at.attention.window = args.int("attention", "window", opts.window, 0)
-    at.attention.softcap = args.number("attention", "softcap", opts.softcap, 0)
-    at.attention.scale = args.number("attention", "scale", opts.scale, 0)
-    at.attention.dropout_p = args.number("attention", "dropout", opts.dropout, 0)
+    local mask = at.attention
+    mask.causal = opts.causal == false and 0 or 1
+    mask.window = args.int("attention", "window", opts.window, 0)
+    mask.softcap = args.number("attention", "softcap", opts.softcap, 0)
+    mask.scale = args.number("attention", "scale", opts.scale, 0)
+    mask.dropout_p = args.number("attention", "dropout", opts.dropout, 0)
     inputs[0], inputs[1], inputs[2] = given(op, q), given(op, k), given(op, v)
     inputs[3] = bounds ~= nil and given(op, bounds) or nil
     return run(op, bounds ~= nil and 4 or 3, at, q, k, v, bounds)

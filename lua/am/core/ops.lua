@@ -278,7 +278,20 @@ local function with_shape(op, a, shape)
 end
 
 --- Same elements in another shape; one size may be -1. reshape(a, 2, 3) or reshape(a, {2, 3}).
-function M.reshape(a, ...) return with_shape(C.AM_OP_reshape, a, sizes("reshape", ...)) end
+function M.reshape(a, ...)
+    local n = select("#", ...)
+    if n > 4 or type((...)) ~= "number" then
+        return with_shape(C.AM_OP_reshape, a, sizes("reshape", ...))
+    end
+    -- the same without a table: a model's layer does this a few times for each token
+    local at, s0, s1, s2, s3 = new_attrs(), ...
+    local shape = at.view.shape
+    at.view.ndim, shape[0] = n, whole("reshape", "a size", s0)
+    if n > 1 then shape[1] = whole("reshape", "a size", s1) end
+    if n > 2 then shape[2] = whole("reshape", "a size", s2) end
+    if n > 3 then shape[3] = whole("reshape", "a size", s3) end
+    return apply1(C.AM_OP_reshape, a, at)
+end
 M.view = M.reshape
 
 --- A view with dims of size 1 repeated to these sizes; -1 keeps one. Leading dims may be added.

@@ -364,6 +364,13 @@ function methods:__tostring()
     return head
 end
 
+--- Write src [B, T, ...] into store [B, S, ...] from index `at` of dim 1 on; a view of all up to its end.
+--- Not recorded.
+function M.append(store, src, at)
+    check(C.am_tensor_append(box, need("append", store), need("append", src), at))
+    return own(box[0])
+end
+
 M.methods = methods
 
 -- Names ending in `grad` are fields, as in PyTorch; everything else is a method. A table is an index:

@@ -17,48 +17,90 @@ local function uniform(seed, step)
     return edge.C.am_rng_u32(seed, 0x67656e, step) / 4294967296
 end
 
--- Candidates as {id, logit}, best first, after temperature, top_k and top_p.
-local function candidates(logits, n, opts)
-    local list = {}
+-- Let the id at place i of a heap sink to where it belongs. The best is on top: the greatest z, of equals
+-- the lowest id.
+local function sink(heap, size, z, i)
+    local id = heap[i]
+    local value = z[id]
+    while 2 * i + 1 < size do
+        local child = 2 * i + 1
+        local c = heap[child]
+        if child + 1 < size then
+            local other = heap[child + 1]
+            if z[other] > z[c] or (z[other] == z[c] and other < c) then
+                child, c = child + 1, other
+            end
+        end
+        if value > z[c] or (value == z[c] and id < c) then
+            break
+        end
+        heap[i], i = c, child
+    end
+    heap[i] = id
+end
+
+-- next(): ids by falling logit. Of many only the first are asked for, so they aren't all sorted.
+local function best_first(z, n)
+    local heap, size = ffi.new("int32_t[?]", n), n
     for i = 0, n - 1 do
-        list[i + 1] = { i, logits[i] / opts.temperature }
+        heap[i] = i
     end
-    table.sort(list, function(a, b)
-        return a[2] > b[2] or (a[2] == b[2] and a[1] < b[1])
-    end)
-    local keep = math.min(opts.top_k and opts.top_k > 0 and opts.top_k or n, n)
-    local total = 0
-    for i = 1, keep do
-        list[i][3] = math.exp(list[i][2] - list[1][2])
-        total = total + list[i][3]
+    for i = math.floor(n / 2) - 1, 0, -1 do
+        sink(heap, size, z, i)
     end
+    return function()
+        local id = heap[0]
+        size = size - 1
+        heap[0] = heap[size]
+        sink(heap, size, z, 0)
+        return id
+    end
+end
+
+-- One of n ids, drawn after temperature, top_k and top_p.
+local function sample(logits, n, opts, step)
+    local z, highest = ffi.new("double[?]", n), -math.huge
+    for i = 0, n - 1 do
+        z[i] = logits[i] / opts.temperature
+        highest = math.max(highest, z[i])
+    end
+    local top_k = opts.top_k and opts.top_k > 0 and math.min(opts.top_k, n) or n
+    local next_best, ids, masses, total = best_first(z, n), {}, {}, 0
+    local function mass_of(i) -- of the i-th best
+        if not ids[i] then
+            ids[i] = next_best()
+            masses[i] = math.exp(z[ids[i]] - highest)
+        end
+        return masses[i]
+    end
+    if top_k < n then
+        for i = 1, top_k do
+            total = total + mass_of(i)
+        end
+    else
+        for i = 0, n - 1 do
+            total = total + math.exp(z[i] - highest)
+        end
+    end
+    local keep = top_k
     if opts.top_p and opts.top_p < 1 then
         local mass = 0
-        for i = 1, keep do
-            mass = mass + list[i][3] / total
-            if mass >= opts.top_p then
-                keep = i
+        for i = 1, top_k do
+            mass = mass + mass_of(i)
+            if mass >= opts.top_p * total then
+                keep, total = i, mass
                 break
             end
         end
     end
-    return list, keep
-end
-
-local function sample(logits, n, opts, step)
-    local list, keep = candidates(logits, n, opts)
-    local total = 0
-    for i = 1, keep do
-        total = total + list[i][3]
-    end
     local target, mass = uniform(opts.seed or 42, step) * total, 0
     for i = 1, keep do
-        mass = mass + list[i][3]
+        mass = mass + mass_of(i)
         if target < mass then
-            return list[i][1]
+            return ids[i]
         end
     end
-    return list[keep][1]
+    return ids[keep]
 end
 
 local function greedy(logits, n)
@@ -123,14 +165,17 @@ function M.generate(model, ids, opts)
         kv_heads = c.num_key_value_heads or heads, head_dim = c.head_dim or c.hidden_size / heads,
         dtype = model:dtype(), device = model:device(),
     } or nil
-    local ok, e = pcall(autograd.no_grad, function()
+    local ok, e = pcall(function()
         local feed = out
         for step = 1, max_new do
             local logits, n
             scope.scope(function()
                 local input = tensor.from_buffer(ffi.new("int32_t[?]", #feed, feed), { 1, #feed },
                                                  { dtype = "int32", device = model:device() })
-                local result = model:forward { input_ids = input, cache = cache, logits_to_keep = 1 }
+                -- Prompts are of any length and go through products that are the same for all of them.
+                local mode = #feed == 1 and autograd.inference_mode or autograd.no_grad
+                local result = mode(model.forward, model,
+                                    { input_ids = input, cache = cache, logits_to_keep = 1 })
                 logits, n = result.logits:to("float32"):to_buffer()
             end)
             local id = opts.do_sample and sample(logits, n, opts, step) or greedy(logits, n)

@@ -2,7 +2,6 @@
 -- cache. What each query may see comes as key ranges (`bounds`), see engine/backend.h.
 
 local ops = require("am.core.ops")
-local autograd = require("am.core.autograd")
 local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 
@@ -30,7 +29,7 @@ function Attention:forward(x, rotary, ctx)
     local k = self.k_proj:forward(x):reshape(b, t, self.kv_heads, self.head_dim):rope(rotary)
     local v = self.v_proj:forward(x):reshape(b, t, self.kv_heads, self.head_dim)
     if ctx.cache then
-        k, v = autograd.no_grad(ctx.cache.append, ctx.cache, ctx.layer, k, v)
+        k, v = ctx.cache:append(ctx.layer, k, v)
     end
     local out = ops.attention(q, k, v, ctx.bounds, {
         causal = true,

@@ -24,7 +24,7 @@ function Cache.new(opts)
 end
 
 --- Store k and v [B, T, K, D] of a layer (1-based) behind what is there; returns views of all so
---- far. Call advance(T) after the last layer.
+--- far, without a history. Call advance(T) after the last layer.
 function Cache:append(layer, k, v)
     local t = k:size(1)
     if self.used + t > self.length then
@@ -32,9 +32,7 @@ function Cache:append(layer, k, v)
                   self.length, t, self.used)
     end
     local store = self.layers[layer]
-    store.k:narrow(1, self.used, t):copy_(k)
-    store.v:narrow(1, self.used, t):copy_(v)
-    return store.k:narrow(1, 0, self.used + t), store.v:narrow(1, 0, self.used + t)
+    return tensor.append(store.k, k, self.used), tensor.append(store.v, v, self.used)
 end
 
 function Cache:advance(t)

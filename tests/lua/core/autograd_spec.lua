@@ -258,6 +258,55 @@ describe("no_grad", function()
     end)
 end)
 
+describe("inference mode", function()
+    local function bits_of(mode, fn, ...)
+        return bits(mode(fn, ...))
+    end
+
+    it("records nothing and is undone by errors", function()
+        local x = leaf { 1 }
+        assert.is_false(am.inference_mode(function() return (x * 2).requires_grad end))
+        assert.is_false(am.inference_mode(autograd.is_grad_enabled))
+        pcall(am.inference_mode, error, "x")
+        assert.is_true((x * 2).requires_grad)
+        am.inference_mode(function()
+            assert.is_true(autograd.enable_grad(function() return (x * 2).requires_grad end))
+            assert.is_false(autograd.is_grad_enabled())
+        end)
+    end)
+
+    it("gives a row the same bits beside up to seven others, near those of no_grad", function()
+        local k, n, r = 75, 130, 4
+        for _, dtype in ipairs { "float32", "bfloat16" } do
+            local function random(...) return am.randn({ ... }):to(dtype) end
+            local x, w, bias, a, b = random(8, k), random(n, k), random(n), random(r, k), random(n, r)
+            local function linear(rows) return ops.linear(rows, w, bias) end
+            local function lora(rows) return ops.lora_linear(rows, w, bias, a, b, { scale = 0.5 }) end
+            for _, fn in ipairs { linear, lora } do
+                local all = am.inference_mode(fn, x)
+                local off = ops.abs(all:float() - am.no_grad(fn, x):float()):amax():item()
+                assert.is_true(off <= (dtype == "float32" and 1e-4 or 0.5), "off by " .. off)
+                for count = 1, 8 do
+                    for first = 0, 8 - count, 3 do
+                        assert.equal(bits(all:narrow(0, first, count)),
+                                     bits_of(am.inference_mode, fn, x:narrow(0, first, count)))
+                    end
+                end
+            end
+        end
+    end)
+
+    it("changes nothing for nine rows, in training, and in blocks that are recomputed", function()
+        local x, w = am.randn { 9, 75 }, am.randn { 130, 75 }
+        assert.equal(bits_of(am.no_grad, ops.linear, x, w), bits_of(am.inference_mode, ops.linear, x, w))
+        local row = x:narrow(0, 0, 1)
+        local plain = bits(ops.linear(row, w))
+        assert.equal(plain, bits_of(am.no_grad, ops.linear, row, w))
+        assert.equal(plain, bits_of(am.checkpoint, ops.linear, row, w))
+        assert.equal(plain, am.inference_mode(function() return bits_of(autograd.enable_grad, ops.linear, row, w) end))
+    end)
+end)
+
 describe("custom ops", function()
     local function cube()
         return autograd.custom {

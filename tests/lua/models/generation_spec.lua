@@ -92,6 +92,35 @@ describe("greedy generation", function()
         end
     end)
 
+    it("steps rows beside each other as each alone", function()
+        local Cache = require("am.nn.cache")
+        local rows = { 3, 1, 4, 1, 5, 9, 2, 6 }
+        -- The bits of the logits after two more tokens, row by row.
+        local function logits(of)
+            local cache = Cache.new { layers = 2, batch = #of, length = 2, kv_heads = 1, head_dim = 6,
+                                      dtype = "float32" }
+            local last
+            for step = 0, 1 do
+                local ids = {}
+                for i, id in ipairs(of) do
+                    ids[i] = { id + step }
+                end
+                last = am.inference_mode(model.forward, model, { input_ids = ids, cache = cache }).logits
+            end
+            cache:release()
+            local out = {}
+            for i = 1, #of do
+                out[i] = tiny.bits(last:narrow(0, i - 1, 1))
+            end
+            return out
+        end
+        local all = logits(rows)
+        for count = 1, 8 do
+            assert.same({ unpack(all, 1, count) }, logits { unpack(rows, 1, count) })
+            assert.same({ all[count] }, logits { rows[count] })
+        end
+    end)
+
     it("leaves the prompt, the mode and the memory as they were", function()
         local prompt = { 3, 1, 4 }
         model:generate(prompt, { max_new_tokens = 1 })
