@@ -115,15 +115,13 @@ describe("exactness", function()
     end)
 
     -- The CPU backend chooses kernels by instruction set, and an environment variable lowers it.
-    for _, isa in ipairs { "", "avx512", "avx2", "generic" } do
-        for _, threads in ipairs { 1, 2 } do
-            local title = string.format("a row's bits do not depend on its company: %s, %d threads",
-                                        isa == "" and "this machine's best" or isa, threads)
-            it(title, function()
+    for _, isa in ipairs(helper.instruction_sets()) do
+        for _, threads in ipairs(isa ~= "avx512_bf16" and { 1, 2 } or {}) do -- in f32 that is avx512
+            it(string.format("a row's bits do not depend on its company: %s, %d threads", isa, threads), function()
                 -- the scalar kernels, which have one path for every size, get rows of at most 64 tokens
                 local longest = isa == "generic" and 64 or 600
-                local status, out, errors = helper.run({ "--threads", threads, "tests/recipe/row_bits.lua", longest },
-                                                       { before = isa ~= "" and "AMLUA_ISA=" .. isa or "" })
+                local before = string.format("AMLUA_ISA=%s OMP_NUM_THREADS=%d", isa, threads)
+                local status, out, errors = helper.run({ "tests/recipe/row_bits.lua", longest }, { before = before })
                 assert.equal("", errors)
                 assert.equal(0, status)
                 assert.matches("^%d+ rows are the same", out)
