@@ -6,6 +6,9 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* Linux: asm/prctl.h */
 #endif
 #include "cpu.h"
 #include "host.h"
@@ -30,8 +33,11 @@ static int has_amx_bf16(void)
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1U << 22))
         return 0;
-    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0)); /* may tiles be used? */
-    return (a >> 17 & 3) == 3;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0)); /* does the system keep tiles? */
+    if ((a >> 17 & 3) != 3)
+        return 0;
+    /* a process has to ask for them */
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
 
@@ -106,6 +112,12 @@ static void set_up(void)
         cpu.kernel = simd->kernel;
 #include "kernels.def"
 #undef K
+#if defined(__x86_64__)
+    if (isa == AM_ISA_AMX) {
+        cpu.attention = am_cpu_attention_amx;
+        cpu.attention_bwd = am_cpu_attention_bwd_amx;
+    }
+#endif
     cpu.gemm = am_cpu_gemm;
     am_cpu_gemm_init(isa, cpu.copy);
 }

@@ -15,6 +15,11 @@ typedef struct am_cpu_kernels {
 extern const am_cpu_kernels am_cpu_kernels_generic;
 #if defined(__x86_64__)
 extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512;
+/* On AMX tiles for bf16; other dtypes go to avx512's. */
+int am_cpu_attention_avx512(am_stream *s, const am_attention_args *args);
+int am_cpu_attention_bwd_avx512(am_stream *s, const am_attention_bwd_args *args);
+int am_cpu_attention_amx(am_stream *s, const am_attention_args *args);
+int am_cpu_attention_bwd_amx(am_stream *s, const am_attention_bwd_args *args);
 #endif
 
 /* From the lowest to the highest; a CPU has all those below its own. */

@@ -1,18 +1,22 @@
 /* attention.c — tiled attention, forward and backward, for f32, bf16 and f16; f64 goes to ref,
- * whose formulas these are.
+ * whose formulas these are. Compiled once more for AMX, where it takes bf16 only.
  *
- * Work is cut into blocks of up to BLOCK_T queries of one sample; the rows of all heads that share
- * a key/value head are handled together. Keys come in tiles of TILE, laid from the sample's own
- * start, as f32 in scratch; the softmax is online (Milakov & Gimelshein 2018). Every row runs
- * through the same operations in the same order wherever it lies in a block, so its bits depend
- * neither on what shares its pack nor on the number of threads. A block or tile without visible
- * keys is skipped.
+ * Work is cut into blocks of up to BLOCK_T queries of one sample; those of all heads that share a
+ * key/value head are handled together, each in a lane of its own: scores, probabilities and sums
+ * are [key, lane] or [feature, lane], so softmax and masks need no sums across lanes. Keys come in
+ * tiles of TILE, laid from the sample's own start; the softmax is online (Milakov & Gimelshein
+ * 2018). Every lane runs through the same operations in the same order wherever it lies in a
+ * block, so its bits depend neither on what shares its pack nor on the number of threads. A block
+ * or tile without visible keys is skipped.
  *
  * Backward gives each (batch, key/value head) to one thread, which adds dk and dv in order. */
-#include "vec.h"
-#include "../ref_kernels.h"
+#if defined(__AMX_BF16__)
+#include "product_amx.h"
+#else
+#include "product.h"
+#endif
 
-enum { TILE = 64, BLOCK_T = 32, MR = 4, NV = VW == 16 ? 4 : 2, CHUNK = NV * VW };
+enum { TILE = 64, BLOCK_T = 32 };
 
 typedef struct key_range {
     int64_t start, end;
@@ -65,263 +69,300 @@ static block block_at(const am_attention_shape *x, const int32_t *bounds, int64_
     return k;
 }
 
-/* ---- the products ------------------------------------------------------------------------ */
+/* ---- the lanes of a block ------------------------------------------------------------------ */
 
-/* out [rows, TILE] = a [rows, dp] kt [d, TILE]; rows is a multiple of MR. */
-static void scores(float *out, const float *a, const float *kt, int64_t rows, int64_t d, int64_t dp)
+/* Lane g * n + i is query first + i of head g of the group; lanes past the last see nothing. */
+typedef struct block_lanes {
+    int64_t n, most;      /* of this block, of any */
+    int32_t *start, *end; /* the keys each sees; nothing where end is 0 */
+    int64_t *q, *out; /* where its rows begin in q, and in a dense [b, t, h, d]; -1 past the last */
+    int64_t *stat;    /* where its numbers are in [b, h, t] */
+    uint64_t *mask;   /* where its dropout mask begins */
+} block_lanes;
+
+static void lanes_set(block_lanes *l, const am_attention_shape *x, const int32_t *bounds,
+                      const block *k, int64_t b, int64_t kh)
 {
-    for (int64_t r = 0; r < rows; r += MR)
-        for (int64_t c = 0; c < TILE; c += CHUNK) {
-            vf acc[MR][NV] = {0};
-            for (int64_t i = 0; i < d; i++) {
-                vf col[NV];
-                for (int n = 0; n < NV; n++)
-                    col[n] = vload(kt + i * TILE + c + n * VW);
-                for (int m = 0; m < MR; m++) {
-                    vf x = vsplat(a[(r + m) * dp + i]);
-                    for (int n = 0; n < NV; n++)
-                        acc[m][n] = vfma(x, col[n], acc[m][n]);
-                }
-            }
-            for (int m = 0; m < MR; m++)
-                for (int n = 0; n < NV; n++)
-                    vstore(out + (r + m) * TILE + c + n * VW, acc[m][n]);
-        }
-}
-
-/* out [count, dp] += sum over i < n of w(i, m) x [n, dp], with w at w + m * wm + i * wi; count is a
- * multiple of MR. */
-static void accumulate(float *out, const float *w, int64_t wm, int64_t wi, const float *x,
-                       int64_t count, int64_t n, int64_t dp)
-{
-    for (int64_t r = 0; r < count; r += MR)
-        for (int64_t c = 0; c < dp; c += CHUNK) {
-            vf acc[MR][NV];
-            for (int m = 0; m < MR; m++)
-                for (int k = 0; k < NV; k++)
-                    acc[m][k] = vload(out + (r + m) * dp + c + k * VW);
-            for (int64_t i = 0; i < n; i++) {
-                vf row[NV];
-                for (int k = 0; k < NV; k++)
-                    row[k] = vload(x + i * dp + c + k * VW);
-                for (int m = 0; m < MR; m++) {
-                    vf p = vsplat(w[(r + m) * wm + i * wi]);
-                    for (int k = 0; k < NV; k++)
-                        acc[m][k] = vfma(p, row[k], acc[m][k]);
-                }
-            }
-            for (int m = 0; m < MR; m++)
-                for (int k = 0; k < NV; k++)
-                    vstore(out + (r + m) * dp + c + k * VW, acc[m][k]);
-        }
-}
-
-/* ---- loading ------------------------------------------------------------------------------ */
-
-/* Row of d elements as f32, padded with zeros to dp. */
-__attribute__((noinline)) static void load_row(float *to, const void *from, int dtype, int64_t at,
-                                               int64_t d, int64_t dp)
-{
-    for (int64_t i = 0; i < dp; i += VW)
-        vstore(to + i, i < d ? vget_n(from, dtype, at + i, d - i, 0.0f) : (vf){0});
-}
-
-/* Rows of a block, head by head: row g * n + i is query first + i of head g of the group. */
-static void load_block(float *to, const void *from, int dtype, const am_attention_shape *x,
-                       const block *k, int64_t base, int64_t token, int64_t head, int64_t rows,
-                       int64_t dp)
-{
-    int64_t group = x->h / x->kh;
-    for (int64_t g = 0; g < group; g++)
-        for (int64_t i = 0; i < k->n; i++)
-            load_row(to + (g * k->n + i) * dp, from, dtype,
-                     base + (k->first + i) * token + g * head, x->d, dp);
-    for (int64_t r = group * k->n; r < rows; r++)
-        memset(to + r * dp, 0, (size_t)dp * sizeof *to);
-}
-
-/* A tile of up to TILE rows, and its transpose [d, TILE]; missing rows are zero. Either may be
- * NULL. */
-static void load_tile(float *plain, float *turned, const void *from, int dtype, int64_t base,
-                      int64_t token, int64_t n, int64_t d, int64_t dp, float *line)
-{
-    if (turned && n < TILE)
-        memset(turned, 0, (size_t)(d * TILE) * sizeof *turned);
-    for (int64_t j = 0; j < n; j++) {
-        float *row = plain ? plain + j * dp : line;
-        load_row(row, from, dtype, base + j * token, d, dp);
-        for (int64_t i = 0; turned && i < d; i++)
-            turned[i * TILE + j] = row[i];
+    int64_t group = x->h / x->kh, used = group * k->n;
+    l->n = round_up(used, LANES);
+    for (int64_t r = 0; r < l->n; r++) {
+        int64_t t = k->first + r % k->n, h = kh * group + r / k->n, origin;
+        key_range range = r < used ? keys_of(x, bounds, b, t, &origin) : (key_range){0, 0};
+        int empty = range.start >= range.end;
+        l->start[r] = empty ? 0 : (int32_t)range.start;
+        l->end[r] = empty ? 0 : (int32_t)range.end;
+        l->q[r] = r < used ? b * x->q_batch + t * x->q_token + h * x->q_head : -1;
+        l->out[r] = r < used ? ((b * x->t + t) * x->h + h) * x->d : -1;
+        l->stat[r] = r < used ? (b * x->h + h) * x->t + t : -1;
+        l->mask[r] = (uint64_t)(((b * x->h + h) * x->t + t) * x->s);
     }
-    for (int64_t j = n; plain && j < TILE; j++)
-        memset(plain + j * dp, 0, (size_t)dp * sizeof *plain);
 }
 
-/* ---- probabilities ------------------------------------------------------------------------ */
+/* What the lanes from `at` on see of n keys from key0 on. */
+typedef enum sight { SEE_NOTHING, SEE_SOME, SEE_ALL } sight;
+
+AM_INLINE vi vload_int(const int32_t *p)
+{
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static sight lanes_see(const block_lanes *l, int64_t at, int64_t key0, int64_t n)
+{
+    int some = 0, all = 1;
+    for (int i = 0; i < VW; i++) {
+        int64_t start = l->start[at + i], end = l->end[at + i];
+        some |= start < key0 + n && end > key0;
+        all &= start <= key0 && end >= key0 + n;
+    }
+    return all ? SEE_ALL : some ? SEE_SOME : SEE_NOTHING;
+}
+
+/* All ones in the lanes that see this key. */
+AM_INLINE vi sees(const block_lanes *l, int64_t at, int64_t key)
+{
+    vi k = visplat((int32_t)key);
+    return (k >= vload_int(l->start + at)) & (k < vload_int(l->end + at));
+}
+
+/* keep [n, VW]: 1/(1-dropout) or 0, for n keys of the lanes from `at` on. */
+static void drop_mask(float *keep, const am_attention_shape *x, const block_lanes *l, int64_t at,
+                      int64_t key0, int64_t n)
+{
+    uint64_t threshold = am_dropout_threshold(x->dropout_p);
+    float kept = (float)(1.0 / (1.0 - x->dropout_p));
+    uint32_t word[4];
+    for (int i = 0; i < VW; i++)
+        for (int64_t j = 0; j < n; j++) {
+            uint64_t index = l->mask[at + i] + (uint64_t)(key0 + j);
+            if (j == 0 || (index & 3) == 0)
+                am_philox(word, x->seed, x->stream, index >> 2);
+            keep[j * VW + i] = word[index & 3] >= threshold ? kept : 0.0f;
+        }
+}
 
 AM_INLINE vf capped(vf y, float cap)
 {
     return cap > 0 ? cap * vtanh(y * (1.0f / cap)) : y;
 }
 
-/* All ones in lanes whose key lies in [start, end). */
-AM_INLINE vi visible(int64_t key, key_range r)
+/* ---- rows to lanes and back ---------------------------------------------------------------- */
+
+/* Rows of d elements at at[lane] as a right operand [dp, lanes]. */
+static void right_turned(right_cell *to, const void *from, int dtype, const int64_t *at, int64_t n,
+                         int64_t d, int64_t dp)
 {
-    vi lane;
-    for (int i = 0; i < VW; i++)
-        lane[i] = i;
-    int64_t low = r.start - key, high = r.end - key;
-    low = low < 0 ? 0 : at_most(low, VW);
-    high = high < 0 ? 0 : at_most(high, VW);
-    return (lane >= (int32_t)low) & (lane < (int32_t)high);
+    int64_t step = right_step(), per_word = step / VW;
+    for (int64_t r = 0; r < n; r += VW)
+        for (int64_t c = 0; c < dp; c += step) {
+            vf m[VW];
+            for (int i = 0; i < VW; i++)
+                m[i] = at[r + i] < 0 ? (vf){0} : right_load(from, dtype, at[r + i], c, d);
+            vturn(m);
+            for (int i = 0; i < VW; i++)
+                memcpy(to + (c / per_word + i) * n + r, &m[i], sizeof m[i]);
+        }
 }
 
-/* Multiply p [n] by 1/(1-dropout) or 0; element i is number first + i of the mask. */
-static void drop(float *p, const am_attention_shape *x, uint64_t first, int64_t n)
+/* [dp, lanes], divided by what each lane has in `by` (unless NULL), as rows at at[lane]. */
+static void store_turned(void *to, int dtype, const int64_t *at, const float *from, const float *by,
+                         int64_t n, int64_t d)
 {
-    uint64_t threshold = am_dropout_threshold(x->dropout_p);
-    float keep = (float)(1.0 / (1.0 - x->dropout_p));
-    uint32_t word[4];
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t at = first + (uint64_t)i;
-        if (i == 0 || (at & 3) == 0)
-            am_philox(word, x->seed, x->stream, at >> 2);
-        p[i] *= word[at & 3] >= threshold ? keep : 0.0f;
-    }
+    for (int64_t r = 0; r < n; r += VW)
+        for (int64_t c = 0; c < d; c += VW) {
+            vf m[VW];
+            for (int i = 0; i < VW; i++) {
+                m[i] = vload(from + (c + i) * n + r);
+                if (by)
+                    m[i] /= vload(by + r);
+            }
+            vturn(m);
+            for (int i = 0; i < VW; i++)
+                if (at[r + i] >= 0)
+                    vput_n(to, dtype, at[r + i] + c, d - c, m[i]);
+        }
 }
 
-AM_INLINE uint64_t mask_index(const am_attention_shape *x, int64_t b, int64_t h, int64_t t,
-                              int64_t key)
+AM_INLINE left left_rows(left a, int64_t first)
 {
-    return (uint64_t)(((b * x->h + h) * x->t + t) * x->s + key);
+    return (left){a.p + first * a.row, a.row, a.col};
+}
+
+AM_INLINE left left_columns(left a, int64_t first)
+{
+    return (left){a.p + first * a.col, a.row, a.col};
+}
+
+AM_INLINE left tile_as_left(const tile *t, int64_t lanes)
+{
+    return (left){t->left, lanes, 1};
+}
+
+/* ---- scratch -------------------------------------------------------------------------------- */
+
+/* Hands out pieces of one buffer, each aligned to a cache line. A first round without a buffer
+ * counts. */
+typedef struct arena {
+    char *p;
+    size_t used;
+} arena;
+
+static void *take(arena *a, int64_t count, size_t size)
+{
+    void *piece = a->p ? a->p + a->used : NULL;
+    a->used += ((size_t)count * size + 63) / 64 * 64;
+    return piece;
+}
+
+static void take_lanes(arena *a, block_lanes *l, const am_attention_shape *x)
+{
+    int64_t most = l->most = round_up(x->h / x->kh * BLOCK_T, LANES);
+    l->start = take(a, most, sizeof *l->start);
+    l->end = take(a, most, sizeof *l->end);
+    l->q = take(a, most, sizeof *l->q);
+    l->out = take(a, most, sizeof *l->out);
+    l->stat = take(a, most, sizeof *l->stat);
+    l->mask = take(a, most, sizeof *l->mask);
+}
+
+/* A tile of probabilities: in the scores themselves, where those are what products take. */
+static void take_tile(arena *a, tile *t, float *scores, int64_t most, int with_left)
+{
+    int own = tile_left_cells(TILE, most) > 0;
+    t->right = own ? take(a, right_cells(TILE, most), sizeof *t->right) : (void *)scores;
+    t->left = own ? NULL : (void *)scores;
+    if (own && with_left)
+        t->left = take(a, tile_left_cells(TILE, most), sizeof *t->left);
 }
 
 /* ---- forward ------------------------------------------------------------------------------ */
 
-/* Scratch of one thread. */
-typedef struct work {
-    int64_t rows, dp;
-    float *q, *out, *s, *kt, *v, *line, *max, *sum;
-} work;
+typedef struct forward {
+    int64_t dp;
+    block_lanes l;
+    right_cell *q;  /* [dp, lanes] */
+    float *s, *out; /* [TILE, lanes], [dp, lanes] */
+    tile p;
+    float *max, *sum, *keep;
+} forward;
 
-/* One online-softmax step of a row: s becomes the (dropped) probabilities relative to the row's
- * maximum so far. False when the row sees nothing of the tile. */
-static int softmax_row(const am_attention_args *args, work *w, int64_t row, key_range r,
-                       int64_t key0, int64_t n, uint64_t mask)
+static void forward_take(forward *w, arena *a, const am_attention_shape *x)
 {
-    const am_attention_shape *x = &args->shape;
-    float *s = w->s + row * TILE;
-    int64_t last = key0 + n;
-    if (r.start >= last || r.end <= key0 || r.start >= r.end) {
-        memset(s, 0, TILE * sizeof *s);
-        return 0;
-    }
-    vf top = vsplat(-INFINITY);
-    for (int64_t c = 0; c < TILE; c += VW) {
-        vf y = capped(vload(s + c) * (float)x->scale, (float)x->softcap);
-        y = vselect(visible(key0 + c, r), y, vsplat(-INFINITY));
-        vstore(s + c, y);
+    int64_t dp = w->dp = round_up(x->d, DEPTH);
+    take_lanes(a, &w->l, x);
+    int64_t most = w->l.most;
+    w->q = take(a, right_cells(dp, most), sizeof *w->q);
+    w->s = take(a, TILE * most, sizeof *w->s);
+    w->out = take(a, dp * most, sizeof *w->out);
+    take_tile(a, &w->p, w->s, most, 0);
+    w->max = take(a, most, sizeof *w->max);
+    w->sum = take(a, most, sizeof *w->sum);
+    w->keep = take(a, TILE * VW, sizeof *w->keep);
+}
+
+/* One online-softmax step of VW lanes: the scores become probabilities relative to each lane's
+ * maximum so far. A lane's bits do not depend on what `seen` says of the others. */
+AM_INLINE void softmax_lanes(const am_attention_shape *x, forward *w, int64_t at, int64_t key0,
+                             int64_t n, sight seen, float cap, const float *keep)
+{
+    int64_t count = w->l.n;
+    float *s = w->s + at;
+    vf scale = vsplat((float)x->scale), hidden = vsplat(-INFINITY), top = hidden;
+    for (int64_t j = 0; j < n; j++) {
+        vf y = vload(s + j * count) * scale;
+        if (cap > 0) {
+            y = capped(y, cap);
+            vstore(s + j * count, y);
+        }
+        if (seen == SEE_SOME)
+            y = vselect(sees(&w->l, at, key0 + j), y, hidden);
         top = vmax(y, top);
     }
-    float old = w->max[row], now = vmax_lanes(top);
-    now = now > old ? now : old;
-    vf total = {0};
-    for (int64_t c = 0; c < TILE; c += VW) {
-        vf p = vselect(visible(key0 + c, r), vexp(vload(s + c) - now), (vf){0});
-        vstore(s + c, p);
-        total += p;
-    }
-    if (now > old) {
-        float shrink = old == -INFINITY ? 0.0f : vexp(vsplat(old - now))[0];
-        w->sum[row] *= shrink;
-        for (int64_t c = 0; c < w->dp; c += VW)
-            vstore(w->out + row * w->dp + c, vload(w->out + row * w->dp + c) * shrink);
-        w->max[row] = now;
-    }
-    w->sum[row] += vsum(total);
-    if (x->dropout_p > 0)
-        drop(s, x, mask, n);
-    return 1;
-}
-
-static void store_block(const am_attention_args *args, const work *w, const block *k, int64_t b,
-                        int64_t kh)
-{
-    const am_attention_shape *x = &args->shape;
-    int64_t group = x->h / x->kh;
-    for (int64_t g = 0; g < group; g++)
-        for (int64_t i = 0; i < k->n; i++) {
-            int64_t row = g * k->n + i, t = k->first + i, h = kh * group + g;
-            float sum = w->sum[row];
-            int empty = w->max[row] == -INFINITY && sum == 0;
-            const float *out = w->out + row * w->dp;
-            int64_t at = ((b * x->t + t) * x->h + h) * x->d;
-            for (int64_t c = 0; c < x->d; c += VW)
-                vput_n(args->out, x->dtype, at + c, x->d - c,
-                       empty ? (vf){0} : vload(out + c) / sum);
-            ((float *)args->lse)[(b * x->h + h) * x->t + t] =
-                empty ? -INFINITY : w->max[row] + logf(sum);
+    vf old = vload(w->max + at), now = vmax(top, old);
+    vf base = vselect(now == hidden, (vf){0}, now), total = {0};
+    for (int64_t j = 0; j < padded_keys(n); j += 2) {
+        vf p[2];
+        for (int i = 0; i < 2; i++) {
+            vf y = vload(s + (j + i) * count);
+            p[i] = vexp_down(cap > 0 ? y - base : vfma(y, scale, -base));
+            if (seen == SEE_SOME)
+                p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});
+            if (j + i >= n)
+                p[i] = (vf){0};
+            total += p[i];
+            if (keep)
+                p[i] *= vload(keep + (j + i) * VW);
         }
+        tile_put(&w->p, j, at, count, p[0], p[1]);
+    }
+    vf shrink = vexp_down(old - base);
+    vstore(w->sum + at, vfma(vload(w->sum + at), shrink, total));
+    vstore(w->max + at, now);
+    if (any_lane(shrink != 1.0f))
+        for (int64_t i = 0; i < w->dp; i++)
+            vstore(w->out + i * count + at, vload(w->out + i * count + at) * shrink);
 }
 
-static void forward_block(const am_attention_args *args, work *w, const block *k, int64_t b,
-                          int64_t kh)
+/* No keys at all: no probability. */
+static void tile_clear(const tile *t, int64_t at, int64_t count, int64_t n)
+{
+    for (int64_t j = 0; j < padded_keys(n); j += 2)
+        tile_put(t, j, at, count, (vf){0}, (vf){0});
+}
+
+static void softmax_tile(const am_attention_shape *x, forward *w, int64_t key0, int64_t n)
+{
+    for (int64_t at = 0; at < w->l.n; at += VW) {
+        sight seen = lanes_see(&w->l, at, key0, n);
+        float *keep = x->dropout_p > 0 ? w->keep : NULL;
+        if (keep)
+            drop_mask(keep, x, &w->l, at, key0, n);
+        if (seen == SEE_NOTHING)
+            tile_clear(&w->p, at, w->l.n, n);
+        else if (x->softcap > 0 || keep)
+            softmax_lanes(x, w, at, key0, n, SEE_SOME, (float)x->softcap, keep);
+        else if (seen == SEE_SOME)
+            softmax_lanes(x, w, at, key0, n, SEE_SOME, 0, NULL);
+        else
+            softmax_lanes(x, w, at, key0, n, SEE_ALL, 0, NULL);
+    }
+}
+
+/* The first tile of keys that a block sees. */
+static int64_t first_key(const block *k)
+{
+    return k->highest > k->lowest ? (k->lowest - k->origin) / TILE * TILE + k->origin : 0;
+}
+
+/* keys [s, d], values transposed [d, s] */
+static void forward_block(const am_attention_args *args, forward *w, const block *k, int64_t b,
+                          int64_t kh, left keys, left values)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t group = x->h / x->kh, rows = round_up(group * k->n, MR);
-    load_block(w->q, args->q, x->dtype, x, k, b * x->q_batch + kh * group * x->q_head, x->q_token,
-               x->q_head, rows, w->dp);
-    memset(w->out, 0, (size_t)(rows * w->dp) * sizeof *w->out);
-    for (int64_t r = 0; r < rows; r++) {
+    lanes_set(&w->l, x, args->bounds, k, b, kh);
+    int64_t n = w->l.n, dp = w->dp;
+    right_turned(w->q, args->q, x->dtype, w->l.q, n, x->d, dp);
+    memset(w->out, 0, (size_t)(n * dp) * sizeof *w->out);
+    for (int64_t r = 0; r < n; r++) {
         w->max[r] = -INFINITY;
         w->sum[r] = 0;
     }
-    int64_t first = k->highest > k->lowest ? (k->lowest - k->origin) / TILE * TILE + k->origin : 0;
-    for (int64_t key0 = first; key0 < k->highest; key0 += TILE) {
-        int64_t n = at_most(TILE, k->highest - key0);
-        load_tile(NULL, w->kt, args->k, x->dtype,
-                  b * x->k_batch + key0 * x->k_token + kh * x->k_head, x->k_token, n, x->d, w->dp,
-                  w->line);
-        load_tile(w->v, NULL, args->v, x->dtype,
-                  b * x->v_batch + key0 * x->v_token + kh * x->v_head, x->v_token, n, x->d, w->dp,
-                  w->line);
-        scores(w->s, w->q, w->kt, rows, x->d, w->dp);
-        for (int64_t r = 0; r < group * k->n; r++) {
-            int64_t t = k->first + r % k->n, origin;
-            key_range range = keys_of(x, args->bounds, b, t, &origin);
-            softmax_row(args, w, r, range, key0, n,
-                        mask_index(x, b, kh * group + r / k->n, t, key0));
-        }
-        memset(w->s + group * k->n * TILE, 0,
-               (size_t)((rows - group * k->n) * TILE) * sizeof *w->s);
-        accumulate(w->out, w->s, TILE, 1, w->v, rows, n, w->dp);
+    for (int64_t key0 = first_key(k); key0 < k->highest; key0 += TILE) {
+        int64_t count = at_most(TILE, k->highest - key0);
+        product(w->s, n, left_rows(keys, key0), w->q, n, count, n, padded_depth(x->d, dp), 0);
+        softmax_tile(x, w, key0, count);
+        product(w->out, n, left_columns(values, key0), w->p.right, n, x->d, n, padded_keys(count),
+                1);
     }
-    store_block(args, w, k, b, kh);
-}
-
-/* Cut `count` pieces of so many floats, each aligned to a cache line, out of a thread's scratch. */
-static int carve(int slot, int count, const int64_t *sizes, float **pieces)
-{
-    int64_t total = 0;
-    for (int i = 0; i < count; i++)
-        total += round_up(sizes[i], 16);
-    float *p = am_scratch(slot, (size_t)total * sizeof(float));
-    for (int i = 0; p && i < count; i++) {
-        pieces[i] = p;
-        p += round_up(sizes[i], 16);
+    for (int64_t r = 0; r < n; r++) {
+        int empty = w->max[r] == -INFINITY && w->sum[r] == 0;
+        if (w->l.stat[r] >= 0)
+            ((float *)args->lse)[w->l.stat[r]] = empty ? -INFINITY : w->max[r] + logf(w->sum[r]);
+        if (empty)
+            w->sum[r] = 1; /* of an output that is 0 */
     }
-    return p != NULL;
-}
-
-static int work_new(work *w, const am_attention_shape *x)
-{
-    int64_t dp = round_up(x->d, CHUNK), rows = round_up(x->h / x->kh * BLOCK_T, MR);
-    int64_t sizes[] = {rows * dp, rows * dp, rows * TILE, x->d * TILE, TILE * dp, dp, rows, rows};
-    float *p[8];
-    if (!carve(1, 8, sizes, p))
-        return 0;
-    *w = (work){rows, dp, p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]};
-    return 1;
+    store_turned(args->out, x->dtype, w->l.out, w->out, w->sum, n, x->d);
 }
 
 /* The blocks of all batch rows, as (batch, first query) pairs in scratch slot 0. */
@@ -340,30 +381,66 @@ static int64_t list_blocks(const am_attention_shape *x, const int32_t *bounds, i
     return n;
 }
 
+/* Where the keys and values of (batch, key/value head) `i` begin, in elements. */
+static int64_t keys_at(const am_attention_shape *x, int64_t i)
+{
+    return i / x->kh * x->k_batch + i % x->kh * x->k_head;
+}
+
+static int64_t values_at(const am_attention_shape *x, int64_t i)
+{
+    return i / x->kh * x->v_batch + i % x->kh * x->v_head;
+}
+
 int AM_SIMD(attention)(am_stream *stream, const am_attention_args *args)
 {
     const am_attention_shape *x = &args->shape;
-    if (!is_simd_float(x->dtype))
-        return am_ref_attention(stream, args);
-    int64_t *list, blocks = list_blocks(x, args->bounds, &list);
-    int failed = blocks < 0;
+    if (!takes(x->dtype))
+        return attention_other(stream, args);
+    int64_t *list, blocks = list_blocks(x, args->bounds, &list), heads = x->b * x->kh;
+    int64_t dp = round_up(x->d, DEPTH);
+    /* operands that all threads share, and where they are */
+    int64_t k_cells = round_up(keys_cells(x->dtype, x->s, dp), 32);
+    int64_t v_cells = round_up(turned_cells(x->dtype, x->s, dp), 32);
+    size_t cells = (size_t)(heads * (k_cells + v_cells)) * sizeof(left_cell);
+    left_cell *operands = am_scratch(2, cells + (size_t)(2 * heads) * sizeof(left));
+    left *at = (left *)((char *)operands + cells);
+    int failed = blocks < 0 || !operands;
 #pragma omp parallel num_threads(team(x->b * x->t * x->s * x->h)) if (!failed)
     {
-        work w = {0};
-        int ready = !failed && work_new(&w, x);
-        if (!ready) {
+        forward w = {0};
+        arena need = {0};
+        forward_take(&w, &need, x);
+        arena a = {.p = am_scratch(1, need.used)};
+        int ready = !failed && a.p;
+        if (ready) {
+            forward_take(&w, &a, x);
+            product_begin();
+        } else {
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < blocks * x->kh; i++) {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < heads; i++) {
             if (!ready)
                 continue;
-            /* long blocks first: the late ones of a causal row see the most keys */
-            const int64_t *at = list + 2 * (blocks - 1 - i / x->kh);
-            block k = block_at(x, args->bounds, at[0], at[1]);
-            forward_block(args, &w, &k, at[0], i % x->kh);
+            left_cell *to = operands + i * (k_cells + v_cells);
+            at[2 * i] = keys_left(to, args->k, x->dtype, keys_at(x, i), x->k_token, x->s, x->d, dp);
+            at[2 * i + 1] = turned_left(to + k_cells, args->v, x->dtype, values_at(x, i),
+                                        x->v_token, x->s, x->d, dp);
         }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < blocks * x->kh; i++) {
+            if (!ready || failed)
+                continue;
+            /* long blocks first: the late ones of a causal row see the most keys */
+            const int64_t *first = list + 2 * (blocks - 1 - i / x->kh);
+            int64_t head = first[0] * x->kh + i % x->kh;
+            block k = block_at(x, args->bounds, first[0], first[1]);
+            forward_block(args, &w, &k, first[0], i % x->kh, at[2 * head], at[2 * head + 1]);
+        }
+        if (ready)
+            product_end();
     }
     return failed ? am_kernel_fail(AM_ENOMEM, "attention: no scratch memory") : AM_OK;
 }
@@ -371,131 +448,152 @@ int AM_SIMD(attention)(am_stream *stream, const am_attention_args *args)
 /* ---- backward ----------------------------------------------------------------------------- */
 
 typedef struct back {
-    int64_t rows, dp;
-    float *q, *dout, *dq, *s, *dp_, *kt, *vt, *k, *line, *lse, *delta, *dk, *dv;
+    int64_t dp;
+    block_lanes l;
+    right_cell *q_turned, *dout_turned, *q, *dout; /* [dp, lanes] twice, [lanes, dp] twice */
+    float *s, *g, *dq;                             /* [TILE, lanes] twice, [dp, lanes] */
+    tile p, ds;
+    float *lse, *delta, *keep, *dk, *dv; /* [s + TILE, dp] each */
+    left_cell *k_cells, *v_cells, *turned_cells;
 } back;
 
-/* From scores and dout·v of a row: s becomes ds (scale included), dp_ the dropped probability. */
-static void pair_row(const am_attention_bwd_args *args, back *w, int64_t row, key_range r,
-                     int64_t key0, int64_t n, uint64_t mask)
+static void back_take(back *w, arena *a, const am_attention_shape *x)
 {
-    const am_attention_shape *x = &args->shape;
-    float *s = w->s + row * TILE, *g = w->dp_ + row * TILE, keep[TILE];
-    float cap = (float)x->softcap, scale = (float)x->scale;
-    if (r.start >= key0 + n || r.end <= key0 || r.start >= r.end) {
-        memset(s, 0, TILE * sizeof *s);
-        memset(g, 0, TILE * sizeof *g);
-        return;
-    }
-    for (int64_t i = 0; i < TILE; i++)
-        keep[i] = 1.0f;
-    if (x->dropout_p > 0)
-        drop(keep, x, mask, n);
-    for (int64_t c = 0; c < TILE; c += VW) {
-        vi seen = visible(key0 + c, r);
-        vf y = capped(vload(s + c) * scale, cap), kept = vload(keep + c);
-        vf p = vselect(seen, vexp(y - w->lse[row]), (vf){0});
-        vf ds = p * (vload(g + c) * kept - w->delta[row]) * scale;
-        if (cap > 0)
-            ds *= 1.0f - y * y * (1.0f / (cap * cap));
-        vstore(s + c, vselect(seen, ds, (vf){0}));
-        vstore(g + c, p * kept);
+    int64_t dp = w->dp = round_up(x->d, DEPTH);
+    take_lanes(a, &w->l, x);
+    int64_t most = w->l.most, row = right_cells(most, dp);
+    w->q_turned = take(a, row, sizeof *w->q);
+    w->dout_turned = take(a, row, sizeof *w->q);
+    w->q = take(a, row, sizeof *w->q);
+    w->dout = take(a, row, sizeof *w->q);
+    w->s = take(a, TILE * most, sizeof *w->s);
+    w->g = take(a, TILE * most, sizeof *w->g);
+    w->dq = take(a, dp * most, sizeof *w->dq);
+    take_tile(a, &w->p, w->g, most, 1);
+    take_tile(a, &w->ds, w->s, most, 1);
+    w->lse = take(a, most, sizeof *w->lse);
+    w->delta = take(a, most, sizeof *w->delta);
+    w->keep = take(a, TILE * VW, sizeof *w->keep);
+    w->dk = take(a, (x->s + TILE) * dp, sizeof *w->dk);
+    w->dv = take(a, (x->s + TILE) * dp, sizeof *w->dv);
+    w->k_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *w->k_cells);
+    w->v_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *w->v_cells);
+    w->turned_cells = take(a, turned_cells(x->dtype, x->s, dp), sizeof *w->turned_cells);
+}
+
+/* From scores (s) and dout·v (g) of VW lanes: the dropped probabilities, and ds with the scale. */
+AM_INLINE void pair_lanes(const am_attention_shape *x, const back *w, int64_t at, int64_t key0,
+                          int64_t n, sight seen, float cap, const float *keep)
+{
+    int64_t count = w->l.n;
+    vf scale = vsplat((float)x->scale), lse = vload(w->lse + at), delta = vload(w->delta + at);
+    for (int64_t j = 0; j < padded_keys(n); j += 2) {
+        vf p[2], ds[2];
+        for (int i = 0; i < 2; i++) {
+            vf y = vload(w->s + (j + i) * count + at), g = vload(w->g + (j + i) * count + at);
+            if (cap > 0)
+                y = capped(y * scale, cap);
+            p[i] = vexp_down(cap > 0 ? y - lse : vfma(y, scale, -lse));
+            if (seen == SEE_SOME)
+                p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});
+            vf kept = keep ? vload(keep + (j + i) * VW) : vsplat(1.0f);
+            ds[i] = p[i] * (g * kept - delta) * scale;
+            if (cap > 0)
+                ds[i] *= 1.0f - y * y * (1.0f / (cap * cap));
+            if (seen == SEE_SOME)
+                ds[i] = vselect(sees(&w->l, at, key0 + j + i), ds[i], (vf){0});
+            if (j + i >= n)
+                p[i] = ds[i] = (vf){0};
+            p[i] *= kept;
+        }
+        tile_put(&w->p, j, at, count, p[0], p[1]);
+        tile_put(&w->ds, j, at, count, ds[0], ds[1]);
     }
 }
 
-static void load_stats(const am_attention_bwd_args *args, back *w, const block *k, int64_t b,
-                       int64_t kh)
+static void pair_tile(const am_attention_shape *x, const back *w, int64_t key0, int64_t n)
+{
+    for (int64_t at = 0; at < w->l.n; at += VW) {
+        sight seen = lanes_see(&w->l, at, key0, n);
+        float *keep = x->dropout_p > 0 ? w->keep : NULL;
+        if (keep)
+            drop_mask(keep, x, &w->l, at, key0, n);
+        if (seen == SEE_NOTHING) {
+            tile_clear(&w->p, at, w->l.n, n);
+            tile_clear(&w->ds, at, w->l.n, n);
+        } else if (x->softcap > 0 || keep) {
+            pair_lanes(x, w, at, key0, n, SEE_SOME, (float)x->softcap, keep);
+        } else if (seen == SEE_SOME) {
+            pair_lanes(x, w, at, key0, n, SEE_SOME, 0, NULL);
+        } else {
+            pair_lanes(x, w, at, key0, n, SEE_ALL, 0, NULL);
+        }
+    }
+}
+
+/* Row sums of dout * out, and the logarithms of the forward pass. */
+static void load_stats(const am_attention_bwd_args *args, back *w)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t group = x->h / x->kh;
-    for (int64_t g = 0; g < group; g++)
-        for (int64_t i = 0; i < k->n; i++) {
-            int64_t row = g * k->n + i, t = k->first + i, h = kh * group + g;
-            int64_t at = ((b * x->t + t) * x->h + h) * x->d, stat = (b * x->h + h) * x->t + t;
-            vf sum = {0};
-            for (int64_t c = 0; c < x->d; c += VW)
-                sum += vload(w->dout + row * w->dp + c) *
-                       vget_n(args->out, x->dtype, at + c, x->d - c, 0.0f);
-            w->delta[row] = ((float *)args->delta)[stat] = vsum(sum);
-            w->lse[row] = ((const float *)args->lse)[stat];
-        }
+    for (int64_t r = 0; r < w->l.n; r++) {
+        vf sum = {0};
+        w->lse[r] = INFINITY; /* of a lane that sees nothing */
+        w->delta[r] = 0;
+        if (w->l.stat[r] < 0)
+            continue;
+        for (int64_t c = 0; c < x->d; c += VW)
+            sum += vget_n(args->dout, x->dtype, w->l.out[r] + c, x->d - c, 0.0f) *
+                   vget_n(args->out, x->dtype, w->l.out[r] + c, x->d - c, 0.0f);
+        w->delta[r] = ((float *)args->delta)[w->l.stat[r]] = vsum(sum);
+        if (w->l.end[r] > 0)
+            w->lse[r] = ((const float *)args->lse)[w->l.stat[r]];
+    }
 }
 
 static void backward_block(const am_attention_bwd_args *args, back *w, const block *k, int64_t b,
-                           int64_t kh)
+                           int64_t kh, left keys, left values, left turned)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t group = x->h / x->kh, rows = round_up(group * k->n, MR), dp = w->dp;
-    load_block(w->q, args->q, x->dtype, x, k, b * x->q_batch + kh * group * x->q_head, x->q_token,
-               x->q_head, rows, dp);
-    load_block(w->dout, args->dout, x->dtype, x, k, b * x->t * x->h * x->d + kh * group * x->d,
-               x->h * x->d, x->d, rows, dp);
-    load_stats(args, w, k, b, kh);
-    memset(w->dq, 0, (size_t)(rows * dp) * sizeof *w->dq);
-    int64_t first = k->highest > k->lowest ? (k->lowest - k->origin) / TILE * TILE + k->origin : 0;
-    for (int64_t key0 = first; key0 < k->highest; key0 += TILE) {
-        int64_t n = at_most(TILE, k->highest - key0);
-        load_tile(w->k, w->kt, args->k, x->dtype,
-                  b * x->k_batch + key0 * x->k_token + kh * x->k_head, x->k_token, n, x->d, dp,
-                  w->line);
-        load_tile(NULL, w->vt, args->v, x->dtype,
-                  b * x->v_batch + key0 * x->v_token + kh * x->v_head, x->v_token, n, x->d, dp,
-                  w->line);
-        scores(w->s, w->q, w->kt, rows, x->d, dp);
-        scores(w->dp_, w->dout, w->vt, rows, x->d, dp);
-        for (int64_t r = 0; r < group * k->n; r++) {
-            int64_t t = k->first + r % k->n, origin;
-            key_range range = keys_of(x, args->bounds, b, t, &origin);
-            pair_row(args, w, r, range, key0, n, mask_index(x, b, kh * group + r / k->n, t, key0));
-        }
-        size_t rest = (size_t)((rows - group * k->n) * TILE) * sizeof(float);
-        memset(w->s + group * k->n * TILE, 0, rest);
-        memset(w->dp_ + group * k->n * TILE, 0, rest);
-        accumulate(w->dq, w->s, TILE, 1, w->k, rows, n, dp);
-        accumulate(w->dk + key0 * dp, w->s, 1, TILE, w->q, round_up(n, MR), group * k->n, dp);
-        accumulate(w->dv + key0 * dp, w->dp_, 1, TILE, w->dout, round_up(n, MR), group * k->n, dp);
+    lanes_set(&w->l, x, args->bounds, k, b, kh);
+    int64_t n = w->l.n, dp = w->dp, depth = padded_depth(x->d, dp);
+    right_turned(w->q_turned, args->q, x->dtype, w->l.q, n, x->d, dp);
+    right_turned(w->dout_turned, args->dout, x->dtype, w->l.out, n, x->d, dp);
+    right_rows(w->q, args->q, x->dtype, w->l.q, n, x->d, dp);
+    right_rows(w->dout, args->dout, x->dtype, w->l.out, n, x->d, dp);
+    load_stats(args, w);
+    memset(w->dq, 0, (size_t)(n * dp) * sizeof *w->dq);
+    for (int64_t key0 = first_key(k); key0 < k->highest; key0 += TILE) {
+        int64_t count = at_most(TILE, k->highest - key0), padded = padded_keys(count);
+        product(w->s, n, left_rows(keys, key0), w->q_turned, n, count, n, depth, 0);
+        product(w->g, n, left_rows(values, key0), w->dout_turned, n, count, n, depth, 0);
+        pair_tile(x, w, key0, count);
+        product(w->dq, n, left_columns(turned, key0), w->ds.right, n, x->d, n, padded, 1);
+        product(w->dk + key0 * dp, dp, tile_as_left(&w->ds, n), w->q, dp, count, dp, n, 1);
+        product(w->dv + key0 * dp, dp, tile_as_left(&w->p, n), w->dout, dp, count, dp, n, 1);
     }
-    for (int64_t g = 0; g < group; g++)
-        for (int64_t i = 0; i < k->n; i++) {
-            int64_t at = ((b * x->t + k->first + i) * x->h + kh * group + g) * x->d;
-            for (int64_t c = 0; c < x->d; c += VW)
-                vput_n(args->dq, x->dtype, at + c, x->d - c,
-                       vload(w->dq + (g * k->n + i) * dp + c));
-        }
-}
-
-static int back_new(back *w, const am_attention_shape *x)
-{
-    int64_t dp = round_up(x->d, CHUNK), rows = round_up(x->h / x->kh * BLOCK_T, MR);
-    int64_t keys = x->s + MR; /* accumulate writes rows by MR */
-    int64_t sizes[] = {rows * dp,   rows * dp,   rows * dp, rows * TILE, rows * TILE,
-                       x->d * TILE, x->d * TILE, TILE * dp, dp,          rows,
-                       rows,        keys * dp,   keys * dp};
-    float *p[13];
-    if (!carve(1, 13, sizes, p))
-        return 0;
-    *w = (back){rows, dp,   p[0], p[1], p[2],  p[3],  p[4], p[5],
-                p[6], p[7], p[8], p[9], p[10], p[11], p[12]};
-    return 1;
+    store_turned(args->dq, x->dtype, w->l.out, w->dq, NULL, n, x->d);
 }
 
 /* All of one (batch, key/value head). */
 static void backward_head(const am_attention_bwd_args *args, back *w, int64_t b, int64_t kh)
 {
     const am_attention_shape *x = &args->shape;
-    size_t bytes = (size_t)((x->s + MR) * w->dp) * sizeof *w->dk;
-    memset(w->dk, 0, bytes);
-    memset(w->dv, 0, bytes);
+    int64_t dp = w->dp, head = b * x->kh + kh, k_at = keys_at(x, head), v_at = values_at(x, head);
+    left keys = keys_left(w->k_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
+    left values = keys_left(w->v_cells, args->v, x->dtype, v_at, x->v_token, x->s, x->d, dp);
+    left turned = turned_left(w->turned_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
+    memset(w->dk, 0, (size_t)((x->s + TILE) * dp) * sizeof *w->dk);
+    memset(w->dv, 0, (size_t)((x->s + TILE) * dp) * sizeof *w->dv);
     for (int64_t t = 0; t < x->t;) {
         block k = block_at(x, args->bounds, b, t);
-        backward_block(args, w, &k, b, kh);
+        backward_block(args, w, &k, b, kh, keys, values, turned);
         t += k.n;
     }
     for (int64_t key = 0; key < x->s; key++) {
         int64_t at = ((b * x->s + key) * x->kh + kh) * x->d;
         for (int64_t c = 0; c < x->d; c += VW) {
-            vput_n(args->dk, x->dtype, at + c, x->d - c, vload(w->dk + key * w->dp + c));
-            vput_n(args->dv, x->dtype, at + c, x->d - c, vload(w->dv + key * w->dp + c));
+            vput_n(args->dk, x->dtype, at + c, x->d - c, vload(w->dk + key * dp + c));
+            vput_n(args->dv, x->dtype, at + c, x->d - c, vload(w->dv + key * dp + c));
         }
     }
 }
@@ -503,21 +601,28 @@ static void backward_head(const am_attention_bwd_args *args, back *w, int64_t b,
 int AM_SIMD(attention_bwd)(am_stream *stream, const am_attention_bwd_args *args)
 {
     const am_attention_shape *x = &args->shape;
-    if (!is_simd_float(x->dtype))
-        return am_ref_attention_bwd(stream, args);
+    if (!takes(x->dtype))
+        return attention_bwd_other(stream, args);
     int failed = 0;
 #pragma omp parallel num_threads(team(x->b * x->t * x->s * x->h))
     {
         back w = {0};
-        int ready = back_new(&w, x);
-        if (!ready) {
+        arena need = {0};
+        back_take(&w, &need, x);
+        arena a = {.p = am_scratch(1, need.used)};
+        if (a.p) {
+            back_take(&w, &a, x);
+            product_begin();
+        } else {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < x->b * x->kh; i++)
-            if (ready)
+            if (a.p)
                 backward_head(args, &w, i / x->kh, i % x->kh);
+        if (a.p)
+            product_end();
     }
     return failed ? am_kernel_fail(AM_ENOMEM, "attention_bwd: no scratch memory") : AM_OK;
 }

@@ -112,6 +112,15 @@ AM_INLINE vf vsqrt(vf a)
 }
 #endif
 
+/* Is any lane of a mask set? */
+AM_INLINE int any_lane(vi mask)
+{
+    int32_t any = 0;
+    for (int i = 0; i < VW; i++)
+        any |= mask[i];
+    return any != 0;
+}
+
 /* The sum of the lanes, in pairs: always the same order. */
 AM_INLINE float vsum(vf a)
 {
@@ -134,6 +143,30 @@ AM_INLINE float vmax_lanes(vf a)
 AM_INLINE vf vabs(vf a)
 {
     return (vf)((vi)a & 0x7fffffff);
+}
+
+/* The transpose of VW vectors: rows i and i + VW / 2 are interleaved, log2 VW times. */
+#if defined(__AVX512F__)
+#define AM_LOW  0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define AM_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX2__)
+#define AM_LOW  0, 8, 1, 9, 2, 10, 3, 11
+#define AM_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define AM_LOW  0, 4, 1, 5
+#define AM_HIGH 2, 6, 3, 7
+#endif
+AM_INLINE void vturn(vf m[VW])
+{
+    for (int step = 1; step < VW; step *= 2) {
+        vf t[VW];
+        for (int i = 0; i < VW / 2; i++) {
+            t[2 * i] = __builtin_shufflevector(m[i], m[i + VW / 2], AM_LOW);
+            t[2 * i + 1] = __builtin_shufflevector(m[i], m[i + VW / 2], AM_HIGH);
+        }
+        for (int i = 0; i < VW; i++)
+            m[i] = t[i];
+    }
 }
 
 /* ---- element access: f32, bf16 and f16 as f32 --------------------------------------------- */
@@ -320,6 +353,25 @@ AM_INLINE vf vexp(vf x)
     p = vfma(p, r * r, r) + 1.0f;
     vi half = n >> 1;
     return p * vexp2i(half) * vexp2i(n - half);
+}
+
+/* e^x for x of at most about 0, to 1 ulp; 0 below e^-87, the least normal number. */
+AM_INLINE vf vexp_down(vf x)
+{
+    vf big = vsplat(12582912.0f), low = vsplat(-87.0f);
+    vi tiny = x < low;
+    x = vmax(low, x); /* NaN stays */
+    vf rounded = vfma(x, vsplat(1.44269504088896341f), big);
+    vi n = (vi)rounded - (vi)big;
+    vf r = vfma(rounded - big, vsplat(-0.693359375f), x);
+    r = vfma(rounded - big, vsplat(2.12194440e-4f), r);
+    vf p = vfma(vsplat(1.9875691500e-4f), r, vsplat(1.3981999507e-3f));
+    p = vfma(p, r, vsplat(8.3334519073e-3f));
+    p = vfma(p, r, vsplat(4.1665795894e-2f));
+    p = vfma(p, r, vsplat(1.6666665459e-1f));
+    p = vfma(p, r, vsplat(5.0000001201e-1f));
+    p = vfma(p, r * r, r) + 1.0f;
+    return (vf)((vi)(p * vexp2i(n)) & ~tiny);
 }
 
 /* tanh x: a polynomial near 0, else from e^2|x|. */

@@ -1,0 +1,236 @@
+/* product_amx.h — the products of product.h on AMX tiles: bf16 operands, f32 sums (Intel SDM 3,
+ * "Intel AMX instruction set reference"). A left operand holds bf16 rows whose columns lie side by
+ * side, a right one holds pairs of rows: word (i, j) has elements (2i, j) and (2i + 1, j). */
+#ifndef AM_KERNELS_PRODUCT_AMX_H
+#define AM_KERNELS_PRODUCT_AMX_H
+
+#include "vec.h"
+#include "../ref_kernels.h"
+
+enum { LANES = 32, DEPTH = 32 };
+enum { T_ROWS = 16, T_BYTES = 64 }; /* of a tile: 16 x 16 words */
+
+typedef uint16_t left_cell;
+typedef uint32_t right_cell;
+
+/* a [m, k]: element (i, j) at p[i * row + j] */
+typedef struct left {
+    const left_cell *p;
+    int64_t row, col;
+} left;
+
+AM_INLINE int takes(int dtype)
+{
+    return dtype == AM_BF16;
+}
+
+AM_INLINE int attention_other(am_stream *s, const am_attention_args *args)
+{
+    return am_cpu_attention_avx512(s, args);
+}
+
+AM_INLINE int attention_bwd_other(am_stream *s, const am_attention_bwd_args *args)
+{
+    return am_cpu_attention_bwd_avx512(s, args);
+}
+
+/* Tiles 0 to 3 hold c, 4 and 5 a, 6 and 7 b: all of them full. */
+AM_INLINE void product_begin(void)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } __attribute__((packed, aligned(64))) config = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        config.bytes[i] = T_BYTES;
+        config.rows[i] = T_ROWS;
+    }
+    _tile_loadconfig(&config);
+}
+
+AM_INLINE void product_end(void)
+{
+    _tile_release();
+}
+
+/* c [32, 32] */
+AM_INLINE void product_tile(float *c, int64_t ldc, const uint16_t *a, int64_t lda,
+                            const uint32_t *b, int64_t ldb, int64_t k, int add)
+{
+    float *low = c + T_ROWS * ldc;
+    const uint16_t *a_low = a + T_ROWS * lda;
+    size_t cs = (size_t)ldc * 4, as = (size_t)lda * 2, bs = (size_t)ldb * 4;
+    if (add) {
+        _tile_loadd(0, c, cs);
+        _tile_loadd(1, c + 16, cs);
+        _tile_loadd(2, low, cs);
+        _tile_loadd(3, low + 16, cs);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t j = 0; j < k; j += 32) {
+        const uint32_t *pairs = b + j / 2 * ldb;
+        _tile_loadd(4, a + j, as);
+        _tile_loadd(6, pairs, bs);
+        _tile_loadd(7, pairs + 16, bs);
+        _tile_loadd(5, a_low + j, as);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, cs);
+    _tile_stored(1, c + 16, cs);
+    _tile_stored(2, low, cs);
+    _tile_stored(3, low + 16, cs);
+}
+
+/* c [m, n] = a [m, k] b [k, n], or added to c. n and k are multiples of 32, and m counts as the
+ * next one: operands and c have those rows. */
+static void product(float *c, int64_t ldc, left a, const right_cell *b, int64_t ldb, int64_t m,
+                    int64_t n, int64_t k, int add)
+{
+    for (int64_t j = 0; j < n; j += 32)
+        for (int64_t i = 0; i < m; i += 32)
+            product_tile(c + i * ldc + j, ldc, a.p + i * a.row, a.row, b + j, ldb, k, add);
+}
+
+/* ---- operands ---------------------------------------------------------------------------- */
+
+AM_INLINE int64_t padded_keys(int64_t n)
+{
+    return (n + 31) / 32 * 32;
+}
+
+AM_INLINE int64_t padded_depth(int64_t d, int64_t dp)
+{
+    (void)d;
+    return dp;
+}
+
+/* A product may reach a tile of keys past the last one. */
+enum { KEYS_MORE = 64 };
+
+AM_INLINE int64_t turned_row(int64_t s)
+{
+    return padded_keys(s) + KEYS_MORE + 32; /* an odd number of cache lines: no two rows alias */
+}
+
+AM_INLINE int64_t keys_cells(int dtype, int64_t s, int64_t dp)
+{
+    (void)dtype;
+    return (s + KEYS_MORE) * dp;
+}
+
+AM_INLINE int64_t turned_cells(int dtype, int64_t s, int64_t dp)
+{
+    (void)dtype;
+    return turned_row(s) * dp;
+}
+
+/* 32 elements from c on, zero from d on. */
+AM_INLINE __m512i row_load(const void *from, int64_t at, int64_t c, int64_t d)
+{
+    const uint16_t *p = (const uint16_t *)from + at + c;
+    int64_t n = d - c;
+    __mmask32 mask = n >= 32 ? ~0U : n > 0 ? (1U << n) - 1 : 0;
+    return _mm512_maskz_loadu_epi16(mask, p);
+}
+
+static left keys_left(left_cell *to, const void *from, int dtype, int64_t base, int64_t token,
+                      int64_t s, int64_t d, int64_t dp)
+{
+    (void)dtype;
+    for (int64_t j = 0; j < s; j++)
+        for (int64_t i = 0; i < dp; i += 32)
+            _mm512_storeu_si512(to + j * dp + i, row_load(from, base + j * token, i, d));
+    memset(to + s * dp, 0, (size_t)(KEYS_MORE * dp) * sizeof *to);
+    return (left){to, dp, 1};
+}
+
+static left turned_left(left_cell *to, const void *from, int dtype, int64_t base, int64_t token,
+                        int64_t s, int64_t d, int64_t dp)
+{
+    int64_t row = turned_row(s);
+    for (int64_t j = 0; j < row; j += VW)
+        for (int64_t i = 0; i < dp; i += VW) {
+            vf m[VW];
+            for (int r = 0; r < VW; r++)
+                m[r] = j + r < s && i < d
+                           ? vget_n(from, dtype, base + (j + r) * token + i, d - i, 0.0f)
+                           : (vf){0};
+            vturn(m);
+            for (int r = 0; r < VW; r++) {
+                vh h = __builtin_convertvector((vu)m[r] >> 16, vh);
+                memcpy(to + (i + r) * row + j, &h, sizeof h);
+            }
+        }
+    return (left){to, row, 1};
+}
+
+AM_INLINE int64_t right_cells(int64_t depth, int64_t n)
+{
+    return depth / 2 * n;
+}
+
+AM_INLINE vf right_load(const void *from, int dtype, int64_t at, int64_t c, int64_t d)
+{
+    (void)dtype;
+    return (vf)row_load(from, at, c, d);
+}
+
+AM_INLINE int64_t right_step(void)
+{
+    return 32;
+}
+
+/* A right operand [rows, dp] from rows of d elements at at[r]; a negative one is a row of zeros. */
+static void right_rows(right_cell *to, const void *from, int dtype, const int64_t *at, int64_t rows,
+                       int64_t d, int64_t dp)
+{
+    (void)dtype;
+    for (int64_t r = 0; r < rows; r += 2)
+        for (int64_t i = 0; i < dp; i += 32) {
+            __m512i a = row_load(from, at[r], i, at[r] < 0 ? 0 : d);
+            __m512i b = row_load(from, at[r + 1], i, at[r + 1] < 0 ? 0 : d);
+            for (int half = 0; half < 2; half++) {
+                __m512i low = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(a, 1)
+                                                         : _mm512_castsi512_si256(a));
+                __m512i high = _mm512_cvtepu16_epi32(half ? _mm512_extracti64x4_epi64(b, 1)
+                                                          : _mm512_castsi512_si256(b));
+                _mm512_storeu_si512(to + r / 2 * dp + i + half * VW,
+                                    _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            }
+        }
+}
+
+/* ---- a tile of probabilities -------------------------------------------------------------- */
+
+typedef struct tile {
+    right_cell *right; /* [keys / 2, lanes] */
+    left_cell *left;   /* [keys, lanes], or NULL */
+} tile;
+
+AM_INLINE int64_t tile_left_cells(int64_t keys, int64_t lanes)
+{
+    return keys * lanes;
+}
+
+AM_INLINE void tile_put(const tile *t, int64_t j, int64_t at, int64_t lanes, vf first, vf second)
+{
+    __m256i a = (__m256i)_mm512_cvtneps_pbh((__m512)first);
+    __m256i b = (__m256i)_mm512_cvtneps_pbh((__m512)second);
+    __m512i pair =
+        _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
+    _mm512_storeu_si512(t->right + j / 2 * lanes + at, pair);
+    if (t->left) {
+        _mm256_storeu_si256((__m256i *)(t->left + j * lanes + at), a);
+        _mm256_storeu_si256((__m256i *)(t->left + (j + 1) * lanes + at), b);
+    }
+}
+
+#endif
