@@ -113,21 +113,6 @@ describe("exactness", function()
         local off = update_difference(w0, w1, p0, p1)
         assert.is_true(off <= 1e-4, "the update differs by " .. off)
     end)
-
-    -- The CPU backend chooses kernels by instruction set, and an environment variable lowers it.
-    for _, isa in ipairs(helper.instruction_sets()) do
-        for _, threads in ipairs(isa ~= "avx512_bf16" and { 1, 2 } or {}) do -- in f32 that is avx512
-            it(string.format("a row's bits do not depend on its company: %s, %d threads", isa, threads), function()
-                -- the scalar kernels, which have one path for every size, get rows of at most 64 tokens
-                local longest = isa == "generic" and 64 or 600
-                local before = string.format("AMLUA_ISA=%s OMP_NUM_THREADS=%d", isa, threads)
-                local status, out, errors = helper.run({ "tests/recipe/row_bits.lua", longest }, { before = before })
-                assert.equal("", errors)
-                assert.equal(0, status)
-                assert.matches("^%d+ rows are the same", out)
-            end)
-        end
-    end
 end)
 
 -- Runs of twelve steps, three epochs, with everything random switched on; one state a step is kept.
