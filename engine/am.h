@@ -3,7 +3,7 @@
  * This file is the contract between the engine and everything above it: C programs include it,
  * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
  * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
- * optimizers, random numbers, files, tokenizer, memory, threads and signals.
+ * optimizers, random numbers, files, token rows, tokenizer, memory, threads and signals.
  *
  * Conventions
  *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
@@ -125,6 +125,9 @@ int am_tensor_is_leaf(const am_tensor *t);
 /* The gradient's bytes as a tensor of the innermost scope; *out = NULL while there is none. */
 int am_tensor_grad(am_tensor **out, am_tensor *t);
 int am_tensor_set_grad(am_tensor *t, am_tensor *grad); /* NULL clears */
+/* Have backward say when the gradient of a leaf is final: AM_EV_LEAF with this id. 0: no longer. */
+int am_tensor_set_grad_hook(am_tensor *t, int id);
+int am_tensor_grad_hook(const am_tensor *t);
 /* Same storage, no history. */
 int am_tensor_detach(am_tensor **out, am_tensor *t);
 /* Same storage seen as another shape and strides (elements), starting `offset` elements after
@@ -215,7 +218,8 @@ int am_op_supported(int op, int device, int dtype);
 /* ---- the tape and backward --------------------------------------------------------------
  * One current tape records what ops do. Backward is pulled: begin, then next until AM_EV_DONE.
  * Custom ops (their forward and backward written in Lua, or in C by the caller) and recomputed
- * blocks come back as AM_EV_CUSTOM events, so C never calls Lua. */
+ * blocks come back as AM_EV_CUSTOM events, leaves with a grad hook as AM_EV_LEAF, so C never calls
+ * Lua. */
 
 int am_grad_mode(void);
 int am_grad_mode_set(int on); /* returns the mode before */
@@ -226,7 +230,10 @@ int am_grad_mode_set(int on); /* returns the mode before */
 int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am_tensor *const *in,
                      int n_in);
 
-enum { AM_EV_DONE, AM_EV_CUSTOM };
+/* LEAF: nothing will be added to the gradient of `leaf` any more, and its values are no longer
+ * read: both may be changed. Each leaf that has a hook and holds a gradient comes once, on the
+ * outermost tape. */
+enum { AM_EV_DONE, AM_EV_CUSTOM, AM_EV_LEAF };
 enum { AM_CUSTOM_MAX = 8 };
 typedef struct am_event {
     int32_t kind;
@@ -234,6 +241,7 @@ typedef struct am_event {
     int32_t n_in, n_out;
     int32_t needs_grad[AM_CUSTOM_MAX];  /* per input */
     am_tensor *grad_out[AM_CUSTOM_MAX]; /* new references, NULL where no gradient arrived */
+    am_tensor *leaf;                    /* LEAF: a new reference */
 } am_event;
 
 /* Start from a scalar `loss` (gradient NULL: 1) or any tensor with a gradient of its shape. */
@@ -248,6 +256,9 @@ int am_backward_custom_grad(int i, am_tensor *grad);
  * drops the inner tape with everything on it. */
 int am_tape_push(void);
 int am_tape_pop(void);
+/* While on, leaves that have a grad hook and are read without being recorded count as inputs of the
+ * node that is recorded next: of a block that backward will compute again. */
+int am_tape_note_leaves(int on);
 int64_t am_tape_length(void); /* nodes on the current tape */
 int am_tape_reset(void);      /* forget the current tape and free what it holds */
 
@@ -260,6 +271,9 @@ typedef struct am_params am_params;
 int am_params_new(am_params **out);
 void am_params_release(am_params *p);
 int am_params_add(am_params *p, const char *name, am_tensor *t); /* retains t; names are unique */
+/* Before sealing: gradients are not laid out flat. Each is a buffer of its own, made when backward
+ * gets to it and freed by am_optim_update or am_params_zero_grad. */
+int am_params_separate_grads(am_params *p);
 int am_params_seal(am_params *p);
 int64_t am_params_count(const am_params *p); /* sealed: trainable ones */
 const char *am_params_name(const am_params *p, int64_t i);
@@ -277,8 +291,11 @@ enum { AM_OPTIM_ADAM, AM_OPTIM_ADAMW, AM_OPTIM_SGD };
 typedef struct am_optim_config {
     int32_t kind;
     int32_t master_weights; /* keep f32 copies of bf16/f16 weights (1) or not (0) */
-    int32_t state_dtype;    /* of the moments: AM_F32, AM_BF16, or -1: f32 (f64 for f64 weights) */
-    int32_t nesterov;       /* SGD */
+    /* Of the moments: AM_F32, AM_BF16, AM_U8, or -1: f32 (f64 for f64 weights whatever it says).
+     * AM_U8 is 8-bit state (Dettmers et al. 2021): codes, and an f32 absmax for each 256 of a
+     * parameter. */
+    int32_t state_dtype;
+    int32_t nesterov; /* SGD */
     double beta1, beta2, eps;
     double momentum, dampening; /* SGD */
 } am_optim_config;
@@ -290,10 +307,16 @@ void am_optim_release(am_optim *o);
  * lr and weight_decay as torch.optim's; parameters without a gradient are left alone (Adam's bias
  * correction counts the optimizer's steps, torch's those of each parameter). */
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale);
+/* The same for one parameter at a time, as gradients become final: begin counts the step, then each
+ * parameter that has a gradient is updated once. *sumsq: the sum of its squares. The gradient is
+ * empty afterwards, and its memory free where gradients are separate. */
+int am_optim_begin(am_optim *o);
+int am_optim_update(am_optim *o, double *sumsq, int64_t i, double lr, double weight_decay);
 int64_t am_optim_steps(const am_optim *o);
 int am_optim_set_steps(am_optim *o, int64_t steps);
-/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master".
- * *out = NULL when this optimizer has no such state. */
+/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master" in its
+ * shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"
+ * [blocks]. *out = NULL when this optimizer has no such state. */
 int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
 /* After weights were changed from outside: copy them into the masters. */
 int am_optim_sync_masters(am_optim *o);
@@ -349,6 +372,46 @@ int am_npy_save(const char *path, const am_tensor *t);
 /* Write bytes the same safe way (sidecar, fsync, rename). A symbolic link is replaced. */
 int am_file_save(const char *path, const void *data, size_t bytes);
 int am_file_sync_dir(const char *dir);
+
+/* BLAKE2b digests of 32 bytes: of bytes, and of a file's. */
+enum { AM_HASH_BYTES = 32 };
+void am_hash(uint8_t *digest, const void *data, size_t bytes);
+int am_hash_file(uint8_t *digest, const char *path);
+
+/* ---- token rows -------------------------------------------------------------------------
+ * Rows of a data set once they are tokenised: a file that is written in one go and then mapped, so
+ * that memory does not grow with the number of rows. */
+
+typedef struct am_token_row {
+    const int32_t *input_ids, *labels;            /* [n] */
+    const int32_t *attention_mask, *position_ids; /* [n], or NULL */
+    int64_t n;                                    /* 0 to 2^31 - 1 */
+    int64_t label_tokens;                         /* labels that are learnt */
+    int64_t file, number; /* where it came from, for messages: a file's number, a row's in it */
+} am_token_row;
+
+/* Begin a file. `key`, 32 bytes, stands for all that the rows depend on. It replaces `path` when it
+ * is finished; `unnamed`: it never gets a name, and is gone with the rows (path names the folder:
+ * "folder/rows"). */
+typedef struct am_token_rows_writer am_token_rows_writer;
+int am_token_rows_create(am_token_rows_writer **out, const char *path, const uint8_t *key,
+                         int unnamed);
+int am_token_rows_add(am_token_rows_writer *w, const am_token_row *row);
+/* Write the rest with a text of the caller's, sync, put in place, and map. The writer is left
+ * empty. After an error nothing is left, and `path` is as it was. */
+typedef struct am_token_rows am_token_rows;
+int am_token_rows_finish(am_token_rows **out, am_token_rows_writer *w, const char *metadata,
+                         size_t bytes);
+void am_token_rows_discard(am_token_rows_writer *w); /* also once finished */
+
+/* Open a file. AM_EFORMAT when it is not whole, not of this version or not of this key: every byte
+ * is compared with the checksum. */
+int am_token_rows_open(am_token_rows **out, const char *path, const uint8_t *key);
+void am_token_rows_release(am_token_rows *r);
+int64_t am_token_rows_count(const am_token_rows *r);
+const char *am_token_rows_metadata(const am_token_rows *r, size_t *bytes);
+/* Row i from 0. Its arrays are the mapping's. */
+int am_token_rows_get(am_token_row *row, am_token_rows *r, int64_t i);
 
 /* ---- tokenizer --------------------------------------------------------------------------
  * Exact with Hugging Face `tokenizers` for what a file uses, or AM_EUNSUP naming the part. */

@@ -371,13 +371,18 @@ typedef struct am_sumsq_args {
     int64_t n;
 } am_sumsq_args;
 
+/* Moments in 8 bits (dtype_state AM_U8) are codes, with one absmax for each AM_STATE_BLOCK of them
+ * counted from element 0: see kernels/cpu/dynamic_map.h. AM_STATE_ZERO is the code of 0 in moments
+ * with a sign (m, buf); in v it is 0. */
+enum { AM_STATE_BLOCK = 256, AM_STATE_ZERO = 127 };
+
 /* torch.optim.Adam/AdamW on flat buffers. g = grad * grad_scale (+ weight_decay * p when not
  * decoupled); p *= 1 - lr wd when decoupled; m = lerp(m, g, 1-beta1); v = beta2 v + (1-beta2) g^2;
  * p -= lr/bias1 * m / (sqrt(v)/sqrt(bias2) + eps), bias1 = 1 - beta1^t, bias2 = 1 - beta2^t.
  * p is master (f32) when given, and param is then its rounding. */
 typedef struct am_adam_args {
     void *param, *m, *v;
-    float *master;
+    float *master, *m_absmax, *v_absmax; /* the latter for 8-bit moments only */
     const void *grad;
     int dtype, dtype_state, dtype_grad, decoupled;
     int64_t n;
@@ -388,7 +393,7 @@ typedef struct am_adam_args {
  * g = nesterov ? g + momentum buf : buf; p -= lr g. buf is NULL without momentum. */
 typedef struct am_sgd_args {
     void *param, *buf;
-    float *master;
+    float *master, *buf_absmax;
     const void *grad;
     int dtype, dtype_state, dtype_grad, first, nesterov;
     int64_t n;

@@ -23,6 +23,7 @@ function Recipe:setup()
     self.rng = self:track("rng/rng_dp_rank_0.json", training.StatefulRNG { seed = self.seed })
     self.ctx.device = cfg:get("device") or "cpu"
     self:check_one_process()
+    self:check_fused()
     self.model = self:build_model()
     self.loss_fn = self:build_loss()
     self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("", true))
@@ -99,8 +100,7 @@ function Recipe:step(window)
             return value
         end)
     end
-    local max_norm = self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
-    local grad_norm, factor = self.optimizer:clip_grad_norm(max_norm)
+    local grad_norm, factor = self.optimizer:clip_grad_norm(self:max_norm())
     if not self.is_finite(grad_norm) then
         self:not_finite("gradient norm", grad_norm, true)
     end

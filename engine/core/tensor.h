@@ -34,6 +34,7 @@ struct am_tensor {
     int64_t var;
     bool computed;   /* an op's result (not a leaf) */
     am_tensor *grad; /* of leaves */
+    int32_t hook;    /* of leaves: the id of the event that says that grad is final; 0: none */
 
     am_scope *scope; /* list of the scope it was made in */
     am_tensor *scope_prev, *scope_next;

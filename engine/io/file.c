@@ -25,6 +25,11 @@ static void *system_map(int fd, size_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
+static int system_give_back(void *data, size_t bytes)
+{
+    return madvise(data, bytes, MADV_DONTNEED);
+}
+
 am_file_ops am_file_system = {
     .open = system_open,
     .close = close,
@@ -36,6 +41,7 @@ am_file_ops am_file_system = {
     .remove = unlink,
     .map = system_map,
     .unmap = munmap,
+    .give_back = system_give_back,
 };
 
 static int fail_errno(const char *path, const char *doing)
@@ -115,30 +121,57 @@ out:
     return rc;
 }
 
-/* ---- mapping ----------------------------------------------------------------------------- */
-
-int am_mapping_open(am_mapping **out, const char *path)
+int am_file_scan(const char *path, int (*visit)(void *context, const void *data, size_t bytes),
+                 void *context)
 {
+    enum { PIECE = 1 << 20 };
     int fd = -1, rc;
-    size_t size = 0;
+    size_t size;
     void *p = NULL;
     AM_TRY(open_regular(&fd, &size, path));
-    AM_TRY_OUT(am_alloc(&p, sizeof(am_mapping)));
+    AM_TRY_OUT(am_alloc(&p, PIECE));
+    while (size > 0) {
+        size_t part = size < PIECE ? size : PIECE;
+        AM_TRY_OUT(am_signals_check());
+        AM_TRY_OUT(read_fully(fd, p, part, path));
+        AM_TRY_OUT(visit(context, p, part));
+        size -= part;
+    }
+out:
+    am_file_system.close(fd);
+    am_free(p);
+    return rc;
+}
+
+/* ---- mapping ----------------------------------------------------------------------------- */
+
+/* Map `size` bytes of an open file, which may be closed afterwards. */
+static int map_fd(am_mapping **out, int fd, size_t size, const char *path)
+{
+    void *p;
+    AM_TRY(am_alloc(&p, sizeof(am_mapping)));
     am_mapping *m = p;
     m->refs = 1;
     m->bytes = size;
     if (size > 0) {
         m->data = am_file_system.map(fd, size);
         if (!m->data) {
-            rc = fail_errno(path, "cannot map");
-            goto out;
+            int rc = fail_errno(path, "cannot map");
+            am_free(p);
+            return rc;
         }
     }
     *out = m;
-out:
+    return AM_OK;
+}
+
+int am_mapping_open(am_mapping **out, const char *path)
+{
+    int fd = -1;
+    size_t size = 0;
+    AM_TRY(open_regular(&fd, &size, path));
+    int rc = map_fd(out, fd, size, path);
     am_file_system.close(fd);
-    if (rc != AM_OK)
-        am_free(p);
     return rc;
 }
 
@@ -163,6 +196,14 @@ void am_mapping_prefetch(const am_mapping *m, size_t offset, size_t bytes)
     size_t start = offset & ~(page - 1);
     if (bytes > 0)
         (void)madvise(m->data + start, offset + bytes - start, MADV_WILLNEED); /* only a hint */
+}
+
+void am_mapping_give_back(const am_mapping *m, size_t offset, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t start = offset & ~(page - 1);
+    if (bytes > 0)
+        (void)am_file_system.give_back(m->data + start, offset + bytes - start); /* a hint */
 }
 
 /* ---- replacing --------------------------------------------------------------------------- */
@@ -195,7 +236,7 @@ int am_file_begin(am_file_writer *w, const char *path, uint64_t total)
     int fd;
     do /* the name says nothing of the file's, so it is never too long */
         snprintf((char *)p + folder, 64, ".amlua-%ld-%u.tmp", (long)getpid(), serial++);
-    while (open_fd(&fd, p, O_WRONLY | O_CREAT | O_EXCL, 0666) < 0 && errno == EEXIST);
+    while (open_fd(&fd, p, O_RDWR | O_CREAT | O_EXCL, 0666) < 0 && errno == EEXIST);
     if (fd < 0) {
         int rc = fail_errno(path, "cannot create a file beside it");
         am_free(p);
@@ -203,6 +244,16 @@ int am_file_begin(am_file_writer *w, const char *path, uint64_t total)
     }
     *w = (am_file_writer){.path = path, .temporary = p, .fd = fd, .total = total};
     return AM_OK;
+}
+
+int am_file_begin_unnamed(am_file_writer *w, const char *path, uint64_t total)
+{
+    AM_TRY(am_file_begin(w, path, total));
+    if (am_file_system.remove(w->temporary) == 0)
+        return AM_OK;
+    int rc = fail_errno(path, "cannot take the name from the file beside it");
+    am_file_discard(w);
+    return rc;
 }
 
 static int fail_writing(am_file_writer *w)
@@ -233,6 +284,16 @@ int am_file_append(am_file_writer *w, const void *data, size_t bytes)
         bytes -= (size_t)n;
     }
     return AM_OK;
+}
+
+int am_file_map(am_mapping **out, const am_file_writer *w)
+{
+    struct stat st;
+    if (!w->temporary)
+        return am_fail(AM_ESTATE, "am_file_map: no file is being written");
+    if (am_file_system.stat(w->fd, &st) < 0)
+        return fail_errno(w->path, "cannot stat");
+    return map_fd(out, w->fd, (size_t)st.st_size, w->path);
 }
 
 static int sync_fd(int fd)

@@ -22,12 +22,18 @@ typedef struct am_file_ops {
     int (*remove)(const char *path);
     void *(*map)(int fd, size_t bytes); /* private and writable: copy-on-write */
     int (*unmap)(void *data, size_t bytes);
+    int (*give_back)(void *data, size_t bytes); /* mapped pages that were only read */
 } am_file_ops;
 extern am_file_ops am_file_system;
 
 /* The whole file and a NUL after it, to be freed with am_free. AM_EIO when it can't be read or is
  * no regular file, AM_EFORMAT when it is larger than max_bytes. */
 int am_file_read(char **data, size_t *bytes, const char *path, size_t max_bytes);
+
+/* Hand a whole file to `visit` in pieces, in order; its error ends that and comes back. Fails as
+ * am_file_read does, and with AM_EINTR when am_signals_check does. */
+int am_file_scan(const char *path, int (*visit)(void *context, const void *data, size_t bytes),
+                 void *context);
 
 /* A counted mapping. Writing to its pages never changes the file. An empty file has data NULL.
  * Cutting the file short while it is mapped kills the process (SIGBUS): files are replaced by
@@ -42,6 +48,8 @@ void am_mapping_retain(am_mapping *m);
 void am_mapping_release(void *mapping); /* void *: also a storage's release function */
 /* A range that will be read soon: the system may start reading it. */
 void am_mapping_prefetch(const am_mapping *m, size_t offset, size_t bytes);
+/* A range that was only read need not stay in memory: the system reads it again when it must. */
+void am_mapping_give_back(const am_mapping *m, size_t offset, size_t bytes);
 
 /* Replace a file: begin, append in order, commit. What is written goes to a new file in the same
  * folder, which is synced and renamed over `path` by commit (a symbolic link is replaced, not
@@ -57,6 +65,11 @@ typedef struct am_file_writer {
 int am_file_begin(am_file_writer *w, const char *path, uint64_t total);
 int am_file_append(am_file_writer *w, const void *data, size_t bytes);
 int am_file_commit(am_file_writer *w);
+/* Map what was appended so far, before the file gets its name. */
+int am_file_map(am_mapping **out, const am_file_writer *w);
+/* Begin a file that never gets a name, in the folder of `path`; the system removes it when its
+ * mappings end. It is closed by am_file_discard. */
+int am_file_begin_unnamed(am_file_writer *w, const char *path, uint64_t total);
 void am_file_discard(am_file_writer *w); /* nothing when committed, discarded or zeroed */
 
 #endif

@@ -87,6 +87,16 @@ int am_op_backward(int op, am_bwd *b)
     return ops[op].impl->backward(b);
 }
 
+bool am_op_can_recompute(int op)
+{
+    return known(op) && ops[op].impl->recompute != NULL;
+}
+
+int am_op_recompute(int op, const am_bwd *b, am_tensor *out)
+{
+    return ops[op].impl->recompute(b, out);
+}
+
 /* ---- apply ------------------------------------------------------------------------------ */
 
 static int check_inputs(am_call *c)

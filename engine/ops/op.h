@@ -83,7 +83,10 @@ int am_grad_give(am_bwd *b, int i, am_tensor *g);
 /* What a family file says of its op; the rest is its row in ops.def. */
 typedef struct am_op_impl {
     int (*forward)(am_call *c);
-    int (*backward)(am_bwd *b);    /* NULL: not differentiable */
+    int (*backward)(am_bwd *b); /* NULL: not differentiable */
+    /* Fill `out` as forward did, from what it saved. An op that has this is cheap, and backward
+     * calls it where another op saved its output, which then need not be kept. May be NULL. */
+    int (*recompute)(const am_bwd *b, am_tensor *out);
     size_t kernels[AM_OP_KERNELS]; /* vtable slots it needs, by AM_KERNEL; 0 ends */
 } am_op_impl;
 #define AM_OP(name, ...) const am_op_impl am_op_impl_##name = {__VA_ARGS__}

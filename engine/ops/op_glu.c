@@ -3,6 +3,23 @@
 
 /* y = act(gate) up:  dgate = dy up act'(gate), dup = dy act(gate). */
 
+static int run(am_tensor *out, const am_tensor *gate, const am_tensor *up, const am_attrs *at)
+{
+    if (am_tensor_numel(gate) == 0)
+        return AM_OK;
+    return am_launch_glu(gate->device, &(am_glu_args){.out = am_tensor_ptr(out),
+                                                      .gate = am_tensor_ptr(gate),
+                                                      .up = am_tensor_ptr(up),
+                                                      .act = at->glu.act,
+                                                      .dtype = gate->dtype,
+                                                      .n = am_tensor_numel(gate)});
+}
+
+static int glu_recompute(const am_bwd *b, am_tensor *out)
+{
+    return run(out, b->saved[0], b->saved[1], b->attrs);
+}
+
 static int glu_forward(am_call *c)
 {
     am_tensor *gate, *up;
@@ -15,13 +32,7 @@ static int glu_forward(am_call *c)
     AM_TRY(am_temp_dense(&c->temps, &gate, c->in[0]));
     AM_TRY(am_temp_dense(&c->temps, &up, c->in[1]));
     AM_TRY(am_out(c, gate->dtype, gate->ndim, gate->shape));
-    if (am_tensor_numel(gate) > 0)
-        AM_TRY(am_launch_glu(c->device, &(am_glu_args){.out = am_tensor_ptr(c->out[0]),
-                                                       .gate = am_tensor_ptr(gate),
-                                                       .up = am_tensor_ptr(up),
-                                                       .act = c->attrs.glu.act,
-                                                       .dtype = gate->dtype,
-                                                       .n = am_tensor_numel(gate)}));
+    AM_TRY(run(c->out[0], gate, up, &c->attrs));
     AM_TRY(am_save(c, 0, gate));
     return am_save(c, 1, up);
 }
@@ -49,5 +60,5 @@ static int glu_backward(am_bwd *b)
     return b->needs[1] ? am_grad_end(b, 1, &gu) : AM_OK;
 }
 
-AM_OP(glu, .forward = glu_forward, .backward = glu_backward,
+AM_OP(glu, .forward = glu_forward, .backward = glu_backward, .recompute = glu_recompute,
       .kernels = {AM_KERNEL(glu), AM_KERNEL(glu_bwd)});

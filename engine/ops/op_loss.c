@@ -2,8 +2,9 @@
  * over rows whose label is not ignore_index; dividing by a count is the caller's business. */
 #include "op.h"
 
-/* Rows of logits that the fused form holds at a time: about 32 MB of f32 for a 49k vocabulary. */
-enum { CHUNK_ELEMENTS = 8 << 20 };
+/* Logits that the fused form holds at a time, 64 MB of f32, in whole blocks of rows: products are
+ * cut into such blocks, and part of one may cost as much as all of it. */
+enum { CHUNK_ELEMENTS = 16 << 20, CHUNK_BLOCK = 256 };
 
 static int accumulator(int dtype)
 {
@@ -120,6 +121,8 @@ AM_OP(cross_entropy, .forward = cross_entropy_forward, .backward = cross_entropy
 static int64_t chunk_rows(int64_t v)
 {
     int64_t n = CHUNK_ELEMENTS / (v > 0 ? v : 1);
+    if (n > CHUNK_BLOCK)
+        n -= n % CHUNK_BLOCK;
     return n < 16 ? 16 : n;
 }
 

@@ -4,6 +4,28 @@
 /* ---- rms_norm: y = x r w, r = 1/sqrt(mean x^2 + eps) (Zhang & Sennrich 2019) --------------
  * With g = dy w:  dx = r (g - x r^2 mean(g x));  dw = sum over rows of dy x r. */
 
+/* rstd may be NULL */
+static int run(am_tensor *out, am_tensor *rstd, const am_tensor *x, const am_tensor *w,
+               const am_attrs *at)
+{
+    if (am_tensor_numel(x) == 0)
+        return AM_OK;
+    return am_launch_rms_norm(x->device,
+                              &(am_rms_norm_args){.out = am_tensor_ptr(out),
+                                                  .rstd = rstd ? am_tensor_ptr(rstd) : NULL,
+                                                  .x = am_tensor_ptr(x),
+                                                  .weight = am_tensor_ptr(w),
+                                                  .dtype = x->dtype,
+                                                  .eps = at->norm.eps,
+                                                  .rows = am_shape_numel(x->ndim - 1, x->shape),
+                                                  .c = w->shape[0]});
+}
+
+static int rms_norm_recompute(const am_bwd *b, am_tensor *out)
+{
+    return run(out, NULL, b->saved[0], b->saved[1], b->attrs);
+}
+
 static int rms_norm_forward(am_call *c)
 {
     char ta[96], tb[96];
@@ -22,16 +44,7 @@ static int rms_norm_forward(am_call *c)
     if (c->record)
         AM_TRY(am_temp_new(&c->temps, &rstd, x->dtype == AM_F64 ? AM_F64 : AM_F32, 1, &rows,
                            c->device));
-    if (am_tensor_numel(x) > 0)
-        AM_TRY(am_launch_rms_norm(c->device,
-                                  &(am_rms_norm_args){.out = am_tensor_ptr(c->out[0]),
-                                                      .rstd = rstd ? am_tensor_ptr(rstd) : NULL,
-                                                      .x = am_tensor_ptr(x),
-                                                      .weight = am_tensor_ptr(w),
-                                                      .dtype = x->dtype,
-                                                      .eps = c->attrs.norm.eps,
-                                                      .rows = rows,
-                                                      .c = w->shape[0]}));
+    AM_TRY(run(c->out[0], rstd, x, w, &c->attrs));
     AM_TRY(am_save(c, 0, x));
     AM_TRY(am_save(c, 1, w));
     return am_save(c, 2, rstd);
@@ -67,4 +80,4 @@ static int rms_norm_backward(am_bwd *b)
 }
 
 AM_OP(rms_norm, .forward = rms_norm_forward, .backward = rms_norm_backward,
-      .kernels = {AM_KERNEL(rms_norm), AM_KERNEL(rms_norm_bwd)});
+      .recompute = rms_norm_recompute, .kernels = {AM_KERNEL(rms_norm), AM_KERNEL(rms_norm_bwd)});

@@ -5,11 +5,14 @@
  * var by (tape id, index); a reset gives the tape a new id, so shells of the past can't reach it.
  *
  * Memory: a node's saved tensors and its output's gradient are freed as soon as backward has passed
- * it. A gradient may be shared between vars (an add passes it to both sides); it is only written in
- * place while one var holds it. When the last shell that leads onto the tape lets go, nobody can
- * call backward any more, and the tape is reset.
+ * it. What a cheap op computed (one with `recompute`) is not saved for others: backward computes it
+ * again when the first of them needs it, and has it until it passes that op. A gradient may be
+ * shared between vars (an add passes it to both sides); it is only written in place while one var
+ * holds it. When the last shell that leads onto the tape lets go, nobody can call backward any
+ * more, and the tape is reset.
  *
- * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. */
+ * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. So do leaves
+ * with a hook: a leaf's gradient is final once backward has passed the node that met it first. */
 #include "tape.h"
 
 #include <string.h>
@@ -25,8 +28,10 @@ typedef struct am_tape {
     size_t n_vars, cap_vars, n_nodes, cap_nodes;
     int64_t attached; /* shells that lead onto this tape */
     bool in_backward;
-    size_t cursor; /* nodes still to pass */
-    bool waiting;  /* the node at cursor is custom: the caller computes its gradients */
+    size_t cursor;     /* nodes still to pass */
+    size_t var_cursor; /* vars whose nodes are still to pass */
+    bool waiting;      /* the node at cursor is custom: the caller computes its gradients */
+    bool noting;       /* see am_tape_note_leaves */
 } am_tape;
 
 static am_tape root = {.id = 1};
@@ -34,7 +39,10 @@ static am_tape *tape = &root;
 static uint64_t last_id = 1;
 static int grad_mode = 1;
 
-int am_op_backward(int op, am_bwd *b); /* op.c */
+/* op.c */
+int am_op_backward(int op, am_bwd *b);
+bool am_op_can_recompute(int op);
+int am_op_recompute(int op, const am_bwd *b, am_tensor *out);
 
 int am_grad_mode(void)
 {
@@ -53,6 +61,12 @@ int64_t am_tape_length(void)
     return (int64_t)tape->n_nodes;
 }
 
+int am_tape_note_leaves(int on)
+{
+    tape->noting = on != 0;
+    return AM_OK;
+}
+
 /* ---- freeing ---------------------------------------------------------------------------- */
 
 static void node_free(am_node *n)
@@ -63,10 +77,11 @@ static void node_free(am_node *n)
     }
 }
 
-static void var_clear_grad(am_var *v)
+static void var_clear(am_var *v)
 {
     am_tensor_release(v->grad);
-    v->grad = NULL;
+    am_tensor_release(v->value);
+    v->grad = v->value = NULL;
 }
 
 static void reset(am_tape *t)
@@ -80,7 +95,7 @@ static void reset(am_tape *t)
     for (size_t i = 0; i < n_nodes; i++)
         node_free(&t->nodes[i]);
     for (size_t i = 0; i < n_vars; i++) {
-        var_clear_grad(&t->vars[i]);
+        var_clear(&t->vars[i]);
         am_tensor_release(t->vars[i].leaf);
     }
 }
@@ -127,10 +142,15 @@ void am_tape_forget(am_tensor *t)
 
 /* ---- recording -------------------------------------------------------------------------- */
 
+static int var_of_input(int64_t *index, am_tensor *t);
+
 static int inspect(const char *what, am_tensor *const *in, int n_in, bool *needs, bool *any)
 {
     *any = false;
     for (int i = 0; i < n_in; i++) {
+        int64_t known;
+        if (tape->noting && !grad_mode && in[i] && in[i]->hook && in[i]->requires_grad)
+            AM_TRY(var_of_input(&known, in[i]));
         needs[i] = grad_mode && in[i] && in[i]->requires_grad;
         if (!needs[i])
             continue;
@@ -160,6 +180,7 @@ static int var_new(int64_t *index, const am_tensor *t)
     v->dtype = t->dtype;
     v->ndim = t->ndim;
     v->device = t->device;
+    v->first = tape->n_nodes;
     memcpy(v->shape, t->shape, sizeof v->shape);
     *index = (int64_t)tape->n_vars++;
     return AM_OK;
@@ -211,6 +232,20 @@ static int link_node(am_node *n, am_tensor *const *in, const bool *needs, int n_
     return AM_OK;
 }
 
+/* The var of the input that a saved tensor is, if its value can be computed again; else -1. */
+static int64_t var_to_recompute(const am_call *c, const am_tensor *saved)
+{
+    for (int i = 0; saved && i < c->n_in; i++) {
+        const am_tensor *t = c->in[i];
+        if (!t || !t->computed || t->tape != tape->id || t->storage != saved->storage ||
+            t->offset != saved->offset || !am_shape_equal(t, saved) || !am_tensor_dense(t))
+            continue;
+        if (am_op_can_recompute(tape->nodes[tape->vars[t->var].first].op))
+            return t->var;
+    }
+    return -1;
+}
+
 int am_tape_record(am_call *c)
 {
     am_node *n;
@@ -220,8 +255,13 @@ int am_tape_record(am_call *c)
     n->rng_seed = c->rng_seed;
     n->rng_stream = c->rng_stream;
     AM_TRY(link_node(n, c->in, c->needs, c->n_in, c->out, 1));
-    memcpy(n->saved, c->saved, sizeof n->saved);
-    memset(c->saved, 0, sizeof c->saved);
+    for (int i = 0; i < AM_NODE_SAVED; i++) {
+        n->again[i] = var_to_recompute(c, c->saved[i]);
+        if (n->again[i] >= 0)
+            continue; /* the call lets go of it */
+        n->saved[i] = c->saved[i];
+        c->saved[i] = NULL;
+    }
     tape->n_nodes++;
     return AM_OK;
 }
@@ -422,6 +462,7 @@ int am_backward_begin_many(am_tensor *const *outs, am_tensor *const *gradients, 
     }
     tape->in_backward = true;
     tape->cursor = tape->n_nodes;
+    tape->var_cursor = tape->n_vars;
     return AM_OK;
 }
 
@@ -439,24 +480,54 @@ static int64_t node_bytes(const am_bwd *b)
     return bytes;
 }
 
-static int run_node(am_node *n)
+static am_bwd bwd_of(am_node *n, am_tensor **saved)
 {
-    am_var *out = &tape->vars[n->out[0]];
     am_bwd b = {.op = n->op,
                 .n_in = n->n_in,
-                .device = out->device,
+                .device = tape->vars[n->out[0]].device,
                 .attrs = &n->attrs,
                 .rng_seed = n->rng_seed,
                 .rng_stream = n->rng_stream,
-                .saved = n->saved,
+                .saved = saved,
                 .tape = tape,
                 .node = n};
     for (int i = 0; i < n->n_in; i++) {
         b.needs[i] = n->in[i] >= 0;
         b.in[i] = b.needs[i] ? &tape->vars[n->in[i]] : NULL;
     }
+    return b;
+}
+
+/* What the node saved, with what has to be computed again. One such value may need another, of a
+ * node further back. */
+static int saved_of(const am_node *n, am_tensor **saved)
+{
+    for (int i = 0; i < AM_NODE_SAVED; i++) {
+        saved[i] = n->saved[i];
+        if (n->again[i] < 0)
+            continue;
+        am_var *v = &tape->vars[n->again[i]];
+        if (!v->value) {
+            am_tensor *from[AM_NODE_SAVED], *value;
+            am_node *maker = &tape->nodes[v->first];
+            AM_TRY(saved_of(maker, from));
+            am_bwd b = bwd_of(maker, from);
+            AM_TRY(am_tensor_make(&value, v->dtype, v->ndim, v->shape, v->device));
+            v->value = value;
+            AM_TRY(am_op_recompute(maker->op, &b, value));
+        }
+        saved[i] = v->value;
+    }
+    return AM_OK;
+}
+
+static int run_node(am_node *n)
+{
+    am_tensor *saved[AM_NODE_SAVED];
     am_span span = am_span_begin();
-    int rc = am_temp_dense(&b.temps, &b.dout, out->grad);
+    AM_TRY(saved_of(n, saved));
+    am_bwd b = bwd_of(n, saved);
+    int rc = am_temp_dense(&b.temps, &b.dout, tape->vars[n->out[0]].grad);
     if (rc == AM_OK)
         rc = am_op_backward(n->op, &b);
     if (am_profiling && rc == AM_OK)
@@ -476,7 +547,7 @@ static bool has_gradient(const am_node *n)
 static void pass_node(am_node *n)
 {
     for (int i = 0; i < n->n_out; i++)
-        var_clear_grad(&tape->vars[n->out[i]]);
+        var_clear(&tape->vars[n->out[i]]);
     node_free(n);
 }
 
@@ -493,7 +564,7 @@ static int custom_event(am_event *ev, am_node *n)
         }
     }
     for (int i = 0; i < n->n_out; i++)
-        var_clear_grad(&tape->vars[n->out[i]]);
+        var_clear(&tape->vars[n->out[i]]);
     tape->waiting = true;
     return AM_OK;
 }
@@ -514,6 +585,21 @@ static int step(am_event *ev, bool *stop)
     return AM_OK;
 }
 
+/* The next leaf whose gradient has just become final. Tapes within say nothing: their leaves were
+ * noted on the outermost one. */
+static bool final_leaf(am_event *ev)
+{
+    while (tape->var_cursor > 0 && tape->vars[tape->var_cursor - 1].first >= tape->cursor) {
+        am_tensor *leaf = tape->vars[--tape->var_cursor].leaf;
+        if (!leaf || !leaf->hook || !leaf->grad || leaf->grad_empty || tape->outer)
+            continue;
+        am_tensor_retain(leaf);
+        *ev = (am_event){.kind = AM_EV_LEAF, .id = leaf->hook, .leaf = leaf};
+        return true;
+    }
+    return false;
+}
+
 int am_backward_next(am_event *ev)
 {
     if (!tape->in_backward)
@@ -522,16 +608,17 @@ int am_backward_next(am_event *ev)
         pass_node(&tape->nodes[tape->cursor]);
         tape->waiting = false;
     }
-    while (tape->cursor > 0) {
-        bool stop;
+    bool stop = final_leaf(ev);
+    while (!stop && tape->cursor > 0) {
         int rc = step(ev, &stop);
         if (rc != AM_OK) {
             reset(tape);
             return rc;
         }
-        if (stop)
-            return AM_OK;
+        stop = stop || final_leaf(ev);
     }
+    if (stop)
+        return AM_OK;
     reset(tape);
     *ev = (am_event){.kind = AM_EV_DONE};
     return AM_OK;
@@ -567,6 +654,21 @@ int am_tensor_set_requires_grad(am_tensor *t, int on)
         return am_fail(AM_EINVAL, "a %s tensor can't require grad", am_dtype_name(t->dtype));
     t->requires_grad = on != 0;
     return AM_OK;
+}
+
+int am_tensor_set_grad_hook(am_tensor *t, int id)
+{
+    AM_TRY(am_tensor_check_given(t, "grad hook"));
+    if (t->computed)
+        return am_fail(AM_ESTATE,
+                       "only a leaf can have a grad hook; this tensor is an op's result");
+    t->hook = id;
+    return AM_OK;
+}
+
+int am_tensor_grad_hook(const am_tensor *t)
+{
+    return t ? t->hook : 0;
 }
 
 int am_tensor_requires_grad(const am_tensor *t)

@@ -7,9 +7,11 @@
 
 /* A value that takes part in gradients: a leaf, or an output of a node. */
 typedef struct am_var {
-    am_tensor *leaf; /* NULL for computed values */
-    am_tensor *grad; /* of computed values, while backward has it */
+    am_tensor *leaf;  /* NULL for computed values */
+    am_tensor *grad;  /* of computed values, while backward has it */
+    am_tensor *value; /* of computed values, while backward has computed it again */
     int dtype, ndim, device;
+    size_t first; /* the node that computes it, or the first that has this leaf as an input */
     int64_t shape[AM_MAX_DIMS];
 } am_var;
 
@@ -21,6 +23,8 @@ typedef struct am_node {
     am_attrs attrs;
     uint64_t rng_seed, rng_stream;
     am_tensor *saved[AM_NODE_SAVED];
+    int64_t
+        again[AM_NODE_SAVED]; /* the var whose value is computed again for this slot; -1: none */
 } am_node;
 
 struct am_call;

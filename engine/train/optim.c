@@ -1,6 +1,6 @@
-/* optim.c — Adam, AdamW and SGD over flat buffers, with f32 masters for 16-bit weights. The
- * arithmetic is in the kernels (see am_adam_args in backend.h); schedules and clipping are Lua's.
- */
+/* optim.c — Adam, AdamW and SGD over flat buffers, with f32 masters for 16-bit weights and moments
+ * in 32, 16 or 8 bits. The arithmetic is in the kernels (see am_adam_args in backend.h); schedules
+ * and clipping are Lua's. */
 #include <math.h>
 #include <string.h>
 
@@ -9,17 +9,22 @@
 #include "../ops/op.h"
 #include "params.h"
 
-enum { EXP_AVG, EXP_AVG_SQ, MASTER, STATES };
-static const char *const state_names[STATES] = {"exp_avg", "exp_avg_sq", "master"};
+enum { EXP_AVG, EXP_AVG_SQ, MASTER, EXP_AVG_ABSMAX, EXP_AVG_SQ_ABSMAX, STATES };
+static const char *const state_names[2][STATES] = {
+    {"exp_avg", "exp_avg_sq", "master", "exp_avg_absmax", "exp_avg_sq_absmax"},
+    {"momentum_buffer", "", "master", "momentum_buffer_absmax", ""}}; /* of SGD */
 
+/* NULL where not kept. All but the absmaxes are laid out as the flat weights. Blocks of 8-bit
+ * moments begin anew with each parameter, so what a parameter's neighbours are changes nothing. */
 typedef struct flat_state {
-    am_tensor *t[STATES]; /* laid out as the flat weights; NULL where not kept */
+    am_tensor *t[STATES];
 } flat_state;
 
 struct am_optim {
     am_params *params;
     am_optim_config config;
     flat_state *flats;
+    int64_t *first_block; /* of each parameter, among its flat buffer's absmaxes */
     int64_t steps;
 };
 
@@ -31,6 +36,7 @@ void am_optim_release(am_optim *o)
         for (int s = 0; s < STATES; s++)
             am_tensor_release(o->flats[i].t[s]);
     am_free(o->flats);
+    am_free(o->first_block);
     am_params_release(o->params);
     am_free(o);
 }
@@ -47,31 +53,51 @@ static int check_config(const am_optim_config *c)
         return am_fail(AM_EINVAL, "SGD: momentum %g is negative", c->momentum);
     if (!adam && c->nesterov && (c->momentum <= 0 || c->dampening != 0))
         return am_fail(AM_EINVAL, "SGD: nesterov needs a momentum and no dampening");
-    if (c->state_dtype != -1 && c->state_dtype != AM_F32 && c->state_dtype != AM_BF16)
-        return am_fail(AM_EINVAL, "optimizer state can be float32 or bfloat16, not %s",
+    if (c->state_dtype != -1 && c->state_dtype != AM_F32 && c->state_dtype != AM_BF16 &&
+        c->state_dtype != AM_U8)
+        return am_fail(AM_EINVAL, "optimizer state can be float32, bfloat16 or uint8, not %s",
                        am_dtype_name(c->state_dtype));
     return AM_OK;
 }
 
-static int new_state(am_tensor **out, int dtype, const am_flat *f)
+static int64_t blocks_of(const am_param *q)
 {
-    AM_TRY(am_tensor_make(out, dtype, 1, &f->n, f->device));
-    return am_tensor_fill(*out, 0);
+    return (am_tensor_numel(q->t) + AM_STATE_BLOCK - 1) / AM_STATE_BLOCK;
+}
+
+static int new_state(flat_state *s, int which, int dtype, const am_flat *f, int64_t n)
+{
+    AM_TRY(am_tensor_make(&s->t[which], dtype, 1, &n, f->device));
+    return am_tensor_fill(s->t[which], dtype == AM_U8 && which == EXP_AVG ? AM_STATE_ZERO : 0);
+}
+
+/* A moment, with its absmaxes where it has 8 bits. */
+static int new_moment(flat_state *s, int which, int absmax, int dtype, const am_flat *f,
+                      int64_t blocks)
+{
+    AM_TRY(new_state(s, which, dtype, f, f->n));
+    return dtype == AM_U8 ? new_state(s, absmax, AM_F32, f, blocks) : AM_OK;
 }
 
 static int new_states(am_optim *o, size_t i)
 {
+    int64_t blocks = 0;
+    for (size_t k = 0; k < o->params->n; k++)
+        if (o->params->items[k].flat == (int)i) {
+            o->first_block[k] = blocks;
+            blocks += blocks_of(&o->params->items[k]);
+        }
     const am_flat *f = &o->params->flats[i];
     const am_optim_config *c = &o->config;
     flat_state *s = &o->flats[i];
     int dtype = f->dtype == AM_F64 ? AM_F64 : c->state_dtype == -1 ? AM_F32 : c->state_dtype;
     bool adam = c->kind != AM_OPTIM_SGD;
     if (adam || c->momentum > 0)
-        AM_TRY(new_state(&s->t[EXP_AVG], dtype, f));
+        AM_TRY(new_moment(s, EXP_AVG, EXP_AVG_ABSMAX, dtype, f, blocks));
     if (adam)
-        AM_TRY(new_state(&s->t[EXP_AVG_SQ], dtype, f));
+        AM_TRY(new_moment(s, EXP_AVG_SQ, EXP_AVG_SQ_ABSMAX, dtype, f, blocks));
     if (c->master_weights && (f->dtype == AM_BF16 || f->dtype == AM_F16))
-        AM_TRY(new_state(&s->t[MASTER], AM_F32, f));
+        AM_TRY(new_state(s, MASTER, AM_F32, f, f->n));
     return AM_OK;
 }
 
@@ -89,6 +115,8 @@ int am_optim_new(am_optim **out, am_params *sealed, const am_optim_config *confi
     int rc = am_alloc(&p, sealed->n_flats * sizeof *o->flats);
     if (rc == AM_OK)
         o->flats = p;
+    if (rc == AM_OK && (rc = am_alloc(&p, sealed->n * sizeof *o->first_block)) == AM_OK)
+        o->first_block = p;
     for (size_t i = 0; rc == AM_OK && i < sealed->n_flats; i++)
         rc = new_states(o, i);
     if (rc == AM_OK)
@@ -116,19 +144,21 @@ static void *at(am_tensor *t, int64_t offset)
     return t ? (char *)am_tensor_ptr(t) + offset * am_dtype_size(t->dtype) : NULL;
 }
 
-/* Update n elements from offset of flat buffer i. */
-static int update(am_optim *o, int i, int64_t offset, int64_t n, double lr, double wd,
-                  double grad_scale)
+/* Update n elements from parameter i's first on. */
+static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double grad_scale)
 {
     const am_optim_config *c = &o->config;
-    const am_flat *f = &o->params->flats[i];
-    am_tensor **s = o->flats[i].t;
+    const am_param *q = &o->params->items[i];
+    const am_flat *f = &o->params->flats[q->flat];
+    am_tensor **s = o->flats[q->flat].t;
     int dtype_state = s[EXP_AVG] ? s[EXP_AVG]->dtype : AM_F32;
+    int64_t offset = q->offset, block = o->first_block[i];
     if (c->kind == AM_OPTIM_SGD)
         return am_launch_sgd(f->device, &(am_sgd_args){.param = at(f->weights, offset),
                                                        .buf = at(s[EXP_AVG], offset),
                                                        .master = at(s[MASTER], offset),
-                                                       .grad = at(f->grads, offset),
+                                                       .buf_absmax = at(s[EXP_AVG_ABSMAX], block),
+                                                       .grad = am_tensor_ptr(q->t->grad),
                                                        .dtype = f->dtype,
                                                        .dtype_state = dtype_state,
                                                        .dtype_grad = f->dtype_grad,
@@ -144,7 +174,9 @@ static int update(am_optim *o, int i, int64_t offset, int64_t n, double lr, doub
                                                      .m = at(s[EXP_AVG], offset),
                                                      .v = at(s[EXP_AVG_SQ], offset),
                                                      .master = at(s[MASTER], offset),
-                                                     .grad = at(f->grads, offset),
+                                                     .m_absmax = at(s[EXP_AVG_ABSMAX], block),
+                                                     .v_absmax = at(s[EXP_AVG_SQ_ABSMAX], block),
+                                                     .grad = am_tensor_ptr(q->t->grad),
                                                      .dtype = f->dtype,
                                                      .dtype_state = dtype_state,
                                                      .dtype_grad = f->dtype_grad,
@@ -165,10 +197,28 @@ static int64_t element_bytes(const am_optim *o, int i)
 {
     const am_flat *f = &o->params->flats[i];
     int64_t bytes = 2 * am_dtype_size(f->dtype) + am_dtype_size(f->dtype_grad);
-    for (int s = 0; s < STATES; s++)
+    for (int s = 0; s <= MASTER; s++) /* absmaxes are next to nothing */
         if (o->flats[i].t[s])
             bytes += 2 * am_dtype_size(o->flats[i].t[s]->dtype);
     return bytes;
+}
+
+static int timed_update(am_optim *o, size_t i, int64_t n, double lr, double wd, double grad_scale)
+{
+    int flat = o->params->items[i].flat;
+    am_span span = am_span_begin();
+    AM_TRY(update(o, i, n, lr, wd, grad_scale));
+    if (am_profiling)
+        am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam", AM_PHASE_OPTIMIZER,
+                    o->params->flats[flat].device, n * element_bytes(o, flat));
+    return AM_OK;
+}
+
+/* Has a parameter blocks or a gradient of its own, so that it can't be updated with its neighbours?
+ */
+static bool is_alone(const am_optim *o, const am_param *q)
+{
+    return o->flats[q->flat].t[EXP_AVG_ABSMAX] || o->params->separate_grads;
 }
 
 int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale)
@@ -180,21 +230,36 @@ int am_optim_step(am_optim *o, double lr, double weight_decay, double grad_scale
         const am_param *first = &p->items[i];
         int64_t end = first->offset;
         size_t j = i;
-        bool empty = first->t->grad_empty;
-        for (; j < p->n && p->items[j].flat == first->flat && p->items[j].t->grad_empty == empty;
+        bool empty = first->t->grad_empty, alone = is_alone(o, first);
+        for (; j < p->n && p->items[j].flat == first->flat && p->items[j].t->grad_empty == empty &&
+               !(alone && j > i);
              j++)
             end = p->items[j].offset + am_tensor_numel(p->items[j].t);
-        if (!empty && end > first->offset) {
-            am_span span = am_span_begin();
-            AM_TRY(update(o, first->flat, first->offset, end - first->offset, lr, weight_decay,
-                          grad_scale));
-            if (am_profiling)
-                am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam",
-                            AM_PHASE_OPTIMIZER, p->flats[first->flat].device,
-                            (end - first->offset) * element_bytes(o, first->flat));
-        }
+        if (!empty && end > first->offset)
+            AM_TRY(timed_update(o, i, end - first->offset, lr, weight_decay, grad_scale));
         i = j;
     }
+    return AM_OK;
+}
+
+int am_optim_begin(am_optim *o)
+{
+    o->steps++;
+    return AM_OK;
+}
+
+int am_optim_update(am_optim *o, double *sumsq, int64_t i, double lr, double weight_decay)
+{
+    double sum = 0;
+    if (i < 0 || (size_t)i >= o->params->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, o->params->n);
+    am_param *q = &o->params->items[i];
+    if (!q->t->grad_empty && am_tensor_numel(q->t) > 0) {
+        AM_TRY(am_param_grad_sumsq(q, &sum));
+        AM_TRY(timed_update(o, (size_t)i, am_tensor_numel(q->t), lr, weight_decay, 1));
+    }
+    am_param_clear_grad(o->params, q);
+    *sumsq = sum;
     return AM_OK;
 }
 
@@ -219,10 +284,12 @@ int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i)
     const am_param *q = &o->params->items[i];
     bool sgd = o->config.kind == AM_OPTIM_SGD;
     for (int s = 0; s < STATES; s++) {
-        const char *name = sgd && s == EXP_AVG ? "momentum_buffer" : state_names[s];
         am_tensor *t = o->flats[q->flat].t[s];
-        if (!t || strcmp(name, what) != 0)
+        if (!t || strcmp(state_names[sgd][s], what) != 0)
             continue;
+        if (s == EXP_AVG_ABSMAX || s == EXP_AVG_SQ_ABSMAX)
+            return am_tensor_view(out, t, 1, (int64_t[]){blocks_of(q)}, (int64_t[]){1},
+                                  o->first_block[i]);
         int64_t stride[AM_MAX_DIMS], n = 1;
         for (int d = q->t->ndim - 1; d >= 0; d--) {
             stride[d] = n;

@@ -104,7 +104,7 @@ static void drop_frozen(am_params *p)
     p->n = kept;
 }
 
-/* The parameter's gradient is a window of the flat one. */
+/* The parameter's gradient is a window of the flat one, if there is one. */
 static int attach_grad(am_param *q, am_tensor *grads)
 {
     int64_t stride[AM_MAX_DIMS], n = 1;
@@ -113,8 +113,11 @@ static int attach_grad(am_param *q, am_tensor *grads)
         n *= q->t->shape[d];
     }
     am_tensor *view;
-    AM_TRY(am_tensor_view(&view, grads, q->t->ndim, q->t->shape, stride, q->offset));
     bool empty = !q->t->grad || q->t->grad_empty;
+    q->t->grad_empty = empty;
+    if (!grads)
+        return AM_OK;
+    AM_TRY(am_tensor_view(&view, grads, q->t->ndim, q->t->shape, stride, q->offset));
     int rc = empty ? AM_OK : am_copy_kernel(view, q->t->grad, 0);
     if (rc != AM_OK) {
         am_tensor_release(view);
@@ -122,7 +125,14 @@ static int attach_grad(am_param *q, am_tensor *grads)
     }
     am_tensor_release(q->t->grad);
     q->t->grad = view;
-    q->t->grad_empty = empty;
+    return AM_OK;
+}
+
+int am_params_separate_grads(am_params *p)
+{
+    if (p->sealed)
+        return am_fail(AM_ESTATE, "the parameters are sealed already");
+    p->separate_grads = true;
     return AM_OK;
 }
 
@@ -145,9 +155,11 @@ int am_params_seal(am_params *p)
     for (size_t i = 0; i < p->n_flats; i++) {
         am_flat *f = &p->flats[i];
         AM_TRY(am_tensor_make(&f->weights, f->dtype, 1, &f->n, f->device));
-        AM_TRY(am_tensor_make(&f->grads, f->dtype_grad, 1, &f->n, f->device));
         /* the gaps between parameters stay zero, so that whole-buffer passes can ignore them */
         AM_TRY(am_tensor_fill(f->weights, 0));
+        if (p->separate_grads)
+            continue;
+        AM_TRY(am_tensor_make(&f->grads, f->dtype_grad, 1, &f->n, f->device));
         AM_TRY(am_tensor_fill(f->grads, 0));
     }
     for (size_t i = 0; i < p->n; i++) {
@@ -199,10 +211,19 @@ int64_t am_params_numel(const am_params *p)
     return n;
 }
 
+void am_param_clear_grad(const am_params *p, am_param *q)
+{
+    q->t->grad_empty = true;
+    if (!p->separate_grads)
+        return;
+    am_tensor_release(q->t->grad);
+    q->t->grad = NULL;
+}
+
 int am_params_zero_grad(am_params *p)
 {
     for (size_t i = 0; i < p->n; i++)
-        p->items[i].t->grad_empty = true;
+        am_param_clear_grad(p, &p->items[i]);
     return AM_OK;
 }
 
@@ -236,6 +257,11 @@ static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
     return rc;
 }
 
+int am_param_grad_sumsq(const am_param *q, double *value)
+{
+    return sumsq(q->t->grad, 0, am_tensor_numel(q->t), value);
+}
+
 static int norm_over(am_params *p, bool grads, double *norm)
 {
     double total = 0, part;
@@ -246,7 +272,8 @@ static int norm_over(am_params *p, bool grads, double *norm)
         const am_flat *f = &p->flats[q->flat];
         if (grads && q->t->grad_empty)
             continue;
-        AM_TRY(sumsq(grads ? f->grads : f->weights, q->offset, am_tensor_numel(q->t), &part));
+        AM_TRY(grads ? am_param_grad_sumsq(q, &part)
+                     : sumsq(f->weights, q->offset, am_tensor_numel(q->t), &part));
         total += part;
     }
     *norm = sqrt(total);

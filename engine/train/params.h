@@ -8,8 +8,8 @@
 /* One flat buffer: all trainable parameters of a dtype and device. */
 typedef struct am_flat {
     int dtype, dtype_grad, device;
-    int64_t n; /* elements, padding included */
-    am_tensor *weights, *grads;
+    int64_t n;                  /* elements, padding included */
+    am_tensor *weights, *grads; /* grads: NULL where they are separate */
 } am_flat;
 
 typedef struct am_param {
@@ -21,11 +21,16 @@ typedef struct am_param {
 
 struct am_params {
     int refs;
-    bool sealed;
+    bool sealed, separate_grads;
     am_param *items;
     size_t n, cap;
     am_flat *flats;
     size_t n_flats, cap_flats;
 };
+
+/* Of a parameter that has a gradient: sum of its squares. */
+int am_param_grad_sumsq(const am_param *q, double *value);
+/* Make it empty, and give its memory back where it has some of its own. */
+void am_param_clear_grad(const am_params *p, am_param *q);
 
 #endif

@@ -8,12 +8,13 @@
  * A row's bits must not depend on the rows beside it. The `brg` kernels of oneDNN 2 keep that in
  * bf16 without AMX. All others choose their loops by m, or by a row's place, so there the product
  * is cut into blocks of rows and columns, each done by one thread and all by one implementation:
- *   - f32: F32_ROWS and F32_STEP are multiples of the register tiles of `gemm` (4, 6, 8 rows). It
- *     adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean error is 1.0 against 1.5
- *     times transformers', at the same speed.
+ *   - f32: blocks are multiples of F32_STEP, and so of the register tiles of `gemm` (4, 6, 8 rows);
+ *     each packs b anew, so they are large, but from 216 rows on `gemm` cuts k by their number
+ *     (seen at k = 1032). It adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean
+ *     error is 1.0 against 1.5 times transformers', at the same speed.
  *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
- *     and the same primitive. Of 64, 128 and 256 rows, 128 came nearest to oneDNN's own speed (90
- *     to 100 %).
+ *     and the same primitive, and as many columns as can be, since c is copied where they are not
+ *     all.
  *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one.
@@ -27,7 +28,8 @@
 #include "dtype.h"
 #include "ref_kernels.h"
 
-enum { F32_ROWS = 120, F32_STEP = 24, AMX_ROWS = 128, BLOCK_COLS = 512 };
+enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
+enum { BLOCK_COLS = 512, COLS_STEP = 32 };
 enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
@@ -484,6 +486,13 @@ static int run_block(const matmul *p, const am_gemm_args *g)
     return rc == AM_OK && copy_c ? copy_rows(g->c, g->ldc, f.c, f.ldc, to, to, g->m, g->n, 0) : rc;
 }
 
+/* The size of equal blocks, multiples of `step`, of at most about `most`. */
+static int64_t even_size(int64_t n, int64_t most, int64_t step)
+{
+    int64_t count = (n + most - 1) / most;
+    return (n + count * step - 1) / (count * step) * step;
+}
+
 /* The last block's size, and the number of blocks. */
 static int64_t last_of(int64_t n, int64_t block, int64_t *count)
 {
@@ -552,9 +561,14 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
 /* f32 operands. */
 static int run_f32(const am_gemm_args *g, int threads)
 {
-    blocking f32 = {.rows = F32_ROWS, .step = F32_STEP, .cols = BLOCK_COLS};
     int done = 0, rc = g->trans_a ? run_whole(g, threads, &done) : AM_OK;
-    return rc != AM_OK || done ? rc : run_blocks(g, &f32, threads);
+    if (rc != AM_OK || done)
+        return rc;
+    int64_t cols = even_size(g->n, BLOCK_COLS, COLS_STEP), across = (g->n + cols - 1) / cols;
+    int64_t share = g->batch * g->m * across / (2 * threads); /* two blocks for each thread */
+    int64_t most = share < F32_LEAST ? F32_LEAST : share > F32_ROWS ? F32_ROWS : share;
+    blocking f32 = {.rows = even_size(g->m, most, F32_STEP), .step = F32_STEP, .cols = cols};
+    return run_blocks(g, &f32, threads);
 }
 
 static int64_t tile_size(int64_t k)
@@ -635,9 +649,8 @@ static int run_native(const am_gemm_args *g, int threads)
     int done = 0;
     if (bf16_in_blocks && !g->trans_a) {
         /* oneDNN has AMX for dense operands only: columns of b that lie side by side stay whole */
-        blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = BLOCK_COLS, .dense = 1};
-        if (!g->trans_b)
-            amx.cols = g->n;
+        int64_t cols = g->trans_b ? even_size(g->n, AMX_COLS, COLS_STEP) : g->n;
+        blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = cols, .dense = 1};
         return run_blocks(g, &amx, threads);
     }
     int rc = run_whole(g, threads, &done);

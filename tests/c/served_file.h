@@ -44,6 +44,12 @@ static inline int served_unmap(void *data, size_t bytes)
     return 0;
 }
 
+static inline int served_give_back(void *data, size_t bytes)
+{
+    (void)data, (void)bytes;
+    return 0;
+}
+
 /* Every file opened from now on has these bytes. */
 static inline void serve(const void *data, size_t bytes)
 {
@@ -54,6 +60,7 @@ static inline void serve(const void *data, size_t bytes)
     am_file_system.stat = served_stat;
     am_file_system.map = served_map;
     am_file_system.unmap = served_unmap;
+    am_file_system.give_back = served_give_back;
 }
 
 /* Sum of a tensor's bytes: the sanitizer sees each of them used. */

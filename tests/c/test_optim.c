@@ -224,23 +224,84 @@ START_TEST(missing_gradients)
 }
 END_TEST
 
-/* State read from one optimizer and written to another goes on bit for bit. */
+/* 8-bit moments are codes in the weights' shape, and an absmax for each 256 of a parameter. */
+START_TEST(codes)
+{
+    static const char *const devices[] = {"ref", "cpu", "fence"};
+    const int64_t many[] = {1, 257, 513};
+    const double step = golden_grads[0][0] > 0 ? -0.01 : 0.01;
+    for (int d = 0; d < 3; d++) {
+        int device = device_named(devices[d]);
+        am_optim_config c = adamw;
+        c.state_dtype = AM_U8;
+        am_params *params;
+        am_optim *o;
+        am_tensor *t[3], *m, *g, *row;
+        OK(am_params_new(&params));
+        for (int i = 0; i < 3; i++) {
+            OK(am_tensor_new(&t[i], AM_F32, 1, &many[i], device));
+            OK(am_tensor_fill(t[i], 1));
+            OK(am_params_add(params, (const char *[]){"a", "b", "c"}[i], leaf(t[i])));
+        }
+        OK(am_params_seal(params));
+        OK(am_optim_new(&o, params, &c));
+        for (int i = 0; i < 3; i++) {
+            OK(am_tensor_new(&g, AM_F32, 1, &many[i], device));
+            OK(am_tensor_fill(g, golden_grads[0][0]));
+            if (i != 1)
+                OK(am_tensor_set_grad(t[i], g));
+            am_tensor_release(g);
+        }
+        OK(am_optim_step(o, 0.01, 0, 1));
+        for (int i = 0; i < 3; i++) {
+            double moved = i == 1 ? 0 : step, scale = i == 1 ? 0 : 0.1 * golden_grads[0][0];
+            int64_t last = many[i] - 1;
+            OK(am_optim_state(&m, o, "exp_avg", i));
+            ck_assert_int_eq(am_tensor_dtype(m), AM_U8);
+            ck_assert_int_eq(am_tensor_shape(m)[0], many[i]);
+            am_tensor_release(m);
+            OK(am_optim_state(&m, o, "exp_avg_absmax", i));
+            ck_assert_int_eq(am_tensor_dtype(m), AM_F32);
+            ck_assert_int_eq(am_tensor_shape(m)[0], (many[i] + 255) / 256);
+            OK(am_tensor_as_strided(&row, m, 1, (int64_t[]){1}, (int64_t[]){1},
+                                    (many[i] + 255) / 256 - 1));
+            ck_assert_double_eq_tol(values_of(row)[0], fabs(scale), 1e-7);
+            RELEASE(m, row);
+            OK(am_tensor_as_strided(&row, t[i], 1, (int64_t[]){1}, (int64_t[]){1}, last));
+            ck_assert_double_eq_tol(values_of(row)[0], 1 + moved, 1e-6);
+            am_tensor_release(row);
+        }
+        OK(am_optim_state(&m, o, "momentum_buffer_absmax", 0));
+        ck_assert_ptr_null(m);
+        for (int i = 0; i < 3; i++)
+            am_tensor_release(t[i]);
+        am_optim_release(o);
+        am_params_release(params);
+    }
+}
+END_TEST
+
+/* State read from one optimizer and written to another goes on bit for bit: in f32, and in 8 bits.
+ */
 START_TEST(resumes)
 {
-    static const char *const states[] = {"exp_avg", "exp_avg_sq", "momentum_buffer", "master"};
-    const am_optim_config *c = &golden[_i].config;
+    static const char *const states[] = {
+        "exp_avg",        "exp_avg_sq",        "momentum_buffer",       "master",
+        "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"};
+    const am_optim_config *c = &golden[_i % CASES].config;
     am_optim_config with = *c;
     with.master_weights = 1;
+    with.state_dtype = _i < CASES ? -1 : AM_U8;
     setup whole = new_setup(device_named("cpu"), AM_BF16, &with);
     setup first = new_setup(device_named("cpu"), AM_BF16, &with);
-    double lr = golden[_i].lr, wd = golden[_i].weight_decay;
+    double lr = golden[_i % CASES].lr, wd = golden[_i % CASES].weight_decay;
     for (int step = 0; step < GOLDEN_STEPS; step++) {
         if (step == 2) {
             setup second = new_setup(device_named("cpu"), AM_BF16, &with);
             OK(am_optim_set_steps(second.optim, am_optim_steps(first.optim)));
             for (int i = 0; i < 2; i++) {
                 OK(am_tensor_copy(second.t[i], first.t[i]));
-                for (int k = 0; k < 4; k++) {
+                for (size_t k = 0; k < sizeof states / sizeof *states; k++) {
                     am_tensor *from, *to;
                     OK(am_optim_state(&from, first.optim, states[k], i));
                     OK(am_optim_state(&to, second.optim, states[k], i));
@@ -268,6 +329,70 @@ START_TEST(resumes)
     }
     free_setup(&whole);
     free_setup(&first);
+}
+END_TEST
+
+/* One parameter at a time, with gradients that come and go, is the step bit for bit. */
+START_TEST(one_at_a_time)
+{
+    static const int kept[] = {-1, AM_BF16, AM_U8};
+    am_optim_config c = golden[_i % CASES].config;
+    c.master_weights = 1;
+    c.state_dtype = kept[_i / CASES];
+    for (int d = 0; d < 2; d++) {
+        int device = device_named(d ? "fence" : "cpu");
+        setup whole = new_setup(device, AM_BF16, &c), parts = {0};
+        am_tensor *grad;
+        double sumsq, norm, lr = golden[_i % CASES].lr, wd = golden[_i % CASES].weight_decay;
+        OK(am_params_new(&parts.params));
+        OK(am_params_separate_grads(parts.params));
+        for (int i = 0; i < 2; i++) {
+            parts.t[i] = leaf(make_on(device, AM_BF16, 1, &sizes[i], golden_start + 3 * i));
+            OK(am_params_add(parts.params, i ? "b" : "a", parts.t[i]));
+        }
+        OK(am_params_seal(parts.params));
+        FAILS(am_params_separate_grads(parts.params), AM_ESTATE, "sealed");
+        OK(am_optim_new(&parts.optim, parts.params, &c));
+        int64_t sealed = live_bytes(device);
+        for (int step = 0; step < GOLDEN_STEPS; step++) {
+            set_grads(&whole, golden_grads[step], 1);
+            set_grads(&parts, golden_grads[step], 1);
+            OK(am_params_grad_norm(whole.params, 1, &norm));
+            OK(am_optim_step(whole.optim, lr, wd, 1));
+            OK(am_optim_begin(parts.optim));
+            double total = 0;
+            for (int i = 1; i >= 0; i--) {
+                OK(am_optim_update(parts.optim, &sumsq, i, lr, wd));
+                total += sumsq;
+                OK(am_tensor_grad(&grad, parts.t[i]));
+                ck_assert_ptr_null(grad);
+            }
+            ck_assert_int_eq(live_bytes(device), sealed);
+            ck_assert_double_eq_tol(sqrt(total), norm, 1e-12);
+            OK(am_optim_update(parts.optim, &sumsq, 0, lr, wd)); /* no gradient, no update */
+            ck_assert_double_eq(sumsq, 0);
+            for (int i = 0; i < 2; i++) {
+                double want[3];
+                memcpy(want, values_of(whole.t[i]), (size_t)sizes[i] * sizeof *want);
+                holds(parts.t[i], sizes[i], want);
+            }
+        }
+        ck_assert_int_eq(am_optim_steps(parts.optim), GOLDEN_STEPS);
+        FAILS(am_optim_update(parts.optim, &sumsq, 2, lr, wd), AM_EINVAL, "2");
+        FAILS(am_optim_update(parts.optim, &sumsq, -1, lr, wd), AM_EINVAL, "-1");
+        /* step does it, too; and zero_grad frees what is there */
+        set_grads(&whole, golden_grads[0], 1);
+        set_grads(&parts, golden_grads[0], 1);
+        OK(am_optim_step(whole.optim, lr, wd, 1));
+        OK(am_optim_step(parts.optim, lr, wd, 1));
+        OK(am_params_zero_grad(parts.params));
+        ck_assert_int_eq(live_bytes(device), sealed);
+        double want[3];
+        memcpy(want, values_of(whole.t[0]), sizeof want);
+        holds(parts.t[0], 3, want);
+        free_setup(&whole);
+        free_setup(&parts);
+    }
 }
 END_TEST
 
@@ -318,7 +443,9 @@ int main(void)
     tcase_add_test(t, masters_follow_f32);
     tcase_add_test(t, state_dtypes);
     tcase_add_test(t, missing_gradients);
-    tcase_add_loop_test(t, resumes, 0, CASES);
+    tcase_add_test(t, codes);
+    tcase_add_loop_test(t, resumes, 0, 2 * CASES);
+    tcase_add_loop_test(t, one_at_a_time, 0, 3 * CASES);
     tcase_add_test(t, refused);
     suite_add_tcase(s, t);
     return run_suite(s);

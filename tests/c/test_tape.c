@@ -171,6 +171,88 @@ START_TEST(custom_nodes)
 }
 END_TEST
 
+/* The next event is the hook of a leaf. */
+static void leaf_is_final(am_tensor *t, int id)
+{
+    am_event ev;
+    OK(am_backward_next(&ev));
+    ck_assert_msg(ev.kind == AM_EV_LEAF && ev.id == id && ev.leaf == t,
+                  "event %d with id %d, expected that of leaf %d", ev.kind, ev.id, id);
+    am_tensor_release(ev.leaf);
+}
+
+/* A leaf is announced after its last use, whatever lies between its uses, and may then be changed.
+ */
+START_TEST(final_leaves)
+{
+    am_tensor *x = leaf(VEC(AM_F32, 2, 3)), *w = leaf(VEC(AM_F32, 5, 7));
+    am_tensor *plain = leaf(VEC(AM_F32, 1, 1)), *unused = leaf(VEC(AM_F32, 1, 1));
+    am_event ev;
+    OK(am_tensor_set_grad_hook(x, 10));
+    OK(am_tensor_set_grad_hook(w, 20));
+    OK(am_tensor_set_grad_hook(unused, 30));
+    ck_assert_int_eq(am_tensor_grad_hook(w), 20);
+    am_tensor *a = times(x, 10), *b = op2(AM_OP_mul, a, w), *c = op2(AM_OP_add, b, plain);
+    am_tensor *d = op2(AM_OP_mul, c, x), *side = times(unused, 2), *loss = total(d);
+    FAILS(am_tensor_set_grad_hook(a, 1), AM_ESTATE, "leaf");
+    FAILS(am_tensor_set_grad_hook(NULL, 1), AM_EINVAL, "missing");
+    OK(am_backward_begin(loss, NULL)); /* sum of 10 x^2 w + x plain */
+    leaf_is_final(w, 20);
+    HAS_GRAD(w, 10 * 4, 10 * 9);
+    OK(am_tensor_fill(w, 1e9));
+    leaf_is_final(x, 10);
+    HAS_GRAD(x, 20 * 2 * 5 + 1, 20 * 3 * 7 + 1);
+    OK(am_backward_next(&ev));
+    ck_assert_int_eq(ev.kind, AM_EV_DONE); /* none for `unused`, which has no gradient */
+    HAS_GRAD(plain, 2, 3);
+    /* a leaf that is the loss; and one whose hook is gone */
+    am_tensor *one = leaf(VEC(AM_F32, 4));
+    OK(am_tensor_set_grad_hook(one, 7));
+    OK(am_backward_begin(one, NULL));
+    leaf_is_final(one, 7);
+    OK(am_backward_next(&ev));
+    ck_assert_int_eq(ev.kind, AM_EV_DONE);
+    OK(am_tensor_set_grad_hook(one, 0));
+    OK(run_backward(one));
+    RELEASE(x, w, plain, unused, a, b, c, d, side, loss, one);
+}
+END_TEST
+
+/* A custom node's forward read w, which only its backward will tell: w is final when the node has
+ * passed, and a tape within, as its backward uses, says nothing. */
+START_TEST(final_leaves_of_blocks)
+{
+    am_tensor *x = leaf(VEC(AM_F32, 2)), *w = leaf(VEC(AM_F32, 3)), *y = times(x, 1);
+    am_event ev;
+    int recorded;
+    OK(am_tensor_set_grad_hook(w, 5));
+    am_grad_mode_set(0);
+    OK(am_tape_note_leaves(1));
+    am_tensor *first = op2(AM_OP_mul, y, w);
+    OK(am_tape_note_leaves(0));
+    am_grad_mode_set(1);
+    OK(am_record_custom(&recorded, 1, &first, 1, &y, 1));
+    am_tensor *loss = op2(AM_OP_mul, first, w);
+    OK(am_backward_begin(loss, NULL));
+    OK(am_backward_next(&ev));
+    ck_assert_int_eq(ev.kind, AM_EV_CUSTOM);
+    HAS_GRAD(w, 6);
+    OK(am_tape_push());
+    am_tensor *inner = leaf(VEC(AM_F32, 2)), *again = op2(AM_OP_mul, inner, w);
+    am_event within;
+    OK(am_backward_begin(again, ev.grad_out[0]));
+    OK(am_backward_next(&within));
+    ck_assert_int_eq(within.kind, AM_EV_DONE);
+    OK(am_tape_pop());
+    am_tensor_release(ev.grad_out[0]);
+    leaf_is_final(w, 5);
+    HAS_GRAD(w, 6 + 3 * 2);
+    OK(am_backward_next(&ev));
+    ck_assert_int_eq(ev.kind, AM_EV_DONE);
+    RELEASE(x, w, y, first, loss, inner, again);
+}
+END_TEST
+
 START_TEST(custom_nodes_refused)
 {
     am_tensor *x = leaf(VEC(AM_F32, 1)), *plain = VEC(AM_F32, 1), *y = times(x, 1);
@@ -362,6 +444,8 @@ int main(void)
     suite_add_tcase(s, t);
     t = tcase_create("custom");
     tcase_add_test(t, custom_nodes);
+    tcase_add_test(t, final_leaves);
+    tcase_add_test(t, final_leaves_of_blocks);
     tcase_add_test(t, custom_nodes_refused);
     suite_add_tcase(s, t);
     t = tcase_create("nested");

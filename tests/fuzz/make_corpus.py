@@ -117,6 +117,25 @@ def npy_seeds():
     write("npy", "scalar", npy("<f2", False, (), b"\0\1"))
 
 
+def token_rows_seeds():
+    def token_rows(rows):
+        data, entries = b"AMROWS\r\n" + struct.pack("<II", 1, 0), b""
+        for number, (has, arrays) in enumerate(rows):
+            entries += struct.pack("<QQIIII", len(data), number + 1, len(arrays[0]), 1, 0, has)
+            data += b"".join(struct.pack("<%di" % len(a), *a) for a in arrays)
+        data += b"\0" * (-len(data) % 8)
+        group = len(data)
+        data += entries
+        directory = len(data)
+        data += struct.pack("<Q", group)
+        metadata = len(data)
+        data += b"{}" + b"\0" * 6
+        return data + bytes(32) + struct.pack("<4Q", len(rows), directory, metadata, 2) + bytes(32)
+
+    write("token_rows", "plain", token_rows([(0, [[1, 2], [2, -100]]), (0, [[5], [6]])]))
+    write("token_rows", "masks", token_rows([(1, [[1], [2], [1]]), (2, [[1], [2], [0]]), (3, [[1], [2], [1], [0]])]))
+
+
 def yaml_seeds():
     write("yaml", "scalars", b"""a: 1\nb: -2.5e-3\nc: 'x ''y'\nd: "\\u00e9\\x41\\n"\ne: null\nf: ~\ng: yes\nh: 0x1f
 i: 1_000\nj: .inf\nk: 12:30\nl: 2001-01-01\nm: !!int '10'\nn: !!float 1\n? o\n: p\nq-r: 017\n""")
@@ -152,6 +171,7 @@ json_seeds()
 safetensors_seeds()
 gguf_seeds()
 npy_seeds()
+token_rows_seeds()
 tokenizer_seeds()
 yaml_seeds()
 jsonl_seeds()

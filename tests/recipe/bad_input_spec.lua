@@ -56,7 +56,7 @@ describe("bad input", function()
         { "an initialization", { peft = { lora_A_init = "xaiver" } }, { "peft.lora_A_init", "xaiver", "kaiming" } },
         { "a dtype", { model = { torch_dtype = "float17" } }, { "float17", "model" } },
         { "an integer dtype", { model = { torch_dtype = "int32" } }, { "int32", "model" } },
-        { "a state dtype", { optimizer = { state_dtype = "int8" } }, { "int8", "optimizer" } },
+        { "a state dtype", { optimizer = { state_dtype = "int4" } }, { "int4", "optimizer", "int8" } },
         { "betas", { optimizer = { betas = { 0.9 } } }, { "betas" } },
         { "a device", { device = "cuda" }, { "cuda" } },
         { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" } },

@@ -85,9 +85,11 @@ describe("a configuration", function()
     end)
 
     it("recomputes layers where the distributed section says so", function()
-        with_recipe(config { distributed = { activation_checkpointing = true } }, function(recipe)
-            assert.is_true(recipe.model.model.activation_checkpointing)
-        end)
+        for _, value in ipairs { true, "selective" } do
+            with_recipe(config { distributed = { activation_checkpointing = value } }, function(recipe)
+                assert.equal(value, recipe.model.model.activation_checkpointing)
+            end)
+        end
     end)
 end)
 

@@ -5,6 +5,7 @@ local datasets = require("am.datasets")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
 local path = require("am.utils.path")
 
 -- Rows of token ids whose numbers of tokens and of labels all differ; some have a single label.
@@ -121,6 +122,8 @@ local kinds = {
     { name = "full", every = 5, changes = { model = { attention_dropout = 0.1 } } },
     { name = "full, recomputing layers", every = 5,
       changes = { model = { attention_dropout = 0.1, activation_checkpointing = true } } },
+    { name = "full, recomputing feed-forward blocks", every = 5,
+      changes = { model = { attention_dropout = 0.1 }, distributed = { activation_checkpointing = "selective" } } },
     { name = "bfloat16 with masters", every = 5,
       changes = { model = { torch_dtype = "bfloat16", attention_dropout = 0.1 } } },
     { name = "bfloat16 moments, WSD, growing weight decay", every = 5, changes = {
@@ -129,6 +132,15 @@ local kinds = {
                          start_wd = 0.01, end_wd = 0.1, wd_incr_style = "linear" } } },
     { name = "SGD with momentum", every = 5, changes = {
         optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05 } } },
+    { name = "8-bit moments", every = 5, changes = { optimizer = { state_dtype = "int8" } } },
+    { name = "8-bit momentum, bfloat16", every = 5, changes = {
+        model = { torch_dtype = "bfloat16" },
+        optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05, state_dtype = "int8" } } },
+    { name = "updates inside backward", every = 5, changes = {
+        model = { torch_dtype = "bfloat16", activation_checkpointing = true, attention_dropout = 0.1 },
+        optimizer = { fuse_backward = true, state_dtype = "int8" },
+        clip_grad_norm = { max_norm = json.null },
+        step_scheduler = { global_batch_size = 3, local_batch_size = 3 }, dataset = { num_sentences = 13 } } },
 }
 
 local function long(dir, changes)
@@ -195,7 +207,7 @@ end)
 describe("a run on another device", function()
     teardown(helper.cleanup)
 
-    for _, kind in ipairs { kinds[1], kinds[4] } do
+    for _, kind in ipairs { kinds[1], kinds[4], kinds[7], kinds[9] } do
         it("touches no memory that is not the host's: " .. kind.name, function()
             local latest, curves = {}, {}
             for _, device in ipairs { "ref", "fence" } do
@@ -254,6 +266,90 @@ describe("a run in bfloat16", function()
         end
         optimizer:close()
         model:close()
+    end)
+end)
+
+-- A weight is updated while backward still runs; nothing of it may show.
+describe("optimizer.fuse_backward", function()
+    teardown(helper.cleanup)
+
+    local untied = { model = { config_overrides = { tie_word_embeddings = false } } }
+    local recomputing = { model = { activation_checkpointing = true } }
+    for name, changes in pairs {
+        ["full"] = {},
+        ["an untied head, recomputing layers"] = helper.changes(untied, recomputing),
+        ["bfloat16, recomputing layers, a head with an adapter"] = {
+            model = { torch_dtype = "bfloat16", activation_checkpointing = true },
+            peft = { target_modules = { "*_proj", "lm_head" }, dim = 4, dropout = 0.1 },
+        },
+        ["bfloat16 without masters, 8-bit moments"] = {
+            model = { torch_dtype = "bfloat16" }, optimizer = { master_weights = false, state_dtype = "int8" },
+        },
+        ["SGD, packed"] = { optimizer = { _target_ = "am.optim.SGD", momentum = 0.9 },
+                            packed_sequence = { packed_sequence_size = 48 } },
+        ["LoRA"] = helper.lora,
+    } do
+        it("gives the run that updates after backward: " .. name, function()
+            local curves, latest = {}, {}
+            for _, fused in ipairs { false, true } do
+                local dir = helper.folder()
+                helper.train_here(helper.config(dir, helper.changes(changes, {
+                    optimizer = { fuse_backward = fused }, clip_grad_norm = { max_norm = json.null },
+                    step_scheduler = { global_batch_size = 4, local_batch_size = 4 },
+                })))
+                curves[fused], latest[fused] = helper.curve(dir), helper.latest(dir)
+            end
+            assert.equal(6, #curves[true])
+            assert.same(curves[false], curves[true])
+            assert.is_nil(helper.checkpoint_difference(latest[false], latest[true]))
+        end)
+    end
+
+    it("is refused beside what needs all gradients", function()
+        for _, case in ipairs {
+            { {}, { "config.yaml:", "clip_grad_norm.max_norm, which is 1 by default", "max_norm: null" } },
+            { { clip_grad_norm = { max_norm = 0.5 } }, { "clip_grad_norm.max_norm, which is 0.5." } },
+            { { clip_grad_norm = { max_norm = json.null } },
+              { "config.yaml:", "step_scheduler.global_batch_size (4)", "local_batch_size (2)" } },
+        } do
+            table.insert(case[2], "optimizer.fuse_backward: false")
+            local changes = helper.changes(case[1], { optimizer = { fuse_backward = true } })
+            assert.is_nil(helper.refusal_problem(2, case[2], helper.train(helper.config(helper.folder(), changes))))
+        end
+    end)
+end)
+
+describe("8-bit moments", function()
+    teardown(helper.cleanup)
+
+    -- Losses of a run with moments of a dtype, learning the same rows over and over.
+    local function curve(dtype, threads)
+        local dir, losses, before = helper.folder(), {}, edge.C.am_threads()
+        edge.check(edge.C.am_threads_set(threads or before))
+        helper.train_here(helper.config(dir, {
+            optimizer = { state_dtype = dtype, lr = 5e-3 },
+            step_scheduler = { global_batch_size = 24, local_batch_size = 24, max_steps = 40, num_epochs = 40 },
+        }))
+        edge.check(edge.C.am_threads_set(before))
+        for i, record in ipairs(helper.jsonl(dir .. "/training.jsonl")) do
+            losses[i] = record.loss
+        end
+        return losses
+    end
+
+    it("learn as 32-bit ones do, within 2 % of the loss at every step", function()
+        local wide, narrow, off = curve("float32"), curve("int8"), 0
+        assert.is_true(wide[40] < 0.5 * wide[1], "nothing is learnt")
+        assert.not_same(wide, narrow)
+        for i = 1, 40 do
+            off = math.max(off, helper.relative(wide[i], narrow[i]))
+        end
+        print("# losses differ by at most " .. off)
+        assert.is_true(off <= 0.02, "losses differ by " .. off)
+    end)
+
+    it("have the same bits on one thread and on two", function()
+        assert.same(curve("int8", 1), curve("int8", 2))
     end)
 end)
 

@@ -4,6 +4,7 @@ local am = require("am")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
 
 local STEPS = 200
@@ -24,6 +25,10 @@ end
 local kinds = {
     { name = "full", changes = { checkpoint = { save_consolidated = "every" } } },
     { name = "LoRA", changes = helper.lora },
+    { name = "updates inside backward", changes = {
+        model = { activation_checkpointing = true },
+        optimizer = { fuse_backward = true, state_dtype = "int8" }, clip_grad_norm = { max_norm = json.null },
+        step_scheduler = { local_batch_size = 4 } } },
     { name = "recomputed layers in bfloat16",
       changes = { model = { torch_dtype = "bfloat16", activation_checkpointing = true, attention_dropout = 0.1 } } },
 }
@@ -90,8 +95,9 @@ describe("live bytes", function()
     end)
 end)
 
--- {said, real}: bytes above the weights that memory.lua foretells for a step, and that it took.
-local function foretold(shape, opts)
+-- {said, real, trained}: bytes above the weights that memory.lua foretells for a step, and that it took,
+-- each of the optimizer and beyond; numbers that are trained.
+local function foretold(shape, opts, optimizer_opts)
     local model = am.AutoModelForCausalLM.from_config({
         architectures = { "LlamaForCausalLM" }, hidden_size = shape.C, intermediate_size = 4 * shape.C,
         num_hidden_layers = shape.L, num_attention_heads = 4, num_key_value_heads = 2, vocab_size = shape.V,
@@ -102,8 +108,9 @@ local function foretold(shape, opts)
     end
     local n = shape.B * shape.T
     local before = am.memory().live_bytes
-    local said = { memory.optimizer_bytes(model, { kind = "adamw" }), memory.activation_bytes(model, n) }
-    local optimizer = am.optim.new("adamw", model:named_parameters(), { lr = 1e-4 })
+    local settings = helper.changes({ kind = "adamw", lr = 1e-4 }, optimizer_opts or {})
+    local said = { memory.optimizer_bytes(model, settings), memory.activation_bytes(model, n) }
+    local optimizer = am.optim.new("adamw", model:named_parameters(), settings)
     local sealed = am.memory().live_bytes
     edge.check(edge.C.am_mem_reset_peak(0))
     local ids, loss_fn = ffi.new("int32_t[?]", n), am.loss.MaskedCrossEntropy {}
@@ -118,10 +125,10 @@ local function foretold(shape, opts)
             head = function(h) return model:head(h) end, head_weight = model:head_weight(),
         }):backward()
     end)
-    local real = { sealed - before, am.memory().peak_bytes - sealed }
+    local real, trained = { sealed - before, am.memory().peak_bytes - sealed }, optimizer:numel()
     optimizer:close()
     model:close()
-    return said, real
+    return said, real, trained
 end
 
 describe("memory of a step", function()
@@ -131,15 +138,32 @@ describe("memory of a step", function()
     for _, case in ipairs {
         { "full", deep, {} }, { "LoRA", deep, { lora = true } }, { "a large vocabulary", wide, {} },
         { "recomputed layers", deep, { activation_checkpointing = true } },
+        { "recomputed feed-forward blocks", deep, { activation_checkpointing = "selective" } },
         { "bfloat16", deep, { torch_dtype = "bfloat16" } },
+        { "8-bit moments", deep, {}, { state_dtype = "int8" }, 1.6 },
     } do
         it("is foretold: " .. case[1], function()
-            local said, real = foretold(case[2], case[3])
+            local said, real = foretold(case[2], case[3], case[4])
             local activations = said[2] / real[2]
             assert.is_true(activations >= 1 and activations <= 1.4, "activations: said " .. activations .. " of real")
             -- the weights' new place is counted; those of a random model leave an old one
             local state = said[1] / real[1]
-            assert.is_true(state >= 0.85 and state <= 1.4, "optimizer: said " .. state .. " of real")
+            assert.is_true(state >= 0.85 and state <= (case[5] or 1.4), "optimizer: said " .. state .. " of real")
+        end)
+    end
+
+    for name, opts in pairs {
+        ["full"] = {}, ["recomputed layers"] = { activation_checkpointing = true },
+        ["bfloat16"] = { torch_dtype = "bfloat16" },
+    } do
+        it("falls by nearly all gradients when they are used up inside backward: " .. name, function()
+            local _, plain, n = foretold(deep, opts)
+            local said, fused = foretold(deep, opts, { fuse_backward = true })
+            local saved = (plain[1] + plain[2] - fused[1] - fused[2]) / (4 * n)
+            print(string.format("# %s: %.0f %% of the gradients", name, 100 * saved))
+            assert.is_true(saved >= 0.75 and saved <= 1.1, "saved " .. saved .. " of the gradients")
+            local total = (said[1] + said[2]) / (fused[1] + fused[2])
+            assert.is_true(total >= 0.85 and total <= 1.4, "said " .. total .. " of real")
         end)
     end
 

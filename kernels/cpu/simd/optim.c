@@ -1,6 +1,7 @@
 /* optim.c — optimizer steps and the sum of squares, for f32 and 16-bit weights with f32 gradients;
  * other dtypes go to ref, whose formulas these are. The arithmetic is f32, as torch's is. */
 #include "vec.h"
+#include "../dynamic_map.h"
 #include "../ref_kernels.h"
 
 enum { PIECE = 16384 }; /* elements that a thread takes at a time; a multiple of every VW */
@@ -71,11 +72,42 @@ static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
     unstage(a->v, t.b, a->dtype_state, first, n);
 }
 
+/* Elements of a block of 8-bit moments: they become f32, are updated as such, and become codes. */
+static void adam_block(const am_adam_args *a, int64_t first, int64_t n)
+{
+    const am_dynamic_map *with_sign = am_dynamic_map_signed();
+    const am_dynamic_map *without = am_dynamic_map_unsigned();
+    uint8_t *m_codes = (uint8_t *)a->m + first, *v_codes = (uint8_t *)a->v + first;
+    int64_t block = first / AM_STATE_BLOCK, whole = n - n % VW;
+    float m[AM_STATE_BLOCK], v[AM_STATE_BLOCK];
+    am_adam_args b = *a;
+    b.param = (char *)a->param + first * simd_size(a->dtype);
+    b.master = a->master ? a->master + first : NULL;
+    b.grad = (const float *)a->grad + first;
+    b.m = m;
+    b.v = v;
+    b.dtype_state = AM_F32;
+    am_from_codes(m, m_codes, a->m_absmax[block], n, with_sign);
+    am_from_codes(v, v_codes, a->v_absmax[block], n, without);
+    adam_range(&b, 0, whole);
+    if (whole < n)
+        adam_tail(&b, whole, n - whole);
+    a->m_absmax[block] = am_to_codes(m_codes, m, n, with_sign);
+    a->v_absmax[block] = am_to_codes(v_codes, v, n, without);
+}
+
 int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
 {
-    if (!is_simd_float(args->dtype) || !is_simd_float(args->dtype_state) ||
+    int codes = args->dtype_state == AM_U8;
+    if (!is_simd_float(args->dtype) || !(codes || is_simd_float(args->dtype_state)) ||
         args->dtype_grad != AM_F32)
         return am_ref_adam(s, args);
+    if (codes) {
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
+            adam_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
+        return AM_OK;
+    }
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)
     for (int64_t i = 0; i < whole; i += PIECE)
@@ -127,11 +159,37 @@ static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
     unstage(a->buf, t.a, a->dtype_state, first, n);
 }
 
+static void sgd_block(const am_sgd_args *a, int64_t first, int64_t n)
+{
+    const am_dynamic_map *map = am_dynamic_map_signed();
+    uint8_t *codes = (uint8_t *)a->buf + first;
+    int64_t block = first / AM_STATE_BLOCK, whole = n - n % VW;
+    float buf[AM_STATE_BLOCK];
+    am_sgd_args b = *a;
+    b.param = (char *)a->param + first * simd_size(a->dtype);
+    b.master = a->master ? a->master + first : NULL;
+    b.grad = (const float *)a->grad + first;
+    b.buf = buf;
+    b.dtype_state = AM_F32;
+    am_from_codes(buf, codes, a->buf_absmax[block], n, map);
+    sgd_range(&b, 0, whole);
+    if (whole < n)
+        sgd_tail(&b, whole, n - whole);
+    a->buf_absmax[block] = am_to_codes(codes, buf, n, map);
+}
+
 int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
 {
+    int codes = args->buf && args->dtype_state == AM_U8;
     if (!is_simd_float(args->dtype) || args->dtype_grad != AM_F32 ||
-        (args->buf && !is_simd_float(args->dtype_state)))
+        (args->buf && !codes && !is_simd_float(args->dtype_state)))
         return am_ref_sgd(s, args);
+    if (codes) {
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
+            sgd_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
+        return AM_OK;
+    }
     int64_t whole = args->n - args->n % VW;
 #pragma omp parallel for num_threads(team(args->n)) schedule(static)
     for (int64_t i = 0; i < whole; i += PIECE)

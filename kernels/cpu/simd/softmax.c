@@ -31,7 +31,7 @@ AM_INLINE double row_exp_sum(const void *p, int dtype, int64_t at, int64_t n, fl
         vf sum = {0};
         for (int64_t i = first; i < end; i += VW) {
             vf x = vget_n(p, dtype, at + i, end - i, -INFINITY);
-            vf e = vexp(soft_cap(x, cap) - max);
+            vf e = vexp_down(soft_cap(x, cap) - max);
             if (end - i < VW) /* -inf may be what the row holds, and NaN its difference */
                 for (int64_t j = end - i; j < VW; j++)
                     e[j] = 0;
@@ -173,7 +173,7 @@ AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int 
         vf d = {0};
         if (counts) {
             vf y = soft_cap(vget_n(args->logits, dtype, r * v + i, v - i, 0), cap);
-            d = dloss * vexp(y - lse);
+            d = dloss * vexp_down(y - lse); /* no subnormals, which are slow */
             if (cap > 0)
                 d *= 1.0f - (y / cap) * (y / cap);
         }

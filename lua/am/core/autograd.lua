@@ -117,20 +117,64 @@ local function run_custom(event)
     end
 end
 
+-- Functions of leaves' hooks, by id.
+local hooks, last_hook = {}, 0
+
+local function run_hooks(event)
+    local leaf = tensor.own(event.leaf)
+    for _, fn in ipairs { unpack(hooks[event.id] or {}) } do -- a copy: they may remove themselves
+        M.no_grad(fn, leaf)
+    end
+end
+
 local function pull()
     local event = ffi.new("am_event")
     repeat
         check(C.am_backward_next(event))
-        if event.kind == C.AM_EV_CUSTOM then
-            local id = event.id
-            local ok, e = pcall(scope.scope, run_custom, event)
-            drop(id)
+        if event.kind ~= C.AM_EV_DONE then
+            local custom = event.kind == C.AM_EV_CUSTOM and event.id
+            local ok, e = pcall(scope.scope, custom and run_custom or run_hooks, event)
+            drop(custom)
             if not ok then
                 C.am_tape_reset()
                 error(e, 0)
             end
         end
     until event.kind == C.AM_EV_DONE
+end
+
+local Handle = {}
+Handle.__index = Handle
+
+--- Have backward call the function no longer.
+function Handle:remove()
+    local list = hooks[self.id] or {}
+    for i = #list, 1, -1 do
+        if list[i] == self.fn then
+            table.remove(list, i)
+        end
+    end
+    if #list == 0 and hooks[self.id] then
+        hooks[self.id] = nil
+        check(C.am_tensor_set_grad_hook(self.tensor, 0))
+    end
+end
+
+--- Have backward call fn(t) as soon as t's gradient is final: nothing will be added to it any more, nor t
+--- read again, so fn may change both. Once in each backward that reaches t, before it returns. t must be
+--- a leaf. An error in fn ends backward. Several functions are called in the order they came.
+---@return table handle with remove(), which the function stays until
+function tensor.methods:register_post_accumulate_grad_hook(fn)
+    args.callable("register_post_accumulate_grad_hook", fn)
+    local id = C.am_tensor_grad_hook(args.tensor("register_post_accumulate_grad_hook", self))
+    if id == 0 then
+        last_hook = last_hook + 1
+        id = last_hook
+        check(C.am_tensor_set_grad_hook(self, id))
+        hooks[id] = {}
+    end
+    table.insert(hooks[id], fn)
+    return setmetatable({ id = id, fn = fn, tensor = self }, Handle)
 end
 
 --- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
@@ -252,6 +296,19 @@ local function recompute(fn, ctx, seed, stream, ...)
     return unpack(grads, 1, #leaves)
 end
 
+-- Leaves with hooks that fn reads are used by the node that is recorded next.
+local function noting_leaves(fn, ...)
+    check(C.am_tape_note_leaves(1))
+    local function finish(ok, ...)
+        C.am_tape_note_leaves(0)
+        if not ok then
+            error((...), 0)
+        end
+        return ...
+    end
+    return finish(pcall(fn, ...))
+end
+
 --- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)
 --- for the intermediate values. fn must not use other computed tensors than its arguments.
 function M.checkpoint(fn, ...)
@@ -269,7 +326,7 @@ function M.checkpoint(fn, ...)
             for i, x in ipairs(ctx.inputs) do
                 ctx.needs[i] = tensor.is(x) and x.requires_grad
             end
-            return scope.scope(fn, ...)
+            return noting_leaves(scope.scope, fn, ...)
         end,
         backward = function(ctx, ...)
             return nil, recompute(fn, ctx, seed, stream, ...)

@@ -9,9 +9,11 @@
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
+local log = require("am.utils.log").get("am.datasets")
 local strings = require("am.utils.strings")
 local formatting = require("am.datasets.formatting")
 local json_rows = require("am.datasets.json_rows")
+local token_rows = require("am.datasets.token_rows")
 local utils = require("am.datasets.utils")
 
 local M = {}
@@ -37,6 +39,7 @@ M.fields = {
     padding = { type = "string|boolean", default = "do_not_pad", doc = "do_not_pad, longest or max_length" },
     truncation = { type = "string|boolean", default = "do_not_truncate", doc = "or true, or longest_first" },
     limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },
+    cache_dir = token_rows.cache_dir,
 }
 
 local columns = { "answer", "context", "question" }
@@ -99,7 +102,7 @@ local function column(self, row, dest, i)
     return value
 end
 
--- Rows of the files as token rows: the source that utils.usable_rows reads.
+-- Rows of the files as token rows: the source that token_rows.open reads.
 local TextRows = {}
 TextRows.__index = TextRows
 
@@ -109,6 +112,10 @@ end
 
 function TextRows:name(i)
     return self.source:name(i)
+end
+
+function TextRows:place(i)
+    return self.source:place(i)
 end
 
 function TextRows:row(i)
@@ -141,8 +148,25 @@ function TextRows:row(i)
     return row
 end
 
-local Dataset = {}
-Dataset.__index = Dataset
+-- What token rows depend on beside the content of the files; nil when the tokenizer can't say it.
+local function dependencies(opts)
+    local tokenizer = opts.tokenizer
+    if not tokenizer.content then
+        log:warning("dataset.cache_dir: this tokenizer has no content(), so its rows can't be kept")
+        return nil
+    end
+    local on = { dataset = "ColumnMappedTextInstructionDataset", tokenizer = token_rows.digest(tokenizer:content()),
+                 eos_token_id = tokenizer.eos_token_id, pad_token_id = tokenizer.pad_token_id }
+    for key in pairs(M.fields) do
+        if key ~= "path_or_dataset_id" and key ~= "tokenizer" and key ~= "cache_dir" then
+            on[key] = opts[key]
+        end
+    end
+    if opts.use_hf_chat_template and tokenizer:content():find("strftime_now", 1, true) then
+        on.date = os.date("%Y-%m-%d")
+    end
+    return on
+end
 
 --- A dataset of token rows. opts: the keys of `fields` and `tokenizer`. Reads and tokenizes everything
 --- once: "data" for the first row that is not JSON or lacks a column, or when no row has a label.
@@ -156,33 +180,20 @@ function M.ColumnMappedTextInstructionDataset(opts)
     if use_chat and not opts.tokenizer.chat_template then
         err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template")
     end
-    local source = utils.split(json_rows.open(opts.path_or_dataset_id), opts.split)
-    local texts = setmetatable({
-        source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
-        use_chat = use_chat, pad_to = pad_to,
-        format = { answer_only_loss_mask = opts.answer_only_loss_mask, add_eos = opts.add_eos, limit = keep },
-        count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
-    }, TextRows)
-    local usable, stats = utils.usable_rows(texts, source.files[1].name)
-    return setmetatable({ texts = texts, usable = usable, counts = stats }, Dataset)
-end
-
-function Dataset:len()
-    return #self.usable
-end
-
---- Token row i (from 1).
-function Dataset:get(i)
-    return self.texts:row(self.usable[i])
-end
-
---- What messages call row i.
-function Dataset:name(i)
-    return self.texts:name(self.usable[i])
-end
-
-function Dataset:stats()
-    return self.counts
+    local files = json_rows.files(opts.path_or_dataset_id)
+    local depends_on = opts.cache_dir and dependencies(opts)
+    return token_rows.open {
+        files = files, cache_dir = depends_on and opts.cache_dir, depends_on = depends_on,
+        open = function()
+            local source = utils.split(json_rows.open(files), opts.split)
+            return setmetatable({
+                source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
+                use_chat = use_chat, pad_to = pad_to,
+                format = { answer_only_loss_mask = opts.answer_only_loss_mask, add_eos = opts.add_eos, limit = keep },
+                count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
+            }, TextRows)
+        end,
+    }
 end
 
 return M

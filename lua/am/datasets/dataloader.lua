@@ -8,9 +8,11 @@
 --
 -- A batch is what collate_fn returns, with `names`, an array of what messages call its rows.
 
+local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local default_collater = require("am.datasets.collate").default_collater
+local grouped = require("am.datasets.grouped")
 local philox = require("am.datasets.philox")
 local utils = require("am.datasets.utils")
 
@@ -21,18 +23,21 @@ M.fields = {
     batch_size = { type = "integer", min = 1, doc = "rows in a batch; step_scheduler.local_batch_size is newer" },
     shuffle = { type = "boolean", default = true, doc = "a new order every epoch (validation: false)" },
     drop_last = { type = "boolean", default = false, doc = "leave out a last batch that is not full" },
-    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are read as they are needed" },
+    group_by_length = { type = "boolean", default = false, doc = "shuffle, but keep rows of like length together" },
+    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are made before the first step" },
     pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
     collate_fn = { type = "function", doc = "rows to a batch (am.datasets.default_collater)" },
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
+    step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },
 }
 
 local Loader = {}
 Loader.__index = Loader
 
 --- opts: dataset (len, get), collate_fn (array of rows -> batch; default_collater), batch_size (1),
---- shuffle (false), seed (0), drop_last (false).
+--- shuffle (false), seed (0), drop_last (false), group_by_length (false; with step_rows, batch_size by
+--- default: see grouped.lua. Reads the length of every row).
 function M.StatefulDataLoader(opts)
     local size = opts.batch_size or 1
     if type(size) ~= "number" or size % 1 ~= 0 or size < 1 then
@@ -41,8 +46,11 @@ function M.StatefulDataLoader(opts)
     local self = setmetatable({
         dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
         shuffle = opts.shuffle or false, seed = opts.seed or 0, epoch = 0, position = 0,
-        num_rows = opts.dataset:len(),
+        num_rows = opts.dataset:len(), group_rows = opts.group_by_length and (opts.step_rows or size) or nil,
     }, Loader)
+    if opts.group_by_length and not self.shuffle then
+        err.raise("usage", "dataloader.group_by_length needs shuffle: true; without it rows keep their order")
+    end
     self.end_row = opts.drop_last and self.num_rows - self.num_rows % size or self.num_rows
     if self.end_row == 0 then
         err.raise("data", self.num_rows == 0 and "the dataset is empty"
@@ -83,9 +91,25 @@ local function collate_at(self, position, order)
     return batch
 end
 
+local function row_lengths(self)
+    if not self.lengths then
+        local dataset = self.dataset
+        self.lengths = ffi.new("int32_t[?]", self.num_rows)
+        for i = 1, self.num_rows do
+            self.lengths[i - 1] = utils.row_length(dataset, i)
+        end
+    end
+    return self.lengths
+end
+
 local function epoch_order(self)
     if self.shuffle and self.order_epoch ~= self.epoch then
-        self.order, self.order_epoch = philox.permutation(self.num_rows, self.seed, self.epoch), self.epoch
+        self.order = nil -- never two at once
+        self.order = philox.permutation(self.num_rows, self.seed, self.epoch)
+        if self.group_rows then
+            grouped.arrange(self.order, self.num_rows, row_lengths(self), self.group_rows)
+        end
+        self.order_epoch = self.epoch
     end
     return self.order
 end
@@ -113,11 +137,11 @@ function Loader:batches()
     end
 end
 
---- { epoch, position (rows read of it), done (it is read to its end), num_rows, seed, shuffle }.
+--- { epoch, position (rows read of it), done (it is read to its end), num_rows, seed, shuffle, group_rows }.
 function Loader:state_dict()
     return {
         epoch = self.epoch, position = self.position, done = self.position >= self.end_row,
-        num_rows = self.num_rows, seed = self.seed, shuffle = self.shuffle,
+        num_rows = self.num_rows, seed = self.seed, shuffle = self.shuffle, group_rows = self.group_rows,
     }
 end
 
@@ -129,15 +153,15 @@ end
 --- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk.
 function Loader:load_state_dict(state)
     if not (is_count(state.epoch) and is_count(state.position) and is_count(state.num_rows) and is_count(state.seed)
-        and type(state.shuffle) == "boolean") then
-        err.raise("format", "dataloader state: epoch, position, num_rows and seed must be whole numbers, "
-            .. "shuffle a boolean")
+        and type(state.shuffle) == "boolean" and is_count(state.group_rows or 1) and state.group_rows ~= 0) then
+        err.raise("format", "dataloader state: epoch, position, num_rows, seed and group_rows must be whole "
+            .. "numbers, shuffle a boolean")
     end
     if state.num_rows ~= self.num_rows and state.position > 0 and not state.done then
         err.raise("state", "the checkpoint was made in the middle of an epoch of %d rows, but the dataset has %d: "
             .. "restore the data, or start in another checkpoint_dir", state.num_rows, self.num_rows)
     end
-    self.epoch, self.seed, self.shuffle = state.epoch, state.seed, state.shuffle
+    self.epoch, self.seed, self.shuffle, self.group_rows = state.epoch, state.seed, state.shuffle, state.group_rows
     self.position = state.done and self.end_row or state.position
     self.order, self.order_epoch = nil, nil
 end

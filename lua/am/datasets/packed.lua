@@ -6,9 +6,12 @@
 -- up to packed_sequence_size - 1, and no entry in seq_lens.
 -- With split_across_pack a sample that does not fit is cut: its head fills the pack and its tail
 -- begins the next one, where its positions count on (modulo the pack's length) but its head is not seen.
+--
+-- Only where each pack begins is kept: the row, and the token in it. A pack is put together when it is read.
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local token_rows = require("am.datasets.token_rows")
 local utils = require("am.datasets.utils")
 
 local M = {}
@@ -21,59 +24,62 @@ M.fields = {
     drop_long_samples = { type = "boolean", default = true, doc = "leave out samples longer than a pack" },
 }
 
--- The tokens of all packs, growing: ids, labels and positions behind one another, 12 bytes a token.
-local function new_store(size)
-    return { size = size, capacity = 16, count = 0, data = ffi.new("int32_t[?]", 48 * size), seq_lens = {} }
-end
-
-local function open_pack(store)
-    if store.count == store.capacity then
-        local data = ffi.new("int32_t[?]", 6 * store.size * store.capacity)
-        ffi.copy(data, store.data, 12 * store.size * store.count)
-        store.capacity, store.data = 2 * store.capacity, data
-    end
-    store.count = store.count + 1
-    store.seq_lens[store.count] = {}
-    store.fill = 0
-end
-
--- Tokens first..last of a row into the open pack.
-local function append(store, row, first, last)
-    local size = store.size
-    local base = 3 * size * (store.count - 1) + store.fill
-    for i = first, last do
-        local at = base + i - first
-        store.data[at] = row.input_ids[i]
-        store.data[at + size] = row.labels[i]
-        store.data[at + 2 * size] = (i - 1) % size
-    end
-    local lens = store.seq_lens[store.count]
-    lens[#lens + 1] = last - first + 1
-    store.fill = store.fill + last - first + 1
-end
-
-local function pad_pack(store, padding_id)
-    local size = store.size
-    local base = 3 * size * (store.count - 1)
-    local last_position = store.data[base + 2 * size + store.fill - 1]
-    for i = store.fill, size - 1 do
-        store.data[base + i] = padding_id
-        store.data[base + size + i] = utils.IGNORE
-        store.data[base + 2 * size + i] = math.min(size - 1, last_position + 1 + i - store.fill)
-    end
-end
-
--- Length without padding at the end.
-local function real_length(row)
-    local n = #row.input_ids
-    while row.attention_mask and n > 0 and row.attention_mask[n] == 0 do
-        n = n - 1
-    end
-    return n
-end
-
 local Packed = {}
 Packed.__index = Packed
+
+-- The pieces of samples in the pack that begins with token t of row r, in order, as visit(row, first,
+-- last, its input_ids, its labels). Returns where the next pack begins, or nil at the end of the rows.
+-- A sample that is longer than a pack is passed over, after long(row, its length), unless it may be cut.
+local function each_piece(self, r, t, visit, long)
+    local room = self.size
+    while r <= self.num_rows do
+        local ids, labels, n = self.rows:sample(r)
+        local fits = n - t + 1 <= room
+        if n > self.size and not self.split then
+            long(r, n)
+        elseif fits or (self.split and room > 0) then
+            local last = fits and n or t + room - 1
+            if last >= t then
+                visit(r, t, last, ids, labels)
+            end
+            room = room - (last - t + 1)
+            if not fits then
+                return r, last + 1
+            end
+        else
+            return r, t
+        end
+        r, t = r + 1, 1
+    end
+end
+
+local function nothing() end
+
+-- Note where a pack begins, and count what is in it. Returns where the next one begins.
+local function add_pack(self, r, t, long)
+    if self.count == self.capacity then
+        local starts = ffi.new("int32_t[?]", 4 * self.capacity)
+        ffi.copy(starts, self.starts, 8 * self.count)
+        self.capacity, self.starts = 2 * self.capacity, starts
+    end
+    local tokens, learnt, longest, samples = 0, 0, 0, 0
+    local next_r, next_t = each_piece(self, r, t, function(_, first, last, _, labels)
+        for k = first - 1, last - 1 do
+            learnt = learnt + (labels[k] ~= utils.IGNORE and 1 or 0)
+        end
+        tokens, longest, samples = tokens + last - first + 1, math.max(longest, last - first + 1), samples + 1
+    end, long)
+    if tokens > 0 then
+        self.starts[2 * self.count], self.starts[2 * self.count + 1] = r, t
+        self.count = self.count + 1
+        utils.add_counts(self.counts, tokens, learnt, longest, self:name(self.count))
+        if next_t and next_t > 1 then -- a sample is counted where it ends
+            samples = samples - 1
+        end
+        self.counts.samples = self.counts.samples + samples
+    end
+    return next_r, next_t
+end
 
 --- A dataset of packs of the rows of `dataset` (len, get; name and stats if it has them). opts: the
 --- keys of `fields` and padding_id (default 0). Reads all of `dataset`. stats() counts as skipped the
@@ -84,87 +90,58 @@ function M.pack_dataset(dataset, opts)
         err.raise("usage", "packed_sequence.packed_sequence_size must be a whole number from 1 to 2^24, not %s",
             tostring(size))
     end
-    local store, stats = new_store(size), utils.new_stats()
-    local max_packs = opts.max_packs or math.huge
-    local padding_id = opts.padding_id or 0
-    local samples = 0
-
-    -- False once max_packs are closed.
-    local function next_pack()
-        if store.count > 0 then
-            pad_pack(store, padding_id)
+    local self = setmetatable({
+        rows = dataset.sample and dataset or token_rows.copy(dataset), num_rows = dataset:len(),
+        size = size, split = opts.split_across_pack or false, padding_id = opts.padding_id or 0,
+        count = 0, capacity = 16, starts = ffi.new("int32_t[?]", 32), counts = utils.new_stats(),
+    }, Packed)
+    self.counts.samples = 0
+    local function long(r, n)
+        local name = utils.row_name(dataset, r)
+        if opts.drop_long_samples == false then
+            err.raise("data", "%s: %d tokens, more than a pack of %d. Raise packed_sequence.packed_sequence_size, "
+                .. "or set split_across_pack or drop_long_samples", name, n, size)
         end
-        if store.count >= max_packs then
-            return false
-        end
-        open_pack(store)
-        return true
+        utils.skip(self.counts, name, n .. " tokens, more than a pack")
     end
-
-    local function place(row, n)
-        local first = 1
-        while first <= n do
-            local room = store.count > 0 and size - store.fill or 0
-            local part = math.min(room, n - first + 1)
-            if room == 0 or (part < n - first + 1 and not opts.split_across_pack) then
-                if not next_pack() then
-                    return false
-                end
-            else
-                append(store, row, first, first + part - 1)
-                first = first + part
-            end
-        end
-        return true
+    local r, t = 1, 1
+    while r and self.count < (opts.max_packs or math.huge) do
+        r, t = add_pack(self, r, t, long)
     end
-
-    for i = 1, dataset:len() do
-        local row = dataset:get(i)
-        local n = real_length(row)
-        local name = utils.row_name(dataset, i)
-        if n > size and not opts.split_across_pack then
-            if opts.drop_long_samples == false then
-                err.raise("data", "%s: %d tokens, more than a pack of %d. Raise packed_sequence.packed_sequence_size, "
-                    .. "or set split_across_pack or drop_long_samples", name, n, size)
-            end
-            utils.skip(stats, name, n .. " tokens, more than a pack")
-        elseif n > 0 then
-            if not place(row, n) then
-                break
-            end
-            samples = samples + 1
-        end
-    end
-    if store.count == 0 then
+    if self.count == 0 then
         err.raise("data", "packing: all %d samples are longer than packed_sequence.packed_sequence_size (%d) or "
             .. "empty", dataset:len(), size)
-    end
-    pad_pack(store, padding_id)
-
-    local self = setmetatable({ store = store, counts = stats }, Packed)
-    stats.samples = samples
-    for i = 1, store.count do
-        utils.add_to_stats(stats, self:get(i), "pack " .. i)
     end
     return self
 end
 
 function Packed:len()
-    return self.store.count
+    return self.count
 end
 
 --- Pack i (from 1): { input_ids, labels, position_ids [packed_sequence_size], seq_lens }.
 function Packed:get(i)
-    local store = self.store
-    local size = store.size
-    local base = 3 * size * (i - 1)
-    local row = { input_ids = {}, labels = {}, position_ids = {}, seq_lens = store.seq_lens[i] }
-    for k = 1, size do
-        row.input_ids[k] = store.data[base + k - 1]
-        row.labels[k] = store.data[base + size + k - 1]
-        row.position_ids[k] = store.data[base + 2 * size + k - 1]
+    local size, fill = self.size, 0
+    local row = { input_ids = {}, labels = {}, position_ids = {}, seq_lens = {} }
+    local r, t = self.starts[2 * i - 2], self.starts[2 * i - 1]
+    each_piece(self, r, t, function(_, first, last, ids, labels)
+        for k = first - 1, last - 1 do
+            fill = fill + 1
+            row.input_ids[fill], row.labels[fill], row.position_ids[fill] = ids[k], labels[k], k % size
+        end
+        row.seq_lens[#row.seq_lens + 1] = last - first + 1
+    end, nothing)
+    local last_position = row.position_ids[fill]
+    for k = fill + 1, size do
+        row.input_ids[k], row.labels[k] = self.padding_id, utils.IGNORE
+        row.position_ids[k] = math.min(size - 1, last_position + k - fill)
     end
     return row
+end
+
+--- Tokens of a pack, its padding included.
+function Packed:length()
+    return self.size
 end
 
 function Packed.name(_, i)

@@ -9,6 +9,7 @@
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local json_rows = require("am.datasets.json_rows")
+local token_rows = require("am.datasets.token_rows")
 local utils = require("am.datasets.utils")
 
 local M = {}
@@ -19,6 +20,7 @@ M.fields = {
     labels_shifted = { type = "boolean", default = true, doc = "labels[i] follows input_ids[i]" },
     vocab_size = { type = "integer", min = 1, doc = "refuse ids from here on" },
     limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },
+    cache_dir = token_rows.cache_dir,
 }
 
 local TokenRows = {}
@@ -30,6 +32,10 @@ end
 
 function TokenRows:name(i)
     return self.source:name(i)
+end
+
+function TokenRows:place(i)
+    return self.source:place(i)
 end
 
 -- The array of whole numbers under `key`, every one in 0..limit-1 or equal to `also`.
@@ -79,34 +85,22 @@ function TokenRows:row(i)
     return shifted
 end
 
-local Dataset = {}
-Dataset.__index = Dataset
-
 --- A dataset of the rows that have a label to learn; opts: the keys of `fields`. Reads everything once.
 function M.PretokenizedDataset(opts)
-    local source = json_rows.open(opts.path_or_dataset_id)
-    local rows = setmetatable({
-        source = source, labels_shifted = opts.labels_shifted ~= false, vocab_size = opts.vocab_size or 2 ^ 31,
-        count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
-    }, TokenRows)
-    local usable, stats = utils.usable_rows(rows, source.files[1].name)
-    return setmetatable({ rows = rows, usable = usable, counts = stats }, Dataset)
-end
-
-function Dataset:len()
-    return #self.usable
-end
-
-function Dataset:get(i)
-    return self.rows:row(self.usable[i])
-end
-
-function Dataset:name(i)
-    return self.rows:name(self.usable[i])
-end
-
-function Dataset:stats()
-    return self.counts
+    local files = json_rows.files(opts.path_or_dataset_id)
+    local labels_shifted, vocab_size = opts.labels_shifted ~= false, opts.vocab_size or 2 ^ 31
+    return token_rows.open {
+        files = files, cache_dir = opts.cache_dir,
+        depends_on = { dataset = "PretokenizedDataset", labels_shifted = labels_shifted, vocab_size = vocab_size,
+                       limit_dataset_samples = opts.limit_dataset_samples },
+        open = function()
+            local source = json_rows.open(files)
+            return setmetatable({
+                source = source, labels_shifted = labels_shifted, vocab_size = vocab_size,
+                count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
+            }, TokenRows)
+        end,
+    }
 end
 
 return M

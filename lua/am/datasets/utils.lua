@@ -5,9 +5,9 @@
 -- attention_mask (0 marks padding), position_ids, and seq_lens, the lengths of the samples in a pack.
 --
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
--- also have stats(), see `new_stats`, and most have name(i), see `row_name`.
+-- also have stats(), see `new_stats`, and most have name(i), see `row_name`, and length(i), the tokens of
+-- a row.
 
-local edge = require("am.core.ffi")
 local err = require("am.core.error")
 
 local M = {}
@@ -50,6 +50,11 @@ function M.row_name(dataset, i)
     return type(dataset.name) == "function" and dataset:name(i) or "row " .. i
 end
 
+--- Tokens of row i of a dataset: what its length(i) says, if it has one, or what is in the row.
+function M.row_length(dataset, i)
+    return type(dataset.length) == "function" and dataset:length(i) or #dataset:get(i).input_ids
+end
+
 --- How many labels of an array are learnt.
 function M.count_labels(labels)
     local count = 0
@@ -70,26 +75,7 @@ function M.common_prefix(a, b)
     return n
 end
 
--- Tokens of a row without its padding, and the length of its longest sample.
-local function lengths(row)
-    if row.seq_lens then
-        local sum, longest = 0, 0
-        for _, length in ipairs(row.seq_lens) do
-            sum, longest = sum + length, math.max(longest, length)
-        end
-        return sum, longest
-    end
-    local sum = #row.input_ids
-    if row.attention_mask then
-        sum = 0
-        for i = 1, #row.attention_mask do
-            sum = sum + row.attention_mask[i]
-        end
-    end
-    return sum, sum
-end
-
---- Counts over a dataset, filled by `add_to_stats` and `skip`:
+--- Counts over a dataset, filled by `add_counts` and `skip`:
 ---   rows           rows that can be trained on
 ---   tokens         input tokens in them, padding not counted
 ---   label_tokens   tokens that are learnt
@@ -100,15 +86,13 @@ function M.new_stats()
     return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_names = {}, longest = { length = 0 } }
 end
 
---- Count a row; `name` is what messages call it ("train.jsonl row 7"). False, and counted as skipped,
---- when none of its labels is learnt.
-function M.add_to_stats(stats, row, name)
-    local labels = M.count_labels(row.labels)
+--- Count a row of `tokens` tokens, `labels` of them learnt, whose longest sample has `longest`; `name` is
+--- what messages call it ("train.jsonl row 7"). False, and counted as skipped, when none is learnt.
+function M.add_counts(stats, tokens, labels, longest, name)
     if labels == 0 then
         M.skip(stats, name, "no label left")
         return false
     end
-    local tokens, longest = lengths(row)
     stats.rows = stats.rows + 1
     stats.tokens = stats.tokens + tokens
     stats.label_tokens = stats.label_tokens + labels
@@ -164,6 +148,7 @@ Slice.__index = Slice
 function Slice:len() return self.count end
 function Slice:get(i) return self.source:get(self.first + i) end
 function Slice:name(i) return self.source:name(self.first + i) end
+function Slice:place(i) return self.source:place(self.first + i) end
 
 --- The rows of a source that a split such as "train[10:50]" or "train[:20%]" names; files have one split,
 --- whatever it is called. Raises "usage" for a split that is none, or has no rows.
@@ -179,30 +164,7 @@ function M.split(source, split)
     if not first or not last or first >= last then
         err.raise("usage", "dataset.split: \"%s\" has none of the %d rows", split, n)
     end
-    return setmetatable({ source = source, first = first, count = last - first, files = source.files }, Slice)
-end
-
---- The rows of a source that can be trained on. Reads all of it once, so that a bad row is reported
---- before training and the length is known.
----   source   { len(), row(i) -> row | nil, why it is left out; name(i) -> what messages call row i }
----   what     what the dataset is called in the error that none is left
---- Returns the numbers of the rows to use, in order, and the stats.
-function M.usable_rows(source, what)
-    local stats, usable = M.new_stats(), {}
-    for i = 1, source:len() do
-        edge.check(edge.C.am_signals_check())
-        local row, reason = source:row(i)
-        if not row then
-            M.skip(stats, source:name(i), reason)
-        elseif M.add_to_stats(stats, row, source:name(i)) then
-            usable[#usable + 1] = i
-        end
-    end
-    if #usable == 0 then
-        err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
-            .. "answer (seq_length), or answers empty?", what, source:len())
-    end
-    return usable, stats
+    return setmetatable({ source = source, first = first, count = last - first }, Slice)
 end
 
 return M

@@ -84,7 +84,7 @@ M.AutoModelForCausalLM = {}
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
 ---@param name string a Hugging Face directory, a GGUF file, or a hub name found in the local cache
 ---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?,
----  activation_checkpointing: boolean?}
+---  activation_checkpointing: boolean|"selective"?}
 function M.AutoModelForCausalLM.from_pretrained(name, opts)
     opts = opts or {}
     local where = hub.resolve(name)

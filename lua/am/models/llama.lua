@@ -41,7 +41,10 @@ end
 --- x [B, T, C] -> [B, T, C]
 function DecoderLayer:forward(x, rotary, ctx)
     x = x + self.self_attn:forward(self.input_layernorm:forward(x), rotary, ctx)
-    return x + self.mlp:forward(self.post_attention_layernorm:forward(x))
+    local function feed_forward(h)
+        return self.mlp:forward(self.post_attention_layernorm:forward(h))
+    end
+    return x + (ctx.checkpointing == "selective" and autograd.checkpoint(feed_forward, x) or feed_forward(x))
 end
 
 local Model = Module.class("LlamaModel")
@@ -95,16 +98,20 @@ function Model:rotary(position_ids, longest)
 end
 
 --- input_ids int [B, T] -> hidden states [B, T, C]. ctx: bounds, cache, longest.
+--- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
+--- feed-forward block, which holds more than half of what a layer saves.
 function Model:forward(input_ids, position_ids, ctx)
     local x = self.embed_tokens:forward(input_ids)
     local rotary = self:rotary(position_ids, ctx.longest)
+    local checkpointing = self.activation_checkpointing
     for i = 1, self.layer_count do
         local layer = self.layers[tostring(i - 1)]
         local function run(h)
-            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i })
+            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i,
+                                               checkpointing = checkpointing })
         end
         -- A scope each: what backward does not need is freed as the layer ends.
-        if self.activation_checkpointing then
+        if checkpointing == true then
             x = scope.scope(autograd.checkpoint, run, x)
         else
             x = scope.scope(run, x)

@@ -101,13 +101,39 @@ function Recipe:check_one_process()
     end
 end
 
+--- The norm that gradients are cut to; nil: they are not.
+function Recipe:max_norm()
+    return self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+end
+
+-- Weights that are updated inside backward can't wait for what comes after it.
+function Recipe:check_fused()
+    local optimizer = self.cfg:child("optimizer")
+    if not optimizer:get("fuse_backward") then
+        return
+    end
+    local where, max_norm = optimizer:where("fuse_backward"), self:max_norm()
+    if max_norm then
+        err.raise("usage", "%s: optimizer.fuse_backward updates weights before the norm of all gradients is known, so "
+                  .. "it can't go with clip_grad_norm.max_norm, which is %g%s. Set clip_grad_norm.max_norm: null, or "
+                  .. "optimizer.fuse_backward: false", where, max_norm,
+                  self.cfg:has("clip_grad_norm.max_norm") and "" or " by default")
+    end
+    local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
+    if sizes.global_batch_size > sizes.local_batch_size then
+        err.raise("usage", "%s: optimizer.fuse_backward uses gradients up before the next micro-batch could add to "
+                  .. "them, so step_scheduler.global_batch_size (%d) must be no more than local_batch_size (%d). Make "
+                  .. "them equal, or set optimizer.fuse_backward: false", where, sizes.global_batch_size,
+                  sizes.local_batch_size)
+    end
+end
+
 function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
     self:freeze(model)
-    if self.cfg:get("distributed.activation_checkpointing") then
-        model.model.activation_checkpointing = true
-    end
+    model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
+        or model.model.activation_checkpointing
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
         local ok, applied = pcall(am.peft.apply, model, wanted)
@@ -183,12 +209,13 @@ function Recipe:build_loader(prefix, for_training)
     local section = cfg:child(prefix .. "dataloader")
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
     local pad = self:padding_id()
-    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size }
+    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
+                    step_rows = sizes.global_batch_size }
     if not section or not section:has("collate_fn") then
         given.collate_fn = function(rows) return datasets.default_collater(rows, { pad_token_id = pad }) end
     end
     if not for_training then
-        given.shuffle, given.drop_last = false, false
+        given.shuffle, given.drop_last, given.group_by_length = false, false, false
         given.batch_size = section and section:get("batch_size") or sizes.local_batch_size
     end
     return config.instantiate(section or config.from_table {}, self.ctx, given,

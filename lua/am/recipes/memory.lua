@@ -7,25 +7,30 @@ local edge = require("am.core.ffi")
 local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
-local LOSS_CHUNK = 8 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
+-- of the moments; those of 8 bits have an f32 for each block of 256
+local state_bytes = { bfloat16 = 2, bf16 = 2, int8 = 1 + 4 / 256 }
+local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 --- Bytes of gradients and optimizer state that come on top of the weights.
---- opts: kind of optimizer, master_weights, state_dtype.
+--- opts: kind of optimizer, master_weights, state_dtype, fuse_backward.
 function M.optimizer_bytes(model, opts)
-    local total = 0
+    local total, grads, largest = 0, 0, 0
     for _, t in model:named_parameters() do
         if t.requires_grad then
             local n, size = t:numel(), bytes_of[t:dtype()]
             local wide = size == 8 and 8 or 4
-            local state = opts.state_dtype == "bfloat16" and 2 or wide
+            local state = size < 8 and state_bytes[opts.state_dtype] or wide
             local moments = opts.kind == "sgd" and ((opts.momentum or 0) > 0 and 1 or 0) or 2
             -- the flat buffer replaces the loaded weights, but both are there while it is filled
-            total = total + n * (size + wide + moments * state
-                                 + (size == 2 and opts.master_weights ~= false and 4 or 0))
+            total = total + n * (size + moments * state + (size == 2 and opts.master_weights ~= false and 4 or 0))
+            grads, largest = grads + n * wide, math.max(largest, n * wide)
         end
     end
-    return total
+    if opts.fuse_backward then -- those of a layer at a time, and embeddings' from the head on
+        grads = math.min(grads, largest + grads / model.config.num_hidden_layers)
+    end
+    return total + grads
 end
 
 --- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
@@ -36,14 +41,15 @@ function M.activation_bytes(model, tokens)
     local heads = c.num_attention_heads
     local head_dim = c.head_dim or hidden / heads
     local kv = (c.num_key_value_heads or heads) * head_dim
-    -- kept by a layer: both norms' input and output, q k v after rotation, attention's output, gate,
-    -- up and their product
-    local layer = 4 * hidden + 2 * heads * head_dim + 2 * kv + 3 * inner
+    -- Kept by a layer: both norms' inputs, q k v after rotation, attention's output, gate and up. The
+    -- norms' outputs and the product of gate and up are computed again where backward needs them.
+    local attention, feed_forward = 2 * hidden + 2 * heads * head_dim + 2 * kv, 2 * inner
+    local layer = attention + feed_forward
     local again = model.model.activation_checkpointing
-    local kept = again and 2 * hidden or layer
-    -- Temporaries and gradients of the layer that runs, measured: 0.6 of what a layer keeps, and 1.9
+    local kept = again == "selective" and attention or again and 2 * hidden or layer
+    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.6
     -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (again and 2 or 0.7) * layer * size * tokens
+    local working = (again and 2.6 or 1.2) * layer * size * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
@@ -67,7 +73,8 @@ function M.check(needed, tokens, shape, available)
               .. "is left. What would help: a smaller step_scheduler.local_batch_size, shorter rows "
               .. "(dataset.seq_length with truncation, or packed_sequence.packed_sequence_size), "
               .. "model.activation_checkpointing: true%s", gib(needed), shape, tokens, gib(available),
-              "; then a peft section or model.torch_dtype: bfloat16")
+              "; then a peft section, model.torch_dtype: bfloat16, optimizer.state_dtype: int8 or "
+              .. "optimizer.fuse_backward: true")
 end
 
 return M

@@ -42,7 +42,8 @@ local model_fields = {
     is_meta_device = { type = "boolean", no_effect = "weights are mapped from their files" },
     force_hf = { type = "boolean", no_effect = "there is one implementation" },
     device = { type = "string", doc = "cpu, or a test device" },
-    activation_checkpointing = { type = "boolean", default = false, doc = "recompute layers in backward" },
+    activation_checkpointing = { type = "boolean|string", default = false, enum = { true, false, "selective" },
+                                 doc = "recompute layers in backward; selective: their feed-forward blocks" },
     attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },
     config_overrides = { type = "table", open = true, doc = "values that replace those of config.json" },
 }
@@ -124,7 +125,8 @@ end
 local function process_fields()
     local alone = "this run has one process"
     local fields = {
-        activation_checkpointing = { type = "boolean", doc = "as in the model section" },
+        activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
+                                     doc = "as in the model section" },
         sequence_parallel = { type = "boolean", no_effect = alone },
         backend = { type = "string", no_effect = alone }, world_size = { type = "integer", no_effect = alone },
         mp_policy = { type = "any", no_effect = "model.torch_dtype says it" },

@@ -199,6 +199,13 @@ function Tokenizer:convert_ids_to_tokens(ids)
         or err.raise("data", "%s is no token id in 0..%d", tostring(ids), self.vocab_size - 1)
 end
 
+--- All that ids depend on, as text: the tokenizer, its special tokens and chat templates. For the keys of
+--- caches.
+function Tokenizer:content()
+    return json.encode({ special = self.description.special, templates = self.description.templates or {},
+                         chat_template = self.chat_template or {} }, { sort_keys = true }) .. self.engine:json()
+end
+
 --- Write tokenizer.json, tokenizer_config.json and special_tokens_map.json into a directory.
 function Tokenizer:save_pretrained(dir)
     files.write(dir, self.description, self.engine:json())

@@ -49,6 +49,13 @@ int64_t write(int fd, const void *data, size_t bytes);
 int fileno(void *file);
 int isatty(int fd);
 int getpid(void);
+int getppid(void);
+int fork(void);
+int pipe2(int ends[2], int flags);
+int waitpid(int pid, int *status, int options);
+int kill(int pid, int signal);
+int prctl(int option, ...);
+void _exit(int status);
 int gethostname(char *name, size_t len);
 int clock_gettime(int clock, struct am_posix_timespec *out);
 char *strerror(int errnum);
@@ -224,6 +231,10 @@ local function retried(call, ...)
     return n
 end
 
+local function owned(fd)
+    return ffi.gc(ffi.new("struct am_posix_file", fd), function(file) C.close(file.fd) end)
+end
+
 --- Open a file to "read" it, to "create" it (empty when there is one), to "append" to it, or to "keep"
 --- what it holds.
 function M.open(path, way)
@@ -235,7 +246,7 @@ function M.open(path, way)
     if fd < 0 then
         return failed(path)
     end
-    return ffi.gc(ffi.new("struct am_posix_file", fd), function(file) C.close(file.fd) end)
+    return owned(fd)
 end
 
 --- What comes next in a file, at most `limit` bytes of it; "" at its end.
@@ -254,11 +265,11 @@ function M.read(file, limit)
     return table.concat(parts)
 end
 
---- `bytes` of a file from `offset` on; fewer where it ends.
-function M.read_at(file, offset, bytes)
-    local data, done = ffi.new("char[?]", bytes), 0
+-- call(array, bytes wanted, bytes done) until `bytes` are done or it says that there are no more.
+local function fill(data, bytes, call)
+    local at, done = ffi.cast("uint8_t *", data), 0
     while done < bytes do
-        local n = retried(C.pread, file.fd, data + done, bytes - done, offset + done)
+        local n = call(at + done, bytes - done, done)
         if n < 0 then
             return failed("read")
         elseif n == 0 then
@@ -266,14 +277,35 @@ function M.read_at(file, offset, bytes)
         end
         done = done + n
     end
-    return ffi.string(data, done)
+    return done
 end
 
---- Write all of a text.
-function M.write(file, text)
+--- Read the next `bytes` of a file or pipe into a C array; returns how many, fewer where it ends.
+function M.read_next(file, data, bytes)
+    return fill(data, bytes, function(at, left) return retried(C.read, file.fd, at, left) end)
+end
+
+--- Read `bytes` of a file from `offset` on into a C array; returns how many, fewer where the file ends.
+function M.read_into(file, data, offset, bytes)
+    return fill(data, bytes, function(at, left, done) return retried(C.pread, file.fd, at, left, offset + done) end)
+end
+
+--- The same as a string.
+function M.read_at(file, offset, bytes)
+    local data = ffi.new("char[?]", bytes)
+    local n, msg, errno = M.read_into(file, data, offset, bytes)
+    if not n then
+        return nil, msg, errno
+    end
+    return ffi.string(data, n)
+end
+
+--- Write all of a text, or `bytes` of a C array.
+function M.write(file, text, bytes)
     local data, done = ffi.cast("const char *", text), 0
-    while done < #text do
-        local n = retried(C.write, file.fd, data + done, #text - done)
+    bytes = bytes or #text
+    while done < bytes do
+        local n = retried(C.write, file.fd, data + done, bytes - done)
         if n < 0 then
             return failed("write")
         end
@@ -346,6 +378,46 @@ function M.create_private(path)
     end
     C.close(fd)
     return true
+end
+
+-- ---- processes ------------------------------------------------------------------------------
+
+local SIGKILL, PR_SET_PDEATHSIG = 9, 1
+
+--- Run fn(write end of a pipe) in a copy of this process, which ends with it, or when this one does.
+--- Nothing is flushed or collected at its end. Returns { pid, file }, the file being the pipe's other
+--- end. A copy has one thread: it must not run kernels.
+function M.fork(fn)
+    local ends, parent = ffi.new("int[2]"), C.getpid()
+    if C.pipe2(ends, CLOEXEC) ~= 0 then
+        return failed("pipe")
+    end
+    local file, out = owned(ends[0]), owned(ends[1])
+    local pid = C.fork()
+    if pid < 0 then
+        return failed("fork")
+    elseif pid == 0 then
+        C.prctl(PR_SET_PDEATHSIG, ffi.cast("unsigned long", SIGKILL))
+        if C.getppid() ~= parent then -- it ended before the line above
+            C._exit(1)
+        end
+        C._exit(pcall(fn, out) and 0 or 1)
+    end
+    M.close(out)
+    return { pid = pid, file = file }
+end
+
+--- End a process that `fork` began, unless it has ended.
+function M.kill(process)
+    C.kill(process.pid, SIGKILL)
+end
+
+--- Wait for the end of a process that `fork` began; the signal that ended it, or nil.
+function M.wait(process)
+    local status = ffi.new("int[1]")
+    retried(C.waitpid, process.pid, status, 0)
+    local signal = bit.band(status[0], 0x7f)
+    return signal ~= 0 and signal or nil
 end
 
 --- True when a Lua file handle (io.stdout, …) is a terminal.

@@ -22,6 +22,12 @@ local function raised(code, fn, ...)
     return tostring(e)
 end
 
+local function live_bytes()
+    local stats = ffi.new("am_mem_stats")
+    C.am_mem_get(0, stats)
+    return tonumber(stats.live_bytes)
+end
+
 -- A tensor's bytes as text.
 local function bits(t)
     local array = t:to_buffer()
@@ -95,10 +101,142 @@ describe("gradients", function()
         raised("state", function() am.zeros({}):backward() end)
     end)
 
+    it("come from values that are computed again, where keeping them would take memory", function()
+        local x, weight, matrix = am.randn({ 64, 256 }), am.randn({ 256 }), am.randn({ 256, 256 })
+        local cheap = {
+            rms_norm = function(t) return ops.rms_norm(t, weight, 1e-6) end,
+            glu = function(t) return ops.glu(t, t, "silu") end,
+        }
+        matrix.requires_grad = true
+        for name, fn in pairs(cheap) do
+            am.scope(function()
+                local input = x:detach()
+                input.requires_grad = true
+                local before = live_bytes()
+                local out = am.scope(function() return ops.linear(fn(input), matrix) end)
+                local kept = (live_bytes() - before) / out:nbytes()
+                assert.is_true(kept < 1.2, name .. " keeps " .. kept)
+                out:sum():backward()
+                local got, got_matrix = bits(input.grad), bits(matrix.grad)
+                matrix.grad, input.grad = nil, nil
+
+                local middle = fn(x):detach() -- the same by hand, with the value at hand
+                middle.requires_grad = true
+                ops.linear(middle, matrix):sum():backward()
+                assert.equal(bits(matrix.grad), got_matrix)
+                fn(input):backward(middle.grad)
+                assert.equal(bits(input.grad), got)
+                matrix.grad = nil
+            end)
+        end
+    end)
+
     it("do not cross detach", function()
         local x = leaf { 2 }
         ops.sum(x * x:detach()):backward()
         assert.same({ 2 }, x.grad:totable())
+    end)
+end)
+
+describe("a post-accumulate hook", function()
+    -- Names of leaves in the order in which they became final, and their gradients then.
+    local function watch(seen, leaves)
+        for name, t in pairs(leaves) do
+            t:register_post_accumulate_grad_hook(function(x)
+                assert.is_true(x.requires_grad and not autograd.is_grad_enabled())
+                seen[#seen + 1] = name .. " " .. table.concat(x.grad:totable(), ",")
+            end)
+        end
+    end
+
+    it("runs once the gradient is final, also of a leaf with several uses", function()
+        local seen, w, v, free = {}, leaf { 1, 2 }, leaf { 3, 4 }, leaf { 5, 6 }
+        watch(seen, { w = w, v = v, free = free })
+        for _ = 1, 2 do
+            seen[1], seen[2], seen[3] = nil, nil, nil
+            ops.sum((w * 2) * v * w):backward() -- 2 w^2 v
+            assert.same({ "v 2,8", "w 12,32" }, seen)
+            w.grad, v.grad = nil, nil
+        end
+    end)
+
+    it("may change the leaf and its gradient", function()
+        local x, w = leaf { 1, 2 }, leaf { 3, 4 }
+        w:register_post_accumulate_grad_hook(function(t)
+            t:sub_(t.grad, 0.5)
+            t.grad = nil
+        end)
+        ops.sum(x * x * w):backward()
+        assert.same({ 2.5, 2 }, w:totable())
+        assert.is_nil(w.grad)
+        assert.same({ 6, 16 }, x.grad:totable())
+    end)
+
+    it("runs in order with others, until it is removed", function()
+        local seen, w = {}, leaf { 1 }
+        local handles = {}
+        for i = 1, 3 do
+            handles[i] = w:register_post_accumulate_grad_hook(function()
+                seen[#seen + 1] = i
+                handles[2]:remove()
+            end)
+        end
+        ops.sum(w * 1):backward()
+        ops.sum(w * 1):backward()
+        assert.same({ 1, 2, 3, 1, 3 }, seen)
+        handles[1]:remove()
+        handles[1]:remove()
+        handles[3]:remove()
+        ops.sum(w * 1):backward()
+        assert.equal(5, #seen)
+        assert.same({ 3 }, w.grad:totable())
+    end)
+
+    it("waits for all recomputed blocks that use the leaf", function()
+        local seen, w, x = {}, leaf { 2, 3 }, leaf { 1, 1 }
+        local function block(h)
+            return autograd.checkpoint(function(k) return k * w end, h)
+        end
+        watch(seen, { w = w, x = x })
+        ops.sum(block(block(block(x)))):backward() -- x w^3
+        assert.same({ "w 12,27", "x 8,27" }, seen)
+        w.grad, x.grad, seen[1], seen[2] = nil, nil, nil, nil
+        ops.sum(block(block(x * w) * w)):backward() -- x w^4, with blocks in between
+        assert.same({ "x 16,81", "w 32,108" }, { seen[1]:match("x") and seen[1] or seen[2],
+                                                seen[1]:match("w") and seen[1] or seen[2] })
+    end)
+
+    it("waits for a block within a block, and for a custom op in it", function()
+        local seen, w, x = {}, leaf { 2, 3 }, leaf { 1, 1 }
+        local double = autograd.custom {
+            forward = function(_, a) return a * 2 end,
+            backward = function(_, g) return g * 2 end,
+        }
+        watch(seen, { w = w })
+        local y = autograd.checkpoint(function(h)
+            return autograd.checkpoint(function(k) return k * double(w) end, h)
+        end, x)
+        ops.sum(y * w):backward() -- 2 x w^2
+        assert.same({ "w 8,12" }, seen)
+    end)
+
+    it("passes its error on and leaves the tape clean", function()
+        local w = leaf { 1 }
+        local handle = w:register_post_accumulate_grad_hook(function() err.raise("data", "no") end)
+        local y = ops.sum(w * 1)
+        raised("data", y.backward, y)
+        assert.equal(0, tonumber(C.am_tape_length()))
+        handle:remove()
+        w.grad = nil
+        ops.sum(w * 4):backward()
+        assert.same({ 4 }, w.grad:totable())
+    end)
+
+    it("is a function, and for leaves", function()
+        local w = leaf { 1 }
+        raised("argument", w.register_post_accumulate_grad_hook, w, 3)
+        local y = w * 2
+        raised("state", y.register_post_accumulate_grad_hook, y, function() end)
     end)
 end)
 

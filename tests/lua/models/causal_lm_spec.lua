@@ -204,6 +204,9 @@ describe("the loss", function()
         local again, recorded_again = gradients { activation_checkpointing = true }
         assert.same({}, tiny.differing(plain, again))
         assert.is_true(recorded_again < recorded / 2, recorded_again .. " of " .. recorded)
+        local some, recorded_some = gradients { activation_checkpointing = "selective" }
+        assert.same({}, tiny.differing(plain, some))
+        assert.is_true(recorded_again < recorded_some and recorded_some < recorded, recorded_some)
         assert.is_truthy(plain["lm_head.weight"])
     end)
 end)

@@ -233,6 +233,119 @@ describe("an optimizer", function()
     end)
 end)
 
+describe("fuse_backward", function()
+    -- Three steps; returns the bits of weights and state, and the norms.
+    local function train(case, dtype, state_dtype, fused)
+        local list, opts, out = parameters(dtype), {}, {}
+        for k, v in pairs(case[2]) do
+            opts[k] = v
+        end
+        opts.state_dtype, opts.fuse_backward = state_dtype, fused
+        local optimizer = optim.new(case[1], iterator(list), opts)
+        for step = 1, 3 do
+            optimizer:zero_grad()
+            am.manual_seed(100 + step)
+            local loss
+            for i, p in ipairs(list) do -- the third twice, the last not always
+                local g = am.randn(p:size()):to { dtype = dtype }
+                local term = (p * g):sum() + (i == 3 and (p * p):sum() or 0)
+                loss = (i < #list or step ~= 2) and (loss and loss + term or term) or loss
+            end
+            loss:backward()
+            for _, p in ipairs(list) do
+                assert.is_true(not fused or p.grad == nil)
+            end
+            out[#out + 1] = select(1, optimizer:clip_grad_norm(nil))
+            optimizer:step()
+            optimizer.param_groups[1].lr = optimizer.param_groups[1].lr * 0.5
+        end
+        for _, p in ipairs(list) do
+            out[#out + 1] = tiny.bits(p)
+        end
+        for name, what, t in optimizer:state_tensors() do
+            out[#out + 1] = name .. what .. tiny.bits(t)
+        end
+        out[#out + 1] = optimizer:state_dict().step
+        optimizer:close()
+        return out
+    end
+
+    it("gives the bits of a step after backward", function()
+        for _, dtype in ipairs { "float32", "bfloat16" } do
+            for _, state_dtype in ipairs { "float32", "bfloat16", "int8" } do
+                for _, case in ipairs(cases) do
+                    assert.same(train(case, dtype, state_dtype, false), train(case, dtype, state_dtype, true))
+                end
+            end
+        end
+    end)
+
+    it("updates a gradient that backward did not make in step", function()
+        local list = parameters()
+        local optimizer = optim.new("sgd", iterator(list), { lr = 1, fuse_backward = true })
+        local before = flat(list[1])
+        list[1].grad = am.ones(list[1]:size())
+        optimizer:step()
+        for i, x in ipairs(flat(list[1])) do
+            compare.near("weight", x, before[i] - 1, 1e-6)
+        end
+        assert.is_nil(list[1].grad)
+        assert.equal(math.sqrt(list[1]:numel()), optimizer:grad_norm())
+        optimizer:close()
+    end)
+
+    it("refuses what needs all gradients, and says which keys", function()
+        local w = am.ones({ 2 }):requires_grad_()
+        local optimizer = optim.new("sgd", iterator { w }, { lr = 1, fuse_backward = true })
+        raised("usage", { "fuse_backward", "clip_grad_norm.max_norm" }, optimizer.clip_grad_norm, optimizer, 1)
+        raised("usage", { "fuse_backward", "0.5" }, optimizer.step, optimizer, 0.5);
+        (w * 1):sum():backward()
+        local loss = (w * 1):sum()
+        raised("usage", { "fuse_backward", "p1", "local_batch_size" }, loss.backward, loss)
+        optimizer:step()
+        optimizer:close()
+    end)
+
+    it("remembers that a step ended halfway", function()
+        local v, w = am.ones({ 2 }):requires_grad_(), am.ones({ 2 }):requires_grad_()
+        local optimizer = optim.new("sgd", iterator { v, w }, { lr = 1, fuse_backward = true })
+        local stop = v:register_post_accumulate_grad_hook(function() error("stop", 0) end)
+        local function loss() return (v * 2 * w):sum() end -- w is final first
+        local first = loss()
+        assert.is_false(pcall(first.backward, first))
+        stop:remove()
+        raised("state", "halfway", optimizer.zero_grad, optimizer)
+        raised("state", "halfway", optimizer.state_dict, optimizer)
+        optimizer:load_state_dict { kind = "sgd", step = 0, lr = 1, weight_decay = 0 }
+        optimizer:zero_grad()
+        loss():backward()
+        optimizer:step()
+        assert.equal(1, optimizer:state_dict().step)
+        optimizer:close()
+    end)
+
+    it("holds no gradients, and is collected without being closed", function()
+        local function live()
+            collectgarbage()
+            collectgarbage()
+            return am.memory().live_bytes
+        end
+        local before = live()
+        local function made(fused)
+            local w = am.ones({ 4096 }):requires_grad_()
+            local optimizer = optim.new("sgd", iterator { w }, { lr = 1, fuse_backward = fused });
+            (w * 1):sum():backward()
+            optimizer:step()
+            return live() - before, optimizer
+        end
+        local plain, first = made(false)
+        first:close()
+        local fused = made(true)
+        assert.equal(4 * 4096, plain - fused)
+        assert.is_true(live() - before < 1000)
+    end)
+end)
+
 describe("what an optimizer is asked for", function()
     it("is checked", function()
         local function refused(code, wanted, kind, opts)
@@ -249,7 +362,7 @@ describe("what an optimizer is asked for", function()
         refused("argument", "momentum", "sgd", { momentum = -0.5 })
         refused("argument", "nesterov", "sgd", { nesterov = true })
         refused("argument", "nesterov", "sgd", { nesterov = true, momentum = 0.5, dampening = 0.1 })
-        for _, dtype in ipairs { "float16", "float64", "int32", "float31" } do
+        for _, dtype in ipairs { "float16", "float64", "int32", "uint8", "float31" } do
             refused("usage", { "state_dtype", dtype }, "adamw", { state_dtype = dtype })
         end
     end)

@@ -90,6 +90,55 @@ describe("16-bit weights", function()
         end
     end)
 
+    it("or of 8, in blocks of 256 that begin with each parameter", function()
+        for _, dtype in ipairs { "float32", "bfloat16" } do
+            local list = { am.randn({ 300 }), am.randn({ 1 }), am.randn({ 16, 32 }) }
+            for i, p in ipairs(list) do
+                list[i] = p:to(dtype):requires_grad_()
+            end
+            local optimizer = optim.new("adamw", iterator(list), { lr = 0.01, state_dtype = "int8" })
+            give_gradients(list, 1)
+            optimizer:step()
+            local shapes = {}
+            for name, what, t in optimizer:state_tensors() do
+                if name == "p1" or what:find("absmax") then
+                    shapes[name .. "." .. what] = t:dtype() .. " " .. table.concat(t:size(), ",")
+                end
+            end
+            assert.same({
+                ["p1.exp_avg"] = "uint8 300", ["p1.exp_avg_sq"] = "uint8 300",
+                ["p1.exp_avg_absmax"] = "float32 2", ["p1.exp_avg_sq_absmax"] = "float32 2",
+                ["p2.exp_avg_absmax"] = "float32 1", ["p2.exp_avg_sq_absmax"] = "float32 1",
+                ["p3.exp_avg_absmax"] = "float32 2", ["p3.exp_avg_sq_absmax"] = "float32 2",
+                ["p1.master"] = dtype == "bfloat16" and "float32 300" or nil,
+            }, shapes)
+            optimizer:close()
+        end
+    end)
+
+    it("of 8 bits do not depend on a parameter's neighbours", function()
+        local function trained(order)
+            local list, bits = {}, {}
+            am.manual_seed(3)
+            for i, n in ipairs { 300, 1, 517 } do
+                list[i] = am.randn({ n }):requires_grad_()
+            end
+            local shuffled = { list[order[1]], list[order[2]], list[order[3]] }
+            local optimizer = optim.new("adamw", iterator(shuffled), { lr = 0.01, state_dtype = "int8" })
+            for step = 1, 5 do
+                give_gradients(list, step)
+                optimizer:step()
+                optimizer:zero_grad()
+            end
+            for i, p in ipairs(list) do
+                bits[i] = tiny.bits(p)
+            end
+            optimizer:close()
+            return bits
+        end
+        assert.same(trained { 1, 2, 3 }, trained { 3, 1, 2 })
+    end)
+
     it("give masters what they were rounded from, where nothing has changed since", function()
         local exact = am.tensor { 1.001, 2.002, 3.003 }
         local p, q = exact:to("bfloat16"):requires_grad_(), exact:to("bfloat16"):requires_grad_()
@@ -120,8 +169,15 @@ end)
 
 describe("an optimizer's state", function()
     it("is what a checkpoint needs: a run goes on bit for bit", function()
+        local kinds = {}
+        for i, case in ipairs(cases) do
+            kinds[i], kinds[i + #cases] = case, { case[1], { state_dtype = "int8" } }
+            for k, v in pairs(case[2]) do
+                kinds[i + #cases][2][k] = v
+            end
+        end
         for _, dtype in ipairs { "float32", "bfloat16" } do
-            for _, case in ipairs(cases) do
+            for _, case in ipairs(kinds) do
                 local function steps(list, optimizer, first, last)
                     for step = first, last do
                         give_gradients(list, step)
