@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Cross-builds amlua for aarch64 and runs the C tests under qemu-user, then amlua itself: a tensor,
+# Cross-builds amlua for aarch64 and runs the C tests under qemu-user, then amlua itself:
 # training steps in f32 and bf16, whose numbers must be those of ref. Closes with "N passed, N failed,
 # N skipped". The compiler, qemu and the libraries lie in a Debian of their own, made by
 # tests/bare_root.sh: the host stays as it is. Needs root, debootstrap and the network.
