@@ -475,7 +475,9 @@ int am_mem_fail_from(int64_t k); /* tests: that one and all after it; 0 off */
 int am_threads(void);         /* kernels' team size */
 int am_threads_set(int n);    /* 1..1024 */
 int am_threads_default(void); /* affinity, cgroup quota, SLURM_CPUS_PER_TASK, OMP_NUM_THREADS */
-const char *am_cpu_isa(void); /* "amx", "avx512_bf16", "avx512", "avx2", "generic": in use */
+/* In use: "amx", "avx512_bf16", "avx512", "avx2" or "generic"; AMLUA_ISA lowers it. "none" where
+ * that names none of this CPU's: then device "cpu" is an error. */
+const char *am_cpu_isa(void);
 const char *am_cpu_isa_available(void); /* the same, were AMLUA_ISA not set */
 int64_t am_host_memory_available(void); /* bytes: least of MemAvailable, cgroup, ulimit */
 double am_clock(void);                  /* monotonic seconds */

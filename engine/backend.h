@@ -435,9 +435,8 @@ typedef struct am_backend {
 
 /* Backends that are linked in. */
 extern const am_backend am_backend_ref, am_backend_fence;
-const am_backend *am_backend_cpu(void); /* picks kernels for this CPU on first use */
-/* The instruction set am_backend_cpu chose; AMLUA_ISA=generic|avx2|avx512 lowers it. */
-const char *am_backend_cpu_isa(void);
+const am_backend *am_backend_cpu(void);         /* picks kernels for this CPU on first use */
+const char *am_backend_cpu_isa(void);           /* am_cpu_isa */
 const char *am_backend_cpu_isa_available(void); /* AMLUA_ISA left aside */
 
 /* ---- what the engine offers kernels ----------------------------------------------------- */

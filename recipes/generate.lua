@@ -5,7 +5,6 @@
 -- A prompt is a user's message when the tokenizer has a chat template (--raw: plain text instead).
 
 local am = require("am")
-local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
@@ -24,7 +23,7 @@ local specs = {
     { "top_p", type = "number", min = 0, max = 1, doc = "sample among the likeliest that make up p" },
     { "seed", type = "integer", min = 0, default = 42, doc = "of sampling (42)" },
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
-    { "threads", type = "integer", min = 1, doc = "threads to use" },
+    { "threads", doc = "threads to use" },
     { "json", type = "flag", doc = "print an object with prompt and text a line" },
 }
 
@@ -54,7 +53,7 @@ function M.main(argv)
         return 0
     end
     if args.threads then
-        edge.check(edge.C.am_threads_set(args.threads))
+        require("am.cli").set_threads(args.threads)
     end
     local model = am.AutoModelForCausalLM.from_pretrained(args.model, { torch_dtype = args.torch_dtype })
     local tokenizer = am.AutoTokenizer.from_pretrained(args.model)

@@ -74,6 +74,11 @@ functional_tests() { # spec files of the functional tests selected
     esac 2>/dev/null | sort
 }
 
+# What says how kernels compute, and takes seconds: on this CPU's lower instruction sets too.
+isa_tests() {
+    printf '%s\n' "${functional_files[@]}" | grep -E '/(tiny_llama|vocabulary|peft|exactness)_spec\.lua$'
+}
+
 wanted() { # wanted NAME: does -k let the name through?
     [[ -z $filter || $1 == *"$filter"* ]]
 }
@@ -192,7 +197,7 @@ run_specs() {
     for spec in "$@"; do
         options=(-o TAP)
         wanted "$spec" || options+=("--filter=$pattern")
-        start "$spec" "$limit" "${lua[@]}" /usr/bin/busted "${options[@]}" "$spec"
+        start "$spec${AMLUA_ISA:+ on $AMLUA_ISA}" "$limit" "${lua[@]}" /usr/bin/busted "${options[@]}" "$spec"
     done
 }
 
@@ -319,6 +324,12 @@ if [ ${#functional_files[@]} -gt 0 ]; then
     fi
     jobs=1 # each uses all cores
     run_specs 600 "${functional_files[@]}"
+    if [ -z "${AMLUA_ISA:-}$coverage" ]; then
+        mapfile -t isa_files < <(isa_tests)
+        for isa in $(luajit -e 'print(unpack(require("tests.recipe.helper").instruction_sets(), 2))'); do
+            AMLUA_ISA=$isa run_specs 600 "${isa_files[@]}"
+        done
+    fi
     finish
 fi
 [ -z "$coverage" ] || report_coverage

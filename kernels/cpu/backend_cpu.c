@@ -1,6 +1,7 @@
 /* backend_cpu.c — the "cpu" backend's vtable: on first use it looks at the CPU and takes the SIMD
  * kernels made for it, oneDNN's matrix products, and ref's kernels for the rest. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -16,6 +17,7 @@ enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* Linux: asm/pr
 static am_backend cpu;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int isa;
+static char refused[AM_ISA_WHY]; /* why the device can't be used, or "" */
 static const char *const isa_names[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
 
 #if defined(__x86_64__)
@@ -59,14 +61,28 @@ static int available_isa(void)
     return found;
 }
 
-static int chosen_isa(void)
+int am_cpu_isa_choose(const char *asked, int available, char why[AM_ISA_WHY])
 {
-    int found = available_isa();
-    const char *lower = getenv("AMLUA_ISA");
-    for (int i = 0; lower && i < found; i++)
-        if (strcmp(lower, isa_names[i]) == 0)
-            found = i;
-    return found;
+    if (!asked || !*asked)
+        return available;
+    for (int i = 0; i <= AM_ISA_AMX; i++) {
+        if (strcmp(asked, isa_names[i]) != 0)
+            continue;
+        if (i <= available)
+            return i;
+        snprintf(why, AM_ISA_WHY, "AMLUA_ISA is %s, and this CPU has no more than %s; unset it",
+                 asked, isa_names[available]);
+        return -1;
+    }
+    snprintf(why, AM_ISA_WHY, "AMLUA_ISA is \"%.32s\"; write %s, %s, %s, %s or %s, or unset it",
+             asked, isa_names[0], isa_names[1], isa_names[2], isa_names[3], isa_names[4]);
+    return -1;
+}
+
+static int cpu_probe(const char **why)
+{
+    *why = refused;
+    return !*refused;
 }
 
 static const am_cpu_kernels *kernels_for(int which)
@@ -83,10 +99,14 @@ static const am_cpu_kernels *kernels_for(int which)
 
 static void set_up(void)
 {
-    isa = chosen_isa();
+    int available = available_isa();
+    isa = am_cpu_isa_choose(getenv("AMLUA_ISA"), available, refused);
+    if (isa < 0)
+        isa = available;
     const am_cpu_kernels *simd = kernels_for(isa);
     cpu = am_backend_ref;
     cpu.name = "cpu";
+    cpu.probe = cpu_probe;
 #define K(kernel, pointers)                                                                        \
     if (simd->kernel)                                                                              \
         cpu.kernel = simd->kernel;
@@ -111,7 +131,7 @@ const am_backend *am_backend_cpu(void)
 const char *am_backend_cpu_isa(void)
 {
     pthread_once(&once, set_up);
-    return isa_names[isa];
+    return *refused ? "none" : isa_names[isa];
 }
 
 const char *am_backend_cpu_isa_available(void)

@@ -24,6 +24,11 @@ int am_cpu_attention_bwd_amx(am_stream *s, const am_attention_bwd_args *args);
 
 /* From the lowest to the highest; a CPU has all those below its own. */
 enum { AM_ISA_GENERIC, AM_ISA_AVX2, AM_ISA_AVX512, AM_ISA_AVX512_BF16, AM_ISA_AMX };
+enum { AM_ISA_WHY = 160 };
+
+/* backend_cpu.c: the instruction set to run with, `available` or the lower one that `asked` (what
+ * AMLUA_ISA says, or NULL) names. -1 and the reason where it names none, or one that is missing. */
+int am_cpu_isa_choose(const char *asked, int available, char why[AM_ISA_WHY]);
 
 /* gemm.c: oneDNN under a ceiling of `isa`. copy converts tiles. Call once, before any gemm. */
 void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args));

@@ -4,6 +4,7 @@
 #include "backend.h"
 #include "core/device.h"
 #include "engine_helpers.h"
+#include "kernels/cpu/cpu.h"
 
 START_TEST(names)
 {
@@ -111,6 +112,33 @@ START_TEST(library)
 }
 END_TEST
 
+/* AMLUA_ISA lowers the instruction set; anything else that it says is refused. */
+START_TEST(instruction_set)
+{
+    char why[AM_ISA_WHY] = "";
+    ck_assert_int_eq(am_cpu_isa_choose(NULL, AM_ISA_AVX512, why), AM_ISA_AVX512);
+    ck_assert_int_eq(am_cpu_isa_choose("", AM_ISA_AVX2, why), AM_ISA_AVX2);
+    ck_assert_int_eq(am_cpu_isa_choose("avx2", AM_ISA_AVX512, why), AM_ISA_AVX2);
+    ck_assert_int_eq(am_cpu_isa_choose("amx", AM_ISA_AMX, why), AM_ISA_AMX);
+    ck_assert_str_eq(why, "");
+    ck_assert_int_eq(am_cpu_isa_choose("avx512_bf16", AM_ISA_AVX512, why), -1);
+    ck_assert_str_eq(why,
+                     "AMLUA_ISA is avx512_bf16, and this CPU has no more than avx512; unset it");
+    ck_assert_int_eq(am_cpu_isa_choose("AVX2", AM_ISA_AMX, why), -1);
+    ck_assert_str_eq(why, "AMLUA_ISA is \"AVX2\"; write generic, avx2, avx512, avx512_bf16 or amx, "
+                          "or unset it");
+
+    am_tensor *t;
+    int64_t two = 2;
+    setenv("AMLUA_ISA", "avx3", 1);
+    ck_assert_int_eq(am_tensor_new(&t, AM_F32, 1, &two, AM_DEVICE_CPU), AM_EDEVICE);
+    ck_assert_ptr_nonnull(strstr(am_error_message(), "device cpu can't be used: AMLUA_ISA is "));
+    ck_assert_str_eq(am_cpu_isa(), "none");
+    ck_assert_int_eq(am_tensor_new(&t, AM_F32, 1, &two, AM_DEVICE_REF), AM_OK);
+    am_tensor_release(t);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("device");
@@ -118,6 +146,7 @@ int main(void)
     tcase_add_test(t, names);
     tcase_add_test(t, vtables);
     tcase_add_test(t, library);
+    tcase_add_test(t, instruction_set);
     tcase_add_test(t, shutdown_and_again);
     suite_add_tcase(s, t);
     t = tcase_create("fence");

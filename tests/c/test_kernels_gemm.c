@@ -239,8 +239,11 @@ int main(void)
     const TTest *const tests[] = {agrees_with_ref, batches, empty_and_unsupported,
                                   rows_do_not_depend_on_m, many_shapes};
     tcase_set_timeout(tcase, 900);
+    int best = 0;
+    while (strcmp(isa_env[best], am_backend_cpu_isa_available()) != 0)
+        best++;
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        tcase_add_loop_test(tcase, tests[i], 0, sizeof isa_env / sizeof *isa_env);
+        tcase_add_loop_test(tcase, tests[i], 0, best + 1);
     tcase_add_test(tcase, native_bf16);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

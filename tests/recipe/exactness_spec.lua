@@ -114,23 +114,6 @@ describe("exactness", function()
         local off = update_difference(w0, w1, p0, p1)
         assert.is_true(off <= 1e-4, "the update differs by " .. off)
     end)
-
-    -- The CPU backend chooses kernels by instruction set, and an environment variable lowers it.
-    for _, isa in ipairs { "", "avx512", "avx2", "generic" } do
-        for _, threads in ipairs { 1, 2 } do
-            local title = string.format("a row's bits do not depend on its company: %s, %d threads",
-                                        isa == "" and "this machine's best" or isa, threads)
-            it(title, function()
-                -- the scalar kernels, which have one path for every size, get rows of at most 64 tokens
-                local longest = isa == "generic" and 64 or 600
-                local status, out, errors = helper.run({ "--threads", threads, "tests/recipe/row_bits.lua", longest },
-                                                       { before = isa ~= "" and "AMLUA_ISA=" .. isa or "" })
-                assert.equal("", errors)
-                assert.equal(0, status)
-                assert.matches("^%d+ rows are the same", out)
-            end)
-        end
-    end
 end)
 
 -- Runs of twelve steps, three epochs, with everything random switched on; one state a step is kept.

@@ -321,6 +321,17 @@ function M.checkpoint_difference(a, b, other)
     return nil
 end
 
+--- The instruction sets of this CPU by AMLUA_ISA's names, its best first.
+function M.instruction_sets()
+    local best, out = ffi.string(require("am.core.ffi").C.am_cpu_isa_available()), {}
+    for _, name in ipairs { "amx", "avx512_bf16", "avx512", "avx2", "generic" } do
+        if name == best or #out > 0 then
+            out[#out + 1] = name
+        end
+    end
+    return out
+end
+
 --- Nil when a run ended as bad input should: with that status and a message that holds every one of
 --- `wanted` and no traceback; else what is wrong.
 function M.refusal_problem(status, wanted, got, out, errors)

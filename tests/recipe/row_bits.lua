@@ -1,6 +1,6 @@
 -- Prints "N rows are the same" when every row's hidden states and logits have the same bits alone, in
 -- padded batches and in packs, and fails at the first that differs. A program of its own because the
--- kernels are chosen once a process: exactness_spec.lua runs it for each instruction set. The argument
+-- kernels are chosen once a process: isa_spec.lua runs it for each instruction set. The argument
 -- is the length of the longest row.
 local am = require("am")
 local collate = require("am.datasets.collate")

@@ -10,8 +10,10 @@
 /* Lanes and depths come in multiples of these. */
 enum { LANES = VW, DEPTH = VW };
 /* Rows and most vectors of c that are held in registers. */
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__)
 enum { MR = 8, NV = 3 };
+#elif defined(__aarch64__)
+enum { MR = 4, NV = 4 };
 #else
 enum { MR = 4, NV = VW == 8 ? 3 : 2 };
 #endif

@@ -14,6 +14,8 @@
 #include "rng.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define AM_PASTE2(a, b) a##_##b
@@ -94,7 +96,11 @@ AM_INLINE vf vsqrt(vf a)
 #else
 AM_INLINE vf vfma(vf a, vf b, vf c)
 {
-    return a * b + c;
+#if defined(__aarch64__)
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c; /* rounded twice */
+#endif
 }
 AM_INLINE vf vmax(vf a, vf b)
 {
@@ -253,6 +259,8 @@ AM_INLINE vf from_f16(vh h)
     return (vf)_mm512_cvtph_ps((__m256i)h);
 #elif defined(__AVX2__)
     return (vf)_mm256_cvtph_ps((__m128i)h);
+#elif defined(__aarch64__)
+    return (vf)vcvt_f32_f16((float16x4_t)h);
 #else
     vf v;
     for (int i = 0; i < VW; i++)
@@ -267,6 +275,8 @@ AM_INLINE vh to_f16(vf v)
     return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__AVX2__)
     return (vh)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+    return (vh)vcvt_f16_f32((float32x4_t)v);
 #else
     vh h;
     for (int i = 0; i < VW; i++)

@@ -112,20 +112,35 @@ end
 
 -- ---- arguments ------------------------------------------------------------------------------
 
-local function set_threads(text)
-    local edge = require("am.core.ffi")
+--- Threads to run with, from the command line's word. More than there are CPUs would only wait for one
+--- another, and their number changes no result: as many as there are then, and a warning.
+function M.set_threads(text)
+    local edge, ffi = require("am.core.ffi"), require("ffi")
     local n = tonumber(text)
-    if not n or n ~= math.floor(n) or edge.C.am_threads_set(n) ~= 0 then
-        err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s", tostring(text))
+    if not n or n ~= math.floor(n) or n < 1 or n > 1024 then
+        err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s",
+                  text and '"' .. text .. '"' or "nothing")
     end
+    local limits = ffi.new("am_host_limits")
+    edge.check(edge.C.am_host_limits_get(limits))
+    local cpus = limits.cpus_affinity
+    if limits.cpus_cgroup > 0 then
+        cpus = math.min(cpus, limits.cpus_cgroup)
+    end
+    if n > cpus then
+        local s = cpus == 1 and "" or "s"
+        require("am.utils.log").get("am.cli"):warning(
+            "--threads %d: this process has %d CPU%s; running with %d thread%s", n, cpus, s, cpus, s)
+        n = cpus
+    end
+    edge.check(edge.C.am_threads_set(n))
 end
-M.set_threads = set_threads
 
 local function dispatch(args)
     local i = 1
     while args[i] == "--threads" or (args[i] and args[i]:match("^%-%-threads=")) do
         local value = args[i]:match("^%-%-threads=(.*)$")
-        set_threads(value or args[i + 1])
+        M.set_threads(value or args[i + 1])
         i = i + (value and 1 or 2)
     end
     local first = args[i]

@@ -20,8 +20,9 @@ local function load_library()
     local file = package.searchpath("am.core.cdef", package.path) or ""
     local root = file:match("^(.*)am/core/cdef%.lua$") or "./"
     local lib, tried = root .. "../../../lib/", {}
+    local debian = jit.arch == "arm64" and "aarch64-linux-gnu/" or "x86_64-linux-gnu/"
     for _, path in ipairs { root .. "../libamlua.so", lib .. "libamlua.so", lib .. "lua/5.1/libamlua.so",
-                            lib .. "x86_64-linux-gnu/libamlua.so", "libamlua.so.0" } do
+                            lib .. debian .. "libamlua.so", "libamlua.so.0" } do
         local found, library = pcall(ffi.load, path)
         if found then
             return library

@@ -36,13 +36,20 @@ local function implementation(c)
     return type(found) == "string" and require(found) or found
 end
 
--- nil: as in the checkpoint.
-local function wanted_dtype(opts)
-    local name = opts.torch_dtype
+local weight_dtypes = { float32 = true, bfloat16 = true, float16 = true, float64 = true }
+
+--- The dtype that torch_dtype names; nil for auto, which is the checkpoint's.
+function M.weight_dtype(name)
     if name == nil or name == "auto" then
         return nil
     end
-    return tensor.dtype_name(tensor.dtype_id(name))
+    local known, id = pcall(tensor.dtype_id, name)
+    local dtype = known and tensor.dtype_name(id)
+    if not weight_dtypes[dtype] then
+        err.raise("argument", "torch_dtype \"%s\" is none that weights can have here; write auto, float32, bfloat16, "
+                  .. "float16 or float64", tostring(name))
+    end
+    return dtype
 end
 
 local function build(c, opts)
@@ -91,11 +98,11 @@ function M.AutoModelForCausalLM.from_pretrained(name, opts)
         local c = config.from_gguf(archive)
         local impl
         model, impl = build(c, opts)
-        weights.from_gguf(model, archive, impl.gguf, { dtype = wanted_dtype(opts), device = opts.device })
+        weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
     else
         local c = config.from_pretrained(where)
         model = build(c, opts)
-        weights.from_directory(model, where, { dtype = wanted_dtype(opts), device = opts.device })
+        weights.from_directory(model, where, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
         model.generation_config = config.generation_config(where)
     end
     model.name_or_path = name
@@ -108,7 +115,7 @@ function M.AutoModelForCausalLM.from_config(c, opts)
     opts = opts or {}
     c = config.new(c)
     local model = build(c, opts)
-    weights.initialize(model, { dtype = wanted_dtype(opts) or c.torch_dtype or "float32",
+    weights.initialize(model, { dtype = M.weight_dtype(opts.torch_dtype) or c.torch_dtype or "float32",
                                 device = opts.device })
     return trainable(model)
 end

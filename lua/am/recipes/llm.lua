@@ -298,11 +298,23 @@ function Recipe:need_setup()
     end
 end
 
+-- A dtype, and what runs instead where the CPU has no instructions for it.
+local function computed_dtype(model)
+    local dtype, isa = model:dtype(), ffi.string(edge.C.am_cpu_isa())
+    local native = dtype == "float32" or (dtype == "bfloat16" and (isa == "avx512_bf16" or isa == "amx"))
+    if model:device() ~= "cpu" or native then
+        return dtype
+    end
+    return dtype .. (dtype == "float64" and ", by the scalar kernels of one thread"
+                     or ", multiplied as float32: " .. isa .. " has no instructions for it")
+end
+
 function Recipe:log_summary()
     local total, trainable = self.model:num_parameters()
     self.log:info("amlua %s on %s, %d threads, %s; seed %d", am.version, posix.hostname(), edge.C.am_threads(),
                   ffi.string(edge.C.am_cpu_isa()), self.seed)
-    self.log:info("model %s: %s, %s", self.model.name_or_path or "(new)", self.model.class_name, self.model:dtype())
+    self.log:info("model %s: %s, %s", self.model.name_or_path or "(new)", self.model.class_name,
+                  computed_dtype(self.model))
     self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,
                   100 * trainable / total, self.optimizer:param_norm())
 end

@@ -58,18 +58,13 @@ local function with(fields, extra)
     return out
 end
 
-local float_dtypes = { float32 = true, bfloat16 = true, float16 = true, float64 = true }
-
 -- A mistake in these two is one of the configuration, whatever the engine calls it.
 local function check_model_section(args, device)
-    local known, id = pcall(tensor.dtype_id, args.torch_dtype)
-    if args.torch_dtype ~= "auto" and not (known and float_dtypes[tensor.dtype_name(id)]) then
-        err.raise("usage", "torch_dtype \"%s\" is none that can be trained; write auto, float32, bfloat16, float16 "
-                  .. "or float64", tostring(args.torch_dtype))
-    end
-    local found, e = pcall(tensor.device_id, device)
-    if not found then
-        err.raise("usage", "%s", tostring(e))
+    for _, check in ipairs { { models.weight_dtype, args.torch_dtype }, { tensor.device_id, device } } do
+        local found, e = pcall(check[1], check[2])
+        if not found then
+            err.raise("usage", "%s", tostring(e))
+        end
     end
 end
 
