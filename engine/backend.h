@@ -354,11 +354,14 @@ typedef struct am_attention_bwd_args {
 
 /* logits [rows, v], labels int32/int64 [rows] -> loss [rows] f32 (f64 for f64; 0 where ignored)
  * and lse [rows] of the same type. softcap: logits become cap tanh(logits / cap) first. A label
- * outside 0..v-1 that is not `ignore` is AM_EINVAL. */
+ * outside 0..v-1 that is not `ignore` is AM_EINVAL. Unless NULL, dlogits [rows, v] becomes what
+ * cross_entropy_bwd gives for a dloss of 1, in dtype_dlogits: f32, bf16 or f16, or f64 for f64. It
+ * may be logits where both have one dtype. */
 typedef struct am_cross_entropy_args {
     void *loss, *lse;
     const void *logits, *labels;
-    int dtype, dtype_labels;
+    void *dlogits;
+    int dtype, dtype_labels, dtype_dlogits;
     int64_t ignore, rows, v;
     double softcap;
 } am_cross_entropy_args;

@@ -23,9 +23,10 @@ static int check(am_call *c, int labels, int64_t rows)
     return AM_OK;
 }
 
-/* loss[at..] and lse[at..] of some rows. */
+/* loss[at..] and lse[at..] of some rows, and their dlogits (unless NULL) for a dloss of 1. */
 static int rows_forward(am_tensor *loss, am_tensor *lse, int64_t at, am_tensor *logits,
-                        am_tensor *labels, const am_attrs *a, int64_t rows, int64_t v)
+                        am_tensor *dlogits, am_tensor *labels, const am_attrs *a, int64_t rows,
+                        int64_t v)
 {
     size_t acc = (size_t)am_dtype_size(loss->dtype), lab = (size_t)am_dtype_size(labels->dtype);
     return am_launch_cross_entropy(
@@ -34,8 +35,10 @@ static int rows_forward(am_tensor *loss, am_tensor *lse, int64_t at, am_tensor *
                                  .lse = (char *)am_tensor_ptr(lse) + (size_t)at * acc,
                                  .logits = am_tensor_ptr(logits),
                                  .labels = (char *)am_tensor_ptr(labels) + (size_t)at * lab,
+                                 .dlogits = dlogits ? am_tensor_ptr(dlogits) : NULL,
                                  .dtype = logits->dtype,
                                  .dtype_labels = labels->dtype,
+                                 .dtype_dlogits = dlogits ? dlogits->dtype : 0,
                                  .ignore = a->loss.ignore_index,
                                  .rows = rows,
                                  .v = v,
@@ -43,22 +46,20 @@ static int rows_forward(am_tensor *loss, am_tensor *lse, int64_t at, am_tensor *
 }
 
 static int rows_backward(am_tensor *dlogits, am_tensor *logits, am_tensor *labels, am_tensor *lse,
-                         int64_t at, am_tensor *dloss, const am_attrs *a, int64_t rows, int64_t v)
+                         am_tensor *dloss, const am_attrs *a, int64_t rows, int64_t v)
 {
-    size_t acc = (size_t)am_dtype_size(lse->dtype), lab = (size_t)am_dtype_size(labels->dtype);
     return am_launch_cross_entropy_bwd(
-        lse->device,
-        &(am_cross_entropy_bwd_args){.dlogits = am_tensor_ptr(dlogits),
-                                     .logits = am_tensor_ptr(logits),
-                                     .labels = (char *)am_tensor_ptr(labels) + (size_t)at * lab,
-                                     .lse = (char *)am_tensor_ptr(lse) + (size_t)at * acc,
-                                     .dloss = am_tensor_ptr(dloss),
-                                     .dtype = logits->dtype,
-                                     .dtype_labels = labels->dtype,
-                                     .ignore = a->loss.ignore_index,
-                                     .rows = rows,
-                                     .v = v,
-                                     .softcap = a->loss.softcap});
+        lse->device, &(am_cross_entropy_bwd_args){.dlogits = am_tensor_ptr(dlogits),
+                                                  .logits = am_tensor_ptr(logits),
+                                                  .labels = am_tensor_ptr(labels),
+                                                  .lse = am_tensor_ptr(lse),
+                                                  .dloss = am_tensor_ptr(dloss),
+                                                  .dtype = logits->dtype,
+                                                  .dtype_labels = labels->dtype,
+                                                  .ignore = a->loss.ignore_index,
+                                                  .rows = rows,
+                                                  .v = v,
+                                                  .softcap = a->loss.softcap});
 }
 
 static int total(am_call *c, am_tensor *loss)
@@ -92,7 +93,7 @@ static int cross_entropy_forward(am_call *c)
     AM_TRY(am_temp_new(&c->temps, &loss, acc, 1, &rows, c->device));
     AM_TRY(am_temp_new(&c->temps, &lse, acc, 1, &rows, c->device));
     if (rows > 0)
-        AM_TRY(rows_forward(loss, lse, 0, logits, labels, &c->attrs, rows, v));
+        AM_TRY(rows_forward(loss, lse, 0, logits, NULL, labels, &c->attrs, rows, v));
     AM_TRY(total(c, loss));
     AM_TRY(am_save(c, 0, logits));
     AM_TRY(am_save(c, 1, labels));
@@ -105,7 +106,7 @@ static int cross_entropy_backward(am_bwd *b)
     am_grad g;
     AM_TRY(am_grad_begin(b, 0, false, &g));
     if (am_tensor_numel(logits) > 0)
-        AM_TRY(rows_backward(g.t, logits, b->saved[1], b->saved[2], 0, b->dout, b->attrs,
+        AM_TRY(rows_backward(g.t, logits, b->saved[1], b->saved[2], b->dout, b->attrs,
                              logits->shape[0], logits->shape[1]));
     return am_grad_end(b, 0, &g);
 }
@@ -128,9 +129,8 @@ static int64_t chunk_rows(int64_t v)
 
 typedef struct fused {
     am_tensor *h, *w, *labels, *loss, *lse; /* dense [N, C], [V, C], [N], [N], [N] */
-    am_tensor *z, *dz;                      /* logits of a chunk; the same in h's dtype */
-    am_tensor *one;                         /* dloss; NULL: no gradients */
-    am_tensor *dh, *dw;                     /* in the accumulator's dtype; NULL: not wanted */
+    am_tensor *z, *dz;  /* a chunk's logits and their gradients, in h's dtype; NULL: not wanted */
+    am_tensor *dh, *dw; /* in the accumulator's dtype; NULL: not wanted */
 } fused;
 
 static void *row(am_tensor *t, int64_t at)
@@ -158,13 +158,10 @@ static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs
     void *z = am_tensor_ptr(f->z);
     am_gemm_args logits = {.c = z, .a = h, .b = w, .trans_b = 1, .m = rows, .n = v, .k = k};
     AM_TRY(product(f, logits));
-    AM_TRY(rows_forward(f->loss, f->lse, at, f->z, f->labels, attrs, rows, v));
-    if (!f->one)
+    AM_TRY(rows_forward(f->loss, f->lse, at, f->z, f->dz, f->labels, attrs, rows, v));
+    if (!f->dz)
         return AM_OK;
-    AM_TRY(rows_backward(f->z, f->z, f->labels, f->lse, at, f->one, attrs, rows, v));
     void *dz = am_tensor_ptr(f->dz);
-    if (f->dz != f->z)
-        AM_TRY(am_copy_kernel(f->dz, f->z, 0));
     if (f->dh) {
         am_gemm_args dh = {.c = row(f->dh, at), .a = dz, .b = w, .m = rows, .n = k, .k = v};
         AM_TRY(product(f, dh));
@@ -182,8 +179,6 @@ static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs
 static int make_gradients(am_call *c, fused *f, const int64_t *chunk_shape)
 {
     int acc = f->z->dtype;
-    AM_TRY(am_temp_new(&c->temps, &f->one, acc, 0, NULL, c->device));
-    AM_TRY(am_tensor_fill(f->one, 1));
     f->dz = f->z;
     if (f->h->dtype != acc) /* the products want the weight's dtype */
         AM_TRY(am_temp_new(&c->temps, &f->dz, f->h->dtype, 2, chunk_shape, c->device));
@@ -252,5 +247,4 @@ static int linear_cross_entropy_backward(am_bwd *b)
 
 AM_OP(linear_cross_entropy, .forward = linear_cross_entropy_forward,
       .backward = linear_cross_entropy_backward,
-      .kernels = {AM_KERNEL(gemm), AM_KERNEL(cross_entropy), AM_KERNEL(cross_entropy_bwd),
-                  AM_KERNEL(reduce), AM_KERNEL(binary), AM_KERNEL(copy)});
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(cross_entropy), AM_KERNEL(reduce), AM_KERNEL(binary)});

@@ -29,7 +29,7 @@
 #include "ref_kernels.h"
 
 enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
-enum { BLOCK_COLS = 512, COLS_STEP = 32 };
+enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192 };
 enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
@@ -644,6 +644,56 @@ static int run_converted(const am_gemm_args *g, int threads)
     return rc;
 }
 
+/* Equal parts of a long k, of at least K_PART each; 1: it stays whole. */
+static int64_t parts_of(const am_gemm_args *g)
+{
+    int64_t parts = g->k / K_PART;
+    if (g->dtype_c != AM_F32 || g->trans_b || g->batch != 1 || g->bias || g->alpha != 1)
+        return 1;
+    while (parts > 1 && g->k % (parts * COLS_STEP))
+        parts--;
+    return parts > 1 ? parts : 1;
+}
+
+/* A gradient from logits has few rows and a long k: its parts are products of their own, for as
+ * many threads, and are added up in order. Some rows at a time, for memory's sake. */
+static int run_parts(const am_gemm_args *g, const blocking *cut, int64_t parts, int threads)
+{
+    int64_t rows = (threads + parts - 1) / parts * cut->rows, k = g->k / parts;
+    float *sums =
+        am_scratch(2, (size_t)(parts * (rows < g->m ? rows : g->m) * g->n) * sizeof *sums);
+    if (!sums)
+        return scratch_failed();
+    for (int64_t first = 0; first < g->m; first += rows) {
+        int64_t m = g->m - first < rows ? g->m - first : rows;
+        am_gemm_args f = *g;
+        f.a = at(g->a, first * g->lda, size_of(g->dtype_ab));
+        f.c = sums;
+        f.ldc = g->n;
+        f.m = m;
+        f.k = k;
+        f.batch = parts;
+        f.accumulate = 0;
+        f.stride_a = k;
+        f.stride_b = k * g->ldb;
+        f.stride_c = m * g->n;
+        int rc = run_blocks(&f, cut, threads);
+        if (rc != AM_OK)
+            return rc;
+        float *c = (float *)g->c + first * g->ldc;
+#pragma omp parallel for num_threads(threads)
+        for (int64_t i = 0; i < m; i++) {
+            for (int64_t j = 0; j < g->n; j++) {
+                float sum = sums[i * g->n + j];
+                for (int64_t q = 1; q < parts; q++)
+                    sum += sums[(q * m + i) * g->n + j];
+                c[i * g->ldc + j] = g->accumulate ? c[i * g->ldc + j] + sum : sum;
+            }
+        }
+    }
+    return AM_OK;
+}
+
 static int run_native(const am_gemm_args *g, int threads)
 {
     int done = 0;
@@ -651,7 +701,8 @@ static int run_native(const am_gemm_args *g, int threads)
         /* oneDNN has AMX for dense operands only: columns of b that lie side by side stay whole */
         int64_t cols = g->trans_b ? even_size(g->n, AMX_COLS, COLS_STEP) : g->n;
         blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = cols, .dense = 1};
-        return run_blocks(g, &amx, threads);
+        int64_t parts = parts_of(g);
+        return parts > 1 ? run_parts(g, &amx, parts, threads) : run_blocks(g, &amx, threads);
     }
     int rc = run_whole(g, threads, &done);
     return rc == AM_OK && !done ? run_converted(g, threads) : rc;

@@ -222,6 +222,22 @@ static int label_at(const void *labels, int dtype, int64_t r, int64_t ignore, in
                           (long long)*label, (long long)r, (long long)(v - 1));
 }
 
+/* Row r of dlogits; with y = cap tanh(x / cap): dy/dx = 1 - (y / cap)^2. */
+AM_INLINE void dlogits_row(void *to, int dtype_to, const void *logits, int dtype, int64_t r,
+                           int64_t v, int64_t label, int ignored, double cap, double lse,
+                           double dloss)
+{
+    for (int64_t i = 0; i < v; i++) {
+        double y = soft_cap(load(logits, dtype, r * v + i), cap), d = 0;
+        if (!ignored) {
+            d = dloss * (exp(y - lse) - (i == label));
+            if (cap > 0)
+                d *= 1.0 - (y / cap) * (y / cap);
+        }
+        store(to, dtype_to, r * v + i, d);
+    }
+}
+
 AM_INLINE int cross_entropy_float(const am_cross_entropy_args *args, int dtype)
 {
     int64_t v = args->v;
@@ -243,6 +259,9 @@ AM_INLINE int cross_entropy_float(const am_cross_entropy_args *args, int dtype)
             loss = lse - soft_cap(load(args->logits, dtype, r * v + label), args->softcap);
         store(args->lse, stat_dtype(dtype), r, lse);
         store(args->loss, stat_dtype(dtype), r, loss);
+        if (args->dlogits)
+            dlogits_row(args->dlogits, args->dtype_dlogits, args->logits, dtype, r, v, label,
+                        ignored, args->softcap, load(args->lse, stat_dtype(dtype), r), 1);
     }
     return AM_OK;
 }
@@ -255,27 +274,18 @@ int am_ref_cross_entropy(am_stream *s, const am_cross_entropy_args *args)
     AM_DISPATCH_FLOAT(args->dtype, cross_entropy_float, args)
 }
 
-/* With y = cap tanh(x / cap): dy/dx = 1 - (y / cap)^2. */
 AM_INLINE int cross_entropy_bwd_float(const am_cross_entropy_bwd_args *args, int dtype)
 {
-    int64_t v = args->v;
     double dloss = load(args->dloss, stat_dtype(dtype), 0);
     for (int64_t r = 0; r < args->rows; r++) {
         int64_t label;
         int ignored;
-        int rc = label_at(args->labels, args->dtype_labels, r, args->ignore, v, &label, &ignored);
+        int rc =
+            label_at(args->labels, args->dtype_labels, r, args->ignore, args->v, &label, &ignored);
         if (rc != AM_OK)
             return rc;
-        double lse = load(args->lse, stat_dtype(dtype), r);
-        for (int64_t i = 0; i < v; i++) {
-            double y = soft_cap(load(args->logits, dtype, r * v + i), args->softcap), d = 0;
-            if (!ignored) {
-                d = dloss * (exp(y - lse) - (i == label));
-                if (args->softcap > 0)
-                    d *= 1.0 - (y / args->softcap) * (y / args->softcap);
-            }
-            store(args->dlogits, dtype, r * v + i, d);
-        }
+        dlogits_row(args->dlogits, dtype, args->logits, dtype, r, args->v, label, ignored,
+                    args->softcap, load(args->lse, stat_dtype(dtype), r), dloss);
     }
     return AM_OK;
 }

@@ -73,9 +73,10 @@ static void compare(const am_backend *cpu, problem *p, const char *what)
 START_TEST(agrees_with_ref)
 {
     const am_backend *cpu = backend_under(_i);
-    static const int64_t shapes[][3] = {{1, 1, 1},   {1, 16, 64},    {2, 3, 5},    {7, 13, 31},
-                                        {8, 8, 8},   {37, 1, 9},     {64, 64, 64}, {127, 65, 33},
-                                        {3, 600, 2}, {130, 97, 300}, {5, 17, 1},   {241, 520, 40}};
+    static const int64_t shapes[][3] = {{1, 1, 1},     {1, 16, 64},    {2, 3, 5},    {7, 13, 31},
+                                        {8, 8, 8},     {37, 1, 9},     {64, 64, 64}, {127, 65, 33},
+                                        {3, 600, 2},   {130, 97, 300}, {5, 17, 1},   {241, 520, 40},
+                                        {3, 24, 24576}};
     static const int types[][2] = {{AM_F32, AM_F32}, {AM_BF16, AM_BF16}, {AM_BF16, AM_F32},
                                    {AM_F16, AM_F16}, {AM_F16, AM_F32},   {AM_F64, AM_F64}};
     for (int c = 0; c < 12 * 6 * 4; c++) {
@@ -186,11 +187,14 @@ START_TEST(rows_do_not_depend_on_m)
         rows_case(cpu, 576, 1536, 1, AM_F32, AM_F32, 300);
         rows_case(cpu, 64, 20000, 0, AM_F32, AM_F32, 130);
         rows_case(cpu, 192, 192, 1, AM_BF16, AM_BF16, 600);
-        if (_i >= 3) { /* where AMX cuts k by m, and results that are not rounded show it */
+        rows_case(cpu, 192, 1032, 1, AM_F32, AM_F32,
+                  500); /* where larger blocks would cut k by m */
+        if (_i >= 3) {  /* where AMX cuts k by m, and results that are not rounded show it */
             rows_case(cpu, 65, 37, 0, AM_BF16, AM_F32, 300);
             rows_case(cpu, 576, 1536, 1, AM_BF16, AM_F32, 1100);
             rows_case(cpu, 576, 3072, 0, AM_BF16, AM_F32, 300);
             rows_case(cpu, 64, 20000, 0, AM_BF16, AM_F32, 130);
+            rows_case(cpu, 40, 24576, 0, AM_BF16, AM_F32, 600); /* k in three parts */
         }
     }
 }

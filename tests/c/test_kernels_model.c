@@ -175,6 +175,50 @@ START_TEST(softmax)
 }
 END_TEST
 
+/* With the loss in one call: as cross_entropy_bwd's for a dloss of 1, rounded once. */
+static void check_gradients_at_once(const am_cpu_kernels *k, am_cross_entropy_args args,
+                                    void *scratch)
+{
+    int64_t n = args.rows * args.v;
+    float one = 1, *stats = elems(AM_F32, 2 * args.rows);
+    args.loss = stats;
+    args.lse = stats + args.rows;
+    am_cross_entropy_bwd_args bwd = {.dlogits = scratch,
+                                     .logits = args.logits,
+                                     .labels = args.labels,
+                                     .lse = args.lse,
+                                     .dloss = &one,
+                                     .dtype = args.dtype,
+                                     .dtype_labels = args.dtype_labels,
+                                     .ignore = args.ignore,
+                                     .rows = args.rows,
+                                     .v = args.v,
+                                     .softcap = args.softcap};
+    ck_assert_int_eq(am_backend_ref.cross_entropy(NULL, &args), AM_OK);
+    ck_assert_int_eq(am_backend_ref.cross_entropy_bwd(NULL, &bwd), AM_OK);
+    for (int i = 0; i < 3; i++) {
+        int to = args.dtype_dlogits = half_dtypes[i];
+        void *once = args.dlogits = elems(to, n);
+        ck_assert_int_eq(k->cross_entropy(NULL, &args), AM_OK);
+        if (to == args.dtype) {
+            check_close("dlogits at once", once, scratch, to, n, ulp_of(to) + 1e-5, 1e-6);
+            void *same = copy_elems(to, n, args.logits);
+            args.logits = args.dlogits = same;
+            ck_assert_int_eq(k->cross_entropy(NULL, &args), AM_OK);
+            check_same_bits("at once, in place", same, once, (size_t)n * elem_size(to));
+            args.logits = bwd.logits;
+            free(same);
+        } else if (to == AM_F32) {
+            for (int64_t e = 0; e < n; e++) {
+                double got = elem_get(once, to, e), want = elem_get(scratch, args.dtype, e);
+                ck_assert(fabs(got - want) <= 2 * ulp_of(args.dtype) * fabs(want) + 1e-6);
+            }
+        }
+        free(once);
+    }
+    free(stats);
+}
+
 START_TEST(cross_entropy)
 {
     EACH_CASE(k, dtype, v)
@@ -191,8 +235,16 @@ START_TEST(cross_entropy)
             const void *labels = mode & 1 ? (const void *)narrow : (const void *)wide;
             int labels_dtype = mode & 1 ? AM_I32 : AM_I64;
             double cap = mode & 2 ? 15 : 0;
-            am_cross_entropy_args args = {loss,         lse,  logits, labels, dtype,
-                                          labels_dtype, -100, ROWS,   v,      cap};
+            am_cross_entropy_args args = {.loss = loss,
+                                          .lse = lse,
+                                          .logits = logits,
+                                          .labels = labels,
+                                          .dtype = dtype,
+                                          .dtype_labels = labels_dtype,
+                                          .ignore = -100,
+                                          .rows = ROWS,
+                                          .v = v,
+                                          .softcap = cap};
             ck_assert_int_eq(k->cross_entropy(NULL, &args), AM_OK);
             args.loss = loss_ref;
             args.lse = lse_ref;
@@ -206,6 +258,7 @@ START_TEST(cross_entropy)
             bwd.dlogits = want;
             ck_assert_int_eq(am_backend_ref.cross_entropy_bwd(NULL, &bwd), AM_OK);
             check_close("dlogits", got, want, dtype, n, ulp_of(dtype) + 1e-5, 1e-6);
+            check_gradients_at_once(k, args, want);
             void *same = copy_elems(dtype, n, logits);
             bwd.dlogits = same;
             bwd.logits = same;
@@ -215,7 +268,15 @@ START_TEST(cross_entropy)
         }
         float out[ROWS], lse[ROWS];
         wide[3] = v;
-        am_cross_entropy_args bad = {out, lse, logits, wide, dtype, AM_I64, -100, ROWS, v, 0};
+        am_cross_entropy_args bad = {.loss = out,
+                                     .lse = lse,
+                                     .logits = logits,
+                                     .labels = wide,
+                                     .dtype = dtype,
+                                     .dtype_labels = AM_I64,
+                                     .ignore = -100,
+                                     .rows = ROWS,
+                                     .v = v};
         ck_assert_int_eq(k->cross_entropy(NULL, &bad), AM_EINVAL);
         ck_assert_ptr_nonnull(strstr(am_error_message(), "of row 3 is outside"));
         free(logits);

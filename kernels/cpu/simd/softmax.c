@@ -124,6 +124,32 @@ static int check_labels(const void *labels, int dtype, int64_t rows, int64_t ign
     return AM_OK;
 }
 
+/* Row r of dlogits; `label` is -1 in ignored rows. */
+AM_INLINE void dlogits_row(void *to, int dtype_to, const void *logits, int dtype, int64_t r,
+                           int64_t v, int64_t label, float cap, float lse, float dloss)
+{
+    float at_label = 0; /* read before dlogits may overwrite it */
+    if (label >= 0) {
+        vf y = soft_cap(vsplat(load1(logits, dtype, r * v + label)), cap);
+        vf d = dloss * (vexp(y - lse) - 1.0f);
+        if (cap > 0)
+            d *= 1.0f - (y / cap) * (y / cap);
+        at_label = d[0];
+    }
+    for (int64_t i = 0; i < v; i += VW) {
+        vf d = {0};
+        if (label >= 0) {
+            vf y = soft_cap(vget_n(logits, dtype, r * v + i, v - i, 0), cap);
+            d = dloss * vexp_down(y - lse); /* no subnormals, which are slow */
+            if (cap > 0)
+                d *= 1.0f - (y / cap) * (y / cap);
+        }
+        vput_n(to, dtype_to, r * v + i, v - i, d);
+    }
+    if (label >= 0)
+        store1(to, dtype_to, r * v + label, at_label);
+}
+
 AM_INLINE int cross_entropy_simd(const am_cross_entropy_args *args, int dtype)
 {
     int64_t v = args->v;
@@ -134,19 +160,32 @@ AM_INLINE int cross_entropy_simd(const am_cross_entropy_args *args, int dtype)
         float max = row_max(args->logits, dtype, r * v, v, cap);
         double sum = row_exp_sum(args->logits, dtype, r * v, v, cap, max);
         double lse = (double)max + log(sum), loss = 0;
-        if (label != args->ignore) {
+        if (label == args->ignore) {
+            label = -1;
+        } else {
             vf x = soft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
             loss = lse - (double)x[0];
         }
         ((float *)args->lse)[r] = (float)lse;
         ((float *)args->loss)[r] = (float)loss;
+        if (!args->dlogits)
+            continue;
+        if (args->dtype_dlogits == AM_F32)
+            dlogits_row(args->dlogits, AM_F32, args->logits, dtype, r, v, label, cap, (float)lse,
+                        1);
+        else if (args->dtype_dlogits == AM_BF16)
+            dlogits_row(args->dlogits, AM_BF16, args->logits, dtype, r, v, label, cap, (float)lse,
+                        1);
+        else
+            dlogits_row(args->dlogits, AM_F16, args->logits, dtype, r, v, label, cap, (float)lse,
+                        1);
     }
     return AM_OK;
 }
 
 int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
 {
-    if (!is_simd_float(args->dtype) ||
+    if (!is_simd_float(args->dtype) || (args->dlogits && !is_simd_float(args->dtype_dlogits)) ||
         (args->dtype_labels != AM_I32 && args->dtype_labels != AM_I64))
         return am_ref_cross_entropy(s, args);
     int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
@@ -155,39 +194,15 @@ int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
     AM_DISPATCH_SIMD(args->dtype, cross_entropy_simd, args, AM_EUNSUP)
 }
 
-AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int dtype, int64_t r)
-{
-    int64_t v = args->v, label = label_at(args->labels, args->dtype_labels, r);
-    float cap = (float)args->softcap, dloss = *(const float *)args->dloss;
-    float lse = ((const float *)args->lse)[r];
-    int counts = label != args->ignore;
-    float at_label = 0; /* read before dlogits may overwrite it */
-    if (counts) {
-        vf y = soft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
-        vf d = dloss * (vexp(y - lse) - 1.0f);
-        if (cap > 0)
-            d *= 1.0f - (y / cap) * (y / cap);
-        at_label = d[0];
-    }
-    for (int64_t i = 0; i < v; i += VW) {
-        vf d = {0};
-        if (counts) {
-            vf y = soft_cap(vget_n(args->logits, dtype, r * v + i, v - i, 0), cap);
-            d = dloss * vexp_down(y - lse); /* no subnormals, which are slow */
-            if (cap > 0)
-                d *= 1.0f - (y / cap) * (y / cap);
-        }
-        vput_n(args->dlogits, dtype, r * v + i, v - i, d);
-    }
-    if (counts)
-        store1(args->dlogits, dtype, r * v + label, at_label);
-}
-
 AM_INLINE int cross_entropy_bwd_simd(const am_cross_entropy_bwd_args *args, int dtype)
 {
 #pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
-    for (int64_t r = 0; r < args->rows; r++)
-        cross_entropy_bwd_row(args, dtype, r);
+    for (int64_t r = 0; r < args->rows; r++) {
+        int64_t label = label_at(args->labels, args->dtype_labels, r);
+        dlogits_row(args->dlogits, dtype, args->logits, dtype, r, args->v,
+                    label == args->ignore ? -1 : label, (float)args->softcap,
+                    ((const float *)args->lse)[r], *(const float *)args->dloss);
+    }
     return AM_OK;
 }
 
