@@ -233,6 +233,24 @@ static int lora_forward(am_call *c)
     return am_save(c, 4, h);
 }
 
+/* dB, as the transpose of h^T dz: a product turns its first operand, and h is the thin one. */
+static int lora_db(am_bwd *b, am_tensor *dz, am_tensor *h)
+{
+    am_grad g;
+    am_tensor *turned;
+    int64_t r = h->shape[1], n = dz->shape[dz->ndim - 1], shape[] = {r, n};
+    AM_TRY(am_grad_begin(b, 3, true, &g));
+    AM_TRY(am_temp_new(&b->temps, &turned, g.t->dtype, 2, shape, b->device));
+    AM_TRY(gemm(turned, h, true, dz, false, NULL, r, n, rows_of(h), 1, 0));
+    am_tensor view = *turned; /* never leaves this function: no reference of its own */
+    view.shape[0] = n;
+    view.shape[1] = r;
+    view.stride[0] = 1;
+    view.stride[1] = n;
+    AM_TRY(am_copy_kernel(g.t, &view, g.accumulate));
+    return am_grad_end(b, 3, &g);
+}
+
 static int lora_backward(am_bwd *b)
 {
     const am_lora_attrs *at = &b->attrs->lora;
@@ -248,11 +266,8 @@ static int lora_backward(am_bwd *b)
     AM_TRY(am_temp_new(&b->temps, &dh, x->dtype, 2, h_shape, b->device));
     AM_TRY(gemm(dh, dz, false, bb, false, NULL, m, r, n, at->scale, 0));
     am_grad g;
-    if (b->needs[3]) {
-        AM_TRY(am_grad_begin(b, 3, true, &g));
-        AM_TRY(gemm(g.t, dz, true, h, false, NULL, n, r, m, 1, g.accumulate));
-        AM_TRY(am_grad_end(b, 3, &g));
-    }
+    if (b->needs[3])
+        AM_TRY(lora_db(b, dz, h));
     if (b->needs[2]) {
         if (pre) {
             AM_TRY(am_temp_new(&b->temps, &xd, x->dtype, x->ndim, x->shape, b->device));
