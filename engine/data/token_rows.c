@@ -194,7 +194,7 @@ struct am_token_rows {
     int64_t count;
     const char *metadata;
     size_t metadata_bytes;
-    int gets;
+    uint32_t gets;
 };
 
 /* Read through a window, so that a large file does not fill the memory. */

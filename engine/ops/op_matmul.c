@@ -237,17 +237,15 @@ static int lora_forward(am_call *c)
 static int lora_db(am_bwd *b, am_tensor *dz, am_tensor *h)
 {
     am_grad g;
-    am_tensor *turned;
+    am_tensor *turned, *view;
     int64_t r = h->shape[1], n = dz->shape[dz->ndim - 1], shape[] = {r, n};
     AM_TRY(am_grad_begin(b, 3, true, &g));
     AM_TRY(am_temp_new(&b->temps, &turned, g.t->dtype, 2, shape, b->device));
     AM_TRY(gemm(turned, h, true, dz, false, NULL, r, n, rows_of(h), 1, 0));
-    am_tensor view = *turned; /* never leaves this function: no reference of its own */
-    view.shape[0] = n;
-    view.shape[1] = r;
-    view.stride[0] = 1;
-    view.stride[1] = n;
-    AM_TRY(am_copy_kernel(g.t, &view, g.accumulate));
+    AM_TRY(am_tensor_view(&view, turned, 2, (int64_t[]){n, r}, (int64_t[]){1, n}, 0));
+    int rc = am_copy_kernel(g.t, view, g.accumulate);
+    am_tensor_release(view);
+    AM_TRY(rc);
     return am_grad_end(b, 3, &g);
 }
 

@@ -92,6 +92,7 @@ static void reset(am_tape *t)
     t->attached = 0;
     t->in_backward = false;
     t->waiting = false;
+    t->noting = false;
     for (size_t i = 0; i < n_nodes; i++)
         node_free(&t->nodes[i]);
     for (size_t i = 0; i < n_vars; i++) {

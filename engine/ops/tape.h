@@ -23,8 +23,8 @@ typedef struct am_node {
     am_attrs attrs;
     uint64_t rng_seed, rng_stream;
     am_tensor *saved[AM_NODE_SAVED];
-    int64_t
-        again[AM_NODE_SAVED]; /* the var whose value is computed again for this slot; -1: none */
+    /* the var whose value is computed again for this slot; -1: none */
+    int64_t again[AM_NODE_SAVED];
 } am_node;
 
 struct am_call;

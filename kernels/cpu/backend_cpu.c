@@ -31,7 +31,7 @@ static int has_f16c(void)
 static int has_amx_bf16(void)
 {
     unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1U << 22))
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 22 & 5) != 5) /* bf16, tiles */
         return 0;
     __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0)); /* does the system keep tiles? */
     if ((a >> 17 & 3) != 3)

@@ -15,6 +15,8 @@
  *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
  *     and the same primitive, and as many columns as can be, since c is copied where they are not
  *     all.
+ *     A long k with an f32 result is added up in parts (run_parts), whose number depends on k
+ * alone.
  *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one.
@@ -29,7 +31,7 @@
 #include "ref_kernels.h"
 
 enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
-enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192 };
+enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192, PARTS_BYTES = 32 << 20 };
 enum { TABLE = 512, WAYS = 8 };                 /* primitives kept; places one may be in */
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
@@ -659,7 +661,9 @@ static int64_t parts_of(const am_gemm_args *g)
  * many threads, and are added up in order. Some rows at a time, for memory's sake. */
 static int run_parts(const am_gemm_args *g, const blocking *cut, int64_t parts, int threads)
 {
-    int64_t rows = (threads + parts - 1) / parts * cut->rows, k = g->k / parts;
+    int64_t blocks = (threads + parts - 1) / parts, k = g->k / parts;
+    int64_t fit = PARTS_BYTES / (parts * cut->rows * g->n * (int64_t)sizeof(float));
+    int64_t rows = (fit < 1 ? 1 : blocks < fit ? blocks : fit) * cut->rows;
     float *sums =
         am_scratch(2, (size_t)(parts * (rows < g->m ? rows : g->m) * g->n) * sizeof *sums);
     if (!sums)

@@ -1,20 +1,20 @@
 -- Prints "N rows are the same" when every row's hidden states and logits have the same bits alone, in
 -- padded batches and in packs, and fails at the first that differs. A program of its own because the
--- kernels are chosen once a process: isa_spec.lua runs it for each instruction set. The argument
--- is the length of the longest row.
+-- kernels are chosen once a process: isa_spec.lua runs it for each instruction set. Arguments: the length
+-- of the longest row, and the dtype.
 local am = require("am")
 local collate = require("am.datasets.collate")
 local ffi = require("ffi")
 
 am.manual_seed(3)
 local C, V = 192, 517 -- not multiples of a tile, wide enough for every code path of a matrix product
-local model = am.AutoModelForCausalLM.from_config {
+local model = am.AutoModelForCausalLM.from_config({
     architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = C, intermediate_size = 1032,
     num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2, vocab_size = V,
     max_position_embeddings = 2048, rms_norm_eps = 1e-5, initializer_range = 0.05,
-}
+}, { torch_dtype = arg[2] })
 
-local rows, longest = {}, tonumber((...))
+local rows, longest = {}, tonumber(arg[1])
 for i, length in ipairs { 1, 2, 3, 7, 33, 64, 130, 299, 600 } do
     length = math.min(length, longest)
     local row = { input_ids = {}, labels = {} }
@@ -48,7 +48,7 @@ local function forward(list)
             position_ids = int32(batch.position_ids, { batch.B, batch.T }),
             bounds = int32(batch.bounds, { batch.B, batch.T, 2 }), output_hidden_states = true,
         }
-        return { { out.hidden_states:to_buffer(), C }, { out.logits:to_buffer(), V } }, batch.T
+        return { { out.hidden_states:to("float32"):to_buffer(), C }, { out.logits:to("float32"):to_buffer(), V } }, batch.T
     end)
 end
 

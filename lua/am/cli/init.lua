@@ -113,7 +113,7 @@ end
 -- ---- arguments ------------------------------------------------------------------------------
 
 --- Threads to run with, from the command line's word. More than there are CPUs would only wait for one
---- another, and their number changes no result: as many as there are then, and a warning.
+--- another: as many as there are then, and a warning, since weights' gradients may round otherwise.
 function M.set_threads(text)
     local edge, ffi = require("am.core.ffi"), require("ffi")
     local n = tonumber(text)

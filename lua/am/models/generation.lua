@@ -172,8 +172,8 @@ function M.generate(model, ids, opts)
             scope.scope(function()
                 local input = tensor.from_buffer(ffi.new("int32_t[?]", #feed, feed), { 1, #feed },
                                                  { dtype = "int32", device = model:device() })
-                -- Prompts are of any length and go through products that are the same for all of them.
-                local mode = #feed == 1 and autograd.inference_mode or autograd.no_grad
+                -- Prompts are of any length, 1 too, and go through products that are the same for all of them.
+                local mode = step > 1 and #feed == 1 and autograd.inference_mode or autograd.no_grad
                 local result = mode(model.forward, model,
                                     { input_ids = input, cache = cache, logits_to_keep = 1 })
                 logits, n = result.logits:to("float32"):to_buffer()
