@@ -161,7 +161,7 @@ function Handle:remove()
     end
     if #list == 0 and hooks[self.id] then
         hooks[self.id] = nil
-        check(C.am_tensor_set_grad_hook(self.tensor, 0))
+        C.am_tensor_set_grad_hook(self.tensor, 0) -- a tensor that is released has none to take away
     end
 end
 

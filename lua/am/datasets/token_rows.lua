@@ -66,6 +66,24 @@ local function key_of(opts)
     return digest
 end
 
+-- Size and time of each file, to see that none changed between its digest and its last row.
+local function states_of(files)
+    local states = {}
+    for i, name in ipairs(files) do
+        local st = posix.stat(name)
+        states[i] = st and string.format("%d %.9f", st.size, st.mtime) or "gone"
+    end
+    return states
+end
+
+local function check_unchanged(files, states)
+    for i, now in ipairs(states_of(files)) do
+        if now ~= states[i] then
+            err.raise("data", "%s changed while its rows were read for the cache; start again", files[i])
+        end
+    end
+end
+
 -- ---------------------------------------------------------------- the dataset
 
 local TokenRows = {}
@@ -234,7 +252,7 @@ local function clean(dir)
     end
 end
 
-local function make(opts, key, file)
+local function make(opts, key, file, states)
     local writer = file and create(file, key) or create_unnamed(key)
     local stats = new_stats()
     local ok, e = pcall(function()
@@ -246,6 +264,9 @@ local function make(opts, key, file)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
                 .. "answer (seq_length), or answers empty?", opts.files[1], rows:len())
+        end
+        if states then
+            check_unchanged(opts.files, states)
         end
         local text = json.encode(stats, { sort_keys = true })
         check_write(C.am_token_rows_finish(rows_box, writer, text, #text), file)
@@ -292,8 +313,9 @@ end
 ---                keep_all also the rows that have nothing to learn are kept
 ---   cache_dir    a folder, made when absent; nil: no cache
 ---   depends_on   what rows depend on beside the files' content: a table that JSON can hold
---- Raises "data" when no row has a label, and what `open` and `row` raise.
+--- Raises "data" when no row has a label, and what `open` and `row` raise; with a cache also when a file changes meanwhile.
 function M.open(opts)
+    local states = opts.cache_dir and states_of(opts.files)
     local key = key_of(opts)
     if not opts.cache_dir then
         return make(opts, key)
@@ -306,7 +328,7 @@ function M.open(opts)
         return found
     end
     clean(opts.cache_dir)
-    found = make(opts, key, file)
+    found = make(opts, key, file, states)
     log:info("tokenised rows are kept in %s", file)
     return found
 end

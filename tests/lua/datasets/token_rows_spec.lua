@@ -141,6 +141,20 @@ describe("am.datasets.token_rows", function()
         assert.same({}, path.names(dir))
     end)
 
+    it("is not kept when a file changed while it was read", function()
+        local plain = tok.encode
+        local changed = setmetatable({ encode = function(...)
+            local handle = assert(io.open(file, "a"))
+            handle:write("\n")
+            handle:close()
+            return plain(...)
+        end }, { __index = tok })
+        local ok, e = pcall(dataset, { tokenizer = changed })
+        assert.is_false(ok)
+        assert.matches("changed while its rows were read for the cache", tostring(e))
+        assert.same({}, path.names(dir))
+    end)
+
     it("does without where it can't be had, and names a folder that can't be written to", function()
         tok.content = nil
         assert.equal(178, dataset():len())
