@@ -1,7 +1,8 @@
 """amlua and transformers + PEFT on the same machine, model, ids, batch and dtype, in turns.
 
 Each row of the table is measured in rounds: amlua, eager PyTorch, compiled PyTorch, and again. What counts
-is the median step of all rounds, and the highest resident memory of any. Needs a build of amlua
+is the median step of all rounds, and the highest resident memory of any. amlua's rounds have one seed, so
+they must end with the same loss, bit for bit: "same seed, same bits" says they did. Needs a build of amlua
 (AMLUA, build/amlua) and a Python with torch, transformers and peft, which is the one that runs this:
 
     python3 -m venv ~/bench && ~/bench/bin/pip install torch transformers peft numpy
@@ -98,10 +99,11 @@ def measure(model, vocab, row):
     rows, length = map(int, shape.split("x"))
     lora, dtype = kind == "lora", DTYPES[dtype]
     write_ids(rows * (WARMUP + args.steps), length, vocab)
-    seconds, memory, share = {}, {}, []
+    seconds, memory, share, losses = {}, {}, [], set()
     for _ in range(args.rounds):
         ours = measure_amlua(model, lora, dtype, rows, length)
         share.append(ours["gemm_share"])
+        losses.add(ours["last_loss"])
         rivals = {"eager": False} if args.no_compile else {"eager": False, "compiled": True}
         results = {"amlua": {"seconds": [ours["seconds_median"]], "peak_resident_bytes": ours["peak_resident_bytes"]}}
         for name, compiled in rivals.items():
@@ -113,8 +115,11 @@ def measure(model, vocab, row):
     best = max(value for name, value in speed.items() if name != "amlua")
     print(f"{row:18}" + "".join(f"  {name} {speed[name]:7.1f} tok/s {memory[name] / 1e9:5.2f} GB" for name in speed)
           + f"  ratio {speed['amlua'] / best:.2f}  of eager's memory {memory['amlua'] / memory['eager']:.2f}"
-          + f"  of GEMM {100 * statistics.median(share):.0f} %", flush=True)
-    return {"row": row, "tokens_per_second": speed, "peak_resident_bytes": memory, "gemm_share": share}
+          + f"  of GEMM {100 * statistics.median(share):.0f} %"
+          + ("" if args.rounds == 1 else "  same seed, " + ("same bits" if len(losses) == 1 else "OTHER BITS")),
+          flush=True)
+    return {"row": row, "tokens_per_second": speed, "peak_resident_bytes": memory, "gemm_share": share,
+            "last_losses": sorted(losses)}
 
 
 if __name__ == "__main__":

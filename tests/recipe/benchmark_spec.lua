@@ -57,6 +57,16 @@ describe("the benchmark", function()
         assert.is_true(#json.decode(helper.read(trace)).traceEvents > 50)
     end)
 
+    it("ends two runs of a seed with the same bits, and those of another with others", function()
+        local lora = { peft = { match_all_linear = true, dim = 2, dropout = 0.1 } } -- draws numbers in each step
+        local first, out = run(config(lora))
+        local text = out:match("\nloss +(%S+) in the last step")
+        assert.equal(first.last_loss, tonumber(text), out)
+        local second = run(config(lora), "--threads", "1")
+        assert.equal(first.last_loss, second.last_loss)
+        assert.are_not.equal(first.last_loss, (run(config(lora), "--seed", "43")).last_loss)
+    end)
+
     it("takes rows as long as a pack, and needs no dataset", function()
         local cfg = config { packed_sequence = { packed_sequence_size = 32 } }
         cfg.dataset = nil
