@@ -9,6 +9,7 @@ local ffi = require("ffi")
 local flops = require("am.recipes.flops")
 local json = require("am.utils.json")
 local llm_finetune = require("recipes.llm_finetune")
+local memory = require("am.recipes.memory")
 local number = require("am.utils.number")
 local path = require("am.utils.path")
 local profile = require("am.training.profile")
@@ -119,6 +120,10 @@ function Recipe:figures(times, last_loss)
     local linear, attention = flops.of_step(self.model, rows, length)
     -- both before the matrices of the measurement below
     local resident, tensors = peak_resident(), tonumber(am.memory(self.model:device()).peak_bytes)
+    local kept, needed = memory.kept(self.model, self:optimizer_options(), micro * length), 0
+    for _, bytes in pairs(kept) do
+        needed = needed + bytes
+    end
     local gemm = flops.gemm_rate(self.model, micro * length)
     local rate = (linear + attention) / median
     return {
@@ -132,6 +137,7 @@ function Recipe:figures(times, last_loss)
         mfu = self:setting("peak_tflops") and rate / (self:setting("peak_tflops") * 1e12) or nil,
         peak_resident_bytes = resident,
         peak_tensor_bytes = tensors,
+        kept_bytes = kept, peak_per_kept = resident / needed,
     }
 end
 
@@ -143,12 +149,14 @@ step       min %.3f s, median %.3f s, max %.3f s of %d
 speed      %.1f tokens/s
 computes   %.1f GFLOP a step, %.1f GFLOP/s
 products   %.1f GFLOP/s at this model's shapes; the step runs at %.1f %% of it
-memory     %.2f GB resident at most, %.2f GB of tensors
+memory     %.2f GB resident at most, %.2f GB of tensors; resident is %.2f times what must be kept:
+kept       %.2f GB of weights, %.2f of gradients, %.2f of optimizer state, %.2f of activations
 loss       %s in the last step; equal seeds, equal digits
 ]], f.model or "(new)", f.dtype, f.peft and "LoRA" or "all weights", f.rows, f.seq_len, f.local_rows, f.threads, f.isa,
         f.seconds_min, f.seconds_median, f.seconds_max, f.steps, f.tokens_per_second, f.flops_per_step / 1e9,
         f.flops_per_second / 1e9, f.gemm_flops_per_second / 1e9, 100 * f.gemm_share, f.peak_resident_bytes / 1e9,
-        f.peak_tensor_bytes / 1e9, number.float_text(f.last_loss)))
+        f.peak_tensor_bytes / 1e9, f.peak_per_kept, f.kept_bytes.weights / 1e9, f.kept_bytes.gradients / 1e9,
+        f.kept_bytes.optimizer / 1e9, f.kept_bytes.activations / 1e9, number.float_text(f.last_loss)))
     if f.mfu then
         io.write(string.format("MFU        %.1f %% of %g TFLOP/s\n", 100 * f.mfu, self:setting("peak_tflops")))
     end
