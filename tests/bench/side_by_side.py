@@ -3,10 +3,9 @@
 Each row of the table is measured in rounds: amlua, eager PyTorch, compiled PyTorch, and again. What counts
 is the median step of all rounds, and the highest resident memory of any. amlua's rounds have one seed, so
 they must end with the same loss, bit for bit: "same seed, same bits" says they did. Needs a build of amlua
-(AMLUA, build/amlua) and a Python with torch, transformers and peft, which is the one that runs this:
+(AMLUA, build/amlua); run.sh beside this makes the Python it needs and starts it:
 
-    python3 -m venv ~/bench && ~/bench/bin/pip install torch transformers peft numpy
-    ~/bench/bin/python tests/bench/side_by_side.py [ROW ...] [--rounds 3] [--steps 3] [--threads 2]
+    tests/bench/run.sh [ROW ...] [--rounds 3] [--steps 3] [--threads 2]
 
 ROW is kind_dtype_ROWSxLENGTH: full_f32_4x512, lora_bf16_1x2048, …; without one, those of docs/performance.md.
 """
