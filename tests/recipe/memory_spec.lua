@@ -173,6 +173,7 @@ describe("memory of a step", function()
     for _, case in ipairs {
         { "full", deep, {} }, { "LoRA", deep, { lora = true } }, { "a large vocabulary", wide, {} },
         { "recomputed layers", deep, { activation_checkpointing = true } },
+        { "many recomputed layers", helper.changes(deep, { L = 24 }), { activation_checkpointing = true } },
         { "recomputed feed-forward blocks", deep, { activation_checkpointing = "selective" } },
         { "bfloat16", deep, { torch_dtype = "bfloat16" } },
         { "8-bit moments", deep, {}, { state_dtype = "int8" }, 1.6 },

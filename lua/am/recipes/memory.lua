@@ -116,13 +116,9 @@ end
 function M.activation_bytes(model, tokens)
     local c, size = model.config, bytes_of[model:dtype()]
     local kept, layer = layers_bytes(model)
-    local again = model.model.activation_checkpointing
-    if again and again ~= "selective" then -- backward holds as much again, measured
-        kept = 2 * kept
-    end
-    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.6
+    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
     -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (again and 2.6 or 1.2) * layer * tokens
+    local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
