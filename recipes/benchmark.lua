@@ -9,6 +9,8 @@ local ffi = require("ffi")
 local flops = require("am.recipes.flops")
 local json = require("am.utils.json")
 local llm_finetune = require("recipes.llm_finetune")
+local memory = require("am.recipes.memory")
+local number = require("am.utils.number")
 local path = require("am.utils.path")
 local profile = require("am.training.profile")
 local training = require("am.training")
@@ -94,11 +96,12 @@ local function peak_resident()
 end
 
 function Recipe:train()
-    local times = {}
+    local times, last_loss = {}, nil
     for i = 1, self:step_count() - 1 do
-        local seconds = self:step().seconds
+        local metrics = self:step()
+        last_loss = metrics.loss
         if i > self:setting("warmup_steps") then
-            times[#times + 1] = seconds
+            times[#times + 1] = metrics.seconds
         end
         if self:stop_requested() then
             return
@@ -106,22 +109,27 @@ function Recipe:train()
     end
     table.sort(times)
     local profiled = self.cfg:get("profile") and profile.run(function() self:step() end)
-    self:report(times, profiled)
+    self:report(times, last_loss, profiled)
 end
 
-function Recipe:figures(times)
+--- last_loss: that of the last step that counts; every step before it is in its digits.
+function Recipe:figures(times, last_loss)
     local rows, micro = self:batch_rows()
     local length = self.seq_len
     local median = times[math.ceil(#times / 2)]
     local linear, attention = flops.of_step(self.model, rows, length)
     -- both before the matrices of the measurement below
     local resident, tensors = peak_resident(), tonumber(am.memory(self.model:device()).peak_bytes)
+    local kept, needed = memory.kept(self.model, self:optimizer_options(), micro * length), 0
+    for _, bytes in pairs(kept) do
+        needed = needed + bytes
+    end
     local gemm = flops.gemm_rate(self.model, micro * length)
     local rate = (linear + attention) / median
     return {
         model = self.model.name_or_path, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
         rows = rows, local_rows = micro, seq_len = length, threads = edge.C.am_threads(),
-        isa = ffi.string(edge.C.am_cpu_isa()), steps = #times,
+        isa = ffi.string(edge.C.am_cpu_isa()), steps = #times, last_loss = last_loss,
         seconds_min = times[1], seconds_median = median, seconds_max = times[#times],
         tokens_per_second = rows * length / median,
         flops_per_step = linear + attention, flops_per_second = rate,
@@ -129,22 +137,26 @@ function Recipe:figures(times)
         mfu = self:setting("peak_tflops") and rate / (self:setting("peak_tflops") * 1e12) or nil,
         peak_resident_bytes = resident,
         peak_tensor_bytes = tensors,
+        kept_bytes = kept, peak_per_kept = resident / needed,
     }
 end
 
-function Recipe:report(times, profiled)
-    local f = self:figures(times)
+function Recipe:report(times, last_loss, profiled)
+    local f = self:figures(times, last_loss)
     io.write(string.format([[
 run        %s, %s, %s; %d rows of %d tokens a step, %d at a time; %d threads, %s
 step       min %.3f s, median %.3f s, max %.3f s of %d
 speed      %.1f tokens/s
 computes   %.1f GFLOP a step, %.1f GFLOP/s
 products   %.1f GFLOP/s at this model's shapes; the step runs at %.1f %% of it
-memory     %.2f GB resident at most, %.2f GB of tensors
+memory     %.2f GB resident at most, %.2f GB of tensors; resident is %.2f times what must be kept:
+kept       %.2f GB of weights, %.2f of gradients, %.2f of optimizer state, %.2f of activations
+loss       %s in the last step; equal seeds, equal digits
 ]], f.model or "(new)", f.dtype, f.peft and "LoRA" or "all weights", f.rows, f.seq_len, f.local_rows, f.threads, f.isa,
         f.seconds_min, f.seconds_median, f.seconds_max, f.steps, f.tokens_per_second, f.flops_per_step / 1e9,
         f.flops_per_second / 1e9, f.gemm_flops_per_second / 1e9, 100 * f.gemm_share, f.peak_resident_bytes / 1e9,
-        f.peak_tensor_bytes / 1e9))
+        f.peak_tensor_bytes / 1e9, f.peak_per_kept, f.kept_bytes.weights / 1e9, f.kept_bytes.gradients / 1e9,
+        f.kept_bytes.optimizer / 1e9, f.kept_bytes.activations / 1e9, number.float_text(f.last_loss)))
     if f.mfu then
         io.write(string.format("MFU        %.1f %% of %g TFLOP/s\n", 100 * f.mfu, self:setting("peak_tflops")))
     end

@@ -1,11 +1,12 @@
 """amlua and transformers + PEFT on the same machine, model, ids, batch and dtype, in turns.
 
 Each row of the table is measured in rounds: amlua, eager PyTorch, compiled PyTorch, and again. What counts
-is the median step of all rounds, and the highest resident memory of any. Needs a build of amlua
-(AMLUA, build/amlua) and a Python with torch, transformers and peft, which is the one that runs this:
+is the median step of all rounds, and the highest resident memory of any. amlua's runs have one seed, so
+they must end with the same loss, bit for bit: "same seed, same bits" says they did. With --trl, TRL's SFTTrainer
+and amlua take their turns too, both with recomputed layers: trl_step.py says with which settings. Needs a
+build of amlua (AMLUA, build/amlua); run.sh beside this makes the Python it needs and starts it:
 
-    python3 -m venv ~/bench && ~/bench/bin/pip install torch transformers peft numpy
-    ~/bench/bin/python tests/bench/side_by_side.py [ROW ...] [--rounds 3] [--steps 3] [--threads 2]
+    tests/bench/run.sh [ROW ...] [--rounds 3] [--steps 3] [--threads 2] [--trl]
 
 ROW is kind_dtype_ROWSxLENGTH: full_f32_4x512, lora_bf16_1x2048, …; without one, those of docs/performance.md.
 """
@@ -29,6 +30,7 @@ parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--steps", type=int, default=3)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--no-compile", action="store_true")
+parser.add_argument("--trl", action="store_true")
 parser.add_argument("--json", help="write the figures there")
 args = parser.parse_args()
 
@@ -63,10 +65,10 @@ am.save_npy("{work}/ids.npy", am.tensor(ids, {{ dtype = "int64" }}))"""
     run([amlua, "-e", code])
 
 
-def measure_amlua(model, lora, dtype, rows, length):
+def measure_amlua(model, lora, dtype, rows, length, recompute=False):
     config = {
         "model": {"_target_": "am.AutoModelForCausalLM.from_pretrained", "pretrained_model_name_or_path": model,
-                  "torch_dtype": dtype},
+                  "torch_dtype": dtype, "activation_checkpointing": recompute},
         "optimizer": {"_target_": "am.optim.AdamW", "lr": 1e-4},
         "step_scheduler": {"global_batch_size": rows, "local_batch_size": rows},
         "benchmark": {"steps": args.steps, "warmup_steps": WARMUP, "seq_len": length,
@@ -80,41 +82,58 @@ def measure_amlua(model, lora, dtype, rows, length):
         json.dump(config, file)  # JSON is YAML
     run([amlua, "recipes/benchmark.lua", f"{work}/config.yaml", "--threads", str(args.threads)])
     with open(f"{work}/figures.json") as file:
-        return json.load(file)
+        figures = json.load(file)
+    figures["seconds"] = [figures["seconds_median"]]
+    return figures
 
 
-def measure_torch(model, lora, dtype, rows, compiled):
-    words = [sys.executable, "tests/bench/torch_step.py", model, f"{work}/ids.npy", "--dtype", dtype, "--rows",
-             str(rows), "--threads", str(args.threads)]
+def measure_python(script, model, lora, dtype, rows, *flags):
+    words = [sys.executable, f"tests/bench/{script}", model, f"{work}/ids.npy", "--dtype", dtype, "--rows",
+             str(rows), "--threads", str(args.threads), *flags]
     words += ["--lora"] if lora else []
-    words += ["--compile"] if compiled else []
     figures = json.loads(run(words).strip().splitlines()[-1])
     figures["seconds"] = figures["seconds"][WARMUP:]
     return figures
 
 
+def contenders(setting, length):
+    """Who takes a turn: name -> what measures it."""
+    turns = {"amlua": lambda: measure_amlua(*setting, length),
+             "eager": lambda: measure_python("torch_step.py", *setting)}
+    if not args.no_compile:
+        turns["compiled"] = lambda: measure_python("torch_step.py", *setting, "--compile")
+    if args.trl:
+        turns["amlua, recomputing"] = lambda: measure_amlua(*setting, length, recompute=True)
+        turns["TRL, recomputing"] = lambda: measure_python("trl_step.py", *setting, "--recompute")
+    return turns
+
+
 def measure(model, vocab, row):
     kind, dtype, shape = row.split("_")
     rows, length = map(int, shape.split("x"))
-    lora, dtype = kind == "lora", DTYPES[dtype]
     write_ids(rows * (WARMUP + args.steps), length, vocab)
-    seconds, memory, share = {}, {}, []
+    turns = contenders((model, kind == "lora", DTYPES[dtype], rows), length)
+    results = {name: [] for name in turns}
     for _ in range(args.rounds):
-        ours = measure_amlua(model, lora, dtype, rows, length)
-        share.append(ours["gemm_share"])
-        rivals = {"eager": False} if args.no_compile else {"eager": False, "compiled": True}
-        results = {"amlua": {"seconds": [ours["seconds_median"]], "peak_resident_bytes": ours["peak_resident_bytes"]}}
-        for name, compiled in rivals.items():
-            results[name] = measure_torch(model, lora, dtype, rows, compiled)
-        for name, result in results.items():
-            seconds.setdefault(name, []).extend(result["seconds"])
-            memory[name] = max(memory.get(name, 0), result["peak_resident_bytes"])
-    speed = {name: rows * length / statistics.median(times) for name, times in seconds.items()}
-    best = max(value for name, value in speed.items() if name != "amlua")
-    print(f"{row:18}" + "".join(f"  {name} {speed[name]:7.1f} tok/s {memory[name] / 1e9:5.2f} GB" for name in speed)
-          + f"  ratio {speed['amlua'] / best:.2f}  of eager's memory {memory['amlua'] / memory['eager']:.2f}"
-          + f"  of GEMM {100 * statistics.median(share):.0f} %", flush=True)
-    return {"row": row, "tokens_per_second": speed, "peak_resident_bytes": memory, "gemm_share": share}
+        for name, turn in turns.items():
+            results[name].append(turn())
+    speed = {name: rows * length / statistics.median(t for r in rounds for t in r["seconds"])
+             for name, rounds in results.items()}
+    memory = {name: max(r["peak_resident_bytes"] for r in rounds) for name, rounds in results.items()}
+    share = [r["gemm_share"] for r in results["amlua"]]
+    losses = [r["last_loss"] for name in results if name.startswith("amlua") for r in results[name]]
+    same = "" if len(losses) == 1 else "  same seed, " + ("same bits" if len(set(losses)) == 1 else "OTHER BITS")
+    best = max(value for name, value in speed.items() if name in ("eager", "compiled"))
+    for name in turns:
+        print(f"{row:18} {name:18} {speed[name]:7.1f} tok/s {memory[name] / 1e9:6.2f} GB", flush=True)
+    print(f"{row:18} ratio {speed['amlua'] / best:.2f}  of eager's memory {memory['amlua'] / memory['eager']:.2f}"
+          f"  of GEMM {100 * statistics.median(share):.0f} %{same}", flush=True)
+    if args.trl:
+        ours, theirs = "amlua, recomputing", "TRL, recomputing"
+        print(f"{row:18} recomputing: ratio {speed[ours] / speed[theirs]:.2f}"
+              f"  of TRL's memory {memory[ours] / memory[theirs]:.2f}", flush=True)
+    return {"row": row, "tokens_per_second": speed, "peak_resident_bytes": memory, "gemm_share": share,
+            "last_losses": losses}
 
 
 if __name__ == "__main__":

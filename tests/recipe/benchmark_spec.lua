@@ -44,6 +44,12 @@ describe("the benchmark", function()
         assert.near(f.flops_per_second / f.gemm_flops_per_second, f.gemm_share, 1e-9)
         assert.equal(3, f.steps)
         assert.is_true(f.peak_resident_bytes > f.peak_tensor_bytes)
+        local kept = f.kept_bytes
+        local all = weights + (2 * c.num_hidden_layers + 1) * c.hidden_size
+            + (c.tie_word_embeddings and 0 or c.hidden_size * c.vocab_size)
+        assert.same({ 4 * all, 4 * all, 8 * all }, { kept.weights, kept.gradients, kept.optimizer })
+        local sum = kept.weights + kept.gradients + kept.optimizer + kept.activations
+        assert.near(f.peak_resident_bytes / sum, f.peak_per_kept, 1e-9 * f.peak_per_kept)
         assert.is_truthy(out:find("4 rows of 16 tokens a step, 2 at a time", 1, true), out)
     end)
 
@@ -52,9 +58,21 @@ describe("the benchmark", function()
         local full = run(config())
         local lora, out = run(config { peft = { match_all_linear = true, dim = 2 } }, "--profile", trace)
         assert.is_true(lora.flops_per_step < 0.85 * full.flops_per_step)
+        assert.is_true(lora.kept_bytes.gradients < 0.2 * full.kept_bytes.gradients)
+        assert.is_true(lora.kept_bytes.activations > full.kept_bytes.activations) -- x A^T
         assert.is_truthy(out:find("\nlora_linear +backward"), out)
         assert.is_truthy(out:find("the rest", 1, true), out)
         assert.is_true(#json.decode(helper.read(trace)).traceEvents > 50)
+    end)
+
+    it("ends two runs of a seed with the same bits, and those of another with others", function()
+        local lora = { peft = { match_all_linear = true, dim = 2, dropout = 0.1 } } -- draws numbers in each step
+        local first, out = run(config(lora))
+        local text = out:match("\nloss +(%S+) in the last step")
+        assert.equal(first.last_loss, tonumber(text), out)
+        local second = run(config(lora), "--threads", "1")
+        assert.equal(first.last_loss, second.last_loss)
+        assert.are_not.equal(first.last_loss, (run(config(lora), "--seed", "43")).last_loss)
     end)
 
     it("takes rows as long as a pack, and needs no dataset", function()

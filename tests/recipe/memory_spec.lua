@@ -6,6 +6,7 @@ local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
+local tiny = require("tests.support.tiny")
 
 local STEPS = 200
 
@@ -131,6 +132,40 @@ local function foretold(shape, opts, optimizer_opts)
     return said, real, trained
 end
 
+-- Bytes that are live between forward and backward of a model of `layers` layers, and what memory.lua says
+-- of them. Sizes and tokens are such that no block is rounded up.
+local function held(layers, opts, targets)
+    local model, tokens = tiny.model({ num_hidden_layers = layers }, opts), 128
+    if targets then
+        am.peft.apply(model, { target_modules = targets, dim = 2 })
+    end
+    model:train()
+    local bytes = am.scope(function()
+        local ids, before = am.zeros({ 2, tokens / 2 }, { dtype = "int32" }), live()
+        local out = model:forward { input_ids = ids, logits_to_keep = false }
+        assert.is_true(out.hidden_states:alive())
+        return live() - before
+    end)
+    local said = memory.kept(model, { kind = "adamw" }, tokens).activations
+    model:close()
+    return tonumber(bytes), said
+end
+
+describe("the list of a layer's saved tensors", function()
+    for name, case in pairs {
+        ["full"] = { {} }, ["LoRA"] = { {}, "*_proj" }, ["LoRA of two"] = { {}, { "*q_proj", "*v_proj" } },
+        ["bfloat16"] = { { torch_dtype = "bfloat16" } },
+        ["recomputed layers"] = { { activation_checkpointing = true } },
+        ["recomputed feed-forward blocks"] = { { activation_checkpointing = "selective" }, "*_proj" },
+    } do
+        it("is what one more layer holds until backward: " .. name, function()
+            local bytes, said = held(3, unpack(case))
+            local more, said_more = held(4, unpack(case))
+            assert.equal(more - bytes, said_more - said)
+        end)
+    end
+end)
+
 describe("memory of a step", function()
     teardown(helper.cleanup)
 
@@ -138,6 +173,7 @@ describe("memory of a step", function()
     for _, case in ipairs {
         { "full", deep, {} }, { "LoRA", deep, { lora = true } }, { "a large vocabulary", wide, {} },
         { "recomputed layers", deep, { activation_checkpointing = true } },
+        { "many recomputed layers", helper.changes(deep, { L = 24 }), { activation_checkpointing = true } },
         { "recomputed feed-forward blocks", deep, { activation_checkpointing = "selective" } },
         { "bfloat16", deep, { torch_dtype = "bfloat16" } },
         { "8-bit moments", deep, {}, { state_dtype = "int8" }, 1.6 },

@@ -132,18 +132,25 @@ local function run_hooks(event)
     end
 end
 
+-- Backward up to the next event, and what is to be done there.
+local function pull_one(event)
+    check(C.am_backward_next(event))
+    if event.kind == C.AM_EV_CUSTOM then
+        run_custom(event)
+    elseif event.kind == C.AM_EV_LEAF then
+        run_hooks(event)
+    end
+end
+
 local function pull()
     local event = ffi.new("am_event")
     repeat
-        check(C.am_backward_next(event))
-        if event.kind ~= C.AM_EV_DONE then
-            local custom = event.kind == C.AM_EV_CUSTOM and event.id
-            local ok, e = pcall(scope.scope, custom and run_custom or run_hooks, event)
-            drop(custom)
-            if not ok then
-                C.am_tape_reset()
-                error(e, 0)
-            end
+        -- A scope each, in which the gradients that come with an event are: they go with it.
+        local ok, e = pcall(scope.scope, pull_one, event)
+        drop(event.kind == C.AM_EV_CUSTOM and event.id)
+        if not ok then
+            C.am_tape_reset()
+            error(e, 0)
         end
     until event.kind == C.AM_EV_DONE
 end

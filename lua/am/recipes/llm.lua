@@ -234,15 +234,20 @@ function Recipe:padding_id()
     return type(id) == "number" and id >= 0 and id or 0
 end
 
-function Recipe:check_memory()
-    local batch = self.loader.collate_fn { self.loader.dataset:get(1) }
+--- The optimizer's section and its kind ("adamw", "sgd", …), as am.recipes.memory asks for them.
+function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
+    return options
+end
+
+function Recipe:check_memory()
+    local batch = self.loader.collate_fn { self.loader.dataset:get(1) }
     local size = self.scheduler and self.scheduler.local_batch_size or self.loader.batch_size
     local longest = self.loader.dataset.stats and self.loader.dataset:stats().longest
     local tokens = size * math.max(batch.T, longest and longest.length or 0)
-    memory.check(memory.optimizer_bytes(self.model, options) + memory.activation_bytes(self.model, tokens), tokens,
-                 string.format("%d rows", size))
+    memory.check(memory.optimizer_bytes(self.model, self:optimizer_options())
+                 + memory.activation_bytes(self.model, tokens), tokens, string.format("%d rows", size))
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

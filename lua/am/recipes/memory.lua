@@ -1,5 +1,6 @@
--- How much memory a step will take, said before it is taken. Counts what lives through a step:
--- weights, gradients, optimizer state, the tensors that backward needs, and the loss's chunk.
+-- How much memory a step takes, by formula: what must be kept through it (weights, gradients, optimizer state
+-- and the tensors that backward needs), and an estimate of the most that is there at once, which is said
+-- before the first step is tried. Measures nothing: recipes/benchmark.lua compares.
 
 local err = require("am.core.error")
 local edge = require("am.core.ffi")
@@ -12,51 +13,121 @@ local state_bytes = { bfloat16 = 2, bf16 = 2, int8 = 1 + 4 / 256 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
---- Bytes of gradients and optimizer state that come on top of the weights.
---- opts: kind of optimizer, master_weights, state_dtype, fuse_backward.
-function M.optimizer_bytes(model, opts)
-    local total, grads, largest = 0, 0, 0
+-- Bytes of a number that was summed up, beside numbers of `size`.
+local function wide(size)
+    return size == 8 and 8 or 4
+end
+
+-- ---- weights, gradients, optimizer state ------------------------------------------------------
+
+-- Bytes of weights (all, and those that are trained), gradients and optimizer state.
+-- opts: kind of optimizer, momentum, master_weights, state_dtype, fuse_backward.
+local function training_state(model, opts)
+    local all = { weights = 0, trained = 0, gradients = 0, optimizer = 0 }
+    local largest = 0
     for _, t in model:named_parameters() do
+        local n, size = t:numel(), bytes_of[t:dtype()]
+        all.weights = all.weights + n * size
         if t.requires_grad then
-            local n, size = t:numel(), bytes_of[t:dtype()]
-            local wide = size == 8 and 8 or 4
-            local state = size < 8 and state_bytes[opts.state_dtype] or wide
+            local state = size < 8 and state_bytes[opts.state_dtype] or wide(size)
             local moments = opts.kind == "sgd" and ((opts.momentum or 0) > 0 and 1 or 0) or 2
-            -- the flat buffer replaces the loaded weights, but both are there while it is filled
-            total = total + n * (size + moments * state + (size == 2 and opts.master_weights ~= false and 4 or 0))
-            grads, largest = grads + n * wide, math.max(largest, n * wide)
+            local master = size == 2 and opts.master_weights ~= false and 4 or 0
+            all.trained = all.trained + n * size
+            all.optimizer = all.optimizer + n * (moments * state + master)
+            all.gradients, largest = all.gradients + n * wide(size), math.max(largest, n * wide(size))
         end
     end
     if opts.fuse_backward then -- those of a layer at a time, and embeddings' from the head on
-        grads = math.min(grads, largest + grads / model.config.num_hidden_layers)
+        all.gradients = math.min(all.gradients, largest + all.gradients / model.config.num_hidden_layers)
     end
-    return total + grads
+    return all
 end
 
---- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
-function M.activation_bytes(model, tokens)
-    local c = model.config
-    local size = bytes_of[model:dtype()]
+--- Bytes of gradients and optimizer state that come on top of the weights, at the worst moment.
+--- opts: see M.kept.
+function M.optimizer_bytes(model, opts)
+    local state = training_state(model, opts)
+    -- the flat buffer replaces the loaded weights, but both are there while it is filled
+    return state.trained + state.gradients + state.optimizer
+end
+
+-- ---- activations ------------------------------------------------------------------------------
+
+--- The tensors of layer i (from 0) that backward needs, as an array of { what it is, bytes of a token, block },
+--- block "input", "self_attn" or "mlp". Outputs of the norms and the product of gate and up are not among
+--- them: they are computed again where backward needs them. Nor are weights and what all layers share.
+function M.saved_tensors(model, i)
+    local c, size = model.config, bytes_of[model:dtype()]
     local hidden, inner = c.hidden_size, c.intermediate_size or 4 * c.hidden_size
     local heads = c.num_attention_heads
     local head_dim = c.head_dim or hidden / heads
     local kv = (c.num_key_value_heads or heads) * head_dim
-    -- Kept by a layer: both norms' inputs, q k v after rotation, attention's output, gate and up. The
-    -- norms' outputs and the product of gate and up are computed again where backward needs them.
-    local attention, feed_forward = 2 * hidden + 2 * heads * head_dim + 2 * kv, 2 * inner
-    local layer = attention + feed_forward
-    local again = model.model.activation_checkpointing
-    local kept = again == "selective" and attention or again and 2 * hidden or layer
-    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.6
+    local list = {
+        { "input of input_layernorm", hidden * size, "input" },
+        { "1 / rms of input_layernorm", wide(size), "self_attn" },
+        { "q after rotation", heads * head_dim * size, "self_attn" },
+        { "k after rotation", kv * size, "self_attn" },
+        { "v", kv * size, "self_attn" },
+        { "output of attention", heads * head_dim * size, "self_attn" },
+        { "log of the sum of exp(scores)", heads * wide(size), "self_attn" },
+        { "input of post_attention_layernorm", hidden * size, "self_attn" },
+        { "1 / rms of post_attention_layernorm", wide(size), "mlp" },
+        { "output of gate_proj", inner * size, "mlp" },
+        { "output of up_proj", inner * size, "mlp" },
+    }
+    for path, module in model.model.layers[tostring(i)]:named_modules() do
+        if module.class_name == "LinearLoRA" then
+            list[#list + 1] = { "output of " .. path .. ".lora_A", module.dim * size, path:match("^[^.]+") }
+        end
+    end
+    return list
+end
+
+-- Bytes of a token: what all layers keep from forward to backward, and the most that one has saved while it
+-- runs, which activation checkpointing makes again for a layer at a time.
+local function layers_bytes(model)
+    local again, kept, largest, largest_again = model.model.activation_checkpointing, 0, 0, 0
+    for i = 0, model.config.num_hidden_layers - 1 do
+        local stays, whole = 0, 0
+        for _, saved in ipairs(M.saved_tensors(model, i)) do
+            local bytes, block = saved[2], saved[3]
+            whole = whole + bytes
+            if not again or block == "input" or again == "selective" and block == "self_attn" then
+                stays = stays + bytes
+            end
+        end
+        kept, largest, largest_again = kept + stays, math.max(largest, whole), math.max(largest_again, whole - stays)
+    end
+    return kept, largest, largest_again
+end
+
+--- What a step over micro-batches of `tokens` tokens has to keep, in bytes: { weights, gradients, optimizer
+--- (moments and f32 masters), activations }. Holds where gradients pass through all layers.
+--- opts: kind of optimizer ("sgd", "adamw", …), momentum, master_weights, state_dtype, fuse_backward.
+function M.kept(model, opts, tokens)
+    local state, size = training_state(model, opts), bytes_of[model:dtype()]
+    local kept, _, again = layers_bytes(model)
+    local final_norm = model.config.hidden_size * size + wide(size)
+    return { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
+             activations = tokens * (kept + again + final_norm) }
+end
+
+--- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
+function M.activation_bytes(model, tokens)
+    local c, size = model.config, bytes_of[model:dtype()]
+    local kept, layer = layers_bytes(model)
+    -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
     -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (again and 2.6 or 1.2) * layer * size * tokens
+    local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
     local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
-    local live = tokens * size * (c.num_hidden_layers * kept + 3 * hidden) + math.max(working, logits)
+    local live = tokens * (kept + 3 * c.hidden_size * size) + math.max(working, logits)
     return 1.1 * live -- blocks kept for reuse
 end
+
+-- ---- refusing what can't fit ------------------------------------------------------------------
 
 local function gib(bytes)
     return string.format("%.2f GiB", bytes / 2 ^ 30)

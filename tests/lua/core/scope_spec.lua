@@ -211,6 +211,26 @@ describe("live bytes", function()
         end)
     end)
 
+    it("do not grow from one custom op to the next in backward", function()
+        local seen = {}
+        local op = autograd.custom { forward = function(_, t) return t * 2 end, backward = function(_, dy)
+            seen[#seen + 1] = live()
+            return dy * 2
+        end }
+        local x = am.ones { 1000 }
+        x.requires_grad = true
+        am.scope(function()
+            local y = x
+            for _ = 1, 6 do
+                y = op(y)
+            end
+            y:sum():backward()
+        end)
+        assert.same({ 64, 64 }, { x.grad:totable()[1], x.grad:totable()[1000] })
+        assert.equal(6, #seen)
+        assert.is_true(seen[6] <= seen[2], table.concat(seen, " "))
+    end)
+
     it("do not grow by constructors, conversions and reading", function()
         local half = am.ones({ 100 }, { dtype = "bfloat16" })
         local t
