@@ -10,7 +10,7 @@
  * or tile without visible keys is skipped.
  *
  * Backward gives each (batch, key/value head) to one thread, which adds dk and dv in order. */
-#if defined(__AMX_BF16__)
+#if defined(AM_AMX_TILES)
 #include "product_amx.h"
 #else
 #include "product.h"

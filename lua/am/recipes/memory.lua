@@ -75,9 +75,10 @@ function M.saved_tensors(model, i)
         { "output of gate_proj", inner * size, "mlp" },
         { "output of up_proj", inner * size, "mlp" },
     }
-    for path, module in model.model.layers[tostring(i)]:named_modules() do
-        if module.class_name == "LinearLoRA" then
-            list[#list + 1] = { "output of " .. path .. ".lora_A", module.dim * size, path:match("^[^.]+") }
+    for path, module in model:named_modules() do
+        local name = path:match("^model%.layers%." .. i .. "%.(.+)$")
+        if name and module.class_name == "LinearLoRA" then
+            list[#list + 1] = { "output of " .. name .. ".lora_A", module.dim * size, name:match("^[^.]+") }
         end
     end
     return list
