@@ -22,11 +22,12 @@ describe("on every instruction set", function()
         -- these have products of their own for bf16; in f32 they are avx512
         local dtype = (isa == "avx512_bf16" or isa == "amx") and "bfloat16" or "float32"
         for _, threads in ipairs { 1, 2 } do
-            it(string.format("a row's bits do not depend on its company: %s, %d threads", isa, threads), function()
+            it(("a row's bits do not depend on its company: %s, %d threads"):format(isa, threads), function()
                 -- the scalar kernels, which have one path for every size, get rows of at most 64 tokens
                 local longest = isa == "generic" and 64 or 600
                 local before = string.format("AMLUA_ISA=%s OMP_NUM_THREADS=%d", isa, threads)
-                local status, out, errors = helper.run({ "tests/recipe/row_bits.lua", longest, dtype }, { before = before })
+                local command = { "tests/recipe/row_bits.lua", longest, dtype }
+                local status, out, errors = helper.run(command, { before = before })
                 assert.equal("", errors)
                 assert.equal(0, status)
                 assert.matches("^%d+ rows are the same", out)

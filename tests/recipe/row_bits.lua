@@ -48,7 +48,8 @@ local function forward(list)
             position_ids = int32(batch.position_ids, { batch.B, batch.T }),
             bounds = int32(batch.bounds, { batch.B, batch.T, 2 }), output_hidden_states = true,
         }
-        return { { out.hidden_states:to("float32"):to_buffer(), C }, { out.logits:to("float32"):to_buffer(), V } }, batch.T
+        local hidden, scores = out.hidden_states:to("float32"), out.logits:to("float32")
+        return { { hidden:to_buffer(), C }, { scores:to_buffer(), V } }, batch.T
     end)
 end
 

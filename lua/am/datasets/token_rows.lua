@@ -313,7 +313,8 @@ end
 ---                keep_all also the rows that have nothing to learn are kept
 ---   cache_dir    a folder, made when absent; nil: no cache
 ---   depends_on   what rows depend on beside the files' content: a table that JSON can hold
---- Raises "data" when no row has a label, and what `open` and `row` raise; with a cache also when a file changes meanwhile.
+--- Raises "data" when no row has a label, and what `open` and `row` raise; with a cache
+--- also when a file changes meanwhile.
 function M.open(opts)
     local states = opts.cache_dir and states_of(opts.files)
     local key = key_of(opts)
