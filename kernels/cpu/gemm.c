@@ -15,8 +15,7 @@
  *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
  *     and the same primitive, and as many columns as can be, since c is copied where they are not
  *     all.
- *     A long k with an f32 result is added up in parts (run_parts), whose number depends on k
- * alone.
+ *     A long k with an f32 result is added up in parts (run_parts); k alone gives their number.
  *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one.

@@ -143,11 +143,6 @@ static void drop_mask(float *keep, const am_attention_shape *x, const block_lane
         }
 }
 
-AM_INLINE vf capped(vf y, float cap)
-{
-    return cap > 0 ? cap * vtanh(y * (1.0f / cap)) : y;
-}
-
 /* ---- rows to lanes and back ---------------------------------------------------------------- */
 
 /* Rows of d elements at at[lane] as a right operand [dp, lanes]. */
@@ -273,7 +268,7 @@ AM_INLINE void softmax_lanes(const am_attention_shape *x, forward *w, int64_t at
     for (int64_t j = 0; j < n; j++) {
         vf y = vload(s + j * count) * scale;
         if (cap > 0) {
-            y = capped(y, cap);
+            y = vsoft_cap(y, cap);
             vstore(s + j * count, y);
         }
         if (seen == SEE_SOME)
@@ -497,7 +492,7 @@ AM_INLINE void pair_lanes(const am_attention_shape *x, const back *w, int64_t at
         for (int i = 0; i < 2; i++) {
             vf y = vload(w->s + (j + i) * count + at), g = vload(w->g + (j + i) * count + at);
             if (cap > 0)
-                y = capped(y * scale, cap);
+                y = vsoft_cap(y * scale, cap);
             p[i] = vexp_down(cap > 0 ? y - lse : vfma(y, scale, -lse));
             if (seen == SEE_SOME)
                 p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});

@@ -58,9 +58,7 @@ static void softmax(const am_attention_shape *x, float *p, int64_t n, float *hig
     float cap = (float)x->softcap;
     vf top = vsplat(-INFINITY), sum = {0};
     for (int64_t i = 0; i < n; i += VW) {
-        vf y = vload(p + i) * (float)x->scale;
-        if (cap > 0)
-            y = cap * vtanh(y * (1.0f / cap));
+        vf y = vsoft_cap(vload(p + i) * (float)x->scale, cap);
         y = vselect(before(n - i), y, vsplat(-INFINITY));
         vstore(p + i, y);
         top = vmax(y, top);

@@ -5,11 +5,6 @@
 
 /* ---- parts of a row ------------------------------------------------------------------------ */
 
-AM_INLINE vf soft_cap(vf x, float cap)
-{
-    return cap > 0 ? cap * vtanh(x / cap) : x;
-}
-
 /* The largest of n (capped) elements; NaN is left to the sum. */
 AM_INLINE float row_max(const void *p, int dtype, int64_t at, int64_t n, float cap)
 {
@@ -17,7 +12,7 @@ AM_INLINE float row_max(const void *p, int dtype, int64_t at, int64_t n, float c
     for (int64_t i = 0; i < n; i += VW)
         max = vmax(vget_n(p, dtype, at + i, n - i, -INFINITY), max);
     float most = vmax_lanes(max);
-    return cap > 0 ? soft_cap(vsplat(most), cap)[0] : most;
+    return cap > 0 ? vsoft_cap(vsplat(most), cap)[0] : most;
 }
 
 /* The sum of e^(x - max) in f32 lanes, which are emptied into double every SUM_BLOCK elements. */
@@ -31,7 +26,7 @@ AM_INLINE double row_exp_sum(const void *p, int dtype, int64_t at, int64_t n, fl
         vf sum = {0};
         for (int64_t i = first; i < end; i += VW) {
             vf x = vget_n(p, dtype, at + i, end - i, -INFINITY);
-            vf e = vexp_down(soft_cap(x, cap) - max);
+            vf e = vexp_down(vsoft_cap(x, cap) - max);
             if (end - i < VW) /* -inf may be what the row holds, and NaN its difference */
                 for (int64_t j = end - i; j < VW; j++)
                     e[j] = 0;
@@ -130,7 +125,7 @@ AM_INLINE void dlogits_row(void *to, int dtype_to, const void *logits, int dtype
 {
     float at_label = 0; /* read before dlogits may overwrite it */
     if (label >= 0) {
-        vf y = soft_cap(vsplat(load1(logits, dtype, r * v + label)), cap);
+        vf y = vsoft_cap(vsplat(load1(logits, dtype, r * v + label)), cap);
         vf d = dloss * (vexp(y - lse) - 1.0f);
         if (cap > 0)
             d *= 1.0f - (y / cap) * (y / cap);
@@ -139,7 +134,7 @@ AM_INLINE void dlogits_row(void *to, int dtype_to, const void *logits, int dtype
     for (int64_t i = 0; i < v; i += VW) {
         vf d = {0};
         if (label >= 0) {
-            vf y = soft_cap(vget_n(logits, dtype, r * v + i, v - i, 0), cap);
+            vf y = vsoft_cap(vget_n(logits, dtype, r * v + i, v - i, 0), cap);
             d = dloss * vexp_down(y - lse); /* no subnormals, which are slow */
             if (cap > 0)
                 d *= 1.0f - (y / cap) * (y / cap);
@@ -163,7 +158,7 @@ AM_INLINE int cross_entropy_simd(const am_cross_entropy_args *args, int dtype)
         if (label == args->ignore) {
             label = -1;
         } else {
-            vf x = soft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
+            vf x = vsoft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
             loss = lse - (double)x[0];
         }
         ((float *)args->lse)[r] = (float)lse;

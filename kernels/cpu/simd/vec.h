@@ -390,13 +390,12 @@ AM_INLINE vf vexp2i(vi n)
     return (vf)((n + 127) << 23);
 }
 
-/* e^x to 1 ulp; x = n ln 2 + r, and 2^n in two steps so that subnormal results are right. */
-AM_INLINE vf vexp(vf x)
+/* e^r with x = n ln 2 + r: e^x is 2^n times that, to 1 ulp. */
+AM_INLINE vf vexp_rest(vf x, vi *n)
 {
     vf big = vsplat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-    x = vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x));
     vf rounded = vfma(x, vsplat(1.44269504088896341f), big);
-    vi n = (vi)rounded - (vi)big;
+    *n = (vi)rounded - (vi)big;
     vf whole = rounded - big;
     vf r = vfma(whole, vsplat(-0.693359375f), x);
     r = vfma(whole, vsplat(2.12194440e-4f), r);
@@ -405,27 +404,23 @@ AM_INLINE vf vexp(vf x)
     p = vfma(p, r, vsplat(4.1665795894e-2f));
     p = vfma(p, r, vsplat(1.6666665459e-1f));
     p = vfma(p, r, vsplat(5.0000001201e-1f));
-    p = vfma(p, r * r, r) + 1.0f;
+    return vfma(p, r * r, r) + 1.0f;
+}
+
+/* e^x; 2^n in two steps so that subnormal results are right. */
+AM_INLINE vf vexp(vf x)
+{
+    vi n;
+    vf p = vexp_rest(vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x)), &n);
     vi half = n >> 1;
     return p * vexp2i(half) * vexp2i(n - half);
 }
 
-/* e^x for x of at most about 0, to 1 ulp; 0 below e^-87, the least normal number. */
+/* e^x for x of at most about 0; 0 below e^-87, the least normal number. */
 AM_INLINE vf vexp_down(vf x)
 {
-    vf big = vsplat(12582912.0f), low = vsplat(-87.0f);
-    vi tiny = x < low;
-    x = vmax(low, x); /* NaN stays */
-    vf rounded = vfma(x, vsplat(1.44269504088896341f), big);
-    vi n = (vi)rounded - (vi)big;
-    vf r = vfma(rounded - big, vsplat(-0.693359375f), x);
-    r = vfma(rounded - big, vsplat(2.12194440e-4f), r);
-    vf p = vfma(vsplat(1.9875691500e-4f), r, vsplat(1.3981999507e-3f));
-    p = vfma(p, r, vsplat(8.3334519073e-3f));
-    p = vfma(p, r, vsplat(4.1665795894e-2f));
-    p = vfma(p, r, vsplat(1.6666665459e-1f));
-    p = vfma(p, r, vsplat(5.0000001201e-1f));
-    p = vfma(p, r * r, r) + 1.0f;
+    vi n, tiny = x < -87.0f;
+    vf p = vexp_rest(vmax(vsplat(-87.0f), x), &n); /* NaN stays */
     return (vf)((vi)(p * vexp2i(n)) & ~tiny);
 }
 
@@ -441,6 +436,12 @@ AM_INLINE vf vtanh(vf x)
     vf big = 1.0f - 2.0f / (vexp(a + a) + 1.0f);
     big = (vf)((vi)big | ((vi)x & (int32_t)0x80000000));
     return vselect(a < 0.625f, small, big);
+}
+
+/* cap tanh(x / cap), or x where cap is 0. */
+AM_INLINE vf vsoft_cap(vf x, float cap)
+{
+    return cap > 0 ? cap * vtanh(x * (1.0f / cap)) : x;
 }
 
 AM_INLINE vf vsigmoid(vf x)

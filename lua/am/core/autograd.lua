@@ -33,17 +33,22 @@ function tensor.methods:requires_grad_(on)
     return self
 end
 
-local function with_mode(what, mode, fn, ...)
-    args.callable(what, fn)
-    local before = C.am_grad_mode_set(mode)
+-- Run fn(...), then undo() whatever became of it.
+local function finally(undo, fn, ...)
     local function finish(ok, ...)
-        C.am_grad_mode_set(before)
+        undo()
         if not ok then
             error((...), 0)
         end
         return ...
     end
     return finish(pcall(fn, ...))
+end
+
+local function with_mode(what, mode, fn, ...)
+    args.callable(what, fn)
+    local before = C.am_grad_mode_set(mode)
+    return finally(function() C.am_grad_mode_set(before) end, fn, ...)
 end
 
 --- Run fn(...) without recording.
@@ -311,14 +316,7 @@ end
 -- Leaves with hooks that fn reads are used by the node that is recorded next.
 local function noting_leaves(fn, ...)
     check(C.am_tape_note_leaves(1))
-    local function finish(ok, ...)
-        C.am_tape_note_leaves(0)
-        if not ok then
-            error((...), 0)
-        end
-        return ...
-    end
-    return finish(pcall(fn, ...))
+    return finally(function() C.am_tape_note_leaves(0) end, fn, ...)
 end
 
 --- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)
