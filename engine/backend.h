@@ -247,13 +247,16 @@ typedef struct am_gather_bwd_args {
  * stored [k, n], or [n, k] when trans_b. c [m, n], row stride ldc. Batch strides in elements
  * (0 repeats an operand). a, b and bias [n] have dtype_ab; c has dtype_c: the same, or f32 where
  * the operands are bf16 or f16. Accumulation is in f32 (f64 for f64). A row of c must not depend
- * on m. */
+ * on m.
+ * Unless u is NULL, c += u op(v) of rank r, after that and rounded again: LoRA's product, while c
+ * is in cache. u [m, r] and v [r, n], or [n, r] when trans_b, are dense; batch is 1, alpha not
+ * theirs. */
 typedef struct am_gemm_args {
     void *c;
-    const void *a, *b, *bias;
+    const void *a, *b, *bias, *u, *v;
     int dtype_ab, dtype_c, trans_a, trans_b, accumulate;
     double alpha;
-    int64_t m, n, k, lda, ldb, ldc;
+    int64_t m, n, k, lda, ldb, ldc, r;
     int64_t batch, stride_a, stride_b, stride_c;
 } am_gemm_args;
 

@@ -30,7 +30,7 @@ static inline int64_t am_flops_none(const void *args)
 
 static inline int64_t am_flops_gemm(const am_gemm_args *a)
 {
-    return 2 * a->m * a->n * a->k * a->batch;
+    return 2 * a->m * a->n * (a->k + (a->u ? a->r : 0)) * a->batch;
 }
 
 static inline int64_t am_flops_gemv(const am_gemv_args *a)

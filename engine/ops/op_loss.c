@@ -4,7 +4,7 @@
 
 /* Logits that the fused form holds at a time, 64 MB of f32, in whole blocks of rows: products are
  * cut into such blocks, and part of one may cost as much as all of it. */
-enum { CHUNK_ELEMENTS = 16 << 20, CHUNK_BLOCK = 256 };
+enum { CHUNK_ELEMENTS = 16 << 20, BLOCK_F32 = 192, BLOCK_BF16 = 256 };
 
 static int accumulator(int dtype)
 {
@@ -119,11 +119,11 @@ AM_OP(cross_entropy, .forward = cross_entropy_forward, .backward = cross_entropy
  * become theirs at once, for a dloss of 1, while they are there (as in Liger Kernel, Hsu et al.
  * 2024): dh = dz W, dW = dz^T h. Backward only multiplies both by dloss. */
 
-static int64_t chunk_rows(int64_t v)
+static int64_t chunk_rows(int64_t v, int dtype)
 {
-    int64_t n = CHUNK_ELEMENTS / (v > 0 ? v : 1);
-    if (n > CHUNK_BLOCK)
-        n -= n % CHUNK_BLOCK;
+    int64_t n = CHUNK_ELEMENTS / (v > 0 ? v : 1), block = dtype == AM_F32 ? BLOCK_F32 : BLOCK_BF16;
+    if (n > block)
+        n -= n % block;
     return n < 16 ? 16 : n;
 }
 
@@ -208,7 +208,7 @@ static int linear_cross_entropy_forward(am_call *c)
     AM_TRY(am_temp_dense(&c->temps, &f.w, w));
     AM_TRY(am_temp_dense(&c->temps, &f.labels, c->in[2]));
     int acc = accumulator(h->dtype);
-    int64_t n = h->shape[0], rows = chunk_rows(w->shape[0]);
+    int64_t n = h->shape[0], rows = chunk_rows(w->shape[0], w->dtype);
     int64_t shape[] = {n < rows ? n : rows, w->shape[0]};
     AM_TRY(am_temp_new(&c->temps, &f.loss, acc, 1, &n, c->device));
     AM_TRY(am_temp_new(&c->temps, &f.lse, acc, 1, &n, c->device));

@@ -24,31 +24,63 @@ static int gemv(am_tensor *y, am_tensor *x, am_tensor *w, am_tensor *bias, int64
                                                      .k = k});
 }
 
+/* Inference mode's products with a transposed weight are gemv's, for a few rows. */
+static bool is_gemv(int64_t m, bool ta, bool tb)
+{
+    return am_grad_mode() == AM_GRAD_INFERENCE && m <= AM_FEW_ROWS && !ta && tb;
+}
+
+static am_gemm_args dense(am_tensor *c, am_tensor *a, bool ta, am_tensor *b, bool tb,
+                          am_tensor *bias, int64_t m, int64_t n, int64_t k, int accumulate)
+{
+    return (am_gemm_args){.c = am_tensor_ptr(c),
+                          .a = am_tensor_ptr(a),
+                          .b = am_tensor_ptr(b),
+                          .bias = bias ? am_tensor_ptr(bias) : NULL,
+                          .dtype_ab = a->dtype,
+                          .dtype_c = c->dtype,
+                          .trans_a = ta,
+                          .trans_b = tb,
+                          .accumulate = accumulate,
+                          .alpha = 1,
+                          .m = m,
+                          .n = n,
+                          .k = k,
+                          .lda = ta ? m : k,
+                          .ldb = tb ? k : n,
+                          .ldc = n,
+                          .batch = 1};
+}
+
 /* c [m, n] (+)= alpha op(a) op(b) + bias on dense row-major matrices. */
 static int gemm(am_tensor *c, am_tensor *a, bool ta, am_tensor *b, bool tb, am_tensor *bias,
                 int64_t m, int64_t n, int64_t k, double alpha, int accumulate)
 {
     if (m == 0 || n == 0)
         return AM_OK;
-    if (am_grad_mode() == AM_GRAD_INFERENCE && m <= AM_FEW_ROWS && !ta && tb)
+    if (is_gemv(m, ta, tb))
         return gemv(c, a, b, bias, m, n, k, alpha, accumulate);
-    return am_launch_gemm(c->device, &(am_gemm_args){.c = am_tensor_ptr(c),
-                                                     .a = am_tensor_ptr(a),
-                                                     .b = am_tensor_ptr(b),
-                                                     .bias = bias ? am_tensor_ptr(bias) : NULL,
-                                                     .dtype_ab = a->dtype,
-                                                     .dtype_c = c->dtype,
-                                                     .trans_a = ta,
-                                                     .trans_b = tb,
-                                                     .accumulate = accumulate,
-                                                     .alpha = alpha,
-                                                     .m = m,
-                                                     .n = n,
-                                                     .k = k,
-                                                     .lda = ta ? m : k,
-                                                     .ldb = tb ? k : n,
-                                                     .ldc = n,
-                                                     .batch = 1});
+    am_gemm_args args = dense(c, a, ta, b, tb, bias, m, n, k, accumulate);
+    args.alpha = alpha;
+    return am_launch_gemm(c->device, &args);
+}
+
+/* c [m, n] (+)= a op(b) + bias + u op(v), with u [m, r]; op transposes both, or neither. */
+static int gemm_low_rank(am_tensor *c, am_tensor *a, am_tensor *b, am_tensor *bias, am_tensor *u,
+                         am_tensor *v, bool trans, int64_t m, int64_t n, int64_t k, int64_t r,
+                         int accumulate)
+{
+    if (m == 0 || n == 0)
+        return AM_OK;
+    if (is_gemv(m, false, trans)) {
+        AM_TRY(gemv(c, a, b, bias, m, n, k, 1, accumulate));
+        return gemv(c, u, v, NULL, m, n, r, 1, 1);
+    }
+    am_gemm_args args = dense(c, a, false, b, trans, bias, m, n, k, accumulate);
+    args.u = am_tensor_ptr(u);
+    args.v = am_tensor_ptr(v);
+    args.r = r;
+    return am_launch_gemm(c->device, &args);
 }
 
 /* Rows of x [..., k]. */
@@ -164,7 +196,8 @@ AM_OP(linear, .forward = linear_forward, .backward = linear_backward,
 /* ---- lora_linear: y = x W^T + b + s B A x ------------------------------------------------
  * With h = s A x' (x' = x, or x dropped) and z = B h (or z dropped), d = s B^T dz:
  *   dB = dz^T h;  dA = d^T x';  dx = dy W + d A (dropped again).
- * s goes into the small products: a scaled product that is added to another is slow in oneDNN. */
+ * s goes into the small products: a scaled product that is added to another is slow in oneDNN.
+ * B h and d A are added to a block of the large product while that is in cache. */
 
 static int lora_check(am_call *c)
 {
@@ -218,13 +251,13 @@ static int lora_forward(am_call *c)
     AM_TRY(gemm(h, xd, false, a, true, NULL, m, r, k, at->scale, 0));
     AM_TRY(linear_out(c));
     am_tensor *y = c->out[0];
-    AM_TRY(gemm(y, x, false, w, true, bias, m, n, k, 1, 0));
     if (at->dropout_p > 0 && !at->dropout_pre) {
+        AM_TRY(gemm(y, x, false, w, true, bias, m, n, k, 1, 0));
         AM_TRY(am_temp_new(&c->temps, &z, y->dtype, y->ndim, y->shape, c->device));
         AM_TRY(gemm(z, h, false, b, true, NULL, m, n, r, 1, 0));
         AM_TRY(drop(y, z, at, c->rng_seed, c->rng_stream, 1));
     } else {
-        AM_TRY(gemm(y, h, false, b, true, NULL, m, n, r, 1, 1));
+        AM_TRY(gemm_low_rank(y, x, w, bias, h, b, true, m, n, k, r, 0));
     }
     AM_TRY(am_save(c, 0, x));
     AM_TRY(am_save(c, 1, w));
@@ -275,18 +308,18 @@ static int lora_backward(am_bwd *b)
         AM_TRY(gemm(g.t, dh, true, xd, false, NULL, r, k, m, 1, g.accumulate));
         AM_TRY(am_grad_end(b, 2, &g));
     }
-    if (b->needs[0]) {
+    if (b->needs[0] && !pre) {
+        AM_TRY(am_grad_begin(b, 0, true, &g));
+        AM_TRY(gemm_low_rank(g.t, b->dout, w, NULL, dh, a, false, m, k, n, r, g.accumulate));
+        AM_TRY(am_grad_end(b, 0, &g));
+    } else if (b->needs[0]) {
+        am_tensor *dxd;
         AM_TRY(linear_dx(b, 0, w));
         AM_TRY(am_grad_begin(b, 0, true, &g)); /* adds to the line above */
-        if (pre) {
-            am_tensor *dxd;
-            AM_TRY(am_temp_new(&b->temps, &dxd, x->dtype, x->ndim, x->shape, b->device));
-            AM_TRY(gemm(dxd, dh, false, a, false, NULL, m, k, r, 1, 0));
-            AM_TRY(drop(dxd, dxd, at, b->rng_seed, b->rng_stream, 0));
-            AM_TRY(am_copy_kernel(g.t, dxd, g.accumulate));
-        } else {
-            AM_TRY(gemm(g.t, dh, false, a, false, NULL, m, k, r, 1, g.accumulate));
-        }
+        AM_TRY(am_temp_new(&b->temps, &dxd, x->dtype, x->ndim, x->shape, b->device));
+        AM_TRY(gemm(dxd, dh, false, a, false, NULL, m, k, r, 1, 0));
+        AM_TRY(drop(dxd, dxd, at, b->rng_seed, b->rng_stream, 0));
+        AM_TRY(am_copy_kernel(g.t, dxd, g.accumulate));
         AM_TRY(am_grad_end(b, 0, &g));
     }
     if (b->needs[1])

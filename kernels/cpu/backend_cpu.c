@@ -119,7 +119,7 @@ static void set_up(void)
     }
 #endif
     cpu.gemm = am_cpu_gemm;
-    am_cpu_gemm_init(isa, cpu.copy);
+    am_cpu_gemm_init(isa, simd);
 }
 
 const am_backend *am_backend_cpu(void)

@@ -5,6 +5,9 @@
 
 #include "backend.h"
 
+/* The longest sums that the SIMD gemm takes; its answer to all other products is AM_EUNSUP. */
+enum { AM_THIN = 16 };
+
 /* NULL where a family has no SIMD form: ref's kernel stays. */
 typedef struct am_cpu_kernels {
 #define K(name, pointers) int (*name)(am_stream * s, const am_##name##_args *args);
@@ -30,8 +33,8 @@ enum { AM_ISA_WHY = 160 };
  * AMLUA_ISA says, or NULL) names. -1 and the reason where it names none, or one that is missing. */
 int am_cpu_isa_choose(const char *asked, int available, char why[AM_ISA_WHY]);
 
-/* gemm.c: oneDNN under a ceiling of `isa`. copy converts tiles. Call once, before any gemm. */
-void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args));
+/* gemm.c: oneDNN under a ceiling of `isa`, and simd's copy and gemm. Call once, before any gemm. */
+void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd);
 int am_cpu_gemm(am_stream *s, const am_gemm_args *args);
 
 #endif

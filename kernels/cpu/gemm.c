@@ -16,7 +16,7 @@
  *     A long k with an f32 result is added up in parts (run_parts); k alone gives their number.
  *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
- * one.
+ * one. Sums of at most AM_THIN products in f32 are simd/thin_gemm.c's.
  *
  * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own. */
 #include <omp.h>
@@ -34,13 +34,15 @@ enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int native_bf16, bf16_in_blocks;
 static int (*convert)(am_stream *s, const am_copy_args *args);
+static int (*thin)(am_stream *s, const am_gemm_args *args);
 
-void am_cpu_gemm_init(int isa, int (*copy)(am_stream *s, const am_copy_args *args))
+void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd)
 {
     am_onednn_init(isa);
     native_bf16 = isa >= AM_ISA_AVX512_BF16;
     bf16_in_blocks = isa >= AM_ISA_AMX || am_onednn_is_v3();
-    convert = copy;
+    convert = simd->copy;
+    thin = simd->gemm;
 }
 
 static size_t size_of(int dtype)
@@ -85,37 +87,66 @@ static int run_whole(const am_gemm_args *g, int threads, int *done)
     return am_onednn_run(p, g, scratch);
 }
 
-/* A block of at most p's rows, whose operands may lie otherwise than p wants them: those go through
- * copies. Rows that are missing are zero, so nothing that is computed from them is slow. */
-static int run_block(const matmul *p, const am_gemm_args *g)
+/* u op(v) as a product of its own that adds to c; g may be part of one with n columns. */
+static am_gemm_args low_rank(const am_gemm_args *g, int64_t n)
 {
-    int ab = g->dtype_ab, to = g->dtype_c, fewer = p->key.m != g->m;
-    int copy_a = fewer || p->key.lda != g->lda, copy_c = fewer || p->key.ldc != g->ldc;
-    size_t own = (p->scratch_bytes + 63) / 64 * 64;
-    size_t a_bytes = copy_a ? (size_t)(p->key.m * g->k) * size_of(ab) : 0;
-    size_t c_bytes = copy_c ? (size_t)(p->key.m * g->n) * size_of(to) : 0;
+    am_gemm_args f = *g;
+    f.a = g->u;
+    f.b = g->v;
+    f.bias = f.u = f.v = NULL;
+    f.accumulate = 1;
+    f.alpha = 1;
+    f.k = f.lda = g->r;
+    f.ldb = g->trans_b ? g->r : n;
+    return f;
+}
+
+/* The primitives of a block. `low` is of u op(v), unless thin does that. */
+typedef struct block_primitives {
+    matmul full, low;
+} block_primitives;
+
+/* A block of at most as many rows as its primitives have, whose operands may lie otherwise than
+ * they want them: those go through copies. Rows that are missing are zero, so nothing that is
+ * computed from them is slow. */
+static int run_block(const block_primitives *b, const am_gemm_args *g, const am_gemm_args *low)
+{
+    const matmul_key *key = &b->full.key;
+    int ab = g->dtype_ab, to = g->dtype_c, fewer = key->m != g->m;
+    int copy_a = fewer || key->lda != g->lda, copy_c = fewer || key->ldc != g->ldc;
+    size_t own =
+        b->low.scratch_bytes > b->full.scratch_bytes ? b->low.scratch_bytes : b->full.scratch_bytes;
+    size_t a_bytes = copy_a ? (size_t)(key->m * g->k) * size_of(ab) : 0;
+    size_t u_bytes = fewer && b->low.primitive ? (size_t)(key->m * g->r) * size_of(ab) : 0;
+    size_t c_bytes = copy_c ? (size_t)(key->m * g->n) * size_of(to) : 0;
+    own = (own + 63) / 64 * 64;
     a_bytes = (a_bytes + 63) / 64 * 64;
-    char *scratch = am_scratch(3, own + a_bytes + c_bytes + 64);
+    u_bytes = (u_bytes + 63) / 64 * 64;
+    char *scratch = am_scratch(3, own + a_bytes + u_bytes + c_bytes + 64);
     if (!scratch)
         return scratch_failed();
-    am_gemm_args f = *g;
-    f.lda = p->key.lda;
-    f.ldc = p->key.ldc;
+    am_gemm_args f = *g, l = *low;
+    f.lda = key->lda;
+    l.ldc = f.ldc = key->ldc;
     int rc = AM_OK;
     if (fewer)
-        memset(scratch + own, 0, a_bytes + c_bytes);
+        memset(scratch + own, 0, a_bytes + u_bytes + c_bytes);
     if (copy_a) {
         int64_t rows = g->trans_a ? g->k : g->m, cols = g->trans_a ? g->m : g->k;
         f.a = scratch + own;
         rc = copy_rows(scratch + own, f.lda, g->a, g->lda, ab, ab, rows, cols, 0);
     }
+    if (u_bytes)
+        l.a = memcpy(scratch + own + a_bytes, low->a, (size_t)(g->m * g->r) * size_of(ab));
     if (copy_c) {
-        f.c = scratch + own + a_bytes;
+        l.c = f.c = scratch + own + a_bytes + u_bytes;
         if (rc == AM_OK && g->accumulate)
             rc = copy_rows(f.c, f.ldc, g->c, g->ldc, to, to, g->m, g->n, 0);
     }
     if (rc == AM_OK)
-        rc = am_onednn_run(p, &f, scratch);
+        rc = am_onednn_run(&b->full, &f, scratch);
+    if (rc == AM_OK && g->u)
+        rc = b->low.primitive ? am_onednn_run(&b->low, &l, scratch) : thin(NULL, &l);
     return rc == AM_OK && copy_c ? copy_rows(g->c, g->ldc, f.c, f.ldc, to, to, g->m, g->n, 0) : rc;
 }
 
@@ -145,7 +176,8 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
     int64_t down, across, rows = last_of(g->m, cut->rows, &down);
     int64_t cols = last_of(g->n, cut->cols, &across);
     size_t size_ab = size_of(g->dtype_ab), size_c = size_of(g->dtype_c);
-    matmul shapes[2][2];    /* [last row of blocks][last column of blocks] */
+    block_primitives shapes[2][2]; /* [last row of blocks][last column of blocks] */
+    memset(shapes, 0, sizeof shapes);
     omp_set_num_threads(1); /* inside a block */
     for (int i = 0; i < 4; i++) {
         am_gemm_args f = *g;
@@ -162,7 +194,14 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
         int rc = am_onednn_find(&p, &f, 1);
         if (rc != AM_OK)
             return rc;
-        shapes[last_row][last_col] = *p;
+        shapes[last_row][last_col].full = *p;
+        if (!g->u || g->dtype_ab == AM_F32)
+            continue;
+        am_gemm_args low = low_rank(&f, g->n);
+        rc = am_onednn_find(&p, &low, 1);
+        if (rc != AM_OK)
+            return rc;
+        shapes[last_row][last_col].low = *p;
     }
     int failed = AM_OK; /* the code of some block; its message was another thread's */
 #pragma omp parallel for collapse(3) schedule(dynamic, 1) num_threads(threads)
@@ -179,7 +218,16 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
                 f.c = at(g->c, z * g->stride_c + row * g->ldc + col, size_c);
                 if (g->bias)
                     f.bias = at(g->bias, col, size_ab);
-                int rc = run_block(&shapes[i == down - 1][j == across - 1], &f);
+                am_gemm_args low = low_rank(&f, g->n);
+                if (g->u) {
+                    if (g->dtype_ab == AM_F32) { /* see run_low_rank */
+                        low.trans_b = 0;
+                        low.ldb = g->n;
+                    }
+                    low.a = at(g->u, row * g->r, size_ab);
+                    low.b = at(g->v, low.trans_b ? col * g->r : col, size_ab);
+                }
+                int rc = run_block(&shapes[i == down - 1][j == across - 1], &f, &low);
                 if (rc != AM_OK) {
 #pragma omp atomic write
                     failed = rc;
@@ -194,7 +242,10 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
 /* f32 operands. */
 static int run_f32(const am_gemm_args *g, int threads)
 {
-    int done = 0, rc = g->trans_a ? run_whole(g, threads, &done) : AM_OK;
+    int done = 0, rc = g->u ? AM_EUNSUP : thin(NULL, g);
+    if (rc != AM_EUNSUP)
+        return rc;
+    rc = g->trans_a ? run_whole(g, threads, &done) : AM_OK;
     if (rc != AM_OK || done)
         return rc;
     int64_t cols = even_size(g->n, BLOCK_COLS, COLS_STEP), across = (g->n + cols - 1) / cols;
@@ -351,13 +402,40 @@ static int run(const am_gemm_args *g, int threads)
                                                  : run_converted(g, threads);
 }
 
+/* A product and one of low rank: block by block where it is done in blocks, else one after the
+ * other. */
+static int run_low_rank(const am_gemm_args *g, int threads)
+{
+    int f32 = g->dtype_ab == AM_F32, native = g->dtype_ab == AM_BF16 && native_bf16;
+    am_gemm_args full = *g, low = low_rank(g, g->n);
+    if (!(f32 ? g->r <= AM_THIN : native && bf16_in_blocks) || g->trans_a || parts_of(g) > 1) {
+        full.u = full.v = NULL;
+        int rc = run(&full, threads);
+        return rc == AM_OK ? run(&low, threads) : rc;
+    }
+    if (f32 && g->trans_b) { /* thin wants [r, n] */
+        float *v = am_scratch(1, (size_t)(g->r * g->n) * sizeof *v);
+        am_copy_args turn = {
+            .out = v,
+            .a = g->v,
+            .dtype_out = AM_F32,
+            .dtype_a = AM_F32,
+            .nd = {.ndim = 2, .shape = {g->r, g->n}, .stride = {{g->n, 1}, {1, g->r}}}};
+        int rc = v ? convert(NULL, &turn) : scratch_failed();
+        if (rc != AM_OK)
+            return rc;
+        full.v = v;
+    }
+    return run(&full, threads);
+}
+
 int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
 {
     int half = g->dtype_ab == AM_BF16 || g->dtype_ab == AM_F16;
     if (g->dtype_ab == AM_F64 || g->k == 0)
         return am_ref_gemm(s, g);
     if ((!half && g->dtype_ab != AM_F32) ||
-        (g->dtype_c != g->dtype_ab && !(half && g->dtype_c == AM_F32)))
+        (g->dtype_c != g->dtype_ab && !(half && g->dtype_c == AM_F32)) || (g->u && g->batch != 1))
         return AM_EUNSUP;
     if (g->m == 0 || g->n == 0 || g->batch == 0)
         return AM_OK;
@@ -366,7 +444,7 @@ int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
     omp_set_num_threads(threads);
     int rc = AM_OK;
     if (g->batch == 1 || (g->stride_c && (g->stride_a || g->stride_b))) {
-        rc = run(g, threads);
+        rc = g->u ? run_low_rank(g, threads) : run(g, threads);
     } else { /* the items write one c, or are all the same: one after another */
         int64_t size_ab = half ? 2 : 4, size_c = g->dtype_c == AM_F32 ? 4 : 2;
         am_gemm_args item = *g;

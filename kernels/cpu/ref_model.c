@@ -19,6 +19,9 @@ AM_INLINE int gemm_float(const am_gemm_args *args, int dtype)
                 sum *= args->alpha;
                 if (args->bias)
                     sum += load(args->bias, dtype, j);
+                for (int64_t k = 0; args->u && k < args->r; k++)
+                    sum += load(args->u, dtype, i * args->r + k) *
+                           load(args->v, dtype, args->trans_b ? j * args->r + k : k * args->n + j);
                 if (args->accumulate)
                     sum += load(args->c, args->dtype_c, c);
                 store(args->c, args->dtype_c, c, sum);

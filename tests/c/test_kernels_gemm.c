@@ -45,16 +45,26 @@ static problem make(int64_t m, int64_t n, int64_t k, int trans_a, int trans_b, i
     return p;
 }
 
+static void add_low_rank(problem *p, int64_t r)
+{
+    p->g.r = r;
+    p->g.u = random_elems(p->g.dtype_ab, p->g.m * r, -1, 1);
+    p->g.v = random_elems(p->g.dtype_ab, p->g.n * r, -1, 1);
+}
+
 static void discard(problem *p)
 {
     free((void *)(uintptr_t)p->g.a);
     free((void *)(uintptr_t)p->g.b);
     free((void *)(uintptr_t)p->g.bias);
+    free((void *)(uintptr_t)p->g.u);
+    free((void *)(uintptr_t)p->g.v);
     free(p->g.c);
 }
 
 /* Sums of k products of numbers up to 1, in f32: their error is some roundings of sqrt(k), then one
- * rounding to c's dtype. What lies between the rows of c must stay. */
+ * rounding to c's dtype; with u v one more before, of a number that may be larger. What lies
+ * between the rows of c must stay. */
 static void compare(const am_backend *cpu, problem *p, const char *what)
 {
     int to = p->g.dtype_c;
@@ -64,9 +74,10 @@ static void compare(const am_backend *cpu, problem *p, const char *what)
     ck_assert_int_eq(am_backend_ref.gemm(NULL, &ref), AM_OK);
     int rc = cpu->gemm(NULL, &p->g);
     ck_assert_msg(rc == AM_OK, "%s: %s", what, am_error_message());
-    double error = to == AM_F64 ? 1e-13 : 4e-6;
-    check_close(what, p->g.c, want, to, p->count_c, ulp_of(to),
-                error * sqrt((double)p->g.k + 1) + ulp_of(to) * 1e-3);
+    double root = sqrt((double)p->g.k + 1), error = (to == AM_F64 ? 1e-13 : 4e-6) * root;
+    if (p->g.u)
+        error += ulp_of(to) * root;
+    check_close(what, p->g.c, want, to, p->count_c, ulp_of(to), error + ulp_of(to) * 1e-3);
     free(want);
 }
 
@@ -95,6 +106,41 @@ START_TEST(agrees_with_ref)
         compare(cpu, &p, what);
         discard(&p);
     }
+}
+END_TEST
+
+START_TEST(with_low_rank)
+{
+    const am_backend *cpu = backend_under(_i);
+    static const int64_t shapes[][4] = {{1, 1, 1, 1},     {7, 13, 31, 3},     {37, 65, 9, 8},
+                                        {260, 40, 96, 8}, {300, 520, 64, 16}, {70, 33, 20, 40},
+                                        {3, 24, 24576, 2}};
+    static const int types[][2] = {{AM_F32, AM_F32},
+                                   {AM_BF16, AM_BF16},
+                                   {AM_BF16, AM_F32},
+                                   {AM_F16, AM_F16},
+                                   {AM_F64, AM_F64}};
+    for (int c = 0; c < 7 * 5 * 2; c++) {
+        const int64_t *s = shapes[c % 7];
+        const int *type = types[c / 7 % 5];
+        int trans_b = c / 35;
+        problem p = make(s[0], s[1], s[2], 0, trans_b, type[0], type[1], 1, c % 3);
+        char what[96];
+        snprintf(what, sizeof what, "%s %lldx%lldx%lld + %lld %s trans %d", isa_env[_i],
+                 (long long)s[0], (long long)s[1], (long long)s[2], (long long)s[3],
+                 am_dtype_name(type[0]), trans_b);
+        add_low_rank(&p, s[3]);
+        compare(cpu, &p, what);
+        p.g.bias = random_elems(type[0], s[1], -1, 1);
+        p.g.accumulate = 1;
+        p.g.alpha = -0.37;
+        compare(cpu, &p, what);
+        discard(&p);
+    }
+    problem p = make(3, 4, 5, 0, 0, AM_F32, AM_F32, 2, 0);
+    add_low_rank(&p, 2);
+    ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_EUNSUP);
+    discard(&p);
 }
 END_TEST
 
@@ -150,8 +196,10 @@ static void rows_case(const am_backend *cpu, int64_t n, int64_t k, int trans_b, 
                       int64_t m)
 {
     static const int64_t parts[] = {1, 2, 7, 8, 23, 31, 120, 121, 512, 1021};
+    enum { RANK = 8 };
     problem p = make(m, n, k, 0, trans_b, dtype, to, 1, 0);
     size_t size = elem_size(dtype), size_c = elem_size(to);
+    add_low_rank(&p, RANK);
     ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_OK);
     void *part = elems(to, m * n);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -161,6 +209,7 @@ static void rows_case(const am_backend *cpu, int64_t n, int64_t k, int trans_b, 
             am_gemm_args g = p.g;
             g.m = parts[i];
             g.a = (const char *)p.g.a + (size_t)(first * k) * size;
+            g.u = (const char *)p.g.u + (size_t)(first * RANK) * size;
             g.c = part;
             ck_assert_int_eq(cpu->gemm(NULL, &g), AM_OK);
             char what[96];
@@ -207,7 +256,7 @@ START_TEST(native_bf16)
     const am_backend *cpu = am_backend_cpu();
     if (!isa_kernels(2))
         return;
-    am_cpu_gemm_init(AM_ISA_AVX512_BF16, cpu->copy);
+    am_cpu_gemm_init(AM_ISA_AVX512_BF16, &am_cpu_kernels_avx512);
     for (int c = 0; c < 2 * 4; c++) {
         problem p = make(37, 65, 130, c >> 1 & 1, c >> 2, AM_BF16, c & 1 ? AM_F32 : AM_BF16, 1, 2);
         compare(cpu, &p, "native bf16");
@@ -240,8 +289,8 @@ int main(void)
 {
     Suite *suite = suite_create("kernels_gemm");
     TCase *tcase = tcase_create("gemm");
-    const TTest *const tests[] = {agrees_with_ref, batches, empty_and_unsupported,
-                                  rows_do_not_depend_on_m, many_shapes};
+    const TTest *const tests[] = {agrees_with_ref,       with_low_rank,           batches,
+                                  empty_and_unsupported, rows_do_not_depend_on_m, many_shapes};
     tcase_set_timeout(tcase, 900);
     int best = 0;
     while (strcmp(isa_env[best], am_backend_cpu_isa_available()) != 0)
