@@ -23,22 +23,23 @@ static int check(am_call *c, int labels, int64_t rows)
     return AM_OK;
 }
 
-/* loss[at..] and lse[at..] of some rows, and their dlogits (unless NULL) for a dloss of 1. */
-static int rows_forward(am_tensor *loss, am_tensor *lse, int64_t at, am_tensor *logits,
-                        am_tensor *dlogits, am_tensor *labels, const am_attrs *a, int64_t rows,
-                        int64_t v)
+/* loss[at..] and lse[at..] of some rows of logits, and their dlogits (unless NULL), of dtype_d, for
+ * a dloss of 1. */
+static int rows_forward(am_tensor *loss, am_tensor *lse, int64_t at, const void *logits,
+                        void *dlogits, int dtype_d, am_tensor *labels, const am_attrs *a,
+                        int64_t rows, int64_t v, int dtype)
 {
     size_t acc = (size_t)am_dtype_size(loss->dtype), lab = (size_t)am_dtype_size(labels->dtype);
     return am_launch_cross_entropy(
         loss->device,
         &(am_cross_entropy_args){.loss = (char *)am_tensor_ptr(loss) + (size_t)at * acc,
                                  .lse = (char *)am_tensor_ptr(lse) + (size_t)at * acc,
-                                 .logits = am_tensor_ptr(logits),
+                                 .logits = logits,
                                  .labels = (char *)am_tensor_ptr(labels) + (size_t)at * lab,
-                                 .dlogits = dlogits ? am_tensor_ptr(dlogits) : NULL,
-                                 .dtype = logits->dtype,
+                                 .dlogits = dlogits,
+                                 .dtype = dtype,
                                  .dtype_labels = labels->dtype,
-                                 .dtype_dlogits = dlogits ? dlogits->dtype : 0,
+                                 .dtype_dlogits = dtype_d,
                                  .ignore = a->loss.ignore_index,
                                  .rows = rows,
                                  .v = v,
@@ -93,7 +94,8 @@ static int cross_entropy_forward(am_call *c)
     AM_TRY(am_temp_new(&c->temps, &loss, acc, 1, &rows, c->device));
     AM_TRY(am_temp_new(&c->temps, &lse, acc, 1, &rows, c->device));
     if (rows > 0)
-        AM_TRY(rows_forward(loss, lse, 0, logits, NULL, labels, &c->attrs, rows, v));
+        AM_TRY(rows_forward(loss, lse, 0, am_tensor_ptr(logits), NULL, 0, labels, &c->attrs, rows,
+                            v, logits->dtype));
     AM_TRY(total(c, loss));
     AM_TRY(am_save(c, 0, logits));
     AM_TRY(am_save(c, 1, labels));
@@ -117,7 +119,11 @@ AM_OP(cross_entropy, .forward = cross_entropy_forward, .backward = cross_entropy
 /* ---- linear_cross_entropy ------------------------------------------------------------------
  * Logits of a chunk of rows at a time, in f32. Where a gradient will be wanted, the chunk's logits
  * become theirs at once, for a dloss of 1, while they are there (as in Liger Kernel, Hsu et al.
- * 2024): dh = dz W, dW = dz^T h. Backward only multiplies both by dloss. */
+ * 2024): dh = dz W, dW = dz^T h. Backward only multiplies both by dloss.
+ *
+ * dz takes the place of z, in h's dtype. Where that is half as wide, z begins a row later, so that
+ * dz's row i ends before z's row (i - 1) / 2: rows lo.. may be turned up to 2 lo + 1 at a time,
+ * none of them onto one that is still to be read. */
 
 static int64_t chunk_rows(int64_t v, int dtype)
 {
@@ -129,8 +135,9 @@ static int64_t chunk_rows(int64_t v, int dtype)
 
 typedef struct fused {
     am_tensor *h, *w, *labels, *loss, *lse; /* dense [N, C], [V, C], [N], [N], [N] */
-    am_tensor *z, *dz;  /* a chunk's logits and their gradients, in h's dtype; NULL: not wanted */
+    am_tensor *z;       /* a chunk's logits from row `first` on, then their gradients */
     am_tensor *dh, *dw; /* in the accumulator's dtype; NULL: not wanted */
+    int first, grads;
 } fused;
 
 static void *row(am_tensor *t, int64_t at)
@@ -155,13 +162,17 @@ static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs
 {
     int64_t v = f->w->shape[0], k = f->w->shape[1];
     void *h = row(f->h, at), *w = am_tensor_ptr(f->w);
-    void *z = am_tensor_ptr(f->z);
-    am_gemm_args logits = {.c = z, .a = h, .b = w, .trans_b = 1, .m = rows, .n = v, .k = k};
+    void *dz = am_tensor_ptr(f->z);
+    am_gemm_args logits = {
+        .c = row(f->z, f->first), .a = h, .b = w, .trans_b = 1, .m = rows, .n = v, .k = k};
     AM_TRY(product(f, logits));
-    AM_TRY(rows_forward(f->loss, f->lse, at, f->z, f->dz, f->labels, attrs, rows, v));
-    if (!f->dz)
-        return AM_OK;
-    void *dz = am_tensor_ptr(f->dz);
+    for (int64_t lo = 0, hi; lo < rows; lo = hi) {
+        hi = f->first && 2 * lo + 2 < rows ? 2 * lo + 2 : rows;
+        char *to = (char *)dz + lo * v * am_dtype_size(f->h->dtype);
+        AM_TRY(rows_forward(f->loss, f->lse, at + lo, row(f->z, f->first + lo),
+                            f->grads ? to : NULL, f->h->dtype, f->labels, attrs, hi - lo, v,
+                            f->z->dtype));
+    }
     if (f->dh) {
         am_gemm_args dh = {.c = row(f->dh, at), .a = dz, .b = w, .m = rows, .n = k, .k = v};
         AM_TRY(product(f, dh));
@@ -176,12 +187,8 @@ static int chunk(const fused *f, int64_t at, int64_t rows, const am_attrs *attrs
 }
 
 /* What gradients need, for the inputs that want one. */
-static int make_gradients(am_call *c, fused *f, const int64_t *chunk_shape)
+static int make_gradients(am_call *c, fused *f, int acc)
 {
-    int acc = f->z->dtype;
-    f->dz = f->z;
-    if (f->h->dtype != acc) /* the products want the weight's dtype */
-        AM_TRY(am_temp_new(&c->temps, &f->dz, f->h->dtype, 2, chunk_shape, c->device));
     if (c->needs[0])
         AM_TRY(am_temp_new(&c->temps, &f->dh, acc, 2, f->h->shape, c->device));
     if (c->needs[1])
@@ -209,12 +216,14 @@ static int linear_cross_entropy_forward(am_call *c)
     AM_TRY(am_temp_dense(&c->temps, &f.labels, c->in[2]));
     int acc = accumulator(h->dtype);
     int64_t n = h->shape[0], rows = chunk_rows(w->shape[0], w->dtype);
-    int64_t shape[] = {n < rows ? n : rows, w->shape[0]};
+    f.grads = c->record;
+    f.first = f.grads && h->dtype != acc;
+    int64_t shape[] = {f.first + (n < rows ? n : rows), w->shape[0]};
     AM_TRY(am_temp_new(&c->temps, &f.loss, acc, 1, &n, c->device));
     AM_TRY(am_temp_new(&c->temps, &f.lse, acc, 1, &n, c->device));
     AM_TRY(am_temp_new(&c->temps, &f.z, acc, 2, shape, c->device));
-    if (c->record)
-        AM_TRY(make_gradients(c, &f, shape));
+    if (f.grads)
+        AM_TRY(make_gradients(c, &f, acc));
     for (int64_t at = 0; at < n; at += rows)
         AM_TRY(chunk(&f, at, n - at < rows ? n - at : rows, &c->attrs));
     return total(c, f.loss);

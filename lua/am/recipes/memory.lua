@@ -122,7 +122,7 @@ function M.activation_bytes(model, tokens)
     local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
     local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
-    local logits = rows * c.vocab_size * 4 * (size == 2 and 1.5 or 1)
+    local logits = rows * c.vocab_size * 4
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
     local live = tokens * (kept + 3 * c.hidden_size * size) + math.max(working, logits)
     return 1.1 * live -- blocks kept for reuse
