@@ -27,13 +27,37 @@ int AM_SIMD(fill)(am_stream *s, const am_fill_args *args)
     return AM_OK;
 }
 
+AM_INLINE void convert_dense(void *out, int to, const void *a, int from, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + VW <= n; i += VW)
+        vput(out, to, i, vget(a, from, i));
+    if (i < n)
+        vput_n(out, to, i, n - i, vget_n(a, from, i, n - i, 0));
+}
+
+/* Elements that lie side by side. */
+static void copy_dense(void *out, int to, const void *a, int from, int64_t n)
+{
+    if (to == from)
+        memmove(out, a, (size_t)(n * simd_size(to)));
+    else if (from == AM_BF16)
+        to == AM_F32 ? convert_dense(out, AM_F32, a, AM_BF16, n)
+                     : convert_dense(out, AM_F16, a, AM_BF16, n);
+    else if (from == AM_F16)
+        to == AM_F32 ? convert_dense(out, AM_F32, a, AM_F16, n)
+                     : convert_dense(out, AM_BF16, a, AM_F16, n);
+    else
+        to == AM_BF16 ? convert_dense(out, AM_BF16, a, AM_F32, n)
+                      : convert_dense(out, AM_F16, a, AM_F32, n);
+}
+
 static void copy_row(const am_copy_args *args, const elem_row *row)
 {
     int to = args->dtype_out, from = args->dtype_a;
-    if (to == from && !args->accumulate && row->step[0] == 1 && row->step[1] == 1) {
-        int64_t size = simd_size(to);
-        memmove((char *)args->out + row->at[0] * size, (const char *)args->a + row->at[1] * size,
-                (size_t)(row->n * size));
+    if (!args->accumulate && row->step[0] == 1 && row->step[1] == 1) {
+        copy_dense((char *)args->out + row->at[0] * simd_size(to), to,
+                   (const char *)args->a + row->at[1] * simd_size(from), from, row->n);
         return;
     }
     elem_buffer in, old, result;
