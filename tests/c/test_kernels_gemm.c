@@ -112,18 +112,17 @@ END_TEST
 START_TEST(with_low_rank)
 {
     const am_backend *cpu = backend_under(_i);
-    static const int64_t shapes[][4] = {{1, 1, 1, 1},     {7, 13, 31, 3},     {37, 65, 9, 8},
-                                        {260, 40, 96, 8}, {300, 520, 64, 16}, {70, 33, 20, 40},
-                                        {3, 24, 24576, 2}};
+    static const int64_t shapes[][4] = {
+        {1, 1, 1, 1}, {7, 13, 31, 3}, {37, 65, 9, 40}, {260, 24, 16, 8}, {30, 530, 20, 16}};
     static const int types[][2] = {{AM_F32, AM_F32},
                                    {AM_BF16, AM_BF16},
                                    {AM_BF16, AM_F32},
                                    {AM_F16, AM_F16},
                                    {AM_F64, AM_F64}};
-    for (int c = 0; c < 7 * 5 * 2; c++) {
-        const int64_t *s = shapes[c % 7];
-        const int *type = types[c / 7 % 5];
-        int trans_b = c / 35;
+    for (int c = 0; c < 5 * 5 * 2; c++) {
+        const int64_t *s = shapes[c % 5];
+        const int *type = types[c / 5 % 5];
+        int trans_b = c / 25;
         problem p = make(s[0], s[1], s[2], 0, trans_b, type[0], type[1], 1, c % 3);
         char what[96];
         snprintf(what, sizeof what, "%s %lldx%lldx%lld + %lld %s trans %d", isa_env[_i],
