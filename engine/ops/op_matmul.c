@@ -375,24 +375,12 @@ static int batch_gemm(am_tensor *c, am_tensor *a, int64_t sa, bool ta, am_tensor
     int64_t batch = am_shape_numel(c->ndim - 2, c->shape);
     if (batch * m * n == 0)
         return AM_OK;
-    return am_launch_gemm(c->device, &(am_gemm_args){.c = am_tensor_ptr(c),
-                                                     .a = am_tensor_ptr(a),
-                                                     .b = am_tensor_ptr(b),
-                                                     .dtype_ab = a->dtype,
-                                                     .dtype_c = c->dtype,
-                                                     .trans_a = ta,
-                                                     .trans_b = tb,
-                                                     .alpha = 1,
-                                                     .m = m,
-                                                     .n = n,
-                                                     .k = k,
-                                                     .lda = ta ? m : k,
-                                                     .ldb = tb ? k : n,
-                                                     .ldc = n,
-                                                     .batch = batch,
-                                                     .stride_a = sa,
-                                                     .stride_b = sb,
-                                                     .stride_c = m * n});
+    am_gemm_args args = dense(c, a, ta, b, tb, NULL, m, n, k, 0);
+    args.batch = batch;
+    args.stride_a = sa;
+    args.stride_b = sb;
+    args.stride_c = m * n;
+    return am_launch_gemm(c->device, &args);
 }
 
 static int matmul_forward(am_call *c)
