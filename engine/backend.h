@@ -271,6 +271,19 @@ typedef struct am_gemv_args {
     int64_t rows, n, k;
 } am_gemv_args;
 
+/* What a map of rank r takes of a pass over a [m, k], either of them or both:
+ *   u [m, r] = scale a p^T, p being [r, k], or [k, r] when turned; not when u is NULL;
+ *   g = t^T a + (accumulate ? g : 0), in p's shape, t being [m, r]; not when g is NULL.
+ * All are dense; g has dtype_g, the same as the others or f32. Sums in f32 (f64 for f64). A row of
+ * u must not depend on m. */
+typedef struct am_low_rank_args {
+    void *u, *g;
+    const void *a, *p, *t;
+    int dtype, dtype_g, turned, accumulate;
+    double scale;
+    int64_t m, k, r;
+} am_low_rank_args;
+
 /* x [rows, c] -> out = x * rstd * weight; rstd [rows] = 1/sqrt(mean(x^2) + eps), stored as f32
  * (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
 typedef struct am_rms_norm_args {
@@ -449,7 +462,7 @@ const char *am_backend_cpu_isa_available(void); /* AMLUA_ISA left aside */
 
 /* Set the thread's error message and return the code; printf format. */
 int am_kernel_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Host scratch for one thread, reused by its next call with the same slot (0..3): at least `bytes`,
+/* Host scratch for one thread, reused by its next call with the same slot (0..4): at least `bytes`,
  * 64-byte aligned, NULL when out of memory. */
 void *am_scratch(int slot, size_t bytes);
 /* Team size for OpenMP: `#pragma omp parallel num_threads(am_threads())`. */

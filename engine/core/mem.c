@@ -297,7 +297,7 @@ int am_mem_set_budget(int device, int64_t bytes)
 /* ---- scratch ---------------------------------------------------------------------------- */
 
 /* A thread's buffers are freed as it ends: teams of kernel threads come and go. */
-enum { SCRATCH_SLOTS = 4 };
+enum { SCRATCH_SLOTS = 5 };
 typedef struct scratch_buffers {
     void *p[SCRATCH_SLOTS];
     size_t bytes[SCRATCH_SLOTS];

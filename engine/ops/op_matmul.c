@@ -1,5 +1,6 @@
 /* op_matmul.c — matmul, linear and lora_linear: everything that is a matrix product.
- * Holds no kernel: they all come down to the backend's gemm, or in inference mode to its gemv. */
+ * Holds no kernel: they all come down to the backend's gemm, to its gemv in inference mode, and
+ * to its low_rank. */
 #include "op.h"
 
 #include <string.h>
@@ -197,7 +198,29 @@ AM_OP(linear, .forward = linear_forward, .backward = linear_backward,
  * With h = s A x' (x' = x, or x dropped) and z = B h (or z dropped), d = s B^T dz:
  *   dB = dz^T h;  dA = d^T x';  dx = dy W + d A (dropped again).
  * s goes into the small products: a scaled product that is added to another is slow in oneDNN.
- * B h and d A are added to a block of the large product while that is in cache. */
+ * B h and d A are added to a block of the large product while that is in cache; d and dB take one
+ * pass over dz. */
+
+/* One pass over a's rows: u = scale a p^T, unless it is NULL, and g (+)= t^T a, unless that is. p
+ * and g are [r, k], or [k, r] when turned. */
+static int low_rank(am_tensor *a, am_tensor *p, am_tensor *u, am_tensor *g, am_tensor *t,
+                    bool turned, double scale, int accumulate)
+{
+    am_tensor *thin = u ? u : t;
+    return am_launch_low_rank(a->device, &(am_low_rank_args){.u = u ? am_tensor_ptr(u) : NULL,
+                                                             .g = g ? am_tensor_ptr(g) : NULL,
+                                                             .a = am_tensor_ptr(a),
+                                                             .p = u ? am_tensor_ptr(p) : NULL,
+                                                             .t = g ? am_tensor_ptr(t) : NULL,
+                                                             .dtype = a->dtype,
+                                                             .dtype_g = g ? g->dtype : a->dtype,
+                                                             .turned = turned,
+                                                             .accumulate = accumulate,
+                                                             .scale = scale,
+                                                             .m = thin->shape[0],
+                                                             .k = a->shape[a->ndim - 1],
+                                                             .r = thin->shape[1]});
+}
 
 static int lora_check(am_call *c)
 {
@@ -248,7 +271,7 @@ static int lora_forward(am_call *c)
     }
     int64_t h_shape[] = {m, r};
     AM_TRY(am_temp_new(&c->temps, &h, x->dtype, 2, h_shape, c->device));
-    AM_TRY(gemm(h, xd, false, a, true, NULL, m, r, k, at->scale, 0));
+    AM_TRY(low_rank(xd, a, h, NULL, NULL, false, at->scale, 0));
     AM_TRY(linear_out(c));
     am_tensor *y = c->out[0];
     if (at->dropout_p > 0 && !at->dropout_pre) {
@@ -266,22 +289,6 @@ static int lora_forward(am_call *c)
     return am_save(c, 4, h);
 }
 
-/* dB, as the transpose of h^T dz: a product turns its first operand, and h is the thin one. */
-static int lora_db(am_bwd *b, am_tensor *dz, am_tensor *h)
-{
-    am_grad g;
-    am_tensor *turned, *view;
-    int64_t r = h->shape[1], n = dz->shape[dz->ndim - 1], shape[] = {r, n};
-    AM_TRY(am_grad_begin(b, 3, true, &g));
-    AM_TRY(am_temp_new(&b->temps, &turned, g.t->dtype, 2, shape, b->device));
-    AM_TRY(gemm(turned, h, true, dz, false, NULL, r, n, rows_of(h), 1, 0));
-    AM_TRY(am_tensor_view(&view, turned, 2, (int64_t[]){n, r}, (int64_t[]){1, n}, 0));
-    int rc = am_copy_kernel(g.t, view, g.accumulate);
-    am_tensor_release(view);
-    AM_TRY(rc);
-    return am_grad_end(b, 3, &g);
-}
-
 static int lora_backward(am_bwd *b)
 {
     const am_lora_attrs *at = &b->attrs->lora;
@@ -295,17 +302,19 @@ static int lora_backward(am_bwd *b)
     }
     int64_t h_shape[] = {m, r};
     AM_TRY(am_temp_new(&b->temps, &dh, x->dtype, 2, h_shape, b->device));
-    AM_TRY(gemm(dh, dz, false, bb, false, NULL, m, r, n, at->scale, 0));
-    am_grad g;
+    am_grad g = {0};
     if (b->needs[3])
-        AM_TRY(lora_db(b, dz, h));
+        AM_TRY(am_grad_begin(b, 3, true, &g));
+    AM_TRY(low_rank(dz, bb, dh, g.t, h, true, at->scale, g.accumulate));
+    if (b->needs[3])
+        AM_TRY(am_grad_end(b, 3, &g));
     if (b->needs[2]) {
         if (pre) {
             AM_TRY(am_temp_new(&b->temps, &xd, x->dtype, x->ndim, x->shape, b->device));
             AM_TRY(drop(xd, x, at, b->rng_seed, b->rng_stream, 0));
         }
         AM_TRY(am_grad_begin(b, 2, true, &g));
-        AM_TRY(gemm(g.t, dh, true, xd, false, NULL, r, k, m, 1, g.accumulate));
+        AM_TRY(low_rank(xd, NULL, NULL, g.t, dh, false, 1, g.accumulate));
         AM_TRY(am_grad_end(b, 2, &g));
     }
     if (b->needs[0] && !pre) {
@@ -330,7 +339,8 @@ static int lora_backward(am_bwd *b)
 }
 
 AM_OP(lora_linear, .forward = lora_forward, .backward = lora_backward,
-      .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(dropout), AM_KERNEL(reduce)});
+      .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(low_rank), AM_KERNEL(dropout),
+                  AM_KERNEL(reduce)});
 
 /* ---- matmul: batched, leading dims broadcast ---------------------------------------------
  * dA = dC B^T, dB = A^T dC, summed over broadcast dims. */

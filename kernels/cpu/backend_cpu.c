@@ -119,6 +119,7 @@ static void set_up(void)
     }
 #endif
     cpu.gemm = am_cpu_gemm;
+    cpu.low_rank = am_cpu_low_rank;
     am_cpu_gemm_init(isa, simd);
 }
 

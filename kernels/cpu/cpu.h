@@ -5,7 +5,8 @@
 
 #include "backend.h"
 
-/* The longest sums that the SIMD gemm takes; its answer to all other products is AM_EUNSUP. */
+/* The longest sums that the SIMD gemm takes; its answer to all other products is AM_EUNSUP. And the
+ * highest rank that low_rank takes one pass for. */
 enum { AM_THIN = 16 };
 
 /* NULL where a family has no SIMD form: ref's kernel stays. */
@@ -33,8 +34,10 @@ enum { AM_ISA_WHY = 160 };
  * AMLUA_ISA says, or NULL) names. -1 and the reason where it names none, or one that is missing. */
 int am_cpu_isa_choose(const char *asked, int available, char why[AM_ISA_WHY]);
 
-/* gemm.c: oneDNN under a ceiling of `isa`, and simd's copy and gemm. Call once, before any gemm. */
+/* gemm.c: oneDNN under a ceiling of `isa`, and some of simd's kernels. Call once, before any gemm.
+ */
 void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd);
 int am_cpu_gemm(am_stream *s, const am_gemm_args *args);
+int am_cpu_low_rank(am_stream *s, const am_low_rank_args *args);
 
 #endif

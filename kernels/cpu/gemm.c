@@ -18,7 +18,10 @@
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one. Sums of at most AM_THIN products in f32 are simd/thin_gemm.c's.
  *
- * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own. */
+ * A map's thin products are simd/low_rank.c's, in one pass over their common operand, unless oneDNN
+ * is faster: on AMX, and where the rank is not low.
+ *
+ * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own, 4 a gradient to be turned. */
 #include <omp.h>
 #include <pthread.h>
 #include <string.h>
@@ -32,17 +35,20 @@ enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192, PARTS_BYTES = 32 << 20 }
 enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int native_bf16, bf16_in_blocks;
+static int native_bf16, bf16_in_blocks, has_amx;
 static int (*convert)(am_stream *s, const am_copy_args *args);
 static int (*thin)(am_stream *s, const am_gemm_args *args);
+static int (*one_pass)(am_stream *s, const am_low_rank_args *args);
 
 void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd)
 {
     am_onednn_init(isa);
     native_bf16 = isa >= AM_ISA_AVX512_BF16;
-    bf16_in_blocks = isa >= AM_ISA_AMX || am_onednn_is_v3();
+    has_amx = isa >= AM_ISA_AMX;
+    bf16_in_blocks = has_amx || am_onednn_is_v3();
     convert = simd->copy;
     thin = simd->gemm;
+    one_pass = simd->low_rank;
 }
 
 static size_t size_of(int dtype)
@@ -459,4 +465,60 @@ int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
     omp_set_num_threads(before);
     pthread_mutex_unlock(&lock);
     return rc;
+}
+
+/* g as a product that turns t, the thin operand: oneDNN is slow where it turns a large one. */
+static int low_rank_g(am_stream *s, const am_low_rank_args *l)
+{
+    am_gemm_args f = {.c = l->g,
+                      .a = l->t,
+                      .b = l->a,
+                      .dtype_ab = l->dtype,
+                      .dtype_c = l->dtype_g,
+                      .trans_a = 1,
+                      .accumulate = l->accumulate,
+                      .alpha = 1,
+                      .m = l->r,
+                      .n = l->k,
+                      .k = l->m,
+                      .lda = l->r,
+                      .ldb = l->k,
+                      .ldc = l->k,
+                      .batch = 1};
+    if (!l->turned)
+        return am_cpu_gemm(s, &f);
+    f.accumulate = 0;
+    f.dtype_c = AM_F32;
+    f.c = am_scratch(4, (size_t)(l->r * l->k) * sizeof(float));
+    int rc = f.c ? am_cpu_gemm(s, &f) : scratch_failed();
+    am_copy_args turn = {
+        .out = l->g,
+        .a = f.c,
+        .dtype_out = l->dtype_g,
+        .dtype_a = AM_F32,
+        .accumulate = l->accumulate,
+        .nd = {.ndim = 2, .shape = {l->k, l->r}, .stride = {{l->r, 1}, {1, l->k}}}};
+    return rc == AM_OK ? convert(s, &turn) : rc;
+}
+
+int am_cpu_low_rank(am_stream *s, const am_low_rank_args *l)
+{
+    if (l->r <= AM_THIN ? !has_amx || l->dtype != AM_BF16 : l->dtype == AM_F64)
+        return one_pass(s, l);
+    int rc = l->u ? am_cpu_gemm(s, &(am_gemm_args){.c = l->u,
+                                                   .a = l->a,
+                                                   .b = l->p,
+                                                   .dtype_ab = l->dtype,
+                                                   .dtype_c = l->dtype,
+                                                   .trans_b = !l->turned,
+                                                   .alpha = l->scale,
+                                                   .m = l->m,
+                                                   .n = l->r,
+                                                   .k = l->k,
+                                                   .lda = l->k,
+                                                   .ldb = l->turned ? l->r : l->k,
+                                                   .ldc = l->r,
+                                                   .batch = 1})
+                  : AM_OK;
+    return rc == AM_OK && l->g ? low_rank_g(s, l) : rc;
 }

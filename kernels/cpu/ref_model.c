@@ -1,4 +1,4 @@
-/* ref_model.c — reference kernels of the decoder: matrix product, RMSNorm, rotary embedding, gated
+/* ref_model.c — reference kernels of the decoder: matrix products, RMSNorm, rotary embedding, gated
  * units and cross-entropy, with their gradients. Attention is in ref_attention.c. */
 #include "ref.h"
 
@@ -58,6 +58,34 @@ int am_ref_gemv(am_stream *s, const am_gemv_args *args)
                                           .ldb = args->k,
                                           .ldc = args->n,
                                           .batch = 1});
+}
+
+AM_INLINE int low_rank_float(const am_low_rank_args *args, int dtype)
+{
+    int64_t k = args->k, r = args->r, step = args->turned ? r : 1, next = args->turned ? 1 : k;
+    for (int64_t q = 0; q < r; q++) {
+        for (int64_t i = 0; args->u && i < args->m; i++) {
+            double sum = 0;
+            for (int64_t j = 0; j < k; j++)
+                sum += load(args->a, dtype, i * k + j) * load(args->p, dtype, q * next + j * step);
+            store(args->u, dtype, i * r + q, sum * args->scale);
+        }
+        for (int64_t j = 0; args->g && j < k; j++) {
+            double sum = 0;
+            for (int64_t i = 0; i < args->m; i++)
+                sum += load(args->t, dtype, i * r + q) * load(args->a, dtype, i * k + j);
+            int64_t at = q * next + j * step;
+            store(args->g, args->dtype_g, at,
+                  args->accumulate ? sum + load(args->g, args->dtype_g, at) : sum);
+        }
+    }
+    return AM_OK;
+}
+
+int am_ref_low_rank(am_stream *s, const am_low_rank_args *args)
+{
+    (void)s;
+    AM_DISPATCH_FLOAT(args->dtype, low_rank_float, args)
 }
 
 /* ---- RMSNorm ----------------------------------------------------------------------------- */
