@@ -32,7 +32,11 @@
 
 enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
 enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192, PARTS_BYTES = 32 << 20 };
-enum { TILE_BYTES = 8 << 20, TILE_ALIGN = 64 }; /* of a converted operand; rows or columns */
+enum {
+    TILE_K = 4096,
+    TILE_ROWS = 1024,
+    TILE_BYTES = 8 << 20
+}; /* of what is converted: b's bytes */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int native_bf16, bf16_in_blocks, has_amx;
@@ -261,77 +265,97 @@ static int run_f32(const am_gemm_args *g, int threads)
     return run_blocks(g, &f32, threads);
 }
 
-static int64_t tile_size(int64_t k)
+/* Rows and columns of item z's c. */
+typedef struct tile {
+    int64_t z, row, col, m, n;
+} tile;
+
+/* u and v of a tile in f32, behind one another in `to`, and v as thin wants it. */
+static int convert_low_rank(am_gemm_args *f, const am_gemm_args *g, const tile *t, float *to)
 {
-    int64_t size = TILE_BYTES / 4 / k / TILE_ALIGN * TILE_ALIGN;
-    return size < 2 * TILE_ALIGN ? 2 * TILE_ALIGN : size;
+    int64_t r = g->r, step = g->trans_b ? r : 1, next = g->trans_b ? 1 : g->n;
+    float *v = to + t->m * r;
+    am_copy_args columns = {
+        .out = v,
+        .a = at(g->v, t->col * step, 2),
+        .dtype_out = AM_F32,
+        .dtype_a = g->dtype_ab,
+        .nd = {.ndim = 2, .shape = {r, t->n}, .stride = {{t->n, 1}, {next, step}}}};
+    f->u = to;
+    f->v = v;
+    int rc = copy_rows(to, r, at(g->u, t->row * r, 2), r, AM_F32, g->dtype_ab, t->m, r, 0);
+    return rc == AM_OK ? convert(NULL, &columns) : rc;
 }
 
-/* One tile of a converted product: rows i.., columns j.. of batch item z; a is converted already.
- */
-static int run_tile(const am_gemm_args *g, const am_gemm_args *tile, int64_t z, int64_t i,
-                    int64_t j, int threads)
+/* A tile of a product through f32, in equal parts of k. */
+static int run_tile(const am_gemm_args *g, const tile *t, int64_t part, int threads)
 {
-    int64_t m = tile->m, n = tile->n;
-    int dtype = g->dtype_ab, half_c = g->dtype_c != AM_F32;
-    size_t size_c = half_c ? 2 : 4, bias_at = half_c ? (size_t)(m * n) * 4 : 0;
-    float *b = am_scratch(1, (size_t)(g->k * n) * 4);
-    char *product = am_scratch(2, bias_at + (size_t)n * 4);
-    if (!b || !product)
+    int64_t m = t->m, n = t->n, thin_floats = g->u ? (m + n) * g->r : 0;
+    int from = g->dtype_ab, half_c = g->dtype_c != AM_F32;
+    float *a = am_scratch(0, (size_t)(m * part) * sizeof *a);
+    float *b = am_scratch(1, (size_t)(part * n) * sizeof *b);
+    float *sum = am_scratch(2, (size_t)(m * n + n + thin_floats) * sizeof *sum);
+    if (!a || !b || !sum)
         return scratch_failed();
-    const uint16_t *from = (const uint16_t *)g->b + z * g->stride_b;
-    int rc = g->trans_b ? copy_rows(b, g->k, from + j * g->ldb, g->ldb, AM_F32, dtype, n, g->k, 0)
-                        : copy_rows(b, n, from + j, g->ldb, AM_F32, dtype, g->k, n, 0);
-    am_gemm_args f = *tile;
-    char *c = (char *)g->c + (size_t)(z * g->stride_c + i * g->ldc + j) * size_c;
+    void *c = at(g->c, t->z * g->stride_c + t->row * g->ldc + t->col, size_of(g->dtype_c));
+    float *bias = sum + m * n;
+    am_gemm_args f = *g;
+    f.a = a;
     f.b = b;
-    f.ldb = g->trans_b ? g->k : n;
-    f.c = half_c ? product : c;
+    f.bias = f.u = f.v = NULL;
+    f.dtype_ab = f.dtype_c = AM_F32;
+    f.batch = 1;
+    f.m = m;
+    f.n = n;
+    f.c = half_c ? sum : c;
     f.ldc = half_c ? n : g->ldc;
     f.accumulate = half_c ? 0 : g->accumulate;
+    int rc = AM_OK;
     if (g->bias) {
-        f.bias = product + bias_at;
-        if (rc == AM_OK)
-            rc = copy_rows(product + bias_at, n, (const uint16_t *)g->bias + j, n, AM_F32, dtype, 1,
-                           n, 0);
+        f.bias = bias;
+        rc = copy_rows(bias, n, at(g->bias, t->col, 2), n, AM_F32, from, 1, n, 0);
     }
-    if (rc == AM_OK)
-        rc = run_f32(&f, threads);
+    for (int64_t k = 0; k < g->k && rc == AM_OK; k += part) {
+        f.k = g->k - k < part ? g->k - k : part;
+        f.lda = g->trans_a ? m : f.k;
+        f.ldb = g->trans_b ? f.k : n;
+        int64_t a_at = g->trans_a ? k * g->lda + t->row : t->row * g->lda + k;
+        int64_t b_at = g->trans_b ? t->col * g->ldb + k : k * g->ldb + t->col;
+        rc = copy_rows(a, f.lda, at(g->a, t->z * g->stride_a + a_at, 2), g->lda, AM_F32, from,
+                       g->trans_a ? f.k : m, f.lda, 0);
+        if (rc == AM_OK)
+            rc = copy_rows(b, f.ldb, at(g->b, t->z * g->stride_b + b_at, 2), g->ldb, AM_F32, from,
+                           g->trans_b ? n : f.k, f.ldb, 0);
+        if (rc == AM_OK && g->u && k + part >= g->k)
+            rc = convert_low_rank(&f, g, t, bias + n);
+        if (rc == AM_OK)
+            rc = run_f32(&f, threads);
+        f.accumulate = 1;
+        f.bias = NULL;
+    }
     if (rc == AM_OK && half_c)
-        rc = copy_rows(c, g->ldc, product, n, g->dtype_c, AM_F32, m, n, g->accumulate);
+        rc = copy_rows(c, g->ldc, sum, n, g->dtype_c, AM_F32, m, n, g->accumulate);
     return rc;
 }
 
-/* bf16 or f16 through f32 tiles. Sizes of tiles depend on k alone. */
+/* bf16 or f16 through f32 tiles. Parts of k depend on k alone. */
 static int run_converted(const am_gemm_args *g, int threads)
 {
-    int64_t size = tile_size(g->k);
-    int rc = AM_OK;
+    int64_t part = even_size(g->k, TILE_K, COLS_STEP);
+    int64_t cols = even_size(g->n, TILE_BYTES / (4 * part), COLS_STEP);
     for (int64_t z = 0; z < g->batch; z++) {
-        for (int64_t i = 0; i < g->m; i += size) {
-            am_gemm_args tile = *g;
-            tile.batch = 1;
-            tile.dtype_ab = tile.dtype_c = AM_F32;
-            tile.m = g->m - i < size ? g->m - i : size;
-            float *a = am_scratch(0, (size_t)(tile.m * g->k) * 4);
-            if (!a)
-                return scratch_failed();
-            const uint16_t *from = (const uint16_t *)g->a + z * g->stride_a;
-            tile.a = a;
-            tile.lda = g->trans_a ? tile.m : g->k;
-            rc = g->trans_a ? copy_rows(a, tile.lda, from + i, g->lda, AM_F32, g->dtype_ab, g->k,
-                                        tile.m, 0)
-                            : copy_rows(a, tile.lda, from + i * g->lda, g->lda, AM_F32, g->dtype_ab,
-                                        tile.m, g->k, 0);
-            for (int64_t j = 0; j < g->n && rc == AM_OK; j += size) {
-                tile.n = g->n - j < size ? g->n - j : size;
-                rc = run_tile(g, &tile, z, i, j, threads);
+        for (int64_t i = 0; i < g->m; i += TILE_ROWS) {
+            for (int64_t j = 0; j < g->n; j += cols) {
+                tile t = {.z = z, .row = i, .col = j};
+                t.m = g->m - i < TILE_ROWS ? g->m - i : TILE_ROWS;
+                t.n = g->n - j < cols ? g->n - j : cols;
+                int rc = run_tile(g, &t, part, threads);
+                if (rc != AM_OK)
+                    return rc;
             }
-            if (rc != AM_OK)
-                return rc;
         }
     }
-    return rc;
+    return AM_OK;
 }
 
 /* Equal parts of a long k, of at least K_PART each; 1: it stays whole. */
@@ -412,9 +436,9 @@ static int run(const am_gemm_args *g, int threads)
  * other. */
 static int run_low_rank(const am_gemm_args *g, int threads)
 {
-    int f32 = g->dtype_ab == AM_F32, native = g->dtype_ab == AM_BF16 && native_bf16;
+    int native = g->dtype_ab == AM_BF16 && native_bf16, f32 = g->dtype_ab == AM_F32;
     am_gemm_args full = *g, low = low_rank(g, g->n);
-    if (!(f32 ? g->r <= AM_THIN : native && bf16_in_blocks) || g->trans_a || parts_of(g) > 1) {
+    if (g->trans_a || (native ? !bf16_in_blocks || parts_of(g) > 1 : g->r > AM_THIN)) {
         full.u = full.v = NULL;
         int rc = run(&full, threads);
         return rc == AM_OK ? run(&low, threads) : rc;
