@@ -9,7 +9,9 @@
  * block, so its bits depend neither on what shares its pack nor on the number of threads. A block
  * or tile without visible keys is skipped.
  *
- * Backward gives each (batch, key/value head) to one thread, which adds dk and dv in order. */
+ * Backward deals the queries of a (batch, key/value head) out to parts, PART_T of a sample at a
+ * time; a part is one thread's, which adds dk and dv in order, and the parts are added up in order.
+ * What a sample's queries add up to so depends on their places in it alone. */
 #if defined(AM_AMX_TILES)
 #include "product_amx.h"
 #else
@@ -17,7 +19,7 @@
 #endif
 #include "attention_decode.h"
 
-enum { TILE = 64, BLOCK_T = 32 };
+enum { TILE = 64, BLOCK_T = 32, PART_T = 512, MOST_PARTS = 4, SHARED_BYTES = 8 << 20 };
 
 typedef struct key_range {
     int64_t start, end;
@@ -453,9 +455,20 @@ typedef struct back {
     right_cell *q_turned, *dout_turned, *q, *dout; /* [dp, lanes] twice, [lanes, dp] twice */
     float *s, *g, *dq;                             /* [TILE, lanes] twice, [dp, lanes] */
     tile p, ds;
-    float *lse, *delta, *keep, *dk, *dv; /* [s + TILE, dp] each */
-    left_cell *k_cells, *v_cells, *turned_cells;
+    float *lse, *delta, *keep;
 } back;
+
+/* What all parts of a (batch, key/value head) share. */
+typedef struct back_head {
+    left keys, values, turned;
+    left_cell *k_cells, *v_cells, *turned_cells; /* where they may lie */
+    float *dk, *dv;                              /* [parts, s + TILE, dp] each */
+} back_head;
+
+static int64_t parts_of(const am_attention_shape *x)
+{
+    return at_most(MOST_PARTS, (x->s + PART_T - 1) / PART_T);
+}
 
 static void back_take(back *w, arena *a, const am_attention_shape *x)
 {
@@ -474,11 +487,19 @@ static void back_take(back *w, arena *a, const am_attention_shape *x)
     w->lse = take(a, most, sizeof *w->lse);
     w->delta = take(a, most, sizeof *w->delta);
     w->keep = take(a, TILE * VW, sizeof *w->keep);
-    w->dk = take(a, (x->s + TILE) * dp, sizeof *w->dk);
-    w->dv = take(a, (x->s + TILE) * dp, sizeof *w->dv);
-    w->k_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *w->k_cells);
-    w->v_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *w->v_cells);
-    w->turned_cells = take(a, turned_cells(x->dtype, x->s, dp), sizeof *w->turned_cells);
+}
+
+static void heads_take(back_head *heads, int64_t n, arena *a, const am_attention_shape *x)
+{
+    int64_t dp = round_up(x->d, DEPTH), sums = parts_of(x) * (x->s + TILE) * dp;
+    for (int64_t i = 0; i < n; i++) {
+        back_head *h = &heads[i];
+        h->k_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *h->k_cells);
+        h->v_cells = take(a, keys_cells(x->dtype, x->s, dp), sizeof *h->v_cells);
+        h->turned_cells = take(a, turned_cells(x->dtype, x->s, dp), sizeof *h->turned_cells);
+        h->dk = take(a, sums, sizeof *h->dk);
+        h->dv = take(a, sums, sizeof *h->dv);
+    }
 }
 
 /* From scores (s) and dout·v (g) of VW lanes: the dropped probabilities, and ds with the scale. */
@@ -551,7 +572,7 @@ static void load_stats(const am_attention_bwd_args *args, back *w)
 }
 
 static void backward_block(const am_attention_bwd_args *args, back *w, const block *k, int64_t b,
-                           int64_t kh, left keys, left values, left turned)
+                           int64_t kh, const back_head *head, float *dk, float *dv)
 {
     const am_attention_shape *x = &args->shape;
     lanes_set(&w->l, x, args->bounds, k, b, kh);
@@ -564,37 +585,58 @@ static void backward_block(const am_attention_bwd_args *args, back *w, const blo
     memset(w->dq, 0, (size_t)(n * dp) * sizeof *w->dq);
     for (int64_t key0 = first_key(k); key0 < k->highest; key0 += TILE) {
         int64_t count = at_most(TILE, k->highest - key0), padded = padded_keys(count);
-        product(w->s, n, left_rows(keys, key0), w->q_turned, n, count, n, depth, 0);
-        product(w->g, n, left_rows(values, key0), w->dout_turned, n, count, n, depth, 0);
+        product(w->s, n, left_rows(head->keys, key0), w->q_turned, n, count, n, depth, 0);
+        product(w->g, n, left_rows(head->values, key0), w->dout_turned, n, count, n, depth, 0);
         pair_tile(x, w, key0, count);
-        product(w->dq, n, left_columns(turned, key0), w->ds.right, n, x->d, n, padded, 1);
-        product(w->dk + key0 * dp, dp, tile_as_left(&w->ds, n), w->q, dp, count, dp, n, 1);
-        product(w->dv + key0 * dp, dp, tile_as_left(&w->p, n), w->dout, dp, count, dp, n, 1);
+        product(w->dq, n, left_columns(head->turned, key0), w->ds.right, n, x->d, n, padded, 1);
+        product(dk + key0 * dp, dp, tile_as_left(&w->ds, n), w->q, dp, count, dp, n, 1);
+        product(dv + key0 * dp, dp, tile_as_left(&w->p, n), w->dout, dp, count, dp, n, 1);
     }
     store_turned(args->dq, x->dtype, w->l.out, w->dq, NULL, n, x->d);
 }
 
-/* All of one (batch, key/value head). */
-static void backward_head(const am_attention_bwd_args *args, back *w, int64_t b, int64_t kh)
+static void head_begin(const am_attention_bwd_args *args, back_head *h, int64_t head)
 {
     const am_attention_shape *x = &args->shape;
-    int64_t dp = w->dp, head = b * x->kh + kh, k_at = keys_at(x, head), v_at = values_at(x, head);
-    left keys = keys_left(w->k_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
-    left values = keys_left(w->v_cells, args->v, x->dtype, v_at, x->v_token, x->s, x->d, dp);
-    left turned = turned_left(w->turned_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
-    memset(w->dk, 0, (size_t)((x->s + TILE) * dp) * sizeof *w->dk);
-    memset(w->dv, 0, (size_t)((x->s + TILE) * dp) * sizeof *w->dv);
+    int64_t dp = round_up(x->d, DEPTH), k_at = keys_at(x, head), v_at = values_at(x, head);
+    h->keys = keys_left(h->k_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
+    h->values = keys_left(h->v_cells, args->v, x->dtype, v_at, x->v_token, x->s, x->d, dp);
+    h->turned = turned_left(h->turned_cells, args->k, x->dtype, k_at, x->k_token, x->s, x->d, dp);
+}
+
+/* One part of a (batch, key/value head). */
+static void backward_part(const am_attention_bwd_args *args, back *w, const back_head *h,
+                          int64_t head, int64_t part)
+{
+    const am_attention_shape *x = &args->shape;
+    int64_t b = head / x->kh, sums = (x->s + TILE) * w->dp;
+    float *dk = h->dk + part * sums, *dv = h->dv + part * sums;
+    memset(dk, 0, (size_t)sums * sizeof *dk);
+    memset(dv, 0, (size_t)sums * sizeof *dv);
     for (int64_t t = 0; t < x->t;) {
         block k = block_at(x, args->bounds, b, t);
-        backward_block(args, w, &k, b, kh, keys, values, turned);
+        uint64_t place = (uint64_t)(t + x->s - x->t - k.origin); /* in its sample */
+        if (place / PART_T % (uint64_t)parts_of(x) == (uint64_t)part)
+            backward_block(args, w, &k, b, head % x->kh, h, dk, dv);
         t += k.n;
     }
-    for (int64_t key = 0; key < x->s; key++) {
-        int64_t at = ((b * x->s + key) * x->kh + kh) * x->d;
-        for (int64_t c = 0; c < x->d; c += VW) {
-            vput_n(args->dk, x->dtype, at + c, x->d - c, vload(w->dk + key * dp + c));
-            vput_n(args->dv, x->dtype, at + c, x->d - c, vload(w->dv + key * dp + c));
+}
+
+/* dk and dv of one key, from all parts. */
+static void store_key(const am_attention_bwd_args *args, const back_head *h, int64_t head,
+                      int64_t key)
+{
+    const am_attention_shape *x = &args->shape;
+    int64_t dp = round_up(x->d, DEPTH), sums = (x->s + TILE) * dp;
+    int64_t at = ((head / x->kh * x->s + key) * x->kh + head % x->kh) * x->d;
+    for (int64_t c = 0; c < x->d; c += VW) {
+        vf dk = {0}, dv = {0};
+        for (int64_t part = 0; part < parts_of(x); part++) {
+            dk += vload(h->dk + part * sums + key * dp + c);
+            dv += vload(h->dv + part * sums + key * dp + c);
         }
+        vput_n(args->dk, x->dtype, at + c, x->d - c, dk);
+        vput_n(args->dv, x->dtype, at + c, x->d - c, dv);
     }
 }
 
@@ -603,25 +645,50 @@ int AM_SIMD(attention_bwd)(am_stream *stream, const am_attention_bwd_args *args)
     const am_attention_shape *x = &args->shape;
     if (!takes(x->dtype))
         return attention_bwd_other(stream, args);
-    int failed = 0;
-#pragma omp parallel num_threads(team(x->b * x->t * x->s * x->h))
+    int threads = team(x->b * x->t * x->s * x->h);
+    /* as many heads at once as memory should hold, and equally many each time */
+    arena one = {0}, size = {0};
+    heads_take(&(back_head){0}, 1, &one, x);
+    int64_t fit = SHARED_BYTES / (int64_t)one.used, heads = x->b * x->kh, parts = parts_of(x);
+    fit = fit < threads ? threads : fit;
+    int64_t rounds = (heads + fit - 1) / fit, most = rounds ? (heads + rounds - 1) / rounds : 0;
+    back_head *shared = am_scratch(0, (size_t)(most + 1) * sizeof *shared);
+    if (shared)
+        heads_take(shared, most, &size, x);
+    arena cells = {.p = am_scratch(2, size.used)};
+    int failed = !shared || !cells.p;
+    if (!failed)
+        heads_take(shared, most, &cells, x);
+#pragma omp parallel num_threads(threads) if (!failed)
     {
         back w = {0};
         arena need = {0};
         back_take(&w, &need, x);
         arena a = {.p = am_scratch(1, need.used)};
-        if (a.p) {
+        int ready = !failed && a.p;
+        if (ready) {
             back_take(&w, &a, x);
             product_begin();
         } else {
 #pragma omp atomic write
             failed = 1;
         }
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < x->b * x->kh; i++)
-            if (a.p)
-                backward_head(args, &w, i / x->kh, i % x->kh);
-        if (a.p)
+        for (int64_t first = 0; first < heads; first += most) {
+            int64_t n = at_most(most, heads - first);
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < n; i++)
+                if (ready && !failed)
+                    head_begin(args, &shared[i], first + i);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t i = 0; i < n * parts; i++)
+                if (ready && !failed) /* long parts first: the late ones of a causal row */
+                    backward_part(args, &w, &shared[i % n], first + i % n, parts - 1 - i / n);
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < n * x->s; i++)
+                if (ready && !failed)
+                    store_key(args, &shared[i / x->s], first + i / x->s, i % x->s);
+        }
+        if (ready)
             product_end();
     }
     return failed ? am_kernel_fail(AM_ENOMEM, "attention_bwd: no scratch memory") : AM_OK;
