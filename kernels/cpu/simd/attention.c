@@ -467,7 +467,7 @@ typedef struct back_head {
 
 static int64_t parts_of(const am_attention_shape *x)
 {
-    return at_most(MOST_PARTS, (x->s + PART_T - 1) / PART_T);
+    return at_most(MOST_PARTS, 1 + (x->s - 1) / PART_T); /* without keys one as well */
 }
 
 static void back_take(back *w, arena *a, const am_attention_shape *x)
