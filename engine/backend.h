@@ -248,9 +248,9 @@ typedef struct am_gather_bwd_args {
  * (0 repeats an operand). a, b and bias [n] have dtype_ab; c has dtype_c: the same, or f32 where
  * the operands are bf16 or f16. Accumulation is in f32 (f64 for f64). A row of c must not depend
  * on m.
- * Unless u is NULL, c += u op(v) of rank r, after that and rounded again: LoRA's product, while c
- * is in cache. u [m, r] and v [r, n], or [n, r] when trans_b, are dense; batch is 1, alpha not
- * theirs. */
+ * Unless u is NULL, c += u op(v) of rank r, after that, where c may be rounded in between: LoRA's
+ * product, while c is in cache. u [m, r] and v [r, n], or [n, r] when trans_b, are dense; batch is
+ * 1, alpha not theirs. */
 typedef struct am_gemm_args {
     void *c;
     const void *a, *b, *bias, *u, *v;

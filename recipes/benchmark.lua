@@ -116,7 +116,7 @@ end
 function Recipe:figures(times, last_loss)
     local rows, micro = self:batch_rows()
     local length = self.seq_len
-    local median = times[math.ceil(#times / 2)]
+    local median = (times[math.ceil(#times / 2)] + times[math.ceil((#times + 1) / 2)]) / 2
     local linear, attention = flops.of_step(self.model, rows, length)
     -- both before the matrices of the measurement below
     local resident, tensors = peak_resident(), tonumber(am.memory(self.model:device()).peak_bytes)
@@ -130,7 +130,7 @@ function Recipe:figures(times, last_loss)
         model = self.model.name_or_path, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
         rows = rows, local_rows = micro, seq_len = length, threads = edge.C.am_threads(),
         isa = ffi.string(edge.C.am_cpu_isa()), steps = #times, last_loss = last_loss,
-        seconds_min = times[1], seconds_median = median, seconds_max = times[#times],
+        seconds = times, seconds_min = times[1], seconds_median = median, seconds_max = times[#times],
         tokens_per_second = rows * length / median,
         flops_per_step = linear + attention, flops_per_second = rate,
         gemm_flops_per_second = gemm, gemm_share = rate / gemm,

@@ -207,6 +207,9 @@ static int low_rank(am_tensor *a, am_tensor *p, am_tensor *u, am_tensor *g, am_t
                     bool turned, double scale, int accumulate)
 {
     am_tensor *thin = u ? u : t;
+    int64_t m = thin->shape[0], k = a->shape[a->ndim - 1], r = thin->shape[1];
+    if (!g && is_gemv(m, false, !turned))
+        return gemv(u, a, p, NULL, m, r, k, scale, 0);
     return am_launch_low_rank(a->device, &(am_low_rank_args){.u = u ? am_tensor_ptr(u) : NULL,
                                                              .g = g ? am_tensor_ptr(g) : NULL,
                                                              .a = am_tensor_ptr(a),
@@ -217,9 +220,9 @@ static int low_rank(am_tensor *a, am_tensor *p, am_tensor *u, am_tensor *g, am_t
                                                              .turned = turned,
                                                              .accumulate = accumulate,
                                                              .scale = scale,
-                                                             .m = thin->shape[0],
-                                                             .k = a->shape[a->ndim - 1],
-                                                             .r = thin->shape[1]});
+                                                             .m = m,
+                                                             .k = k,
+                                                             .r = r});
 }
 
 static int lora_check(am_call *c)

@@ -32,11 +32,9 @@
 
 enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
 enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192, PARTS_BYTES = 32 << 20 };
-enum {
-    TILE_K = 4096,
-    TILE_ROWS = 1024,
-    TILE_BYTES = 8 << 20
-}; /* of what is converted: b's bytes */
+/* What is converted at once: a part of k, rows of a, and as many columns as leave b's part and the
+ * sum, in f32, no more than TILE_BYTES each. */
+enum { TILE_K = 4096, TILE_ROWS = 1024, TILE_BYTES = 8 << 20 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int native_bf16, bf16_in_blocks, has_amx;
@@ -204,6 +202,8 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
         int rc = am_onednn_find(&p, &f, 1);
         if (rc != AM_OK)
             return rc;
+        if (!p->primitive)
+            return am_kernel_fail(AM_EUNSUP, "gemm: oneDNN can't multiply this dtype here");
         shapes[last_row][last_col].full = *p;
         if (!g->u || g->dtype_ab == AM_F32)
             continue;
@@ -290,15 +290,15 @@ static int convert_low_rank(am_gemm_args *f, const am_gemm_args *g, const tile *
 /* A tile of a product through f32, in equal parts of k. */
 static int run_tile(const am_gemm_args *g, const tile *t, int64_t part, int threads)
 {
-    int64_t m = t->m, n = t->n, thin_floats = g->u ? (m + n) * g->r : 0;
     int from = g->dtype_ab, half_c = g->dtype_c != AM_F32;
+    int64_t m = t->m, n = t->n, in_sum = half_c ? m * n : 0, in_uv = g->u ? (m + n) * g->r : 0;
     float *a = am_scratch(0, (size_t)(m * part) * sizeof *a);
     float *b = am_scratch(1, (size_t)(part * n) * sizeof *b);
-    float *sum = am_scratch(2, (size_t)(m * n + n + thin_floats) * sizeof *sum);
+    float *sum = am_scratch(2, (size_t)(in_sum + n + in_uv) * sizeof *sum);
     if (!a || !b || !sum)
         return scratch_failed();
     void *c = at(g->c, t->z * g->stride_c + t->row * g->ldc + t->col, size_of(g->dtype_c));
-    float *bias = sum + m * n;
+    float *bias = sum + in_sum;
     am_gemm_args f = *g;
     f.a = a;
     f.b = b;
@@ -342,7 +342,8 @@ static int run_tile(const am_gemm_args *g, const tile *t, int64_t part, int thre
 static int run_converted(const am_gemm_args *g, int threads)
 {
     int64_t part = even_size(g->k, TILE_K, COLS_STEP);
-    int64_t cols = even_size(g->n, TILE_BYTES / (4 * part), COLS_STEP);
+    int64_t most = TILE_BYTES / 4 / (part > TILE_ROWS ? part : TILE_ROWS); /* of b and of the sum */
+    int64_t cols = even_size(g->n, most, COLS_STEP);
     for (int64_t z = 0; z < g->batch; z++) {
         for (int64_t i = 0; i < g->m; i += TILE_ROWS) {
             for (int64_t j = 0; j < g->n; j += cols) {
@@ -469,6 +470,11 @@ int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
         return AM_EUNSUP;
     if (g->m == 0 || g->n == 0 || g->batch == 0)
         return AM_OK;
+    if (g->u && g->r == 0) {
+        am_gemm_args full = *g;
+        full.u = NULL;
+        return am_cpu_gemm(s, &full);
+    }
     int threads = am_threads(), before = omp_get_max_threads();
     pthread_mutex_lock(&lock);
     omp_set_num_threads(threads);
@@ -527,7 +533,8 @@ static int low_rank_g(am_stream *s, const am_low_rank_args *l)
 
 int am_cpu_low_rank(am_stream *s, const am_low_rank_args *l)
 {
-    if (l->r <= AM_THIN ? !has_amx || l->dtype != AM_BF16 : l->dtype == AM_F64)
+    int low = l->r <= AM_THIN, on_amx = has_amx && l->dtype == AM_BF16;
+    if ((low && !on_amx) || l->dtype == AM_F64)
         return one_pass(s, l);
     int rc = l->u ? am_cpu_gemm(s, &(am_gemm_args){.c = l->u,
                                                    .a = l->a,

@@ -32,7 +32,9 @@ model = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, ar
 if args.lora:
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    # adapters in the model's dtype, as amlua has them; PEFT would keep them in f32
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+                           autocast_adapter_dtype=False)
 if args.recompute:
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.enable_input_require_grads()

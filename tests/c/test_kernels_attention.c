@@ -182,6 +182,26 @@ START_TEST(agrees_with_ref)
 }
 END_TEST
 
+/* Backward in several parts, and more of them than there are sums for. */
+START_TEST(long_rows)
+{
+    for (int c = 0; c < KERNEL_SETS * 3; c++) {
+        const char *label;
+        int isa = c % KERNEL_SETS, mode = c / KERNEL_SETS;
+        const am_cpu_kernels *k = attention_kernels(isa, &label);
+        if (!k)
+            continue;
+        int64_t n = mode < 2 ? 1100 : 2600;
+        problem p = make(dtype_for(isa), 1, n, n, 2, mode < 2 ? 2 : 1, 8);
+        p.x.causal = 1;
+        if (mode == 1)
+            p.bounds = packed_bounds(1, n, n); /* short samples */
+        compare("long rows", k, &p, isa);
+        discard(&p);
+    }
+}
+END_TEST
+
 /* One query to a cache: parts of it, bounds that leave nothing or what padding does not fill, and
  * the same bits beside other rows, behind padding and on any number of threads. */
 START_TEST(one_query)
@@ -255,21 +275,25 @@ START_TEST(empty_and_hostile_bounds)
 }
 END_TEST
 
+/* The longer rows have several parts in backward, and more heads than it takes at once. */
 START_TEST(threads_leave_the_bits)
 {
     static const int threads[] = {2, 3, 5};
-    for (int isa = 0; isa < KERNEL_SETS; isa++) {
+    for (int c = 0; c < KERNEL_SETS * 2; c++) {
         const char *label;
+        int isa = c % KERNEL_SETS, is_long = c / KERNEL_SETS;
         const am_cpu_kernels *k = attention_kernels(isa, &label);
         if (!k)
             continue;
         int dtype = dtype_for(isa);
+        int64_t n = is_long ? 1100 : 150, h = is_long ? 3 : 4, kh = is_long ? 3 : 2;
         size_t size = elem_size(dtype);
-        problem p = make(dtype, 2, 150, 150, 4, 2, 64);
+        problem p = make(dtype, 2, n, n, h, kh, 64);
         p.x.causal = 1;
-        p.bounds = packed_bounds(2, 150, 150);
+        if (!is_long)
+            p.bounds = packed_bounds(2, n, n);
         problem r = p;
-        int64_t nq = 2 * 150 * 4 * 64, nk = 2 * 150 * 2 * 64;
+        int64_t nq = 2 * n * h * 64, nk = 2 * n * kh * 64;
         r.out = elems(dtype, nq);
         r.dq = elems(dtype, nq);
         r.dk = elems(dtype, nk);
@@ -293,47 +317,50 @@ START_TEST(threads_leave_the_bits)
 }
 END_TEST
 
-/* A sample of N tokens alone, and behind OFFSET others in a pack: the same bits for its rows, their
- * gradients, and the gradients of its keys. */
+/* A sample of n tokens alone, and behind `offset` others in a pack: the same bits for its rows,
+ * their gradients, and the gradients of its keys. */
 START_TEST(place_in_a_pack_leaves_the_bits)
 {
-    enum { N = 83, H = 4, KH = 2, D = 24 };
-    static const int offsets[] = {1, 16, 37, 64, 90};
-    for (int c = 0; c < KERNEL_SETS * 5 * 2; c++) {
+    enum { H = 4, KH = 2, D = 24 };
+    static const int64_t places[][2] = {{1, 83},  {16, 83}, {37, 83},
+                                        {64, 83}, {90, 83}, {70, 1100}};
+    for (int c = 0; c < KERNEL_SETS * 6 * 2; c++) {
         const char *label;
         const am_cpu_kernels *k = attention_kernels(c % KERNEL_SETS, &label);
-        int64_t offset = offsets[c / KERNEL_SETS % 5], total = offset + N + 11;
+        const int64_t *place = places[c / KERNEL_SETS % 6];
+        int64_t offset = place[0], n = place[1], total = offset + n + 11;
         int dtype = dtype_for(c % KERNEL_SETS);
         size_t size = elem_size(dtype), rows = (size_t)offset * size;
         if (!k)
             continue;
-        problem alone = make(dtype, 1, N, N, H, KH, D);
+        problem alone = make(dtype, 1, n, n, H, KH, D);
         problem pack = make(dtype, 1, total, total, H, KH, D);
         alone.x.causal = pack.x.causal = 1;
-        alone.x.window = pack.x.window = c / KERNEL_SETS / 5 ? 30 : 0;
+        alone.x.window = pack.x.window = c / KERNEL_SETS / 6 ? 30 : 0;
         pack.bounds = malloc((size_t)total * 2 * sizeof *pack.bounds);
         for (int64_t t = 0; t < total; t++) {
-            int in = t >= offset && t < offset + N;
-            pack.bounds[2 * t] = (int32_t)(t < offset ? 0 : in ? offset : offset + N);
-            pack.bounds[2 * t + 1] = (int32_t)(t < offset ? offset : in ? offset + N : total);
+            int in = t >= offset && t < offset + n;
+            pack.bounds[2 * t] = (int32_t)(t < offset ? 0 : in ? offset : offset + n);
+            pack.bounds[2 * t + 1] = (int32_t)(t < offset ? offset : in ? offset + n : total);
         }
         const am_attention_shape *x = &pack.x;
         memcpy((char *)pack.q + rows * (size_t)x->q_token, alone.q,
-               (size_t)(N * x->q_token) * size);
+               (size_t)(n * x->q_token) * size);
         memcpy((char *)pack.k + rows * (size_t)x->k_token, alone.k,
-               (size_t)(N * x->k_token) * size);
+               (size_t)(n * x->k_token) * size);
         memcpy((char *)pack.v + rows * (size_t)x->v_token, alone.v,
-               (size_t)(N * x->v_token) * size);
-        memcpy((char *)pack.dout + rows * H * D, alone.dout, N * H * D * size);
+               (size_t)(n * x->v_token) * size);
+        memcpy((char *)pack.dout + rows * H * D, alone.dout, (size_t)n * H * D * size);
         run(k, &alone);
         run(k, &pack);
-        check_same_bits("out", (char *)pack.out + rows * H * D, alone.out, N * H * D * size);
-        check_same_bits("dq", (char *)pack.dq + rows * H * D, alone.dq, N * H * D * size);
-        check_same_bits("dk", (char *)pack.dk + rows * KH * D, alone.dk, N * KH * D * size);
-        check_same_bits("dv", (char *)pack.dv + rows * KH * D, alone.dv, N * KH * D * size);
+        check_same_bits("out", (char *)pack.out + rows * H * D, alone.out,
+                        (size_t)n * H * D * size);
+        check_same_bits("dq", (char *)pack.dq + rows * H * D, alone.dq, (size_t)n * H * D * size);
+        check_same_bits("dk", (char *)pack.dk + rows * KH * D, alone.dk, (size_t)n * KH * D * size);
+        check_same_bits("dv", (char *)pack.dv + rows * KH * D, alone.dv, (size_t)n * KH * D * size);
         for (int h = 0; h < H; h++)
             check_same_bits("lse", (float *)pack.lse + h * total + offset,
-                            (float *)alone.lse + h * N, N * 4);
+                            (float *)alone.lse + h * n, (size_t)n * 4);
         discard(&alone);
         discard(&pack);
     }
@@ -342,7 +369,11 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {agrees_with_ref, one_query, empty_and_hostile_bounds,
-                                  threads_leave_the_bits, place_in_a_pack_leaves_the_bits};
+    const TTest *const tests[] = {agrees_with_ref,
+                                  long_rows,
+                                  one_query,
+                                  empty_and_hostile_bounds,
+                                  threads_leave_the_bits,
+                                  place_in_a_pack_leaves_the_bits};
     return run_suite("kernels_attention", tests, sizeof tests / sizeof *tests);
 }

@@ -462,7 +462,8 @@ typedef struct back {
 typedef struct back_head {
     left keys, values, turned;
     left_cell *k_cells, *v_cells, *turned_cells; /* where they may lie */
-    float *dk, *dv;                              /* [parts, s + TILE, dp] each */
+    float *dk, *dv;                              /* [parts, s + TILE, dp] each, */
+    int used[MOST_PARTS];                        /* of the parts that have a query */
 } back_head;
 
 static int64_t parts_of(const am_attention_shape *x)
@@ -605,20 +606,25 @@ static void head_begin(const am_attention_bwd_args *args, back_head *h, int64_t 
 }
 
 /* One part of a (batch, key/value head). */
-static void backward_part(const am_attention_bwd_args *args, back *w, const back_head *h,
-                          int64_t head, int64_t part)
+static void backward_part(const am_attention_bwd_args *args, back *w, back_head *h, int64_t head,
+                          int64_t part)
 {
     const am_attention_shape *x = &args->shape;
     int64_t b = head / x->kh, sums = (x->s + TILE) * w->dp;
     float *dk = h->dk + part * sums, *dv = h->dv + part * sums;
-    memset(dk, 0, (size_t)sums * sizeof *dk);
-    memset(dv, 0, (size_t)sums * sizeof *dv);
+    h->used[part] = 0;
     for (int64_t t = 0; t < x->t;) {
         block k = block_at(x, args->bounds, b, t);
         uint64_t place = (uint64_t)(t + x->s - x->t - k.origin); /* in its sample */
-        if (place / PART_T % (uint64_t)parts_of(x) == (uint64_t)part)
-            backward_block(args, w, &k, b, head % x->kh, h, dk, dv);
         t += k.n;
+        if (place / PART_T % (uint64_t)parts_of(x) != (uint64_t)part)
+            continue;
+        if (!h->used[part]) {
+            memset(dk, 0, (size_t)sums * sizeof *dk);
+            memset(dv, 0, (size_t)sums * sizeof *dv);
+            h->used[part] = 1;
+        }
+        backward_block(args, w, &k, b, head % x->kh, h, dk, dv);
     }
 }
 
@@ -632,6 +638,8 @@ static void store_key(const am_attention_bwd_args *args, const back_head *h, int
     for (int64_t c = 0; c < x->d; c += VW) {
         vf dk = {0}, dv = {0};
         for (int64_t part = 0; part < parts_of(x); part++) {
+            if (!h->used[part])
+                continue;
             dk += vload(h->dk + part * sums + key * dp + c);
             dv += vload(h->dv + part * sums + key * dp + c);
         }
@@ -650,7 +658,8 @@ int AM_SIMD(attention_bwd)(am_stream *stream, const am_attention_bwd_args *args)
     arena one = {0}, size = {0};
     heads_take(&(back_head){0}, 1, &one, x);
     int64_t fit = SHARED_BYTES / (int64_t)one.used, heads = x->b * x->kh, parts = parts_of(x);
-    fit = fit < threads ? threads : fit;
+    int64_t least = (threads + parts - 1) / parts; /* something to do for each thread */
+    fit = fit < least ? least : fit;
     int64_t rounds = (heads + fit - 1) / fit, most = rounds ? (heads + rounds - 1) / rounds : 0;
     back_head *shared = am_scratch(0, (size_t)(most + 1) * sizeof *shared);
     if (shared)

@@ -8,10 +8,10 @@
 #include "vec.h"
 #include "../ref_kernels.h"
 
-/* Rows that stay in cache; most parts, and the fewest rows of one. */
+/* Rows that stay in cache; most parts of g, for memory's sake, and the fewest rows of one. */
 enum { BLOCK = 32, PARTS = 16, PART_ROWS = 64 };
 /* Rows and ranks that are held in registers at once. */
-#if VW == 16 || defined(__aarch64__)
+#if defined(__AVX512F__) || defined(__aarch64__)
 enum { ROWS = 2, RANKS = 8, COLS = 2 };
 #else
 enum { ROWS = 2, RANKS = 4, COLS = 2 };
@@ -115,6 +115,8 @@ AM_INLINE int part(const low_rank *l, int dtype, int64_t z)
             t[e] = load1(args->t, dtype, i * r + e);
         for (; q + RANKS <= r; q += RANKS)
             block(l, dtype, g, t, i, n, q, RANKS);
+        for (; q + 4 <= r; q += 4)
+            block(l, dtype, g, t, i, n, q, 4);
         for (; q < r; q++)
             block(l, dtype, g, t, i, n, q, 1);
     }
@@ -154,13 +156,16 @@ AM_INLINE void add_up(const low_rank *l, int64_t parts)
 
 AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
 {
-    int64_t parts = at_most(PARTS, (args->m + PART_ROWS - 1) / PART_ROWS);
+    int64_t parts = (args->m + PART_ROWS - 1) / PART_ROWS;
+    if (args->g)
+        parts = at_most(PARTS, parts);
     int64_t padded = (args->k + VW - 1) / VW * VW, rows = parts ? (args->m + parts - 1) / parts : 0;
-    low_rank l = {.args = args,
-                  .padded = padded,
-                  .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,
-                  .p = am_scratch(0, (size_t)(args->r * padded + 1) * sizeof *l.p),
-                  .g = am_scratch(1, (size_t)(parts * args->r * padded + 1) * sizeof *l.g)};
+    low_rank l = {
+        .args = args,
+        .padded = padded,
+        .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,
+        .p = am_scratch(0, (size_t)(args->r * padded + 1) * sizeof *l.p),
+        .g = am_scratch(1, (size_t)((args->g ? parts : 0) * args->r * padded + 1) * sizeof *l.g)};
     if (!l.p || !l.g)
         return am_kernel_fail(AM_ENOMEM, "low_rank: no scratch memory");
     if (args->u)

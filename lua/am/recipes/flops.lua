@@ -59,7 +59,7 @@ end
 local function measure(m, rows, options)
     local x, w = am.randn({ rows, m.k }, options), am.randn({ m.n, m.k }, options)
     local dy = am.randn({ rows, m.n }, options)
-    local dy_t = dy:transpose(0, 1)
+    local dy_t = dy:transpose(0, 1):contiguous()
     local products = { function() ops.linear(x, w) end, function() ops.matmul(dy, w) end }
     if m.trained then
         products[3] = function() ops.matmul(dy_t, x) end
