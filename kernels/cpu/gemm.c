@@ -96,7 +96,7 @@ static int run_whole(const am_gemm_args *g, int threads, int *done)
 }
 
 /* u op(v) as a product of its own that adds to c; g may be part of one with n columns. */
-static am_gemm_args low_rank(const am_gemm_args *g, int64_t n)
+static am_gemm_args uv_args(const am_gemm_args *g, int64_t n)
 {
     am_gemm_args f = *g;
     f.a = g->u;
@@ -207,7 +207,7 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
         shapes[last_row][last_col].full = *p;
         if (!g->u || g->dtype_ab == AM_F32)
             continue;
-        am_gemm_args low = low_rank(&f, g->n);
+        am_gemm_args low = uv_args(&f, g->n);
         rc = am_onednn_find(&p, &low, 1);
         if (rc != AM_OK)
             return rc;
@@ -228,9 +228,9 @@ static int run_blocks(const am_gemm_args *g, const blocking *cut, int threads)
                 f.c = at(g->c, z * g->stride_c + row * g->ldc + col, size_c);
                 if (g->bias)
                     f.bias = at(g->bias, col, size_ab);
-                am_gemm_args low = low_rank(&f, g->n);
+                am_gemm_args low = uv_args(&f, g->n);
                 if (g->u) {
-                    if (g->dtype_ab == AM_F32) { /* see run_low_rank */
+                    if (g->dtype_ab == AM_F32) { /* see run_with_uv */
                         low.trans_b = 0;
                         low.ldb = g->n;
                     }
@@ -271,7 +271,7 @@ typedef struct tile {
 } tile;
 
 /* u and v of a tile in f32, behind one another in `to`, and v as thin wants it. */
-static int convert_low_rank(am_gemm_args *f, const am_gemm_args *g, const tile *t, float *to)
+static int convert_uv(am_gemm_args *f, const am_gemm_args *g, const tile *t, float *to)
 {
     int64_t r = g->r, step = g->trans_b ? r : 1, next = g->trans_b ? 1 : g->n;
     float *v = to + t->m * r;
@@ -327,7 +327,7 @@ static int run_tile(const am_gemm_args *g, const tile *t, int64_t part, int thre
             rc = copy_rows(b, f.ldb, at(g->b, t->z * g->stride_b + b_at, 2), g->ldb, AM_F32, from,
                            g->trans_b ? n : f.k, f.ldb, 0);
         if (rc == AM_OK && g->u && k + part >= g->k)
-            rc = convert_low_rank(&f, g, t, bias + n);
+            rc = convert_uv(&f, g, t, bias + n);
         if (rc == AM_OK)
             rc = run_f32(&f, threads);
         f.accumulate = 1;
@@ -435,10 +435,10 @@ static int run(const am_gemm_args *g, int threads)
 
 /* A product and one of low rank: block by block where it is done in blocks, else one after the
  * other. */
-static int run_low_rank(const am_gemm_args *g, int threads)
+static int run_with_uv(const am_gemm_args *g, int threads)
 {
     int native = g->dtype_ab == AM_BF16 && native_bf16, f32 = g->dtype_ab == AM_F32;
-    am_gemm_args full = *g, low = low_rank(g, g->n);
+    am_gemm_args full = *g, low = uv_args(g, g->n);
     if (g->trans_a || (native ? !bf16_in_blocks || parts_of(g) > 1 : g->r > AM_THIN)) {
         full.u = full.v = NULL;
         int rc = run(&full, threads);
@@ -480,7 +480,7 @@ int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
     omp_set_num_threads(threads);
     int rc = AM_OK;
     if (g->batch == 1 || (g->stride_c && (g->stride_a || g->stride_b))) {
-        rc = g->u ? run_low_rank(g, threads) : run(g, threads);
+        rc = g->u ? run_with_uv(g, threads) : run(g, threads);
     } else { /* the items write one c, or are all the same: one after another */
         int64_t size_ab = half ? 2 : 4, size_c = g->dtype_c == AM_F32 ? 4 : 2;
         am_gemm_args item = *g;

@@ -85,6 +85,8 @@ AM_INLINE int low_rank_float(const am_low_rank_args *args, int dtype)
 int am_ref_low_rank(am_stream *s, const am_low_rank_args *args)
 {
     (void)s;
+    if (args->dtype_g != args->dtype && args->dtype_g != AM_F32)
+        return AM_EUNSUP;
     AM_DISPATCH_FLOAT(args->dtype, low_rank_float, args)
 }
 

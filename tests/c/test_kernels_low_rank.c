@@ -1,8 +1,7 @@
 /* The thin products of a map of low rank against ref, on each instruction set and as this CPU has
- * them (which may be by gemm): sizes that are no
- * multiple of a vector, a tile or a part, either result alone, both layouts, accumulation, every
- * dtype; rows whose bits don't depend on how many there are, and no bit on the number of threads.
- */
+ * them (which may be by gemm): sizes that are no multiple of a vector, a tile or a part, either
+ * result alone, both layouts, accumulation, every dtype; rows whose bits don't depend on how many
+ * there are, and no bit on the number of threads. */
 #include "test_kernels.h"
 
 typedef int kernel(am_stream *s, const am_low_rank_args *args);
