@@ -62,12 +62,12 @@ end
 
 --- Row i: `length` random ids and the ids that follow them.
 function Recipe.row(seed, i, length, vocab_size)
-    local ids = {}
+    local ids, labels = {}, {}
     for k = 1, length + 1 do
         ids[k] = edge.C.am_rng_u32(seed, i, k) % vocab_size
+        labels[k - 1] = ids[k]
     end
-    local labels = { unpack(ids, 2) }
-    ids[length + 1] = nil
+    ids[length + 1], labels[0] = nil, nil
     return { input_ids = ids, labels = labels }
 end
 

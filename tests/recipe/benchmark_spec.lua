@@ -30,6 +30,13 @@ describe("the benchmark", function()
         return json.decode(helper.read(dir .. "/figures.json")), out
     end
 
+    it("makes rows longer than what Lua returns at once", function()
+        local row = require("recipes.benchmark").row(42, 1, 20000, 100)
+        assert.equal(20000, #row.input_ids)
+        assert.equal(20000, #row.labels)
+        assert.equal(row.input_ids[2], row.labels[1])
+    end)
+
     it("counts what the rule says", function()
         local f, out = run(config())
         local c = json.decode(helper.read(helper.tiny .. "/config.json"))
