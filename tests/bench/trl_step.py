@@ -4,8 +4,8 @@ Prints one JSON object: seconds of each step, peak resident bytes, losses. The s
 where they leave a choice: loss_type "nll", which in TRL 1.16 is the chunked one (no logits of all rows at
 once), fused AdamW, norm cut to 1, sdpa attention. Two of its defaults are set here instead: gradient
 checkpointing (on there) is on with --recompute only, and bf16 (f32 weights under autocast there) is off:
-weights, adapters, gradients and moments are in --dtype, as in torch_step.py. A row's last id is left out, so that
-each row is as long as amlua's, with one label fewer.
+weights, adapters, gradients and moments are in --dtype, as in torch_step.py. A row's last id is left out,
+so that each row is as long as amlua's, with one label fewer.
 
 usage: trl_step.py MODEL_DIR IDS.npy --dtype float32|bfloat16 [--lora] [--recompute] [--rows N] [--threads N]
 """
@@ -67,9 +67,6 @@ with tempfile.TemporaryDirectory() as output:
         peft_config=lora,
         callbacks=[clock],
     )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:  # PEFT keeps bf16 adapters in f32, amlua in bf16
-            parameter.data = parameter.data.to(getattr(torch, args.dtype))
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:  # PEFT keeps bf16 adapters in f32, amlua in bf16
             parameter.data = parameter.data.to(getattr(torch, args.dtype))

@@ -137,19 +137,25 @@ static inline void check_same_bits(const char *what, const void *a, const void *
     ck_abort_msg("%s: byte %zu of %zu differs", what, i, bytes);
 }
 
-static inline int run_suite(const char *name, const TTest *const *tests, int count)
+/* Runs every test with _i from 0 to `loops` - 1. */
+static inline int run_loops(const char *name, const TTest *const *tests, int count, int loops)
 {
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create(name);
     tcase_set_timeout(tcase, 120);
     for (int i = 0; i < count; i++)
-        tcase_add_test(tcase, tests[i]);
+        tcase_add_loop_test(tcase, tests[i], 0, loops);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static inline int run_suite(const char *name, const TTest *const *tests, int count)
+{
+    return run_loops(name, tests, count, 1);
 }
 
 #endif

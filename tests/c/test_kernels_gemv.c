@@ -120,16 +120,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kernels_gemv");
-    TCase *tcase = tcase_create("gemv");
     const TTest *const tests[] = {agrees_with_ref, empty, rows_do_not_depend_on_each_other};
-    tcase_set_timeout(tcase, 120);
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        tcase_add_loop_test(tcase, tests[i], 0, ISA_COUNT);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_loops("kernels_gemv", tests, sizeof tests / sizeof *tests, ISA_COUNT);
 }

@@ -75,11 +75,15 @@ START_TEST(agrees_with_ref)
     kernel *run = kernel_at(_i);
     if (!run)
         return;
-    for (int c = 0; c < 8 * 4 * 2; c++) {
-        const int64_t *size = sizes[c % 8];
-        int dtype = float_dtypes[c / 8 % 4];
+    enum {
+        SIZES = sizeof sizes / sizeof *sizes,
+        TYPES = sizeof float_dtypes / sizeof *float_dtypes
+    };
+    for (int c = 0; c < SIZES * TYPES * 2; c++) {
+        const int64_t *size = sizes[c % SIZES];
+        int dtype = float_dtypes[c / SIZES % TYPES];
         am_low_rank_args l = make(dtype, size[0], size[1], size[2]);
-        l.turned = c / 32;
+        l.turned = c / SIZES / TYPES;
         char what[96];
         snprintf(what, sizeof what, "%s %s %lld x %lld, rank %lld%s",
                  _i < ISA_COUNT ? isa_label[_i] : "cpu", am_dtype_name(dtype), (long long)size[0],
@@ -180,17 +184,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("kernels_low_rank");
-    TCase *tcase = tcase_create("low_rank");
     const TTest *const tests[] = {agrees_with_ref, gradient_in_f32, empty,
                                   bits_depend_on_the_row_alone};
-    tcase_set_timeout(tcase, 120);
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        tcase_add_loop_test(tcase, tests[i], 0, KERNELS);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_loops("kernels_low_rank", tests, sizeof tests / sizeof *tests, KERNELS);
 }
