@@ -655,16 +655,14 @@ int AM_SIMD(attention_bwd)(am_stream *stream, const am_attention_bwd_args *args)
         return attention_bwd_other(stream, args);
     int threads = team(x->b * x->t * x->s * x->h);
     /* as many heads at once as memory should hold, and equally many each time */
-    arena one = {0}, size = {0};
+    arena one = {0};
     heads_take(&(back_head){0}, 1, &one, x);
-    int64_t fit = SHARED_BYTES / (int64_t)one.used, heads = x->b * x->kh, parts = parts_of(x);
+    int64_t fit = SHARED_BYTES / (int64_t)(one.used + 1), heads = x->b * x->kh, parts = parts_of(x);
     int64_t least = (threads + parts - 1) / parts; /* something to do for each thread */
     fit = fit < least ? least : fit;
     int64_t rounds = (heads + fit - 1) / fit, most = rounds ? (heads + rounds - 1) / rounds : 0;
     back_head *shared = am_scratch(0, (size_t)(most + 1) * sizeof *shared);
-    if (shared)
-        heads_take(shared, most, &size, x);
-    arena cells = {.p = am_scratch(2, size.used)};
+    arena cells = {.p = am_scratch(2, (size_t)most * one.used + 1)};
     int failed = !shared || !cells.p;
     if (!failed)
         heads_take(shared, most, &cells, x);
