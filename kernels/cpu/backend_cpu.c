@@ -103,24 +103,25 @@ static void set_up(void)
     isa = am_cpu_isa_choose(getenv("AMLUA_ISA"), available, refused);
     if (isa < 0)
         isa = available;
-    const am_cpu_kernels *simd = kernels_for(isa);
+    am_cpu_kernels simd = *kernels_for(isa);
+#if defined(__x86_64__)
+    if (isa == AM_ISA_AMX) {
+        simd.attention = am_cpu_attention_amx;
+        simd.attention_bwd = am_cpu_attention_bwd_amx;
+        simd.low_rank = am_cpu_low_rank_amx;
+    }
+#endif
     cpu = am_backend_ref;
     cpu.name = "cpu";
     cpu.probe = cpu_probe;
 #define K(kernel, pointers)                                                                        \
-    if (simd->kernel)                                                                              \
-        cpu.kernel = simd->kernel;
+    if (simd.kernel)                                                                               \
+        cpu.kernel = simd.kernel;
 #include "kernels.def"
 #undef K
-#if defined(__x86_64__)
-    if (isa == AM_ISA_AMX) {
-        cpu.attention = am_cpu_attention_amx;
-        cpu.attention_bwd = am_cpu_attention_bwd_amx;
-    }
-#endif
     cpu.gemm = am_cpu_gemm;
     cpu.low_rank = am_cpu_low_rank;
-    am_cpu_gemm_init(isa, simd);
+    am_cpu_gemm_init(isa, &simd);
 }
 
 const am_backend *am_backend_cpu(void)

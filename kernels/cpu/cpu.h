@@ -6,8 +6,8 @@
 #include "backend.h"
 
 /* The longest sums that the SIMD gemm takes; its answer to all other products is AM_EUNSUP. And the
- * highest rank that low_rank takes one pass for. */
-enum { AM_THIN = 16 };
+ * highest rank that low_rank takes one pass for, on AMX tiles more. */
+enum { AM_THIN = 16, AM_THIN_ON_TILES = 64 };
 
 /* NULL where a family has no SIMD form: ref's kernel stays. */
 typedef struct am_cpu_kernels {
@@ -24,6 +24,8 @@ int am_cpu_attention_avx512(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_avx512(am_stream *s, const am_attention_bwd_args *args);
 int am_cpu_attention_amx(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_amx(am_stream *s, const am_attention_bwd_args *args);
+int am_cpu_low_rank_avx512(am_stream *s, const am_low_rank_args *args);
+int am_cpu_low_rank_amx(am_stream *s, const am_low_rank_args *args);
 #endif
 
 /* From the lowest to the highest; a CPU has all those below its own. */

@@ -18,8 +18,8 @@
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
  * one. Sums of at most AM_THIN products in f32 are simd/thin_gemm.c's.
  *
- * A map's thin products are simd/low_rank.c's, in one pass over their common operand, unless oneDNN
- * is faster: on AMX, and where the rank is not low.
+ * A map's thin products are simd/low_rank.c's, in one pass over their common operand, where the
+ * rank is low; else oneDNN is faster.
  *
  * Scratch slots: 0 and 1 operands, 2 the product, 3 oneDNN's own, 4 a gradient to be turned. */
 #include <omp.h>
@@ -533,8 +533,8 @@ static int low_rank_g(am_stream *s, const am_low_rank_args *l)
 
 int am_cpu_low_rank(am_stream *s, const am_low_rank_args *l)
 {
-    int low = l->r <= AM_THIN, on_amx = has_amx && l->dtype == AM_BF16;
-    if ((low && !on_amx) || l->dtype == AM_F64)
+    int on_tiles = has_amx && l->dtype == AM_BF16;
+    if (l->r <= (on_tiles ? AM_THIN_ON_TILES : AM_THIN) || l->dtype == AM_F64)
         return one_pass(s, l);
     int rc = l->u ? am_cpu_gemm(s, &(am_gemm_args){.c = l->u,
                                                    .a = l->a,

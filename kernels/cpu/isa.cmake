@@ -19,7 +19,8 @@ endforeach()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     # what AMX has a form of its own for (AM_AMX_TILES); all else is avx512's
     list(APPEND ISAS amx)
-    set(ISA_SOURCES_amx ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/attention.c)
+    set(ISA_SOURCES_amx ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/attention.c
+        ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/low_rank.c)
     set(ISA_FLAGS_amx ${ISA_FLAGS_avx512} -mavx512bf16 -mamx-tile -mamx-bf16 -DAM_AMX_TILES)
 endif()
 foreach(isa ${ISAS})

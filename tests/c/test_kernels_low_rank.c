@@ -70,8 +70,9 @@ static void compare(kernel *run, const am_low_rank_args *l, const char *what)
 
 START_TEST(agrees_with_ref)
 {
-    static const int64_t sizes[][3] = {{1, 1, 1},    {2, 16, 8},    {33, 64, 8},  {7, 5, 3},
-                                       {65, 37, 11}, {130, 100, 4}, {5, 129, 17}, {1100, 48, 8}};
+    static const int64_t sizes[][3] = {{1, 1, 1},      {2, 16, 8},    {33, 64, 8},  {7, 5, 3},
+                                       {65, 37, 11},   {130, 100, 4}, {5, 129, 17}, {1100, 48, 8},
+                                       {256, 128, 16}, {200, 66, 40}};
     kernel *run = kernel_at(_i);
     if (!run)
         return;

@@ -1,157 +1,74 @@
 /* low_rank.c — what a map of low rank needs of a pass over its input or over its output's gradient,
  * for f32, bf16 and f16; f64 goes to ref. It takes as long as reading `a` once: a block of rows
- * stays in cache for both products.
+ * (low_rank_vec.h, low_rank_amx.h) stays in cache for both products.
  *
- * An element of u is one chain of fused additions in each lane of a vector, then the sum of the
- * lanes. An element of g is a chain for each part of the rows, then the sum of the parts in order;
- * the parts depend on m alone. */
+ * An element of g is a chain for each part of the rows, then the sum of the parts in order; the
+ * parts depend on m alone. */
 #include "vec.h"
 #include "../ref_kernels.h"
 
-/* Rows that stay in cache; most parts of g, for memory's sake, and the fewest rows of one. */
-enum { BLOCK = 32, PARTS = 16, PART_ROWS = 64 };
-/* Rows and ranks that are held in registers at once. */
-#if defined(__AVX512F__) || defined(__aarch64__)
-enum { ROWS = 2, RANKS = 8, COLS = 2 };
-#else
-enum { ROWS = 2, RANKS = 4, COLS = 2 };
-#endif
-
-/* What all threads see; rows of f32 are `padded` long. */
+/* What all threads see; rows of p and g are `padded` long. */
 typedef struct low_rank {
     const am_low_rank_args *args;
     int64_t padded, part_rows;
-    float *p; /* [r, padded] */
-    float *g; /* [parts, r, padded] */
+    void *p;
+    float *g; /* [parts, padded_ranks, padded] */
 } low_rank;
 
-/* u's rows i.. and ranks q.. */
-AM_INLINE void u_tile(const low_rank *l, int dtype, int64_t i, int rows, int64_t q, int ranks)
-{
-    const am_low_rank_args *args = l->args;
-    const float *p = l->p + q * l->padded;
-    vf sum[ROWS][RANKS];
-    for (int m = 0; m < rows; m++)
-        for (int v = 0; v < ranks; v++)
-            sum[m][v] = (vf){0};
-    int64_t j = 0;
-    for (; j + VW <= args->k; j += VW)
-        for (int v = 0; v < ranks; v++) {
-            vf x = vload(p + v * l->padded + j);
-            for (int m = 0; m < rows; m++)
-                sum[m][v] = vfma(vget(args->a, dtype, (i + m) * args->k + j), x, sum[m][v]);
-        }
-    if (j < args->k)
-        for (int m = 0; m < rows; m++) {
-            vf a = vget_n(args->a, dtype, (i + m) * args->k + j, args->k - j, 0);
-            for (int v = 0; v < ranks; v++)
-                sum[m][v] = vfma(a, vload(p + v * l->padded + j), sum[m][v]);
-        }
-    for (int m = 0; m < rows; m++)
-        for (int v = 0; v < ranks; v++)
-            store1(args->u, dtype, (i + m) * args->r + q + v, vsum(sum[m][v]) * (float)args->scale);
-}
+#ifdef AM_AMX_TILES
+#include "low_rank_amx.h"
+#else
+#include "low_rank_vec.h"
+#endif
 
-/* g's ranks q.. and columns j.. of rows i.., t being their t in f32. */
-AM_INLINE void g_tile(const low_rank *l, int dtype, float *g, const float *t, int64_t i, int64_t n,
-                      int64_t q, int ranks, int64_t j, int cols, int64_t left)
-{
-    const am_low_rank_args *args = l->args;
-    vf sum[RANKS][COLS];
-    for (int v = 0; v < ranks; v++)
-        for (int c = 0; c < cols; c++)
-            sum[v][c] = vload(g + (q + v) * l->padded + j + c * VW);
-    for (int64_t m = 0; m < n; m++) {
-        vf a[COLS];
-        for (int c = 0; c < cols; c++)
-            a[c] = vget_n(args->a, dtype, (i + m) * args->k + j + c * VW, left - c * VW, 0);
-        for (int v = 0; v < ranks; v++) {
-            vf x = vsplat(t[m * args->r + q + v]);
-            for (int c = 0; c < cols; c++)
-                sum[v][c] = vfma(x, a[c], sum[v][c]);
-        }
-    }
-    for (int v = 0; v < ranks; v++)
-        for (int c = 0; c < cols; c++)
-            vstore(g + (q + v) * l->padded + j + c * VW, sum[v][c]);
-}
-
-/* Both for ranks q.. of rows i.. */
-AM_INLINE void block(const low_rank *l, int dtype, float *g, const float *t, int64_t i, int64_t n,
-                     int64_t q, int ranks)
-{
-    const am_low_rank_args *args = l->args;
-    int64_t m = i, j = 0;
-    if (args->u) {
-        for (; m + ROWS <= i + n; m += ROWS)
-            u_tile(l, dtype, m, ROWS, q, ranks);
-        for (; m < i + n; m++)
-            u_tile(l, dtype, m, 1, q, ranks);
-    }
-    if (!args->g)
-        return;
-    for (; j + COLS * VW <= args->k; j += COLS * VW)
-        g_tile(l, dtype, g, t, i, n, q, ranks, j, COLS, COLS * VW);
-    for (; j < args->k; j += VW)
-        g_tile(l, dtype, g, t, i, n, q, ranks, j, 1, args->k - j);
-}
+/* Most parts of g, for memory's sake, and the fewest rows of one. */
+enum { PARTS = 16, PART_ROWS = 64 };
 
 /* The rows of one part. */
 AM_INLINE int part(const low_rank *l, int dtype, int64_t z)
 {
     const am_low_rank_args *args = l->args;
-    int64_t end = at_most(args->m, (z + 1) * l->part_rows), r = args->r;
-    float *g = NULL, *t = NULL;
-    if (args->g) {
-        g = l->g + z * r * l->padded;
-        memset(g, 0, (size_t)(r * l->padded) * sizeof *g);
-        t = am_scratch(2, (size_t)(BLOCK * r + 1) * sizeof *t);
-        if (!t)
-            return AM_ENOMEM;
-    }
-    for (int64_t i = z * l->part_rows; i < end; i += BLOCK) {
-        int64_t n = at_most(BLOCK, end - i), q = 0;
-        for (int64_t e = 0; t && e < n * r; e++)
-            t[e] = load1(args->t, dtype, i * r + e);
-        for (; q + RANKS <= r; q += RANKS)
-            block(l, dtype, g, t, i, n, q, RANKS);
-        for (; q + 4 <= r; q += 4)
-            block(l, dtype, g, t, i, n, q, 4);
-        for (; q < r; q++)
-            block(l, dtype, g, t, i, n, q, 1);
-    }
+    int64_t first = z * l->part_rows, end = at_most(args->m, first + l->part_rows);
+    float *g = args->g ? l->g + z * padded_ranks(args->r) * l->padded : NULL;
+    void *own = am_scratch(2, (size_t)own_bytes(l) + 1);
+    if (!own)
+        return AM_ENOMEM;
+    blocks_begin(l);
+    for (int64_t i = first; i < end; i += BLOCK)
+        block(l, dtype, g, own, i, at_most(BLOCK, end - i), i > first);
+    blocks_end();
     return AM_OK;
 }
 
-/* p as rows of f32, filled up with zeros. */
-AM_INLINE void pack(const low_rank *l, int dtype)
+/* g's features j.. of rank q, the sum of its parts. */
+AM_INLINE void add_up(const low_rank *l, int dtype, int64_t parts, int64_t q, int64_t j)
 {
     const am_low_rank_args *args = l->args;
-    for (int64_t q = 0; q < args->r; q++) {
-        float *to = l->p + q * l->padded;
-        for (int64_t j = 0; args->turned && j < l->padded; j++)
-            to[j] = j < args->k ? load1(args->p, dtype, j * args->r + q) : 0.0f;
-        for (int64_t j = 0; !args->turned && j < l->padded; j += VW)
-            vstore(to + j, vget_n(args->p, dtype, q * args->k + j, args->k - j, 0));
+    const float *from = l->g + q * l->padded + j;
+    int64_t n = args->k - j;
+    vf sum = {0};
+    for (int64_t z = 0; z < parts; z++)
+        sum += vload(from + z * padded_ranks(args->r) * l->padded);
+    if (!args->turned) {
+        int64_t at = q * args->k + j;
+        if (args->accumulate)
+            sum += vget_n(args->g, dtype, at, n, 0);
+        vput_n(args->g, dtype, at, n, sum);
+        return;
+    }
+    for (int64_t v = 0; v < VW && v < n; v++) {
+        int64_t at = (j + v) * args->r + q;
+        store1(args->g, dtype, at, args->accumulate ? load1(args->g, dtype, at) + sum[v] : sum[v]);
     }
 }
 
-/* g as the sum of its parts. */
-AM_INLINE void add_up(const low_rank *l, int64_t parts)
+AM_INLINE void g_of_parts(const low_rank *l, int dtype, int64_t parts)
 {
     const am_low_rank_args *args = l->args;
-    int64_t one = args->r * l->padded;
-#pragma omp parallel for num_threads(team(parts *one)) schedule(static)
-    for (int64_t q = 0; q < args->r; q++)
-        for (int64_t j = 0; j < args->k; j++) {
-            int64_t at = args->turned ? j * args->r + q : q * args->k + j;
-            float sum = 0;
-            for (int64_t z = 0; z < parts; z++)
-                sum += l->g[z * one + q * l->padded + j];
-            if (args->accumulate)
-                sum += load1(args->g, args->dtype_g, at);
-            store1(args->g, args->dtype_g, at, sum);
-        }
+#pragma omp parallel for num_threads(team(parts * args->r * args->k)) schedule(static)
+    for (int64_t j = 0; j < args->k; j += VW)
+        for (int64_t q = 0; q < args->r; q++)
+            add_up(l, dtype, parts, q, j);
 }
 
 AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
@@ -159,13 +76,14 @@ AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
     int64_t parts = (args->m + PART_ROWS - 1) / PART_ROWS;
     if (args->g)
         parts = at_most(PARTS, parts);
-    int64_t padded = (args->k + VW - 1) / VW * VW, rows = parts ? (args->m + parts - 1) / parts : 0;
-    low_rank l = {
-        .args = args,
-        .padded = padded,
-        .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,
-        .p = am_scratch(0, (size_t)(args->r * padded + 1) * sizeof *l.p),
-        .g = am_scratch(1, (size_t)((args->g ? parts : 0) * args->r * padded + 1) * sizeof *l.g)};
+    int64_t padded = (args->k + K_STEP - 1) / K_STEP * K_STEP;
+    int64_t cells = padded_ranks(args->r) * padded,
+            rows = parts ? (args->m + parts - 1) / parts : 0;
+    low_rank l = {.args = args,
+                  .padded = padded,
+                  .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,
+                  .p = am_scratch(0, (size_t)(cells + 1) * sizeof(float)),
+                  .g = am_scratch(1, (size_t)((args->g ? parts : 0) * cells + 1) * sizeof *l.g)};
     if (!l.p || !l.g)
         return am_kernel_fail(AM_ENOMEM, "low_rank: no scratch memory");
     if (args->u)
@@ -182,8 +100,10 @@ AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
     }
     if (failed != AM_OK)
         return am_kernel_fail(failed, "low_rank: no scratch memory");
-    if (args->g)
-        add_up(&l, parts);
+    if (args->g && args->dtype_g == AM_F32)
+        g_of_parts(&l, AM_F32, parts);
+    else if (args->g)
+        g_of_parts(&l, dtype, parts);
     return AM_OK;
 }
 
@@ -191,5 +111,7 @@ int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
 {
     if (args->g && args->dtype_g != args->dtype && args->dtype_g != AM_F32)
         return am_ref_low_rank(s, args);
-    AM_DISPATCH_SIMD(args->dtype, low_rank_simd, args, am_ref_low_rank(s, args))
+    if (!takes(args->dtype))
+        return other(s, args);
+    AM_DISPATCH_SIMD(args->dtype, low_rank_simd, args, AM_EUNSUP)
 }
