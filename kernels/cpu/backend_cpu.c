@@ -88,7 +88,9 @@ static int cpu_probe(const char **why)
 static const am_cpu_kernels *kernels_for(int which)
 {
 #if defined(__x86_64__)
-    if (which >= AM_ISA_AVX512)
+    if (which >= AM_ISA_AVX512_BF16)
+        return &am_cpu_kernels_avx512_bf16;
+    if (which == AM_ISA_AVX512)
         return &am_cpu_kernels_avx512;
     if (which == AM_ISA_AVX2)
         return &am_cpu_kernels_avx2;

@@ -18,13 +18,13 @@ typedef struct am_cpu_kernels {
 
 extern const am_cpu_kernels am_cpu_kernels_generic;
 #if defined(__x86_64__)
-extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512;
-/* On AMX tiles for bf16; other dtypes go to avx512's. */
-int am_cpu_attention_avx512(am_stream *s, const am_attention_args *args);
-int am_cpu_attention_bwd_avx512(am_stream *s, const am_attention_bwd_args *args);
+extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512, am_cpu_kernels_avx512_bf16;
+/* On AMX tiles for bf16; other dtypes go to avx512_bf16's. */
+int am_cpu_attention_avx512_bf16(am_stream *s, const am_attention_args *args);
+int am_cpu_attention_bwd_avx512_bf16(am_stream *s, const am_attention_bwd_args *args);
 int am_cpu_attention_amx(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_amx(am_stream *s, const am_attention_bwd_args *args);
-int am_cpu_low_rank_avx512(am_stream *s, const am_low_rank_args *args);
+int am_cpu_low_rank_avx512_bf16(am_stream *s, const am_low_rank_args *args);
 int am_cpu_low_rank_amx(am_stream *s, const am_low_rank_args *args);
 #endif
 

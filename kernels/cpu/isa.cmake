@@ -5,23 +5,24 @@
 file(GLOB SIMD_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/*.c)
 set(ISAS generic)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    list(APPEND ISAS avx2 avx512)
+    list(APPEND ISAS avx2 avx512 avx512_bf16)
     set(ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
     set(ISA_FLAGS_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512cd -mavx512dq
         -mavx512vl)
     if(CMAKE_C_COMPILER_ID MATCHES "GNU|Clang")
         list(APPEND ISA_FLAGS_avx512 -mprefer-vector-width=512)
     endif()
+    set(ISA_FLAGS_avx512_bf16 ${ISA_FLAGS_avx512} -mavx512bf16) # to round to bf16
 endif()
 foreach(isa ${ISAS})
     set(ISA_SOURCES_${isa} ${SIMD_SOURCES})
 endforeach()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    # what AMX has a form of its own for (AM_AMX_TILES); all else is avx512's
+    # what AMX has a form of its own for (AM_AMX_TILES); all else is avx512_bf16's
     list(APPEND ISAS amx)
     set(ISA_SOURCES_amx ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/attention.c
         ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/low_rank.c)
-    set(ISA_FLAGS_amx ${ISA_FLAGS_avx512} -mavx512bf16 -mamx-tile -mamx-bf16 -DAM_AMX_TILES)
+    set(ISA_FLAGS_amx ${ISA_FLAGS_avx512_bf16} -mamx-tile -mamx-bf16 -DAM_AMX_TILES)
 endif()
 foreach(isa ${ISAS})
     add_library(kernels_${isa} OBJECT ${ISA_SOURCES_${isa}})

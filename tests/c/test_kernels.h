@@ -12,8 +12,8 @@
 #include "dtype.h"
 #include "kernels/cpu/cpu.h"
 
-enum { ISA_COUNT = 3 };
-static const char *const isa_label[ISA_COUNT] = {"generic", "avx2", "avx512"};
+enum { ISA_COUNT = 4 };
+static const char *const isa_label[ISA_COUNT] = {"generic", "avx2", "avx512", "avx512_bf16"};
 
 /* The kernels for an instruction set, or NULL where this CPU lacks it. */
 static inline const am_cpu_kernels *isa_kernels(int isa)
@@ -26,6 +26,10 @@ static inline const am_cpu_kernels *isa_kernels(int isa)
     if (isa == 2)
         return __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")
                    ? &am_cpu_kernels_avx512
+                   : NULL;
+    if (isa == 3)
+        return __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16")
+                   ? &am_cpu_kernels_avx512_bf16
                    : NULL;
 #endif
     return isa == 0 ? &am_cpu_kernels_generic : NULL;

@@ -68,7 +68,7 @@ static const am_cpu_kernels *attention_kernels(int isa, const char **label)
     static am_cpu_kernels amx;
     if (isa == AMX) {
         *label = "amx";
-        amx = am_cpu_kernels_avx512;
+        amx = am_cpu_kernels_avx512_bf16;
         amx.attention = am_cpu_attention_amx;
         amx.attention_bwd = am_cpu_attention_bwd_amx;
         return strcmp(am_backend_cpu_isa_available(), "amx") == 0 ? &amx : NULL;

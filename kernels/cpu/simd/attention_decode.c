@@ -163,7 +163,7 @@ static void join(const am_attention_args *args, const cache_shape *c, const floa
     ((float *)args->lse)[b * x->h + h] = parts ? highest + logf(total) : -INFINITY;
 }
 
-AM_INLINE int decode(const am_attention_args *args, int dtype)
+int AM_SIMD(attention_decode)(const am_attention_args *args)
 {
     const am_attention_shape *x = &args->shape;
     cache_shape c = {.group = x->h / x->kh, .padded = (x->d + VW - 1) / VW * VW};
@@ -185,8 +185,9 @@ AM_INLINE int decode(const am_attention_args *args, int dtype)
             keys_of(args, b, &start, &end);
             start += i % c.parts * PART;
             if (scratch && results && start < end)
-                part(args, &c, dtype, results + i * floats, scratch, b, start,
-                     at_most(PART, end - start));
+                AM_WITH_DTYPE(T, x->dtype,
+                              part(args, &c, T, results + i * floats, scratch, b, start,
+                                   at_most(PART, end - start)))
         }
     }
     if (failed)
@@ -199,9 +200,4 @@ AM_INLINE int decode(const am_attention_args *args, int dtype)
             join(args, &c, results + b * c.parts * floats + h * c.result, parts, b, h);
     }
     return AM_OK;
-}
-
-int AM_SIMD(attention_decode)(const am_attention_args *args)
-{
-    AM_DISPATCH_SIMD(args->shape.dtype, decode, args, AM_EUNSUP)
 }

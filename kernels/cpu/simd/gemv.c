@@ -34,24 +34,22 @@ AM_INLINE void columns(const am_gemv_args *args, int dtype, const float *x, int6
 }
 
 /* Each thread takes a run of w's rows. */
-AM_INLINE int gemv_simd(const am_gemv_args *args, int dtype)
+int AM_SIMD(gemv)(am_stream *s, const am_gemv_args *args)
 {
+    if (!is_simd_float(args->dtype))
+        return am_ref_gemv(s, args);
     int64_t padded = (args->k + VW - 1) / VW * VW, tiles = args->n / W_ROWS;
     float *x = am_scratch(0, (size_t)(args->rows * padded + 1) * sizeof *x);
     if (!x)
         return am_kernel_fail(AM_ENOMEM, "gemv: no scratch memory");
     for (int64_t r = 0; r < args->rows; r++)
         for (int64_t i = 0; i < args->k; i += VW)
-            vstore(x + r * padded + i, vget_n(args->x, dtype, r * args->k + i, args->k - i, 0));
+            vstore(x + r * padded + i,
+                   vget_n(args->x, args->dtype, r * args->k + i, args->k - i, 0));
 #pragma omp parallel for num_threads(team(args->n * args->k)) schedule(static)
     for (int64_t t = 0; t < tiles; t++)
-        columns(args, dtype, x, padded, t * W_ROWS, W_ROWS);
+        AM_WITH_DTYPE(T, args->dtype, columns(args, T, x, padded, t * W_ROWS, W_ROWS))
     for (int64_t j = tiles * W_ROWS; j < args->n; j++)
-        columns(args, dtype, x, padded, j, 1);
+        AM_WITH_DTYPE(T, args->dtype, columns(args, T, x, padded, j, 1))
     return AM_OK;
-}
-
-int AM_SIMD(gemv)(am_stream *s, const am_gemv_args *args)
-{
-    AM_DISPATCH_SIMD(args->dtype, gemv_simd, args, am_ref_gemv(s, args))
 }

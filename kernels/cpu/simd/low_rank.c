@@ -62,17 +62,21 @@ AM_INLINE void add_up(const low_rank *l, int dtype, int64_t parts, int64_t q, in
     }
 }
 
-AM_INLINE void g_of_parts(const low_rank *l, int dtype, int64_t parts)
+static void g_of_parts(const low_rank *l, int64_t parts)
 {
     const am_low_rank_args *args = l->args;
 #pragma omp parallel for num_threads(team(parts * args->r * args->k)) schedule(static)
     for (int64_t j = 0; j < args->k; j += VW)
         for (int64_t q = 0; q < args->r; q++)
-            add_up(l, dtype, parts, q, j);
+            AM_WITH_DTYPE(T, args->dtype_g, add_up(l, T, parts, q, j))
 }
 
-AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
+int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
 {
+    if (args->g && args->dtype_g != args->dtype && args->dtype_g != AM_F32)
+        return am_ref_low_rank(s, args);
+    if (!takes(args->dtype))
+        return other(s, args);
     int64_t parts = (args->m + PART_ROWS - 1) / PART_ROWS;
     if (args->g)
         parts = at_most(PARTS, parts);
@@ -87,12 +91,13 @@ AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
     if (!l.p || !l.g)
         return am_kernel_fail(AM_ENOMEM, "low_rank: no scratch memory");
     if (args->u)
-        pack(&l, dtype);
+        AM_WITH_DTYPE(T, args->dtype, pack(&l, T))
     parts = l.part_rows ? (args->m + l.part_rows - 1) / l.part_rows : 0;
     int failed = AM_OK;
 #pragma omp parallel for num_threads(team(args->m * args->k)) schedule(dynamic, 1)
     for (int64_t z = 0; z < parts; z++) {
-        int rc = part(&l, dtype, z);
+        int rc = AM_OK;
+        AM_WITH_DTYPE(T, args->dtype, rc = part(&l, T, z))
         if (rc != AM_OK) {
 #pragma omp atomic write
             failed = rc;
@@ -100,18 +105,7 @@ AM_INLINE int low_rank_simd(const am_low_rank_args *args, int dtype)
     }
     if (failed != AM_OK)
         return am_kernel_fail(failed, "low_rank: no scratch memory");
-    if (args->g && args->dtype_g == AM_F32)
-        g_of_parts(&l, AM_F32, parts);
-    else if (args->g)
-        g_of_parts(&l, dtype, parts);
+    if (args->g)
+        g_of_parts(&l, parts);
     return AM_OK;
-}
-
-int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
-{
-    if (args->g && args->dtype_g != args->dtype && args->dtype_g != AM_F32)
-        return am_ref_low_rank(s, args);
-    if (!takes(args->dtype))
-        return other(s, args);
-    AM_DISPATCH_SIMD(args->dtype, low_rank_simd, args, AM_EUNSUP)
 }

@@ -18,7 +18,7 @@ AM_INLINE int takes(int dtype)
 
 AM_INLINE int other(am_stream *s, const am_low_rank_args *args)
 {
-    return am_cpu_low_rank_avx512(s, args);
+    return am_cpu_low_rank_avx512_bf16(s, args);
 }
 
 /* Tiles of sums have no more rows than a low rank needs. */

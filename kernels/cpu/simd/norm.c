@@ -22,90 +22,113 @@ AM_INLINE void rms_norm_row(const am_rms_norm_args *args, int dtype, int64_t r)
                    vget_n(args->weight, dtype, i, c - i, 0));
 }
 
-AM_INLINE int rms_norm_simd(const am_rms_norm_args *args, int dtype)
+int AM_SIMD(rms_norm)(am_stream *s, const am_rms_norm_args *args)
 {
+    if (!is_simd_float(args->dtype))
+        return am_ref_rms_norm(s, args);
 #pragma omp parallel for num_threads(team(args->rows * args->c)) schedule(static)
     for (int64_t r = 0; r < args->rows; r++)
-        rms_norm_row(args, dtype, r);
+        AM_WITH_DTYPE(T, args->dtype, rms_norm_row(args, T, r))
     return AM_OK;
 }
 
-int AM_SIMD(rms_norm)(am_stream *s, const am_rms_norm_args *args){
-    AM_DISPATCH_SIMD(args->dtype, rms_norm_simd, args, am_ref_rms_norm(s, args))}
+/* Rows of dweight are summed in chunks, for shorter chains, and those in at most PARTS parts, which
+ * depend on their number alone. */
+enum { CHUNK = 64, PARTS = 64 };
 
-AM_INLINE void rms_norm_dx_row(const am_rms_norm_bwd_args *args, int dtype, int64_t r)
+/* dx of row r, and what it adds to the c sums of dweight. */
+AM_INLINE void rms_norm_bwd_row(const am_rms_norm_bwd_args *args, int dtype, int64_t r, int dx,
+                                float *dweight)
 {
     int64_t c = args->c, at = r * c;
     float rstd = ((const float *)args->rstd)[r];
     vf sum = {0};
-    for (int64_t i = 0; i < c; i += VW) {
+    for (int64_t i = 0; dx && i < c; i += VW) {
         vf g =
             vget_n(args->dout, dtype, at + i, c - i, 0) * vget_n(args->weight, dtype, i, c - i, 0);
         sum = vfma(g, vget_n(args->x, dtype, at + i, c - i, 0), sum);
     }
     float mean = vsum(sum) * rstd / (float)c * rstd; /* times x: n mean(g n) */
     for (int64_t i = 0; i < c; i += VW) {
-        vf g =
-            vget_n(args->dout, dtype, at + i, c - i, 0) * vget_n(args->weight, dtype, i, c - i, 0);
-        vf d = rstd * vfma(vsplat(-mean), vget_n(args->x, dtype, at + i, c - i, 0), g);
+        vf dout = vget_n(args->dout, dtype, at + i, c - i, 0);
+        vf x = vget_n(args->x, dtype, at + i, c - i, 0);
+        if (dweight)
+            vstore(dweight + i, vfma(dout, x * rstd, vload(dweight + i)));
+        if (!dx)
+            continue;
+        vf g = dout * vget_n(args->weight, dtype, i, c - i, 0);
+        vf d = rstd * vfma(vsplat(-mean), x, g);
         if (args->accumulate_dx)
             d += vget_n(args->dx, dtype, at + i, c - i, 0);
         vput_n(args->dx, dtype, at + i, c - i, d);
     }
 }
 
-enum { DW_ROWS = 64, DW_COLS = 4 }; /* rows summed apart, for shorter chains; vectors at a time */
-
-/* Columns i.. of dweight: DW_COLS vectors, all rows in order. */
-AM_INLINE void rms_norm_dw_columns(const am_rms_norm_bwd_args *args, int dtype, int to, int64_t i)
+/* Rows first..end-1; `sums` has two rows of c floats for dweight, the first of them its result. */
+AM_INLINE void rms_norm_bwd_part(const am_rms_norm_bwd_args *args, int dtype, int64_t first,
+                                 int64_t end, int64_t padded, float *sums)
 {
-    int64_t c = args->c;
-    const float *rstd = args->rstd;
-    vf total[DW_COLS] = {{0}};
-    for (int64_t first = 0; first < args->rows; first += DW_ROWS) {
-        vf sum[DW_COLS] = {{0}};
-        for (int64_t r = first; r < at_most(args->rows, first + DW_ROWS); r++) {
-            for (int64_t j = 0; j < DW_COLS; j++) {
-                int64_t col = i + j * VW, at = r * c + col;
-                sum[j] = vfma(vget_n(args->dout, dtype, at, c - col, 0),
-                              vget_n(args->x, dtype, at, c - col, 0) * rstd[r], sum[j]);
-            }
+    float *chunk = sums + padded;
+    if (args->dweight)
+        memset(sums, 0, (size_t)padded * sizeof *sums);
+    for (int64_t at = first; at < end; at += CHUNK) {
+        int64_t last = at_most(end, at + CHUNK);
+        if (!args->dweight) {
+            for (int64_t r = at; r < last; r++)
+                rms_norm_bwd_row(args, dtype, r, 1, NULL);
+            continue;
         }
-        for (int j = 0; j < DW_COLS; j++)
-            total[j] += sum[j];
-    }
-    for (int64_t j = 0; j < DW_COLS; j++) {
-        int64_t col = i + j * VW;
-        if (args->accumulate_dw)
-            total[j] += vget_n(args->dweight, to, col, c - col, 0);
-        vput_n(args->dweight, to, col, c - col, total[j]);
+        memset(chunk, 0, (size_t)padded * sizeof *chunk);
+        if (args->dx)
+            for (int64_t r = at; r < last; r++)
+                rms_norm_bwd_row(args, dtype, r, 1, chunk);
+        else
+            for (int64_t r = at; r < last; r++)
+                rms_norm_bwd_row(args, dtype, r, 0, chunk);
+        for (int64_t i = 0; i < padded; i += VW)
+            vstore(sums + i, vload(sums + i) + vload(chunk + i));
     }
 }
 
-AM_INLINE int rms_norm_bwd_simd(const am_rms_norm_bwd_args *args, int dtype)
+/* dweight from the sums of all parts. */
+static void rms_norm_dweight(const am_rms_norm_bwd_args *args, int64_t padded, const float *sums,
+                             int64_t parts)
 {
-    int to = args->dtype_dw == AM_F32 ? AM_F32 : dtype;
-#pragma omp parallel num_threads(team(args->rows * args->c))
-    {
-        if (args->dweight) {
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < args->c; i += DW_COLS * VW)
-                rms_norm_dw_columns(args, dtype, to, i);
-        }
-        if (args->dx) {
-#pragma omp for schedule(static)
-            for (int64_t r = 0; r < args->rows; r++)
-                rms_norm_dx_row(args, dtype, r);
-        }
+    int to = args->dtype_dw;
+    for (int64_t i = 0; i < args->c; i += VW) {
+        vf total = {0};
+        for (int64_t z = 0; z < parts; z++)
+            total += vload(sums + z * 2 * padded + i);
+        if (args->accumulate_dw)
+            total += vget_n(args->dweight, to, i, args->c - i, 0);
+        vput_n(args->dweight, to, i, args->c - i, total);
     }
-    return AM_OK;
 }
 
 int AM_SIMD(rms_norm_bwd)(am_stream *s, const am_rms_norm_bwd_args *args)
 {
-    if (args->dweight && args->dtype_dw != AM_F32 && args->dtype_dw != args->dtype)
+    if (!is_simd_float(args->dtype) ||
+        (args->dweight && args->dtype_dw != AM_F32 && args->dtype_dw != args->dtype))
         return am_ref_rms_norm_bwd(s, args);
-    AM_DISPATCH_SIMD(args->dtype, rms_norm_bwd_simd, args, am_ref_rms_norm_bwd(s, args))
+    if (!args->dx && !args->dweight)
+        return AM_OK;
+    int64_t chunks = (args->rows + CHUNK - 1) / CHUNK, padded = (args->c + VW - 1) / VW * VW;
+    int64_t rows = (chunks + PARTS - 1) / PARTS * CHUNK; /* of a part */
+    int64_t parts = rows ? (args->rows + rows - 1) / rows : 0;
+    float *sums = NULL;
+    if (args->dweight) {
+        sums = am_scratch(0, (size_t)(parts * 2 * padded + 1) * sizeof *sums);
+        if (!sums)
+            return am_kernel_fail(AM_ENOMEM, "rms_norm_bwd: no scratch memory");
+    }
+#pragma omp parallel for num_threads(team(args->rows * args->c)) schedule(static)
+    for (int64_t z = 0; z < parts; z++)
+        AM_WITH_DTYPE(T, args->dtype,
+                      rms_norm_bwd_part(args, T, z * rows, at_most(args->rows, (z + 1) * rows),
+                                        padded, sums + z * 2 * padded))
+    if (args->dweight)
+        rms_norm_dweight(args, padded, sums, parts);
+    return AM_OK;
 }
 
 /* ---- rotary embedding --------------------------------------------------------------------- */
@@ -151,30 +174,33 @@ AM_INLINE void rope_pairs(const am_rope_args *args, int dtype, int64_t base, con
     }
 }
 
-AM_INLINE int rope_simd(const am_rope_args *args, int dtype)
+/* All heads of one token. */
+AM_INLINE void rope_row(const am_rope_args *args, int dtype, int64_t row)
 {
-    int64_t rows = args->b * args->t, rest = args->d - args->r;
-#pragma omp parallel for num_threads(team(rows * args->h * args->d)) schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
-        const float *table = args->table + (args->table_batched ? row : row % args->t) * args->r;
-        for (int64_t h = 0; h < args->h; h++) {
-            int64_t base = (row * args->h + h) * args->d;
-            if (args->interleaved)
-                rope_pairs(args, dtype, base, table);
-            else
-                rope_halves(args, dtype, base, table);
-            if (rest > 0 && args->out != args->x)
-                memcpy((char *)args->out + (base + args->r) * simd_size(dtype),
-                       (const char *)args->x + (base + args->r) * simd_size(dtype),
-                       (size_t)(rest * simd_size(dtype)));
-        }
+    const float *table = args->table + (args->table_batched ? row : row % args->t) * args->r;
+    int64_t rest = args->d - args->r;
+    for (int64_t h = 0; h < args->h; h++) {
+        int64_t base = (row * args->h + h) * args->d;
+        if (args->interleaved)
+            rope_pairs(args, dtype, base, table);
+        else
+            rope_halves(args, dtype, base, table);
+        if (rest > 0 && args->out != args->x)
+            memcpy((char *)args->out + (base + args->r) * simd_size(dtype),
+                   (const char *)args->x + (base + args->r) * simd_size(dtype),
+                   (size_t)(rest * simd_size(dtype)));
     }
-    return AM_OK;
 }
 
 int AM_SIMD(rope)(am_stream *s, const am_rope_args *args)
 {
-    AM_DISPATCH_SIMD(args->dtype, rope_simd, args, am_ref_rope(s, args))
+    int64_t rows = args->b * args->t;
+    if (!is_simd_float(args->dtype))
+        return am_ref_rope(s, args);
+#pragma omp parallel for num_threads(team(rows * args->h * args->d)) schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        AM_WITH_DTYPE(T, args->dtype, rope_row(args, T, row))
+    return AM_OK;
 }
 
 /* ---- gated units -------------------------------------------------------------------------- */
@@ -235,32 +261,22 @@ AM_INLINE void glu_bwd_block(const am_glu_bwd_args *args, int dtype, int64_t fir
     }
 }
 
-AM_INLINE int glu_simd(const am_glu_args *args, int dtype)
-{
-#pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
-    for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
-        glu_block(args, dtype, i, at_most(args->n, i + GLU_BLOCK));
-    return AM_OK;
-}
-
 int AM_SIMD(glu)(am_stream *s, const am_glu_args *args)
 {
-    if (args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (args->act < 0 || args->act >= AM_ACT_COUNT || !is_simd_float(args->dtype))
         return am_ref_glu(s, args);
-    AM_DISPATCH_SIMD(args->dtype, glu_simd, args, am_ref_glu(s, args))
-}
-
-AM_INLINE int glu_bwd_simd(const am_glu_bwd_args *args, int dtype)
-{
 #pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
     for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
-        glu_bwd_block(args, dtype, i, at_most(args->n, i + GLU_BLOCK));
+        AM_WITH_DTYPE(T, args->dtype, glu_block(args, T, i, at_most(args->n, i + GLU_BLOCK)))
     return AM_OK;
 }
 
 int AM_SIMD(glu_bwd)(am_stream *s, const am_glu_bwd_args *args)
 {
-    if (args->act < 0 || args->act >= AM_ACT_COUNT)
+    if (args->act < 0 || args->act >= AM_ACT_COUNT || !is_simd_float(args->dtype))
         return am_ref_glu_bwd(s, args);
-    AM_DISPATCH_SIMD(args->dtype, glu_bwd_simd, args, am_ref_glu_bwd(s, args))
+#pragma omp parallel for num_threads(team(2 * args->n)) schedule(static)
+    for (int64_t i = 0; i < args->n; i += GLU_BLOCK)
+        AM_WITH_DTYPE(T, args->dtype, glu_bwd_block(args, T, i, at_most(args->n, i + GLU_BLOCK)))
+    return AM_OK;
 }

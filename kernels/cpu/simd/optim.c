@@ -9,16 +9,17 @@ enum { PIECE = 16384 }; /* elements that a thread takes at a time; a multiple of
 /* ---- Adam and AdamW ----------------------------------------------------------------------- */
 
 /* Elements first..end-1, a multiple of VW of them. */
-static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
+AM_INLINE void adam_loop(const am_adam_args *a, int dtype, int dtype_state, int64_t first,
+                         int64_t end)
 {
     float wd = (float)a->weight_decay, scale = (float)a->grad_scale, eps = (float)a->eps;
     float beta2 = (float)a->beta2, one_beta1 = (float)(1.0 - a->beta1);
     float one_beta2 = (float)(1.0 - a->beta2), shrink = (float)(1.0 - a->lr * a->weight_decay);
     float bias2 = (float)sqrt(a->bias2), size = (float)(a->lr / a->bias1);
     for (int64_t i = first; i < end; i += VW) {
-        vf p = a->master ? vload(a->master + i) : vget(a->param, a->dtype, i);
+        vf p = a->master ? vload(a->master + i) : vget(a->param, dtype, i);
         vf g = vload((const float *)a->grad + i) * scale;
-        vf m = vget(a->m, a->dtype_state, i), v = vget(a->v, a->dtype_state, i);
+        vf m = vget(a->m, dtype_state, i), v = vget(a->v, dtype_state, i);
         if (a->decoupled)
             p *= shrink;
         else
@@ -26,12 +27,18 @@ static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
         m += (g - m) * one_beta1;
         v = v * beta2 + g * g * one_beta2;
         p -= size * (m / (vsqrt(v) / bias2 + eps));
-        vput(a->m, a->dtype_state, i, m);
-        vput(a->v, a->dtype_state, i, v);
+        vput(a->m, dtype_state, i, m);
+        vput(a->v, dtype_state, i, v);
         if (a->master)
             vstore(a->master + i, p);
-        vput(a->param, a->dtype, i, p);
+        vput(a->param, dtype, i, p);
     }
+}
+
+static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
+{
+    AM_WITH_DTYPE(T, a->dtype,
+                  AM_WITH_DTYPE(State, a->dtype_state, adam_loop(a, T, State, first, end)))
 }
 
 /* A vector's worth of each buffer, so that the tail takes the same path as the rest. */
@@ -119,26 +126,33 @@ int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
 
 /* ---- SGD ---------------------------------------------------------------------------------- */
 
-static void sgd_range(const am_sgd_args *a, int64_t first, int64_t end)
+AM_INLINE void sgd_loop(const am_sgd_args *a, int dtype, int dtype_state, int64_t first,
+                        int64_t end)
 {
     float wd = (float)a->weight_decay, scale = (float)a->grad_scale, lr = (float)a->lr;
     float momentum = (float)a->momentum, fresh = (float)(1.0 - a->dampening);
     for (int64_t i = first; i < end; i += VW) {
-        vf p = a->master ? vload(a->master + i) : vget(a->param, a->dtype, i);
+        vf p = a->master ? vload(a->master + i) : vget(a->param, dtype, i);
         vf g = vload((const float *)a->grad + i) * scale;
         g += wd * p;
         if (a->buf) {
             vf b = g;
             if (!a->first)
-                b = vget(a->buf, a->dtype_state, i) * momentum + g * fresh;
-            vput(a->buf, a->dtype_state, i, b);
+                b = vget(a->buf, dtype_state, i) * momentum + g * fresh;
+            vput(a->buf, dtype_state, i, b);
             g = a->nesterov ? g + b * momentum : b;
         }
         p -= lr * g;
         if (a->master)
             vstore(a->master + i, p);
-        vput(a->param, a->dtype, i, p);
+        vput(a->param, dtype, i, p);
     }
+}
+
+static void sgd_range(const am_sgd_args *a, int64_t first, int64_t end)
+{
+    AM_WITH_DTYPE(T, a->dtype,
+                  AM_WITH_DTYPE(State, a->dtype_state, sgd_loop(a, T, State, first, end)))
 }
 
 static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
@@ -201,39 +215,59 @@ int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
 
 /* ---- sum of squares ----------------------------------------------------------------------- */
 
-/* In double, eight running sums that are added in pairs at the end. */
-AM_INLINE double block_sumsq(const void *x, int dtype, int64_t first, int64_t n)
+typedef double vd __attribute__((vector_size(64)));
+
+/* Adds the squares of eight elements from i on; a square of a float is exact. */
+AM_INLINE void add_squares(vd *sum, const void *x, int dtype, int64_t i)
 {
-    double sum[8] = {0};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++) {
-            double v = (double)load1(x, dtype, first + i + j);
-            sum[j] += v * v;
-        }
-    for (; i < n; i++) {
-        double v = (double)load1(x, dtype, first + i);
-        sum[i % 8] += v * v;
+#if defined(__AVX512F__)
+    __m256 f;
+    if (dtype == AM_F32) {
+        f = _mm256_loadu_ps((const float *)x + i);
+    } else {
+        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)x + i));
+        f = dtype == AM_BF16 ? (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)
+                             : _mm256_cvtph_ps(h);
     }
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+    __m512d v = _mm512_cvtps_pd(f);
+    *sum = (vd)_mm512_fmadd_pd(v, v, (__m512d)*sum);
+#else
+    for (int j = 0; j < 8; j++) {
+        double v = (double)load1(x, dtype, i + j);
+        (*sum)[j] += v * v;
+    }
+#endif
 }
 
-AM_INLINE int sumsq_simd(const am_sumsq_args *a, int dtype)
+/* In double, 32 running sums that are added in pairs at the end. */
+AM_INLINE double block_sumsq(const void *x, int dtype, int64_t first, int64_t n)
+{
+    vd sum[4] = {{0}};
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int j = 0; j < 4; j++)
+            add_squares(&sum[j], x, dtype, first + i + 8 * j);
+    for (; i < n; i++) {
+        double v = (double)load1(x, dtype, first + i);
+        sum[i % 32 / 8][i % 8] += v * v;
+    }
+    vd s = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+int AM_SIMD(sumsq)(am_stream *s, const am_sumsq_args *a)
 {
     int64_t blocks = (a->n + AM_SUMSQ_BLOCK - 1) / AM_SUMSQ_BLOCK;
+    if (!is_simd_float(a->dtype))
+        return am_ref_sumsq(s, a);
 #pragma omp parallel for num_threads(team(a->n)) schedule(static)
     for (int64_t k = 0; k < blocks; k++) {
-        int64_t first = k * AM_SUMSQ_BLOCK;
-        a->partial[k] = block_sumsq(a->x, dtype, first, at_most(AM_SUMSQ_BLOCK, a->n - first));
+        int64_t first = k * AM_SUMSQ_BLOCK, n = at_most(AM_SUMSQ_BLOCK, a->n - first);
+        AM_WITH_DTYPE(T, a->dtype, a->partial[k] = block_sumsq(a->x, T, first, n))
     }
     double total = 0;
     for (int64_t k = 0; k < blocks; k++)
         total += a->partial[k];
     *a->out = total;
     return AM_OK;
-}
-
-int AM_SIMD(sumsq)(am_stream *s, const am_sumsq_args *args)
-{
-    AM_DISPATCH_SIMD(args->dtype, sumsq_simd, args, am_ref_sumsq(s, args))
 }

@@ -23,12 +23,12 @@ AM_INLINE int takes(int dtype)
 
 AM_INLINE int attention_other(am_stream *s, const am_attention_args *args)
 {
-    return am_cpu_attention_avx512(s, args);
+    return am_cpu_attention_avx512_bf16(s, args);
 }
 
 AM_INLINE int attention_bwd_other(am_stream *s, const am_attention_bwd_args *args)
 {
-    return am_cpu_attention_bwd_avx512(s, args);
+    return am_cpu_attention_bwd_avx512_bf16(s, args);
 }
 
 /* Tiles 0 to 3 hold c, 4 and 5 a, 6 and 7 b: all of them full. */

@@ -47,7 +47,7 @@ AM_INLINE void column_sums(const am_reduce_args *args, int dtype, int to, int64_
     }
 }
 
-AM_INLINE int sum_simd(const am_reduce_args *args, int dtype)
+static int sum_rows(const am_reduce_args *args)
 {
     int64_t outer = args->outer, n = args->n, inner = args->inner;
     int64_t blocks = (inner + COLS * VW - 1) / (COLS * VW);
@@ -55,10 +55,12 @@ AM_INLINE int sum_simd(const am_reduce_args *args, int dtype)
 #pragma omp parallel for num_threads(team(outer *n *inner)) schedule(static)
     for (int64_t w = 0; w < outer * blocks; w++) {
         if (inner != 1) {
-            column_sums(args, dtype, to, w / blocks, w % blocks * COLS * VW);
+            AM_WITH_DTYPE(T, args->dtype,
+                          column_sums(args, T, to, w / blocks, w % blocks * COLS * VW))
             continue;
         }
-        float v = (float)(row_sum(args->a, dtype, w * n, n) * args->scale);
+        float v = 0;
+        AM_WITH_DTYPE(T, args->dtype, v = (float)(row_sum(args->a, T, w * n, n) * args->scale))
         if (args->accumulate)
             v += load1(args->out, to, w);
         store1(args->out, to, w, v);
@@ -88,7 +90,7 @@ int AM_SIMD(reduce)(am_stream *s, const am_reduce_args *args)
     int rows = args->op >= 0 && args->op < AM_R_COUNT && is_simd_float(args->dtype) &&
                (args->op >= AM_R_ARGMAX || is_simd_float(args->dtype_out));
     if (rows && args->op == AM_R_SUM)
-        AM_DISPATCH_SIMD(args->dtype, sum_simd, args, AM_EUNSUP)
+        return sum_rows(args);
     return rows && args->inner == 1 ? reduce_rows(args) : am_ref_reduce(s, args);
 }
 
@@ -128,26 +130,23 @@ int AM_SIMD(gather)(am_stream *s, const am_gather_args *args)
     return AM_OK;
 }
 
-/* Threads share the columns out among them, so each sum is made in index order. */
-AM_INLINE int gather_bwd_simd(const am_gather_bwd_args *args, int dtype)
+enum { GATHER_COLS = 4 * VW };
+
+/* Columns first.. of one outer index, the picked rows in order. */
+AM_INLINE void gather_bwd_columns(const am_gather_bwd_args *args, int dtype, int to, int64_t o,
+                                  int64_t first)
 {
-    int to = args->dtype_da == AM_F32 ? AM_F32 : dtype;
-    int64_t inner = args->inner, m = args->m, blocks = (inner + 4 * VW - 1) / (4 * VW);
-#pragma omp parallel for num_threads(team(args->outer *m *inner)) schedule(static)
-    for (int64_t w = 0; w < args->outer * blocks; w++) {
-        int64_t o = w / blocks, first = w % blocks * 4 * VW, end = at_most(inner, first + 4 * VW);
-        for (int64_t j = 0; j < m; j++) {
-            int64_t index = index_at(args->index, args->dtype_index, j);
-            int64_t row = o * args->n + index;
-            if (args->has_padding && index == args->padding)
-                continue;
-            for (int64_t i = first; i < end; i += VW)
-                vput_n(args->da, to, row * inner + i, end - i,
-                       vget_n(args->da, to, row * inner + i, end - i, 0) +
-                           vget_n(args->dout, dtype, (o * m + j) * inner + i, end - i, 0));
-        }
+    int64_t inner = args->inner, end = at_most(inner, first + GATHER_COLS);
+    for (int64_t j = 0; j < args->m; j++) {
+        int64_t index = index_at(args->index, args->dtype_index, j);
+        int64_t row = o * args->n + index;
+        if (args->has_padding && index == args->padding)
+            continue;
+        for (int64_t i = first; i < end; i += VW)
+            vput_n(args->da, to, row * inner + i, end - i,
+                   vget_n(args->da, to, row * inner + i, end - i, 0) +
+                       vget_n(args->dout, dtype, (o * args->m + j) * inner + i, end - i, 0));
     }
-    return AM_OK;
 }
 
 int AM_SIMD(gather_bwd)(am_stream *s, const am_gather_bwd_args *args)
@@ -159,5 +158,14 @@ int AM_SIMD(gather_bwd)(am_stream *s, const am_gather_bwd_args *args)
     int rc = check_index("gather_bwd", args->index, args->dtype_index, args->m, args->n);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_SIMD(args->dtype, gather_bwd_simd, args, AM_EUNSUP)
+    int64_t blocks = (args->inner + GATHER_COLS - 1) / GATHER_COLS;
+#pragma omp parallel for num_threads(team(args->outer * args->m * args->inner)) schedule(static)
+    for (int64_t w = 0; w < args->outer * blocks; w++) { /* threads share out the columns */
+        int64_t o = w / blocks, first = w % blocks * GATHER_COLS;
+        if (args->dtype_da == AM_F32)
+            AM_WITH_DTYPE(T, args->dtype, gather_bwd_columns(args, T, AM_F32, o, first))
+        else
+            AM_WITH_DTYPE(T, args->dtype, gather_bwd_columns(args, T, T, o, first))
+    }
+    return AM_OK;
 }

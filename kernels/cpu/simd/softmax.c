@@ -51,19 +51,14 @@ AM_INLINE void softmax_row(const am_softmax_args *args, int dtype, int64_t r)
     }
 }
 
-AM_INLINE int softmax_simd(const am_softmax_args *args, int dtype)
-{
-#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
-    for (int64_t r = 0; r < args->outer; r++)
-        softmax_row(args, dtype, r);
-    return AM_OK;
-}
-
 int AM_SIMD(softmax)(am_stream *s, const am_softmax_args *args)
 {
-    if (args->inner != 1)
+    if (args->inner != 1 || !is_simd_float(args->dtype))
         return am_ref_softmax(s, args);
-    AM_DISPATCH_SIMD(args->dtype, softmax_simd, args, am_ref_softmax(s, args))
+#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
+    for (int64_t r = 0; r < args->outer; r++)
+        AM_WITH_DTYPE(T, args->dtype, softmax_row(args, T, r))
+    return AM_OK;
 }
 
 AM_INLINE void softmax_bwd_row(const am_softmax_bwd_args *args, int dtype, int64_t r)
@@ -84,19 +79,14 @@ AM_INLINE void softmax_bwd_row(const am_softmax_bwd_args *args, int dtype, int64
     }
 }
 
-AM_INLINE int softmax_bwd_simd(const am_softmax_bwd_args *args, int dtype)
-{
-#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
-    for (int64_t r = 0; r < args->outer; r++)
-        softmax_bwd_row(args, dtype, r);
-    return AM_OK;
-}
-
 int AM_SIMD(softmax_bwd)(am_stream *s, const am_softmax_bwd_args *args)
 {
-    if (args->inner != 1)
+    if (args->inner != 1 || !is_simd_float(args->dtype))
         return am_ref_softmax_bwd(s, args);
-    AM_DISPATCH_SIMD(args->dtype, softmax_bwd_simd, args, am_ref_softmax_bwd(s, args))
+#pragma omp parallel for num_threads(team(args->outer * args->n)) schedule(static)
+    for (int64_t r = 0; r < args->outer; r++)
+        AM_WITH_DTYPE(T, args->dtype, softmax_bwd_row(args, T, r))
+    return AM_OK;
 }
 
 /* ---- cross-entropy ------------------------------------------------------------------------- */
@@ -145,37 +135,25 @@ AM_INLINE void dlogits_row(void *to, int dtype_to, const void *logits, int dtype
         store1(to, dtype_to, r * v + label, at_label);
 }
 
-AM_INLINE int cross_entropy_simd(const am_cross_entropy_args *args, int dtype)
+AM_INLINE void cross_entropy_row(const am_cross_entropy_args *args, int dtype, int64_t r)
 {
-    int64_t v = args->v;
+    int64_t v = args->v, label = label_at(args->labels, args->dtype_labels, r);
     float cap = (float)args->softcap;
-#pragma omp parallel for num_threads(team(args->rows *v)) schedule(static)
-    for (int64_t r = 0; r < args->rows; r++) {
-        int64_t label = label_at(args->labels, args->dtype_labels, r);
-        float max = row_max(args->logits, dtype, r * v, v, cap);
-        double sum = row_exp_sum(args->logits, dtype, r * v, v, cap, max);
-        double lse = (double)max + log(sum), loss = 0;
-        if (label == args->ignore) {
-            label = -1;
-        } else {
-            vf x = vsoft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
-            loss = lse - (double)x[0];
-        }
-        ((float *)args->lse)[r] = (float)lse;
-        ((float *)args->loss)[r] = (float)loss;
-        if (!args->dlogits)
-            continue;
-        if (args->dtype_dlogits == AM_F32)
-            dlogits_row(args->dlogits, AM_F32, args->logits, dtype, r, v, label, cap, (float)lse,
-                        1);
-        else if (args->dtype_dlogits == AM_BF16)
-            dlogits_row(args->dlogits, AM_BF16, args->logits, dtype, r, v, label, cap, (float)lse,
-                        1);
-        else
-            dlogits_row(args->dlogits, AM_F16, args->logits, dtype, r, v, label, cap, (float)lse,
-                        1);
+    float max = row_max(args->logits, dtype, r * v, v, cap);
+    double sum = row_exp_sum(args->logits, dtype, r * v, v, cap, max);
+    double lse = (double)max + log(sum), loss = 0;
+    if (label == args->ignore) {
+        label = -1;
+    } else {
+        vf x = vsoft_cap(vsplat(load1(args->logits, dtype, r * v + label)), cap);
+        loss = lse - (double)x[0];
     }
-    return AM_OK;
+    ((float *)args->lse)[r] = (float)lse;
+    ((float *)args->loss)[r] = (float)loss;
+    if (args->dlogits)
+        AM_WITH_DTYPE(
+            To, args->dtype_dlogits,
+            dlogits_row(args->dlogits, To, args->logits, dtype, r, v, label, cap, (float)lse, 1))
 }
 
 int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
@@ -186,19 +164,18 @@ int AM_SIMD(cross_entropy)(am_stream *s, const am_cross_entropy_args *args)
     int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_SIMD(args->dtype, cross_entropy_simd, args, AM_EUNSUP)
+#pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
+    for (int64_t r = 0; r < args->rows; r++)
+        AM_WITH_DTYPE(T, args->dtype, cross_entropy_row(args, T, r))
+    return AM_OK;
 }
 
-AM_INLINE int cross_entropy_bwd_simd(const am_cross_entropy_bwd_args *args, int dtype)
+AM_INLINE void cross_entropy_bwd_row(const am_cross_entropy_bwd_args *args, int dtype, int64_t r)
 {
-#pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
-    for (int64_t r = 0; r < args->rows; r++) {
-        int64_t label = label_at(args->labels, args->dtype_labels, r);
-        dlogits_row(args->dlogits, dtype, args->logits, dtype, r, args->v,
-                    label == args->ignore ? -1 : label, (float)args->softcap,
-                    ((const float *)args->lse)[r], *(const float *)args->dloss);
-    }
-    return AM_OK;
+    int64_t label = label_at(args->labels, args->dtype_labels, r);
+    dlogits_row(args->dlogits, dtype, args->logits, dtype, r, args->v,
+                label == args->ignore ? -1 : label, (float)args->softcap,
+                ((const float *)args->lse)[r], *(const float *)args->dloss);
 }
 
 int AM_SIMD(cross_entropy_bwd)(am_stream *s, const am_cross_entropy_bwd_args *args)
@@ -209,5 +186,8 @@ int AM_SIMD(cross_entropy_bwd)(am_stream *s, const am_cross_entropy_bwd_args *ar
     int rc = check_labels(args->labels, args->dtype_labels, args->rows, args->ignore, args->v);
     if (rc != AM_OK)
         return rc;
-    AM_DISPATCH_SIMD(args->dtype, cross_entropy_bwd_simd, args, AM_EUNSUP)
+#pragma omp parallel for num_threads(team(args->rows * args->v)) schedule(static)
+    for (int64_t r = 0; r < args->rows; r++)
+        AM_WITH_DTYPE(T, args->dtype, cross_entropy_bwd_row(args, T, r))
+    return AM_OK;
 }

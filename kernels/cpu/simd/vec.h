@@ -236,7 +236,13 @@ AM_INLINE vh narrow(vu u)
 
 AM_INLINE vf from_bf16(vh h)
 {
+#if defined(__AVX512F__) /* one instruction: a word to the upper half of its lane */
+    __m512i to = _mm512_slli_epi32(
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), 16);
+    return (vf)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, to, _mm512_castsi256_si512((__m256i)h));
+#else
     return (vf)(widen(h) << 16);
+#endif
 }
 
 /* All bits set in the lanes that hold NaN. */
@@ -246,11 +252,21 @@ AM_INLINE vi vnan(vf v)
 }
 
 /* To nearest, ties to even; NaN stays NaN. */
-AM_INLINE vh to_bf16(vf v)
+AM_INLINE vh round_to_bf16(vf v)
 {
     vu u = (vu)v, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     vu nan = (vu)vnan(v);
     return narrow((((u >> 16) | 0x40u) & nan) | (rounded & ~nan));
+}
+
+AM_INLINE vh to_bf16(vf v)
+{
+#if defined(__AVX512BF16__) /* which takes subnormal numbers for zero */
+    enum { SUBNORMAL = 0x20 };
+    if (__builtin_expect(_mm512_fpclass_ps_mask((__m512)v, SUBNORMAL) == 0, 1))
+        return (vh)_mm512_cvtneps_pbh((__m512)v);
+#endif
+    return round_to_bf16(v);
 }
 
 AM_INLINE vf from_f16(vh h)
@@ -369,36 +385,48 @@ AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
     put_tail(p, dtype, i, n, x);
 }
 
-/* Run body(args, dtype) with a constant dtype. What is no f32, bf16 or f16 goes to `other`. */
-#define AM_DISPATCH_SIMD(dtype, body, args, other)                                                 \
+/* The statement with the constant T for a dtype, which is f32, bf16 or f16. It belongs inside of a
+ * parallel region: there a variable from outside is read from memory, so a loop that is given one
+ * decides for every vector what its dtype is. */
+#define AM_WITH_DTYPE(T, dtype, ...)                                                               \
     switch (dtype) {                                                                               \
-    case AM_F32:                                                                                   \
-        return body(args, AM_F32);                                                                 \
-    case AM_BF16:                                                                                  \
-        return body(args, AM_BF16);                                                                \
-    case AM_F16:                                                                                   \
-        return body(args, AM_F16);                                                                 \
-    default:                                                                                       \
-        return other;                                                                              \
+    case AM_F32: {                                                                                 \
+        enum { T = AM_F32 };                                                                       \
+        __VA_ARGS__;                                                                               \
+        break;                                                                                     \
+    }                                                                                              \
+    case AM_BF16: {                                                                                \
+        enum { T = AM_BF16 };                                                                      \
+        __VA_ARGS__;                                                                               \
+        break;                                                                                     \
+    }                                                                                              \
+    default: {                                                                                     \
+        enum { T = AM_F16 };                                                                       \
+        __VA_ARGS__;                                                                               \
+    }                                                                                              \
     }
 
 /* ---- functions --------------------------------------------------------------------------- */
 
-/* 2^n for whole n in -126..127 */
-AM_INLINE vf vexp2i(vi n)
+/* p 2^n for whole n and p near 1, rounded once. */
+AM_INLINE vf vscale(vf p, vf n)
 {
-    return (vf)((n + 127) << 23);
+#if defined(__AVX512F__)
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    vf big = vsplat(12582912.0f);
+    vi whole = (vi)(n + big) - (vi)big, half = whole >> 1; /* in two steps, for subnormals */
+    return p * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
+#endif
 }
 
 /* e^r with x = n ln 2 + r: e^x is 2^n times that, to 1 ulp. */
-AM_INLINE vf vexp_rest(vf x, vi *n)
+AM_INLINE vf vexp_rest(vf x, vf *n)
 {
     vf big = vsplat(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
-    vf rounded = vfma(x, vsplat(1.44269504088896341f), big);
-    *n = (vi)rounded - (vi)big;
-    vf whole = rounded - big;
-    vf r = vfma(whole, vsplat(-0.693359375f), x);
-    r = vfma(whole, vsplat(2.12194440e-4f), r);
+    *n = vfma(x, vsplat(1.44269504088896341f), big) - big;
+    vf r = vfma(*n, vsplat(-0.693359375f), x);
+    r = vfma(*n, vsplat(2.12194440e-4f), r);
     vf p = vfma(vsplat(1.9875691500e-4f), r, vsplat(1.3981999507e-3f));
     p = vfma(p, r, vsplat(8.3334519073e-3f));
     p = vfma(p, r, vsplat(4.1665795894e-2f));
@@ -407,21 +435,23 @@ AM_INLINE vf vexp_rest(vf x, vi *n)
     return vfma(p, r * r, r) + 1.0f;
 }
 
-/* e^x; 2^n in two steps so that subnormal results are right. */
 AM_INLINE vf vexp(vf x)
 {
-    vi n;
-    vf p = vexp_rest(vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x)), &n);
-    vi half = n >> 1;
-    return p * vexp2i(half) * vexp2i(n - half);
+    vf n, p = vexp_rest(vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x)), &n);
+    return vscale(p, n);
 }
 
 /* e^x for x of at most about 0; 0 below e^-87, the least normal number. */
 AM_INLINE vf vexp_down(vf x)
 {
-    vi n, tiny = x < -87.0f;
-    vf p = vexp_rest(vmax(vsplat(-87.0f), x), &n); /* NaN stays */
-    return (vf)((vi)(p * vexp2i(n)) & ~tiny);
+    vf n, p = vexp_rest(vmax(vsplat(-87.0f), x), &n); /* NaN stays */
+#if defined(__AVX512F__)
+    __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)n);
+#else
+    vi tiny = x < -87.0f, whole = (vi)(n + vsplat(12582912.0f)) - (vi)vsplat(12582912.0f);
+    return (vf)((vi)(p * (vf)((whole + 127) << 23)) & ~tiny);
+#endif
 }
 
 /* tanh x: a polynomial near 0, else from e^2|x|. */
@@ -444,9 +474,20 @@ AM_INLINE vf vsoft_cap(vf x, float cap)
     return cap > 0 ? cap * vtanh(x * (1.0f / cap)) : x;
 }
 
+/* 1 / (1 + e^-x); 0 below -87, where e^-x is about the largest number. */
 AM_INLINE vf vsigmoid(vf x)
 {
-    return 1.0f / (1.0f + vexp(-x));
+    vf n, p = vexp_rest(vmin(vsplat(87.0f), vmax(vsplat(-87.0f), -x)), &n);
+    vf d = 1.0f + vscale(p, n);
+#if defined(__AVX512F__) /* a division takes longer than all the rest */
+    vf r = (vf)_mm512_rcp14_ps((__m512)d);
+    __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+    vf error = (vf)_mm512_fnmadd_ps((__m512)d, (__m512)r, _mm512_set1_ps(1.0f));
+    return (vf)_mm512_maskz_fmadd_ps(normal, (__m512)error, (__m512)r, (__m512)r);
+#else
+    vi tiny = x < -87.0f;
+    return (vf)((vi)(1.0f / d) & ~tiny);
+#endif
 }
 
 /* The normal distribution function, by erfc so that its lower tail keeps its digits. */
