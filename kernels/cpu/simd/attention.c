@@ -164,22 +164,21 @@ static void right_turned(right_cell *to, const void *from, int dtype, const int6
 }
 
 /* [dp, lanes], divided by what each lane has in `by` (unless NULL), as rows at at[lane]. */
-static void store_turned(void *to, int dtype, const int64_t *at, const float *from, const float *by,
-                         int64_t n, int64_t d)
+AM_INLINE void store_turned(void *to, int dtype, const int64_t *at, const float *from,
+                            const float *by, int64_t n, int64_t d)
 {
-    for (int64_t r = 0; r < n; r += VW)
+    for (int64_t r = 0; r < n; r += VW) {
+        vf factor = by ? 1.0f / vload(by + r) : vsplat(1.0f);
         for (int64_t c = 0; c < d; c += VW) {
             vf m[VW];
-            for (int i = 0; i < VW; i++) {
-                m[i] = vload(from + (c + i) * n + r);
-                if (by)
-                    m[i] /= vload(by + r);
-            }
+            for (int i = 0; i < VW; i++)
+                m[i] = vload(from + (c + i) * n + r) * factor;
             vturn(m);
             for (int i = 0; i < VW; i++)
                 if (at[r + i] >= 0)
                     vput_n(to, dtype, at[r + i] + c, d - c, m[i]);
         }
+    }
 }
 
 AM_INLINE left left_rows(left a, int64_t first)
@@ -242,7 +241,7 @@ typedef struct forward {
     right_cell *q;  /* [dp, lanes] */
     float *s, *out; /* [TILE, lanes], [dp, lanes] */
     tile p;
-    float *max, *sum, *keep;
+    float *max, *sum, *keep; /* the maximum up to MAX_SLACK, the sum relative to it */
 } forward;
 
 static void forward_take(forward *w, arena *a, const am_attention_shape *x)
@@ -259,8 +258,12 @@ static void forward_take(forward *w, arena *a, const am_attention_shape *x)
     w->keep = take(a, TILE * VW, sizeof *w->keep);
 }
 
-/* One online-softmax step of VW lanes: the scores become probabilities relative to each lane's
- * maximum so far. A lane's bits do not depend on what `seen` says of the others. */
+/* What a maximum may grow by before what was summed up relative to it is scaled anew: e^8 is far
+ * from overflow, and most tiles are spared a pass over the output. */
+#define MAX_SLACK 8.0f
+
+/* One online-softmax step of VW lanes: the scores become probabilities relative to about each
+ * lane's maximum so far. A lane's bits do not depend on what `seen` says of the others. */
 AM_INLINE void softmax_lanes(const am_attention_shape *x, forward *w, int64_t at, int64_t key0,
                              int64_t n, sight seen, float cap, const float *keep)
 {
@@ -277,13 +280,13 @@ AM_INLINE void softmax_lanes(const am_attention_shape *x, forward *w, int64_t at
             y = vselect(sees(&w->l, at, key0 + j), y, hidden);
         top = vmax(y, top);
     }
-    vf old = vload(w->max + at), now = vmax(top, old);
+    vf old = vload(w->max + at), now = vselect(top > old + MAX_SLACK, top, old);
     vf base = vselect(now == hidden, (vf){0}, now), total = {0};
     for (int64_t j = 0; j < padded_keys(n); j += 2) {
         vf p[2];
         for (int i = 0; i < 2; i++) {
             vf y = vload(s + (j + i) * count);
-            p[i] = vexp_down(cap > 0 ? y - base : vfma(y, scale, -base));
+            p[i] = tile_exp(cap > 0 ? y - base : vfma(y, scale, -base));
             if (seen == SEE_SOME)
                 p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});
             if (j + i >= n) { /* nor is there a mask */
@@ -362,7 +365,7 @@ static void forward_block(const am_attention_args *args, forward *w, const block
         if (empty)
             w->sum[r] = 1; /* of an output that is 0 */
     }
-    store_turned(args->out, x->dtype, w->l.out, w->out, w->sum, n, x->d);
+    store_turned(args->out, dtype_of(x), w->l.out, w->out, w->sum, n, x->d);
 }
 
 /* The blocks of all batch rows, as (batch, first query) pairs in scratch slot 0. */
@@ -515,7 +518,7 @@ AM_INLINE void pair_lanes(const am_attention_shape *x, const back *w, int64_t at
             vf y = vload(w->s + (j + i) * count + at), g = vload(w->g + (j + i) * count + at);
             if (cap > 0)
                 y = vsoft_cap(y * scale, cap);
-            p[i] = vexp_down(cap > 0 ? y - lse : vfma(y, scale, -lse));
+            p[i] = tile_exp(cap > 0 ? y - lse : vfma(y, scale, -lse));
             if (seen == SEE_SOME)
                 p[i] = vselect(sees(&w->l, at, key0 + j + i), p[i], (vf){0});
             vf kept = keep ? vload(keep + (j + i) * VW) : vsplat(1.0f);
@@ -564,8 +567,8 @@ static void load_stats(const am_attention_bwd_args *args, back *w)
         if (w->l.stat[r] < 0)
             continue;
         for (int64_t c = 0; c < x->d; c += VW)
-            sum += vget_n(args->dout, x->dtype, w->l.out[r] + c, x->d - c, 0.0f) *
-                   vget_n(args->out, x->dtype, w->l.out[r] + c, x->d - c, 0.0f);
+            sum += vget_n(args->dout, dtype_of(x), w->l.out[r] + c, x->d - c, 0.0f) *
+                   vget_n(args->out, dtype_of(x), w->l.out[r] + c, x->d - c, 0.0f);
         w->delta[r] = ((float *)args->delta)[w->l.stat[r]] = vsum(sum);
         if (w->l.end[r] > 0)
             w->lse[r] = ((const float *)args->lse)[w->l.stat[r]];
@@ -593,7 +596,7 @@ static void backward_block(const am_attention_bwd_args *args, back *w, const blo
         product(dk + key0 * dp, dp, tile_as_left(&w->ds, n), w->q, dp, count, dp, n, 1);
         product(dv + key0 * dp, dp, tile_as_left(&w->p, n), w->dout, dp, count, dp, n, 1);
     }
-    store_turned(args->dq, x->dtype, w->l.out, w->dq, NULL, n, x->d);
+    store_turned(args->dq, dtype_of(x), w->l.out, w->dq, NULL, n, x->d);
 }
 
 static void head_begin(const am_attention_bwd_args *args, back_head *h, int64_t head)
@@ -643,8 +646,8 @@ static void store_key(const am_attention_bwd_args *args, const back_head *h, int
             dk += vload(h->dk + part * sums + key * dp + c);
             dv += vload(h->dv + part * sums + key * dp + c);
         }
-        vput_n(args->dk, x->dtype, at + c, x->d - c, dk);
-        vput_n(args->dv, x->dtype, at + c, x->d - c, dv);
+        vput_n(args->dk, dtype_of(x), at + c, x->d - c, dk);
+        vput_n(args->dv, dtype_of(x), at + c, x->d - c, dv);
     }
 }
 

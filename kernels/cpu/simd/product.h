@@ -189,6 +189,17 @@ AM_INLINE int64_t tile_left_cells(int64_t keys, int64_t lanes)
     return 0;
 }
 
+/* What makes a probability of a score. */
+AM_INLINE vf tile_exp(vf x)
+{
+    return vexp_down(x);
+}
+
+AM_INLINE int dtype_of(const am_attention_shape *x)
+{
+    return x->dtype;
+}
+
 /* Of keys j and j + 1, for the lanes from `at` on. */
 AM_INLINE void tile_put(const tile *t, int64_t j, int64_t at, int64_t lanes, vf first, vf second)
 {

@@ -136,13 +136,14 @@ static left keys_left(left_cell *to, const void *from, int dtype, int64_t base, 
 static left turned_left(left_cell *to, const void *from, int dtype, int64_t base, int64_t token,
                         int64_t s, int64_t d, int64_t dp)
 {
+    (void)dtype;
     int64_t row = turned_row(s);
     for (int64_t j = 0; j < row; j += VW)
         for (int64_t i = 0; i < dp; i += VW) {
             vf m[VW];
             for (int r = 0; r < VW; r++)
                 m[r] = j + r < s && i < d
-                           ? vget_n(from, dtype, base + (j + r) * token + i, d - i, 0.0f)
+                           ? vget_n(from, AM_BF16, base + (j + r) * token + i, d - i, 0.0f)
                            : (vf){0};
             vturn(m);
             for (int r = 0; r < VW; r++) {
@@ -183,15 +184,38 @@ AM_INLINE int64_t tile_left_cells(int64_t keys, int64_t lanes)
 
 AM_INLINE void tile_put(const tile *t, int64_t j, int64_t at, int64_t lanes, vf first, vf second)
 {
-    __m256i a = (__m256i)_mm512_cvtneps_pbh((__m512)first);
-    __m256i b = (__m256i)_mm512_cvtneps_pbh((__m512)second);
-    __m512i pair =
-        _mm512_or_si512(_mm512_cvtepu16_epi32(a), _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
-    _mm512_storeu_si512(t->right + j / 2 * lanes + at, pair);
+    const __m512i turns =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    _mm512_storeu_si512(t->right + j / 2 * lanes + at, _mm512_permutexvar_epi16(turns, both));
     if (t->left) {
-        _mm256_storeu_si256((__m256i *)(t->left + j * lanes + at), a);
-        _mm256_storeu_si256((__m256i *)(t->left + (j + 1) * lanes + at), b);
+        _mm256_storeu_si256((__m256i *)(t->left + j * lanes + at), _mm512_castsi512_si256(both));
+        _mm256_storeu_si256((__m256i *)(t->left + (j + 1) * lanes + at),
+                            _mm512_extracti64x4_epi64(both, 1));
     }
+}
+
+/* e^x for x of at most about 0; 0 below e^-87. To 3e-6 of itself, since it will have eight bits:
+ * 2^t by a polynomial of t's fraction (least relative error with 2^0 = 1). */
+AM_INLINE vf tile_exp(vf x)
+{
+    enum { FLOOR = 1 };
+    vf t = x * 1.44269504088896341f;
+    __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+    vf f = (vf)_mm512_reduce_ps((__m512)t, FLOOR);
+    vf p = vfma(vsplat(0.0134266857f), f, vsplat(0.0522424728f));
+    p = vfma(p, f, vsplat(0.241280213f));
+    p = vfma(p, f, vsplat(0.693044841f));
+    p = vfma(p, f, vsplat(1.0f));
+    return (vf)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)t);
+}
+
+/* AM_BF16, which takes() has seen to. */
+AM_INLINE int dtype_of(const am_attention_shape *x)
+{
+    (void)x;
+    return AM_BF16;
 }
 
 #endif
