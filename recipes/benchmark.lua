@@ -95,60 +95,72 @@ local function peak_resident()
     return (tonumber(status:match("VmHWM:%s*(%d+) kB")) or 0) * 1024
 end
 
+--- Steps that count and, behind each of them, the rate of the products alone: both vary from minute to
+--- minute, and together. Memory is what there was before the first of those.
 function Recipe:train()
-    local times, last_loss = {}, nil
+    local micro = select(2, self:batch_rows()) * self.seq_len
+    local times, rates, before, product_rate, last_loss = {}, {}, nil, nil, nil
     for i = 1, self:step_count() - 1 do
         local metrics = self:step()
         last_loss = metrics.loss
         if i > self:setting("warmup_steps") then
-            times[#times + 1] = metrics.seconds
+            before = before or { resident = peak_resident(),
+                                 tensors = tonumber(am.memory(self.model:device()).peak_bytes) }
+            product_rate = product_rate or flops.product_rate(self.model, micro)
+            times[#times + 1], rates[#rates + 1] = metrics.seconds, product_rate()
         end
         if self:stop_requested() then
             return
         end
     end
-    table.sort(times)
     local profiled = self.cfg:get("profile") and profile.run(function() self:step() end)
-    self:report(times, last_loss, profiled)
+    self:report(self:figures(times, rates, before, last_loss), profiled)
+end
+
+-- The median of numbers, which are left as they are.
+local function median(list)
+    local sorted = { unpack(list) }
+    table.sort(sorted)
+    return (sorted[math.ceil(#sorted / 2)] + sorted[math.ceil((#sorted + 1) / 2)]) / 2
 end
 
 --- last_loss: that of the last step that counts; every step before it is in its digits.
-function Recipe:figures(times, last_loss)
+function Recipe:figures(times, rates, before, last_loss)
     local rows, micro = self:batch_rows()
     local length = self.seq_len
-    local median = (times[math.ceil(#times / 2)] + times[math.ceil((#times + 1) / 2)]) / 2
+    local seconds = median(times)
     local linear, attention = flops.of_step(self.model, rows, length)
-    -- both before the matrices of the measurement below
-    local resident, tensors = peak_resident(), tonumber(am.memory(self.model:device()).peak_bytes)
     local kept, needed = memory.kept(self.model, self:optimizer_options(), micro * length), 0
     for _, bytes in pairs(kept) do
         needed = needed + bytes
     end
-    local gemm = flops.gemm_rate(self.model, micro * length)
-    local rate = (linear + attention) / median
+    local rate, shares = (linear + attention) / seconds, {}
+    for i, t in ipairs(times) do
+        shares[i] = (linear + attention) / t / rates[i]
+    end
     return {
         model = self.model.name_or_path, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
         rows = rows, local_rows = micro, seq_len = length, threads = edge.C.am_threads(),
         isa = ffi.string(edge.C.am_cpu_isa()), steps = #times, last_loss = last_loss,
-        seconds = times, seconds_min = times[1], seconds_median = median, seconds_max = times[#times],
-        tokens_per_second = rows * length / median,
+        seconds = times, seconds_min = math.min(unpack(times)), seconds_median = seconds,
+        seconds_max = math.max(unpack(times)),
+        tokens_per_second = rows * length / seconds,
         flops_per_step = linear + attention, flops_per_second = rate,
-        gemm_flops_per_second = gemm, gemm_share = rate / gemm,
+        gemm_flops_per_second = median(rates), gemm_share = median(shares),
+        gemm_shares = shares,
         mfu = self:setting("peak_tflops") and rate / (self:setting("peak_tflops") * 1e12) or nil,
-        peak_resident_bytes = resident,
-        peak_tensor_bytes = tensors,
-        kept_bytes = kept, peak_per_kept = resident / needed,
+        peak_resident_bytes = before.resident, peak_tensor_bytes = before.tensors,
+        kept_bytes = kept, peak_per_kept = before.resident / needed,
     }
 end
 
-function Recipe:report(times, last_loss, profiled)
-    local f = self:figures(times, last_loss)
+function Recipe:report(f, profiled)
     io.write(string.format([[
 run        %s, %s, %s; %d rows of %d tokens a step, %d at a time; %d threads, %s
 step       min %.3f s, median %.3f s, max %.3f s of %d
 speed      %.1f tokens/s
 computes   %.1f GFLOP a step, %.1f GFLOP/s
-products   %.1f GFLOP/s at this model's shapes; the step runs at %.1f %% of it
+products   %.1f GFLOP/s at this model's shapes, behind each step; the step runs at %.1f %% of it
 memory     %.2f GB resident at most, %.2f GB of tensors; resident is %.2f times what must be kept:
 kept       %.2f GB of weights, %.2f of gradients, %.2f of optimizer state, %.2f of activations
 loss       %s in the last step; equal seeds, equal digits

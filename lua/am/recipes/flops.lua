@@ -13,7 +13,7 @@ local ops = require("am.core.ops")
 local M = {}
 
 local MAX_ROWS = 2048 -- of a product in the measurement: more rows are not faster
-local REPEATS = 5
+local MOST_REPEATS = 3 -- of a small product in one turn
 
 -- The matrices of a model: { n (out), k (in), trained, adapter, count }, one for each that differ.
 local function matrices(model)
@@ -43,49 +43,51 @@ function M.of_step(model, rows, length)
     return linear * rows * length, 12 * width * c.num_hidden_layers * rows * length * (length + 1) / 2
 end
 
--- Median seconds of fn, after a call that doesn't count.
-local function median_seconds(fn)
-    local times = {}
-    for i = 0, REPEATS do
-        local start = edge.C.am_clock()
-        am.scope(fn)
-        times[i] = edge.C.am_clock() - start
-    end
-    table.sort(times)
-    return times[math.ceil(REPEATS / 2)]
-end
-
--- FLOPs and seconds of one matrix's products over `rows` rows: x W^T, dy W, and dy^T x when it is trained.
-local function measure(m, rows, options)
+-- The products of one matrix over `rows` rows: x W^T, dy W, and dy^T x when it is trained.
+local function products_of(m, rows, options)
     local x, w = am.randn({ rows, m.k }, options), am.randn({ m.n, m.k }, options)
     local dy = am.randn({ rows, m.n }, options)
-    local dy_t = dy:transpose(0, 1):contiguous()
-    local products = { function() ops.linear(x, w) end, function() ops.matmul(dy, w) end }
+    local list = { function() ops.linear(x, w) end, function() ops.matmul(dy, w) end }
     if m.trained then
-        products[3] = function() ops.matmul(dy_t, x) end
+        local dy_t = dy:transpose(0, 1):contiguous()
+        list[3] = function() ops.matmul(dy_t, x) end
     end
-    local seconds = 0
-    for _, product in ipairs(products) do
-        seconds = seconds + median_seconds(product)
-    end
-    return #products * 2 * rows * m.n * m.k, seconds
+    return list
 end
 
---- FLOP/s of the products that a step over `tokens` tokens needs, each measured alone and in the model's
---- dtype. An adapter's thin ones are left out.
-function M.gemm_rate(model, tokens)
+-- Seconds of fn, the mean of some calls after one that warms the caches.
+local function seconds_of(fn, calls)
+    am.scope(fn)
+    local start = edge.C.am_clock()
+    for _ = 1, calls do
+        am.scope(fn)
+    end
+    return (edge.C.am_clock() - start) / calls
+end
+
+--- The products that a step over `tokens` tokens needs, each alone, in the model's dtype and on random
+--- operands, which are kept. An adapter's thin ones are left out. Returns a function that runs them once
+--- more (a small one up to MOST_REPEATS times) and says their FLOP/s.
+function M.product_rate(model, tokens)
     local rows = math.min(tokens, MAX_ROWS)
-    local options = { dtype = model:dtype(), device = model:device() }
-    local flops, seconds = 0, 0
-    am.no_grad(function()
-        for _, m in ipairs(matrices(model)) do
-            if not m.adapter then
-                local f, s = am.scope(measure, m, rows, options)
-                flops, seconds = flops + f * m.count, seconds + s * m.count
+    local options, list = { dtype = model:dtype(), device = model:device() }, {}
+    for _, m in ipairs(matrices(model)) do
+        if not m.adapter then
+            for _, product in ipairs(products_of(m, rows, options)) do
+                list[#list + 1] = { run = product, count = m.count, flops = 2 * rows * m.n * m.k }
             end
         end
-    end)
-    return flops / seconds
+    end
+    return function()
+        local flops, seconds = 0, 0
+        am.no_grad(function()
+            for _, p in ipairs(list) do
+                flops = flops + p.flops * p.count
+                seconds = seconds + seconds_of(p.run, math.min(p.count, MOST_REPEATS)) * p.count
+            end
+        end)
+        return flops / seconds
+    end
 end
 
 return M
