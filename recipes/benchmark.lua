@@ -117,18 +117,21 @@ function Recipe:train()
     self:report(self:figures(times, rates, before, last_loss), profiled)
 end
 
--- The median of numbers, which are left as they are.
-local function median(list)
-    local sorted = { unpack(list) }
+-- A list's median, least and largest number.
+local function spread(list)
+    local sorted = {}
+    for i, x in ipairs(list) do
+        sorted[i] = x
+    end
     table.sort(sorted)
-    return (sorted[math.ceil(#sorted / 2)] + sorted[math.ceil((#sorted + 1) / 2)]) / 2
+    return (sorted[math.ceil(#sorted / 2)] + sorted[math.ceil((#sorted + 1) / 2)]) / 2, sorted[1], sorted[#sorted]
 end
 
 --- last_loss: that of the last step that counts; every step before it is in its digits.
 function Recipe:figures(times, rates, before, last_loss)
     local rows, micro = self:batch_rows()
     local length = self.seq_len
-    local seconds = median(times)
+    local seconds, least, most = spread(times)
     local linear, attention = flops.of_step(self.model, rows, length)
     local kept, needed = memory.kept(self.model, self:optimizer_options(), micro * length), 0
     for _, bytes in pairs(kept) do
@@ -142,12 +145,10 @@ function Recipe:figures(times, rates, before, last_loss)
         model = self.model.name_or_path, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
         rows = rows, local_rows = micro, seq_len = length, threads = edge.C.am_threads(),
         isa = ffi.string(edge.C.am_cpu_isa()), steps = #times, last_loss = last_loss,
-        seconds = times, seconds_min = math.min(unpack(times)), seconds_median = seconds,
-        seconds_max = math.max(unpack(times)),
+        seconds = times, seconds_min = least, seconds_median = seconds, seconds_max = most,
         tokens_per_second = rows * length / seconds,
         flops_per_step = linear + attention, flops_per_second = rate,
-        gemm_flops_per_second = median(rates), gemm_share = median(shares),
-        gemm_shares = shares,
+        gemm_flops_per_second = (spread(rates)), gemm_share = (spread(shares)), gemm_shares = shares,
         mfu = self:setting("peak_tflops") and rate / (self:setting("peak_tflops") * 1e12) or nil,
         peak_resident_bytes = before.resident, peak_tensor_bytes = before.tensors,
         kept_bytes = kept, peak_per_kept = before.resident / needed,

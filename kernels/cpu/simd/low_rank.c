@@ -33,7 +33,6 @@ AM_INLINE int part(const low_rank *l, int dtype, int64_t z)
     void *own = am_scratch(2, (size_t)own_bytes(l) + 1);
     if (!own)
         return AM_ENOMEM;
-    blocks_begin(l);
     for (int64_t i = first; i < end; i += BLOCK)
         block(l, dtype, g, own, i, at_most(BLOCK, end - i), i > first);
     blocks_end();
@@ -77,6 +76,8 @@ int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
         return am_ref_low_rank(s, args);
     if (!takes(args->dtype))
         return other(s, args);
+    if (args->r == 0)
+        return AM_OK;
     int64_t parts = (args->m + PART_ROWS - 1) / PART_ROWS;
     if (args->g)
         parts = at_most(PARTS, parts);
@@ -86,18 +87,18 @@ int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
     low_rank l = {.args = args,
                   .padded = padded,
                   .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,
-                  .p = am_scratch(0, (size_t)(cells + 1) * sizeof(float)),
+                  .p = am_scratch(0, (size_t)packed_bytes(args->r, padded) + 1),
                   .g = am_scratch(1, (size_t)((args->g ? parts : 0) * cells + 1) * sizeof *l.g)};
     if (!l.p || !l.g)
         return am_kernel_fail(AM_ENOMEM, "low_rank: no scratch memory");
     if (args->u)
-        AM_WITH_DTYPE(T, args->dtype, pack(&l, T))
+        AM_WITH_DTYPE(T, dtype_of(args), pack(&l, T))
     parts = l.part_rows ? (args->m + l.part_rows - 1) / l.part_rows : 0;
     int failed = AM_OK;
 #pragma omp parallel for num_threads(team(args->m * args->k)) schedule(dynamic, 1)
     for (int64_t z = 0; z < parts; z++) {
         int rc = AM_OK;
-        AM_WITH_DTYPE(T, args->dtype, rc = part(&l, T, z))
+        AM_WITH_DTYPE(T, dtype_of(args), rc = part(&l, T, z))
         if (rc != AM_OK) {
 #pragma omp atomic write
             failed = rc;

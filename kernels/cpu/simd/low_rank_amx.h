@@ -8,12 +8,20 @@
 
 #include "amx.h"
 
-/* Columns of four tiles of g; rows of four tiles of u; what a tile of a left operand is deep. */
+/* Rows that stay in cache; columns of four tiles of g; rows of four tiles of u; what a tile of a
+ * left operand is deep. */
 enum { BLOCK = 128, K_STEP = 4 * T_ROWS, U_ROWS = 4 * T_ROWS, DEPTH = 32 };
 
 AM_INLINE int takes(int dtype)
 {
     return dtype == AM_BF16;
+}
+
+/* A constant, which takes() has seen to. */
+AM_INLINE int dtype_of(const am_low_rank_args *args)
+{
+    (void)args;
+    return AM_BF16;
 }
 
 AM_INLINE int other(am_stream *s, const am_low_rank_args *args)
@@ -27,11 +35,17 @@ AM_INLINE int64_t padded_ranks(int64_t r)
     return r <= T_ROWS ? r : (r + T_ROWS - 1) / T_ROWS * T_ROWS;
 }
 
-/* What a thread needs of its own; the first three fields are of one block. */
+/* Bytes of a packed p: whole tiles, whatever the rank. */
+AM_INLINE int64_t packed_bytes(int64_t r, int64_t padded)
+{
+    return (r + T_ROWS - 1) / T_ROWS * T_ROWS * padded * 2;
+}
+
+/* What a thread needs of its own, for one block. */
 typedef struct own_memory {
     float u[U_ROWS * T_ROWS];
     uint32_t pairs[BLOCK / 2 * K_STEP];
-    uint16_t rows[]; /* a's, where they can't be used in place, or t's, turned [ranks, BLOCK] */
+    uint16_t rows[]; /* a's, where they can't be used in place; then t's, turned [ranks, BLOCK] */
 } own_memory;
 
 AM_INLINE int64_t own_bytes(const low_rank *l)
@@ -40,11 +54,7 @@ AM_INLINE int64_t own_bytes(const low_rank *l)
     return (int64_t)sizeof(own_memory) + (a > t ? a : t) * 2;
 }
 
-AM_INLINE void blocks_begin(const low_rank *l)
-{
-    (void)l;
-}
-
+/* After all blocks of a part. */
 AM_INLINE void blocks_end(void)
 {
     _tile_release();
@@ -58,9 +68,8 @@ AM_INLINE uint32_t p_at(const am_low_rank_args *args, int64_t q, int64_t j)
 AM_INLINE void pack(const low_rank *l, int dtype)
 {
     const am_low_rank_args *args = l->args;
-    int64_t groups = (args->r + T_ROWS - 1) / T_ROWS;
     (void)dtype;
-    memset(l->p, 0, (size_t)(groups * T_ROWS * l->padded) * 2);
+    memset(l->p, 0, (size_t)packed_bytes(args->r, l->padded));
     for (int64_t q = 0; q < args->r; q++) {
         uint32_t *to = (uint32_t *)l->p + q / T_ROWS * T_ROWS * l->padded / 2 + q % T_ROWS;
         for (int64_t j = 0; j < args->k; j += 2)

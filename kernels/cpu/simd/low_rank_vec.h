@@ -24,10 +24,21 @@ AM_INLINE int other(am_stream *s, const am_low_rank_args *args)
     return am_ref_low_rank(s, args);
 }
 
-/* Ranks that a part of g and a packed p have. */
+AM_INLINE int dtype_of(const am_low_rank_args *args)
+{
+    return args->dtype;
+}
+
+/* Ranks that a part of g has. */
 AM_INLINE int64_t padded_ranks(int64_t r)
 {
     return r;
+}
+
+/* Bytes of a packed p. */
+AM_INLINE int64_t packed_bytes(int64_t r, int64_t padded)
+{
+    return r * padded * (int64_t)sizeof(float);
 }
 
 /* What a thread needs of its own: t's block in f32. */
@@ -36,12 +47,7 @@ AM_INLINE int64_t own_bytes(const low_rank *l)
     return BLOCK * l->args->r * (int64_t)sizeof(float);
 }
 
-/* Around all blocks of a part. */
-AM_INLINE void blocks_begin(const low_rank *l)
-{
-    (void)l;
-}
-
+/* After all blocks of a part. */
 AM_INLINE void blocks_end(void)
 {
 }

@@ -64,20 +64,15 @@ AM_INLINE void rms_norm_bwd_row(const am_rms_norm_bwd_args *args, int dtype, int
     }
 }
 
-/* Rows first..end-1; `sums` has two rows of c floats for dweight, the first of them its result. */
+/* Rows first..end-1 and their dweight: `sums` has two rows of `padded` floats, the first of them
+ * the result. */
 AM_INLINE void rms_norm_bwd_part(const am_rms_norm_bwd_args *args, int dtype, int64_t first,
                                  int64_t end, int64_t padded, float *sums)
 {
     float *chunk = sums + padded;
-    if (args->dweight)
-        memset(sums, 0, (size_t)padded * sizeof *sums);
+    memset(sums, 0, (size_t)padded * sizeof *sums);
     for (int64_t at = first; at < end; at += CHUNK) {
         int64_t last = at_most(end, at + CHUNK);
-        if (!args->dweight) {
-            for (int64_t r = at; r < last; r++)
-                rms_norm_bwd_row(args, dtype, r, 1, NULL);
-            continue;
-        }
         memset(chunk, 0, (size_t)padded * sizeof *chunk);
         if (args->dx)
             for (int64_t r = at; r < last; r++)
@@ -105,29 +100,34 @@ static void rms_norm_dweight(const am_rms_norm_bwd_args *args, int64_t padded, c
     }
 }
 
+/* dx alone. */
+static int rms_norm_dx(const am_rms_norm_bwd_args *args)
+{
+#pragma omp parallel for num_threads(team(args->rows * args->c)) schedule(static)
+    for (int64_t r = 0; r < args->rows; r++)
+        AM_WITH_DTYPE(T, args->dtype, rms_norm_bwd_row(args, T, r, 1, NULL))
+    return AM_OK;
+}
+
 int AM_SIMD(rms_norm_bwd)(am_stream *s, const am_rms_norm_bwd_args *args)
 {
     if (!is_simd_float(args->dtype) ||
         (args->dweight && args->dtype_dw != AM_F32 && args->dtype_dw != args->dtype))
         return am_ref_rms_norm_bwd(s, args);
-    if (!args->dx && !args->dweight)
-        return AM_OK;
+    if (!args->dweight)
+        return args->dx ? rms_norm_dx(args) : AM_OK;
     int64_t chunks = (args->rows + CHUNK - 1) / CHUNK, padded = (args->c + VW - 1) / VW * VW;
     int64_t rows = (chunks + PARTS - 1) / PARTS * CHUNK; /* of a part */
     int64_t parts = rows ? (args->rows + rows - 1) / rows : 0;
-    float *sums = NULL;
-    if (args->dweight) {
-        sums = am_scratch(0, (size_t)(parts * 2 * padded + 1) * sizeof *sums);
-        if (!sums)
-            return am_kernel_fail(AM_ENOMEM, "rms_norm_bwd: no scratch memory");
-    }
+    float *sums = am_scratch(0, (size_t)(parts * 2 * padded + 1) * sizeof *sums);
+    if (!sums)
+        return am_kernel_fail(AM_ENOMEM, "rms_norm_bwd: no scratch memory");
 #pragma omp parallel for num_threads(team(args->rows * args->c)) schedule(static)
     for (int64_t z = 0; z < parts; z++)
         AM_WITH_DTYPE(T, args->dtype,
                       rms_norm_bwd_part(args, T, z * rows, at_most(args->rows, (z + 1) * rows),
                                         padded, sums + z * 2 * padded))
-    if (args->dweight)
-        rms_norm_dweight(args, padded, sums, parts);
+    rms_norm_dweight(args, padded, sums, parts);
     return AM_OK;
 }
 

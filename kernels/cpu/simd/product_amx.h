@@ -196,8 +196,8 @@ AM_INLINE void tile_put(const tile *t, int64_t j, int64_t at, int64_t lanes, vf 
     }
 }
 
-/* e^x for x of at most about 0; 0 below e^-87. To 3e-6 of itself, since it will have eight bits:
- * 2^t by a polynomial of t's fraction (least relative error with 2^0 = 1). */
+/* e^x for x of at most about 0; 0 below e^-87. To 7e-6 of itself, since it will have eight bits:
+ * 2^t by a polynomial of t's fraction (to 3e-6, the least relative error with 2^0 = 1). */
 AM_INLINE vf tile_exp(vf x)
 {
     enum { FLOOR = 1 };

@@ -13,7 +13,7 @@ local ops = require("am.core.ops")
 local M = {}
 
 local MAX_ROWS = 2048 -- of a product in the measurement: more rows are not faster
-local MOST_REPEATS = 3 -- of a small product in one turn
+local MOST_REPEATS = 3 -- in one turn, of a product that a step has as often
 
 -- The matrices of a model: { n (out), k (in), trained, adapter, count }, one for each that differ.
 local function matrices(model)
@@ -67,7 +67,7 @@ end
 
 --- The products that a step over `tokens` tokens needs, each alone, in the model's dtype and on random
 --- operands, which are kept. An adapter's thin ones are left out. Returns a function that runs them once
---- more (a small one up to MOST_REPEATS times) and says their FLOP/s.
+--- more (up to MOST_REPEATS times) and says their FLOP/s.
 function M.product_rate(model, tokens)
     local rows = math.min(tokens, MAX_ROWS)
     local options, list = { dtype = model:dtype(), device = model:device() }, {}
