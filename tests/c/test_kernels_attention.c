@@ -202,6 +202,39 @@ START_TEST(long_rows)
 }
 END_TEST
 
+/* From one tile of keys to the next a lane's maximum grows, by less and by more than what sums are
+ * scaled anew for, and falls. Scores of up to 10, so a few ulps more than in `compare`. */
+START_TEST(growing_maxima)
+{
+    static const double first_feature[] = {-7, -3, 7, 2}; /* of a tile's keys; scores: times 1.41 */
+    for (int isa = 0; isa < KERNEL_SETS; isa++) {
+        const char *label;
+        const am_cpu_kernels *k = attention_kernels(isa, &label);
+        if (!k)
+            continue;
+        int dtype = dtype_for(isa);
+        double rounded = isa == AMX ? 0x1p-7 : 0;
+        problem p = make(dtype, 1, 40, 256, 2, 1, 8), r = p;
+        const am_attention_shape *x = &p.x;
+        for (int64_t t = 0; t < x->t; t++)
+            for (int64_t h = 0; h < x->h; h++)
+                elem_set(p.q, dtype, t * x->q_token + h * x->q_head, 4);
+        for (int64_t j = 0; j < x->s; j++)
+            elem_set(p.k, dtype, j * x->k_token, first_feature[j / 64]);
+        r.out = elems(dtype, x->t * x->h * x->d);
+        r.lse = elems(AM_F32, x->h * x->t);
+        am_attention_args want = forward_args(&r), got = forward_args(&p);
+        ck_assert_int_eq(am_backend_ref.attention(NULL, &want), AM_OK);
+        ck_assert_int_eq(k->attention(NULL, &got), AM_OK);
+        check_close(label, p.out, r.out, dtype, x->t * x->h * x->d, ulp_of(dtype), 1e-5 + rounded);
+        check_close(label, p.lse, r.lse, AM_F32, x->h * x->t, 1e-6, 1e-5);
+        free(r.out);
+        free(r.lse);
+        discard(&p);
+    }
+}
+END_TEST
+
 /* One query to a cache: parts of it, bounds that leave nothing or what padding does not fill, and
  * the same bits beside other rows, behind padding and on any number of threads. */
 START_TEST(one_query)
@@ -371,6 +404,7 @@ int main(void)
 {
     const TTest *const tests[] = {agrees_with_ref,
                                   long_rows,
+                                  growing_maxima,
                                   one_query,
                                   empty_and_hostile_bounds,
                                   threads_leave_the_bits,

@@ -82,8 +82,8 @@ int AM_SIMD(low_rank)(am_stream *s, const am_low_rank_args *args)
     if (args->g)
         parts = at_most(PARTS, parts);
     int64_t padded = (args->k + K_STEP - 1) / K_STEP * K_STEP;
-    int64_t cells = padded_ranks(args->r) * padded,
-            rows = parts ? (args->m + parts - 1) / parts : 0;
+    int64_t cells = padded_ranks(args->r) * padded; /* of a part of g */
+    int64_t rows = parts ? (args->m + parts - 1) / parts : 0;
     low_rank l = {.args = args,
                   .padded = padded,
                   .part_rows = (rows + BLOCK - 1) / BLOCK * BLOCK,

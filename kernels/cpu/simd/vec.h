@@ -408,14 +408,20 @@ AM_INLINE void vput_n(void *p, int dtype, int64_t i, int64_t n, vf v)
 
 /* ---- functions --------------------------------------------------------------------------- */
 
+/* Whole numbers as integers. */
+AM_INLINE vi vwhole(vf n)
+{
+    vf big = vsplat(12582912.0f); /* 1.5 * 2^23 */
+    return (vi)(n + big) - (vi)big;
+}
+
 /* p 2^n for whole n and p near 1, rounded once. */
 AM_INLINE vf vscale(vf p, vf n)
 {
 #if defined(__AVX512F__)
     return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
-    vf big = vsplat(12582912.0f);
-    vi whole = (vi)(n + big) - (vi)big, half = whole >> 1; /* in two steps, for subnormals */
+    vi whole = vwhole(n), half = whole >> 1; /* in two steps, for subnormals */
     return p * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);
 #endif
 }
@@ -435,6 +441,7 @@ AM_INLINE vf vexp_rest(vf x, vf *n)
     return vfma(p, r * r, r) + 1.0f;
 }
 
+/* e^x */
 AM_INLINE vf vexp(vf x)
 {
     vf n, p = vexp_rest(vmin(vsplat(89.0f), vmax(vsplat(-104.0f), x)), &n);
@@ -449,8 +456,8 @@ AM_INLINE vf vexp_down(vf x)
     __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
     return (vf)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)n);
 #else
-    vi tiny = x < -87.0f, whole = (vi)(n + vsplat(12582912.0f)) - (vi)vsplat(12582912.0f);
-    return (vf)((vi)(p * (vf)((whole + 127) << 23)) & ~tiny);
+    vi tiny = x < -87.0f;
+    return (vf)((vi)(p * (vf)((vwhole(n) + 127) << 23)) & ~tiny);
 #endif
 }
 
