@@ -19,6 +19,8 @@ typedef struct am_cpu_kernels {
 extern const am_cpu_kernels am_cpu_kernels_generic;
 #if defined(__x86_64__)
 extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512, am_cpu_kernels_avx512_bf16;
+/* On AMX tiles, of bf16; with u, alpha is 1. */
+int am_cpu_tile_gemm(am_stream *s, const am_gemm_args *args);
 /* On AMX tiles for bf16; other dtypes go to avx512_bf16's. */
 int am_cpu_attention_avx512_bf16(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_avx512_bf16(am_stream *s, const am_attention_bwd_args *args);

@@ -1,18 +1,18 @@
 /* gemm.c — matrix products, cut into those that oneDNN does (onednn.c).
  *
- * f32 runs as it is. bf16 runs natively where the CPU multiplies bf16, else it is converted tile by
- * tile to f32 in scratch; f16 always is. f64 stays with ref.
+ * f32 runs as it is. bf16 is amx/tile_gemm.c's where there are tiles, runs natively where the CPU
+ * multiplies bf16, else it is converted tile by tile to f32 in scratch; f16 always is. f64 stays
+ * with ref.
  *
  * A row's bits must not depend on the rows beside it. The `brg` kernels of oneDNN 2 keep that in
- * bf16 without AMX. All others choose their loops by m, or by a row's place, so there the product
+ * bf16. All others choose their loops by m, or by a row's place, so there the product
  * is cut into blocks of rows and columns, each done by one thread and all by one implementation:
  *   - f32: blocks are multiples of F32_STEP, and so of the register tiles of `gemm` (4, 6, 8 rows);
  *     each packs b anew, so they are large, but from 216 rows on `gemm` cuts k by their number
  *     (seen at k = 1032). It adds up k in parts, `brg` in one chain of roundings: SmolLM2's mean
  *     error is 1.0 against 1.5 times transformers', at the same speed.
- *   - bf16 on AMX, and anywhere with oneDNN 3: each block has AMX_ROWS rows, so all are done by one
- *     and the same primitive, and as many columns as can be, since c is copied where they are not
- *     all.
+ *   - bf16 with oneDNN 3: each block has BF16_ROWS rows, so all are done by one and the same
+ *     primitive, and as many columns as can be, since c is copied where they are not all.
  *     A long k with an f32 result is added up in parts (run_parts); k alone gives their number.
  *
  * A transposed a has features in its columns, not samples: `brg` takes it whole, where there is
@@ -30,24 +30,27 @@
 #include "onednn.h"
 #include "ref_kernels.h"
 
-enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, AMX_ROWS = 256, AMX_COLS = 2048 };
+enum { F32_ROWS = 192, F32_LEAST = 120, F32_STEP = 24, BF16_ROWS = 256, BF16_COLS = 2048 };
 enum { BLOCK_COLS = 512, COLS_STEP = 32, K_PART = 8192, PARTS_BYTES = 32 << 20 };
 /* What is converted at once: a part of k, rows of a, and as many columns as leave b's part and the
  * sum, in f32, no more than TILE_BYTES each. */
 enum { TILE_K = 4096, TILE_ROWS = 1024, TILE_BYTES = 8 << 20 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int native_bf16, bf16_in_blocks, has_amx;
+static int native_bf16, bf16_in_blocks;
 static int (*convert)(am_stream *s, const am_copy_args *args);
 static int (*thin)(am_stream *s, const am_gemm_args *args);
+static int (*on_tiles)(am_stream *s, const am_gemm_args *args); /* or NULL */
 static int (*one_pass)(am_stream *s, const am_low_rank_args *args);
 
 void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd)
 {
     am_onednn_init(isa);
     native_bf16 = isa >= AM_ISA_AVX512_BF16;
-    has_amx = isa >= AM_ISA_AMX;
-    bf16_in_blocks = has_amx || am_onednn_is_v3();
+#if defined(__x86_64__)
+    on_tiles = isa >= AM_ISA_AMX ? am_cpu_tile_gemm : NULL;
+#endif
+    bf16_in_blocks = !on_tiles && am_onednn_is_v3();
     convert = simd->copy;
     thin = simd->gemm;
     one_pass = simd->low_rank;
@@ -415,11 +418,11 @@ static int run_native(const am_gemm_args *g, int threads)
 {
     int done = 0;
     if (bf16_in_blocks && !g->trans_a) {
-        /* oneDNN has AMX for dense operands only: columns of b that lie side by side stay whole */
-        int64_t cols = g->trans_b ? even_size(g->n, AMX_COLS, COLS_STEP) : g->n;
-        blocking amx = {.rows = AMX_ROWS, .step = AMX_ROWS, .cols = cols, .dense = 1};
+        /* oneDNN is fast with dense operands: columns of b that lie side by side stay whole */
+        int64_t cols = g->trans_b ? even_size(g->n, BF16_COLS, COLS_STEP) : g->n;
+        blocking cut = {.rows = BF16_ROWS, .step = BF16_ROWS, .cols = cols, .dense = 1};
         int64_t parts = parts_of(g);
-        return parts > 1 ? run_parts(g, &amx, parts, threads) : run_blocks(g, &amx, threads);
+        return parts > 1 ? run_parts(g, &cut, parts, threads) : run_blocks(g, &cut, threads);
     }
     int rc = run_whole(g, threads, &done);
     return rc == AM_OK && !done ? run_converted(g, threads) : rc;
@@ -429,6 +432,8 @@ static int run(const am_gemm_args *g, int threads)
 {
     if (g->dtype_ab == AM_F32)
         return run_f32(g, threads);
+    if (g->dtype_ab == AM_BF16 && on_tiles)
+        return on_tiles(NULL, g);
     return g->dtype_ab == AM_BF16 && native_bf16 ? run_native(g, threads)
                                                  : run_converted(g, threads);
 }
@@ -439,6 +444,8 @@ static int run_with_uv(const am_gemm_args *g, int threads)
 {
     int native = g->dtype_ab == AM_BF16 && native_bf16, f32 = g->dtype_ab == AM_F32;
     am_gemm_args full = *g, low = uv_args(g, g->n);
+    if (native && on_tiles && g->alpha == 1)
+        return on_tiles(NULL, g);
     if (g->trans_a || (native ? !bf16_in_blocks || parts_of(g) > 1 : g->r > AM_THIN)) {
         full.u = full.v = NULL;
         int rc = run(&full, threads);
@@ -533,8 +540,8 @@ static int low_rank_g(am_stream *s, const am_low_rank_args *l)
 
 int am_cpu_low_rank(am_stream *s, const am_low_rank_args *l)
 {
-    int on_tiles = has_amx && l->dtype == AM_BF16;
-    if (l->r <= (on_tiles ? AM_THIN_ON_TILES : AM_THIN) || l->dtype == AM_F64)
+    int tiles = on_tiles && l->dtype == AM_BF16;
+    if (l->r <= (tiles ? AM_THIN_ON_TILES : AM_THIN) || l->dtype == AM_F64)
         return one_pass(s, l);
     int rc = l->u ? am_cpu_gemm(s, &(am_gemm_args){.c = l->u,
                                                    .a = l->a,

@@ -18,9 +18,10 @@ foreach(isa ${ISAS})
     set(ISA_SOURCES_${isa} ${SIMD_SOURCES})
 endforeach()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    # what AMX has a form of its own for (AM_AMX_TILES); all else is avx512_bf16's
+    # amx/, and what AMX has a form of its own for (AM_AMX_TILES); all else is avx512_bf16's
     list(APPEND ISAS amx)
-    set(ISA_SOURCES_amx ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/attention.c
+    set(ISA_SOURCES_amx ${PROJECT_SOURCE_DIR}/kernels/cpu/amx/tile_gemm.c
+        ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/attention.c
         ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/low_rank.c)
     set(ISA_FLAGS_amx ${ISA_FLAGS_avx512_bf16} -mamx-tile -mamx-bf16 -DAM_AMX_TILES)
 endif()

@@ -41,8 +41,8 @@ AM_INLINE __m512i row_load(const void *from, int64_t at, int64_t c, int64_t d)
 }
 
 /* A right operand [rows, dp] from rows of d elements at at[r]; a negative one is a row of zeros. */
-static void right_rows(uint32_t *to, const void *from, int dtype, const int64_t *at, int64_t rows,
-                       int64_t d, int64_t dp)
+static inline void right_rows(uint32_t *to, const void *from, int dtype, const int64_t *at,
+                              int64_t rows, int64_t d, int64_t dp)
 {
     (void)dtype;
     for (int64_t r = 0; r < rows; r += 2)
