@@ -35,5 +35,6 @@ foreach(isa ${ISAS})
     target_sources(amlua_lib PRIVATE $<TARGET_OBJECTS:kernels_${isa}>)
 endforeach()
 if(AMLUA_SANITIZE MATCHES fuzzer) # fuzzed are the readers: these only take long to compile for that
-    set_source_files_properties(${SIMD_SOURCES} PROPERTIES COMPILE_OPTIONS "-O0;-fno-sanitize=all")
+    set_source_files_properties(${SIMD_SOURCES} ${ISA_SOURCES_amx} PROPERTIES
+        COMPILE_OPTIONS "-O0;-fno-sanitize=all")
 endif()
