@@ -4,8 +4,8 @@
  * multiplies bf16, else it is converted tile by tile to f32 in scratch; f16 always is. f64 stays
  * with ref.
  *
- * A row's bits must not depend on the rows beside it. The `brg` kernels of oneDNN 2 keep that in
- * bf16. All others choose their loops by m, or by a row's place, so there the product
+ * A row's bits must not depend on the rows beside it. Tiles keep that, and the `brg` kernels of
+ * oneDNN 2 in bf16. All others choose their loops by m, or by a row's place, so there the product
  * is cut into blocks of rows and columns, each done by one thread and all by one implementation:
  *   - f32: blocks are multiples of F32_STEP, and so of the register tiles of `gemm` (4, 6, 8 rows);
  *     each packs b anew, so they are large, but from 216 rows on `gemm` cuts k by their number
@@ -105,6 +105,7 @@ static am_gemm_args uv_args(const am_gemm_args *g, int64_t n)
     f.a = g->u;
     f.b = g->v;
     f.bias = f.u = f.v = NULL;
+    f.trans_a = 0;
     f.accumulate = 1;
     f.alpha = 1;
     f.k = f.lda = g->r;
@@ -438,8 +439,8 @@ static int run(const am_gemm_args *g, int threads)
                                                  : run_converted(g, threads);
 }
 
-/* A product and one of low rank: block by block where it is done in blocks, else one after the
- * other. */
+/* A product and one of low rank: in one pass on tiles, block by block where it is done in blocks,
+ * else one after the other. */
 static int run_with_uv(const am_gemm_args *g, int threads)
 {
     int native = g->dtype_ab == AM_BF16 && native_bf16, f32 = g->dtype_ab == AM_F32;
@@ -504,7 +505,7 @@ int am_cpu_gemm(am_stream *s, const am_gemm_args *g)
     return rc;
 }
 
-/* g as a product that turns t, the thin operand: oneDNN is slow where it turns a large one. */
+/* g as a product that turns t, the thin operand: turning a large one is slow. */
 static int low_rank_g(am_stream *s, const am_low_rank_args *l)
 {
     am_gemm_args f = {.c = l->g,

@@ -151,6 +151,31 @@ START_TEST(with_low_rank)
     add_low_rank(&p, 2);
     ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_EUNSUP);
     discard(&p);
+    for (int c = 0; c < TYPES * 4; c++) { /* a turned, u not */
+        const int *type = types[c / 4];
+        p = make(7, 9, 5, 1, c & 1, type[0], type[1], 1, 0);
+        add_low_rank(&p, 3);
+        p.g.alpha = c & 2 ? 2 : 1;
+        compare(cpu, &p, "low rank beside a turned a");
+        discard(&p);
+    }
+}
+END_TEST
+
+/* Several tasks down and across, several parts of k, a rank of more than a tile. */
+START_TEST(tasks_of_tiles)
+{
+    if (strcmp(am_backend_cpu_isa_available(), "amx") != 0)
+        return;
+    const am_backend *cpu = backend_under(4);
+    for (int to = 0; to < 2; to++) {
+        problem p = make(600, 400, 3200, 0, to, AM_BF16, to ? AM_F32 : AM_BF16, 1, 3);
+        add_low_rank(&p, 40);
+        p.g.bias = random_elems(AM_BF16, 400, -1, 1);
+        p.g.accumulate = 1;
+        compare(cpu, &p, "tasks of tiles");
+        discard(&p);
+    }
 }
 END_TEST
 
@@ -249,7 +274,8 @@ START_TEST(rows_do_not_depend_on_m)
         rows_case(cpu, 8, 4200, 0, AM_BF16, AM_F32, 1030); /* through f32 in parts of k */
         /* where larger blocks would cut k by m */
         rows_case(cpu, 192, 1032, 1, AM_F32, AM_F32, 500);
-        if (_i >= 3) { /* where AMX cuts k by m, and results that are not rounded show it */
+        if (_i >=
+            3) { /* where oneDNN cuts k by m on AMX, and results that are not rounded show it */
             rows_case(cpu, 65, 37, 0, AM_BF16, AM_F32, 300);
             rows_case(cpu, 576, 1536, 1, AM_BF16, AM_F32, 1100);
             rows_case(cpu, 576, 3072, 0, AM_BF16, AM_F32, 300);
@@ -267,7 +293,7 @@ START_TEST(native_bf16)
     const am_backend *cpu = am_backend_cpu();
     if (!isa_kernels(2))
         return;
-    am_cpu_gemm_init(AM_ISA_AVX512_BF16, &am_cpu_kernels_avx512);
+    am_cpu_gemm_init(AM_ISA_AVX512_BF16, isa_kernels(2));
     for (int c = 0; c < 2 * 4; c++) {
         problem p = make(37, 65, 130, c >> 1 & 1, c >> 2, AM_BF16, c & 1 ? AM_F32 : AM_BF16, 1, 2);
         compare(cpu, &p, "native bf16");
@@ -309,6 +335,7 @@ int main(void)
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         tcase_add_loop_test(tcase, tests[i], 0, best + 1);
     tcase_add_test(tcase, native_bf16);
+    tcase_add_test(tcase, tasks_of_tiles);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_FORK); /* a process for each instruction set */

@@ -52,15 +52,15 @@ AM_INLINE __mmask16 first_of(int64_t n)
     return n >= T_ROWS ? 0xffff : n > 0 ? (__mmask16)((1U << n) - 1) : 0;
 }
 
-/* 32 features of lane r, where they lie side by side. */
-AM_INLINE vf along(const operand *o, int64_t r)
+/* The pairs of features of lane r, where features lie side by side. */
+AM_INLINE vf pairs_along(const operand *o, int64_t r)
 {
     uint32_t some = first_of(o->depth) | (uint32_t)first_of(o->depth - T_ROWS) << T_ROWS;
     return (vf)_mm512_maskz_loadu_epi16(r < o->lanes ? some : 0, o->p + r * o->lane);
 }
 
 /* Pair r of features, of 16 lanes that lie side by side. */
-AM_INLINE vf across(const operand *o, int64_t r)
+AM_INLINE vf pairs_across(const operand *o, int64_t r)
 {
     const __m512i in_turns =
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
@@ -80,7 +80,7 @@ AM_INLINE void pack_tile(char *to, const operand *o, int is_along, int right)
 {
     vf m[T_ROWS];
     for (int r = 0; r < T_ROWS; r++)
-        m[r] = is_along ? along(o, r) : across(o, r);
+        m[r] = is_along ? pairs_along(o, r) : pairs_across(o, r);
     if (is_along == right)
         vturn(m);
     for (int r = 0; r < T_ROWS; r++)
@@ -155,7 +155,8 @@ AM_INLINE void fetch(const am_gemm_args *g, const char *c, int64_t row, int64_t 
     int64_t size = simd_size(g->dtype_c), end = at_most(SIDE, g->m - row);
     for (int64_t i = 0; i < end; i++) {
         const char *at = c + ((row + i) * g->ldc + col) * size;
-        __builtin_prefetch(at, 1);
+        for (int64_t line = 0; line < SIDE * size; line += 64)
+            __builtin_prefetch(at + line, 1);
         __builtin_prefetch(at + SIDE * size - 1, 1);
     }
 }
@@ -200,7 +201,7 @@ AM_INLINE int64_t pack_part(char *to, const operand *o, const operand *low, int6
                             int64_t end, int right)
 {
     char *after = pack(to, o, lane, k, end, right);
-    if (end == o->depth && low->p)
+    if (end == o->depth)
         after = pack(after, low, lane, 0, low->depth, right);
     return (after - to) / (2 * TILE);
 }
@@ -223,8 +224,10 @@ static void task(const plan *p, const item *x, const own_memory *own, int64_t ro
                 if (end == g->k && g->accumulate)
                     fetch(g, x->c, i, j);
                 multiply(sum, own->strip, own->panels + (j - col) / SIDE * panel, steps, k > 0);
-                if (end == g->k)
-                    AM_WITH_DTYPE(T, g->dtype_c, put(g, x->c, T, sum, i, j))
+                if (end == g->k && g->dtype_c == AM_F32)
+                    put(g, x->c, AM_F32, sum, i, j);
+                else if (end == g->k)
+                    put(g, x->c, AM_BF16, sum, i, j);
                 if (p->parts > 1)
                     sum += BLOCK;
             }
@@ -235,13 +238,14 @@ static void task(const plan *p, const item *x, const own_memory *own, int64_t ro
 
 static item item_of(const am_gemm_args *g, int64_t z)
 {
+    int64_t r = g->u ? g->r : 0;
     const uint16_t *a = (const uint16_t *)g->a + z * g->stride_a;
     const uint16_t *b = (const uint16_t *)g->b + z * g->stride_b;
     return (item){
         .a = {a, g->trans_a ? 1 : g->lda, g->trans_a ? g->lda : 1, g->m, g->k},
         .b = {b, g->trans_b ? g->ldb : 1, g->trans_b ? 1 : g->ldb, g->n, g->k},
-        .u = {g->u, g->r, 1, g->m, g->r},
-        .v = {g->v, g->trans_b ? g->r : 1, g->trans_b ? 1 : g->n, g->n, g->r},
+        .u = {g->u, g->r, 1, g->m, r},
+        .v = {g->v, g->trans_b ? g->r : 1, g->trans_b ? 1 : g->n, g->n, r},
         .c = (char *)g->c + z * g->stride_c * simd_size(g->dtype_c),
     };
 }
@@ -259,7 +263,7 @@ static plan plan_of(const am_gemm_args *g, int threads)
 {
     plan p = {.g = g};
     p.part = even_size(g->k, PART, &p.parts);
-    int64_t cols = COLS_BYTES / (p.part * 2) / SIDE * SIDE;
+    int64_t panels = COLS_BYTES / packed_bytes(&p), cols = (panels < 1 ? 1 : panels) * SIDE;
     int64_t rows = p.parts == 1 ? ROWS : ROWS_OF_PARTS; /* the sums stay in cache, too */
     for (;;) {
         p.cols = even_size(g->n, cols, &p.across);
@@ -281,6 +285,7 @@ int am_cpu_tile_gemm(am_stream *s, const am_gemm_args *g)
     int threads = am_threads(), failed = AM_OK;
     plan p = plan_of(g, threads);
     (void)s;
+    threads = (int)at_most(threads, g->batch * p.down * p.across);
 #pragma omp parallel for collapse(3) schedule(dynamic, 1) num_threads(threads)
     for (int64_t z = 0; z < g->batch; z++) {
         for (int64_t j = 0; j < p.across; j++) {
