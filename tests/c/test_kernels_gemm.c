@@ -62,10 +62,10 @@ static void discard(problem *p)
     free(p->g.c);
 }
 
-/* Sums of k products of numbers up to 1, in f32: their error is some roundings of sqrt(k), of partial
- * sums that reach sqrt(k) where k is long and one chain (k 2^-24 in all), then one rounding to c's
- * dtype; with u v one more before, of a number that may be larger. What lies between the rows of c
- * must stay. */
+/* Sums of k products of numbers up to 1, in f32: their error is some roundings of sqrt(k), of
+ * partial sums that reach sqrt(k) where k is long and one chain (k 2^-24 in all), then one rounding
+ * to c's dtype; with u v one more before, of a number that may be larger. What lies between the
+ * rows of c must stay. */
 static void compare(const am_backend *cpu, problem *p, const char *what)
 {
     int to = p->g.dtype_c;
