@@ -25,6 +25,7 @@ typedef struct plan {
     const am_gemm_args *g;
     int64_t rows, cols, part;    /* of a task; whole tiles */
     int64_t down, across, parts; /* how many there are */
+    int64_t tasks;
 } plan;
 
 /* A product of one item of a batch. */
@@ -268,8 +269,8 @@ static plan plan_of(const am_gemm_args *g, int threads)
     for (;;) {
         p.cols = even_size(g->n, cols, &p.across);
         p.rows = even_size(g->m, rows, &p.down);
-        int64_t tasks = g->batch * p.down * p.across;
-        if (tasks % threads == 0 || tasks >= MANY * threads)
+        p.tasks = g->batch * p.down * p.across;
+        if (p.tasks % threads == 0 || p.tasks >= MANY * threads)
             return p;
         if (p.rows > LEAST_ROWS && (p.rows >= p.cols || p.cols <= LEAST_COLS))
             rows = p.rows / 2;
@@ -282,11 +283,11 @@ static plan plan_of(const am_gemm_args *g, int threads)
 
 int am_cpu_tile_gemm(am_stream *s, const am_gemm_args *g)
 {
-    int threads = am_threads(), failed = AM_OK;
-    plan p = plan_of(g, threads);
+    plan p = plan_of(g, am_threads());
+    int failed = AM_OK;
     (void)s;
-    threads = (int)at_most(threads, g->batch * p.down * p.across);
-#pragma omp parallel for collapse(3) schedule(dynamic, 1) num_threads(threads)
+#pragma omp parallel for collapse(3) schedule(dynamic, 1)                                          \
+    num_threads((int)at_most(am_threads(), p.tasks))
     for (int64_t z = 0; z < g->batch; z++) {
         for (int64_t j = 0; j < p.across; j++) {
             for (int64_t i = 0; i < p.down; i++) {
