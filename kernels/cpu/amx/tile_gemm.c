@@ -50,7 +50,7 @@ static int64_t up_to(int64_t n, int64_t step)
 /* Of 16 elements, those before n. */
 AM_INLINE __mmask16 first_of(int64_t n)
 {
-    return n >= T_ROWS ? 0xffff : n > 0 ? (__mmask16)((1U << n) - 1) : 0;
+    return (__mmask16)(n >= T_ROWS ? 0xffff : n > 0 ? (1U << n) - 1 : 0);
 }
 
 /* The pairs of features of lane r, where features lie side by side. */
