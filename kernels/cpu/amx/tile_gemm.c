@@ -119,34 +119,17 @@ AM_INLINE char *pack(char *to, const operand *o, int64_t lane, int64_t k, int64_
 AM_INLINE void multiply(float *sum, const char *a, const char *b, int64_t steps, int add)
 {
     enum { ROW = SIDE * 4 };
-    float *low = sum + T_ROWS * SIDE;
     written(a);
     written(b);
-    if (add) {
-        _tile_loadd(0, sum, ROW);
-        _tile_loadd(1, sum + T_ROWS, ROW);
-        _tile_loadd(2, low, ROW);
-        _tile_loadd(3, low + T_ROWS, ROW);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    sums_begin(sum, ROW, add);
     for (int64_t i = 0; i < steps; i++, a += 2 * TILE, b += 2 * TILE) {
         _tile_loadd(4, a, T_BYTES);
         _tile_loadd(5, a + TILE, T_BYTES);
         _tile_loadd(6, b, T_BYTES);
         _tile_loadd(7, b + TILE, T_BYTES);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        sums_add();
     }
-    _tile_stored(0, sum, ROW);
-    _tile_stored(1, sum + T_ROWS, ROW);
-    _tile_stored(2, low, ROW);
-    _tile_stored(3, low + T_ROWS, ROW);
+    sums_end(sum, ROW);
     written(sum);
 }
 

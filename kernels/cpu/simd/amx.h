@@ -31,6 +31,41 @@ AM_INLINE void tiles_begin(int64_t rows)
     _tile_loadconfig(&config);
 }
 
+/* Tiles 0 to 3: c [32, 32], rows `row` bytes apart, or zero. */
+AM_INLINE void sums_begin(const float *c, size_t row, int add)
+{
+    const char *low = (const char *)c + T_ROWS * row;
+    if (add) {
+        _tile_loadd(0, c, row);
+        _tile_loadd(1, c + T_ROWS, row);
+        _tile_loadd(2, low, row);
+        _tile_loadd(3, low + T_BYTES, row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+}
+
+/* Adds to them the products of 4 and 5, one below the other, and 6 and 7, side by side. */
+AM_INLINE void sums_add(void)
+{
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+AM_INLINE void sums_end(float *c, size_t row)
+{
+    char *low = (char *)c + T_ROWS * row;
+    _tile_stored(0, c, row);
+    _tile_stored(1, c + T_ROWS, row);
+    _tile_stored(2, low, row);
+    _tile_stored(3, low + T_BYTES, row);
+}
+
 /* 32 elements from c on, zero from d on. */
 AM_INLINE __m512i row_load(const void *from, int64_t at, int64_t c, int64_t d)
 {

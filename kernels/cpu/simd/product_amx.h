@@ -46,36 +46,19 @@ AM_INLINE void product_end(void)
 AM_INLINE void product_tile(float *c, int64_t ldc, const uint16_t *a, int64_t lda,
                             const uint32_t *b, int64_t ldb, int64_t k, int add)
 {
-    float *low = c + T_ROWS * ldc;
     const uint16_t *a_low = a + T_ROWS * lda;
     written(a);
     size_t cs = (size_t)ldc * 4, as = (size_t)lda * 2, bs = (size_t)ldb * 4;
-    if (add) {
-        _tile_loadd(0, c, cs);
-        _tile_loadd(1, c + 16, cs);
-        _tile_loadd(2, low, cs);
-        _tile_loadd(3, low + 16, cs);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    sums_begin(c, cs, add);
     for (int64_t j = 0; j < k; j += 32) {
         const uint32_t *pairs = b + j / 2 * ldb;
         _tile_loadd(4, a + j, as);
         _tile_loadd(6, pairs, bs);
         _tile_loadd(7, pairs + 16, bs);
         _tile_loadd(5, a_low + j, as);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        sums_add();
     }
-    _tile_stored(0, c, cs);
-    _tile_stored(1, c + 16, cs);
-    _tile_stored(2, low, cs);
-    _tile_stored(3, low + 16, cs);
+    sums_end(c, cs);
 }
 
 /* c [m, n] = a [m, k] b [k, n], or added to c. n and k are multiples of 32, and m counts as the
