@@ -125,4 +125,13 @@ function M.default_collater(rows, opts)
     return batch
 end
 
+--- What a configuration may name with `_target_`.
+M.targets = { {
+    name = "am.datasets.default_collater",
+    aliases = { "nemo_automodel.components.datasets.utils.default_collater" },
+    doc = "rows to a batch padded to the longest",
+    fields = M.fields,
+    call = M.default_collater,
+} }
+
 return M

@@ -12,7 +12,7 @@ local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.datasets")
 local strings = require("am.utils.strings")
 local formatting = require("am.datasets.formatting")
-local json_rows = require("am.datasets.json_rows")
+local file_rows = require("am.datasets.file_rows")
 local token_rows = require("am.datasets.token_rows")
 local utils = require("am.datasets.utils")
 
@@ -180,12 +180,12 @@ function M.ColumnMappedTextInstructionDataset(opts)
     if use_chat and not opts.tokenizer.chat_template then
         err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template")
     end
-    local files = json_rows.files(opts.path_or_dataset_id)
+    local files = file_rows.files(opts.path_or_dataset_id)
     local depends_on = opts.cache_dir and dependencies(opts)
     return token_rows.open {
         files = files, cache_dir = depends_on and opts.cache_dir, depends_on = depends_on,
         open = function()
-            local source = utils.split(json_rows.open(files), opts.split)
+            local source = utils.split(file_rows.open(files), opts.split)
             return setmetatable({
                 source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
                 use_chat = use_chat, pad_to = pad_to,
@@ -195,5 +195,17 @@ function M.ColumnMappedTextInstructionDataset(opts)
         end,
     }
 end
+
+--- What a configuration may name with `_target_`.
+M.targets = { {
+    name = "am.datasets.ColumnMappedTextInstructionDataset",
+    aliases = {
+        "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset."
+            .. "ColumnMappedTextInstructionDataset",
+    },
+    doc = "questions and answers from columns of JSON and JSONL files",
+    fields = M.fields,
+    build = M.ColumnMappedTextInstructionDataset,
+} }
 
 return M

@@ -166,4 +166,13 @@ function Loader:load_state_dict(state)
     self.order, self.order_epoch = nil, nil
 end
 
+--- What a configuration may name with `_target_`.
+M.targets = { {
+    name = "am.datasets.StatefulDataLoader",
+    aliases = { "torchdata.stateful_dataloader.StatefulDataLoader" },
+    doc = "batches in a shuffled order that can be resumed",
+    fields = M.fields,
+    build = M.StatefulDataLoader,
+} }
+
 return M

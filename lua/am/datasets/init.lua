@@ -22,45 +22,12 @@ local M = {
     IGNORE = utils.IGNORE,
 }
 
---- What a configuration may name with `_target_`.
-M.targets = {
-    {
-        name = "am.datasets.ColumnMappedTextInstructionDataset",
-        aliases = {
-            "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset."
-                .. "ColumnMappedTextInstructionDataset",
-        },
-        doc = "questions and answers from columns of JSON and JSONL files",
-        fields = column_mapped.fields,
-        build = M.ColumnMappedTextInstructionDataset,
-    },
-    {
-        name = "am.datasets.PretokenizedDataset",
-        doc = "rows of input_ids and labels from JSONL files",
-        fields = pretokenized.fields,
-        build = M.PretokenizedDataset,
-    },
-    {
-        name = "am.datasets.build_unpacked_dataset",
-        aliases = { "nemo_automodel.components.datasets.llm.mock.build_unpacked_dataset" },
-        doc = "random sentences",
-        fields = mock.fields,
-        build = M.build_unpacked_dataset,
-    },
-    {
-        name = "am.datasets.default_collater",
-        aliases = { "nemo_automodel.components.datasets.utils.default_collater" },
-        doc = "rows to a batch padded to the longest",
-        fields = collate.fields,
-        call = M.default_collater,
-    },
-    {
-        name = "am.datasets.StatefulDataLoader",
-        aliases = { "torchdata.stateful_dataloader.StatefulDataLoader" },
-        doc = "batches in a shuffled order that can be resumed",
-        fields = dataloader.fields,
-        build = M.StatefulDataLoader,
-    },
-}
+--- What a configuration may name with `_target_`: what each of these declares.
+M.targets = {}
+for _, module in ipairs { column_mapped, pretokenized, mock, collate, dataloader } do
+    for _, target in ipairs(module.targets) do
+        M.targets[#M.targets + 1] = target
+    end
+end
 
 return M

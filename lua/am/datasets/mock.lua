@@ -68,4 +68,13 @@ function Dataset:get(i)
     return utils.shift(ids, 1)
 end
 
+--- What a configuration may name with `_target_`.
+M.targets = { {
+    name = "am.datasets.build_unpacked_dataset",
+    aliases = { "nemo_automodel.components.datasets.llm.mock.build_unpacked_dataset" },
+    doc = "random sentences",
+    fields = M.fields,
+    build = M.build_unpacked_dataset,
+} }
+
 return M

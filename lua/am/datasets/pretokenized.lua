@@ -8,7 +8,7 @@
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
-local json_rows = require("am.datasets.json_rows")
+local file_rows = require("am.datasets.file_rows")
 local token_rows = require("am.datasets.token_rows")
 local utils = require("am.datasets.utils")
 
@@ -87,14 +87,14 @@ end
 
 --- A dataset of the rows that have a label to learn; opts: the keys of `fields`. Reads everything once.
 function M.PretokenizedDataset(opts)
-    local files = json_rows.files(opts.path_or_dataset_id)
+    local files = file_rows.files(opts.path_or_dataset_id)
     local labels_shifted, vocab_size = opts.labels_shifted ~= false, opts.vocab_size or 2 ^ 31
     return token_rows.open {
         files = files, cache_dir = opts.cache_dir,
         depends_on = { dataset = "PretokenizedDataset", labels_shifted = labels_shifted, vocab_size = vocab_size,
                        limit_dataset_samples = opts.limit_dataset_samples },
         open = function()
-            local source = json_rows.open(files)
+            local source = file_rows.open(files)
             return setmetatable({
                 source = source, labels_shifted = labels_shifted, vocab_size = vocab_size,
                 count = math.min(source:len(), opts.limit_dataset_samples or math.huge),
@@ -102,5 +102,13 @@ function M.PretokenizedDataset(opts)
         end,
     }
 end
+
+--- What a configuration may name with `_target_`.
+M.targets = { {
+    name = "am.datasets.PretokenizedDataset",
+    doc = "rows of input_ids and labels from JSONL files",
+    fields = M.fields,
+    build = M.PretokenizedDataset,
+} }
 
 return M

@@ -14,7 +14,7 @@ local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.datasets")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
-local json_rows = require("am.datasets.json_rows")
+local file_rows = require("am.datasets.file_rows")
 local tokenise = require("am.datasets.tokenise")
 local utils = require("am.datasets.utils")
 
@@ -90,7 +90,7 @@ local TokenRows = {}
 TokenRows.__index = TokenRows
 
 local function place_name(files, place)
-    return json_rows.row_name(files[place.file], place.number)
+    return file_rows.row_name(files[place.file], place.number)
 end
 
 -- The stats of utils.lua from what the file says; nil when it says something else.
@@ -180,7 +180,7 @@ end
 --- What messages call row i.
 function TokenRows:name(i)
     local row = get(self, i)
-    return json_rows.row_name(self.files[tonumber(row.file)] or "row", tonumber(row.number))
+    return file_rows.row_name(self.files[tonumber(row.file)] or "row", tonumber(row.number))
 end
 
 function TokenRows:stats()
