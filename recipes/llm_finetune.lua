@@ -26,17 +26,19 @@ function Recipe:setup()
     self:check_fused()
     self.model = self:build_model()
     self.loss_fn = self:build_loss()
-    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("", true))
-    self.validation_loader = cfg:has("validation_dataset") and self:build_loader("validation_", false) or nil
+    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
+    self.validation_sets = self:build_validation_sets()
     self.ctx.named_parameters = self.model:named_parameters()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
+    self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
+    self.hooks:call("setup", self)
 end
 
 -- ---- the loop -------------------------------------------------------------------------------
@@ -53,8 +55,8 @@ function Recipe:train()
             local metrics = self:step(window)
             self:log_step(epoch, metrics)
             local losses = { train_loss = metrics.loss }
-            if self.validation_loader and scheduler:is_val_step() then
-                losses.val_loss = self:evaluate(epoch, scheduler.step)
+            if #self.validation_sets > 0 and scheduler:is_val_step() then
+                self:evaluate(epoch, scheduler.step, losses)
             end
             if scheduler:is_ckpt_step() then
                 self:save_checkpoint(epoch, scheduler.step, losses, scheduler:is_last_step())
@@ -70,10 +72,9 @@ end
 --- result.
 function Recipe:catch_up()
     local step, epoch = self.scheduler:take_due_validation()
-    local val_loss = step and self.validation_loader and self:evaluate(epoch, step)
-    if val_loss then
-        self:save_checkpoint(epoch, step, { train_loss = self:saved_losses().train_loss, val_loss = val_loss },
-                             step + 1 >= self.scheduler:total_steps())
+    local losses = { train_loss = self:saved_losses().train_loss }
+    if step and #self.validation_sets > 0 and self:evaluate(epoch, step, losses) then
+        self:save_checkpoint(epoch, step, losses, step + 1 >= self.scheduler:total_steps())
     end
 end
 
@@ -111,8 +112,9 @@ function Recipe:step(window)
              seconds = edge.C.am_clock() - started }
 end
 
---- Sum of the loss over a batch's label tokens. Only they go through the head.
-function Recipe:loss(batch)
+--- Sum of the loss over a batch's label tokens. Only they go through the head. see(hidden, labels, ctx), if
+--- given, gets what the loss gets.
+function Recipe:loss(batch, see)
     local device, n = self.model:device(), batch.B * batch.T
     local function int32(array, shape)
         return am.from_buffer(array, shape, { dtype = "int32", device = device })
@@ -129,43 +131,83 @@ function Recipe:loss(batch)
         local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
         hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
     end
-    return self.loss_fn(hidden, labels, {
+    local ctx = {
         head = function(h) return self.model:head(h) end,
         head_weight = self.model:head_weight(),
         vocab_size = self.model.config.vocab_size,
         num_label_tokens = batch.num_label_tokens,
-    })
+    }
+    if see then
+        see(hidden, labels, ctx)
+    end
+    return self.loss_fn(hidden, labels, ctx)
 end
 
---- Mean loss over the validation set; every row counts by its label tokens. `epoch` and `step` go into
---- the log. When the run is asked to end, it is left early, with nil, and stays due.
-function Recipe:evaluate(epoch, step)
-    local loader = self:need_validation_set()
-    local sum, count = 0, 0
-    self.model:eval()
-    training.scoped_rng({ seed = 1 }, am.no_grad, function()
-        for batch in loader:batches() do
-            if self:stop_requested() then
-                break
-            end
-            sum = sum + am.scope(function() return self:loss(batch):item() end)
-            count = count + batch.num_label_tokens
+-- Mean loss of a validation set, in which every row counts by its label tokens, and the metrics: val_loss,
+-- val_NAME, num_label_tokens. nil when the run is asked to end meanwhile.
+function Recipe:evaluate_set(set)
+    local sum, count, metrics = 0, 0, self:build_metrics()
+    local function see(hidden, labels, ctx)
+        for _, metric in ipairs(metrics) do
+            metric:update(hidden, labels, ctx)
         end
-    end)
-    if self:stop_requested() then
-        self.scheduler:leave_validation()
-        return nil
-    elseif not self.is_finite(sum) then
+    end
+    for batch in set.loader:batches() do
+        if self:stop_requested() then
+            return nil
+        end
+        sum = sum + am.scope(function() return self:loss(batch, see):item() end)
+        count = count + batch.num_label_tokens
+    end
+    if not self.is_finite(sum) then
         self:not_finite("validation loss", sum)
     end
-    local record = { step = step or self.scheduler.step, epoch = epoch or self.scheduler.epoch,
-                     val_loss = sum / math.max(count, 1), lr = self.optimizer.param_groups[1].lr,
-                     num_label_tokens = count, mem = self:memory_gib() }
-    self.log:info("%s", console.val_line("default", record))
-    if self.validation_log then
-        self.validation_log:write(record)
+    local record = { val_loss = sum / math.max(count, 1), num_label_tokens = count }
+    for _, metric in ipairs(metrics) do
+        record["val_" .. metric.name] = metric:value()
     end
-    return record.val_loss
+    return record
+end
+
+-- The records of all sets, in order, or nil when the run is asked to end meanwhile.
+function Recipe:evaluate_sets()
+    local records = {}
+    for i, set in ipairs(self.validation_sets) do
+        records[i] = self:evaluate_set(set)
+        if not records[i] then
+            return nil
+        end
+    end
+    return records
+end
+
+--- Validate on every set; `epoch` and `step` go into the logs, and the losses into `losses` under the names
+--- that losses.json has. Returns the first set's loss. When the run is asked to end, validation is left
+--- early, with nil, and stays due.
+function Recipe:evaluate(epoch, step, losses)
+    self:need_validation_set()
+    self.model:eval()
+    self.hooks:call("before_validation", self)
+    local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
+    self.hooks:call("after_validation", self)
+    if not ok then
+        error(records, 0)
+    elseif not records then
+        self.scheduler:leave_validation()
+        return nil
+    end
+    for i, record in ipairs(records) do
+        local name = self.validation_sets[i].name
+        record.step, record.epoch = step or self.scheduler.step, epoch or self.scheduler.epoch
+        record.lr, record.mem = self.optimizer.param_groups[1].lr, self:memory_gib()
+        if losses then
+            losses[self:loss_key(name)] = record.val_loss
+        end
+        self.log:info("%s", console.val_line(name, record))
+        self:log_record("validation " .. name, record)
+        self.hooks:call("validation", self, name, record)
+    end
+    return records[1].val_loss
 end
 
 function Recipe:log_step(epoch, metrics)
@@ -174,7 +216,8 @@ function Recipe:log_step(epoch, metrics)
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
                      num_tokens_per_step = metrics.num_tokens, num_label_tokens = metrics.num_label_tokens }
     self.log:info("%s", console.train_line(record))
-    self.training_log:write(record)
+    self:log_record("training", record)
+    self.hooks:call("step", self, record)
 end
 
 return Recipe

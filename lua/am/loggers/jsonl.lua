@@ -23,6 +23,8 @@ M.TRAINING = {
 }
 --- Keys of a line in validation.jsonl.
 M.VALIDATION = { "step", "epoch", "timestamp", "val_loss", "lr", "num_label_tokens", "mem" }
+--- Keys of a line in samples.jsonl.
+M.SAMPLES = { "step", "timestamp", "prompt", "text" }
 
 local floats = {
     loss = true, grad_norm = true, lr = true, mem = true, tps = true, tps_per_gpu = true, mfu = true, val_loss = true,

@@ -13,6 +13,7 @@ local args_parser = require("am.cli.args")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
 local err = require("am.core.error")
+local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
 local log = require("am.utils.log")
@@ -49,7 +50,8 @@ end
 --- Make a recipe object; nothing is loaded before setup.
 function Recipe.create(class, source, overrides, opts)
     opts = opts or {}
-    local self = setmetatable({ parts = {}, setup = class.setup and setup_once }, class)
+    local self = setmetatable({ parts = {}, logs = {}, hooks = hooks.new {}, setup = class.setup and setup_once },
+                              class)
     if type(source) == "string" then
         local parsed = args_parser.parse(overrides or {})
         source = config.load(source, { overrides = parsed.overrides })
@@ -88,9 +90,9 @@ end
 -- ---- stateful parts -------------------------------------------------------------------------
 
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state).
-function Recipe:track(file, part)
-    self.parts[#self.parts + 1] = { file = file, part = part }
+--- `part` has state_dict() and load_state_dict(state). opts.optional: a checkpoint may lack it.
+function Recipe:track(file, part, opts)
+    self.parts[#self.parts + 1] = { file = file, part = part, optional = opts and opts.optional }
     return part
 end
 
@@ -114,14 +116,38 @@ function Recipe.save_model() end
 function Recipe.load_model() end
 function Recipe.signature() return {} end
 
+--- Overridden by recipes: the names of the validation sets, in order.
+function Recipe.validation_names() return {} end
+
+--- What losses.json calls the loss of a validation set: "val_loss" when it is the only one, else its name.
+function Recipe:loss_key(name)
+    return #self:validation_names() == 1 and "val_loss" or name
+end
+
+--- The key of losses.json that decides which checkpoint is the best.
+function Recipe:best_key()
+    local names = self:validation_names()
+    local wanted = self:checkpoint_setting("best_metric_key")
+    for _, name in ipairs(names) do
+        if name == wanted then
+            return self:loss_key(name)
+        end
+    end
+    if #names > 1 and self.cfg:has("checkpoint.best_metric_key") then
+        err.raise("usage", '%s: checkpoint.best_metric_key: there is no validation set "%s"; there are %s',
+                  self.cfg:where("checkpoint.best_metric_key"), wanted, table.concat(names, ", "))
+    end
+    return names[1] and self:loss_key(names[1]) or "val_loss"
+end
+
 -- True when no checkpoint has a lower validation loss.
-function Recipe:is_best(metrics)
-    local root = self:checkpoint_dir()
+function Recipe:is_best(losses)
+    local root, key = self:checkpoint_dir(), self:best_key()
     local best = checkpoint.pointed(root, "LOWEST_VAL")
     local text = best and path.read_file(path.join(root, best, "losses.json"), 65536)
-    local losses = text and json.decode(text)
-    local lowest = type(losses) == "table" and tonumber(losses.val_loss) or math.huge
-    return metrics ~= nil and metrics.val_loss ~= nil and metrics.val_loss < lowest
+    local saved = text and json.decode(text)
+    local lowest = type(saved) == "table" and tonumber(saved[key]) or math.huge
+    return losses ~= nil and losses[key] ~= nil and losses[key] < lowest
 end
 
 --- What losses.json of the checkpoint that this run came from holds; empty without one.
@@ -131,8 +157,8 @@ function Recipe:saved_losses()
     return type(losses) == "table" and losses ~= json.null and losses or {}
 end
 
---- Publish epoch_E_step_S with everything tracked. metrics: what losses.json holds.
-function Recipe:save_checkpoint(epoch, step, metrics, is_last)
+--- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds.
+function Recipe:save_checkpoint(epoch, step, losses, is_last)
     if not self:checkpoint_setting("enabled") then
         return
     end
@@ -143,7 +169,7 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
         checkpoint.prune(root, keep)
     end
     self.log:info("Saving checkpoint to %s", path.join(root, name))
-    for _, file in pairs { self.training_log, self.validation_log } do
+    for _, file in pairs(self.logs) do
         file:sync() -- no resumed run writes the lines before the checkpoint again
     end
     local dir = checkpoint.save(root, name, function(folder)
@@ -152,9 +178,10 @@ function Recipe:save_checkpoint(epoch, step, metrics, is_last)
             checkpoint.write_json(path.join(folder, p.file), p.part:state_dict())
         end
         checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
-        checkpoint.write_json(path.join(folder, "losses.json"), metrics or {})
+        checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
         path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
-    end, self:is_best(metrics) and { "LOWEST_VAL" } or {})
+        self.hooks:call("save", self, folder, is_last)
+    end, self:is_best(losses) and { "LOWEST_VAL" } or {})
     if keep and is_last then
         checkpoint.prune(root, keep)
     end
@@ -196,6 +223,9 @@ end
 -- Hand a part its state; an error names the file.
 local function load_part(p, dir)
     local file = path.join(dir, p.file)
+    if p.optional and not path.exists(file) then
+        return { p.file .. " is not there, so what it would hold begins anew" }
+    end
     local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
     if not ok then
         error(err.within(notes, file), 0)
@@ -228,6 +258,7 @@ function Recipe:load_checkpoint()
             self.log:warning("as in the checkpoint: %s", note)
         end
     end
+    self.hooks:call("load", self, dir)
     local step = tonumber(path.basename(dir):match("_step_(%d+)$"))
     if step and path.dirname(dir) == root then -- of this run: withdrawn when the next step shows it is bad
         self.saved = { dir = dir, step = step }
@@ -237,18 +268,33 @@ end
 
 -- ---- logs -----------------------------------------------------------------------------------
 
---- Open training.jsonl and validation.jsonl beside the checkpoints; lines of `step` (in the latter
---- `validation_step`) and later go. With checkpointing off there is nothing to go on from, and an earlier
---- run's lines stay.
+--- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
+--- checkpoints; lines of `step` (in the latter `validation_step`) and later go. With checkpointing off there
+--- is nothing to go on from, and an earlier run's lines stay.
 function Recipe:open_logs(step, validation_step)
     local root = self:checkpoint_dir()
     if not self:checkpoint_setting("enabled") then
         step, validation_step = nil, nil
     end
-    self.training_log = jsonl.open(path.join(root, "training.jsonl"),
-                                   { keys = jsonl.TRAINING, resume_step = step })
-    self.validation_log = jsonl.open(path.join(root, "validation.jsonl"),
-                                     { keys = jsonl.VALIDATION, resume_step = validation_step or step })
+    self.logs.training = jsonl.open(path.join(root, "training.jsonl"),
+                                    { keys = jsonl.TRAINING, resume_step = step })
+    for _, name in ipairs(self:validation_names()) do
+        local file = name == "default" and "validation.jsonl" or "validation_" .. name .. ".jsonl"
+        self.logs["validation " .. name] = jsonl.open(path.join(root, file), {
+            keys = jsonl.VALIDATION, resume_step = validation_step or step,
+        })
+    end
+    if self.cfg:has("samples") then
+        self.logs.samples = jsonl.open(path.join(root, "samples.jsonl"), { keys = jsonl.SAMPLES,
+                                                                           resume_step = validation_step or step })
+    end
+end
+
+--- Write a record to the log of that name, if there is one: "training", "validation NAME" or "samples".
+function Recipe:log_record(name, record)
+    if self.logs[name] then
+        self.logs[name]:write(record)
+    end
 end
 
 function Recipe:close_logs()
@@ -256,12 +302,10 @@ function Recipe:close_logs()
         self.lock:release()
         self.lock = nil
     end
-    for _, name in ipairs { "training_log", "validation_log" } do
-        if self[name] then
-            self[name]:close()
-            self[name] = nil
-        end
+    for _, file in pairs(self.logs) do
+        file:close()
     end
+    self.logs = {}
 end
 
 -- ---- from the command line ------------------------------------------------------------------
@@ -298,15 +342,22 @@ function Recipe.run(class, argv)
         signal = cfg:get("step_scheduler.preemption_signal") -- null: none
     end
     self.signals = signals.watch { preemption_signal = signal }
-    self:setup()
-    self:train()
+    local ok, e = pcall(function()
+        self:setup()
+        self:train()
+    end)
+    local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
+    local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
     local status = self.signals:exit_status()
     self.signals:unwatch()
+    if not (ok and told) then
+        error(ok and why or e, 0)
+    end
     return status
 end
 
---- True once the run was asked to end.
+--- True once the run was asked to end by a signal.
 function Recipe:stop_requested()
     return self.signals ~= nil and self.signals:pending() ~= nil
 end

@@ -1,5 +1,5 @@
--- What recipes for causal language models share: the sections of their configuration, building the
--- parts that those name, and the model's side of a checkpoint. The loops are in recipes/*.lua.
+-- What recipes for language models share: the sections of their configuration, building the parts that
+-- those name, and guards. The model's side of a checkpoint is llm_checkpoint.lua's; loops are in recipes/.
 
 local ffi = require("ffi")
 local am = require("am")
@@ -7,12 +7,15 @@ local base = require("am.recipes.base")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
 local datasets = require("am.datasets")
+local early_stopping = require("am.training.early_stopping")
 local edge = require("am.core.ffi")
+local ema = require("am.training.ema")
 local err = require("am.core.error")
+local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
-local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
 local training = require("am.training")
 local weights = require("am.models.weights")
@@ -36,7 +39,15 @@ function Recipe.schema()
         dataset = { target = true, required = true, given = { "tokenizer" }, doc = "training data" },
         dataloader = loader,
         validation_dataset = { target = true, given = { "tokenizer" }, doc = "absent: no validation" },
+        ["validation_dataset_*"] = { target = true, given = { "tokenizer" },
+                                     doc = "further ones, each with a name" },
         validation_dataloader = loader,
+        ["validation_dataloader_*"] = loader,
+        metrics = { type = "list", items = { type = "object" }, doc = "what validation measures beside the loss" },
+        ema = { fields = ema.fields, doc = "averages of the weights, which are validated and exported" },
+        early_stopping = { fields = early_stopping.fields, doc = "end the run when validation gets no better" },
+        samples = { fields = samples.fields, doc = "answers to fixed prompts, at every validation" },
+        hooks = { type = "list", items = { type = "object" }, doc = "what else goes beside training" },
         packed_sequence = { fields = datasets.packed_sequence_fields, doc = "several samples in a row" },
         step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
         clip_grad_norm = { fields = { max_norm = { type = "number", above = 0, null = true } },
@@ -188,13 +199,13 @@ function Recipe:build_dataset(section)
     return config.instantiate(section, self.ctx, given)
 end
 
--- prefix "" for training, "validation_" for validation, which is never packed, shuffled or cut.
-function Recipe:build_loader(prefix, for_training)
+-- A loader from two sections: rows for validation are never packed, shuffled or cut.
+function Recipe:build_loader(dataset_key, loader_key, for_training)
     local cfg = self.cfg
-    local dataset = self:build_dataset(cfg:child(prefix .. "dataset"))
+    local dataset = self:build_dataset(cfg:child(dataset_key))
     local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
     if dataset.stats then
-        self.log:info("%sdata: %s", prefix, datasets.describe(dataset:stats()))
+        self.log:info("%s: %s", dataset_key:gsub("dataset", "data", 1), datasets.describe(dataset:stats()))
         local longest = dataset:stats().longest
         if size == 0 or longest.length <= size then -- longer ones are dropped or split by packing
             self:check_length(longest.length, longest.name)
@@ -206,7 +217,7 @@ function Recipe:build_loader(prefix, for_training)
         dataset = datasets.pack_dataset(dataset, options)
         self.log:info("packed into %d rows of %d tokens", dataset:len(), size)
     end
-    local section = cfg:child(prefix .. "dataloader")
+    local section = cfg:child(loader_key)
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
     local pad = self:padding_id()
     local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
@@ -220,6 +231,80 @@ function Recipe:build_loader(prefix, for_training)
     end
     return config.instantiate(section or config.from_table {}, self.ctx, given,
                               { default_target = "am.datasets.StatefulDataLoader" })
+end
+
+--- The validation sets in the configuration's order, { name, loader }: validation_dataset is "default",
+--- validation_dataset_NAME is NAME, with validation_dataloader_NAME if there is one.
+function Recipe:build_validation_sets()
+    local sets = {}
+    for _, key in ipairs(self.cfg:keys()) do
+        local name = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+        if name and not name:find("^[%w_-]+$") then -- it becomes part of a file's name
+            err.raise("usage", "%s: %s: a name has letters, digits, - and _ only", self.cfg:where(key), key)
+        elseif name then
+            local own = "validation_dataloader_" .. name
+            sets[#sets + 1] = { name = name,
+                                loader = self:build_loader(key, self.cfg:has(own) and own or "validation_dataloader") }
+        end
+    end
+    return sets
+end
+
+function Recipe:validation_names()
+    local names = {}
+    for i, set in ipairs(self.validation_sets or {}) do
+        names[i] = set.name
+    end
+    return names
+end
+
+-- What the entries of a list of sections with _target_ describe.
+function Recipe:build_list(key)
+    local node, out = self.cfg:child(key), {}
+    for i, child in ipairs(node and node.children or {}) do
+        out[i] = config.instantiate(child, self.ctx)
+    end
+    return out
+end
+
+--- New metrics, as the `metrics` section names them.
+function Recipe:build_metrics()
+    return self:build_list("metrics")
+end
+
+--- What goes beside training: see lua/am/training/hooks.lua. Samples stand first, since they are taken when
+--- validation ends, before averaged weights are taken out again.
+function Recipe:build_hooks()
+    local list = {}
+    if self.cfg:has("ema") then
+        list[#list + 1] = ema.new(self:section("ema"), { write = checkpoint.write_tensors,
+                                                         read = checkpoint.read_tensors })
+    end
+    if self.cfg:has("early_stopping") then
+        list[#list + 1] = early_stopping.new(self:section("early_stopping"))
+    end
+    if self.cfg:has("samples") then
+        local limit = am.models.position_limit(self.model.config)
+        local function log(record) self:log_sample(record) end
+        table.insert(list, 1, samples.new(self:section("samples"), self:get_tokenizer(), limit, log))
+    end
+    for _, hook in ipairs(self:build_list("hooks")) do
+        list[#list + 1] = hook
+    end
+    local all = hooks.new(list)
+    return #list > 0 and self:track("hooks.json", all, { optional = true }) or all
+end
+
+--- Note what the model answered to a prompt: { step, prompt, text }.
+function Recipe:log_sample(record)
+    self.log:info("[sample] step %d | %s | %s", record.step, json.encode(record.prompt), json.encode(record.text))
+    self:log_record("samples", record)
+end
+
+--- End the run after this step, as if it had been planned so.
+function Recipe:stop(reason)
+    self.log:info("%s", reason)
+    self.scheduler:stop()
 end
 
 -- A section as a plain table; empty when absent.
@@ -290,10 +375,10 @@ function Recipe:next_window()
     return self.window
 end
 
---- The loader of the validation set, or an error that says how to have one.
+--- The validation sets, or an error that says how to have one.
 function Recipe:need_validation_set()
     self:need_setup()
-    return self.validation_loader
+    return #self.validation_sets > 0 and self.validation_sets
         or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
 end
 
@@ -381,102 +466,8 @@ function Recipe:memory_gib()
     return am.memory(self.model:device()).peak_bytes / 2 ^ 30
 end
 
--- ---- checkpoints ----------------------------------------------------------------------------
-
--- What a resumed run must share with the one that saved, in config.json.
-local signature_keys = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                         "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "rms_norm_eps",
-                         "rope_theta", "rope_scaling" }
-
-function Recipe:signature()
-    local c = self.model.config
-    local out = { architecture = self.model.class_name, dtype = self.model:dtype(), peft = self.peft_config ~= nil,
-                  base_weights = self.base_weights }
-    for _, key in ipairs(signature_keys) do
-        out[key] = c[key]
-    end
-    for _, key in ipairs { "dim", "alpha", "use_rslora" } do -- what an adapter's numbers mean
-        out["peft." .. key] = self.peft_config and self.peft_config[key]
-    end
-    return out
-end
-
--- use(file, list) with the optimizer's tensors and their names in the file.
-local function with_optimizer_tensors(optimizer, dir, use)
-    local list = {}
-    for name, what, t in optimizer:state_tensors() do
-        list[#list + 1] = { "state." .. name .. "." .. what, t }
-    end
-    use(path.join(dir, "optim", "optimizer.safetensors"), list)
-    for _, item in ipairs(list) do
-        item[2]:release() -- a view; the optimizer's own stays
-    end
-end
-
-local function model_tensors(model)
-    local list = {}
-    for name, t in model:named_parameters() do
-        list[#list + 1] = { name, t }
-    end
-    return list
-end
-
-local SHARD = "shard-00001-model-00001-of-00001.safetensors"
-
--- The shard says where its tensors begin in the whole ones: at 0 in every dimension.
-local function write_shard(file, tensors)
-    local offsets = {}
-    for _, item in ipairs(tensors) do
-        local zeros = {}
-        for d = 1, item[2]:dim() do
-            zeros[d] = 0
-        end
-        offsets[item[1]] = { saved_offsets = json.array(zeros) }
-    end
-    checkpoint.write_tensors(file, tensors, json.encode {
-        format = "pt", DCP_VERSION = "1.0", DCP_SHARDING_INFO = json.encode(offsets, { sort_keys = true }),
-    })
-end
-
-function Recipe:save_model(dir, is_last)
-    local norm = self.optimizer:param_norm()
-    if not self.is_finite(norm) then
-        self:not_finite("norm of the weights", norm)
-    end
-    local into = path.join(dir, "model")
-    path.mkdir_p(into)
-    if self.peft_config then
-        am.peft.save_adapter(self.model, into, self.peft_config)
-        self:save_tokenizer(into)
-    else
-        write_shard(path.join(into, SHARD), model_tensors(self.model))
-        local when = self:checkpoint_setting("save_consolidated")
-        if when == true or when == "every" or (when == "final" and is_last) then
-            local consolidated = path.join(into, "consolidated")
-            weights.save(self.model, consolidated, { numbered = true })
-            self:save_tokenizer(consolidated)
-        end
-    end
-    with_optimizer_tensors(self.optimizer, dir, checkpoint.write_tensors)
-end
-
-function Recipe:save_tokenizer(dir)
-    local from = self.model.resolved_path
-    if not self.tokenizer and from and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json"))) then
-        self:get_tokenizer()
-    end
-    if self.tokenizer and self.tokenizer.save_pretrained then
-        self.tokenizer:save_pretrained(dir)
-    end
-end
-
-function Recipe:load_model(dir)
-    if self.peft_config then
-        am.peft.restore_adapter(self.model, path.join(dir, "model"))
-    else
-        checkpoint.read_tensors(path.join(dir, "model", SHARD), model_tensors(self.model))
-    end
-    with_optimizer_tensors(self.optimizer, dir, checkpoint.read_tensors)
+for name, method in pairs(require("am.recipes.llm_checkpoint")) do
+    Recipe[name] = method
 end
 
 return Recipe

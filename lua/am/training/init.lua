@@ -1,5 +1,7 @@
--- Step scheduler, random state, signals. This file is what the component offers.
+-- Step scheduler, random state, signals, metrics. This file is what the component offers; hooks are each
+-- a file of their own (hooks.lua).
 
+local metrics = require("am.training.metrics")
 local rng = require("am.training.rng")
 local signals = require("am.training.signals")
 local step_scheduler = require("am.training.step_scheduler")
@@ -29,6 +31,7 @@ M.targets = {
         fields = rng.fields,
         build = M.StatefulRNG,
     },
+    unpack(metrics.targets),
 }
 
 return M

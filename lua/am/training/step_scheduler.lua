@@ -143,6 +143,7 @@ function M.new(opts)
 
     self.stop_requested = opts.stop_requested
     self.stopped = false     -- a stop was asked for; this step is the last
+    self.ended = false       -- so it is, and nothing is left to do (stop)
     self.validation_due = false -- the last step done was to be validated, and was not because of a stop
     self.in_window = false   -- between a window and the next: the step is not counted yet
     self.epoch_done = false  -- the current window is the epoch's last
@@ -220,7 +221,7 @@ end
 
 --- True in the last step of the run: max_steps reached, or the last epoch's last window.
 function StepScheduler:is_last_step()
-    return self.step + 1 >= self.max_steps or (self.epoch + 1 >= self.num_epochs and self.epoch_done)
+    return self.ended or self.step + 1 >= self.max_steps or (self.epoch + 1 >= self.num_epochs and self.epoch_done)
 end
 
 local function planned_checkpoint(self)
@@ -245,6 +246,11 @@ function StepScheduler:is_val_step()
         return false
     end
     return planned
+end
+
+--- Make this step the last one of the run, as if it had been planned so.
+function StepScheduler:stop()
+    self.stopped, self.ended = true, true
 end
 
 --- The validation of this step was left because a stop was asked for: it is due, and the step is the
@@ -285,7 +291,7 @@ function StepScheduler:load_state_dict(state)
         end
     end
     self.step, self.epoch, self.validation_due = state.step, state.epoch, state.validation_due == true
-    self.in_window, self.epoch_done, self.stopped, self.polled_step = false, false, false, nil
+    self.in_window, self.epoch_done, self.stopped, self.ended, self.polled_step = false, false, false, false, nil
 end
 
 return M

@@ -1,0 +1,71 @@
+-- What the model answers to fixed prompts, before training and at every validation: a hook
+-- (lua/am/training/hooks.lua). Texts go to the log, to samples.jsonl and to the trackers; what the answers
+-- are worth is the reader's to say.
+
+local autograd = require("am.core.autograd")
+local err = require("am.core.error")
+
+local M = {}
+
+--- What the `samples` section may hold.
+M.fields = {
+    prompts = { type = "list", items = { type = "string", required = true }, required = true,
+                doc = "texts to answer; a user's message where the tokenizer has a chat template" },
+    max_new_tokens = { type = "integer", min = 1, default = 64, doc = "at most so many in an answer" },
+    use_chat_template = { type = "boolean", doc = "false: prompts are continued as they are" },
+}
+
+local Samples = { name = "samples" }
+Samples.__index = Samples
+
+--- A hook; opts: the keys of `fields`. tokenizer: of the model. limit: the positions that it has.
+--- log(record): takes { step, prompt, text }.
+function M.new(opts, tokenizer, limit, log)
+    local self = setmetatable({ prompts = {}, tokenizer = tokenizer, log = log }, Samples)
+    local chat = opts.use_chat_template
+    if chat == nil then
+        chat = tokenizer.chat_template ~= nil
+    elseif chat and not tokenizer.chat_template then
+        err.raise("usage", "samples.use_chat_template: this tokenizer has no chat template")
+    end
+    for i, prompt in ipairs(opts.prompts) do
+        local ids = chat and tokenizer:apply_chat_template({ { role = "user", content = prompt } }, {
+            tokenize = true, add_generation_prompt = true,
+        }) or tokenizer:encode(prompt)
+        if #ids == 0 or #ids >= limit then
+            err.raise("usage", "samples.prompts: prompt %d has %d tokens; the model takes 1 to %d", i, #ids, limit - 1)
+        end
+        self.prompts[i] = { text = prompt, ids = ids,
+                            room = math.min(opts.max_new_tokens or M.fields.max_new_tokens.default, limit - #ids) }
+    end
+    return self
+end
+
+function Samples:take(recipe, step)
+    recipe.model:eval()
+    for _, prompt in ipairs(self.prompts) do
+        local out = autograd.no_grad(recipe.model.generate, recipe.model, prompt.ids, { max_new_tokens = prompt.room })
+        local answer = {}
+        for i = #prompt.ids + 1, #out do
+            answer[#answer + 1] = out[i]
+        end
+        self.log { step = step, prompt = prompt.text,
+                   text = self.tokenizer:decode(answer, { skip_special_tokens = true }) }
+    end
+end
+
+-- Only a run that begins has something to compare with.
+function Samples:setup(recipe)
+    if not recipe.restored then
+        self:take(recipe, -1)
+    end
+end
+
+-- Behind the validation sets, and with what they were measured on: averaged weights, if there are some.
+function Samples:after_validation(recipe)
+    if not recipe:stop_requested() then -- else validation is made up for by the run that goes on
+        self:take(recipe, recipe.scheduler.step)
+    end
+end
+
+return M
