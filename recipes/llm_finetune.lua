@@ -80,6 +80,7 @@ end
 
 --- One optimizer step over a window of micro-batches; without one over the next, so that a run can be
 --- driven by hand. Returns loss, grad_norm and token counts; the gradients stay to be looked at.
+--- A recipe that extends this one may add `extra`, numbers that go into training.jsonl as they are.
 function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
@@ -112,14 +113,13 @@ function Recipe:step(window)
              seconds = edge.C.am_clock() - started }
 end
 
---- Sum of the loss over a batch's label tokens. Only they go through the head. see(hidden, labels, ctx), if
---- given, gets what the loss gets.
-function Recipe:loss(batch, see)
-    local device, n = self.model:device(), batch.B * batch.T
+--- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
+function Recipe:label_states(model, batch)
+    local device, n = model:device(), batch.B * batch.T
     local function int32(array, shape)
         return am.from_buffer(array, shape, { dtype = "int32", device = device })
     end
-    local out = self.model:forward {
+    local out = model:forward {
         input_ids = int32(batch.input_ids, { batch.B, batch.T }),
         position_ids = int32(batch.position_ids, { batch.B, batch.T }),
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
@@ -131,6 +131,13 @@ function Recipe:loss(batch, see)
         local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
         hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
     end
+    return hidden, labels
+end
+
+--- Sum of the loss over a batch's label tokens. Only they go through the head. see(hidden, labels, ctx), if
+--- given, gets what the loss gets.
+function Recipe:loss(batch, see)
+    local hidden, labels = self:label_states(self.model, batch)
     local ctx = {
         head = function(h) return self.model:head(h) end,
         head_weight = self.model:head_weight(),
@@ -215,6 +222,9 @@ function Recipe:log_step(epoch, metrics)
     local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, grad_norm = metrics.grad_norm,
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
                      num_tokens_per_step = metrics.num_tokens, num_label_tokens = metrics.num_label_tokens }
+    for key, value in pairs(metrics.extra or {}) do
+        record[key] = value
+    end
     self.log:info("%s", console.train_line(record))
     self:log_record("training", record)
     self.hooks:call("step", self, record)

@@ -228,13 +228,14 @@ end
 --- What recipes in this process logged since it was last set to "".
 M.log = ""
 
---- A recipe in this process, set up.
-function M.recipe(cfg)
+--- A recipe in this process, set up: that of fine-tuning, or another file's under recipes/.
+function M.recipe(cfg, file)
     require("am.utils.log").setup {
         level = "info", color = false,
         stream = { write = function(_, ...) M.log = M.log .. table.concat({ ... }) end },
     }
-    local recipe = require(M.finetune:gsub("%.lua$", ""):gsub("/", ".")).new(M.yaml(M.folder(), cfg))
+    local name = (file or M.finetune):gsub("%.lua$", ""):gsub("/", ".")
+    local recipe = require(name).new(M.yaml(M.folder(), cfg))
     recipe:setup()
     return recipe
 end

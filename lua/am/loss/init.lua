@@ -8,6 +8,7 @@
 -- The built-in ones never store all logits.
 
 local autograd = require("am.core.autograd")
+local kd = require("am.loss.kd")
 local ops = require("am.core.ops")
 
 local M = {}
@@ -69,7 +70,9 @@ end
 
 M.MaskedCrossEntropy = cross_entropy
 
---- Targets for the recipe's registry. All three are one computation here, in chunks and in f32.
+M.KDLoss = kd.KDLoss
+
+--- Targets for the recipe's registry. All but the last are one computation here, in chunks and in f32.
 M.targets = {
     target("MaskedCrossEntropy", "masked_ce", {
         fp32_upcast = { type = "boolean", default = true, no_effect = "logits are f32" },
@@ -81,6 +84,10 @@ M.targets = {
     target("FusedLinearCrossEntropy", "linear_ce", {
         logit_softcapping = { type = "number", default = 0, min = 0, doc = "cap tanh(z / cap)" },
     }, "the same, fused with the head"),
+    target("TEParallelCrossEntropy", "te_parallel_ce", {
+        tp_group = { type = "any", no_effect = "this run has one process" },
+    }, "the same, for a vocabulary that processes share"),
+    unpack(kd.targets),
 }
 
 return M

@@ -1,0 +1,106 @@
+-- Knowledge distillation: fine-tune a small model (the student) to give the probabilities that a larger one
+-- (the teacher) gives. loss = (1 - kd_ratio) cross-entropy + kd_ratio KL(teacher || student), both as means
+-- over label tokens. All else is llm_finetune's.
+--
+--   amlua recipes/llm_kd.lua config.yaml [--section.key value]
+
+local am = require("am")
+local config = require("am.config")
+local err = require("am.core.error")
+local llm_finetune = require("recipes.llm_finetune")
+
+local Recipe = llm_finetune:extend("llm_kd")
+Recipe.doc = "Distil a teacher model into a student."
+
+function Recipe.schema()
+    local fields = llm_finetune.schema()
+    fields.teacher_model = { target = true, required = true, doc = "the model to learn from; it is not changed" }
+    fields.kd_ratio = { type = "number", min = 0, max = 1, default = 0.5,
+                        doc = "0: the labels alone, 1: the teacher alone" }
+    fields.kd_loss_fn = { target = true, default_target = "am.loss.KDLoss", doc = "how far the two are apart" }
+    fields.offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" }
+    fields.separate_meshes = { type = "boolean", enum = { false }, doc = "true: not there yet" }
+    return fields
+end
+
+-- ---- the teacher ------------------------------------------------------------------------------
+
+-- The two must mean the same by an id.
+local function check_vocabulary(student, teacher)
+    local own, other = student.config.vocab_size, teacher.config.vocab_size
+    if own ~= other then
+        err.raise("usage", "teacher_model has a vocabulary of %d ids and model one of %d: they must be the same", other,
+                  own)
+    end
+end
+
+function Recipe:check_tokenizers()
+    local found, teacher = pcall(am.AutoTokenizer.from_pretrained, self.teacher.name_or_path)
+    if not found then
+        return -- a model without one, trained on ids
+    end
+    local probe = "The quick brown fox jumps over 1234 lazy dogs.\n\tdéjà vu: 你好 {x = y * 2}"
+    local own, other = self:get_tokenizer():encode(probe), teacher:encode(probe)
+    if table.concat(own, " ") ~= table.concat(other, " ") then
+        err.raise("usage", "teacher_model and model have different tokenizers; a teacher of the same family is needed")
+    end
+end
+
+function Recipe:build_model()
+    local model = llm_finetune.build_model(self)
+    self.teacher = config.instantiate(self.cfg:child("teacher_model"), self.ctx):eval()
+    for _, t in self.teacher:named_parameters() do
+        t.requires_grad = false
+    end
+    check_vocabulary(model, self.teacher)
+    self.model = model
+    if self.teacher.name_or_path then
+        self:check_tokenizers()
+    end
+    return model
+end
+
+function Recipe:build_loss()
+    self.kd_ratio, self.sums = self.cfg:get("kd_ratio", 0.5), { ce = 0, kd = 0 }
+    self.kd_loss_fn = config.instantiate(self.cfg:child("kd_loss_fn") or config.from_table {}, self.ctx, {},
+                                         { default_target = "am.loss.KDLoss" })
+    return llm_finetune.build_loss(self)
+end
+
+-- ---- the loss ---------------------------------------------------------------------------------
+
+function Recipe:loss(batch, see)
+    local teacher_hidden = am.no_grad(self.label_states, self, self.teacher, batch)
+    local kd, ce
+    local function both(hidden, labels, ctx)
+        ctx.teacher_head = function(h) return self.teacher:head(h) end
+        kd = self.kd_loss_fn(hidden, teacher_hidden, ctx)
+        if see then
+            see(hidden, labels, ctx)
+        end
+    end
+    ce = llm_finetune.loss(self, batch, both)
+    self.sums.ce, self.sums.kd = self.sums.ce + ce:item(), self.sums.kd + kd:item()
+    return ce * (1 - self.kd_ratio) + kd * self.kd_ratio
+end
+
+--- One step; `extra` has the means of both losses.
+function Recipe:step(window)
+    self.sums = { ce = 0, kd = 0 }
+    local metrics = llm_finetune.step(self, window)
+    local count = math.max(metrics.num_label_tokens, 1)
+    metrics.extra = { ce_loss = self.sums.ce / count, kd_loss = self.sums.kd / count }
+    return metrics
+end
+
+function Recipe:evaluate_set(set)
+    self.sums = { ce = 0, kd = 0 }
+    local record = llm_finetune.evaluate_set(self, set)
+    if record then
+        local count = math.max(record.num_label_tokens, 1)
+        record.ce_loss, record.kd_loss = self.sums.ce / count, self.sums.kd / count
+    end
+    return record
+end
+
+return Recipe
