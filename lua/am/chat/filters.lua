@@ -8,7 +8,7 @@ local operators = require "am.chat.operators"
 local printing = require "am.chat.printing"
 local signature = require "am.chat.signature"
 local strings = require "am.chat.strings"
-local unicode = require "am.chat.unicode"
+local unicode = require "am.utils.unicode"
 local values = require "am.chat.values"
 
 local M = {}
@@ -47,7 +47,7 @@ end
 
 define_text("upper", "", function(_, s) return unicode.upper(s) end)
 define_text("lower", "", function(_, s) return unicode.lower(s) end)
-define_text("capitalize", "", function(_, s) return strings.capitalize(s) end)
+define_text("capitalize", "", function(_, s) return unicode.capitalize(s) end)
 define_text("string", "", function(_, s) return s end)
 define_text("center", "width", function(rt, s, width) return strings.center(rt, s, width or 80) end)
 define_text("trim", "chars", function(rt, s, chars)

@@ -3,7 +3,7 @@
 
 local err = require "am.core.error"
 local printing = require "am.chat.printing"
-local unicode = require "am.chat.unicode"
+local unicode = require "am.utils.unicode"
 local values = require "am.chat.values"
 
 local M = {}

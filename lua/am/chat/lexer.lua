@@ -6,7 +6,7 @@
 -- "variable_end", "name", "string", "integer", "float", "eof"; an operator's type is its own text.
 
 local err = require "am.core.error"
-local unicode = require "am.chat.unicode"
+local unicode = require "am.utils.unicode"
 
 local M = {}
 

@@ -1,7 +1,7 @@
 -- How values become text: Python's str() and repr(), float digits, "%" formatting, str.format and
 -- format specifications. JSON is in json.lua.
 
-local unicode = require "am.chat.unicode"
+local unicode = require "am.utils.unicode"
 local values = require "am.chat.values"
 
 local M = {}

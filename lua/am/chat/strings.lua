@@ -3,7 +3,7 @@
 
 local printing = require "am.chat.printing"
 local signature = require "am.chat.signature"
-local unicode = require "am.chat.unicode"
+local unicode = require "am.utils.unicode"
 local values = require "am.chat.values"
 
 local M = { methods = {} }
@@ -69,13 +69,7 @@ define("swapcase", "", function(_, s)
     return table.concat(list)
 end)
 
---- str.capitalize.
-function M.capitalize(s)
-    local list = characters(s)
-    if #list == 0 then return s end
-    return unicode.upper(list[1]) .. unicode.lower(table.concat(list, "", 2))
-end
-define("capitalize", "", function(_, s) return M.capitalize(s) end)
+define("capitalize", "", function(_, s) return unicode.capitalize(s) end)
 
 define("title", "", function(_, s)
     local list, in_word = characters(s), false

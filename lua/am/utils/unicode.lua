@@ -136,6 +136,13 @@ function M.lower(s)
     return s:lower()
 end
 
+--- str.capitalize: the first character in upper case, all others in lower.
+function M.capitalize(s)
+    local first, rest = s:match("^([^\128-\191][\128-\191]*)(.*)$")
+    if not first then return s end
+    return M.upper(first) .. M.lower(rest)
+end
+
 function M.is_upper(c) return M.lower(c) ~= c end
 function M.is_lower(c) return M.upper(c) ~= c end
 function M.is_digit(c) return c:find("^%d$") ~= nil end
