@@ -233,6 +233,11 @@ local function load_part(p, dir)
     return notes or {}
 end
 
+--- Refuse a checkpoint of another model.
+function Recipe:check_checkpoint(dir)
+    check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
+end
+
 --- Go on from the checkpoint that the configuration names, or the newest. Returns its folder, or nil
 --- for a fresh start.
 function Recipe:load_checkpoint()
@@ -251,7 +256,7 @@ function Recipe:load_checkpoint()
         return nil
     end
     self.log:info("Loading checkpoint from %s", dir)
-    check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
+    self:check_checkpoint(dir)
     self:load_model(dir)
     for _, p in ipairs(self.parts) do
         for _, note in ipairs(load_part(p, dir)) do

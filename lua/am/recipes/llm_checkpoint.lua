@@ -111,12 +111,17 @@ function Methods:save_tokenizer(dir)
     end
 end
 
-function Methods:load_model(dir)
+--- Read the weights, or the adapter, of a checkpoint.
+function Methods:load_weights(dir)
     if self.peft_config then
         am.peft.restore_adapter(self.model, path.join(dir, "model"))
     else
         checkpoint.read_tensors(path.join(dir, "model", SHARD), model_tensors(self.model))
     end
+end
+
+function Methods:load_model(dir)
+    self:load_weights(dir)
     with_optimizer_tensors(self.optimizer, dir, checkpoint.read_tensors)
 end
 

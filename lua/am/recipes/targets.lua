@@ -4,6 +4,7 @@
 local config = require("am.config")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
+local evaluation = require("am.evaluation")
 local loss = require("am.loss")
 local models = require("am.models")
 local optim = require("am.optim")
@@ -187,6 +188,7 @@ function M.registry()
     registry:define_all(training.targets)
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)
+    registry:define_all(evaluation.targets)
     return registry
 end
 
