@@ -1,4 +1,4 @@
--- Models by architecture: the registry, AutoConfig and AutoModelForCausalLM. An architecture is one
+-- Models by architecture: the registry, AutoConfig, AutoModelForCausalLM and -SequenceClassification. An architecture is one
 -- file beside this one; see llama.lua for what it returns.
 
 local err = require("am.core.error")
@@ -7,6 +7,7 @@ local tensor = require("am.core.tensor")
 local path = require("am.utils.path")
 local hub = require("am.utils.hub")
 local causal_lm = require("am.models.causal_lm")
+local classification = require("am.models.sequence_classification")
 local config = require("am.models.config")
 local generation = require("am.models.generation")
 local weights = require("am.models.weights")
@@ -21,8 +22,12 @@ function M.register(name, implementation)
     architectures[name] = implementation
 end
 
-local function implementation(c)
+-- A classifier is made of the architecture's causal model.
+local function implementation(c, classifier)
     local name = type(c.architectures) == "table" and c.architectures[1] or nil
+    if classifier and type(name) == "string" then
+        name = name:gsub("ForSequenceClassification$", "ForCausalLM")
+    end
     local found = name and architectures[name]
     if not found then
         local known = {}
@@ -52,10 +57,16 @@ function M.weight_dtype(name)
     return dtype
 end
 
-local function build(c, opts)
+local function build(c, opts, classifier)
     c:override(opts.config_overrides or {}):check()
-    local impl = implementation(c)
-    local model = causal_lm.extend(impl.new(c))
+    local impl = implementation(c, classifier)
+    local model = impl.new(c)
+    if classifier then
+        c.num_labels = opts.num_labels or c.num_labels
+        model = classification.extend(causal_lm.extend(classification.new(model, c)))
+    else
+        causal_lm.extend(model)
+    end
     model.model.activation_checkpointing = opts.activation_checkpointing
     return model, impl
 end
@@ -79,13 +90,7 @@ function M.AutoConfig.from_pretrained(name)
     return config.from_pretrained(where)
 end
 
-M.AutoModelForCausalLM = {}
-
---- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
----@param name string a Hugging Face directory, a GGUF file, or a hub name found in the local cache
----@param opts? {torch_dtype: string?, device: string?, config_overrides: table?,
----  activation_checkpointing: boolean|"selective"?}
-function M.AutoModelForCausalLM.from_pretrained(name, opts)
+local function from_pretrained(name, opts, classifier)
     opts = opts or {}
     local where = hub.resolve(name)
     local model
@@ -97,11 +102,11 @@ function M.AutoModelForCausalLM.from_pretrained(name, opts)
         end
         local c = config.from_gguf(archive)
         local impl
-        model, impl = build(c, opts)
+        model, impl = build(c, opts, classifier)
         weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
     else
         local c = config.from_pretrained(where)
-        model = build(c, opts)
+        model = build(c, opts, classifier)
         weights.from_directory(model, where, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
         model.generation_config = config.generation_config(where)
     end
@@ -110,14 +115,41 @@ function M.AutoModelForCausalLM.from_pretrained(name, opts)
     return trainable(model)
 end
 
---- A model with random weights from a configuration (AutoConfig's, or a table of its fields).
-function M.AutoModelForCausalLM.from_config(c, opts)
+local function from_config(c, opts, classifier)
     opts = opts or {}
     c = config.new(c)
-    local model = build(c, opts)
+    local model = build(c, opts, classifier)
     weights.initialize(model, { dtype = M.weight_dtype(opts.torch_dtype) or c.torch_dtype or "float32",
                                 device = opts.device })
     return trainable(model)
+end
+
+M.AutoModelForCausalLM = {}
+
+--- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
+---@param name string a Hugging Face directory, a GGUF file, or a hub name found in the local cache
+---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?,
+---  activation_checkpointing: boolean|"selective"?}
+function M.AutoModelForCausalLM.from_pretrained(name, opts)
+    return from_pretrained(name, opts, false)
+end
+
+--- A model with random weights from a configuration (AutoConfig's, or a table of its fields).
+function M.AutoModelForCausalLM.from_config(c, opts)
+    return from_config(c, opts, false)
+end
+
+M.AutoModelForSequenceClassification = {}
+
+--- The same with a head that classifies (sequence_classification.lua). opts.num_labels: classes, those of
+--- config.json by default. The head of a checkpoint that has none begins with random numbers.
+function M.AutoModelForSequenceClassification.from_pretrained(name, opts)
+    return from_pretrained(name, opts, true)
+end
+
+--- A classifier with random weights.
+function M.AutoModelForSequenceClassification.from_config(c, opts)
+    return from_config(c, opts, true)
 end
 
 M.PretrainedConfig = config.new

@@ -3,6 +3,7 @@
 
 local err = require("am.core.error")
 local io_core = require("am.core.io")
+local log = require("am.utils.log").get("am.models")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local json = require("am.utils.json")
@@ -124,9 +125,31 @@ local function check_shape(t, slot, name, where)
     end
 end
 
+-- Random numbers for one parameter, as transformers initialises it.
+local function initialize_slot(model, module, slot, opts)
+    local t = scope.escape(tensor.empty(slot.shape, opts))
+    if slot.init == "normal" then
+        t:normal_(0, model.config.initializer_range or 0.02)
+    else
+        t:fill_(slot.init == "ones" and 1 or 0)
+    end
+    if module.padding_idx and slot.name == "weight" then
+        scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
+    end
+    module[slot.name] = t
+end
+
+-- Parameters that the source does not have and that may begin anew: model.fresh names them.
+local function initialize_fresh(model, fresh, where, opts)
+    for _, item in ipairs(fresh) do
+        initialize_slot(model, item.module, item.slot, opts)
+        log:warning("%s has no %s: it begins with random numbers, so train it before use", where, item.name)
+    end
+end
+
 --- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored.
 local function load(model, source, dtype)
-    local missing, used = {}, {}
+    local missing, used, fresh = {}, {}, {}
     for name, module, slot in model:parameter_slots() do
         local tied = model.tied[name]
         if not tied then
@@ -135,6 +158,8 @@ local function load(model, source, dtype)
             if t then
                 check_shape(t, slot, name, source.where)
                 module[slot.name] = scope.escape(t)
+            elseif model.fresh and model.fresh[name] then
+                fresh[#fresh + 1] = { name = name, module = module, slot = slot }
             else
                 missing[#missing + 1] = name
             end
@@ -149,7 +174,8 @@ local function load(model, source, dtype)
     local unexpected = {}
     for name in pairs(source.names) do
         -- older files carry the rotary frequencies, which are computed here
-        if not used[name] and not strings.ends_with(name, "rotary_emb.inv_freq") then
+        if not used[name] and not (model.unused and model.unused[name])
+            and not strings.ends_with(name, "rotary_emb.inv_freq") then
             unexpected[#unexpected + 1] = name
         end
     end
@@ -158,6 +184,9 @@ local function load(model, source, dtype)
                   model.class_name, list_of(unexpected))
     end
     M.tie(model)
+    if #fresh > 0 then
+        initialize_fresh(model, fresh, source.where, { dtype = dtype or model:dtype(), device = model:device() })
+    end
 end
 
 --- Point tied parameters at the tensors they share.
@@ -197,19 +226,9 @@ end
 --- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros; an
 --- embedding's padding row is zero.
 function M.initialize(model, opts)
-    local std = model.config.initializer_range or 0.02
     for name, module, slot in model:parameter_slots() do
         if not model.tied[name] then
-            local t = scope.escape(tensor.empty(slot.shape, opts))
-            if slot.init == "normal" then
-                t:normal_(0, std)
-            else
-                t:fill_(slot.init == "ones" and 1 or 0)
-            end
-            if module.padding_idx and slot.name == "weight" then
-                scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
-            end
-            module[slot.name] = t
+            initialize_slot(model, module, slot, opts)
         end
     end
     M.tie(model)
