@@ -347,10 +347,10 @@ function Recipe.run(class, argv)
         signal = cfg:get("step_scheduler.preemption_signal") -- null: none
     end
     self.signals = signals.watch { preemption_signal = signal }
-    local ok, e = pcall(function()
+    local ok, e = xpcall(function()
         self:setup()
         self:train()
-    end)
+    end, function(e) return err.is(e) and e or debug.traceback(tostring(e), 2) end)
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
