@@ -6,7 +6,9 @@
 --   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
 --   validation:  for batch in loader:batches() do … end      every row once, from the first
 --
--- A batch is what collate_fn returns, with `names`, an array of what messages call its rows.
+-- A batch is what collate_fn returns, with `names`, an array of what messages call its rows. A dataset that
+-- is only read in order (is_iterable, see utils.lua) gets a loader of stream_loader.lua instead, which has
+-- the same functions and whose len() is nil.
 
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
@@ -14,38 +16,68 @@ local err = require("am.core.error")
 local default_collater = require("am.datasets.collate").default_collater
 local grouped = require("am.datasets.grouped")
 local philox = require("am.datasets.philox")
+local stream_loader = require("am.datasets.stream_loader")
 local utils = require("am.datasets.utils")
 
 local M = {}
 
 --- What a `dataloader` section may hold.
 M.fields = {
-    batch_size = { type = "integer", min = 1, doc = "rows in a batch; step_scheduler.local_batch_size is newer" },
-    shuffle = { type = "boolean", default = true, doc = "a new order every epoch (validation: false)" },
+    batch_size = { type = "integer", min = 1,
+                   doc = "rows in a batch; step_scheduler.local_batch_size is newer (also what null stands for)" },
+    shuffle = { type = "boolean", doc = "a new order every epoch: true for training data with a length, false "
+                .. "for streams and where the dataset has an order of its own (validation: false)" },
+    shuffle_buffer_size = { type = "integer", min = 1, max = 2 ^ 24, default = 10000,
+                            doc = "rows of a stream that are shuffled at a time" },
     drop_last = { type = "boolean", default = false, doc = "leave out a last batch that is not full" },
     group_by_length = { type = "boolean", default = false, doc = "shuffle, but keep rows of like length together" },
-    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are made before the first step" },
-    pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
+    dataloader_type = { type = "string", enum = { "single", "cyclic" },
+                        doc = "for Megatron data: in its own order, or shuffled" },
     collate_fn = { type = "function", doc = "rows to a batch (am.datasets.default_collater)" },
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
     step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },
+    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are made before the first step" },
+    pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
+    persistent_workers = { type = "boolean", default = false, no_effect = "there are no workers to keep" },
+    prefetch_factor = { type = "integer", min = 1, no_effect = "there are no workers that could read ahead" },
+    timeout = { type = "number", min = 0, no_effect = "there are no workers to wait for" },
 }
 
 local Loader = {}
 Loader.__index = Loader
 
+-- What dataloader_type says about `shuffle`, which stays what it is without one.
+local function order_of(opts)
+    if not opts.dataloader_type then
+        return opts.shuffle
+    elseif not opts.dataset.has_order then
+        err.raise("usage", "dataloader.dataloader_type is for Megatron datasets; shuffle says the same for others")
+    end
+    return opts.dataloader_type == "cyclic"
+end
+
 --- opts: dataset (len, get), collate_fn (array of rows -> batch; default_collater), batch_size (1),
 --- shuffle (false), seed (0), drop_last (false), group_by_length (false; with step_rows, batch_size by
---- default: see grouped.lua. Reads the length of every row).
+--- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams).
 function M.StatefulDataLoader(opts)
     local size = opts.batch_size or 1
     if type(size) ~= "number" or size % 1 ~= 0 or size < 1 then
         err.raise("usage", "dataloader.batch_size must be a whole number of at least 1, not %s", tostring(size))
+    elseif opts.dataset.is_iterable then
+        if opts.group_by_length or opts.dataloader_type then
+            err.raise("usage", "dataloader.%s needs a dataset that knows its length, and this one is a stream",
+                opts.group_by_length and "group_by_length" or "dataloader_type")
+        end
+        return stream_loader.new {
+            dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
+            shuffle = opts.shuffle, shuffle_buffer_size = opts.shuffle_buffer_size, seed = opts.seed,
+            drop_last = opts.drop_last,
+        }
     end
     local self = setmetatable({
         dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
-        shuffle = opts.shuffle or false, seed = opts.seed or 0, epoch = 0, position = 0,
+        shuffle = order_of(opts) or false, seed = opts.seed or 0, epoch = 0, position = 0,
         num_rows = opts.dataset:len(), group_rows = opts.group_by_length and (opts.step_rows or size) or nil,
     }, Loader)
     if opts.group_by_length and not self.shuffle then
@@ -137,6 +169,11 @@ function Loader:batches()
     end
 end
 
+--- The first row, for a look at it.
+function Loader:sample_row()
+    return self.dataset:get(1)
+end
+
 --- { epoch, position (rows read of it), done (it is read to its end), num_rows, seed, shuffle, group_rows }.
 function Loader:state_dict()
     return {
@@ -152,7 +189,10 @@ end
 --- Go on from a saved state with the saved order, also with another batch_size. In the middle of an
 --- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk.
 function Loader:load_state_dict(state)
-    if not (is_count(state.epoch) and is_count(state.position) and is_count(state.num_rows) and is_count(state.seed)
+    if state.stream then
+        err.raise("state", "the checkpoint's data was a stream, and this dataset is read by row numbers: restore the "
+            .. "data, or start in another checkpoint_dir")
+    elseif not (is_count(state.epoch) and is_count(state.position) and is_count(state.num_rows) and is_count(state.seed)
         and type(state.shuffle) == "boolean" and is_count(state.group_rows or 1) and state.group_rows ~= 0) then
         err.raise("format", "dataloader state: epoch, position, num_rows, seed and group_rows must be whole "
             .. "numbers, shuffle a boolean")
@@ -166,13 +206,25 @@ function Loader:load_state_dict(state)
     self.order, self.order_epoch = nil, nil
 end
 
+-- From a configuration: shuffled unless it says otherwise, or the dataset is a stream or has an order of
+-- its own.
+local function build(opts)
+    if opts.shuffle == nil then
+        opts.shuffle = not (opts.dataset.is_iterable or opts.dataset.has_order)
+    end
+    return M.StatefulDataLoader(opts)
+end
+
 --- What a configuration may name with `_target_`.
 M.targets = { {
     name = "am.datasets.StatefulDataLoader",
-    aliases = { "torchdata.stateful_dataloader.StatefulDataLoader" },
+    aliases = {
+        "torchdata.stateful_dataloader.StatefulDataLoader", "torch.utils.data.DataLoader",
+        "nemo_automodel.components.datasets.loader.ParallelAwareDataloader",
+    },
     doc = "batches in a shuffled order that can be resumed",
     fields = M.fields,
-    build = M.StatefulDataLoader,
+    build = build,
 } }
 
 return M

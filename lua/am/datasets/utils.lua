@@ -6,7 +6,11 @@
 --
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
 -- also have stats(), see `new_stats`, and most have name(i), see `row_name`, and length(i), the tokens of
--- a row.
+-- a row. has_order: its order is the one to train in, and the loader leaves it.
+--
+-- A dataset that can only be read in order has is_iterable = true and no len(): iter() returns an iterator
+-- with next() -> row, or nil at the end; state_dict(), a table that JSON can hold; and load_state_dict(state),
+-- after which next() goes on from there. iter{ once = true } must come to an end. A row may have a `name`.
 
 local err = require("am.core.error")
 
