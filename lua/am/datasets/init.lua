@@ -5,7 +5,9 @@
 local collate = require("am.datasets.collate")
 local column_mapped = require("am.datasets.column_mapped")
 local dataloader = require("am.datasets.dataloader")
+local megatron_dataset = require("am.datasets.megatron_dataset")
 local mock = require("am.datasets.mock")
+local nanogpt_dataset = require("am.datasets.nanogpt_dataset")
 local packed = require("am.datasets.packed")
 local pretokenized = require("am.datasets.pretokenized")
 local utils = require("am.datasets.utils")
@@ -13,6 +15,8 @@ local utils = require("am.datasets.utils")
 local M = {
     ColumnMappedTextInstructionDataset = column_mapped.ColumnMappedTextInstructionDataset,
     PretokenizedDataset = pretokenized.PretokenizedDataset,
+    MegatronPretraining = megatron_dataset.MegatronPretraining,
+    NanogptDataset = nanogpt_dataset.NanogptDataset,
     build_unpacked_dataset = mock.build_unpacked_dataset,
     pack_dataset = packed.pack_dataset,
     packed_sequence_fields = packed.fields,
@@ -24,7 +28,7 @@ local M = {
 
 --- What a configuration may name with `_target_`: what each of these declares.
 M.targets = {}
-for _, module in ipairs { column_mapped, pretokenized, mock, collate, dataloader } do
+for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, collate, dataloader } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target
     end

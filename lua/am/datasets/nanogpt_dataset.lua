@@ -30,7 +30,7 @@ M.fields = {
     align_to_bos = { type = "boolean", default = false, doc = "rows begin with bos_token" },
     vocab_size = { type = "integer", min = 1, doc = "refuse ids from here on (the model's)" },
     dp_rank = { type = "integer", min = 0, default = 0, doc = "given by the recipe: number of this process" },
-    dp_world_size = { type = "integer", min = 1, default = 1, doc = "given by the recipe: processes that share the data" },
+    dp_world_size = { type = "integer", min = 1, default = 1, doc = "given by the recipe: processes that share it" },
 }
 
 local HEADER = 1024
