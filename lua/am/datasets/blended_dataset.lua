@@ -82,9 +82,9 @@ end
 local BlendedDataset = { has_order = true }
 BlendedDataset.__index = BlendedDataset
 
---- Rows of an array of datasets (len, get, name, length, stats), all of one length. weights: positive numbers; size: how many rows; nil:
---- as many as each dataset's weight says, which is then a number of rows. Raises "data" when a dataset
---- has less rows than its share.
+--- Rows of an array of datasets (len, get, name, length, stats), all of one length. weights: positive
+--- numbers; size: how many rows; nil: as many as each dataset's weight says, which is then a number of rows.
+--- Raises "data" when a dataset has less rows than its share.
 function M.new(datasets, weights, size)
     if #datasets > MAX_DATASETS then
         err.raise("usage", "dataset.paths: a blend of %d datasets, more than %d", #datasets, MAX_DATASETS)

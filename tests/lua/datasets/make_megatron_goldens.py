@@ -58,6 +58,7 @@ def case(folder, which, paths, whole_rows=False, pad=None, eos=EOS, **options):
     golden = dict(paths=paths, split_to_build=which, options=options, pad=pad, eos=eos, rows=[summed(r) for r in rows])
     if whole_rows:
         for row in rows:
+            row["labels"] = row["labels"].clone()  # they share memory with input_ids
             row["labels"][row["loss_mask"] == 0] = -100
         golden["rows"] = [[r["input_ids"].tolist(), r["labels"].tolist()] for r in rows]
     return golden
