@@ -2,6 +2,7 @@
 --
 -- A dataset of one's own is any object with len() and get(i) that returns rows as utils.lua says.
 
+local block_causal_mask = require("am.datasets.block_causal_mask")
 local collate = require("am.datasets.collate")
 local column_mapped = require("am.datasets.column_mapped")
 local dataloader = require("am.datasets.dataloader")
@@ -20,7 +21,9 @@ local M = {
     build_unpacked_dataset = mock.build_unpacked_dataset,
     pack_dataset = packed.pack_dataset,
     packed_sequence_fields = packed.fields,
+    create_block_causal_mask = block_causal_mask.create_block_causal_mask,
     default_collater = collate.default_collater,
+    sequence_classification_collater = collate.sequence_classification_collater,
     StatefulDataLoader = dataloader.StatefulDataLoader,
     describe = utils.describe,
     IGNORE = utils.IGNORE,
@@ -28,7 +31,8 @@ local M = {
 
 --- What a configuration may name with `_target_`: what each of these declares.
 M.targets = {}
-for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, collate, dataloader } do
+for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, packed, collate,
+                         dataloader } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target
     end
