@@ -8,6 +8,8 @@ local column_mapped = require("am.datasets.column_mapped")
 local dataloader = require("am.datasets.dataloader")
 local megatron_dataset = require("am.datasets.megatron_dataset")
 local mock = require("am.datasets.mock")
+local mock_iterable_dataset = require("am.datasets.mock_iterable_dataset")
+local mock_packed = require("am.datasets.mock_packed")
 local nanogpt_dataset = require("am.datasets.nanogpt_dataset")
 local packed = require("am.datasets.packed")
 local pretokenized = require("am.datasets.pretokenized")
@@ -18,6 +20,8 @@ local M = {
     PretokenizedDataset = pretokenized.PretokenizedDataset,
     MegatronPretraining = megatron_dataset.MegatronPretraining,
     NanogptDataset = nanogpt_dataset.NanogptDataset,
+    MockIterableDataset = mock_iterable_dataset.MockIterableDataset,
+    build_packed_dataset = mock_packed.build_packed_dataset,
     build_unpacked_dataset = mock.build_unpacked_dataset,
     pack_dataset = packed.pack_dataset,
     packed_sequence_fields = packed.fields,
@@ -31,8 +35,8 @@ local M = {
 
 --- What a configuration may name with `_target_`: what each of these declares.
 M.targets = {}
-for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, packed, collate,
-                         dataloader } do
+for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, mock_packed,
+                         mock_iterable_dataset, packed, collate, dataloader } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target
     end
