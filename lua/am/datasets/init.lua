@@ -13,6 +13,7 @@ local mock_packed = require("am.datasets.mock_packed")
 local nanogpt_dataset = require("am.datasets.nanogpt_dataset")
 local packed = require("am.datasets.packed")
 local pretokenized = require("am.datasets.pretokenized")
+local text_dataset = require("am.datasets.text_dataset")
 local utils = require("am.datasets.utils")
 
 local M = {
@@ -20,6 +21,7 @@ local M = {
     PretokenizedDataset = pretokenized.PretokenizedDataset,
     MegatronPretraining = megatron_dataset.MegatronPretraining,
     NanogptDataset = nanogpt_dataset.NanogptDataset,
+    TextDataset = text_dataset.TextDataset,
     MockIterableDataset = mock_iterable_dataset.MockIterableDataset,
     build_packed_dataset = mock_packed.build_packed_dataset,
     build_unpacked_dataset = mock.build_unpacked_dataset,
@@ -35,8 +37,8 @@ local M = {
 
 --- What a configuration may name with `_target_`: what each of these declares.
 M.targets = {}
-for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, mock, mock_packed,
-                         mock_iterable_dataset, packed, collate, dataloader } do
+for _, module in ipairs { column_mapped, pretokenized, megatron_dataset, nanogpt_dataset, text_dataset, mock,
+                         mock_packed, mock_iterable_dataset, packed, collate, dataloader } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target
     end

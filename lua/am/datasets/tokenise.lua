@@ -127,8 +127,9 @@ end
 
 --- The rows of a source in order, each made once: keep(row, tokens) with an am_token_row, good until it
 --- returns, and the tokens in it that are no padding; leave(file, number, reason) for rows that are left
---- out. `rows`: see token_rows.open. Many rows are made in up to as many processes as the engine has
---- threads, which changes nothing but the time. Raises what rows:row raises first, and "interrupted" at the prompt.
+--- out. `rows`: see token_rows.open; rows.enough: how many are worth the start of a process, where they are
+--- large. Many rows are made in up to as many processes as the engine has threads, which changes nothing but
+--- the time. Raises what rows:row raises first, and "interrupted" at the prompt.
 function M.each(rows, keep, leave)
     local n, buffer, packet, row = rows:len(), new_buffer(), new_packet(), ffi.new("am_token_row")
     local function put_row(r, tokens) packet:put_row(r, tokens) end
@@ -141,7 +142,7 @@ function M.each(rows, keep, leave)
         return packet.data, 8 * packet.used
     end
     local function take(data, bytes) each_put(data, bytes, row, keep, leave) end
-    local count = math.min(C.am_threads(), math.floor(n / ENOUGH))
+    local count = math.min(C.am_threads(), math.floor(n / (rows.enough or ENOUGH)))
     if count > 1 and not rows.keep_all and workers.each(math.ceil(n / BLOCK), count, make, take) then
         return
     end
