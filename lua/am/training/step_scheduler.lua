@@ -31,8 +31,8 @@ M.fields = {
     save_checkpoint_every_epoch = { type = "boolean", default = true, doc = "also at the end of every epoch" },
     val_every_steps = { type = "integer", min = 1, doc = "absent: only at checkpoints" },
     validate_on_checkpoint = { type = "boolean", default = true, doc = "validate at checkpoints too" },
-    log_remote_every_steps = { type = "integer", min = 1, default = 1, no_effect = "every step is in training.jsonl" },
-    loss_average_window_steps = { type = "integer", min = 1, no_effect = "losses are logged as they are" },
+    log_remote_every_steps = { type = "integer", min = 1, default = 1, doc = "how often trackers hear of a step" },
+    loss_average_window_steps = { type = "integer", min = 1, default = 50, doc = "steps of a mean loss" },
     gc_every_steps = { type = "integer", min = 1, doc = "how often to run the Lua collector" },
     start_step = { type = "integer", min = 0, default = 0, doc = "number of the first step" },
     start_epoch = { type = "integer", min = 0, default = 0, doc = "number of the first epoch" },
@@ -127,7 +127,8 @@ function M.new(opts)
     self.max_steps = check_integer(opts, "max_steps", 1)
     self.num_epochs = check_integer(opts, "num_epochs", 1)
     if not self.max_steps and not self.epoch_len then
-        err.raise("usage", "step_scheduler.max_steps is needed: the dataset does not know its length")
+        err.raise("usage", "step_scheduler.max_steps is needed: the dataset is a stream that does not know its "
+            .. "length, so num_epochs says nothing about the end of the run")
     elseif not self.num_epochs then
         self.num_epochs = not self.max_steps and 10
             or self.epoch_len and math.ceil(self.max_steps / self.epoch_len) or math.huge
@@ -138,6 +139,9 @@ function M.new(opts)
         or self.epoch_len or math.max(1, math.floor(self.max_steps / 2))
     self.val_every_steps = check_integer(opts, "val_every_steps", 1)
     self.gc_every_steps = check_integer(opts, "gc_every_steps", 1)
+    self.log_remote_every_steps = check_integer(opts, "log_remote_every_steps", 1, 1)
+    self.loss_average_window_steps = check_integer(opts, "loss_average_window_steps", 1, 50)
+    self.losses = {}         -- of the last steps, as many as a mean is taken over
     self.save_checkpoint_every_epoch = check_boolean(opts, "save_checkpoint_every_epoch", true)
     self.validate_on_checkpoint = check_boolean(opts, "validate_on_checkpoint", true)
 
@@ -274,6 +278,25 @@ function StepScheduler:is_gc_step()
     return self.gc_every_steps ~= nil and self.step % self.gc_every_steps == 0
 end
 
+--- True when trackers get this step's numbers: every log_remote_every_steps.
+function StepScheduler:is_remote_logging_step()
+    return self.step % self.log_remote_every_steps == 0
+end
+
+--- Mean of this step's loss and those before, over loss_average_window_steps at most. Called once a step; it
+--- begins anew with a run that goes on.
+function StepScheduler:average_loss(loss)
+    local losses, sum = self.losses, 0
+    losses[#losses + 1] = loss
+    if #losses > self.loss_average_window_steps then
+        table.remove(losses, 1)
+    end
+    for _, value in ipairs(losses) do
+        sum = sum + value
+    end
+    return sum / #losses
+end
+
 --- { step, epoch, validation_due } to go on from. Within a window its step counts as done: save after
 --- the update.
 function StepScheduler:state_dict()
@@ -291,7 +314,8 @@ function StepScheduler:load_state_dict(state)
         end
     end
     self.step, self.epoch, self.validation_due = state.step, state.epoch, state.validation_due == true
-    self.in_window, self.epoch_done, self.stopped, self.ended, self.polled_step = false, false, false, false, nil
+    self.in_window, self.epoch_done, self.stopped, self.ended = false, false, false, false
+    self.polled_step, self.losses = nil, {}
 end
 
 return M

@@ -5,7 +5,7 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 
 -- A loader of `batches` numbered batches an epoch.
-local function loader(batches)
+local function loader(batches, is_stream)
     local data = { epoch = -1, position = 0 }
     function data:set_epoch(epoch)
         if epoch ~= self.epoch then
@@ -19,13 +19,18 @@ local function loader(batches)
         self.position = self.position + 1
         return self.epoch * batches + self.position
     end
-    function data:remaining() return batches - self.position end
+    function data:remaining()
+        if not is_stream then
+            return batches - self.position
+        end
+    end
     return data
 end
 
 local function flags(s)
     return (s:is_val_step() and "v" or "-") .. (s:is_ckpt_step() and "c" or "-")
         .. (s:is_last_step() and "l" or "-") .. (s.epoch_done and "e" or "-")
+        .. (s:is_gc_step() and "g" or "-") .. (s:is_remote_logging_step() and "r" or "-")
 end
 
 local function fails(code, pattern, fn, ...)
@@ -54,15 +59,16 @@ end
 describe("am.training.step_scheduler", function()
     it("steps as NeMo Automodel's does", function()
         local goldens = assert(json.decode(assert(path.read_file("tests/lua/training/step_goldens.json"))))
-        assert.equal(30, #goldens)
+        assert.equal(57, #goldens)
         for i, golden in ipairs(goldens) do
-            local opts = { batches_per_epoch = golden.case.batches, local_batch_size = 1 }
+            local is_stream = golden.case.stream
+            local opts = { batches_per_epoch = not is_stream and golden.case.batches or nil, local_batch_size = 1 }
             for key, value in pairs(golden.case) do
-                if key ~= "batches" then
+                if key ~= "batches" and key ~= "stream" then
                     opts[key] = value
                 end
             end
-            local trace = run(step_scheduler.new(opts), loader(golden.case.batches))
+            local trace = run(step_scheduler.new(opts), loader(golden.case.batches, is_stream))
             local seen = json.array()
             for _, t in ipairs(trace) do
                 seen[#seen + 1] = string.format("%d %d %d %s", t[1], t[2], #t[3], t[4])
@@ -100,7 +106,8 @@ describe("am.training.step_scheduler", function()
     it("refuses bad values and a stream without max_steps", function()
         for key, value in pairs {
             max_steps = 0, num_epochs = 0, ckpt_every_steps = 0, val_every_steps = -1, start_step = -1,
-            global_batch_size = 1.5, local_batch_size = "2", gc_every_steps = 0,
+            global_batch_size = 1.5, local_batch_size = "2", gc_every_steps = 0, log_remote_every_steps = 0,
+            loss_average_window_steps = 0, start_epoch = -1,
             save_checkpoint_every_epoch = "yes",
         } do
             fails("usage", "step_scheduler%." .. key, step_scheduler.new, { batches_per_epoch = 1, [key] = value })
@@ -123,15 +130,14 @@ describe("am.training.step_scheduler", function()
     end)
 
     it("reads a stream of unknown length until max_steps", function()
-        local data = loader(3)
-        data.remaining = function() end
+        local data = loader(3, true)
         local s = step_scheduler.new { grad_acc_steps = 2, max_steps = 5, ckpt_every_steps = 4 }
         local trace = run(s, data)
         local seen = {}
         for i, t in ipairs(trace) do
             seen[i] = string.format("%d %d %d %s", t[1], t[2], #t[3], t[4])
         end
-        assert.same({ "0 0 2 ----", "0 1 1 ----", "1 2 2 ----", "1 3 1 vc--", "2 4 2 vcl-" }, seen)
+        assert.same({ "0 0 2 -----r", "0 1 1 -----r", "1 2 2 -----r", "1 3 1 vc---r", "2 4 2 vcl--r" }, seen)
     end)
 
     it("goes on from any step as the unbroken run does", function()
@@ -192,7 +198,7 @@ describe("am.training.step_scheduler", function()
                 seen[#seen + 1] = questions .. flags(s)
             end
         end
-        assert.same({ "v---v---", "v---v---", "-c---c--" }, seen)
+        assert.same({ "v----rv----r", "v----rv----r", "-c---r-c---r" }, seen)
         assert.equal(3, polls)
         assert.same({ step = 3, epoch = 0, validation_due = true }, s:state_dict())
     end)
@@ -249,6 +255,18 @@ describe("am.training.step_scheduler", function()
         } do
             fails("format", "step scheduler state", s.load_state_dict, s, state)
         end
+    end)
+
+    it("takes the mean loss over a window", function()
+        local s = step_scheduler.new { batches_per_epoch = 9, loss_average_window_steps = 3 }
+        local seen = {}
+        for i, loss in ipairs { 6, 2, 1, 3, 8 } do
+            seen[i] = s:average_loss(loss)
+        end
+        assert.same({ 6, 4, 3, 2, 4 }, seen)
+        s:load_state_dict { step = 5, epoch = 0 }
+        assert.equal(7, s:average_loss(7))
+        assert.equal(50, step_scheduler.new({ batches_per_epoch = 1 }).loss_average_window_steps)
     end)
 
     it("says when to collect", function()
