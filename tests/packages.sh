@@ -2,9 +2,11 @@
 # The Debian packages that amlua needs, by purpose, and a function that installs the missing ones.
 # Sourced by tests/run.sh and examples/quickstart.sh; it does nothing when run by itself.
 
+# curl stands for libcurl4, which is loaded when the network is needed: its package has another name in
+# Debian trixie.
 # shellcheck disable=SC2034  # the lists are read by the scripts that source this file
 BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-dev libpcre2-dev
-    libutf8proc-dev libedit-dev lua-yaml lua-cjson)
+    libutf8proc-dev libedit-dev lua-yaml lua-cjson curl)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang
     libclang-rt-dev libomp-dev)

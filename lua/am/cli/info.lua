@@ -93,6 +93,7 @@ local function libraries()
     out[#out + 1] = { "lua-yaml", lua_library("yaml") }
     out[#out + 1] = { "lua-cjson", lua_library("cjson") }
     out[#out + 1] = { "libedit", editor() }
+    out[#out + 1] = { "libcurl", require("am.utils.libcurl").version() or "absent (Debian: libcurl4)" }
     return out
 end
 
