@@ -13,7 +13,8 @@ local lazy = {
             --- A tokenizer from a Hugging Face directory, a GGUF file, or a hub name in the cache.
             from_pretrained = function(name, opts)
                 opts = setmetatable({ chat = chat }, { __index = opts or {} })
-                return tokenizers.AutoTokenizer.from_pretrained(require("am.utils.hub").resolve(name), opts)
+                local folder = require("am.utils.hub").resolve(name, { part = "tokenizer" })
+                return tokenizers.AutoTokenizer.from_pretrained(folder, opts)
             end,
         }
     end,

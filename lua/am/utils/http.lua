@@ -15,7 +15,9 @@
 --       max_bytes = 64 MiB               of an answer's body; none by default for a file
 --       to_file = path                   where the body of a 200 or 206 goes (other bodies: answer.body)
 --       resume_from = bytes              go on with a file of that size; the server may begin anew
---       retries = 0                      tries after the first, with waits between them that double
+--       retries = 0                      tries after the first, with waits between them that double, when the
+--                                        server is busy or the connection breaks off; a file is gone on with,
+--                                        and as long as it grows they are counted anew
 --       retry_wait = 1                   seconds, the first of these waits
 --       on_progress = fn(done, total)    bytes of the file so far, and in all where that is known
 --   }
@@ -40,6 +42,7 @@ local path = require("am.utils.path")
 local M = {}
 
 local MAX_REDIRECTS, MAX_WAIT = 10, 60
+local PROGRESS = 1024 * 1024 -- bytes of a file after which the retries are counted anew
 local REDIRECTS = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
 local BUSY = { [408] = true, [429] = true, [500] = true, [502] = true, [503] = true, [504] = true }
 
@@ -182,6 +185,28 @@ local function go_on(ask, opts, partial)
     ask.resume_from, ask.headers["If-Range"] = sure and size or 0, sure and etag or nil
 end
 
+-- Try, and again as long as that may help.
+local function persist(curl, ask, opts, before)
+    local retries, first_pause = opts.retries or 0, opts.retry_wait or 1
+    local left, pause, most = retries, first_pause, ask.resume_from
+    while true do
+        local answer, message, kind, transient, partial = try(curl, ask, opts, before)
+        local size = opts.to_file and path.size(opts.to_file) or 0
+        if transient and size >= most + PROGRESS then -- a connection that breaks off gets on all the same
+            left, pause, most = retries, first_pause, size
+        end
+        if left == 0 or not (transient or answer and BUSY[answer.status]) then
+            return answer, message, kind
+        end
+        local asked = answer and tonumber((answer.headers["retry-after"] or ""):match("^%d+$"))
+        if not exchange.wait(curl, math.min(math.max(pause, asked or 0), MAX_WAIT), before) then
+            return nil, M.shown(opts.url) .. ": interrupted", "interrupted"
+        end
+        left, pause = left - 1, pause * 2
+        go_on(ask, opts, partial)
+    end
+end
+
 --- Make a request: an answer, or nil, message, kind. See above.
 function M.request(opts)
     local ask = check(opts)
@@ -196,21 +221,8 @@ function M.request(opts)
     if ask.resume_from > 0 and path.size(opts.to_file) ~= ask.resume_from then
         ask.resume_from = 0
     end
-    local before, secrets = engine.am_signals_pending(), ask.headers
-    local pause = opts.retry_wait or 1
-    for left = opts.retries or 0, 0, -1 do
-        local answer, message, kind, transient, partial = try(curl, ask, opts, before)
-        local busy = answer and BUSY[answer.status]
-        if left == 0 or not (busy or transient) then
-            return answer, message and M.redact(message, secrets), kind
-        end
-        local asked = answer and tonumber((answer.headers["retry-after"] or ""):match("^%d+$"))
-        if not exchange.wait(curl, math.min(math.max(pause, asked or 0), MAX_WAIT), before) then
-            return nil, M.shown(opts.url) .. ": interrupted", "interrupted"
-        end
-        pause = pause * 2
-        go_on(ask, opts, partial)
-    end
+    local answer, message, kind = persist(curl, ask, opts, engine.am_signals_pending())
+    return answer, message and M.redact(message, ask.headers), kind
 end
 
 return M

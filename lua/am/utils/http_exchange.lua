@@ -187,7 +187,7 @@ local function conclude(x, ask, opts, code)
     if code ~= 0 then
         local said = ffi.string(x.message)
         return nil, said ~= "" and said or ffi.string(x.curl.curl_easy_strerror(code)),
-               code == libcurl.TIMED_OUT and "timeout" or code == libcurl.FILE_TOO_LARGE and "too large" or "network",
+               code == libcurl.TIMED_OUT and "timeout" or "network",
                libcurl.transient[code] or false
     end
     if not x.answer then

@@ -52,11 +52,10 @@ M.info = { response_code = 0x200002, redirect_url = 0x10001f, size_upload = 0x60
            content_length = 0x60000f }
 
 --- CURLcode
-M.FILE_TOO_LARGE = 63
+M.TIMED_OUT = 28
 -- What may be otherwise in a moment: names, connections, streams that break off, time-outs, empty answers.
 M.transient = { [6] = true, [7] = true, [16] = true, [18] = true, [28] = true, [35] = true, [52] = true, [55] = true,
                 [56] = true, [92] = true }
-M.TIMED_OUT = 28
 
 local library
 

@@ -16,6 +16,7 @@ struct am_posix_dirent {
     char name[256];
 };
 struct am_posix_timespec { long sec; long nsec; };
+struct am_posix_statvfs { unsigned long bsize, frsize, blocks, bfree, bavail, rest[6]; int spare[6]; };
 struct am_posix_statx_time { int64_t sec; uint32_t nsec; int32_t pad; };
 struct am_posix_statx {
     uint32_t mask, blksize;
@@ -43,6 +44,7 @@ int open(const char *path, int flags, ...);
 int close(int fd);
 int fsync(int fd);
 int flock(int fd, int operation);
+int statvfs(const char *path, struct am_posix_statvfs *out);
 int64_t read(int fd, void *data, size_t bytes);
 int64_t pread(int fd, void *data, size_t bytes, int64_t offset);
 int64_t write(int fd, const void *data, size_t bytes);
@@ -58,6 +60,7 @@ int prctl(int option, ...);
 void _exit(int status);
 int gethostname(char *name, size_t len);
 int clock_gettime(int clock, struct am_posix_timespec *out);
+int nanosleep(const struct am_posix_timespec *duration, struct am_posix_timespec *left);
 char *strerror(int errnum);
 int snprintf(char *buf, size_t size, const char *format, ...);
 ]]
@@ -120,6 +123,19 @@ function M.stat(path, nofollow)
         ino = tonumber(st.ino),
         dev = st.dev_major * 0x100000 + st.dev_minor,
     }
+end
+
+--- Bytes that may still be written to the file system that `path` is on.
+function M.free_bytes(path)
+    local bad, _, msg, errno = bad_name(path)
+    if bad then
+        return nil, msg, errno
+    end
+    local st = ffi.new("struct am_posix_statvfs")
+    if C.statvfs(path, st) ~= 0 then
+        return failed(path)
+    end
+    return tonumber(st.bavail) * tonumber(st.frsize)
 end
 
 M.mkdir = path_call(function(path) return C.mkdir(path, 0x1ff) end) -- 0777 less the umask
@@ -461,6 +477,11 @@ local timespec = ffi.new("struct am_posix_timespec")
 function M.time()
     C.clock_gettime(0, timespec)
     return tonumber(timespec.sec) + tonumber(timespec.nsec) * 1e-9
+end
+
+--- Sleep for some seconds; a signal ends it.
+function M.sleep(seconds)
+    C.nanosleep(ffi.new("struct am_posix_timespec", math.floor(seconds), math.floor(seconds % 1 * 1e9)), nil)
 end
 
 return M

@@ -1,17 +1,12 @@
 -- Requests to a real server on loopback: answers, files, redirects, what goes wrong, and what is kept secret.
 
-local ffi = require("ffi")
 local engine = require("am.core.ffi").C
 local http = require("am.utils.http")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local environment = require("tests.support.environment")
 local http_server = require("tests.support.http_server")
-
-ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
-for _, name in ipairs { "http_proxy", "all_proxy", "ALL_PROXY" } do -- loopback is reached directly
-    ffi.C.setenv(name, "", 1)
-end
 
 local TOKEN = "Bearer hf_thisIsAVerySecretToken"
 
@@ -25,6 +20,7 @@ describe("http", function()
     end
 
     setup(function()
+        environment.set { http_proxy = false, all_proxy = false, ALL_PROXY = false } -- loopback is reached directly
         other = http_server.start(function(request) return { body = json.encode(request) } end)
         routes.echo = function(request)
             return { headers = { ["X-Twice"] = { "a", "b" } }, body = json.encode(request) }
@@ -68,6 +64,7 @@ describe("http", function()
         server:stop()
         other:stop()
         os.remove(file)
+        environment.restore()
     end)
     before_each(function()
         server:forget()
@@ -254,7 +251,7 @@ describe("http", function()
         finally(function()
             posix.kill(process)
             pipe:close()
-            ffi.C.setenv("SSL_CERT_FILE", "", 1)
+            environment.set { SSL_CERT_FILE = false }
             path.remove_tree(dir)
         end)
         local port
@@ -264,7 +261,7 @@ describe("http", function()
         local url = "https://127.0.0.1:" .. port .. "/"
         local _, message = http.request { url = url }
         assert.truthy(message:find("certificate", 1, true), message)
-        ffi.C.setenv("SSL_CERT_FILE", dir .. "/cert", 1)
+        environment.set { SSL_CERT_FILE = dir .. "/cert" }
         local answer, why = http.request { url = url }
         assert.equal(200, answer and answer.status, why)
     end)
