@@ -33,6 +33,8 @@ int mkdir(const char *path, unsigned mode);
 int rmdir(const char *path);
 int unlink(const char *path);
 int rename(const char *from, const char *to);
+int truncate(const char *path, int64_t length);
+int ioctl(int fd, unsigned long request, ...);
 int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int symlink(const char *target, const char *link);
 int64_t readlink(const char *path, char *buf, size_t size);
@@ -141,6 +143,18 @@ end
 M.mkdir = path_call(function(path) return C.mkdir(path, 0x1ff) end) -- 0777 less the umask
 M.rmdir = path_call(function(path) return C.rmdir(path) end)
 M.unlink = path_call(function(path) return C.unlink(path) end)
+
+--- Cut a file to its first `bytes`.
+function M.truncate(path, bytes)
+    local bad, _, msg, errno = bad_name(path)
+    if bad then
+        return nil, msg, errno
+    end
+    if C.truncate(path, bytes) ~= 0 then
+        return failed(path)
+    end
+    return true
+end
 
 --- Atomic within one file system; an existing file at `to` is replaced.
 function M.rename(from, to)
@@ -439,6 +453,17 @@ end
 --- True when a Lua file handle (io.stdout, …) is a terminal.
 function M.isatty(file)
     return C.isatty(C.fileno(file)) == 1
+end
+
+local TIOCGWINSZ = 0x5413
+
+--- Columns of the terminal that a Lua file handle is, or nil.
+function M.terminal_width(file)
+    local size = ffi.new("unsigned short[4]")
+    if C.ioctl(C.fileno(file), TIOCGWINSZ, size) ~= 0 or size[1] == 0 then
+        return nil
+    end
+    return size[1]
 end
 
 function M.getpid()
