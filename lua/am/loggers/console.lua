@@ -6,7 +6,7 @@ local posix = require("am.utils.posix")
 
 local M = {}
 
--- Printed as Python's format() does, also for NaN and infinities.
+--- fixed(x, precision): as Python's format() prints a number, also NaN and infinities.
 local function fixed(x, precision)
     if x ~= x then
         return "nan"
@@ -15,6 +15,8 @@ local function fixed(x, precision)
     end
     return posix.fixed(x, precision)
 end
+
+M.fixed = fixed
 
 local function scientific(x)
     if x ~= x or x == math.huge or x == -math.huge then

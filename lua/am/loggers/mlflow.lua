@@ -325,9 +325,11 @@ function M.open(section, run, state)
     return self
 end
 
-local function add(self, step, numbers)
-    for _, item in ipairs(numbers) do
-        item[1] = params.name(item[1])
+--- Numbers of a step: an array of { name, number }.
+function Tracker:scalars(step, list)
+    local numbers = {}
+    for i, item in ipairs(list) do
+        numbers[i] = { params.name(item[1]), item[2] }
     end
     self.box:add { step = step, timestamp = math.floor(self.time() * 1000), numbers = numbers }
 end
@@ -335,11 +337,11 @@ end
 function Tracker:train(record)
     local numbers = metrics.numbers(record)
     numbers[#numbers + 1] = { "step", record.step } -- NeMo Automodel sends it as a metric, too
-    add(self, record.step, numbers)
+    self:scalars(record.step, numbers)
 end
 
 function Tracker:validation(name, record)
-    add(self, record.step, metrics.validation(name, record))
+    self:scalars(record.step, metrics.validation(name, record))
 end
 
 function Tracker:poll(seconds)

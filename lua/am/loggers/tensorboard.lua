@@ -58,6 +58,14 @@ function Tracker:validation(name, record)
     self.file:scalars(record.step, tagged(metrics.prefix(name), record))
 end
 
+function Tracker:scalars(step, list)
+    local tags = {}
+    for i, item in ipairs(list) do
+        tags[i] = { "train/" .. item[1], item[2] }
+    end
+    self.file:scalars(step, tags)
+end
+
 function Tracker:sample(step, prompt, text)
     if not self.prompts[prompt] then
         self.prompt_count = self.prompt_count + 1

@@ -279,7 +279,8 @@ local function commit(self)
     add_record(self, records.history, row.step, list)
 end
 
-local function add(self, step, list)
+--- Numbers, or texts, of a step: an array of { key, value }.
+function Tracker:scalars(step, list)
     if self.row and self.row.step ~= step then
         commit(self)
     end
@@ -292,16 +293,16 @@ end
 function Tracker:train(record)
     local list = metrics.numbers(record)
     list[#list + 1] = { "step", record.step } -- NeMo Automodel logs it, too
-    add(self, record.step, list)
+    self:scalars(record.step, list)
 end
 
 function Tracker:validation(name, record)
-    add(self, record.step, metrics.validation(name, record))
+    self:scalars(record.step, metrics.validation(name, record))
 end
 
 --- A sample is text in the row of its step.
 function Tracker:sample(step, prompt, text)
-    add(self, step, { { "sample/" .. metrics.text(prompt, 80):gsub("[%c/]", " "), metrics.text(text, TEXT_LIMIT) } })
+    self:scalars(step, { { "sample/" .. metrics.text(prompt, 80):gsub("[%c/]", " "), metrics.text(text, TEXT_LIMIT) } })
 end
 
 function Tracker:poll(seconds)

@@ -4,6 +4,7 @@
 --   local log = require("am.utils.log").get("am.recipe")
 --   log:debug(fmt, …)  log:info(fmt, …)  log:warning(fmt, …)  log:error(fmt, …)
 --   log:enabled("debug")
+--   require("am.utils.log").redirect(stream)     another stream from now on; returns the one before
 --   require("am.utils.log").setup{ level = "info", stream = io.stderr, color = true|false|nil }
 --
 -- The level comes from setup, else from LOGGING_LEVEL (a name, or Python's number: 10 debug, 20 info,
@@ -58,6 +59,25 @@ function M.setup(opts)
         color = wants_color(stream)
     end
     state = { threshold = math.min(threshold, levels.warning), stream = stream, color = color }
+end
+
+--- Print to another stream from now on, with the level and the colours of the one before, which is
+--- returned: for what shares a terminal with the messages. Without an argument nothing is changed.
+function M.redirect(stream)
+    if not state then
+        M.setup()
+    end
+    local before = state.stream
+    state.stream = stream or before
+    return before
+end
+
+--- True when messages are coloured.
+function M.colored()
+    if not state then
+        M.setup()
+    end
+    return state.color
 end
 
 -- Text may come from files: terminal control sequences in it are not passed on.
