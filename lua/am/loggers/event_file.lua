@@ -91,7 +91,7 @@ end
 function Writer:text(step, tag, text)
     local metadata = pb.message(9, pb.message(1, pb.bytes(1, "text")))
     local tensor = pb.message(8, pb.int(1, DT_STRING), pb.message(2, pb.message(2, pb.int(1, 1))), pb.bytes(8, text))
-    write(self, event(self, step, pb.message(5, pb.message(1, pb.bytes(1, tag), metadata, tensor))))
+    write(self, event(self, step, pb.message(5, pb.message(1, pb.bytes(1, tag), tensor, metadata))))
 end
 
 --- Wait until what was written is on the disk.
