@@ -4,10 +4,12 @@
 --   local s = series.new()   s:add(step, value)   s:buckets() -> { { first, last, sum, n, min, max }, … }
 --
 -- A bucket stands for a run of steps: their mean, least and greatest value. When there are LIMIT of them,
--- neighbours are joined and from then on each takes twice as many steps. Values that are no numbers are
--- counted in `s.not_finite` and not drawn.
+-- neighbours are joined and from then on each takes twice as many steps. Values that are no numbers, or
+-- beyond 1e100 and so in no picture, are counted in `s.not_finite` and not drawn.
 
 local M = { LIMIT = 400 }
+
+local LARGEST = 1e100
 
 local Series = {}
 Series.__index = Series
@@ -33,7 +35,7 @@ end
 
 --- Add a value; steps only grow.
 function Series:add(step, value)
-    if value - value ~= 0 then
+    if not (value >= -LARGEST and value <= LARGEST) then
         self.not_finite = self.not_finite + 1
         return
     end
