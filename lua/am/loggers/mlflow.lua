@@ -8,9 +8,11 @@
 -- asks who one is MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.
 -- Metrics are called as in training.jsonl; those of a validation set with a name of its own begin with
 -- val_<name>/. A resumed run goes on in the run that its checkpoint names, or else the file mlflow_run_id
--- beside the checkpoints, and leaves out the steps that the server has already: they are the same numbers.
+-- beside the checkpoints, leaves out the steps that the server has already (they are the same numbers), and
+-- adds those that a killed process could not send any more, from training.jsonl.
 
 local err = require("am.core.error")
+local history = require("am.loggers.history")
 local json = require("am.utils.json")
 local metrics = require("am.loggers.metrics")
 local outbox = require("am.loggers.outbox")
@@ -40,7 +42,7 @@ local API = "/api/2.0/mlflow/"
 local ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 local MAX_METRICS, MAX_PARAMS, MAX_TAG = 1000, 100, 5000 -- of one request; bytes of a tag
 local FIRST_SECONDS, LAST_SECONDS = 10, 20               -- before the first step, after the last one
-local MAX_ANSWER_DEPTH = 32
+local MAX_ANSWER, MAX_ANSWER_DEPTH = 2 ^ 20, 32
 local SIDECAR = "mlflow_run_id"
 local statuses = { finished = "FINISHED", failed = "FAILED", killed = "KILLED" }
 
@@ -82,12 +84,14 @@ end
 local function request(self, method, where, body, headers)
     headers = headers or { ["Content-Type"] = "application/json" }
     headers.Authorization = self.authorization
-    local answer, msg = self.http.request {
-        url = self.uri .. where, method = method, headers = headers, timeout = math.max(self.box:budget(), 0.1),
+    local seconds = math.max(self.box:budget(), 0.1)
+    local answer, msg, kind = self.http.request {
+        url = self.uri .. where, method = method, headers = headers, timeout = seconds, connect_timeout = seconds,
+        follow = "same_host", max_bytes = MAX_ANSWER,
         body = type(body) == "table" and json.encode(body, { separators = "compact" }) or body,
     }
     if not answer then
-        return nil, string.format("no answer from %s: %s", self.uri, tostring(msg))
+        return nil, "no answer: " .. tostring(msg), kind == "library"
     end
     local decoded = json.decode(answer.body or "", { max_depth = MAX_ANSWER_DEPTH })
     decoded = type(decoded) == "table" and decoded ~= json.null and decoded or {}
@@ -183,6 +187,26 @@ local function last_steps(answer)
     return steps
 end
 
+-- Queue what an earlier process logged and the server does not have.
+local function catch_up(self)
+    local box, waiting = self.box, self.box.items
+    box.items = {} -- in front of what this process has logged by now
+    local last = self.sent_steps.loss or -1
+    history.train(self.dir, last + 1, self.start_step - 1, function(r)
+        if r.step % self.remote_every == 0 then
+            self:train(r)
+        end
+    end)
+    history.validations(self.dir, function(name, r)
+        if r.step < self.start_step then
+            self:validation(name, r)
+        end
+    end)
+    for _, item in ipairs(waiting) do
+        box:add(item)
+    end
+end
+
 -- Go on in an earlier run; without one on the server, begin a new one.
 local function resume_run(self)
     local answer, msg, permanent, code = request(self, "GET", API .. "runs/get?run_id=" .. escaped(self.resume_id))
@@ -200,6 +224,7 @@ local function resume_run(self)
     if not ok then
         return nil, msg, permanent
     end
+    catch_up(self)
     return took_run(self, answer)
 end
 
@@ -306,6 +331,7 @@ function M.open(section, run, state)
     local self = setmetatable({
         section = section, uri = tracking_uri(section):gsub("/+$", ""), authorization = authorization(),
         http = run.http or require("am.utils.http"), log = run.log, time = run.time or posix.time, dir = run.dir,
+        start_step = run.start_step or 0, remote_every = run.remote_every or 1,
         experiment_name = section.experiment_name or os.getenv("MLFLOW_EXPERIMENT_NAME")
             or M.fields.experiment_name.default,
         run_name = section.run_name and section.run_name ~= "" and section.run_name or run.name,
@@ -325,23 +351,24 @@ function M.open(section, run, state)
     return self
 end
 
---- Numbers of a step: an array of { name, number }.
-function Tracker:scalars(step, list)
+--- Numbers of a step: an array of { name, number }; timestamp: a record's, now by default.
+function Tracker:scalars(step, list, timestamp)
     local numbers = {}
     for i, item in ipairs(list) do
         numbers[i] = { params.name(item[1]), item[2] }
     end
-    self.box:add { step = step, timestamp = math.floor(self.time() * 1000), numbers = numbers }
+    local seconds = history.seconds(timestamp) or self.time()
+    self.box:add { step = step, timestamp = math.floor(seconds * 1000), numbers = numbers }
 end
 
 function Tracker:train(record)
     local numbers = metrics.numbers(record)
     numbers[#numbers + 1] = { "step", record.step } -- NeMo Automodel sends it as a metric, too
-    self:scalars(record.step, numbers)
+    self:scalars(record.step, numbers, record.timestamp)
 end
 
 function Tracker:validation(name, record)
-    self:scalars(record.step, metrics.validation(name, record))
+    self:scalars(record.step, metrics.validation(name, record), record.timestamp)
 end
 
 function Tracker:poll(seconds)

@@ -85,8 +85,8 @@ local function attempt(self)
     return ok, msg, permanent
 end
 
--- attempt(), and what its end says about the next one.
-local function try(self, seconds)
+-- attempt(), and what its end says about the next one. is_free: no step waits for it.
+local function try(self, seconds, is_free)
     local started = self.clock()
     self.stop_at = started + seconds
     local ok, msg, permanent = attempt(self)
@@ -94,18 +94,18 @@ local function try(self, seconds)
     self.failures = ok and 0 or self.failures + 1
     self.dead = permanent or false
     local wait = ok and M.EVERY or math.min(M.EVERY * 2 ^ (self.failures - 1), M.LONGEST)
-    self.next_at = self.clock() + math.max(wait, SHARE * took)
+    self.next_at = self.clock() + math.max(wait, is_free and 0 or SHARE * took)
     return ok, msg
 end
 
 --- Send when it is time. Returns true when something was tried and went well, nil, message when it
---- failed, and false when nothing was tried. `seconds`: how long it may take; more than BUDGET only
---- before or after training.
+--- failed, and false when nothing was tried. `seconds`: how long it may take before training, when no
+--- step waits for it; absent: BUDGET.
 function Outbox:poll(seconds)
     if self.dead or self.clock() < self.next_at or (self.connected and #self.items == 0) then
         return false
     end
-    return try(self, seconds or M.BUDGET)
+    return try(self, seconds or M.BUDGET, seconds ~= nil)
 end
 
 --- At the end: send what waits, for at most so many seconds, giving up at the second failure in a row.
@@ -119,7 +119,7 @@ function Outbox:drain(seconds)
             break
         end
         local ok
-        ok, msg = try(self, left)
+        ok, msg = try(self, left, true)
         failed = ok and 0 or failed + 1
     end
     return #self.items, msg

@@ -6,6 +6,7 @@
 -- It is rewritten as a whole, in one step, every half minute at most and at the end. A resumed run reads
 -- what was before it from training.jsonl and validation*.jsonl, so that its curves are whole.
 
+local history = require("am.loggers.history")
 local json = require("am.utils.json")
 local metrics = require("am.loggers.metrics")
 local page = require("am.loggers.report_page")
@@ -28,7 +29,6 @@ M.fields = {
 local EVERY, SHARE = 30, 100 -- seconds between two writings; and so many times as long as one takes
 local MAX_PROMPTS, MAX_TEXT, MAX_SETS, MAX_VALIDATIONS = 16, 4000, 16, 200
 local MAX_CONFIG = 65536
-local MAX_LINE = 65536       -- bytes of a line of training.jsonl that is read back
 
 local Report = {}
 Report.__index = Report
@@ -73,45 +73,6 @@ local function take_validation(self, name, r)
     end
 end
 
--- Records of a JSONL file; lines that are none are passed over.
-local function each_record(name, fn)
-    local file = posix.open(name, "read")
-    local rest = ""
-    while file do
-        local text = posix.read(file, 2 ^ 20)
-        if not text or text == "" then
-            break
-        end
-        text = rest .. text
-        local from = 1
-        for line, after in text:gmatch("([^\n]*)\n()") do
-            local r = #line <= MAX_LINE and json.decode(line, { nan = true, max_depth = 8 })
-            if type(r) == "table" and type(r.step) == "number" then
-                fn(r)
-            end
-            from = after
-        end
-        rest = text:sub(from)
-        if #rest > MAX_LINE then
-            rest = ""
-        end
-    end
-end
-
-local function read_history(self, dir, start_step)
-    each_record(path.join(dir, "training.jsonl"), function(r)
-        if r.step < start_step then
-            take_train(self, r)
-        end
-    end)
-    for _, name in ipairs(path.list_dir(dir) or {}) do
-        local set = name:match("^validation_(.+)%.jsonl$") or (name == "validation.jsonl" and "default")
-        if set then
-            each_record(path.join(dir, name), function(r) take_validation(self, set, r) end)
-        end
-    end
-end
-
 local function known_sample(s)
     local function part(p)
         return type(p) == "table" and type(p.text) == "string" and type(p.step) == "number"
@@ -130,7 +91,8 @@ function M.open(section, run, state)
         self.series[key] = series.new()
     end
     if run.resumed_from then
-        read_history(self, run.dir, run.start_step)
+        history.train(run.dir, 0, run.start_step - 1, function(r) take_train(self, r) end)
+        history.validations(run.dir, function(name, r) take_validation(self, name, r) end)
         for _, s in ipairs(state and type(state.samples) == "table" and state.samples or {}) do
             if known_sample(s) and #self.samples < MAX_PROMPTS then
                 self.samples[#self.samples + 1] = s

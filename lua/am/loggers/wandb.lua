@@ -8,8 +8,10 @@
 -- A row is all that is logged at a step: the training record under its own names, val_loss, and for a
 -- validation set with a name of its own val_<name>/val_loss and the rest. It is written when the next step
 -- comes, or before a checkpoint. A resumed run goes on in its folder, cut back to what the checkpoint saw,
--- under the same id; steps that the server has already are not sent again: they are the same numbers.
+-- under the same id. Steps that the server has already are not sent again (they are the same numbers); those
+-- that a killed process could not send any more are, from training.jsonl.
 
+local history = require("am.loggers.history")
 local json = require("am.utils.json")
 local metrics = require("am.loggers.metrics")
 local outbox = require("am.loggers.outbox")
@@ -154,6 +156,48 @@ end
 
 -- ---- the server -----------------------------------------------------------------------------
 
+-- A row as the server gets it.
+local function row_text(values)
+    local parts = {}
+    for i, key in ipairs(strings.sorted_keys(values)) do
+        parts[i] = json.encode(key) .. ":" .. records.json(values[key])
+    end
+    return "{" .. table.concat(parts, ",") .. "}"
+end
+
+-- What a training record and the validations at its step are in a row.
+local function row_values(self, record, validations)
+    local values = { step = record.step, _step = record.step }
+    for _, list in ipairs { metrics.numbers(record), validations or {} } do
+        for _, item in ipairs(list) do
+            values[item[1]] = item[2]
+        end
+    end
+    values._timestamp = history.seconds(record.timestamp) or self.time()
+    values._runtime = math.max(values._timestamp - self.run.start_time, 0)
+    return values
+end
+
+-- Queue what an earlier process logged and the server does not have.
+local function catch_up(self)
+    local waiting, at_step = self.box.items, {}
+    self.box.items = {} -- in front of what this process has logged by now
+    history.validations(self.dir, function(name, r)
+        at_step[r.step] = at_step[r.step] or {}
+        for _, item in ipairs(metrics.validation(name, r)) do
+            table.insert(at_step[r.step], item)
+        end
+    end)
+    history.train(self.dir, (self.last_step or -1) + 1, self.start_step - 1, function(r)
+        if r.step % self.remote_every == 0 then
+            self.box:add { step = r.step, text = row_text(row_values(self, r, at_step[r.step])) }
+        end
+    end)
+    for _, item in ipairs(waiting) do
+        self.box:add(item)
+    end
+end
+
 -- Find out what the server has of the run, then make the run there, or go on with it.
 local function connect(self)
     local resume = self.resume
@@ -171,6 +215,9 @@ local function connect(self)
         end
         self.known = known or { lines = 0 }
         self.offset, self.last_step = self.known.lines, self.known.last_step
+        if self.is_resumed then
+            catch_up(self)
+        end
     end
     local where, msg, permanent = self.api:upsert(self.run)
     if not where then
@@ -230,6 +277,7 @@ function M.open(section, run, state)
     local time = run.time or posix.time
     local self = setmetatable({
         mode = mode, log = run.log, time = time, root = path.join(dir, "wandb"), record_num = 0, summary = {},
+        dir = run.dir, start_step = run.start_step or 0, remote_every = run.remote_every or 1,
         resume = section.resume or os.getenv("WANDB_RESUME"), is_resumed = kept ~= nil and (id == nil or id == kept),
         run = {
             id = (id or kept or new_id()):gsub("[^%w_-]", "-"),
@@ -262,19 +310,18 @@ local function commit(self)
         return
     end
     self.row = nil
-    local list, line = {}, json.object {}
+    local list = {}
     row.values._step = row.step
     row.values._timestamp = self.time()
     row.values._runtime = math.max(self.time() - self.run.start_time, 0)
     for i, key in ipairs(strings.sorted_keys(row.values)) do
         list[i] = { key, row.values[key] }
-        line[i] = json.encode(key) .. ":" .. records.json(row.values[key])
         self.summary[key] = row.values[key]
     end
     local is_late = self.committed_step and row.step <= self.committed_step -- a validation that was due
     self.committed_step = row.step
     if self.box then
-        self.box:add { step = row.step, text = "{" .. table.concat(line, ",") .. "}", is_late = is_late }
+        self.box:add { step = row.step, text = row_text(row.values), is_late = is_late }
     end
     add_record(self, records.history, row.step, list)
 end

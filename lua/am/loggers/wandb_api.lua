@@ -13,7 +13,7 @@ local strings = require("am.utils.strings")
 
 local M = {}
 
-local MAX_DEPTH = 32
+local MAX_ANSWER, MAX_DEPTH = 2 ^ 20, 32
 local DEFAULT_URL = "https://api.wandb.ai"
 
 local UPSERT = [[mutation UpsertBucket($name: String, $project: String, $entity: String, $groupName: String,
@@ -83,13 +83,15 @@ end
 
 -- The answer as a table, or nil, message, permanent.
 local function post(self, where, body)
-    local answer, msg = self.http.request {
-        url = self.base_url .. where, method = "POST", timeout = math.max(self.budget(), 0.1),
+    local seconds = math.max(self.budget(), 0.1)
+    local answer, msg, kind = self.http.request {
+        url = self.base_url .. where, method = "POST", timeout = seconds, connect_timeout = seconds,
+        follow = "same_host", max_bytes = MAX_ANSWER,
         headers = { ["Content-Type"] = "application/json", Authorization = secrets.basic("api", self.key) },
         body = json.encode(body, { separators = "compact" }),
     }
     if not answer then
-        return nil, string.format("no answer from %s: %s", self.base_url, tostring(msg))
+        return nil, "no answer: " .. tostring(msg), kind == "library"
     elseif answer.status < 200 or answer.status >= 300 then
         local permanent = answer.status >= 400 and answer.status < 500 and answer.status ~= 408 and answer.status ~= 429
         local hint = (answer.status == 401 or answer.status == 403) and "; check WANDB_API_KEY" or ""
