@@ -1,6 +1,6 @@
 """What trackers_run.lua reported, read back by tensorboard, mlflow and wandb: every step once, with its value.
 
-    python trackers_check.py DIR MLFLOW_URI ONLINE.json SYNCED.json
+    python trackers_check.py DIR MLFLOW_URI ONLINE.json SYNCED.json TENSORBOARD.json
 """
 
 import json
@@ -9,10 +9,10 @@ import pathlib
 import sys
 
 import mlflow
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 
 STEPS = 30
-folder, uri, online, synced = sys.argv[1:]
+folder, uri, online, synced, tensorboard = sys.argv[1:]
 passed = 0
 
 
@@ -34,23 +34,28 @@ losses = [(step, loss(step)) for step in range(STEPS)]
 validations = [(step, 5 - step / 10) for step in (9, 19, 29)]
 squad = [(step, 6 - step / 10) for step in (9, 19, 29)]
 
-# ---- TensorBoard
-accumulator = EventAccumulator(folder + "/tensorboard", size_guidance={"scalars": 0, "tensors": 0})
-accumulator.Reload()
+# ---- TensorBoard, by its two readers in Python; the one that `tensorboard` starts by default is checked by
+# trackers_check.sh, which asks it for a curve
+for reader in (event_accumulator, plugin_event_accumulator):
+    accumulator = reader.EventAccumulator(folder + "/tensorboard", size_guidance={"scalars": 0, "tensors": 0},
+                                          **({} if reader is event_accumulator else {"tensor_size_guidance": {
+                                              "scalars": 0, "text": 0}}))
+    accumulator.Reload()
 
+    def scalars(tag):
+        if reader is event_accumulator:
+            return [(e.step, float(e.value)) for e in accumulator.Scalars(tag)]
+        return [(e.step, float(e.tensor_proto.float_val[0])) for e in accumulator.Tensors(tag)]
 
-def scalars(tag):
-    events = accumulator.Tensors(tag) if tag in accumulator.Tags()["tensors"] else accumulator.Scalars(tag)
-    return [(e.step, float(e.value)) for e in events]
-
-
-check("tensorboard loss", scalars("train/loss"), losses)
-check("tensorboard validation", scalars("val/val_loss"), validations)
-check("tensorboard named validation", scalars("val_squad/val_loss"), squad)
-check("tensorboard NaN", [s for s, v in scalars("train/grad_norm") if math.isnan(v)], [25])
-texts = accumulator.Tensors("samples/1")
-check("tensorboard texts", [(e.step, e.tensor_proto.string_val[0].decode()) for e in texts],
-      [(0, "    What?\n\n---\n\n    größer & <b>"), (29, "    What?\n\n---\n\n    last")])
+    check("tensorboard loss", scalars("train/loss"), losses)
+    check("tensorboard validation", scalars("val/val_loss"), validations)
+    check("tensorboard named validation", scalars("val_squad/val_loss"), squad)
+    check("tensorboard NaN", [s for s, v in scalars("train/grad_norm") if math.isnan(v)], [25])
+    check("tensorboard texts", [(e.step, e.tensor_proto.string_val[0].decode())
+                                for e in accumulator.Tensors("samples/1")],
+          [(0, "    What?\n\n---\n\n    größer & <b>"), (29, "    What?\n\n---\n\n    last")])
+served = json.load(open(tensorboard))
+check("tensorboard served loss", [(step, value) for _, step, value in served], losses)
 
 # ---- MLflow
 mlflow.set_tracking_uri(uri)

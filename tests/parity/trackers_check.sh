@@ -75,4 +75,14 @@ fi
 # What the folder alone holds goes to a server that knows nothing yet.
 WANDB_BASE_URL=http://127.0.0.1:$(cat "$dir/synced.port")
 (cd "$dir" && "$venv/bin/wandb" sync --include-online "$dir"/run/wandb/run-*)
-"$venv/bin/python" tests/parity/trackers_check.py "$dir/run" "$mlflow" "$dir/online.json" "$dir/synced.json"
+
+port=$(free_port)
+"$venv/bin/tensorboard" --logdir "$dir/run/tensorboard" --port "$port" >"$dir/tensorboard.log" 2>&1 &
+started+=($!)
+for _ in $(seq 300); do
+    curl -s "http://127.0.0.1:$port/data/plugin/scalars/scalars?run=.&tag=train%2Floss" >"$dir/tensorboard.json" || true
+    [ "$(head -c 2 "$dir/tensorboard.json")" = "[[" ] && break
+    sleep 0.2
+done
+"$venv/bin/python" tests/parity/trackers_check.py "$dir/run" "$mlflow" "$dir/online.json" "$dir/synced.json" \
+    "$dir/tensorboard.json"

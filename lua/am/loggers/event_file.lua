@@ -6,9 +6,9 @@
 --
 -- A file is a series of TFRecords (length, masked CRC-32C of it, an Event message, masked CRC-32C of that),
 -- each handed to the system by one write: a killed run loses at most the one that it was writing, which
--- TensorBoard then skips. A run that goes on opens a file of its own, which begins with a SessionLog that
--- says START at its first step; from what older files hold, TensorBoard then hides that step and later
--- ones, so that a curve has every step once. After a failed write the file is left, and the next record
+-- TensorBoard then skips. A writer's first file begins with a SessionLog that says START at its first step;
+-- of what older files in the folder hold, TensorBoard then hides that step and later ones, so that the curve
+-- of a run that was killed and resumed has every step once. After a failed write the file is left, and the next record
 -- opens another, since a reader stops at a torn record.
 
 local crc = require("am.loggers.crc")
@@ -33,11 +33,11 @@ local files_opened = 0 -- by this process, so that no two have one name
 local Writer = {}
 Writer.__index = Writer
 
---- A writer into a folder, which is made. opts: log_dir; first_step: steps from it on that earlier files
---- hold are hidden (nil: none); time: a clock, seconds since 1970. Nothing is written yet.
+--- A writer into a folder, which is made. opts: log_dir; first_step: the first that it will write (default:
+--- 0); time: a clock, seconds since 1970. Nothing is written yet.
 function M.open(opts)
     path.mkdir_p(opts.log_dir)
-    return setmetatable({ log_dir = opts.log_dir, first_step = opts.first_step, time = opts.time or posix.time },
+    return setmetatable({ log_dir = opts.log_dir, first_step = opts.first_step or 0, time = opts.time or posix.time },
                         Writer)
 end
 

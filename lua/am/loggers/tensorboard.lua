@@ -32,7 +32,7 @@ end
 function M.open(section, run)
     local file = event_file.open {
         log_dir = section.log_dir or path.join(run.dir, "tensorboard"),
-        first_step = run.resumed_from and run.start_step or nil,
+        first_step = run.start_step,
         time = run.time,
     }
     local self = setmetatable({ file = file, prompts = {}, prompt_count = 0 }, Tracker)
