@@ -3,7 +3,7 @@
  * This file is the contract between the engine and everything above it: C programs include it,
  * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
  * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
- * optimizers, random numbers, files, token rows, tokenizer, memory, threads and signals.
+ * optimizers, random numbers, files, token rows, tokenizer, patterns, memory, threads and signals.
  *
  * Conventions
  *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
@@ -453,6 +453,14 @@ const char *am_tokenizer_token(const am_tokenizer *t, int64_t id); /* NULL: abse
 int am_tokenizer_is_special(const am_tokenizer *t, int64_t id);
 /* The equivalent tokenizer.json (what was loaded, or built from GGUF); owned by the tokenizer. */
 int am_tokenizer_to_json(am_tokenizer *t, const char **text, size_t *bytes);
+
+/* ---- patterns --------------------------------------------------------------------------- */
+
+/* Does a regular expression (PCRE2's syntax, which Python's mostly is) match the text from its first
+ * byte on? Whether up to the last one, the pattern says ("$"). Not for large texts: AM_EFORMAT when
+ * either has more than 4096 bytes, the pattern is none, or a match takes too many steps. */
+int am_pattern_match(int *matched, const char *pattern, size_t pattern_bytes, const char *text,
+                     size_t text_bytes);
 
 /* ---- memory ----------------------------------------------------------------------------- */
 

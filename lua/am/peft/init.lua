@@ -5,6 +5,7 @@ local scope = require("am.core.scope")
 local adapter = require("am.peft.adapter")
 local lora = require("am.peft.lora")
 local matcher = require("am.peft.matcher")
+local log = require("am.utils.log").get("am.peft")
 local Linear = require("am.nn.linear")
 local strings = require("am.utils.strings")
 
@@ -115,11 +116,18 @@ function M.apply(model, config)
         config.dropout, config.dropout_position = loaded.dropout, loaded.dropout_position
         return config, loaded.target_modules
     end
+    if matcher.is_default(config) then
+        log:warning('peft names no modules: "*_proj" is adapted; name some with target_modules or exclude_modules')
+    end
     local paths = lora.apply(model, matcher.new(config), function(_, base)
         local wrapped = lora.LinearLoRA.new(base, config)
         wrapped:initialize(config.lora_A_init, config.lora_dtype)
         return wrapped
     end)
+    if matcher.by_exclusion(config) and model:get("lm_head") and model:get("lm_head").class_name ~= "Linear" then
+        log:warning("lm_head is adapted too, which vLLM and other programs refuse; leave it out with "
+                    .. 'exclude_modules: ["*lm_head"], or name the modules with target_modules')
+    end
     return config, paths
 end
 

@@ -1,21 +1,68 @@
--- Which modules an adapter goes to: by wildcard, by exclusion, or all linear maps.
+-- Which modules an adapter goes to: by pattern, by exclusion, or all linear maps. The rules are those of
+-- NeMo Automodel's ModuleMatcher (nemo_automodel/components/_peft/module_matcher.py), with two more:
+-- a plain last name means every module of that name, as in HF PEFT, where the original finds nothing;
+-- and an embedding is taken where a pattern of target_modules names it. Puts nothing into a model.
 
 local err = require("am.core.error")
-local strings = require("am.utils.strings")
+local regex = require("am.core.pattern")
 
 local M = {}
 
 -- A pattern list from a string, a list, or nil.
-local function list_of(value)
-    if value == nil then
-        return {}
+local function list_of(key, value)
+    local list = type(value) == "table" and value or { value }
+    for _, pattern in ipairs(list) do
+        if type(pattern) ~= "string" then
+            err.raise("usage", "peft.%s: %s is a %s, not the name or pattern of a module", key, tostring(pattern),
+                      type(pattern))
+        end
     end
-    return type(value) == "table" and value or { value }
+    return list
 end
 
-local function any_match(patterns, path, name)
+--- A pattern as the regular expression that has to match a module's whole dotted name. `*` is any run of
+--- characters, also with a dot before it, as in ".*fc.*"; but behind a whole part of a dotted name, as in
+--- "*.layers.1.*", the dot is kept: it means what is below that part, or the part itself, and not layers.10.
+--- All else is as in a regular expression, so a dot is any one character.
+function M.regex(pattern)
+    local out, text, is_first = {}, pattern:match("^[^*]*"), true
+    for rest in pattern:gmatch("%*([^*]*)") do
+        local dotted = text:sub(-1) == "."
+        text = dotted and text:sub(1, -2) or text
+        local is_part = text:sub(1, 1) == "." or (is_first and text ~= "") or text:find("%.%d+$")
+        if text ~= "" or is_first or out[#out] ~= "(.*)" then -- two runs in a row are one
+            out[#out + 1] = text
+            out[#out + 1] = dotted and is_part and "(\\..*)?" or "(.*)"
+        end
+        text, is_first = rest, false
+    end
+    return "^" .. table.concat(out) .. text .. "$"
+end
+
+-- A function (path, name) -> does one of the patterns match; name is the last one of the path.
+local function any_of(key, patterns)
+    local expressions = {}
+    for i, pattern in ipairs(patterns) do
+        expressions[i] = M.regex(pattern)
+        local ok, e = pcall(regex.match, expressions[i], "")
+        if not ok then
+            err.raise("usage", "peft.%s: \"%s\" is no pattern: %s", key, pattern, tostring(e))
+        end
+    end
+    return function(path, name)
+        for i, pattern in ipairs(patterns) do
+            if pattern == path or pattern == name or regex.match(expressions[i], path) then
+                return true
+            end
+        end
+        return false
+    end
+end
+
+-- Does a pattern end in a module's own name ("embed_tokens", "*.embed_tokens"; not "*")?
+local function names_it(patterns, name)
     for _, pattern in ipairs(patterns) do
-        if pattern == name or pattern == path or strings.wildcard(pattern, path) then
+        if pattern:match("[%w_]*$") == name then
             return true
         end
     end
@@ -23,10 +70,11 @@ local function any_match(patterns, path, name)
 end
 
 --- A function (path, module) -> boolean from a PeftConfig's target_modules, exclude_modules and
---- match_all_linear. Patterns are full names, last names, or wildcards over the dotted path
---- ("*_proj", "*.layers.0.*"). Without any of the three, every "*_proj" is taken.
+--- match_all_linear. Patterns are full names, last names, or as M.regex says. Without any of the three, every
+--- "*_proj" is taken. All rules but the first take lm_head like any other linear map.
 function M.new(config)
-    local targets, excluded = list_of(config.target_modules), list_of(config.exclude_modules)
+    local targets = list_of("target_modules", config.target_modules)
+    local excluded = list_of("exclude_modules", config.exclude_modules)
     if config.match_all_linear and (#targets > 0 or #excluded > 0) then
         err.raise("usage", "peft: match_all_linear cannot be combined with target_modules or "
                   .. "exclude_modules; give one of them")
@@ -34,21 +82,36 @@ function M.new(config)
     if #targets > 0 and #excluded > 0 then
         err.raise("usage", "peft: target_modules and exclude_modules cannot be combined; give one")
     end
-    if not config.match_all_linear and #targets == 0 and #excluded == 0 then
+    if M.is_default(config) then
         targets = { "*_proj" }
     end
+    local is_target = any_of("target_modules", targets)
+    local is_excluded = any_of("exclude_modules", excluded)
     return function(path, module)
-        if module.class_name ~= "Linear" then
+        local name = path:match("[^.]+$") or path
+        if module.class_name == "Embedding" then
+            return names_it(targets, name) and is_target(path, name)
+        elseif module.class_name ~= "Linear" then
             return false
-        end
-        local name = path:match("[^.]+$")
-        if config.match_all_linear then
-            return true
         elseif #targets > 0 then
-            return any_match(targets, path, name)
+            return is_target(path, name)
         end
-        return name ~= "lm_head" and not any_match(excluded, path, name)
+        return config.match_all_linear or not is_excluded(path, name)
     end
+end
+
+local function is_empty(value)
+    return value == nil or (type(value) == "table" and #value == 0)
+end
+
+--- True when a PeftConfig takes every linear map that it doesn't exclude.
+function M.by_exclusion(config)
+    return config.match_all_linear or not is_empty(config.exclude_modules)
+end
+
+--- True when a PeftConfig names no modules, so that "*_proj" is taken.
+function M.is_default(config)
+    return not M.by_exclusion(config) and is_empty(config.target_modules)
 end
 
 return M

@@ -153,7 +153,7 @@ describe("an adapter", function()
             for _, same in ipairs {
                 { dim = 3, alpha = 5, use_rslora = false, target_modules = "*.v_proj", match_all_linear = false },
                 { target_modules = { "*layers.0.*.v_proj", "model.layers.1.self_attn.v_proj" } },
-                { exclude_modules = { "*mlp*", "*.q_proj", "k_proj", "o_proj" } },
+                { exclude_modules = { "*mlp*", "*.q_proj", "k_proj", "o_proj", "lm_head" } },
             } do
                 apply(same)
             end
@@ -352,7 +352,7 @@ describe("restoring an adapter", function()
         refused({ dim = 2 }, { dim = 3 }, { "lora_", "[2, 12]", "[3, 12]" })
         refused({ dim = 2, target_modules = "*.q_proj" }, { dim = 2, target_modules = "*.v_proj" },
                 { "lacks", "self_attn.v_proj" })
-        refused({ dim = 2 }, { dim = 2, exclude_modules = "*1.mlp.up_proj" },
+        refused({ dim = 2 }, { dim = 2, exclude_modules = { "*1.mlp.up_proj", "*head" } },
                 { "model.layers.1.mlp.up_proj", "does not adapt" })
         with_saved({ dim = 2 }, function(dir)
             edit_tensors(dir, function(t) t[UP .. "lora_B.weight"] = nil end)

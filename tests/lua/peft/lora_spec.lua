@@ -2,7 +2,7 @@
 
 local am = require("am")
 local compare = require("tests.support.compare")
-local matcher = require("am.peft.matcher")
+local log = require("am.utils.log")
 local peft = require("am.peft")
 local tiny = require("tests.support.tiny")
 local Linear = require("am.nn.linear")
@@ -66,18 +66,28 @@ describe("modules to adapt", function()
         local everything = paths()
         table.insert(everything, 1, "lm_head")
         assert.same(everything, adapted_paths { match_all_linear = true })
-        assert.same(paths { unpack(blocks, 1, 3) }, adapted_paths { exclude_modules = "*self_attn*" })
+        assert.same(paths { unpack(blocks, 1, 3) }, adapted_paths { exclude_modules = { "*self_attn*", "lm_head" } })
         assert.same(paths({ "mlp.up_proj" }), adapted_paths {
-            exclude_modules = { "*self_attn*", "gate_proj", "model.layers.0.mlp.down_proj", "*1.mlp.down*" } })
+            exclude_modules = { "*self_attn*", "gate_proj", "model.layers.0.mlp.down_proj", "*1.mlp.down*", "*head" } })
     end)
 
-    it("match is by linear maps only", function()
-        local matches = matcher.new { target_modules = "*" }
-        assert.is_true(matches("a.b", Linear.new(1, 1)))
-        assert.is_false(matches("model.norm", require("am.nn.norm").new(4)))
-        assert.is_false(matches("model.embed_tokens", require("am.nn.embedding").new(4, 4)))
-        assert.is_false(matcher.new({ exclude_modules = "x" })("lm_head", Linear.new(1, 1)))
-        assert.is_true(matcher.new({ exclude_modules = "x" })("a.lm_heads", Linear.new(1, 1)))
+    it("are told of when they are a choice by default, or hold lm_head by no one's wish", function()
+        local function told(config)
+            local lines = {}
+            local stream = { write = function(_, ...) lines[#lines + 1] = table.concat { ... } end }
+            log.setup { stream = stream, color = false }
+            adapted_paths(config)
+            log.setup {}
+            return table.concat(lines)
+        end
+        assert.matches('"%*_proj" is adapted', told {})
+        for _, config in ipairs { { match_all_linear = true }, { exclude_modules = "*self_attn*" } } do
+            assert.matches("lm_head is adapted too", told(config))
+        end
+        for _, config in ipairs { { target_modules = { "*_proj", "lm_head" } }, { exclude_modules = "*head" },
+                                  { target_modules = "*_proj" } } do
+            assert.equal("", told(config))
+        end
     end)
 
     it("are told when there are none, with what the model has", function()
