@@ -7,6 +7,7 @@
 Exit status 1 when something differs.
 """
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -16,7 +17,7 @@ import common  # noqa: F401, sets transformers offline and quiet
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 
 def main():
@@ -26,17 +27,21 @@ def main():
     parser.add_argument("--params")
     parser.add_argument("--greedy")
     args = parser.parse_args()
-    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    with open(os.path.join(args.adapter, "adapter_config.json"), encoding="utf-8") as f:
+        is_classifier = json.load(f)["task_type"] == "SEQ_CLS"
+    kind, more = (AutoModelForSequenceClassification, {"num_labels": 3}) if is_classifier else (AutoModelForCausalLM, {})
+    base = kind.from_pretrained(args.model, dtype=torch.float32, **more)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = PeftModel.from_pretrained(base, args.adapter).eval()
     wrong = [f"PEFT warns: {w.message}" for w in caught if "key" in str(w.message)]
-    state = get_peft_model_state_dict(model)
+    # False: without the base's own embeddings, which PEFT adds to an adapter of them
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
     with safe_open(os.path.join(args.adapter, "adapter_model.safetensors"), "pt") as f:
         wrong += [f"{name}: PEFT ignores it" for name in f.keys() if name not in state]
     done = f"{len(state)} adapter tensors opened by PEFT"
-    if not any(v.abs().max() > 0 for k, v in state.items() if "lora_B" in k):
-        wrong.append("every lora_B is zero: nothing was trained, or nothing was loaded")
+    if not any(v.abs().max() > 0 for k, v in state.items() if "lora_B" in k or "lora_embedding_A" in k):
+        wrong.append("what an adapter begins with is zero: nothing was trained, or nothing was loaded")
     if args.params:
         found, count = check_common.same_parameters(state, args.params)
         wrong, done = wrong + found, done + f", {count} compared"

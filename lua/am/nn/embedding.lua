@@ -1,6 +1,7 @@
--- Embedding: rows of a table by index.
+-- Embedding: rows of a table by index, with noise while training where that is asked for (NEFTune).
 
 local ops = require("am.core.ops")
+local tensor = require("am.core.tensor")
 local Module = require("am.nn.module")
 
 local Embedding = Module.class("Embedding")
@@ -16,7 +17,18 @@ end
 
 --- index [...] -> [..., embedding_dim]
 function Embedding:forward(index)
-    return ops.embedding(index, self.weight, self.padding_idx)
+    return self:add_noise(ops.embedding(index, self.weight, self.padding_idx))
+end
+
+--- NEFTune (Jain et al. 2023, arXiv:2310.05914): rows x [B, T, C] plus uniform(-1, 1) noise_alpha / sqrt(T C),
+--- a draw of the generator's next stream; x itself without noise_alpha and outside of training. T is the length
+--- of the rows as they come, padding and packed samples included, as in transformers.
+function Embedding:add_noise(x)
+    if not (self.training and (self.noise_alpha or 0) > 0) then
+        return x
+    end
+    local size = self.noise_alpha / math.sqrt(x:size(x:dim() - 2) * x:size(x:dim() - 1))
+    return x + tensor.empty(x:size(), { dtype = x:dtype(), device = x:device() }):uniform_(-size, size)
 end
 
 function Embedding:extra_repr()

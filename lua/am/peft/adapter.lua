@@ -1,213 +1,238 @@
 -- Adapters as HF PEFT stores them: adapter_model.safetensors and adapter_config.json. Reads those
--- that PEFT wrote, writes those that it reads; automodel_peft_config.json keeps the rest.
+-- that PEFT wrote, writes those that it reads; automodel_peft_config.json keeps the rest. What the
+-- configuration may say is adapter_config.lua's.
 
 local err = require("am.core.error")
 local io_core = require("am.core.io")
 local scope = require("am.core.scope")
+local adapter_config = require("am.peft.adapter_config")
+local EmbeddingLoRA = require("am.peft.embedding")
 local lora = require("am.peft.lora")
-local json = require("am.utils.json")
+local whole = require("am.peft.whole")
 local path = require("am.utils.path")
 
 local M = {}
 
 local PREFIX = "base_model.model."
-local MAX_BYTES = 16 * 1024 * 1024
+local kinds = { Linear = lora.LinearLoRA, Embedding = EmbeddingLoRA }
 
-local task_types = {
-    ForCausalLM = "CAUSAL_LM", ForSequenceClassification = "SEQ_CLS",
-    ForTokenClassification = "TOKEN_CLS", ForQuestionAnswering = "QUESTION_ANS",
-}
-
-local function task_type(model)
-    local name = model.config and model.config.architectures and model.config.architectures[1] or ""
-    for suffix, task in pairs(task_types) do
-        if name:sub(-#suffix) == suffix then
-            return task
-        end
-    end
-    return "CAUSAL_LM"
+--- The adapter of a module, without numbers: class by what it wraps.
+function M.wrap(base, config)
+    return kinds[base.class_name].new(base, config)
 end
 
---- Iterator over (path, LinearLoRA) of a model.
+--- Iterator over (path, LinearLoRA or EmbeddingLoRA) of a model.
 function M.modules(model)
     local next_module = model:named_modules()
     return function()
         local name, module
         repeat
             name, module = next_module()
-        until not name or module.class_name == "LinearLoRA"
+        until not name or module.tensor_names
         return name, module
     end
 end
 
---- Write a model's adapter into a folder that exists. config is its PeftConfig.
+-- The array of { name behind the path in files, the Lua module with the weight, transposed } of an adapter.
+local function parts_of(module)
+    local list = {}
+    for name, child in pairs(module.tensor_names) do
+        if module[child] then
+            list[#list + 1] = { name, module[child], (module.transposed or {})[name] }
+        end
+    end
+    table.sort(list, function(a, b) return a[1] < b[1] end)
+    return list
+end
+
+-- ---- writing --------------------------------------------------------------------------------
+
+--- Write a model's adapter, and the modules that are trained whole, into a folder that exists. config is its
+--- PeftConfig. The base's own embeddings, which PEFT writes with an adapter of them, are left out.
 function M.save(model, dir, config)
     local tensors, targets = {}, {}
     for name, module in M.modules(model) do
         targets[#targets + 1] = name
-        tensors[#tensors + 1] = { PREFIX .. name .. ".lora_A.weight", module.lora_A.weight }
-        tensors[#tensors + 1] = { PREFIX .. name .. ".lora_B.weight", module.lora_B.weight }
+        for _, part in ipairs(parts_of(module)) do
+            local t = part[2].weight
+            tensors[#tensors + 1] = { PREFIX .. name .. "." .. part[1],
+                                      part[3] and t:detach():transpose(0, 1):contiguous() or t }
+        end
     end
     table.sort(targets)
+    for _, item in ipairs(whole.parameters(model, config.modules_to_save or {})) do
+        tensors[#tensors + 1] = { PREFIX .. item[1], item[2][item[3].name] }
+    end
     io_core.save_safetensors(path.join(dir, "adapter_model.safetensors"), tensors)
-    local base = model.name_or_path
-    path.write_file(path.join(dir, "adapter_config.json"), json.encode({
-        base_model_name_or_path = base and path.exists(base) and path.absolute(base) or base or json.null,
-        bias = "none",
-        lora_alpha = config.alpha,
-        lora_dropout = config.dropout or 0,
-        peft_type = "LORA",
-        r = config.dim,
-        target_modules = json.array(targets),
-        task_type = task_type(model),
-        use_rslora = config.use_rslora or false,
-    }, { indent = 2, sort_keys = true }) .. "\n")
-    local rest = {}
-    for k, v in pairs(config) do
-        if k ~= "dim" and k ~= "alpha" then
-            rest[k] = v
-        end
-    end
-    path.write_file(path.join(dir, "automodel_peft_config.json"),
-                    json.encode(json.object(rest), { indent = 2, sort_keys = true }) .. "\n")
+    adapter_config.write(model, dir, config, targets)
 end
 
-local function read_config(dir)
-    local file = path.join(dir, "adapter_config.json")
-    local text, why = path.read_file(file, MAX_BYTES)
-    if not text then
-        err.raise("io", "%s is no adapter directory: %s", dir, why)
-    end
-    local c, msg = json.decode(text)
-    if type(c) ~= "table" or c == json.null or json.is_array(c) then
-        err.raise("format", "%s: %s", file, msg or "not a JSON object")
-    end
-    if c.peft_type ~= "LORA" then
-        err.raise("unsupported", "%s: peft_type %s is not supported; supported is LORA", file,
-                  tostring(c.peft_type))
-    end
-    for _, key in ipairs { "use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern",
-                           "alpha_pattern", "layer_replication", "trainable_token_indices" } do
-        local v = c[key]
-        local off = v == nil or v == false or v == json.null or (type(v) == "table" and next(v) == nil)
-        if not off then
-            err.raise("unsupported", "%s: \"%s\" is set, which is not supported", file, key)
+-- ---- reading --------------------------------------------------------------------------------
+
+-- A tensor's name in three forms of PEFT's, or nil: the module's path and the part of its adapter.
+local function adapter_part(name)
+    for _, ending in ipairs { "", "%.weight", "%.default", "%.default%.weight" } do
+        local module, part = name:match("^(.+)%.(lora_[%a_]+)" .. ending .. "$")
+        if module then
+            return module, part
         end
     end
-    if c.bias ~= nil and c.bias ~= "none" then
-        err.raise("unsupported", "%s: bias \"%s\" is not supported; only \"none\" is", file, tostring(c.bias))
-    end
-    for _, key in ipairs { "r", "lora_alpha" } do
-        if type(c[key]) ~= "number" or not (c[key] > 0 and c[key] < 2 ^ 31) then
-            err.raise("format", "%s: \"%s\" must be a positive number", file, key)
-        end
-    end
-    if c.r % 1 ~= 0 then
-        err.raise("format", "%s: \"r\" must be a whole number, not %s", file, c.r)
-    end
-    local dropout = c.lora_dropout
-    if dropout ~= nil and (type(dropout) ~= "number" or not (dropout >= 0 and dropout < 1)) then
-        err.raise("format", "%s: \"lora_dropout\" must be a number from 0 to below 1", file)
-    end
-    return c
 end
 
--- Where the adapter's dropout stood; PEFT's own adapters do not say, and have it on the input.
-local function dropout_position(dir)
-    local text = path.read_file(path.join(dir, "automodel_peft_config.json"), MAX_BYTES)
-    local c = text and json.decode(text)
-    local position = type(c) == "table" and c.dropout_position
-    return position == "post" and "post" or "pre"
-end
-
--- {path -> {A = tensor, B = tensor}} of adapter_model.safetensors.
-local function read_tensors(dir, device, dtype)
+-- adapter_model.safetensors as { adapters = {path -> {part -> tensor}}, bases = {path -> tensor}, whole =
+-- {name -> tensor} }, the last of the modules that `names` covers; and the file.
+local function read_tensors(dir, names, device, dtype)
     local file = path.join(dir, "adapter_model.safetensors")
-    local archive, found = io_core.open(file), {}
+    local archive, found = io_core.open(file), { adapters = {}, bases = {}, whole = {} }
+    local covers = whole.covers(names)
+    local function take(name, as) return scope.escape(archive:get(name, as, device)) end
     for _, name in ipairs(archive:names()) do
-        local module, side = name:match("^base_model%.model%.(.+)%.lora_([AB])%.weight$")
-        if not module then
-            module, side = name:match("^base_model%.model%.(.+)%.lora_([AB])%.default%.weight$")
+        local own = name:match("^base_model%.model%.(.+)$") or ""
+        local module, part = adapter_part(own)
+        local saved = own:gsub("%.modules_to_save%.default", "")
+        if module then
+            found.adapters[module] = found.adapters[module] or {}
+            found.adapters[module][part] = take(name, dtype)
+        elseif own:match("^(.+)%.base_layer%.weight$") then
+            found.bases[own:match("^(.+)%.base_layer%.weight$")] = take(name)
+        elseif covers(saved:match("^(.*)%.[^.]+$") or "") then
+            found.whole[saved] = take(name)
+        else
+            err.raise("unsupported", "%s: tensor %s is no LoRA weight of a linear map or an embedding, and of no "
+                      .. "module in modules_to_save", file, name)
         end
-        if not module then
-            err.raise("unsupported", "%s: tensor %s is no LoRA weight of a linear map", file, name)
-        end
-        found[module] = found[module] or {}
-        found[module][side] = scope.escape(archive:get(name, dtype, device))
     end
     archive:close()
     return found, file
 end
 
---- Put the adapter of a directory onto a model (freezing everything else). opts: dtype of A and B
---- (default: each weight's own), dropout, dropout_position (default: the adapter's), check, a function
+local function check_shape(file, what, t, wanted, why)
+    local have = table.concat(t:size(), ", ")
+    if have ~= table.concat(wanted, ", ") then
+        err.raise("format", "%s: %s is [%s], but %s [%s]", file, what, have, why, table.concat(wanted, ", "))
+    end
+end
+
+-- The parts of an adapter beside the tensors of a file that are theirs: an array of { part's name, module,
+-- tensor in the file's shape, transposed }, all there and of the right shape.
+local function matched(file, name, module, tensors, why)
+    local list, wanted = {}, {}
+    for _, part in ipairs(parts_of(module)) do
+        local short = part[1]:match("^[%w_]+")
+        local shape, t = part[2]._parameters[1].shape, tensors and tensors[short]
+        if not t then
+            err.raise("format", "%s lacks %s of %s", file, short, name)
+        end
+        check_shape(file, short .. " of " .. name, t, part[3] and { shape[2], shape[1] } or shape, why)
+        list[#list + 1], wanted[short] = { short, part[2], t, part[3] }, true
+    end
+    for short in pairs(tensors) do
+        if not wanted[short] then
+            err.raise("format", "%s holds %s of %s, which has no place there%s", file, short, name,
+                      short == "lora_magnitude_vector" and " without use_dora" or "")
+        end
+    end
+    return list
+end
+
+-- All of the file's tensors must have a place in the model.
+local function check_places(model, found, file, names)
+    for name in pairs(found.adapters) do
+        local module = model:get(name)
+        if not module or not kinds[module.class_name] then
+            err.raise("format", "%s: the model has no linear map or embedding %s; the adapter belongs to another "
+                      .. "model", file, name)
+        end
+    end
+    for name, t in pairs(found.bases) do
+        local module = found.adapters[name] and model:get(name)
+        if not module then
+            err.raise("format", "%s: it holds the weight of %s, which it does not adapt", file, name)
+        end
+        check_shape(file, "the weight of " .. name, t, module._parameters[1].shape,
+                    "the model's, whose vocabulary differs, is")
+    end
+    local known = {}
+    for _, item in ipairs(whole.parameters(model, names)) do
+        local t = found.whole[item[1]]
+        if not t then
+            err.raise("format", "%s lacks %s, which modules_to_save names", file, item[1])
+        end
+        check_shape(file, item[1], t, item[3].shape, "the model's is")
+        known[item[1]] = true
+    end
+    for name in pairs(found.whole) do
+        if not known[name] then
+            err.raise("format", "%s: the model has no weight %s; the adapter belongs to another model", file, name)
+        end
+    end
+end
+
+-- Put the base weights that a file holds (PEFT's, of embeddings and heads) into the model, shared ones for both.
+local function load_bases(model, bases)
+    for name, t in pairs(bases) do
+        local module = model:get(name)
+        module.weight = scope.escape(t:to(module.weight:dtype()):clone())
+        for tied, of in pairs(model.tied or {}) do
+            if name .. ".weight" == of then
+                model:get(tied:match("^(.*)%.")):share("weight", module.weight)
+            end
+        end
+    end
+end
+
+--- Put the adapter of a directory onto a model (freezing everything else but modules_to_save). opts: dtype of the
+--- adapter (default: each weight's own), dropout, dropout_position (default: the adapter's), check, a function
 --- of the PeftConfig that may refuse it while the model is as it was.
 --- Returns the PeftConfig that it amounts to.
 function M.load(model, dir, opts)
     opts = opts or {}
-    local c = read_config(dir)
-    local found, file = read_tensors(dir, model:device(), opts.dtype)
-    local config = {
-        dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
-        dropout = opts.dropout or c.lora_dropout or 0,
-        dropout_position = opts.dropout_position or dropout_position(dir),
-        target_modules = {},
-    }
-    for name in pairs(found) do
+    local config = adapter_config.read(dir)
+    config.dropout = opts.dropout or config.dropout
+    config.dropout_position = opts.dropout_position or config.dropout_position
+    local names = config.modules_to_save or {}
+    local found, file = read_tensors(dir, names, model:device(), opts.dtype)
+    for name in pairs(found.adapters) do
         config.target_modules[#config.target_modules + 1] = name
-        local module = model:get(name)
-        if not module or module.class_name ~= "Linear" then
-            err.raise("format", "%s: the model has no linear map %s; the adapter belongs to another "
-                      .. "model", file, name)
-        end
     end
     table.sort(config.target_modules)
+    check_places(model, found, file, names)
     if opts.check then
         opts.check(config)
     end
-    lora.apply(model, function(name) return found[name] ~= nil end, function(name, base)
-        local pair = found[name]
-        if not pair.A or not pair.B then
-            err.raise("format", "%s: %s has only one of lora_A and lora_B", file, name)
-        end
-        local wrapped = lora.LinearLoRA.new(base, config)
-        for side, shape in pairs { A = { c.r, base.in_features }, B = { base.out_features, c.r } } do
-            local t = pair[side]
-            if t:dim() ~= 2 or t:size(0) ~= shape[1] or t:size(1) ~= shape[2] then
-                err.raise("format", "%s: lora_%s of %s is [%s], but the model and r make it [%d, %d]",
-                          file, side, name, table.concat(t:size(), ", "), shape[1], shape[2])
-            end
+    lora.apply(model, function(name) return found.adapters[name] ~= nil end, function(name, base)
+        local wrapped = M.wrap(base, config)
+        for _, part in ipairs(matched(file, name, wrapped, found.adapters[name], "the model and r make it")) do
+            local t = part[4] and part[3]:transpose(0, 1) or part[3]
             -- training writes to it, so it must not stay a view of the file
-            wrapped["lora_" .. side].weight = scope.escape(
-                t:to(opts.dtype or base.weight:dtype()):clone())
+            part[2].weight = scope.escape(t:to(opts.dtype or base.weight:dtype()):clone())
         end
         return wrapped
     end)
+    load_bases(model, found.bases)
+    whole.train(model, names, found.whole)
     return config
 end
 
---- Overwrite the A and B of an adapted model with those of a directory (resume).
+--- Overwrite what is trained of an adapted model with what a directory holds (resume).
 function M.restore(model, dir)
-    local found, file = read_tensors(dir, model:device())
+    local names = model.modules_to_save or {}
+    local found, file = read_tensors(dir, names, model:device())
     for name, module in M.modules(model) do
-        local pair = found[name]
-        if not pair or not pair.A or not pair.B then
-            err.raise("format", "%s lacks the adapter of %s", file, name)
+        for _, part in ipairs(matched(file, name, module, found.adapters[name] or {}, "this run makes it")) do
+            part[2].weight:copy_(part[4] and part[3]:transpose(0, 1) or part[3])
+            part[3]:release()
         end
-        for _, side in ipairs { "A", "B" } do
-            local into = module["lora_" .. side].weight
-            if table.concat(into:size(), ",") ~= table.concat(pair[side]:size(), ",") then
-                err.raise("format", "%s: lora_%s of %s is [%s], but this run makes it [%s]", file, side,
-                          name, table.concat(pair[side]:size(), ", "), table.concat(into:size(), ", "))
-            end
-            into:copy_(pair[side])
-            pair[side]:release()
-        end
-        found[name] = nil
+        found.adapters[name] = nil
     end
-    local extra = next(found)
+    local extra = next(found.adapters) or next(found.bases)
     if extra then
         err.raise("format", "%s holds an adapter of %s, which this run does not adapt", file, extra)
+    end
+    check_places(model, found, file, names)
+    for _, item in ipairs(whole.parameters(model, names)) do
+        item[2][item[3].name]:copy_(found.whole[item[1]])
+        found.whole[item[1]]:release()
     end
 end
 

@@ -1,12 +1,13 @@
--- Parameter-efficient fine-tuning: PeftConfig, applying it, adapters from and to files, merging.
+-- Parameter-efficient fine-tuning: PeftConfig, applying it, adapters from and to files, merging, NEFTune.
 
 local err = require("am.core.error")
-local scope = require("am.core.scope")
 local adapter = require("am.peft.adapter")
+local adapter_config = require("am.peft.adapter_config")
 local lora = require("am.peft.lora")
 local matcher = require("am.peft.matcher")
+local merging = require("am.peft.merging")
+local whole = require("am.peft.whole")
 local log = require("am.utils.log").get("am.peft")
-local Linear = require("am.nn.linear")
 local strings = require("am.utils.strings")
 
 local M = {
@@ -14,6 +15,8 @@ local M = {
     load_adapter = adapter.load,
     restore_adapter = adapter.restore,
     lora_modules = adapter.modules,
+    merge = merging.merge,
+    merge_checked = merging.merge_checked,
 }
 
 local NAME = { type = "string", required = true } -- of a module, or a wildcard
@@ -23,9 +26,12 @@ local new_defaults = { dim = 8, alpha = 32, dropout = 0, dropout_position = "pos
 
 --- Fields of a configuration's `peft` section.
 M.fields = {
-    target_modules = { type = "string|list", items = NAME, doc = "names or wildcards of modules to adapt" },
-    exclude_modules = { type = "string|list", items = NAME, doc = "all linear maps but these (and lm_head)" },
-    match_all_linear = { type = "boolean", default = false, doc = "every linear map" },
+    target_modules = { type = "string|list", items = NAME, doc = "names, wildcards or regular expressions of modules "
+                           .. "to adapt (*_proj); an embedding must be named" },
+    exclude_modules = { type = "string|list", items = NAME, doc = "all linear maps but these, lm_head with them" },
+    match_all_linear = { type = "boolean", default = false, doc = "every linear map, lm_head with them" },
+    modules_to_save = { type = "string|list", items = NAME, doc = "names of modules that are trained whole and saved "
+                            .. "with the adapter; a classifier's head always is" },
     dim = { type = "integer", min = 1, doc = "rank r (8)" },
     alpha = { type = "number", doc = "numerator of the scale alpha / dim (32)" },
     use_rslora = { type = "boolean", doc = "scale by alpha / sqrt(dim) instead" },
@@ -33,11 +39,13 @@ M.fields = {
     dropout_position = { type = "string", enum = { "post", "pre" },
                          doc = "on the adapter's output (post, the default), or on its input as HF PEFT does "
                              .. "(pre)" },
-    lora_A_init = { type = "string", enum = { "xavier", "kaiming" }, default = "xavier", doc = "how A begins" },
+    lora_A_init = { type = "string", enum = lora.initializers, default = "xavier",
+                    doc = "how A begins; kaiming and uniform are the same. PEFT's pissa, olora and eva, which look "
+                        .. "at the weights or the data first, are not there" },
     lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from, whose dim, alpha, use_rslora, "
-                         .. "modules and, if not given here, dropout are taken" },
-    use_dora = { type = "boolean", enum = { false }, doc = "not there yet" },
+                         .. "use_dora, modules and, if not given here, dropout are taken" },
+    use_dora = { type = "boolean", doc = "train the norms of the adapted rows too (DoRA)" },
     moe_rank_scaling = { type = "boolean", enum = { false }, doc = "not there yet" },
     use_memory_efficient_lora = { type = "boolean", no_effect = "LoRA is one op" },
     use_triton = { type = "boolean", default = false, no_effect = "kernels are chosen by themselves" },
@@ -78,7 +86,7 @@ end
 
 -- Refuse a setting that was given and is not the adapter's: taking either would surprise someone.
 local function check_agreement(model, given, loaded)
-    for _, key in ipairs { "dim", "alpha", "use_rslora" } do
+    for _, key in ipairs { "dim", "alpha", "use_rslora", "use_dora" } do
         local own = loaded[key] or false
         if given[key] ~= nil and given[key] ~= own then
             err.raise("usage", "peft.%s is %s, but %s in the adapter of %s; leave it out to take the adapter's", key,
@@ -103,57 +111,74 @@ local function check_agreement(model, given, loaded)
     end
 end
 
---- Adapt a model: by the config's patterns, or from its adapter_path. Everything else is frozen.
---- Returns the config in force and the adapted paths.
-function M.apply(model, config)
-    config = M.PeftConfig(config)
-    if config.adapter_path then
-        local loaded = adapter.load(model, config.adapter_path, {
-            dtype = config.lora_dtype, dropout = config.dropout, dropout_position = config.dropout_position,
-            check = function(found) check_agreement(model, config, found) end,
-        })
-        config.dim, config.alpha, config.use_rslora = loaded.dim, loaded.alpha, loaded.use_rslora
-        config.dropout, config.dropout_position = loaded.dropout, loaded.dropout_position
-        return config, loaded.target_modules
-    end
-    if matcher.is_default(config) then
-        log:warning('peft names no modules: "*_proj" is adapted; name some with target_modules or exclude_modules')
-    end
-    local paths = lora.apply(model, matcher.new(config), function(_, base)
-        local wrapped = lora.LinearLoRA.new(base, config)
-        wrapped:initialize(config.lora_A_init, config.lora_dtype)
-        return wrapped
-    end)
-    if matcher.by_exclusion(config) and model:get("lm_head") and model:get("lm_head").class_name ~= "Linear" then
+-- A warning that an adapter has lm_head in it that nobody named.
+local function warn_of_head(model, config)
+    local head = model:get("lm_head")
+    if matcher.by_exclusion(config) and head and head.tensor_names then
         log:warning("lm_head is adapted too, which vLLM and other programs refuse; leave it out with "
                     .. 'exclude_modules: ["*lm_head"], or name the modules with target_modules')
     end
-    return config, paths
 end
 
---- Fold every adapter into its weight; the model is a plain one afterwards.
-function M.merge(model)
-    local list = {}
-    for path, module in adapter.modules(model) do
-        list[#list + 1] = { path, module }
+-- A new adapter by the config's patterns. Returns the adapted paths.
+local function apply_new(model, config)
+    if matcher.is_default(config) then
+        log:warning('peft names no modules: "*_proj" is adapted; name some with target_modules or exclude_modules')
     end
-    for _, item in ipairs(list) do
-        local path, module = item[1], item[2]
-        local plain = Linear.new(module.in_features, module.out_features, module.bias ~= nil)
-        plain._parameters = module._parameters
-        plain.weight = scope.escape(module:merged_weight())
-        plain.bias = module.bias
-        for _, slot in ipairs(plain._parameters) do
-            slot.shared = nil -- an adapted tied head is a matrix of its own now
-        end
-        model:get(path:match("^(.*)%.[^.]+$") or ""):replace(path:match("[^.]+$"), plain)
-        if path == "lm_head" then
-            model.tied, model.config.tie_word_embeddings = {}, false
-        end
-        module.lora_A.weight:release()
-        module.lora_B.weight:release()
+    whole.check(model, config.modules_to_save)
+    local names = whole.names(config.modules_to_save, adapter_config.task_type(model))
+    local is_whole, matches = whole.covers(names), matcher.new(config)
+    local paths = lora.apply(model, function(path, module)
+        return not is_whole(path) and matches(path, module)
+    end, function(_, base)
+        local wrapped = adapter.wrap(base, config)
+        wrapped:initialize(config.lora_A_init, config.lora_dtype)
+        return wrapped
+    end)
+    whole.train(model, names)
+    config.modules_to_save = #names > 0 and names or nil
+    warn_of_head(model, config)
+    return paths
+end
+
+--- Adapt a model: by the config's patterns, or from its adapter_path. Everything else is frozen, but for what
+--- modules_to_save names. Returns the config in force and the adapted paths.
+function M.apply(model, config)
+    config = M.PeftConfig(config)
+    local taken = adapter.modules(model)()
+    if taken then
+        err.raise("usage", "peft: %s has an adapter already; merge it first (am.peft.merge), or go on with it by "
+                  .. "adapter_path on the plain model", taken)
     end
-    return #list
+    if not config.adapter_path then
+        return config, apply_new(model, config)
+    end
+    local loaded = adapter.load(model, config.adapter_path, {
+        dtype = config.lora_dtype, dropout = config.dropout, dropout_position = config.dropout_position,
+        check = function(found) check_agreement(model, config, found) end,
+    })
+    for key, value in pairs(loaded) do
+        config[key] = key ~= "target_modules" and value or config[key]
+    end
+    return config, loaded.target_modules
+end
+
+--- Fields of a configuration's `neftune` section.
+M.neftune_fields = { noise_alpha = { type = "number", min = 0, default = 5, doc = "size of the noise; 0: none" } }
+
+--- NEFTune: while the model trains, its input embeddings get uniform noise of at most noise_alpha / sqrt(T C), see
+--- am.nn.embedding. 0 ends it. Adapters and merging keep it. Nothing in files tells of it.
+function M.neftune(model, noise_alpha)
+    if type(noise_alpha) ~= "number" or not (noise_alpha >= 0 and noise_alpha < math.huge) then
+        err.raise("usage", "neftune.noise_alpha must be a number from 0, not %s", tostring(noise_alpha))
+    end
+    for _, module in model:named_modules() do
+        if module.add_noise or module.class_name == "EmbeddingLoRA" then
+            module.noise_alpha = noise_alpha
+            return
+        end
+    end
+    err.raise("usage", "neftune: the model has no embedding to add noise to")
 end
 
 return M

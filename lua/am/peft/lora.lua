@@ -1,33 +1,60 @@
--- LoRA (Hu et al. 2021): y = x W^T + b + (alpha / dim) B A x, with W frozen.
+-- LoRA (Hu et al. 2021) of a linear map: y = x W^T + b + (alpha / dim) B A x, with W frozen; with use_dora
+-- also scaled (dora.lua). Puts adapters of any kind into a model.
 
 local ops = require("am.core.ops")
 local err = require("am.core.error")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
+local dora = require("am.peft.dora")
 local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 
-local LinearLoRA = Module.class("LinearLoRA")
+local M = {}
 
---- Wrap a Linear; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it.
+--- The scale of B A for a PeftConfig.
+function M.scale(config)
+    return config.alpha / (config.use_rslora and math.sqrt(config.dim) or config.dim)
+end
+
+local LinearLoRA = Module.class("LinearLoRA")
+M.LinearLoRA = LinearLoRA
+
+--- Wrap a Linear; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it, with use_dora
+--- also "lora_magnitude_vector.weight".
 ---@param base am.nn.Linear
----@param opts {dim: integer, alpha: number, use_rslora: boolean?, dropout: number?,
+---@param opts {dim: integer, alpha: number, use_rslora: boolean?, use_dora: boolean?, dropout: number?,
 ---  dropout_position: string?}
 function LinearLoRA.new(base, opts)
     local self = Module.init(LinearLoRA)
     self.in_features, self.out_features = base.in_features, base.out_features
     self._parameters, self.weight, self.bias = base._parameters, base.weight, base.bias
-    self.dim, self.scale = opts.dim, opts.alpha / (opts.use_rslora and math.sqrt(opts.dim) or opts.dim)
+    self.dim, self.scale = opts.dim, M.scale(opts)
     self.dropout, self.dropout_position = opts.dropout or 0, opts.dropout_position or "post"
     self:add("lora_A", Linear.new(base.in_features, opts.dim))
     self:add("lora_B", Linear.new(opts.dim, base.out_features))
+    if opts.use_dora then
+        dora.attach(self, base.out_features)
+    end
     return self
+end
+
+-- The names of an adapter's tensors in PEFT's files, behind the module's path, and whose weight each is.
+LinearLoRA.tensor_names = { ["lora_A.weight"] = "lora_A", ["lora_B.weight"] = "lora_B",
+                            lora_magnitude_vector = "lora_magnitude_vector" }
+
+--- W [out, in], A [r, in] and B [out, r], A and B in W's dtype.
+function LinearLoRA:matrices()
+    local dtype = self.weight:dtype()
+    return self.weight, self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype)
 end
 
 --- x [..., in] -> [..., out]. A and B of another dtype are rounded to the weight's.
 function LinearLoRA:forward(x)
-    local dtype = self.weight:dtype()
-    return ops.lora_linear(x, self.weight, self.bias, self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype), {
+    local weight, a, b = self:matrices()
+    if self.lora_magnitude_vector then
+        return dora.linear(self, x, a, b)
+    end
+    return ops.lora_linear(x, weight, self.bias, a, b, {
         scale = self.scale,
         dropout = self.training and self.dropout or 0,
         position = self.dropout_position,
@@ -35,36 +62,61 @@ function LinearLoRA:forward(x)
 end
 
 function LinearLoRA:extra_repr()
-    return string.format("in_features=%d, out_features=%d, r=%d, scale=%g", self.in_features,
-                         self.out_features, self.dim, self.scale)
+    return string.format("in_features=%d, out_features=%d, r=%d, scale=%g%s", self.in_features, self.out_features,
+                         self.dim, self.scale, self.lora_magnitude_vector and ", dora" or "")
 end
 
---- Give A and B storage: A by `init` ("xavier": normal with std sqrt(2 / (in + r)); "kaiming": uniform,
---- a = sqrt(5), so within 1/sqrt(in)), B zero.
+-- How A [r, in] may begin. std and bounds as PyTorch's and PEFT's functions of these names have them.
+local initializers = {}
+
+-- torch.nn.init.xavier_normal_
+function initializers.xavier(a, dim, in_features) a:normal_(0, math.sqrt(2 / (in_features + dim))) end
+
+-- torch.nn.init.kaiming_uniform_ with a = sqrt(5)
+function initializers.kaiming(a, _, in_features)
+    local bound = 1 / math.sqrt(in_features)
+    a:uniform_(-bound, bound)
+end
+
+initializers.uniform = initializers.kaiming -- NeMo Automodel's name
+
+function initializers.gaussian(a, dim) a:normal_(0, 1 / dim) end
+
+--- The names of initializers of A, as an array.
+M.initializers = { "xavier", "kaiming", "uniform", "gaussian" }
+
+--- Give A and B storage: A by an initializer's name, B zero; then DoRA's magnitudes.
 function LinearLoRA:initialize(init, dtype)
     local opts = { dtype = dtype or self.weight:dtype(), device = self.weight:device() }
-    local a = scope.escape(tensor.empty({ self.dim, self.in_features }, opts))
-    if init == "xavier" then
-        a:normal_(0, math.sqrt(2 / (self.in_features + self.dim)))
-    else
-        local bound = 1 / math.sqrt(self.in_features)
-        a:uniform_(-bound, bound)
-    end
-    self.lora_A.weight = a
+    self.lora_A.weight = scope.escape(tensor.empty({ self.dim, self.in_features }, opts))
+    initializers[init](self.lora_A.weight, self.dim, self.in_features)
     self.lora_B.weight = scope.escape(tensor.zeros({ self.out_features, self.dim }, opts))
+    if self.lora_magnitude_vector then
+        dora.initialize(self, opts.dtype)
+    end
 end
 
---- W + scale B A, computed in f32 (f64 for f64 weights) and rounded once to W's dtype.
+--- W + scale B A, with DoRA its rows scaled, computed in f32 (f64 for f64 weights) and rounded once to W's dtype.
 function LinearLoRA:merged_weight()
     local wide = self.weight:dtype() == "float64" and "float64" or "float32"
     return scope.scope(function()
         local delta = ops.matmul(self.lora_B.weight:detach():to(wide),
                                  self.lora_A.weight:detach():to(wide)) * self.scale
-        return (self.weight:detach():to(wide) + delta):to(self.weight:dtype())
+        local merged = self.weight:detach():to(wide) + delta
+        if self.lora_magnitude_vector then
+            merged = merged * dora.factor(self):detach():unsqueeze(1)
+        end
+        return merged:to(self.weight:dtype())
     end)
 end
 
-local M = { LinearLoRA = LinearLoRA }
+--- The Linear that this comes to, with a weight of its own.
+function LinearLoRA:merged()
+    local plain = Linear.new(self.in_features, self.out_features, self.bias ~= nil)
+    plain._parameters, plain.bias = self._parameters, self.bias
+    plain.weight = scope.escape(self:merged_weight())
+    return plain
+end
 
 --- The modules that `matches(path, module)`, as an array of { path, module }.
 function M.find(model, matches)
@@ -77,8 +129,13 @@ function M.find(model, matches)
     return found
 end
 
---- Put a LinearLoRA in place of each module that `matches(path, module)`; freezes everything else.
---- make(path, base) returns the LinearLoRA; when it fails, the model stays as it was. Returns the sorted
+--- Put another module in place of the one at a path.
+function M.replace(model, path, module)
+    model:get(path:match("^(.*)%.[^.]+$") or ""):replace(path:match("[^.]+$"), module)
+end
+
+--- Put an adapter in place of each module that `matches(path, module)`; freezes everything else.
+--- make(path, base) returns the adapter; when it fails, the model stays as it was. Returns the sorted
 --- paths.
 function M.apply(model, matches, make)
     local found = M.find(model, matches)
@@ -100,12 +157,11 @@ function M.apply(model, matches, make)
         t.requires_grad = false
     end
     for i, item in ipairs(found) do
-        local path, lora = item[1], made[i]
-        local parent = model:get(path:match("^(.*)%.[^.]+$") or "")
-        parent:replace(path:match("[^.]+$"), lora)
-        lora.lora_A.weight.requires_grad = true
-        lora.lora_B.weight.requires_grad = true
-        paths[i] = path
+        M.replace(model, item[1], made[i])
+        for _, child in ipairs(made[i]._children) do
+            child.module.weight.requires_grad = true
+        end
+        paths[i] = item[1]
     end
     table.sort(paths)
     return paths

@@ -103,6 +103,15 @@ describe("modules to adapt", function()
         model:close()
     end)
 
+    it("are those of a plain model", function()
+        local model = tiny.model()
+        peft.apply(model, { target_modules = "*q_proj" })
+        raised("usage", { "model.layers.0.self_attn.q_proj has an adapter" }, peft.apply, model, {})
+        assert.equal(2, peft.merge(model))
+        peft.apply(model, { target_modules = "*" })
+        model:close()
+    end)
+
     it("are named one way only", function()
         raised("usage", "match_all_linear", adapted_paths, { match_all_linear = true, target_modules = "*" })
         raised("usage", "match_all_linear", adapted_paths, { match_all_linear = true, exclude_modules = "x" })
@@ -211,25 +220,30 @@ describe("an adapted linear map", function()
     end)
 
     it("begins as its base: A random, B zero", function()
-        am.manual_seed(1)
-        local model = tiny.model({ hidden_size = 48, intermediate_size = 64 })
-        local before = tiny.bits(model:forward({ input_ids = ids }).logits)
-        peft.apply(model, { dim = 16, lora_A_init = "xavier", target_modules = "*.0.*_proj" })
-        peft.apply(model, { dim = 16, lora_A_init = "kaiming", target_modules = "*.1.*_proj" })
-        assert.equal(before, tiny.bits(model:forward({ input_ids = ids }).logits))
-        for name, module in peft.lora_modules(model) do
-            assert.equal(0, ops.abs(module.lora_B.weight:detach()):amax():item())
-            local a, n = module.lora_A.weight:detach(), module.in_features
-            assert.same({ 16, n }, a:size())
-            local std, most = math.sqrt((a * a):mean():item()), ops.abs(a):amax():item()
-            local xavier = name:find("layers.0", 1, true)
-            local expected = xavier and math.sqrt(2 / (n + 16)) or 1 / math.sqrt(3 * n)
-            compare.near("std of " .. name, std, expected, 5 * expected / math.sqrt(2 * 16 * n))
-            if not xavier then
-                assert.is_true(most <= 1 / math.sqrt(n) and most > 0.9 / math.sqrt(n), name)
+        -- standard deviation of an A [16, n], and the bound of a uniform one
+        local begins = {
+            xavier = function(n) return math.sqrt(2 / (n + 16)) end, gaussian = function() return 1 / 16 end,
+            kaiming = function(n) return 1 / math.sqrt(3 * n), 1 / math.sqrt(n) end,
+        }
+        begins.uniform = begins.kaiming
+        for init, of in pairs(begins) do
+            local model = tiny.model({ hidden_size = 48, intermediate_size = 64 })
+            local before = tiny.bits(model:forward({ input_ids = ids }).logits)
+            peft.apply(model, { dim = 16, lora_A_init = init, target_modules = "*_proj" })
+            assert.equal(before, tiny.bits(model:forward({ input_ids = ids }).logits))
+            for name, module in peft.lora_modules(model) do
+                assert.equal(0, ops.abs(module.lora_B.weight:detach()):amax():item())
+                local a, n = module.lora_A.weight:detach(), module.in_features
+                assert.same({ 16, n }, a:size())
+                local std, most = math.sqrt((a * a):mean():item()), ops.abs(a):amax():item()
+                local expected, bound = of(n)
+                compare.near("std of " .. name, std, expected, 5 * expected / math.sqrt(2 * 16 * n))
+                assert.is_true(not bound or (most <= bound and most > 0.9 * bound), name)
             end
+            model:close()
         end
-        model:close()
+        raised("usage", { "peft.lora_A_init", "pissa", "xavier", "gaussian" }, peft.PeftConfig,
+               { lora_A_init = "pissa" })
     end)
 
     it("says what it is", function()

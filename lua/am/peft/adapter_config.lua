@@ -1,0 +1,160 @@
+-- adapter_config.json as HF PEFT has it: what of it is understood, what is refused, and what is written; and
+-- automodel_peft_config.json, NeMo Automodel's, with the rest of a PeftConfig. Holds no weights.
+
+local err = require("am.core.error")
+local json = require("am.utils.json")
+local path = require("am.utils.path")
+local whole = require("am.peft.whole")
+
+local M = {}
+
+local MAX_BYTES = 16 * 1024 * 1024
+
+local task_types = {
+    ForCausalLM = "CAUSAL_LM", ForSequenceClassification = "SEQ_CLS",
+    ForTokenClassification = "TOKEN_CLS", ForQuestionAnswering = "QUESTION_ANS",
+}
+
+--- PEFT's name of a model's task, from the ending of its architecture; CAUSAL_LM for any other.
+function M.task_type(model)
+    local name = model.config and model.config.architectures and model.config.architectures[1] or ""
+    for suffix, task in pairs(task_types) do
+        if name:sub(-#suffix) == suffix then
+            return task
+        end
+    end
+    return "CAUSAL_LM"
+end
+
+-- ---- writing --------------------------------------------------------------------------------
+
+local function list_or_null(list)
+    return list and #list > 0 and json.array(list) or json.null
+end
+
+--- Write both files for a PeftConfig whose adapters are at the paths in `targets`.
+function M.write(model, dir, config, targets)
+    local base = model.name_or_path
+    path.write_file(path.join(dir, "adapter_config.json"), json.encode({
+        base_model_name_or_path = base and path.exists(base) and path.absolute(base) or base or json.null,
+        bias = "none",
+        lora_alpha = config.alpha,
+        lora_dropout = config.dropout or 0,
+        modules_to_save = list_or_null(config.modules_to_save),
+        peft_type = "LORA",
+        r = config.dim,
+        target_modules = json.array(targets),
+        task_type = M.task_type(model),
+        use_dora = config.use_dora or false,
+        use_rslora = config.use_rslora or false,
+    }, { indent = 2, sort_keys = true }) .. "\n")
+    local rest = {}
+    for k, v in pairs(config) do
+        if k ~= "dim" and k ~= "alpha" then
+            rest[k] = v
+        end
+    end
+    path.write_file(path.join(dir, "automodel_peft_config.json"),
+                    json.encode(json.object(rest), { indent = 2, sort_keys = true }) .. "\n")
+end
+
+-- ---- reading --------------------------------------------------------------------------------
+
+-- Settings that change what an adapter's numbers mean. Those that only say how they began, or which modules were
+-- chosen, don't matter once there are numbers with names.
+local not_understood = {
+    "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices", "lora_bias",
+    "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
+    "monteclora_config", "kasa_config", "ensure_weight_tying", "megatron_config",
+}
+
+-- How A and B began where that took something out of the base's weights, which the numbers rely on.
+local function check_beginning(file, init)
+    for _, name in ipairs { "pissa", "olora", "corda", "lora_ga", "loftq" } do
+        if type(init) == "string" and init:lower():sub(1, #name) == name then
+            err.raise("unsupported", "%s: \"init_lora_weights\" is \"%s\": the adapter is one of changed base weights. "
+                      .. "In PEFT, save it with path_initial_model_for_weight_conversion first", file, init)
+        end
+    end
+end
+
+local function check_numbers(file, c)
+    for _, key in ipairs { "r", "lora_alpha" } do
+        if type(c[key]) ~= "number" or not (c[key] > 0 and c[key] < 2 ^ 31) then
+            err.raise("format", "%s: \"%s\" must be a positive number", file, key)
+        end
+    end
+    if c.r % 1 ~= 0 then
+        err.raise("format", "%s: \"r\" must be a whole number, not %s", file, c.r)
+    end
+    local dropout = c.lora_dropout
+    if dropout ~= nil and (type(dropout) ~= "number" or not (dropout >= 0 and dropout < 1)) then
+        err.raise("format", "%s: \"lora_dropout\" must be a number from 0 to below 1", file)
+    end
+end
+
+local function check_switches(file, c)
+    for _, key in ipairs { "use_dora", "use_rslora" } do
+        if c[key] ~= nil and c[key] ~= json.null and type(c[key]) ~= "boolean" then
+            err.raise("format", "%s: \"%s\" must be true or false", file, key)
+        end
+    end
+    for _, key in ipairs(not_understood) do
+        local v = c[key]
+        local off = v == nil or v == false or v == json.null or (type(v) == "table" and next(v) == nil)
+        if not off then
+            err.raise("unsupported", "%s: \"%s\" is set, which is not supported", file, key)
+        end
+    end
+    if c.bias ~= nil and c.bias ~= "none" then
+        err.raise("unsupported", "%s: bias \"%s\" is not supported; only \"none\" is", file, tostring(c.bias))
+    end
+end
+
+-- Names of modules_to_save, or nil when there are none.
+local function saved_names(file, c)
+    local v = c.modules_to_save
+    if v == nil or v == json.null then
+        v = {}
+    end
+    local ok, names = pcall(whole.names, v, c.task_type)
+    if type(v) ~= "table" or not ok then
+        err.raise("format", "%s: \"modules_to_save\" must be a list of names", file)
+    end
+    return #names > 0 and names or nil
+end
+
+-- Where the adapter's dropout stood; PEFT's own adapters do not say, and have it on the input.
+local function dropout_position(dir)
+    local text = path.read_file(path.join(dir, "automodel_peft_config.json"), MAX_BYTES)
+    local c = text and json.decode(text)
+    local position = type(c) == "table" and c.dropout_position
+    return position == "post" and "post" or "pre"
+end
+
+--- The PeftConfig that a directory's files say, with no target_modules yet.
+function M.read(dir)
+    local file = path.join(dir, "adapter_config.json")
+    local text, why = path.read_file(file, MAX_BYTES)
+    if not text then
+        err.raise("io", "%s is no adapter directory: %s", dir, why)
+    end
+    local c, msg = json.decode(text)
+    if type(c) ~= "table" or c == json.null or json.is_array(c) then
+        err.raise("format", "%s: %s", file, msg or "not a JSON object")
+    end
+    if c.peft_type ~= "LORA" then
+        err.raise("unsupported", "%s: peft_type %s is not supported; supported is LORA", file,
+                  tostring(c.peft_type))
+    end
+    check_switches(file, c)
+    check_beginning(file, c.init_lora_weights)
+    check_numbers(file, c)
+    return {
+        dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
+        use_dora = c.use_dora == true or nil, dropout = c.lora_dropout or 0,
+        dropout_position = dropout_position(dir), modules_to_save = saved_names(file, c), target_modules = {},
+    }
+end
+
+return M
