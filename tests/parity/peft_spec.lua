@@ -45,7 +45,8 @@ local function adapter_tensors(model)
     local list = {}
     for name, t in model:named_parameters() do
         if t.requires_grad then
-            local stem = name:match("^(.+lora_magnitude_vector)%.weight$") or name:match("^(.+lora_embedding_[AB])%.weight$")
+            local stem = name:match("^(.+lora_magnitude_vector)%.weight$")
+                or name:match("^(.+lora_embedding_[AB])%.weight$")
             list[PREFIX .. (stem or name)] = t
         end
     end

@@ -125,8 +125,8 @@ local function apply_new(model, config)
     if matcher.is_default(config) then
         log:warning('peft names no modules: "*_proj" is adapted; name some with target_modules or exclude_modules')
     end
-    whole.check(model, config.modules_to_save)
     local names = whole.names(config.modules_to_save, adapter_config.task_type(model))
+    whole.check(model, config.modules_to_save)
     local is_whole, matches = whole.covers(names), matcher.new(config)
     local paths = lora.apply(model, function(path, module)
         return not is_whole(path) and matches(path, module)

@@ -219,6 +219,38 @@ describe("an adapted linear map", function()
         end
     end)
 
+    -- NeMo Automodel's formula (LinearLoRA.forward), number by number: "pre" drops x for A, "post" the scaled
+    -- output; what is kept is divided by 1 - p. The mask is that of am.dropout on the same random stream.
+    it("drops as NeMo Automodel writes it", function()
+        local p, rows = 0.25, 6
+        for _, position in ipairs { "post", "pre" } do
+            local lora, base = wrapped({ dim = 2, alpha = 3, dropout = p, dropout_position = position }, true)
+            local x = am.randn { rows, 7 }
+            am.manual_seed(4)
+            local mask = ops.dropout(am.ones { rows, position == "pre" and 7 or 5 }, p, true):totable()
+            local xs, base_out = x:totable(), base:forward(x):totable()
+            local a, b = lora.lora_A.weight:totable(), lora.lora_B.weight:totable()
+            local expected = {}
+            for t = 1, rows do
+                expected[t] = {}
+                for i = 1, 5 do
+                    local sum = 0
+                    for r = 1, 2 do
+                        local low = 0
+                        for k = 1, 7 do
+                            low = low + a[r][k] * xs[t][k] * (position == "pre" and mask[t][k] or 1)
+                        end
+                        sum = sum + b[i][r] * low
+                    end
+                    expected[t][i] = base_out[t][i] + 3 / 2 * sum * (position == "post" and mask[t][i] or 1)
+                end
+            end
+            lora:train()
+            am.manual_seed(4)
+            compare.within(position, lora:forward(x), am.tensor(expected), 1e-5)
+        end
+    end)
+
     it("begins as its base: A random, B zero", function()
         -- standard deviation of an A [16, n], and the bound of a uniform one
         local begins = {
