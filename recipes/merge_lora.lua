@@ -1,8 +1,10 @@
--- Fold a LoRA adapter into its model and write a plain Hugging Face directory.
+-- Fold a LoRA or DoRA adapter into its model, prove that the model still says the same, and write a plain
+-- Hugging Face directory, whole or not at all.
 --
 --   amlua recipes/merge_lora.lua --base-model DIR_OR_GGUF --adapter-path DIR --output-dir DIR
 
 local am = require("am")
+local checkpoint = require("am.checkpoint")
 local err = require("am.core.error")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
@@ -14,7 +16,32 @@ local specs = {
     { "adapter-path", required = true, doc = "directory with adapter_model.safetensors" },
     { "output-dir", required = true, doc = "new directory to write" },
     { "torch_dtype", default = "auto", doc = "dtype of the merged weights (auto: the checkpoint's)" },
+    { "dtype", doc = "the same, as NeMo Automodel calls it" },
+    { "no-save-tokenizer", type = "flag", doc = "write the model alone" },
 }
+
+local PROMPT = "The lighthouse keeper wrote in her log: at 5:40 the wind turned north-east, and 12 boats came back to "
+    .. "the harbour. Why did they return? Because"
+local RANDOM_TOKENS = 64
+
+-- What the model is asked before and after: the prompt's tokens, or where there is no tokenizer random ones.
+local function check_ids(model, tokenizer)
+    local most = math.min(RANDOM_TOKENS, am.models.position_limit(model.config))
+    local ids, state = tokenizer and tokenizer:encode(PROMPT) or {}, 1
+    if #ids == 0 then
+        for i = 1, most do
+            state = (state * 48271) % 2147483647 -- Lehmer's generator, which leaves the model's own alone
+            ids[i] = state % model.config.vocab_size
+        end
+    end
+    return { unpack(ids, 1, math.min(#ids, most)) }
+end
+
+local function tokenizer_of(model)
+    local from = model.resolved_path
+    local has = from and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json")))
+    return has and am.AutoTokenizer.from_pretrained(from) or nil
+end
 
 function M.main(argv)
     local args = options.parse(argv, "amlua recipes/merge_lora.lua --base-model DIR --adapter-path DIR "
@@ -22,15 +49,26 @@ function M.main(argv)
     if not args then
         return 0
     end
-    if path.exists(path.join(args.output_dir, "config.json")) then
-        err.raise("usage", "%s already holds a model; choose another --output-dir", args.output_dir)
+    local out = args.output_dir
+    if path.exists(out) and not (path.is_dir(out) and #path.names(out) == 0) then
+        err.raise("usage", "%s is there already and not an empty folder; choose another --output-dir", out)
     end
-    local model = am.AutoModelForCausalLM.from_pretrained(args.base_model, { torch_dtype = args.torch_dtype })
+    local model = am.AutoModelForCausalLM.from_pretrained(args.base_model,
+                                                          { torch_dtype = args.dtype or args.torch_dtype })
+    local tokenizer = tokenizer_of(model)
     am.peft.load_adapter(model, args.adapter_path)
-    local count = am.peft.merge(model)
-    model:save_pretrained(args.output_dir)
-    am.AutoTokenizer.from_pretrained(args.base_model):save_pretrained(args.output_dir)
-    print(string.format("merged %d modules into %s", count, args.output_dir))
+    local ids = check_ids(model, tokenizer)
+    local report = am.peft.merge_checked(model, ids)
+    print(string.format("self-check on %d tokens in %s: logits differ by up to %.3g (the largest is %.3g); %d of %d "
+                        .. "have the same likeliest next token", #ids, report.dtype, report.worst, report.largest,
+                        report.same, report.tokens))
+    checkpoint.write_folder(out, function(dir)
+        model:save_pretrained(dir)
+        if tokenizer and not args.no_save_tokenizer then
+            tokenizer:save_pretrained(dir)
+        end
+    end)
+    print(string.format("merged %d modules into %s", report.modules, out))
     return 0
 end
 

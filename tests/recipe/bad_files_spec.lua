@@ -44,8 +44,9 @@ describe("an adapter", function()
             { { r = 0 }, { '"r"' } }, { { r = 2.5 }, { '"r"', "whole" } }, { { r = 1e300 }, { '"r"' } },
             { { lora_alpha = false }, { "lora_alpha" } },
             { { lora_dropout = "x" }, { "lora_dropout" } }, { { peft_type = "IA3" }, { "IA3", "LORA" } },
-            { { bias = "all" }, { "bias" } }, { { use_dora = true }, { "use_dora" } },
-            { { modules_to_save = json.array { "lm_head" } }, { "modules_to_save" } },
+            { { bias = "all" }, { "bias" } }, { { use_dora = true }, { "lora_magnitude_vector" } },
+            { { modules_to_save = json.array { "lm_head" } }, { "lm_head.weight", "modules_to_save" } },
+            { { init_lora_weights = "pissa" }, { "pissa" } },
         } do
             refused(1, case[2], generate(changed(case[1])))
         end
@@ -100,12 +101,27 @@ describe("an adapter", function()
         refused(2, { "peft.dim is 8, but 4", adapter }, helper.train(cfg, { "--peft.dim", "8" }))
     end)
 
+    it("that says something else merged is not written", function()
+        local dir, out = changed {}, helper.folder() .. "/merged"
+        local file = dir .. "/adapter_model.safetensors"
+        local tensors = am.load_safetensors(file)
+        for name, t in pairs(tensors) do -- above the greatest float32 once multiplied
+            tensors[name] = am.full(t:size(), 3e38)
+        end
+        am.save_safetensors(file, tensors)
+        refused(1, { "merged model is another one" }, helper.run {
+            "recipes/merge_lora.lua", "--base-model", text_model, "--adapter-path", dir, "--output-dir", out })
+        assert.same({}, path.names(path.dirname(out)))
+    end)
+
     it("says the same merged as not", function()
         local merged = helper.folder() .. "/merged"
         local words = { "recipes/merge_lora.lua", "--base-model", text_model, "--adapter-path", adapter,
                         "--output-dir", merged }
-        local status, _, errors = helper.run(words)
+        local status, told, errors = helper.run(words)
         assert.equal(0, status, errors)
+        assert.matches("self%-check on %d+ tokens in float32: logits differ by up to", told)
+        assert.same({ "merged" }, path.names(path.dirname(merged)))
         local function say(...)
             local code, out = helper.run { "recipes/generate.lua", "--prompt", "What is 3?", "--max_new_tokens", "12",
                                            "--json", ... }

@@ -123,6 +123,31 @@ local function publish(reserved, final, root, pointers)
     end
 end
 
+-- Have write(dir) fill a new folder, complete and on disk when this returns.
+local function fill(dir, write)
+    path.mkdir_p(dir)
+    path.write_file(path.join(dir, ".incomplete"), "")
+    write(dir)
+    path.remove_tree(path.join(dir, ".incomplete"))
+    sync_tree(dir)
+end
+
+--- Write a folder that stands alone, as a merged model's: write(dir) fills it. It gets its name, which must be free
+--- or an empty folder's, when it is complete and on disk; on an error nothing is there.
+function M.write_folder(final, write)
+    path.mkdir_p(path.dirname(path.absolute(final)))
+    local reserved = path.unique(final .. ".reserving-")
+    local ok, e = pcall(function()
+        fill(reserved, write)
+        path.rename(reserved, final)
+        path.sync(path.dirname(path.absolute(final)))
+    end)
+    if not ok then
+        pcall(path.remove_tree, reserved)
+        error(err.within(e, "writing " .. final), 0)
+    end
+end
+
 --- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there
 --- stays, and the reserved folder is removed. pointers: names beside LATEST that shall mean it too.
 --- Returns the published folder.
@@ -131,11 +156,7 @@ function M.save(root, name, write, pointers)
     local final = path.join(root, name)
     local reserved = path.unique(final .. ".reserving-")
     local ok, e = pcall(function()
-        path.mkdir_p(reserved)
-        path.write_file(path.join(reserved, ".incomplete"), "")
-        write(reserved)
-        path.remove_tree(path.join(reserved, ".incomplete"))
-        sync_tree(reserved)
+        fill(reserved, write)
         publish(reserved, final, root, pointers)
     end)
     if not ok then

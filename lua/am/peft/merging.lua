@@ -49,12 +49,13 @@ local limits = {
     float64 = { 1e-9, 100 }, float32 = { 1e-4, 98 }, float16 = { 2e-2, 90 }, bfloat16 = { 5e-2, 80 },
 }
 
--- The logits of a row of token ids, as an array of C numbers, their number and the vocabulary's size.
+-- The logits of a row of token ids, as an array of C numbers, their number and how many there are a token (or
+-- a row, of a classifier).
 local function logits_of(model, ids)
     return autograd.no_grad(scope.scope, function()
         local logits = model:forward({ input_ids = { ids } }).logits:to("float64")
         local values, n = logits:to_buffer()
-        return values, n, logits:size(2)
+        return values, n, logits:size(logits:dim() - 1)
     end)
 end
 

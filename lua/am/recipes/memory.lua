@@ -78,7 +78,14 @@ function M.saved_tensors(model, i)
     for path, module in model:named_modules() do
         local name = path:match("^model%.layers%." .. i .. "%.(.+)$")
         if name and module.class_name == "LinearLoRA" then
-            list[#list + 1] = { "output of " .. name .. ".lora_A", module.dim * size, name:match("^[^.]+") }
+            local block = name:match("^[^.]+")
+            list[#list + 1] = { "output of " .. name .. ".lora_A", module.dim * size, block }
+            if module.lora_magnitude_vector then -- DoRA scales the output, by what is trained
+                list[#list + 1] = { "output of " .. name .. " before its scaling", module.out_features * size, block }
+                if module.dropout > 0 and module.dropout_position == "pre" then
+                    list[#list + 1] = { "dropped input of " .. name, module.in_features * size, block }
+                end
+            end
         end
     end
     return list

@@ -35,6 +35,30 @@ local function folder(root, name, s, incomplete)
     end
 end
 
+describe("a folder that stands alone", function()
+    it("is there whole or not at all", function()
+        files.with_folder(function(dir)
+            for _, name in ipairs { "below/merged", "empty" } do
+                path.mkdir_p(path.join(dir, "empty"))
+                local final = path.join(dir, name)
+                raised("io", { "no room", "writing " .. final }, checkpoint.write_folder, final, function(into)
+                    text("half")(into)
+                    assert.is_true(path.exists(path.join(into, ".incomplete")))
+                    err.raise("io", "no room")
+                end)
+                checkpoint.write_folder(final, text("whole"))
+                assert.equal("whole", content(dir, name))
+                assert.same({ "model" }, path.names(final))
+            end
+            -- what is there stays
+            raised("io", "below/merged", checkpoint.write_folder, path.join(dir, "below/merged"), text("other"))
+            assert.equal("whole", content(dir, "below/merged"))
+            assert.equal("below empty", tree(dir))
+            assert.equal("merged", tree(path.join(dir, "below")))
+        end)
+    end)
+end)
+
 describe("a saved checkpoint", function()
     it("is whole under its name, and LATEST names it", function()
         files.with_folder(function(dir)
