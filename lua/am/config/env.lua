@@ -16,6 +16,7 @@ local function reference(text, at)
     local body = text:match("^%${([^{}]*)}", at)
     if not body then
         local name = text:match("^%$(" .. NAME .. ")", at)
+        name = name and name:match("^(.-)%.*$") -- a sentence may end behind a name
         return name and { name = name, length = #name + 1 }
     end
     local name, default = body:match("^([^,]*),(.*)$")

@@ -114,8 +114,10 @@ function build_target(node, ctx, opts, as_fn)
     local entry = named and resolve.resolve(named, ctx) or ctx.registry:lookup(opts.default_target)
     local args, overrides = {}, opts.overrides or {}
     for _, key in ipairs(node.order) do
-        if key ~= "_target_" and overrides[key] == nil and not (opts.ignore and opts.ignore[key]) then
-            args[key] = value_of(node.children[key], schema.field(entry.fields, key), ctx)
+        local spec = schema.field(entry.fields, key)
+        local unread = spec and spec.no_effect and node.children[key].kind ~= "leaf" -- may name what is not there
+        if key ~= "_target_" and overrides[key] == nil and not unread and not (opts.ignore and opts.ignore[key]) then
+            args[key] = value_of(node.children[key], spec, ctx)
         end
     end
     for key, value in pairs(overrides) do

@@ -16,6 +16,10 @@
 --   call(…, args)           is itself called later: `collate_fn: name` hands over a function of `…`
 --                           that adds `args` (the section's other keys, defaults filled in) at the end
 -- `open = true` accepts keys beyond `fields`. Field specs are described in schema.lua.
+--
+--   registry:define_later({ "some.package.*" }, "what it is and what to take instead")
+--
+-- names what other programs have and this one has not yet: resolving such a name says so.
 
 local err = require("am.core.error")
 local strings = require("am.utils.strings")
@@ -27,7 +31,7 @@ Registry.__index = Registry
 
 --- An empty registry.
 function M.new()
-    return setmetatable({ by_name = {}, entries = {} }, Registry)
+    return setmetatable({ by_name = {}, entries = {}, later = {} }, Registry)
 end
 
 --- Add a target; a name that is taken is a defect of the caller.
@@ -55,6 +59,32 @@ function Registry:define_all(entries)
     for _, entry in ipairs(entries) do
         self:define(entry)
     end
+end
+
+--- Give a target further names; one that is taken is left as it is.
+function Registry:alias(name, aliases)
+    local entry = self.by_name[name] or err.raise("internal", "there is no target %s to give other names", name)
+    for _, alias in ipairs(aliases) do
+        self.by_name[alias] = self.by_name[alias] or entry
+    end
+end
+
+--- Say of names (an array; `*` stands for any letters) that they are known and not there yet, and why.
+--- A target that is defined under such a name is there all the same.
+function Registry:define_later(names, reason)
+    for _, name in ipairs(names) do
+        self.later[#self.later + 1] = { name = name, reason = reason }
+    end
+end
+
+--- Why a name is not there yet, or nil.
+function Registry:why_later(name)
+    for _, later in ipairs(self.later) do
+        if later.name == name or strings.wildcard(later.name, name) then
+            return later.reason
+        end
+    end
+    return nil
 end
 
 --- The target of a name or alias, or nil.

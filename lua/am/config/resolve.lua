@@ -93,8 +93,11 @@ local function load_module(node, file, ctx)
 end
 
 -- A function, or a table with build or call as in registry.lua, as an entry.
-local function entry_of(node, file, module, name)
+local function entry_of(node, file, module, name, ctx)
     local value = module
+    if ("." .. name):find("._", 1, true) and not ctx.allow_user_code then
+        fail(node, '"%s" is private to %s (its name begins with _): run it with --allow-user-code', name, file)
+    end
     for part in name:gmatch("[^.]+") do
         value = type(value) == "table" and rawget(value, part) or nil
     end
@@ -109,7 +112,8 @@ local function entry_of(node, file, module, name)
     end
     local known = {}
     for key, member in pairs(module) do
-        if type(member) == "function" or type(member) == "table" then
+        local public = tostring(key):sub(1, 1) ~= "_"
+        if public and (type(member) == "function" or type(member) == "table") then
             known[#known + 1] = tostring(key)
         end
     end
@@ -131,7 +135,7 @@ local function resolve_file(node, name, ctx)
         fail(node, 'no file "%s"%s', file_name, ctx.roots and #ctx.roots > 0
             and " in " .. table.concat(folders(node, ctx), ", ") or "")
     end
-    return entry_of(node, file, load_module(node, file, ctx), attribute)
+    return entry_of(node, file, load_module(node, file, ctx), attribute, ctx)
 end
 
 -- pkg.mod.fn: the longest part that is a file under the roots, then its members.
@@ -143,7 +147,7 @@ local function resolve_dotted(node, name, ctx)
     for n = #parts - 1, 1, -1 do
         local file = find_file(node, table.concat(parts, "/", 1, n) .. ".lua", ctx)
         if file then
-            return entry_of(node, file, load_module(node, file, ctx), table.concat(parts, ".", n + 1))
+            return entry_of(node, file, load_module(node, file, ctx), table.concat(parts, ".", n + 1), ctx)
         end
     end
     return nil
@@ -151,15 +155,19 @@ end
 
 -- ---------------------------------------------------------------- entry point
 
---- The entry (see registry.lua) that the text of `node`, a leaf, names. Raises "usage".
+--- The entry (see registry.lua) that the text of `node`, a leaf, names. Raises "usage", or "unsupported"
+--- for a name that the registry knows to be not there yet.
 function M.resolve(node, ctx)
     local name = node.value
     if type(name) ~= "string" or name == "" then
         fail(node, "expected the dotted name of a target, or file.lua:function")
     end
     local entry = ctx.registry:lookup(name)
+    local later = not entry and ctx.registry:why_later(name)
     if entry then
         return entry
+    elseif later then
+        err.raise("unsupported", '%s: %s: "%s" is not there yet: %s', node:where(), node:path(), name, later)
     elseif name:find(":", 1, true) then
         return resolve_file(node, name, ctx)
     elseif name:find("^[%a_][%w_]*%.[%w_.]+$") and not name:find("^am%.") then

@@ -12,7 +12,10 @@
 --   enum      array of allowed values             items     spec of a list's items
 --   fields    specs of a table's keys; a key with * stands for all that match it
 --   open      accept keys beyond `fields`         doc       one line for help
---   no_effect why the key, which other programs know, changes nothing here
+--   no_effect why the key, which other programs know, changes nothing here; what lies under one of any
+--             type is not looked into
+--   not_yet   what the key asks for, which is not there yet; `now` is an array of the values that are.
+--             A section is left alone when its key `switch` is false, or absent with `switch_off`
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
 --   given     array of the target's keys that the program hands over when they are absent
@@ -27,7 +30,7 @@ local strings = require("am.utils.strings")
 
 local M = {}
 
-local MAX_PROBLEMS = 20
+local MAX_PROBLEMS = 20 -- shown; more are counted
 
 local function add(problems, node, fmt, ...)
     local path = node:path()
@@ -35,19 +38,33 @@ local function add(problems, node, fmt, ...)
         string.format(fmt, ...))
 end
 
---- Raise one "usage" error for an array of problems, if there are any.
+-- What is valid and not there yet is kept apart: it is no mistake of the configuration's author.
+local function add_not_yet(problems, text)
+    problems.not_yet = problems.not_yet or {}
+    table.insert(problems.not_yet, text)
+end
+
+--- Raise one "usage" error for an array of problems, if there are any, or an "unsupported" one for
+--- what is only not there yet.
 function M.raise(problems)
-    if #problems == 0 then
+    local not_yet = problems.not_yet or {}
+    if #problems + #not_yet == 0 then
         return
     end
+    local all = {}
+    for _, list in ipairs { problems, not_yet } do
+        for _, text in ipairs(list) do
+            all[#all + 1] = text
+        end
+    end
     local shown = {}
-    for i = 1, math.min(#problems, MAX_PROBLEMS) do
-        shown[i] = problems[i]
+    for i = 1, math.min(#all, MAX_PROBLEMS) do
+        shown[i] = all[i]
     end
-    if #problems > MAX_PROBLEMS then
-        shown[#shown + 1] = string.format("… and %d more", #problems - MAX_PROBLEMS)
+    if #all > MAX_PROBLEMS then
+        shown[#shown + 1] = string.format("… and %d more", #all - MAX_PROBLEMS)
     end
-    error(err.new("usage", table.concat(shown, "\n")), 0)
+    error(err.new(#problems > 0 and "usage" or "unsupported", table.concat(shown, "\n")), 0)
 end
 
 local function spec_of(spec)
@@ -190,8 +207,11 @@ function M.check_name(node, ctx, problems)
         return entry
     elseif not err.is(entry) then
         error(entry, 0)
+    elseif entry.code == "unsupported" then
+        add_not_yet(problems, entry.msg)
+    else
+        problems[#problems + 1] = entry.msg
     end
-    problems[#problems + 1] = entry.msg
     return nil
 end
 
@@ -218,7 +238,7 @@ local function check_keys(node, fields, ctx, problems, opts)
             unknown_key(child, key, fields, problems)
         elseif not passed_over then
             check_node(child, spec or { type = "any" }, ctx, problems)
-            if spec and spec.no_effect then
+            if spec and spec.no_effect and (child.kind ~= "leaf" or child.value) then -- null and false ask for nothing
                 ctx.without_effect = ctx.without_effect or {}
                 table.insert(ctx.without_effect, string.format("%s (%s)", child:path(), spec.no_effect))
             end
@@ -284,11 +304,45 @@ local function check_map(node, spec, ctx, problems)
     end
 end
 
+-- True when a value asks for what is not there yet, with that noted.
+local function is_not_yet(node, spec, problems)
+    local value = node.kind == "leaf" and M.leaf_value(node, spec)
+    if not spec.not_yet or value == nil then
+        return false
+    end
+    for _, allowed in ipairs(spec.now or {}) do
+        if value == allowed then
+            return false
+        end
+    end
+    add_not_yet(problems, string.format("%s: %s%s: not there yet: %s", node:where(), node:path(),
+                                        node.kind == "leaf" and " is " .. tostring(secrets.shown(node)) or "",
+                                        spec.not_yet))
+    return true
+end
+
+-- A section for something that is switched off says nothing, whatever else is in it.
+local function is_switched_off(node, spec)
+    local switch = spec.switch and node.kind == "map" and node.children[spec.switch]
+    if switch then
+        return switch.value == false
+    end
+    return spec.switch ~= nil and spec.switch_off == true and node.kind == "map"
+end
+
 function check_node(node, spec, ctx, problems)
-    if type(node.key) == "string" and strings.ends_with(node.key, "_fn") and type(node.value) == "string" then
+    if (spec.no_effect and types_of(spec).any) or is_switched_off(node, spec) then
+        return
+    elseif node.kind ~= "leaf" and is_not_yet(node, spec, problems) then
+        return
+    elseif type(node.key) == "string" and strings.ends_with(node.key, "_fn") and type(node.value) == "string" then
         M.check_name(node, ctx, problems)
     elseif node.kind == "leaf" then
+        local before = #problems
         check_leaf(node, spec, ctx, problems)
+        if #problems == before then
+            is_not_yet(node, spec, problems)
+        end
     elseif node.kind == "map" then
         check_map(node, spec, ctx, problems)
     else

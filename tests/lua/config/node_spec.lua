@@ -194,7 +194,7 @@ describe("am.config environment", function()
         { "5$", "5$" }, { "$5", "$5" }, { "^a$|b$", "^a$|b$" }, { "$$HOME", "$HOME" }, { "$${HOME}", "${HOME}" },
         { "$$", "$$" }, { "${}", "${}" }, { "${1x}", "${1x}" }, { "${HOME", "${HOME" }, { "${NONE, spaced }",
             "spaced" },
-        { "{% if $ %}", "{% if $ %}" },
+        { "{% if $ %}", "{% if $ %}" }, { "$HOME.", "/srv/me." }, { "$HOME.. $a.b.", "/srv/me.. dots." },
     }
     for _, case in ipairs(cases) do
         it("substitutes " .. case[1], function()

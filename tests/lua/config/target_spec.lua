@@ -306,6 +306,7 @@ describe("am.config user code", function()
             function M.collate(rows, args) return #rows + (args.add or 0) end
             M.entry = { fields = { a = "integer" }, build = function(args) return args.a end }
             M.number = 3
+            M._own, M.entry._own = M.focal, M.focal
             return M
         ]])
         path.write_file(dir .. "/recipe/pkg/data.lua", "return { sub = { make = function() return 'made' end } }")
@@ -382,6 +383,13 @@ describe("am.config user code", function()
         fails(function() user("_target_: am.evil.run") end, "unknown target")
         fails(function() user("_target_: evil..run") end, "allow%-user%-code")
         assert.is_nil(rawget(_G, "evil_ran"))
+    end)
+
+    it("keeps a file's private functions from configurations without leave", function()
+        for _, name in ipairs { "loss.lua:_own", "loss.lua:entry._own", "loss._own" } do
+            fails(function() user("_target_: " .. name) end, "is private to .*allow%-user%-code")
+        end
+        assert.equal(2, user("_target_: loss.lua:_own\ngamma: 2", { allow_user_code = true }).args.gamma)
     end)
 
     it("runs it with leave", function()
