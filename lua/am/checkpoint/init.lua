@@ -299,6 +299,14 @@ M.fields = {
     staging_dir = { type = "string", no_effect = "a save is staged beside its final place" },
     consolidation_timeout_minutes = { type = "number", min = 0, no_effect = "one process waits for none" },
     cpu_offload = { type = "boolean", no_effect = "weights are in the host's memory" },
+    wait_for_staging = { type = "boolean", no_effect = "a save is done when the next step begins" },
+    single_rank_consolidation = { type = "boolean", no_effect = "one process saves" },
+    allow_legacy_pickle_restore = { type = "boolean", no_effect = "checkpoints hold no pickles" },
+    model_state_dict_keys = { type = "list", no_effect = "the model says what it holds" },
+    original_model_root_dir = { type = "string", no_effect = "the model section names it" },
+    diffusers_compatible = { type = "boolean", no_effect = "diffusion models are not trained here" },
+    dequantize_base_checkpoint = { type = "boolean", no_effect = "weights are read in the dtype that is asked for" },
+    skip_task_head_prefixes_for_base_model = { type = "list", no_effect = "a new head is no part of a checkpoint" },
 }
 
 --- Take back a checkpoint whose state turned out to be useless: it gets another name, and LATEST the

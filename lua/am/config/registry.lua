@@ -77,11 +77,19 @@ function Registry:define_later(names, reason)
     end
 end
 
+-- True when a name differs from that of a target by no more than a slip of the hand.
+local function is_slip(registry, name)
+    local near = #name <= 200 and strings.nearest(name, registry:names())
+    return near ~= nil and near ~= false and strings.distance(name, near) <= 2
+end
+
 --- Why a name is not there yet, or nil.
 function Registry:why_later(name)
     for _, later in ipairs(self.later) do
-        if later.name == name or strings.wildcard(later.name, name) then
+        if later.name == name then
             return later.reason
+        elseif strings.wildcard(later.name, name) then
+            return not is_slip(self, name) and later.reason or nil
         end
     end
     return nil

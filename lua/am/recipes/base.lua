@@ -18,6 +18,7 @@ local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
+local sections = require("am.recipes.sections")
 local signals = require("am.training.signals")
 local strings = require("am.utils.strings")
 local targets = require("am.recipes.targets")
@@ -79,12 +80,10 @@ end
 
 --- Sections and keys that a configuration may have; recipes add theirs.
 function Recipe.schema()
-    return {
+    return sections.with({
         seed = { type = "integer", default = 42, min = 0, doc = "seed of everything" },
         checkpoint = { fields = checkpoint.fields, doc = "saving and resuming" },
-        recipe = { type = "any", no_effect = "the command line names it" },
-        ci = { type = "any", no_effect = "metadata of tests" },
-    }
+    }, sections.everywhere())
 end
 
 -- ---- stateful parts -------------------------------------------------------------------------

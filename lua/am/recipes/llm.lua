@@ -17,21 +17,19 @@ local memory = require("am.recipes.memory")
 local posix = require("am.utils.posix")
 local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
+local sections = require("am.recipes.sections")
 local training = require("am.training")
 local weights = require("am.models.weights")
 
 local Recipe = base.extend("llm")
 
--- A section of NeMo Automodel's for something that is not here: it may say so, and no more.
-local switched_off = { fields = { enabled = { type = "boolean", required = true, enum = { false },
-                                              doc = "false: this is not there yet" } }, open = true }
-
 function Recipe.schema()
-    local fields = base.schema()
+    local fields = sections.with(base.schema(), sections.training())
     local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
     for key, spec in pairs {
         model = { target = true, required = true, doc = "the model" },
-        peft = { target = true, default_target = "am.PeftConfig", doc = "LoRA; absent: full fine-tuning" },
+        peft = { target = true, default_target = "am.PeftConfig", fields = sections.peft,
+                 doc = "LoRA; absent: full fine-tuning" },
         optimizer = { target = true, required = true, doc = "the optimizer" },
         lr_scheduler = { target = true, default_target = "am.optim.OptimizerParamScheduler",
                          doc = "absent: a constant learning rate" },
@@ -48,7 +46,8 @@ function Recipe.schema()
         early_stopping = { fields = early_stopping.fields, doc = "end the run when validation gets no better" },
         samples = { fields = samples.fields, doc = "answers to fixed prompts, at every validation" },
         hooks = { type = "list", items = { type = "object" }, doc = "what else goes beside training" },
-        packed_sequence = { fields = datasets.packed_sequence_fields, doc = "several samples in a row" },
+        packed_sequence = { fields = sections.with(datasets.packed_sequence_fields, sections.packed_sequence),
+                            doc = "several samples in a row" },
         step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
         clip_grad_norm = { fields = { max_norm = { type = "number", above = 0, null = true } },
                            doc = "max_norm 1.0; null: off" },
@@ -56,16 +55,7 @@ function Recipe.schema()
                       doc = "the model's by default" },
         rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
         device = { type = "string", default = "cpu", doc = "where to compute" },
-        distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
-                        fields = { strategy = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp" },
-                                                doc = "how processes share a run" } },
-                        doc = "how processes share a run" },
-        dist_env = { fields = { backend = { type = "string", no_effect = "this run has one process" },
-                                timeout_minutes = { type = "number", min = 0,
-                                                    no_effect = "this run has one process" } },
-                     doc = "how processes find each other" },
         wandb = { type = "any", no_effect = "training.jsonl holds the same numbers" },
-        compile = switched_off, fp8 = switched_off, qat = switched_off,
         freeze_config = { fields = {
             freeze_embeddings = { type = "boolean", default = false, doc = "leave embeddings as they are" },
             freeze_language_model = { type = "boolean", default = false, doc = "leave all but the head" },

@@ -7,9 +7,11 @@ local err = require("am.core.error")
 local evaluation = require("am.evaluation")
 local loss = require("am.loss")
 local models = require("am.models")
+local names_of = require("am.recipes.names")
 local optim = require("am.optim")
 local peft = require("am.peft")
 local schedule = require("am.optim.scheduler")
+local sections = require("am.recipes.sections")
 local tensor = require("am.core.tensor")
 local training = require("am.training")
 
@@ -21,7 +23,7 @@ local function names(list)
     for _, name in ipairs(list) do
         local head, choices, tail = name:match("^(.-){(.-)}(.*)$")
         if head then
-            for choice in choices:gmatch("[^,]+") do
+            for choice in (choices .. ","):gmatch("([^,]*),") do
                 out[#out + 1] = head .. choice .. tail
             end
         else
@@ -31,33 +33,51 @@ local function names(list)
     return out
 end
 
+local NO_MTP = "the model predicts one token at a time; set it to 0 or leave it out"
+
 local model_fields = {
     torch_dtype = { type = "string", default = "auto", doc = "dtype of the weights; auto: the checkpoint's" },
+    dtype = { type = "string", doc = "newer spelling of torch_dtype" },
     attn_implementation = { type = "string", no_effect = "attention never stores its scores" },
     use_liger_kernel = { type = "boolean", no_effect = "kernels are fused anyway" },
     use_sdpa_patching = { type = "boolean", no_effect = "attention has one kernel" },
     sdpa_method = { type = "any", no_effect = "attention has one kernel" },
+    has_packed_sequence = { type = "boolean", no_effect = "attention knows the samples of a row" },
     trust_remote_code = { type = "boolean", no_effect = "no code is ever loaded from a checkpoint" },
     output_hidden_states = { type = "boolean", no_effect = "losses get them anyway" },
+    use_cache = { type = "boolean", no_effect = "training keeps no cache, generation always does" },
     cache_dir = { type = "string", no_effect = "see HF_HUB_CACHE" },
     is_meta_device = { type = "boolean", no_effect = "weights are mapped from their files" },
     force_hf = { type = "boolean", no_effect = "there is one implementation" },
+    low_cpu_mem_usage = { type = "boolean", no_effect = "weights are mapped from their files" },
+    load_base_model = { type = "boolean", now = { false }, not_yet = "take from_pretrained for a checkpoint's weights",
+                        doc = "load weights into a model of from_config" },
+    backend = { type = "table", open = true, no_effect = "kernels are chosen by themselves",
+                fields = { te_fp8 = { type = "any", not_yet = "products in fp8; leave it out" } } },
+    fp8_config = { type = "any", not_yet = "products in fp8; leave it out" },
+    quantization_config = { type = "any", not_yet = "frozen weights in few bits; leave it out" },
+    num_nextn_predict_layers = { type = "integer", min = 0, now = { 0 }, not_yet = NO_MTP },
+    mtp_loss_scaling_factor = { type = "number", no_effect = "there are no heads for further tokens" },
+    mtp_use_repeated_layer = { type = "boolean", no_effect = "there are no heads for further tokens" },
     device = { type = "string", doc = "cpu, or a test device" },
     activation_checkpointing = { type = "boolean|string", default = false, enum = { true, false, "selective" },
                                  doc = "recompute layers in backward; selective: their feed-forward blocks" },
     attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },
+    text_config = { type = "table", open = true, doc = "values that replace those of config.json's text_config" },
     config_overrides = { type = "table", open = true, doc = "values that replace those of config.json" },
 }
 
-local function with(fields, extra)
-    local out = {}
-    for _, set in ipairs { fields, extra } do
-        for k, v in pairs(set) do
-            out[k] = v
-        end
-    end
-    return out
+-- Fields of config.json that may also stand in the model section itself, as keyword arguments do in Python.
+local direct_overrides = {}
+for name in ([[hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
+    vocab_size max_position_embeddings rope_theta rope_scaling rms_norm_eps tie_word_embeddings initializer_range
+    hidden_act sliding_window use_sliding_window bos_token_id eos_token_id pad_token_id attention_bias mlp_bias
+    kda_mode]]):gmatch("%S+") do
+    direct_overrides[#direct_overrides + 1] = name
+    model_fields[name] = { type = "any", doc = "overrides config.json" }
 end
+
+local with = sections.with
 
 -- A mistake in these two is one of the configuration, whatever the engine calls it.
 local function check_model_section(args, device)
@@ -71,17 +91,34 @@ end
 
 -- The arguments of a model section as from_pretrained's options.
 local function model_options(args, ctx)
+    args.torch_dtype = args.dtype or args.torch_dtype
     check_model_section(args, args.device or ctx.device)
     local overrides = args.config_overrides or {}
-    if args.attention_dropout then
-        overrides.attention_dropout = args.attention_dropout
+    for _, list in ipairs { direct_overrides, { "attention_dropout", "text_config" } } do
+        for _, key in ipairs(list) do
+            if args[key] ~= nil then
+                overrides[key] = args[key]
+            end
+        end
     end
     return { torch_dtype = args.torch_dtype, device = args.device or ctx.device,
              activation_checkpointing = args.activation_checkpointing, config_overrides = overrides }
 end
 
-local auto_model = "nemo_automodel.{NeMoAutoModelForCausalLM,components._transformers.NeMoAutoModelForCausalLM,"
-    .. "components._transformers.auto_model.NeMoAutoModelForCausalLM}"
+-- Its homes, from the oldest to the newest and back again.
+local auto_model = "nemo_automodel{,._transformers,._transformers.auto_model,.components._transformers,"
+    .. ".components._transformers.auto_model}.NeMoAutoModelForCausalLM"
+
+-- Fields of config.json from several tables; earlier ones win. A configuration's own notes begin with _.
+local function config_values(...)
+    local out = with(...)
+    for key in pairs(out) do
+        if key:sub(1, 1) == "_" then
+            out[key] = nil
+        end
+    end
+    return out
+end
 
 local function define_models(registry)
     registry:define {
@@ -91,8 +128,10 @@ local function define_models(registry)
         fields = with(model_fields, {
             pretrained_model_name_or_path = { type = "string", required = true,
                                               doc = "directory, GGUF file, or hub name in the cache" },
+            config = { type = "any", doc = "a section with _target_, or values that replace those of config.json" },
         }),
         build = function(args, ctx)
+            args.config_overrides = config_values(args.config_overrides or {}, args.config or {})
             return models.AutoModelForCausalLM.from_pretrained(args.pretrained_model_name_or_path,
                                                                model_options(args, ctx))
         end,
@@ -101,9 +140,21 @@ local function define_models(registry)
         name = "am.AutoConfig.from_pretrained",
         aliases = { "transformers.AutoConfig.from_pretrained" },
         doc = "a model's configuration",
-        fields = { pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" } },
+        fields = {
+            pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" },
+            trust_remote_code = model_fields.trust_remote_code, attn_implementation = model_fields.attn_implementation,
+            num_nextn_predict_layers = model_fields.num_nextn_predict_layers, name_or_path = "string",
+        },
+        open = true, -- to the fields of config.json
         build = function(args)
-            return models.AutoConfig.from_pretrained(args.pretrained_model_name_or_path)
+            local overrides = {}
+            for key, value in pairs(args) do
+                if key ~= "pretrained_model_name_or_path" and key ~= "name_or_path"
+                    and not (model_fields[key] and model_fields[key].no_effect) then
+                    overrides[key] = value
+                end
+            end
+            return models.AutoConfig.from_pretrained(args.pretrained_model_name_or_path):override(overrides)
         end,
     }
     registry:define {
@@ -123,22 +174,6 @@ local function define_models(registry)
     }
 end
 
-local function process_fields()
-    local alone = "this run has one process"
-    local fields = {
-        activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
-                                     doc = "as in the model section" },
-        sequence_parallel = { type = "boolean", no_effect = alone },
-        backend = { type = "string", no_effect = alone }, world_size = { type = "integer", no_effect = alone },
-        mp_policy = { type = "any", no_effect = "model.torch_dtype says it" },
-        offload_policy = { type = "any", no_effect = "everything is in the host's memory" },
-    }
-    for _, key in ipairs { "dp_size", "dp_replicate_size", "tp_size", "cp_size", "pp_size", "ep_size" } do
-        fields[key] = { type = "integer", min = 0, doc = "processes; 1 here" }
-    end
-    return fields
-end
-
 local function define_rest(registry)
     registry:define {
         name = "am.PeftConfig",
@@ -150,10 +185,19 @@ local function define_rest(registry)
     registry:define {
         name = "am.AutoTokenizer.from_pretrained",
         aliases = names { "transformers.AutoTokenizer.from_pretrained",
-                          "nemo_automodel.{NeMoAutoTokenizer,_transformers.auto_tokenizer.NeMoAutoTokenizer}"
+                          "nemo_automodel{,._transformers,._transformers.auto_tokenizer}.NeMoAutoTokenizer"
                               .. ".from_pretrained" },
         doc = "a tokenizer",
-        fields = { pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" } },
+        fields = {
+            pretrained_model_name_or_path = { type = "string", required = true, doc = "as for the model" },
+            trust_remote_code = model_fields.trust_remote_code,
+            use_fast = { type = "boolean", no_effect = "there is one implementation" },
+            padding_side = { type = "string", no_effect = "rows are padded on the right" },
+            truncation_side = { type = "string", enum = { "right", "left" }, now = { "right" },
+                                not_yet = "rows are cut on the right" },
+            add_bos_token = { type = "boolean", now = { false }, not_yet = "the tokenizer's own files say it" },
+            add_eos_token = { type = "boolean", now = { false }, not_yet = "take dataset.add_eos" },
+        },
         build = function(args)
             return require("am").AutoTokenizer.from_pretrained(args.pretrained_model_name_or_path)
         end,
@@ -172,8 +216,7 @@ local function define_rest(registry)
         for i, alias in ipairs(aliases) do
             aliases[i] = "nemo_automodel.components.distributed." .. alias
         end
-        registry:define { name = "am.distributed." .. name, aliases = aliases, fields = process_fields(),
-                          open = name == "MegatronFSDPManager", -- which has a dozen switches of its own
+        registry:define { name = "am.distributed." .. name, aliases = aliases, fields = sections.distributed(),
                           doc = "how processes share a run; one process needs none",
                           build = function(args) return args end }
     end
@@ -189,7 +232,7 @@ function M.registry()
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)
     registry:define_all(evaluation.targets)
-    return registry
+    return names_of.complete(registry)
 end
 
 return M

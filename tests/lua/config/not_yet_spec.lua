@@ -8,7 +8,7 @@ local function new_registry()
         lr = { type = "number" },
         policy = { type = "any", no_effect = "there is one" },
     }, build = function(args) return args end }
-    registry:define_later({ "other.vision.*", "torch.optim.*" }, "images are for later; take am.Adam")
+    registry:define_later({ "other.vision.*", "torch.opt*.*", "torch.optim.Adax" }, "images are for later; take am.Adam")
     return registry
 end
 
@@ -80,6 +80,7 @@ describe("a target that is not there yet", function()
             '^run%.yaml:1: optimizer%._target_: "torch%.optim%.Rprop" is not there yet: images are for later', text)
         refused("unsupported", "is not there yet", "optimizer: {_target_: other.vision.a.b}")
         refused("usage", "unknown target", "optimizer: {_target_: other.visio.a}")
+        refused("usage", "did you mean torch%.optim%.Adam or", "optimizer: {_target_: torch.optim.Adma}")
         check("optimizer: {_target_: torch.optim.Adam, lr: 1}")
     end)
 

@@ -1,0 +1,114 @@
+-- Names by which NeMo Automodel's configurations call what is here, in every layout that it had, and names of
+-- what is not here yet, with the reason. Holds no targets: those are declared by their components.
+
+local M = {}
+
+-- Packages that export what their modules hold, so that a name may leave the module out.
+local exporting = { ["datasets.llm"] = true, optim = true, loss = true, distributed = true }
+
+-- The further spellings of a full name `nemo_automodel.components.PACKAGE.MODULE.NAME`.
+local function spellings(alias)
+    local rest = alias:match("^nemo_automodel%.components%.(.+)$")
+    if not rest then
+        return {}
+    end
+    local list = { "nemo_automodel." .. rest } -- June 2025: no folder "components" yet
+    local package, name = rest:match("^(.-)%.[%w_]+%.([%w_]+)$")
+    if package and exporting[package] then
+        list[2] = "nemo_automodel.components." .. package .. "." .. name
+    end
+    return list
+end
+
+-- Names that differ by more than their place. Those of a target that is not defined are passed over.
+local others = {
+    ["am.loss.MaskedCrossEntropy"] = { "nemo_automodel.components.loss.masked_ce.masked_cross_entropy",
+                                       "nemo_automodel.components.loss.loss.MaskedCrossEntropyConfig" },
+    ["am.loss.FusedLinearCrossEntropy"] = { "nemo_automodel.components.loss.loss.FusedLinearCEConfig" },
+    ["am.loss.TEParallelCrossEntropy"] = { "nemo_automodel.components.loss.loss.TEParallelCEConfig" },
+    ["am.loss.KDLoss"] = { "nemo_automodel.components.loss.loss.KDLossConfig" },
+    ["am.optim.Adam"] = { "nemo_automodel.components.optim.optimizer.AdamConfig" },
+    ["am.optim.AdamW"] = { "nemo_automodel.components.optim.optimizer.AdamWConfig" },
+    ["am.PeftConfig"] = { "nemo_automodel.components._peft.lora.apply_lora_to_linear_modules" },
+    ["am.distributed.FSDP2Manager"] = { "nemo_automodel.components.distributed.config.FSDP2Config" },
+    ["am.distributed.DDPManager"] = { "nemo_automodel.components.distributed.config.DDPConfig" },
+    ["am.distributed.MegatronFSDPManager"] = { "nemo_automodel.components.distributed.config.MegatronFSDPConfig" },
+    ["am.datasets.StatefulDataLoader"] = { "torch.utils.data.DataLoader",
+                                           "torchdata.stateful_dataloader.stateful_dataloader.StatefulDataLoader" },
+    ["am.datasets.default_collater"] = { "nemo_automodel.components.datasets.utils.packed_sequence_thd_collater",
+                                         "torch.utils.data.default_collate" },
+}
+
+-- What there is no counterpart of yet. Where a target is defined under one of these names, it is there.
+local later = {
+    { "models that see or hear; this one trains text models",
+      "nemo_automodel.components.datasets.vlm.*", "nemo_automodel.datasets.vlm.*",
+      "nemo_automodel.components.datasets.audio.*", "*NeMoAutoModelForImageTextToText.*",
+      "*NeMoAutoModelForMultimodalLM.*", "*NeMoAutoModelForTextToWaveform.*", "transformers.AutoProcessor.*",
+      "nemo_automodel.components.models.nemotron_parse.*", "transformers.AutoModelForImageTextToText.*" },
+    { "models of other kinds than causal ones", "*NeMoAutoModelForSequenceClassification.*",
+      "*NeMoAutoModelForTokenClassification.*", "*NeMoAutoModelForSeq2SeqLM.*", "*NeMoAutoModelBiEncoder.*",
+      "*NeMoAutoModelCrossEncoder.*", "nemo_automodel.components.datasets.llm.seq2seq.*" },
+    { "models with experts", "nemo_automodel.components.moe.*", "transformers.models.*_moe.*",
+      "transformers.models.*_moe_lite.*", "transformers.models.deepseek*" },
+    { "this architecture; AutoConfig and AutoModelForCausalLM choose those that are there",
+      "nemo_automodel.components.models.*", "nemo_automodel.models.*", "transformers.models.*",
+      "transformers.*Config" },
+    { "this optimizer; take torch.optim.AdamW", "transformer_engine.*", "flashoptim.*", "dion.*",
+      "torchao.optim.*", "bitsandbytes.optim.*", "torch.optim.Adadelta", "torch.optim.Adafactor",
+      "torch.optim.Adagrad", "torch.optim.Adamax", "torch.optim.ASGD", "torch.optim.LBFGS", "torch.optim.Muon",
+      "torch.optim.NAdam", "torch.optim.RAdam", "torch.optim.RMSprop", "torch.optim.Rprop",
+      "nemo_automodel.components.optim.optimizer.*",
+      "nemo_automodel.components.optim.*Config" },
+    { "this loss; take MaskedCrossEntropy", "nemo_automodel.components.loss.*" },
+    { "this dataset; see docs/custom.md for one of your own", "nemo_automodel.components.datasets.llm.*" },
+    { "this way to make batches; take default_collater", "nemo_automodel.components.datasets.utils.*" },
+    { "weights and products in few bits", "nemo_automodel.components.quantization.*", "torchao.*" },
+    { "scoring of tool calls", "nemo_automodel.components.eval.*" },
+    { "Python runs nowhere here; port it to a file.lua:function", "nemo_automodel.recipes.*" },
+}
+
+-- Recipes by the class that a configuration's `recipe` key names.
+local recipes = {
+    TrainFinetuneRecipeForNextTokenPrediction = "llm_finetune", FinetuneRecipeForNextTokenPrediction = "llm_finetune",
+    LLMFinetuneRecipe = "llm_finetune", BenchmarkingRecipeForNextTokenPrediction = "benchmark",
+    KnowledgeDistillationRecipeForNextTokenPrediction = "llm_kd",
+    TrainFinetuneRecipeForSequenceClassification = "llm_seq_cls",
+    FinetuneRecipeForVLM = "vlm_finetune", VLMFinetuneRecipe = "vlm_finetune",
+    KnowledgeDistillationRecipeForVLM = "vlm_kd",
+}
+
+--- The recipe ("llm_finetune", a file of recipes/) that the value of a `recipe` key means: a class, a dotted
+--- path to one, or a section with _target_. nil and the name for one that is not known; nil for no name.
+function M.recipe(value)
+    if type(value) == "table" and value.get then
+        value = value:get("_target_")
+    end
+    if type(value) ~= "string" then
+        return nil
+    end
+    local class = value:match("[^.]+$")
+    return recipes[class], value
+end
+
+--- Give the registry's targets all their names, and say what is not there yet.
+function M.complete(registry)
+    for _, entry in ipairs(registry.entries) do
+        local aliases = {}
+        for _, list in ipairs { entry.aliases or {}, others[entry.name] or {} } do
+            for _, alias in ipairs(list) do
+                aliases[#aliases + 1] = alias
+                for _, spelling in ipairs(spellings(alias)) do
+                    aliases[#aliases + 1] = spelling
+                end
+            end
+        end
+        registry:alias(entry.name, aliases)
+    end
+    for _, item in ipairs(later) do
+        registry:define_later({ unpack(item, 2) }, item[1])
+    end
+    return registry
+end
+
+return M

@@ -1,0 +1,185 @@
+-- Sections of a configuration that belong to no component: processes and devices, launchers, metadata, and
+-- what NeMo Automodel has and amlua has not yet. Each says what a key does here, why it changes nothing, or
+-- what to do instead. Holds no building: recipes put these tables into their schema.
+
+local M = {}
+
+local ONE_PROCESS = "this run has one process"
+local GPUS = "it belongs to GPUs"
+
+--- `fields` with the keys of other tables added; a key that is there stays.
+function M.with(fields, ...)
+    local out = {}
+    for _, set in ipairs { fields, ... } do
+        for key, spec in pairs(set) do
+            if out[key] == nil then
+                out[key] = spec
+            end
+        end
+    end
+    return out
+end
+
+local function without_effect(why, keys)
+    local fields = {}
+    for key in keys:gmatch("%S+") do
+        fields[key] = { type = "any", no_effect = why }
+    end
+    return fields
+end
+
+-- ---- every recipe ---------------------------------------------------------------------------
+
+local launcher = "amlua submits no jobs; start this command in one: see docs/cli.md"
+
+local slurm = M.with({
+    job_name = "string", account = "string", partition = "string", time = "integer|string",
+    nodes = { type = "integer", min = 1 }, ntasks_per_node = { type = "integer", min = 1 },
+    gpus_per_node = { type = "integer", min = 0 }, container_image = "string", job_dir = "string",
+    extra_mounts = "list|string", master_port = "integer", chdir = "string", repo_root = "string",
+    nemo_mount = "string", hf_home = "string", wandb_key = "string", hf_token = "string",
+}, without_effect(launcher, "env_vars custom_mounts exclusive mem constraint gres"))
+
+--- Sections that any recipe may meet. A name that begins with `_` only holds values for aliases.
+function M.everywhere()
+    local fields = {
+        recipe = { type = "any", no_effect = "the command line names it" },
+        ci = { type = "any", no_effect = "metadata of tests" },
+        ["_*"] = { type = "any", no_effect = "it holds values for aliases" },
+        logging = { type = "any", no_effect = "see LOGGING_LEVEL" },
+        slurm = { fields = slurm, no_effect = launcher, doc = "a Slurm job" },
+    }
+    for _, key in ipairs { "skypilot", "nemo_run", "k8s", "kubernetes" } do
+        fields[key] = { type = "any", no_effect = launcher }
+    end
+    return fields
+end
+
+-- ---- processes ------------------------------------------------------------------------------
+
+local sizes = {
+    dp_size = "processes that share the rows; a step sums over global_batch_size rows here, too",
+    dp_replicate_size = "copies of the model", tp_size = "processes that share each matrix",
+    cp_size = "processes that share each row", pp_size = "processes that share the layers",
+    ep_size = "processes that share the experts",
+}
+
+--- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
+function M.distributed()
+    local fields = without_effect(ONE_PROCESS, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
+        patch_is_packed_sequence defer_fsdp_grad_sync reshard_after_forward enable_async_tensor_parallel
+        enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph bucket_cap_mb
+        gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules data_parallel_sharding_strategy
+        zero_dp_strategy init_fsdp_with_meta_device init_nvfsdp_with_meta_device grad_reduce_in_fp32
+        preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
+        report_nan_in_param_grad average_in_collective disable_bucketing calculate_per_token_loss
+        keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub fsdp_double_buffer
+        use_hf_tp_plan device_mesh]])
+    fields.activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
+                                        doc = "as in the model section" }
+    fields.activation_checkpointing_scope = { type = "string|list", now = { "all" },
+                                              not_yet = "all layers are recomputed, or none; leave it out" }
+    fields.mp_policy = { type = "any", no_effect = "model.torch_dtype says it" }
+    fields.autocast_dtype = { type = "any", no_effect = "model.torch_dtype says it" }
+    fields.offload_policy = { type = "any", no_effect = "everything is in the host's memory" }
+    fields.enable_compile = { type = "any", no_effect = "kernels are compiled" }
+    for key, doc in pairs(sizes) do
+        fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
+                        not_yet = ONE_PROCESS .. "; set it to 1 or leave it out" }
+    end
+    return fields
+end
+
+local strategies = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp", "nvfsdp" },
+                     doc = "how processes share a run" }
+
+local function processes()
+    return {
+        distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
+                        fields = { strategy = strategies }, doc = "how processes share a run" },
+        distributed_config = { type = "any", no_effect = ONE_PROCESS },
+        parallelizer = { type = "any", no_effect = ONE_PROCESS },
+        autopipeline = { type = "any", no_effect = ONE_PROCESS },
+        dist_env = { fields = {
+            backend = { type = "string", no_effect = ONE_PROCESS },
+            timeout_minutes = { type = "number", min = 0, no_effect = ONE_PROCESS },
+            init_process_group = { type = "any", no_effect = ONE_PROCESS },
+        }, doc = "how processes find each other" },
+    }
+end
+
+-- ---- what is not there yet, and what belongs to GPUs ------------------------------------------
+
+local function later()
+    return {
+        compile = { switch = "enabled", switch_off = true, doc = "torch.compile",
+                    not_yet = "kernels are compiled already; leave the section out, or set enabled: false" },
+        fp8 = { switch = "enabled", switch_off = true, doc = "training in 8 bits",
+                not_yet = "products in fp8; leave the section out, or set enabled: false" },
+        qat = { switch = "enabled", switch_off = true, doc = "training that knows of later quantisation",
+                not_yet = "leave the section out, or set enabled: false" },
+        moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
+                        not_yet = "models with experts; leave the section out" },
+        quantization = { fields = M.with({
+            load_in_4bit = { type = "boolean", now = { false }, doc = "keep frozen weights in 4 bits",
+                             not_yet = "frozen weights in 4 bits (QLoRA); set it to false, or take "
+                                 .. "model.torch_dtype: bfloat16" },
+            load_in_8bit = { type = "boolean", now = { false }, doc = "keep frozen weights in 8 bits",
+                             not_yet = "frozen weights in 8 bits; set it to false" },
+        }, without_effect("nothing is quantised", [[bnb_4bit_compute_dtype bnb_4bit_quant_type
+            bnb_4bit_use_double_quant bnb_4bit_quant_storage llm_int8_threshold llm_int8_skip_modules
+            llm_int8_enable_fp32_cpu_offload llm_int8_has_fp16_weight _target_]])),
+                         doc = "frozen weights in few bits" },
+        neftune = { type = "any", not_yet = "noise on embeddings; leave it out" },
+        embedding_row_repair = { type = "any", not_yet = "rows of the embedding that were never trained stay as "
+                                 .. "they are; leave it out" },
+        tool_call_eval = { type = "any", not_yet = "tool calls are not scored in validation; leave it out" },
+        processor = { type = "any", not_yet = "models that see images; leave it out" },
+    }
+end
+
+--- Sections of recipes that train.
+function M.training()
+    return M.with(processes(), later(), without_effect(GPUS, "nvtx prewarm mfu sdpa_method longalign"), {
+        mlflow = { type = "any", no_effect = "training.jsonl holds the same numbers" },
+        comet = { type = "any", no_effect = "training.jsonl holds the same numbers" },
+        benchmark = { type = "any", no_effect = "recipes/benchmark.lua reads it" },
+    })
+end
+
+--- Keys of `peft` that are for models with experts.
+M.peft = {
+    moe_rank_scaling = { type = "boolean", now = { false }, not_yet = "models with experts; leave it out",
+                         doc = "divide dim by the number of experts that see a token" },
+}
+
+--- What `packed_sequence` may hold beside the component's own keys.
+M.packed_sequence = {
+    packing_strategy = { type = "string", enum = { "thd", "neat" }, now = { "thd" }, doc = "how samples fill a pack",
+                         not_yet = "samples are packed in the order of the data; take thd" },
+    num_proc = { type = "integer", min = 1, no_effect = "as many processes tokenise as there are threads" },
+    prepacked = { type = "boolean", now = { false }, doc = "rows are packs already",
+                  not_yet = "packs are made from rows; leave it out" },
+}
+for _, key in ipairs { "pack_size", "packing_ratio", "max_length", "collate_max_length", "balance_media_tokens",
+                       "packing_format", "post_tokenize_hook_fn", "pretokenize", "attn_implementation" } do
+    M.packed_sequence[key] = { type = "any", not_yet = "packing of rows with images; take packed_sequence_size" }
+end
+
+-- ---- single recipes -------------------------------------------------------------------------
+
+--- Sections of knowledge distillation beside those of fine-tuning.
+function M.knowledge_distillation()
+    local distributed = M.with({ strategy = strategies }, M.distributed())
+    return {
+        teacher_model = { target = true, required = true, doc = "the model that is learnt from; same tokenizer" },
+        kd_ratio = { type = "number", min = 0, max = 1, default = 0.5,
+                     doc = "loss = (1 - kd_ratio) cross-entropy + kd_ratio KL to the teacher" },
+        kd_loss_fn = { target = true, default_target = "am.loss.KDLoss", doc = "the distance to the teacher" },
+        offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" },
+        separate_meshes = { type = "boolean", no_effect = ONE_PROCESS },
+        teacher_distributed = { fields = distributed, doc = "as distributed, for the teacher" },
+    }
+end
+
+return M

@@ -1,0 +1,175 @@
+-- Names that a configuration may use: every target's own and the original's of all eras; what is there, what is
+-- named as not there yet, and which sections a recipe has.
+local config = require("am.config")
+local err = require("am.core.error")
+local finetune = require("recipes.llm_finetune")
+local names = require("am.recipes.names")
+local targets = require("am.recipes.targets")
+
+local registry = targets.registry()
+
+describe("a target", function()
+    -- our name, and each of the original's: June 2025, August 2025 to October 2025, 2026
+    local eras = {
+        ["am.AutoModelForCausalLM.from_pretrained"] = {
+            "nemo_automodel._transformers.NeMoAutoModelForCausalLM.from_pretrained",
+            "nemo_automodel._transformers.auto_model.NeMoAutoModelForCausalLM.from_pretrained",
+            "nemo_automodel.components._transformers.NeMoAutoModelForCausalLM.from_pretrained",
+            "nemo_automodel.components._transformers.auto_model.NeMoAutoModelForCausalLM.from_pretrained",
+            "nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained",
+            "transformers.AutoModelForCausalLM.from_pretrained",
+        },
+        ["am.AutoModelForCausalLM.from_config"] = {
+            "nemo_automodel._transformers.NeMoAutoModelForCausalLM.from_config",
+            "nemo_automodel.components._transformers.auto_model.NeMoAutoModelForCausalLM.from_config",
+            "nemo_automodel.NeMoAutoModelForCausalLM.from_config", "transformers.AutoModelForCausalLM.from_config",
+        },
+        ["am.AutoConfig.from_pretrained"] = { "transformers.AutoConfig.from_pretrained" },
+        ["am.AutoTokenizer.from_pretrained"] = {
+            "transformers.AutoTokenizer.from_pretrained", "nemo_automodel.NeMoAutoTokenizer.from_pretrained",
+            "nemo_automodel._transformers.auto_tokenizer.NeMoAutoTokenizer.from_pretrained",
+        },
+        ["am.PeftConfig"] = {
+            "nemo_automodel._peft.lora.apply_lora_to_linear_modules",
+            "nemo_automodel.components._peft.lora.PeftConfig",
+        },
+        ["am.loss.MaskedCrossEntropy"] = {
+            "nemo_automodel.loss.masked_ce.masked_cross_entropy",
+            "nemo_automodel.components.loss.masked_ce.masked_cross_entropy",
+            "nemo_automodel.components.loss.masked_ce.MaskedCrossEntropy",
+            "nemo_automodel.components.loss.MaskedCrossEntropyConfig",
+        },
+        ["am.loss.ChunkedCrossEntropy"] = { "nemo_automodel.components.loss.chunked_ce.ChunkedCrossEntropy" },
+        ["am.loss.FusedLinearCrossEntropy"] = { "nemo_automodel.components.loss.linear_ce.FusedLinearCrossEntropy" },
+        ["am.optim.Adam"] = { "torch.optim.Adam", "torch.optim.adam.Adam" },
+        ["am.optim.AdamW"] = { "torch.optim.AdamW", "nemo_automodel.components.optim.AdamWConfig" },
+        ["am.optim.OptimizerParamScheduler"] = {
+            "nemo_automodel.optim.scheduler.OptimizerParamScheduler",
+            "nemo_automodel.components.optim.scheduler.OptimizerParamScheduler",
+            "nemo_automodel.components.optim.OptimizerParamScheduler",
+        },
+        ["am.training.StatefulRNG"] = {
+            "nemo_automodel.training.rng.StatefulRNG", "nemo_automodel.components.training.rng.StatefulRNG",
+        },
+        ["am.datasets.ColumnMappedTextInstructionDataset"] = {
+            "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset"
+                .. ".ColumnMappedTextInstructionDataset",
+            "nemo_automodel.components.datasets.llm.ColumnMappedTextInstructionDataset",
+        },
+        ["am.datasets.default_collater"] = {
+            "nemo_automodel.datasets.utils.default_collater",
+            "nemo_automodel.components.datasets.utils.default_collater",
+            "nemo_automodel.components.datasets.utils.packed_sequence_thd_collater",
+        },
+        ["am.datasets.StatefulDataLoader"] = {
+            "torchdata.stateful_dataloader.StatefulDataLoader", "torch.utils.data.DataLoader",
+        },
+        ["am.distributed.FSDP2Manager"] = {
+            "nemo_automodel.distributed.fsdp2.FSDP2Manager",
+            "nemo_automodel.components.distributed.fsdp2.FSDP2Manager",
+            "nemo_automodel.components.distributed.config.FSDP2Config",
+            "nemo_automodel.components.distributed.FSDP2Config",
+        },
+        ["am.distributed.DDPManager"] = { "nemo_automodel.components.distributed.ddp.DDPManager" },
+        ["am.distributed.MegatronFSDPManager"] = {
+            "nemo_automodel.components.distributed.nvfsdp.NVFSDPManager",
+            "nemo_automodel.components.distributed.megatron_fsdp.MegatronFSDPManager",
+        },
+    }
+
+    it("has the names that the original gave it in every era", function()
+        for own, list in pairs(eras) do
+            for _, name in ipairs { own, unpack(list) } do
+                assert.equal(own, (registry:lookup(name) or {}).name, name)
+            end
+        end
+    end)
+
+    it("of the original that has no counterpart is named as not there yet", function()
+        for _, name in ipairs {
+            "nemo_automodel.NeMoAutoModelForImageTextToText.from_pretrained",
+            "transformers.AutoProcessor.from_pretrained",
+            "nemo_automodel.components.datasets.vlm.datasets.make_cord_v2_dataset",
+            "nemo_automodel.components.models.gpt2.build_gpt2_model", "torch.optim.RAdam",
+        } do
+            local cfg = config.from_table({ _target_ = name }, "here")
+            local ok, e = pcall(config.instantiate, cfg, { registry = registry })
+            assert.is_false(ok)
+            assert.is_true(err.is(e) and e.code == "unsupported", tostring(e))
+        end
+    end)
+
+    it("declares what it takes: types, and a line for every key that matters", function()
+        for _, entry in ipairs(registry.entries) do
+            assert.is_string(entry.doc, entry.name)
+            for key, spec in pairs(entry.fields) do
+                assert.is_true(type(spec) == "string" or type(spec) == "table", entry.name .. "." .. key)
+            end
+        end
+    end)
+end)
+
+describe("a recipe", function()
+    it("is found by the original's class names", function()
+        assert.equal("llm_finetune", names.recipe("TrainFinetuneRecipeForNextTokenPrediction"))
+        assert.equal("llm_finetune", names.recipe("nemo_automodel.recipes.llm.train_ft."
+            .. "TrainFinetuneRecipeForNextTokenPrediction"))
+        assert.equal("benchmark", names.recipe(config.parse("_target_: x.BenchmarkingRecipeForNextTokenPrediction")))
+        assert.is_nil(names.recipe("Other"))
+        assert.is_nil(names.recipe(nil))
+    end)
+
+    local good = "model: {_target_: am.AutoModelForCausalLM.from_pretrained, pretrained_model_name_or_path: x}\n"
+        .. "optimizer: {_target_: torch.optim.AdamW}\ndataset: {_target_: am.datasets.build_unpacked_dataset}\n"
+
+    local function validate(text)
+        config.validate(config.parse(good .. text, { name = "run.yaml" }), { fields = finetune.schema() },
+                        { registry = registry })
+    end
+
+    -- sections of the original that say nothing here, or that one process makes true
+    for _, text in ipairs {
+        "recipe: TrainFinetuneRecipeForNextTokenPrediction\nci: {time: 00:15:00}\n_anchor: {a: 1}",
+        "distributed: {strategy: fsdp2, dp_size: none, tp_size: 1, cp_size: 1, pp_size: 1, ep_size: 1, "
+            .. "sequence_parallel: false, activation_checkpointing: true, pipeline: {pp_schedule: 1f1b}, moe: {a: 1}}",
+        "distributed: {_target_: nemo_automodel.components.distributed.fsdp2.FSDP2Manager, dp_replicate_size: 1, "
+            .. "mp_policy: {_target_: torch.distributed.fsdp.MixedPrecisionPolicy, param_dtype: bfloat16}}",
+        "distributed: {_target_: nemo_automodel.components.distributed.nvfsdp.NVFSDPManager, "
+            .. "nvfsdp_unit_modules: [a.b], overlap_grad_reduce: true}",
+        "dist_env: {backend: nccl, timeout_minutes: 1}",
+        "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
+        "compile: {enabled: false, mode: default, fullgraph: false, dynamic: true, backend: null}",
+        "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
+        "quantization: {load_in_4bit: false, bnb_4bit_quant_type: nf4}",
+        "slurm: {job_name: x, nodes: 2, ntasks_per_node: 8, time: 00:05:00, account: a, partition: batch, "
+            .. "container_image: i, nemo_mount: m, hf_home: h, extra_mounts: [/a:/b], master_port: 13742, "
+            .. "gpus_per_node: 8, wandb_key: k, hf_token: t, chdir: c, job_dir: d, repo_root: r}",
+        "skypilot: {cloud: kubernetes}", "nemo_run: {a: 1}", "kubernetes: {}", "logging: {level: 10}",
+        "wandb: {project: p, enable: false}", "mlflow: {experiment_name: x}", "comet: {}",
+        "benchmark: {warmup_steps: 1}", "nvtx: false", "prewarm: {a: true}", "mfu: {a: 1}",
+        "packed_sequence: {packed_sequence_size: 0, packing_strategy: thd, num_proc: 2}",
+        "peft: {moe_rank_scaling: false}",
+        "checkpoint: {enabled: true, dequantize_base_checkpoint: true, is_async: true}",
+    } do
+        it("takes " .. text:match("^[^:{]+"), function() validate(text) end)
+    end
+
+    for text, pattern in pairs {
+        ["distributed: {tp_size: 2}"] = "distributed%.tp_size is 2: not there yet: this run has one process",
+        ["distributed: {activation_checkpointing_scope: vision}"] = "all layers are recomputed",
+        ["fp8: {enabled: true}"] = "fp8: not there yet", ["qat: {enabled: true}"] = "qat: not there yet",
+        ["compile: {enabled: true}"] = "compile: not there yet: kernels are compiled already",
+        ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
+        ["processor: {a: 1}"] = "processor: not there yet", ["tool_call_eval: {a: 1}"] = "not there yet",
+        ["packed_sequence: {packing_strategy: neat}"] = "packing_strategy is neat: not there yet",
+        ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",
+        ["peft: {moe_rank_scaling: true}"] = "models with experts",
+    } do
+        it("says that it has not yet " .. text, function()
+            local ok, e = pcall(validate, text)
+            assert.is_false(ok)
+            assert.equal("unsupported", e.code)
+            assert.matches(pattern, e.msg)
+        end)
+    end
+end)
