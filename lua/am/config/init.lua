@@ -1,8 +1,8 @@
 -- Configurations: YAML files in NeMo Automodel's vocabulary, overrides, checks and building.
 -- This file is the component's whole interface; what each part does is in its own file:
 --   yaml.lua text to nodes · scalar.lua, literal.lua what a scalar means · node.lua ConfigNode ·
---   env.lua ${VAR} · secrets.lua, print.lua nodes to text · registry.lua, resolve.lua names to
---   targets · schema.lua checks · instantiate.lua sections to objects
+--   env.lua ${VAR} · short_form.lua model.name and the like · secrets.lua, print.lua nodes to text ·
+--   registry.lua, resolve.lua names to targets · schema.lua checks · instantiate.lua sections to objects
 --
 --   local config = require("am.config")
 --   local cfg = config.load("run.yaml", { overrides = args.overrides })
@@ -24,6 +24,7 @@ local registry = require("am.config.registry")
 local scalar = require("am.config.scalar")
 local schema = require("am.config.schema")
 local secrets = require("am.config.secrets")
+local short_form = require("am.config.short_form")
 local yaml = require("am.config.yaml")
 
 local M = {}
@@ -39,6 +40,7 @@ M.leaf_value = schema.leaf_value
 M.instantiate = instantiate.instantiate
 M.callable = instantiate.callable
 M.print = printer.print
+M.expand_short_form = short_form.expand
 
 --- A configuration node of plain Lua tables; `label` says in messages where it came from.
 function M.from_table(t, label)
@@ -82,7 +84,7 @@ function M.parse(text, opts)
     return node
 end
 
---- Read a YAML file; opts as for parse. Raises "usage" naming file, line and what to do.
+--- Read a YAML file, in the long form or the short one; opts as for parse. Raises "usage" naming file, line and what to do.
 function M.load(file, opts)
     opts = opts or {}
     if path.is_dir(file) then
@@ -92,7 +94,7 @@ function M.load(file, opts)
     if not text then
         err.raise("usage", "cannot read the configuration: %s", msg)
     end
-    return M.parse(text, { name = file, overrides = opts.overrides, getenv = opts.getenv })
+    return short_form.expand(M.parse(text, { name = file, overrides = opts.overrides, getenv = opts.getenv }))
 end
 
 return M

@@ -29,7 +29,7 @@ local M = {}
 ---@field float boolean? the number was written as a float
 ---@field text string? the scalar as written, when the leaf came from text
 ---@field template string? text with environment variables in it, kept for printing
----@field origin { file: string?, line: integer?, label: string? }
+---@field origin { file: string?, line: integer?, label: string?, via: string? } via: the key it was written as
 ---@field parent am.config.Node?
 ---@field key string|integer|nil
 local Node = {}
@@ -312,10 +312,8 @@ function Node:where(path)
         node = node or self
     end
     local origin = node.origin
-    if origin.line then
-        return string.format("%s:%d", origin.file, origin.line)
-    end
-    return origin.label or origin.file
+    local place = origin.line and string.format("%s:%d", origin.file, origin.line) or origin.label or origin.file
+    return origin.via and string.format("%s (%s)", place, origin.via) or place
 end
 
 return M
