@@ -36,6 +36,7 @@ M.is_node = nodes.is_node
 M.is_secret_key = secrets.is_secret_key
 M.new_registry = registry.new
 M.validate = schema.validate
+M.raise = schema.raise
 M.leaf_value = schema.leaf_value
 M.instantiate = instantiate.instantiate
 M.callable = instantiate.callable

@@ -12,6 +12,7 @@
 local args_parser = require("am.cli.args")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
+local cross_fields = require("am.recipes.cross_fields")
 local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
@@ -72,6 +73,9 @@ function Recipe.create(class, source, overrides, opts)
         allow_user_code = opts.allow_user_code,
     }
     config.validate(self.cfg, { fields = self:schema() }, self.ctx)
+    for _, note in ipairs(cross_fields.check(self.cfg, class)) do
+        self.log:warning("%s", note)
+    end
     if self.ctx.without_effect then
         self.log:info("without effect here: %s", table.concat(self.ctx.without_effect, ", "))
     end

@@ -168,17 +168,13 @@ end
 
 -- ---- single recipes -------------------------------------------------------------------------
 
---- Sections of knowledge distillation beside those of fine-tuning.
+--- Sections of knowledge distillation that are about processes.
 function M.knowledge_distillation()
-    local distributed = M.with({ strategy = strategies }, M.distributed())
     return {
-        teacher_model = { target = true, required = true, doc = "the model that is learnt from; same tokenizer" },
-        kd_ratio = { type = "number", min = 0, max = 1, default = 0.5,
-                     doc = "loss = (1 - kd_ratio) cross-entropy + kd_ratio KL to the teacher" },
-        kd_loss_fn = { target = true, default_target = "am.loss.KDLoss", doc = "the distance to the teacher" },
         offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" },
         separate_meshes = { type = "boolean", no_effect = ONE_PROCESS },
-        teacher_distributed = { fields = distributed, doc = "as distributed, for the teacher" },
+        teacher_distributed = { fields = M.with({ strategy = strategies }, M.distributed()),
+                                doc = "as distributed, for the teacher" },
     }
 end
 

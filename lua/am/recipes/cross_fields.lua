@@ -1,0 +1,165 @@
+-- What must hold between keys of a configuration, seen before anything is loaded. Types, bounds and names are
+-- the schema's (am.config.schema); what depends on data or weights is said where these are known.
+
+local config = require("am.config")
+local names = require("am.recipes.names")
+
+local M = {}
+
+-- A number of the configuration, or nil.
+local function number(cfg, path)
+    local value = cfg:get(path)
+    return type(value) == "number" and value or nil
+end
+
+local function is_on(cfg, path)
+    local value = cfg:get(path)
+    return value ~= nil and value ~= false
+end
+
+-- ---- mistakes -------------------------------------------------------------------------------
+
+local function batch_sizes(cfg, add)
+    local own, older = number(cfg, "step_scheduler.local_batch_size"), number(cfg, "dataloader.batch_size")
+    if own and older and own ~= older then
+        add("dataloader.batch_size", "%d, and step_scheduler.local_batch_size is %d (%s): they are the same thing; "
+            .. "keep one", older, own, cfg:where("step_scheduler.local_batch_size"))
+        return
+    end
+    local rows, key = own or older or 1, own and "step_scheduler.local_batch_size" or "dataloader.batch_size"
+    local all, windows = number(cfg, "step_scheduler.global_batch_size"), number(cfg, "step_scheduler.grad_acc_steps")
+    if all and windows and all ~= windows * rows then
+        add("step_scheduler.global_batch_size", "%d is not grad_acc_steps (%d) x local_batch_size (%d); keep one of "
+            .. "global_batch_size and grad_acc_steps", all, windows, rows)
+    elseif not windows and (all or 32) % rows ~= 0 then
+        add(all and "step_scheduler.global_batch_size" or key, "global_batch_size (%d%s) must be divisible by "
+            .. "local_batch_size (%d), the rows that fit at a time", all or 32, all and "" or ", the default", rows)
+    end
+end
+
+-- The schedule's own checks, with the places of their keys.
+local function schedule(cfg, add)
+    local warmup, decay = number(cfg, "lr_scheduler.lr_warmup_steps"), number(cfg, "lr_scheduler.lr_decay_steps")
+    local total = number(cfg, "step_scheduler.max_steps")
+    local stop = decay or total
+    if warmup and stop and warmup >= stop and warmup > 0 then
+        add("lr_scheduler.lr_warmup_steps", "%d must be less than %s (%d)%s", warmup, decay
+            and "lr_scheduler.lr_decay_steps" or "step_scheduler.max_steps", stop,
+            decay and "" or ", or the learning rate never gets to its value")
+    end
+    local top = number(cfg, "lr_scheduler.max_lr") or number(cfg, "optimizer.lr")
+    for _, key in ipairs { "min_lr", "init_lr" } do
+        local value = number(cfg, "lr_scheduler." .. key)
+        if value and top and value > top then
+            add("lr_scheduler." .. key, "%g must be at most %s (%g)", value,
+                cfg:has("lr_scheduler.max_lr") and "lr_scheduler.max_lr" or "optimizer.lr", top)
+        end
+    end
+    local first, last = number(cfg, "lr_scheduler.start_wd"), number(cfg, "lr_scheduler.end_wd")
+    if first and last and last < first then
+        add("lr_scheduler.end_wd", "%g must be at least start_wd (%g)", last, first)
+    end
+    if cfg:get("lr_scheduler.lr_decay_style") == "WSD" and not cfg:has("lr_scheduler.wsd_decay_steps") then
+        add("lr_scheduler.lr_decay_style", "WSD needs lr_scheduler.wsd_decay_steps, the steps of its decay")
+    end
+    if is_on(cfg, "lr_scheduler.override_opt_param_scheduler")
+        and is_on(cfg, "lr_scheduler.use_checkpoint_opt_param_scheduler") then
+        add("lr_scheduler.override_opt_param_scheduler", "the configuration's values or the checkpoint's "
+            .. "(use_checkpoint_opt_param_scheduler): set only one of them to true")
+    end
+end
+
+local function adapters(cfg, add)
+    if not cfg:has("peft") then
+        return
+    end
+    for _, pair in ipairs { { "target_modules", "exclude_modules" }, { "match_all_linear", "target_modules" },
+                            { "match_all_linear", "exclude_modules" } } do
+        local first, second = "peft." .. pair[1], "peft." .. pair[2]
+        local function given(path)
+            local value = cfg:get(path)
+            return type(value) == "table" and #value > 0 or type(value) == "string" or value == true
+        end
+        if given(first) and given(second) then
+            add(second, "%s says which modules are adapted already (%s); keep one of them", pair[1], cfg:where(first))
+        end
+    end
+end
+
+-- The configuration says for which recipe it is.
+local function recipe(cfg, add, class)
+    local wanted, named = names.recipe(cfg:get("recipe"))
+    local ancestor = class
+    while wanted and ancestor do
+        if ancestor.name == wanted then
+            return
+        end
+        ancestor = ancestor.parent
+    end
+    if wanted and class and class.name ~= "benchmark" then
+        add("recipe", "%s is for recipes/%s.lua, and this is %s: run that one", named, wanted, class.name or "another")
+    end
+end
+
+-- ---- what may not be meant --------------------------------------------------------------------
+
+local function notes(cfg, note)
+    local steps = number(cfg, "step_scheduler.max_steps")
+    local validated = false
+    for _, key in ipairs(cfg:keys()) do
+        validated = validated or key:find("^validation_dataset") ~= nil
+    end
+    for _, key in ipairs { "validation_dataloader", "step_scheduler.val_every_steps" } do
+        if cfg:get(key) ~= nil and not validated then
+            note(key, "there is no validation_dataset, so nothing is validated")
+        end
+    end
+    local every = number(cfg, "step_scheduler.val_every_steps")
+    if validated and steps and every and every > steps then
+        note("step_scheduler.val_every_steps", "%d is beyond step_scheduler.max_steps (%d): only checkpoints are "
+             .. "validated", every, steps)
+    end
+    if cfg:get("checkpoint.enabled") == false and cfg:get("checkpoint.restore_from") then
+        note("checkpoint.restore_from", "checkpoint.enabled is false, so the run begins anew")
+    end
+    if cfg:get("checkpoint.model_save_format") == "torch_save" then
+        note("checkpoint.model_save_format", "safetensors are written in place of torch_save%s",
+             is_on(cfg, "checkpoint.save_consolidated") and ", and a consolidated directory as save_consolidated "
+             .. "says" or "")
+    end
+    if cfg:has("peft") then
+        local consolidated = cfg:get("checkpoint.save_consolidated")
+        if consolidated == true or consolidated == "every" then
+            note("checkpoint.save_consolidated", "with a peft section the adapter is saved; "
+                 .. "recipes/merge_lora.lua makes a whole model of it")
+        end
+        if is_on(cfg, "freeze_config.freeze_embeddings") or is_on(cfg, "freeze_config.freeze_language_model") then
+            note("freeze_config", "with a peft section everything but the adapter is frozen anyway")
+        end
+    end
+    local length, pack = number(cfg, "dataset.seq_length"), number(cfg, "packed_sequence.packed_sequence_size") or 0
+    if length and pack > 0 and length > pack then
+        note("dataset.seq_length", "%d is more than packed_sequence.packed_sequence_size (%d): longer rows are %s",
+             length, pack, is_on(cfg, "packed_sequence.split_across_pack") and "split"
+             or cfg:get("packed_sequence.drop_long_samples") == false and "an error" or "dropped")
+    end
+end
+
+--- Raise one "usage" error for everything in a valid configuration that contradicts itself, each with place
+--- and key. Returns notes, an array of text: what is legal and may not be meant. `class` is the recipe.
+function M.check(cfg, class)
+    local problems, list = {}, {}
+    local function say(to)
+        return function(path, fmt, ...)
+            to[#to + 1] = string.format("%s: %s: %s", cfg:where(path), path, string.format(fmt, ...))
+        end
+    end
+    for _, rule in ipairs { batch_sizes, schedule, adapters, recipe } do
+        rule(cfg, say(problems), class)
+    end
+    config.raise(problems)
+    notes(cfg, say(list))
+    return list
+end
+
+return M
