@@ -85,7 +85,8 @@ function M.parse(text, opts)
     return node
 end
 
---- Read a YAML file, in the long form or the short one; opts as for parse. Raises "usage" naming file, line and what to do.
+--- Read a YAML file, in the long form or the short one; opts as for parse. Raises "usage" naming file,
+--- line and what to do.
 function M.load(file, opts)
     opts = opts or {}
     if path.is_dir(file) then
@@ -95,7 +96,8 @@ function M.load(file, opts)
     if not text then
         err.raise("usage", "cannot read the configuration: %s", msg)
     end
-    return short_form.expand(M.parse(text, { name = file, overrides = opts.overrides, getenv = opts.getenv }))
+    local node = M.parse(text, { name = file, overrides = opts.overrides, getenv = opts.getenv })
+    return short_form.expand(node)
 end
 
 return M

@@ -5,10 +5,10 @@ local err = require("am.core.error")
 local function new_registry()
     local registry = config.new_registry()
     registry:define { name = "am.Adam", aliases = { "torch.optim.Adam" }, fields = {
-        lr = { type = "number" },
-        policy = { type = "any", no_effect = "there is one" },
+        lr = { type = "number" }, policy = { type = "any", no_effect = "there is one" },
     }, build = function(args) return args end }
-    registry:define_later({ "other.vision.*", "torch.opt*.*", "torch.optim.Adax" }, "images are for later; take am.Adam")
+    registry:define_later({ "other.vision.*", "torch.opt*.*", "torch.optim.Adax" },
+        "images are for later; take am.Adam")
     return registry
 end
 

@@ -150,7 +150,8 @@ optimizer:
         local cfg = parse("training: {learning_rate: fast}")
         local ok, e = pcall(config.validate, cfg, { fields = { optimizer = { fields = { lr = "number" } } } })
         assert.is_false(ok)
-X
+        assert.matches('^run%.yaml:1 %(training%.learning_rate%): optimizer%.lr: expected a number, got .* "fast"',
+            e.msg)
     end)
 
     it("keeps variables and secrets out of what is printed", function()
