@@ -4,7 +4,7 @@
 --
 --   local args = require("am.cli.args").parse(argv, options)
 --   args.config      path given by -c, --config or as the first plain word, or nil
---   args.options     { ["allow-user-code"] = true, … }: the host's own options, by long name
+--   args.options     { ["allow-user-code"] = true, help = "dataset", … }: the host's own, by long name
 --   args.overrides   { { path = "a.b", value = "text" or nil for a bare flag }, … } in order
 --
 -- A value is the next word unless that starts with "--" or is a short option, so negative numbers
@@ -15,12 +15,17 @@ local strings = require("am.utils.strings")
 
 local M = {}
 
---- Options of every recipe: name -> { flag = true } for those without a value; short names.
+--- Options of every recipe: name -> { flag = true } for those without a value; short names. `topic`: may have
+--- a word behind it that is no file of YAML. `values`: what may stand behind `=` of a flag.
 M.options = {
-    config = { short = "c" },
-    help = { short = "h", flag = true },
-    ["allow-user-code"] = { flag = true },
-    threads = {},
+    config = { short = "c", doc = "the configuration; also the first plain word" },
+    help = { short = "h", flag = true, topic = true, doc = "sections; with a section's or target's name its keys" },
+    ["print-config"] = { flag = true, values = { defaults = true },
+                         doc = "print the resolved configuration (=defaults: with defaults filled in) and stop" },
+    ["dry-run"] = { flag = true, doc = "say what the run would do and need, and stop" },
+    ["allow-user-code"] = { flag = true, doc = "run Lua files that the configuration names anywhere" },
+    threads = { doc = "of the process; as many as there are CPUs by default" },
+    ["nproc-per-node"] = { doc = "processes; 1 here" },
 }
 
 local function fail(fmt, ...)
@@ -85,14 +90,24 @@ function M.parse(argv, options)
         return word
     end
 
+    -- The same, if it is no configuration either.
+    local function take_topic()
+        local word = argv[i + 1]
+        if word and not strings.starts_with(word, "-") and not word:find("%.ya?ml$") then
+            return take_value()
+        end
+        return nil
+    end
+
     while i <= #argv do
         local word = argv[i]
         local name, value = known_option(options, word)
         if name and options[name].flag then
-            if value then
-                fail("--%s takes no value", name)
+            if value and not (options[name].values or {})[value] and not options[name].topic then
+                fail("--%s takes no value%s", name, options[name].values and " but "
+                     .. table.concat(strings.sorted_keys(options[name].values), ", ") or "")
             end
-            out.options[name] = true
+            out.options[name] = value or options[name].topic and take_topic() or true
         elseif name then
             value = value or take_value()
             if not value then

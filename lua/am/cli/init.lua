@@ -12,8 +12,9 @@ usage: amlua [--threads N] SCRIPT [ARGS]    run a Lua script or a recipe
        amlua -i SCRIPT [ARGS]               run a script, then start the prompt
        amlua --version | --info | --help    --info: what a bug report needs
 
-A recipe takes a configuration and overrides:
+A recipe takes a configuration and overrides; a configuration with a key `recipe` finds its own:
        amlua recipes/llm_finetune.lua config.yaml --optimizer.lr 1e-4
+       amlua config.yaml --optimizer.lr 1e-4
 ]]
 
 local home = _G._AMLUA_HOME
@@ -170,6 +171,9 @@ local function dispatch(args)
         return run_code(rest[1] or err.raise("usage", "-e needs a piece of code"), { unpack(rest, 2) })
     elseif first:sub(1, 1) == "-" then
         err.raise("usage", "unknown option %s\n%s", first, usage)
+    end
+    if first:find("%.ya?ml$") then
+        return run_script(require("am.recipes.command").script_of(first), { first, unpack(rest) }, _G)
     end
     return run_script(first, rest, _G)
 end

@@ -11,6 +11,7 @@
 
 local args_parser = require("am.cli.args")
 local checkpoint = require("am.checkpoint")
+local command = require("am.recipes.command")
 local config = require("am.config")
 local cross_fields = require("am.recipes.cross_fields")
 local err = require("am.core.error")
@@ -318,25 +319,13 @@ end
 
 -- ---- from the command line ------------------------------------------------------------------
 
-local function help(class, script)
-    io.write(string.format("usage: amlua %s config.yaml [--section.key value] [--threads N] "
-                           .. "[--allow-user-code]\n\n%s\n\nSections of the configuration:\n", script, class.doc or ""))
-    local fields = class.schema()
-    for _, key in ipairs(strings.sorted_keys(fields)) do
-        io.write(string.format("  %-22s %s\n", key, fields[key].doc or fields[key].no_effect or ""))
-    end
-    return 0
-end
-
 --- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
 function Recipe.run(class, argv)
     local args = args_parser.parse(argv)
     if args.options.help then
-        return help(class, argv[0] or class.name)
+        return command.help(class, argv[0] or class.name, args.options.help)
     end
-    if not args.config then
-        err.raise("usage", "a configuration is needed: amlua %s config.yaml", argv[0] or "recipe.lua")
-    end
+    command.check(args, argv[0] or "recipe.lua")
     if args.options.threads then
         require("am.cli").set_threads(args.options.threads)
     end
@@ -345,6 +334,9 @@ function Recipe.run(class, argv)
         roots = { path.dirname(argv[0] or ".") },
         allow_user_code = args.options["allow-user-code"],
     })
+    if args.options["print-config"] or args.options["dry-run"] then
+        return command.show(self, args.options)
+    end
     local signal = "SIGTERM"
     if cfg:has("step_scheduler.preemption_signal") then
         signal = cfg:get("step_scheduler.preemption_signal") -- null: none

@@ -147,6 +147,13 @@ function M.training()
     })
 end
 
+--- Keys of `validation_dataloader` that have other defaults than the target's: every row is seen, in order.
+M.validation_dataloader = {
+    shuffle = { type = "boolean", no_effect = "rows are validated in their order" },
+    drop_last = { type = "boolean", no_effect = "every row is validated" },
+    group_by_length = { type = "boolean", no_effect = "rows are validated in their order" },
+}
+
 --- Keys of `peft` that are for models with experts.
 M.peft = {
     moe_rank_scaling = { type = "boolean", now = { false }, not_yet = "models with experts; leave it out",
