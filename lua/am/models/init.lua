@@ -152,6 +152,12 @@ function M.AutoModelForSequenceClassification.from_config(c, opts)
     return from_config(c, opts, true)
 end
 
+--- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
+--- c, opts: as from_config's. Raises "unsupported" for an architecture that is not there.
+function M.structure(c, opts)
+    return (build(config.new(c), opts or {}))
+end
+
 M.PretrainedConfig = config.new
 M.position_limit = generation.position_limit
 

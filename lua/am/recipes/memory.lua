@@ -11,6 +11,7 @@ local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
 -- of the moments; those of 8 bits have an f32 for each block of 256
 local state_bytes = { bfloat16 = 2, bf16 = 2, int8 = 1 + 4 / 256 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
+local PROGRAM = 24 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 -- Bytes of a number that was summed up, beside numbers of `size`.
@@ -120,8 +121,9 @@ function M.kept(model, opts, tokens)
              activations = tokens * (kept + again + final_norm) }
 end
 
---- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
-function M.activation_bytes(model, tokens)
+-- Bytes for a micro-batch of `tokens` tokens: what stays from forward to backward, what the layer that runs
+-- needs beside it, what the loss needs, and what one layer saves.
+local function activation_parts(model, tokens)
     local c, size = model.config, bytes_of[model:dtype()]
     local kept, layer = layers_bytes(model)
     -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
@@ -131,8 +133,26 @@ function M.activation_bytes(model, tokens)
     local head = model:head_weight()
     local logits = rows * c.vocab_size * 4
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
-    local live = tokens * (kept + 3 * c.hidden_size * size) + math.max(working, logits)
-    return 1.1 * live -- blocks kept for reuse
+    return tokens * (kept + 3 * c.hidden_size * size), working, logits, tokens * layer
+end
+
+--- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
+function M.activation_bytes(model, tokens)
+    local kept, working, logits = activation_parts(model, tokens)
+    return 1.1 * (kept + math.max(working, logits)) -- blocks kept for reuse
+end
+
+--- What is resident at the worst moment of a run, as it is expected (not as a bound): { weights, gradients,
+--- optimizer, activations, program, total }, bytes. Blocks of a layer and of the loss are not in use at one
+--- time, but both stay with the process; so do some more of a layer's, of other sizes.
+--- opts: see M.kept. Within 10 % of what is measured: tests/recipe/preflight_spec.lua.
+function M.expected(model, opts, tokens)
+    local state = training_state(model, opts)
+    local kept, working, logits, layer = activation_parts(model, tokens)
+    local out = { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
+                  activations = kept + working + logits + layer, program = PROGRAM }
+    out.total = out.weights + out.gradients + out.optimizer + out.activations + out.program
+    return out
 end
 
 -- ---- refusing what can't fit ------------------------------------------------------------------

@@ -120,6 +120,12 @@ local function config_values(...)
     return out
 end
 
+local function pretrained_options(args, ctx)
+    args.config_overrides = config_values(args.config_overrides or {}, args.config or {})
+    return model_options(args, ctx)
+end
+
+-- `options` beside `build`: what skeleton.lua needs to know of a model that is not loaded.
 local function define_models(registry)
     registry:define {
         name = "am.AutoModelForCausalLM.from_pretrained",
@@ -130,10 +136,10 @@ local function define_models(registry)
                                               doc = "directory, GGUF file, or hub name in the cache" },
             config = { type = "any", doc = "a section with _target_, or values that replace those of config.json" },
         }),
+        options = pretrained_options,
         build = function(args, ctx)
-            args.config_overrides = config_values(args.config_overrides or {}, args.config or {})
             return models.AutoModelForCausalLM.from_pretrained(args.pretrained_model_name_or_path,
-                                                               model_options(args, ctx))
+                                                               pretrained_options(args, ctx))
         end,
     }
     registry:define {
@@ -164,6 +170,7 @@ local function define_models(registry)
         fields = with(model_fields, {
             config = { type = "any", required = true, doc = "a section with _target_, or config.json's fields" },
         }),
+        options = model_options,
         build = function(args, ctx)
             local c = args.config
             if type(c) == "string" then

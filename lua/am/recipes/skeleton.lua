@@ -1,0 +1,94 @@
+-- The model that a configuration asks for without its weights: modules as they will be, adapted and frozen
+-- as configured, with the shapes of tensors in place of tensors. Estimates need no more. Reads config.json
+-- (or a GGUF file's metadata) only.
+
+local am = require("am")
+local config = require("am.config")
+local lora = require("am.peft.lora")
+local matcher = require("am.peft.matcher")
+local models = require("am.models")
+local peft = require("am.peft")
+
+local M = {}
+
+-- What formulas ask a tensor.
+local Shape = {}
+Shape.__index = Shape
+
+local function shape_of(dims, dtype)
+    local n = 1
+    for _, size in ipairs(dims) do
+        n = n * size
+    end
+    return setmetatable({ dims = dims, count = n, type = dtype, requires_grad = true }, Shape)
+end
+
+function Shape:numel() return self.count end
+function Shape:dtype() return self.type end
+function Shape:dim() return #self.dims end
+function Shape.device() return "cpu" end
+
+function Shape:size(d)
+    return d and self.dims[d + 1] or self.dims
+end
+
+local function fill(model, dtype)
+    local owners = {}
+    for name, module, slot in model:parameter_slots() do
+        local owner = model.tied and model.tied[name]
+        if owner then
+            module:share(slot.name, owners[owner])
+        else
+            owners[name] = shape_of(slot.shape, dtype)
+            module[slot.name] = owners[name]
+        end
+    end
+end
+
+local function adapt(model, wanted)
+    lora.apply(model, matcher.new(wanted), function(_, base)
+        local wrapped = lora.LinearLoRA.new(base, wanted)
+        local dtype = wanted.lora_dtype and models.weight_dtype(wanted.lora_dtype) or base.weight:dtype()
+        wrapped.lora_A.weight = shape_of({ wrapped.dim, wrapped.in_features }, dtype)
+        wrapped.lora_B.weight = shape_of({ wrapped.out_features, wrapped.dim }, dtype)
+        return wrapped
+    end)
+end
+
+-- The configuration that the model section names, and the name of the model, if it has one.
+local function model_config(section, ctx)
+    local name = section:get("pretrained_model_name_or_path")
+    if name then
+        return am.AutoConfig.from_pretrained(name), name
+    end
+    local node = section:child("config")
+    if node and node.kind == "leaf" then
+        return am.AutoConfig.from_pretrained(node.value), node.value
+    elseif node:has("_target_") then
+        return config.instantiate(node, ctx), node:get("pretrained_model_name_or_path")
+    end
+    return models.PretrainedConfig(node:to_table())
+end
+
+--- The skeleton of the model of a recipe object (its cfg, ctx and freeze). Raises as loading would where
+--- config.json is not at hand ("io") or the architecture is not there ("unsupported").
+function M.of(recipe)
+    local section = recipe.cfg:child("model")
+    local c, name = model_config(section, recipe.ctx)
+    local entry = recipe.ctx.registry:lookup(section:get("_target_") or "")
+    local options = entry and entry.options and entry.options(section:to_table(), recipe.ctx) or {}
+    local model = models.structure(c, options)
+    fill(model, models.weight_dtype(options.torch_dtype) or c.torch_dtype or "float32")
+    recipe:freeze(model)
+    model.model.activation_checkpointing = recipe.cfg:get("distributed.activation_checkpointing")
+        or model.model.activation_checkpointing
+    if recipe.cfg:has("peft") then
+        local wanted = config.instantiate(recipe.cfg:child("peft"), recipe.ctx, {},
+                                          { default_target = "am.PeftConfig" })
+        adapt(model, peft.PeftConfig(wanted))
+    end
+    model.name_or_path = name
+    return model
+end
+
+return M

@@ -1,0 +1,157 @@
+-- --dry-run: what it looks at, what it says is not at hand, and how near its memory is to what a run takes.
+local am = require("am")
+local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
+local memory = require("am.recipes.memory")
+local preflight = require("am.recipes.preflight")
+local skeleton = require("am.recipes.skeleton")
+
+local function dry_run(cfg, ...)
+    return helper.run { helper.finetune, helper.yaml(helper.folder(), cfg), "--dry-run", ... }
+end
+
+describe("--dry-run", function()
+    teardown(helper.cleanup)
+
+    it("says what a run would do and need, and writes nothing", function()
+        local dir = helper.folder() .. "/run"
+        local status, out, errors = dry_run(helper.config(dir, {
+            validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 5,
+                                   vocab_size = 67 } }))
+        assert.equal(0, status, errors)
+        for _, pattern in ipairs {
+            "\nmodel      .*gqa: LlamaForCausalLM, 0%.0 million parameters, 0%.0 of them trained, float32\n",
+            "\ndata       24 rows\n", "\nvalidation 5 rows\n",
+            "\nsteps      6, of 4 rows each %(2 at a time%); an epoch has 6\n",
+            "\nmemory     0%.%d+ GiB at most: .* for %d+ tokens at a time; %d+%.%d+ GiB is available\n",
+            "\ntime       about [%d.e-]+ s a step .*, [%d.e-]+ s in all",
+            "\ndisk       0%.00 GiB a checkpoint, up to 1 of them in .*: 0%.00 GiB; %d+%.%d+ GiB free\n",
+        } do
+            assert.matches(pattern, out)
+        end
+        assert.matches("^.*seed: 11\n", out) -- the configuration comes first
+        assert.is_nil(helper.read(dir .. "/training.jsonl"))
+    end)
+
+    it("goes on without the model", function()
+        local status, out, errors = dry_run(helper.config(helper.folder(), {
+            model = { pretrained_model_name_or_path = "some/model" } }))
+        assert.equal(0, status, errors)
+        assert.matches("\nmodel      not looked at: some/model is neither here nor in the Hugging Face cache", out)
+        assert.matches("\ndata       not looked at", out)
+        assert.matches("\nsteps      at most 6", out)
+        assert.matches("\nmemory, time and disk: not known without the model\n", out)
+    end)
+
+    it("goes on without the data", function()
+        local cfg = helper.config(helper.folder())
+        cfg.dataset = { _target_ = "am.datasets.PretokenizedDataset", path_or_dataset_id = "/no/such/rows.jsonl" }
+        local status, out, errors = dry_run(cfg)
+        assert.equal(0, status, errors)
+        assert.matches("\ndata       not looked at: .*/no/such/rows%.jsonl", out)
+        assert.matches("\nmemory     ", out)
+    end)
+
+    it("ends with what would stop the run", function()
+        local cfg = helper.config(helper.folder(), { dataset = { mean_len = 90, std_len = 0, max_sentence_len = 100 } })
+        local status, _, errors = dry_run(cfg)
+        assert.equal(1, status)
+        assert.matches("more than the 64 positions of the model", errors)
+        cfg = helper.config(helper.folder(), { optimizer = { rl = 1 } })
+        assert.equal(2, (dry_run(cfg)))
+    end)
+
+    it("says that num_epochs ends the run before max_steps", function()
+        local _, out = dry_run(helper.config(helper.folder(), { step_scheduler = { num_epochs = 1, max_steps = 50 } }))
+        assert.matches("steps      6, .*num_epochs ends the run before max_steps %(50%)", out)
+    end)
+
+    it("says what does not fit", function()
+        local cfg = helper.config(helper.folder(), {
+            step_scheduler = { global_batch_size = 100000000, local_batch_size = 100000000 } })
+        cfg.model = { _target_ = "am.AutoModelForCausalLM.from_config", config = {
+            architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 16, intermediate_size = 16,
+            num_hidden_layers = 2, num_attention_heads = 2, vocab_size = 67, max_position_embeddings = 64 } }
+        local _, out = dry_run(cfg)
+        assert.matches("are available, which is too little: see step_scheduler%.local_batch_size", out)
+    end)
+
+    it("tells durations in words", function()
+        assert.same({ "0.5 s", "12 min", "2 h 05 min" },
+            { preflight.duration(0.5), preflight.duration(720), preflight.duration(7500) })
+    end)
+end)
+
+-- A model whose weights take 25 MB, and rows of one length.
+local function model_folder()
+    local dir = helper.folder()
+    am.manual_seed(3)
+    am.AutoModelForCausalLM.from_config {
+        architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 320, intermediate_size = 960,
+        num_hidden_layers = 4, num_attention_heads = 5, num_key_value_heads = 5, vocab_size = 3000,
+        max_position_embeddings = 1024, rms_norm_eps = 1e-5, tie_word_embeddings = true,
+    }:save_pretrained(dir)
+    return dir
+end
+
+describe("memory that is expected", function()
+    local dir
+    setup(function() dir = model_folder() end)
+    teardown(helper.cleanup)
+
+    local function config_of(changes)
+        return helper.config(helper.folder(), helper.changes({
+            model = { pretrained_model_name_or_path = dir }, checkpoint = { enabled = false },
+            step_scheduler = { global_batch_size = 4, local_batch_size = 4, max_steps = 4 },
+            dataset = { num_sentences = 16, vocab_size = 3000, mean_len = 128, std_len = 0, max_sentence_len = 128 },
+        }, changes))
+    end
+
+    local lora = { peft = { dim = 8, target_modules = "*_proj" } }
+    local bf16 = { model = { torch_dtype = "bfloat16" } }
+    local again = { model = { activation_checkpointing = true } }
+    for name, sets in pairs {
+        ["full"] = {}, ["long rows"] = { { dataset = { mean_len = 512, max_sentence_len = 512 } } },
+        ["short rows"] = { { dataset = { mean_len = 32, max_sentence_len = 32 } } },
+        ["recomputed layers"] = { again },
+        ["recomputed feed-forward blocks"] = { { model = { activation_checkpointing = "selective" } } },
+        ["bfloat16"] = { bf16 }, ["SGD"] = { { optimizer = { _target_ = "am.optim.SGD" } } },
+        ["8-bit moments"] = { { optimizer = { state_dtype = "int8" } } },
+        ["updates inside backward"] = { { optimizer = { fuse_backward = true },
+                                          clip_grad_norm = { max_norm = json.null } } },
+        ["LoRA"] = { lora }, ["LoRA, long rows, recomputed"] = { lora, again,
+            { dataset = { mean_len = 512, max_sentence_len = 512 } } },
+        ["two micro-batches"] = { { step_scheduler = { local_batch_size = 2 } } },
+    } do
+        it("is what a run takes, within a tenth: " .. name, function()
+            local file = helper.yaml(helper.folder(), config_of(helper.changes(unpack(sets))))
+            local status, out, errors = helper.run { "tests/recipe/peak_memory.lua", file }
+            assert.equal(0, status, errors)
+            local said, measured = out:match("(%d+) (%d+)")
+            print(string.format("# %s: said %.1f MiB, measured %.1f, %.1f %%", name, said / 2 ^ 20,
+                                measured / 2 ^ 20, 100 * (said / measured - 1)))
+            assert.is_true(math.abs(said / measured - 1) <= 0.1, said .. " said, " .. measured .. " measured")
+        end)
+    end
+
+    it("is asked of a skeleton that is the model but for its weights", function()
+        for _, changes in ipairs { {}, lora, { freeze_config = { freeze_embeddings = true } } } do
+            local cfg = config_of(changes)
+            local recipe = helper.recipe(cfg)
+            local whole, names = {}, 0
+            for name, t in recipe.model:named_parameters() do
+                whole[name] = table.concat(t:size(), " ") .. t:dtype() .. tostring(t.requires_grad)
+                names = names + 1
+            end
+            local model = skeleton.of(recipe)
+            for name, t in model:named_parameters() do
+                assert.equal(whole[name], table.concat(t:size(), " ") .. t:dtype() .. tostring(t.requires_grad), name)
+                names = names - 1
+            end
+            assert.equal(0, names)
+            local opts = recipe:optimizer_options()
+            assert.same(memory.expected(recipe.model, opts, 64), memory.expected(model, opts, 64))
+            helper.close(recipe)
+        end
+    end)
+end)
