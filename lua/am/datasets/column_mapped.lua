@@ -178,7 +178,8 @@ function M.ColumnMappedTextInstructionDataset(opts)
     local keep, pad_to = length_options(opts)
     local use_chat = opts.use_hf_chat_template or false
     if use_chat and not opts.tokenizer.chat_template then
-        err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template")
+        err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template; set it to false, or "
+            .. "take a model that has one (an -Instruct or -Chat variant)")
     end
     local files = file_rows.files(opts.path_or_dataset_id)
     local depends_on = opts.cache_dir and dependencies(opts)

@@ -263,7 +263,8 @@ local function make(opts, key, file, states)
         end, function(place, number, reason) skip(stats, place, number, reason) end)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
-                .. "answer (seq_length), or answers empty?", opts.files[1], rows:len())
+                .. "answer (seq_length), or answers empty, or does the chat_template leave the messages out?",
+                opts.files[1], rows:len())
         end
         if states then
             check_unchanged(opts.files, states)
