@@ -1,4 +1,4 @@
--- Models by architecture: the registry, AutoConfig, AutoModelForCausalLM and -SequenceClassification. An architecture is one
+-- Models by architecture: the registry, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification.
 -- file beside this one; see llama.lua for what it returns.
 
 local err = require("am.core.error")
