@@ -290,6 +290,10 @@ const char *am_params_name(const am_params *p, int64_t i);
 int am_params_tensor(am_tensor **out, am_params *p, int64_t i); /* new reference */
 int64_t am_params_numel(const am_params *p);                    /* trainable elements */
 int am_params_zero_grad(am_params *p); /* marks gradients empty; nothing is written */
+/* Of parameter i alone: empty its gradient, and give back its memory where gradients are separate;
+ * the sum of the squares of its gradient (0 without one). */
+int am_params_clear_grad(am_params *p, int64_t i);
+int am_params_grad_sumsq(am_params *p, int64_t i, double *value);
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);
 /* L2 norm over the weights themselves. */
@@ -297,7 +301,7 @@ int am_params_norm(am_params *p, double *norm);
 
 /* ---- optimizers ------------------------------------------------------------------------- */
 
-enum { AM_OPTIM_ADAM, AM_OPTIM_ADAMW, AM_OPTIM_SGD };
+enum { AM_OPTIM_ADAM, AM_OPTIM_ADAMW, AM_OPTIM_SGD, AM_OPTIM_LION };
 typedef struct am_optim_config {
     int32_t kind;
     int32_t master_weights; /* keep f32 copies of bf16/f16 weights (1) or not (0) */
@@ -306,7 +310,10 @@ typedef struct am_optim_config {
      * parameter. */
     int32_t state_dtype;
     int32_t nesterov; /* SGD */
-    double beta1, beta2, eps;
+    int32_t amsgrad;  /* Adam and AdamW: divide by the root of the largest exp_avg_sq so far */
+    int32_t no_bias_correction; /* Adam and AdamW */
+    int32_t maximize;           /* go up the gradient */
+    double beta1, beta2, eps;   /* Lion has no eps */
     double momentum, dampening; /* SGD */
 } am_optim_config;
 
@@ -324,8 +331,8 @@ int am_optim_begin(am_optim *o);
 int am_optim_update(am_optim *o, double *sumsq, int64_t i, double lr, double weight_decay);
 int64_t am_optim_steps(const am_optim *o);
 int am_optim_set_steps(am_optim *o, int64_t steps);
-/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "momentum_buffer", "master" in its
- * shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"
+/* State of parameter i as a view: "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer",
+ * "master" in its shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"
  * [blocks]. *out = NULL when this optimizer has no such state. */
 int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
 /* After weights were changed from outside: copy them into the masters. */
@@ -454,13 +461,14 @@ int am_tokenizer_is_special(const am_tokenizer *t, int64_t id);
 /* The equivalent tokenizer.json (what was loaded, or built from GGUF); owned by the tokenizer. */
 int am_tokenizer_to_json(am_tokenizer *t, const char **text, size_t *bytes);
 
-/* ---- patterns --------------------------------------------------------------------------- */
+/* ---- patterns ---------------------------------------------------------------------------
+ * Regular expressions of a configuration, searched as Python's re.search does, in PCRE2's syntax.
+ * AM_EFORMAT: no regular expression, no UTF-8, or a search that took more steps than allowed. */
 
-/* Does a regular expression (PCRE2's syntax, which Python's mostly is) match the text from its first
- * byte on? Whether up to the last one, the pattern says ("$"). Not for large texts: AM_EFORMAT when
- * either has more than 4096 bytes, the pattern is none, or a match takes too many steps. */
-int am_pattern_match(int *matched, const char *pattern, size_t pattern_bytes, const char *text,
-                     size_t text_bytes);
+typedef struct am_pattern am_pattern;
+int am_pattern_new(am_pattern **out, const char *text, size_t bytes);
+void am_pattern_release(am_pattern *p);
+int am_pattern_search(am_pattern *p, const char *text, size_t bytes, int *found);
 
 /* ---- memory ----------------------------------------------------------------------------- */
 

@@ -409,9 +409,10 @@ enum { AM_STATE_BLOCK = 256, AM_STATE_ZERO = 127 };
 /* torch.optim.Adam/AdamW on flat buffers. g = grad * grad_scale (+ weight_decay * p when not
  * decoupled); p *= 1 - lr wd when decoupled; m = lerp(m, g, 1-beta1); v = beta2 v + (1-beta2) g^2;
  * p -= lr/bias1 * m / (sqrt(v)/sqrt(bias2) + eps), bias1 = 1 - beta1^t, bias2 = 1 - beta2^t.
- * p is master (f32) when given, and param is then its rounding. */
+ * vmax (AMSGrad; NULL without, never with 8-bit moments) is the largest v so far and takes its
+ * place in the root. p is master (f32) when given, and param is then its rounding. */
 typedef struct am_adam_args {
-    void *param, *m, *v;
+    void *param, *m, *v, *vmax;
     float *master, *m_absmax, *v_absmax; /* the latter for 8-bit moments only */
     const void *grad;
     int dtype, dtype_state, dtype_grad, decoupled;
@@ -429,6 +430,17 @@ typedef struct am_sgd_args {
     int64_t n;
     double lr, momentum, dampening, weight_decay, grad_scale;
 } am_sgd_args;
+
+/* Lion (Chen et al. 2023): p *= 1 - lr wd; p -= lr sign(beta1 m + (1-beta1) g);
+ * m = beta2 m + (1-beta2) g. sign(0) is 0. */
+typedef struct am_lion_args {
+    void *param, *m;
+    float *master, *m_absmax;
+    const void *grad;
+    int dtype, dtype_state, dtype_grad;
+    int64_t n;
+    double lr, beta1, beta2, weight_decay, grad_scale;
+} am_lion_args;
 
 /* ---- the vtable ------------------------------------------------------------------------ */
 

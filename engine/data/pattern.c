@@ -1,52 +1,74 @@
-/* pattern.c — does a regular expression that a configuration gives match a name? PCRE2 as it is,
- * with bounds: patterns are compiled anew each time and names are short. Splitting text for a
- * tokenizer is tokenizer_regex.c's. */
+/* pattern.c — regular expressions that a configuration may hold, for names of parameters: Python's
+ * re.search by PCRE2, whose syntax is nearly Python's. The pattern is hostile input: its length,
+ * and the steps and memory of a match, are bounded. Holds no tokenizer's patterns: those are
+ * Oniguruma's, see tokenizer_regex.c. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <stdio.h>
 
+#include "../am.h"
 #include "../core/error.h"
+#include "../core/mem.h"
 
-enum { MAX_BYTES = 4096 };          /* of a pattern and of a text */
-enum { STEPS = 200 * 1000 };        /* a match may take */
-enum { HEAP_LIMIT_KIB = 4 * 1024 }; /* it may use */
+enum { MAX_PATTERN = 4096, MAX_STEPS = 1000 * 1000, MAX_DEPTH = 10 * 1000, MAX_HEAP_KIB = 4096 };
 
-static int failed(const char *pattern, size_t bytes, int number)
+struct am_pattern {
+    pcre2_code *code;
+    pcre2_match_data *data;
+    pcre2_match_context *limits;
+};
+
+void am_pattern_release(am_pattern *p)
 {
-    PCRE2_UCHAR why[200];
-    pcre2_get_error_message(number, why, sizeof why);
-    return am_fail(AM_EFORMAT, "regular expression '%.*s': %s", (int)(bytes < 200 ? bytes : 200),
-                   pattern, (const char *)why);
+    if (!p)
+        return;
+    pcre2_match_context_free(p->limits);
+    pcre2_match_data_free(p->data);
+    pcre2_code_free(p->code);
+    am_free(p);
 }
 
-int am_pattern_match(int *matched, const char *pattern, size_t pattern_bytes, const char *text,
-                     size_t text_bytes)
+static int fail(int number, const char *what)
 {
-    if (pattern_bytes > MAX_BYTES || text_bytes > MAX_BYTES)
-        return am_fail(AM_EFORMAT, "a pattern of %zu bytes over a text of %zu: the limit is %d",
-                       pattern_bytes, text_bytes, MAX_BYTES);
-    int number, rc = AM_OK;
-    PCRE2_SIZE offset;
-    pcre2_code *code = pcre2_compile(
-        (PCRE2_SPTR)pattern, pattern_bytes,
-        PCRE2_ANCHORED | PCRE2_NEVER_BACKSLASH_C | PCRE2_MATCH_INVALID_UTF, &number, &offset, NULL);
-    if (!code)
-        return failed(pattern, pattern_bytes, number);
-    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
-    pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    if (data && limits) {
-        pcre2_set_match_limit(limits, STEPS);
-        pcre2_set_depth_limit(limits, STEPS);
-        pcre2_set_heap_limit(limits, HEAP_LIMIT_KIB);
-        int n = pcre2_match(code, (PCRE2_SPTR)text, text_bytes, 0, 0, data, limits);
-        if (n >= 0 || n == PCRE2_ERROR_NOMATCH)
-            *matched = n >= 0;
-        else
-            rc = failed(pattern, pattern_bytes, n);
-    } else {
-        rc = am_fail(AM_ENOMEM, "out of memory for a regular expression");
+    char why[160];
+    pcre2_get_error_message(number, (PCRE2_UCHAR *)why, sizeof why);
+    return am_fail(AM_EFORMAT, "%s: %s", what, why);
+}
+
+int am_pattern_new(am_pattern **out, const char *text, size_t bytes)
+{
+    void *memory;
+    int number;
+    PCRE2_SIZE at;
+    if (bytes > MAX_PATTERN)
+        return am_fail(AM_EFORMAT, "a pattern of %zu bytes; at most %d are read", bytes,
+                       MAX_PATTERN);
+    AM_TRY(am_alloc(&memory, sizeof(am_pattern)));
+    am_pattern *p = memory;
+    p->code = pcre2_compile((PCRE2_SPTR)text, bytes,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &number, &at, NULL);
+    if (!p->code) {
+        char what[40];
+        snprintf(what, sizeof what, "at character %zu", (size_t)at + 1);
+        am_pattern_release(p);
+        return fail(number, what);
     }
-    pcre2_match_context_free(limits);
-    pcre2_match_data_free(data);
-    pcre2_code_free(code);
-    return rc;
+    p->data = pcre2_match_data_create(1, NULL);
+    p->limits = pcre2_match_context_create(NULL);
+    if (!p->data || !p->limits) {
+        am_pattern_release(p);
+        return am_fail(AM_ENOMEM, "no memory for a pattern");
+    }
+    pcre2_set_match_limit(p->limits, MAX_STEPS);
+    pcre2_set_depth_limit(p->limits, MAX_DEPTH);
+    pcre2_set_heap_limit(p->limits, MAX_HEAP_KIB);
+    *out = p;
+    return AM_OK;
+}
+
+int am_pattern_search(am_pattern *p, const char *text, size_t bytes, int *found)
+{
+    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, bytes, 0, 0, p->data, p->limits);
+    *found = rc >= 0;
+    return rc >= 0 || rc == PCRE2_ERROR_NOMATCH ? AM_OK : fail(rc, "a pattern's search");
 }

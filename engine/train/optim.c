@@ -1,4 +1,4 @@
-/* optim.c — Adam, AdamW and SGD over flat buffers, with f32 masters for 16-bit weights and moments
+/* optim.c — Adam, AdamW, SGD and Lion over flat buffers, with f32 masters for 16-bit weights and moments
  * in 32, 16 or 8 bits. The arithmetic is in the kernels (see am_adam_args in backend.h); schedules
  * and clipping are Lua's. */
 #include <math.h>
@@ -9,10 +9,10 @@
 #include "../ops/op.h"
 #include "params.h"
 
-enum { EXP_AVG, EXP_AVG_SQ, MASTER, EXP_AVG_ABSMAX, EXP_AVG_SQ_ABSMAX, STATES };
+enum { EXP_AVG, EXP_AVG_SQ, MAX_EXP_AVG_SQ, MASTER, EXP_AVG_ABSMAX, EXP_AVG_SQ_ABSMAX, STATES };
 static const char *const state_names[2][STATES] = {
-    {"exp_avg", "exp_avg_sq", "master", "exp_avg_absmax", "exp_avg_sq_absmax"},
-    {"momentum_buffer", "", "master", "momentum_buffer_absmax", ""}}; /* of SGD */
+    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "master", "exp_avg_absmax", "exp_avg_sq_absmax"},
+    {"momentum_buffer", "", "", "master", "momentum_buffer_absmax", ""}}; /* of SGD */
 
 /* NULL where not kept. All but the absmaxes are laid out as the flat weights. Blocks of 8-bit
  * moments begin anew with each parameter, so what a parameter's neighbours are changes nothing. */
@@ -44,14 +44,21 @@ void am_optim_release(am_optim *o)
 static int check_config(const am_optim_config *c)
 {
     bool adam = c->kind == AM_OPTIM_ADAM || c->kind == AM_OPTIM_ADAMW;
-    if (!adam && c->kind != AM_OPTIM_SGD)
+    bool sgd = c->kind == AM_OPTIM_SGD, lion = c->kind == AM_OPTIM_LION;
+    if (!adam && !sgd && !lion)
         return am_fail(AM_EINVAL, "optimizer kind %d does not exist", c->kind);
     if (adam && !(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1 && c->eps >= 0))
         return am_fail(AM_EINVAL, "Adam: betas (%g, %g) must be within 0 and 1, eps (%g) positive",
                        c->beta1, c->beta2, c->eps);
-    if (!adam && !(c->momentum >= 0))
+    if (lion && !(c->beta1 >= 0 && c->beta1 <= 1 && c->beta2 >= 0 && c->beta2 <= 1))
+        return am_fail(AM_EINVAL, "Lion: betas (%g, %g) must be within 0 and 1", c->beta1,
+                       c->beta2);
+    if (c->amsgrad && c->state_dtype == AM_U8)
+        return am_fail(AM_EINVAL, "AMSGrad's maximum can't be kept in 8 bits; use float32 or "
+                                  "bfloat16");
+    if (sgd && !(c->momentum >= 0))
         return am_fail(AM_EINVAL, "SGD: momentum %g is negative", c->momentum);
-    if (!adam && c->nesterov && (c->momentum <= 0 || c->dampening != 0))
+    if (sgd && c->nesterov && (c->momentum <= 0 || c->dampening != 0))
         return am_fail(AM_EINVAL, "SGD: nesterov needs a momentum and no dampening");
     if (c->state_dtype != -1 && c->state_dtype != AM_F32 && c->state_dtype != AM_BF16 &&
         c->state_dtype != AM_U8)
@@ -91,11 +98,13 @@ static int new_states(am_optim *o, size_t i)
     const am_optim_config *c = &o->config;
     flat_state *s = &o->flats[i];
     int dtype = f->dtype == AM_F64 ? AM_F64 : c->state_dtype == -1 ? AM_F32 : c->state_dtype;
-    bool adam = c->kind != AM_OPTIM_SGD;
-    if (adam || c->momentum > 0)
+    bool adam = c->kind == AM_OPTIM_ADAM || c->kind == AM_OPTIM_ADAMW;
+    if (c->kind != AM_OPTIM_SGD || c->momentum > 0)
         AM_TRY(new_moment(s, EXP_AVG, EXP_AVG_ABSMAX, dtype, f, blocks));
     if (adam)
         AM_TRY(new_moment(s, EXP_AVG_SQ, EXP_AVG_SQ_ABSMAX, dtype, f, blocks));
+    if (adam && c->amsgrad)
+        AM_TRY(new_state(s, MAX_EXP_AVG_SQ, dtype, f, f->n));
     if (c->master_weights && (f->dtype == AM_BF16 || f->dtype == AM_F16))
         AM_TRY(new_state(s, MASTER, AM_F32, f, f->n));
     return AM_OK;
@@ -153,6 +162,25 @@ static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double
     am_tensor **s = o->flats[q->flat].t;
     int dtype_state = s[EXP_AVG] ? s[EXP_AVG]->dtype : AM_F32;
     int64_t offset = q->offset, block = o->first_block[i];
+    bool unbiased = !c->no_bias_correction;
+    double t = (double)o->steps;
+    if (c->maximize)
+        grad_scale = -grad_scale;
+    if (c->kind == AM_OPTIM_LION)
+        return am_launch_lion(f->device, &(am_lion_args){.param = at(f->weights, offset),
+                                                         .m = at(s[EXP_AVG], offset),
+                                                         .master = at(s[MASTER], offset),
+                                                         .m_absmax = at(s[EXP_AVG_ABSMAX], block),
+                                                         .grad = am_tensor_ptr(q->t->grad),
+                                                         .dtype = f->dtype,
+                                                         .dtype_state = dtype_state,
+                                                         .dtype_grad = f->dtype_grad,
+                                                         .n = n,
+                                                         .lr = lr,
+                                                         .beta1 = c->beta1,
+                                                         .beta2 = c->beta2,
+                                                         .weight_decay = wd,
+                                                         .grad_scale = grad_scale});
     if (c->kind == AM_OPTIM_SGD)
         return am_launch_sgd(f->device, &(am_sgd_args){.param = at(f->weights, offset),
                                                        .buf = at(s[EXP_AVG], offset),
@@ -173,6 +201,7 @@ static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double
     return am_launch_adam(f->device, &(am_adam_args){.param = at(f->weights, offset),
                                                      .m = at(s[EXP_AVG], offset),
                                                      .v = at(s[EXP_AVG_SQ], offset),
+                                                     .vmax = at(s[MAX_EXP_AVG_SQ], offset),
                                                      .master = at(s[MASTER], offset),
                                                      .m_absmax = at(s[EXP_AVG_ABSMAX], block),
                                                      .v_absmax = at(s[EXP_AVG_SQ_ABSMAX], block),
@@ -187,8 +216,8 @@ static int update(am_optim *o, size_t i, int64_t n, double lr, double wd, double
                                                      .beta2 = c->beta2,
                                                      .eps = c->eps,
                                                      .weight_decay = wd,
-                                                     .bias1 = 1 - pow(c->beta1, (double)o->steps),
-                                                     .bias2 = 1 - pow(c->beta2, (double)o->steps),
+                                                     .bias1 = unbiased ? 1 - pow(c->beta1, t) : 1,
+                                                     .bias2 = unbiased ? 1 - pow(c->beta2, t) : 1,
                                                      .grad_scale = grad_scale});
 }
 
@@ -203,13 +232,15 @@ static int64_t element_bytes(const am_optim *o, int i)
     return bytes;
 }
 
+static const char *const kernel_names[] = {"adam", "adam", "sgd", "lion"}; /* by AM_OPTIM_* */
+
 static int timed_update(am_optim *o, size_t i, int64_t n, double lr, double wd, double grad_scale)
 {
     int flat = o->params->items[i].flat;
     am_span span = am_span_begin();
     AM_TRY(update(o, i, n, lr, wd, grad_scale));
     if (am_profiling)
-        am_span_end(&span, o->config.kind == AM_OPTIM_SGD ? "sgd" : "adam", AM_PHASE_OPTIMIZER,
+        am_span_end(&span, kernel_names[o->config.kind], AM_PHASE_OPTIMIZER,
                     o->params->flats[flat].device, n * element_bytes(o, flat));
     return AM_OK;
 }

@@ -227,6 +227,14 @@ int am_params_zero_grad(am_params *p)
     return AM_OK;
 }
 
+int am_params_clear_grad(am_params *p, int64_t i)
+{
+    if (i < 0 || (size_t)i >= p->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
+    am_param_clear_grad(p, &p->items[i]);
+    return AM_OK;
+}
+
 /* ---- norms ------------------------------------------------------------------------------- */
 
 /* Of n elements from offset of a flat buffer. */
@@ -260,6 +268,14 @@ static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
 int am_param_grad_sumsq(const am_param *q, double *value)
 {
     return sumsq(q->t->grad, 0, am_tensor_numel(q->t), value);
+}
+
+int am_params_grad_sumsq(am_params *p, int64_t i, double *value)
+{
+    *value = 0;
+    if (i < 0 || (size_t)i >= p->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
+    return p->items[i].t->grad_empty ? AM_OK : am_param_grad_sumsq(&p->items[i], value);
 }
 
 static int norm_over(am_params *p, bool grads, double *norm)

@@ -1,4 +1,5 @@
-/* ref_optim.c — reference kernels over flat buffers: sum of squares, Adam and SGD steps. */
+/* ref_optim.c — reference kernels over flat buffers: sum of squares, Adam, SGD and Lion
+ * steps. */
 #include "dynamic_map.h"
 #include "ref.h"
 
@@ -34,8 +35,9 @@ AM_INLINE void store_weight(void *param, float *master, int dtype, int64_t i, do
     store(param, dtype, i, p);
 }
 
-/* Element i, whose moments are *m and *v. */
-AM_INLINE void adam_one(const am_adam_args *args, int dtype, int64_t i, double *m, double *v)
+/* Element i, whose moments are *m and *v; *vmax or NULL. */
+AM_INLINE void adam_one(const am_adam_args *args, int dtype, int64_t i, double *m, double *v,
+                        double *vmax)
 {
     double p = args->master ? (double)args->master[i] : load(args->param, dtype, i);
     double g = load(args->grad, args->dtype_grad, i) * args->grad_scale;
@@ -45,7 +47,10 @@ AM_INLINE void adam_one(const am_adam_args *args, int dtype, int64_t i, double *
         g += args->weight_decay * p;
     *m += (g - *m) * (1.0 - args->beta1);
     *v = args->beta2 * *v + (1.0 - args->beta2) * g * g;
-    p -= args->lr / args->bias1 * *m / (sqrt(*v) / sqrt(args->bias2) + args->eps);
+    double under = *v;
+    if (vmax)
+        under = *vmax = *vmax > *v ? *vmax : *v;
+    p -= args->lr / args->bias1 * *m / (sqrt(under) / sqrt(args->bias2) + args->eps);
     store_weight(args->param, args->master, dtype, i, p);
 }
 
@@ -53,7 +58,10 @@ AM_INLINE int adam_float(const am_adam_args *args, int dtype)
 {
     for (int64_t i = 0; i < args->n; i++) {
         double m = load(args->m, args->dtype_state, i), v = load(args->v, args->dtype_state, i);
-        adam_one(args, dtype, i, &m, &v);
+        double vmax = args->vmax ? load(args->vmax, args->dtype_state, i) : 0;
+        adam_one(args, dtype, i, &m, &v, args->vmax ? &vmax : NULL);
+        if (args->vmax)
+            store(args->vmax, args->dtype_state, i, vmax);
         store(args->m, args->dtype_state, i, m);
         store(args->v, args->dtype_state, i, v);
     }
@@ -77,7 +85,7 @@ AM_INLINE int adam_codes(const am_adam_args *args, int dtype)
         am_from_codes(v, v_codes, args->v_absmax[b], n, without);
         for (int64_t i = 0; i < n; i++) {
             double m_i = (double)m[i], v_i = (double)v[i];
-            adam_one(args, dtype, first + i, &m_i, &v_i);
+            adam_one(args, dtype, first + i, &m_i, &v_i, NULL);
             m[i] = (float)m_i;
             v[i] = (float)v_i;
         }
@@ -152,4 +160,56 @@ int am_ref_sgd(am_stream *s, const am_sgd_args *args)
     if (args->buf && !is_float(args->dtype_state))
         return AM_EUNSUP;
     AM_DISPATCH_FLOAT(args->dtype, sgd_float, args)
+}
+
+/* Element i, whose momentum is *m. */
+AM_INLINE void lion_one(const am_lion_args *args, int dtype, int64_t i, double *m)
+{
+    double p = args->master ? (double)args->master[i] : load(args->param, dtype, i);
+    double g = load(args->grad, args->dtype_grad, i) * args->grad_scale;
+    double u = args->beta1 * *m + (1.0 - args->beta1) * g;
+    p *= 1.0 - args->lr * args->weight_decay;
+    p -= args->lr * (u > 0 ? 1.0 : u < 0 ? -1.0 : u);
+    *m = args->beta2 * *m + (1.0 - args->beta2) * g;
+    store_weight(args->param, args->master, dtype, i, p);
+}
+
+AM_INLINE int lion_float(const am_lion_args *args, int dtype)
+{
+    for (int64_t i = 0; i < args->n; i++) {
+        double m = load(args->m, args->dtype_state, i);
+        lion_one(args, dtype, i, &m);
+        store(args->m, args->dtype_state, i, m);
+    }
+    return AM_OK;
+}
+
+AM_INLINE int lion_codes(const am_lion_args *args, int dtype)
+{
+    const am_dynamic_map *map = am_dynamic_map_signed();
+    float m[AM_STATE_BLOCK];
+    for (int64_t first = 0, b = 0; first < args->n; first += AM_STATE_BLOCK, b++) {
+        int64_t n = block_length(args->n, first);
+        uint8_t *codes = (uint8_t *)args->m + first;
+        am_from_codes(m, codes, args->m_absmax[b], n, map);
+        for (int64_t i = 0; i < n; i++) {
+            double m_i = (double)m[i];
+            lion_one(args, dtype, first + i, &m_i);
+            m[i] = (float)m_i;
+        }
+        args->m_absmax[b] = am_to_codes(codes, m, n, map);
+    }
+    return AM_OK;
+}
+
+int am_ref_lion(am_stream *s, const am_lion_args *args)
+{
+    (void)s;
+    if (!is_float(args->dtype_grad))
+        return AM_EUNSUP;
+    if (args->dtype_state == AM_U8)
+        AM_DISPATCH_FLOAT(args->dtype, lion_codes, args)
+    if (!is_float(args->dtype_state))
+        return AM_EUNSUP;
+    AM_DISPATCH_FLOAT(args->dtype, lion_float, args)
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes tests/c/optim_golden.h: what torch.optim makes of five weights in four steps, in float64.
+"""Writes tests/c/optim_golden.h: what torch.optim and lion-pytorch make of five weights in four steps, in float64.
 
-usage (needs torch; only to make the file anew): python3 tests/c/optim_golden.py > tests/c/optim_golden.h
+usage (needs torch and lion-pytorch 0.2; only to make the file anew): python3 tests/c/optim_golden.py > tests/c/optim_golden.h
 """
 import torch
+from lion_pytorch import Lion
 
 WEIGHTS = [0.5, -1.25, 2.0, 0.0, -0.03125]
 STEPS = 4
@@ -23,6 +24,11 @@ CASES = [
     ("SGD", torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.05)),
     ("SGD", torch.optim.SGD, dict(lr=0.1, momentum=0.9, dampening=0.25, weight_decay=0.0)),
     ("SGD", torch.optim.SGD, dict(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01)),
+    ("ADAM", torch.optim.Adam, dict(lr=0.05, betas=(0.8, 0.5), eps=1e-3, weight_decay=0.1, amsgrad=True)),
+    ("ADAMW", torch.optim.AdamW, dict(lr=0.1, betas=(0.9, 0.5), eps=1e-8, weight_decay=0.3, amsgrad=True, maximize=True)),
+    ("SGD", torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.05, maximize=True)),
+    ("LION", Lion, dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)),
+    ("LION", Lion, dict(lr=0.1, betas=(0.5, 0.75), weight_decay=0.3)),
 ]
 
 
@@ -47,12 +53,11 @@ def main():
             results.append(rows(w.detach().tolist()))
         fields = [".kind = AM_OPTIM_" + kind, ".state_dtype = -1"]
         if "betas" in options:
-            fields += [".beta1 = %r" % options["betas"][0], ".beta2 = %r" % options["betas"][1], ".eps = %r" % options["eps"]]
-        for name in ("momentum", "dampening"):
+            fields += [".beta1 = %r" % options["betas"][0], ".beta2 = %r" % options["betas"][1]]
+        for name in ("eps", "momentum", "dampening"):
             if name in options:
                 fields.append(".%s = %r" % (name, options[name]))
-        if options.get("nesterov"):
-            fields.append(".nesterov = 1")
+        fields += [".%s = 1" % name for name in ("nesterov", "amsgrad", "maximize") if options.get(name)]
         print("    {{%s},\n     %r,\n     %r,\n     {%s}}," % (", ".join(fields), options["lr"], options["weight_decay"], ",\n      ".join(results)))
     print("};")
 

@@ -31,17 +31,19 @@ static am_adam_args an_adam_step(int dtype, int64_t n, int decoupled)
 }
 
 static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, int grad_dtype,
-                      int with_master, int decoupled)
+                      int with_master, int decoupled, int amsgrad)
 {
     void *p = random_elems(dtype, n, -1, 1), *p_ref = copy_elems(dtype, n, p);
     void *m = random_elems(state, n, -0.1, 0.1), *m_ref = copy_elems(state, n, m);
     void *v = random_elems(state, n, 0.001, 0.01), *v_ref = copy_elems(state, n, v);
+    void *vmax = random_elems(state, n, 0.001, 0.01), *vmax_ref = copy_elems(state, n, vmax);
     float *w = random_elems(AM_F32, n, -1, 1), *w_ref = copy_elems(AM_F32, n, w);
     void *grad = random_elems(grad_dtype, n, -1, 1);
     am_adam_args args = an_adam_step(dtype, n, decoupled);
     args.param = p;
     args.m = m;
     args.v = v;
+    args.vmax = amsgrad ? vmax : NULL;
     args.master = with_master ? w : NULL;
     args.grad = grad;
     args.dtype_state = state;
@@ -50,11 +52,13 @@ static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, 
     args.param = p_ref;
     args.m = m_ref;
     args.v = v_ref;
+    args.vmax = amsgrad ? vmax_ref : NULL;
     args.master = with_master ? w_ref : NULL;
     ck_assert_int_eq(am_backend_ref.adam(NULL, &args), AM_OK);
     compare("adam: param", p, p_ref, dtype, n);
     compare("adam: m", m, m_ref, state, n);
     compare("adam: v", v, v_ref, state, n);
+    compare("adam: vmax", vmax, vmax_ref, state, n);
     compare("adam: master", w, w_ref, AM_F32, n);
     free(p);
     free(p_ref);
@@ -62,6 +66,8 @@ static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, 
     free(m_ref);
     free(v);
     free(v_ref);
+    free(vmax);
+    free(vmax_ref);
     free(w);
     free(w_ref);
     free(grad);
@@ -70,14 +76,14 @@ static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, 
 START_TEST(adam)
 {
     for (int isa = 0; isa < ISA_COUNT; isa++)
-        for (int c = 0; isa_kernels(isa) && c < SIZES * 3 * 2 * 2 * 4; c++) {
+        for (int c = 0; isa_kernels(isa) && c < SIZES * 3 * 2 * 2 * 8; c++) {
             int dtype = half_dtypes[c / SIZES % 3];
             int state = c / SIZES / 3 % 2 ? AM_F32 : dtype;
             int grad = c / SIZES / 6 % 2 ? AM_F32 : dtype;
             if (c % SIZES == SIZES - 1 && (state != AM_F32 || grad != AM_F32))
                 continue;
             adam_case(isa_kernels(isa), sizes[c % SIZES], dtype, state, grad, c / SIZES / 12 & 1,
-                      c / SIZES / 24 & 1);
+                      c / SIZES / 24 & 1, c / SIZES / 48 & 1);
         }
 }
 END_TEST
@@ -127,6 +133,59 @@ START_TEST(sgd)
     for (int isa = 0; isa < ISA_COUNT; isa++)
         for (int c = 0; isa_kernels(isa) && c < SIZES * 3 * 16; c++)
             sgd_case(isa_kernels(isa), sizes[c % SIZES], half_dtypes[c / SIZES % 3], c / SIZES / 3);
+}
+END_TEST
+
+static void lion_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, int with_master)
+{
+    void *p = random_elems(dtype, n, -1, 1), *p_ref = copy_elems(dtype, n, p);
+    void *m = random_elems(state, n, -1, 1), *m_ref = copy_elems(state, n, m);
+    float *w = random_elems(AM_F32, n, -1, 1), *w_ref = copy_elems(AM_F32, n, w);
+    float *grad = random_elems(AM_F32, n, -1, 1);
+    if (n > 2) {
+        memset(m, 0, elem_size(state)); /* the sign of 0 is 0 */
+        memset(m_ref, 0, elem_size(state));
+        grad[0] = 0;
+        grad[1] = NAN;
+    }
+    am_lion_args args = {.param = p,
+                         .m = m,
+                         .master = with_master ? w : NULL,
+                         .grad = grad,
+                         .dtype = dtype,
+                         .dtype_state = state,
+                         .dtype_grad = AM_F32,
+                         .n = n,
+                         .lr = 0.01,
+                         .beta1 = 0.9,
+                         .beta2 = 0.99,
+                         .weight_decay = 0.1,
+                         .grad_scale = 0.5};
+    ck_assert_int_eq(k->lion(NULL, &args), AM_OK);
+    args.param = p_ref;
+    args.m = m_ref;
+    args.master = with_master ? w_ref : NULL;
+    ck_assert_int_eq(am_backend_ref.lion(NULL, &args), AM_OK);
+    compare("lion: param", p, p_ref, dtype, n);
+    compare("lion: m", m, m_ref, state, n);
+    compare("lion: master", w, w_ref, AM_F32, n);
+    free(p);
+    free(p_ref);
+    free(m);
+    free(m_ref);
+    free(w);
+    free(w_ref);
+    free(grad);
+}
+
+START_TEST(lion)
+{
+    for (int isa = 0; isa < ISA_COUNT; isa++)
+        for (int c = 0; isa_kernels(isa) && c < SIZES * 3 * 4; c++) {
+            int dtype = half_dtypes[c / SIZES % 3];
+            lion_case(isa_kernels(isa), sizes[c % SIZES], dtype, c / SIZES / 3 % 2 ? AM_F32 : dtype,
+                      c / SIZES / 6);
+        }
 }
 END_TEST
 
@@ -376,6 +435,37 @@ static void sgd8_case(const am_backend *ref, const am_cpu_kernels *k, int64_t n,
     free(grad);
 }
 
+static void lion8_case(const am_backend *ref, const am_cpu_kernels *k, int64_t n, int dtype)
+{
+    const am_dynamic_map *map = am_dynamic_map_signed();
+    codes8 m = random_codes(n, map, 1);
+    void *p = random_elems(dtype, n, -1, 1), *p_ref = copy_elems(dtype, n, p);
+    float *grad = random_elems(AM_F32, n, -1, 1);
+    am_lion_args args = {.param = p_ref,
+                         .m = m.value,
+                         .grad = grad,
+                         .dtype = dtype,
+                         .dtype_state = AM_F32,
+                         .dtype_grad = AM_F32,
+                         .n = n,
+                         .lr = 0.01,
+                         .beta1 = 0.9,
+                         .beta2 = 0.99,
+                         .grad_scale = 1};
+    ck_assert_int_eq(ref->lion(NULL, &args), AM_OK);
+    args.param = p;
+    args.m = m.code;
+    args.m_absmax = m.absmax;
+    args.dtype_state = AM_U8;
+    ck_assert_int_eq(k ? k->lion(NULL, &args) : ref->lion(NULL, &args), AM_OK);
+    compare("lion8: param", p, p_ref, dtype, n);
+    check_codes("lion8: m", &m, m.value, n, map);
+    free_codes(&m);
+    free(p);
+    free(p_ref);
+    free(grad);
+}
+
 START_TEST(codes)
 {
     static const int64_t many[] = {1, 17, 255, 256, 257, 700, 33001};
@@ -385,6 +475,8 @@ START_TEST(codes)
             adam8_case(&am_backend_ref, k, many[c % 7], half_dtypes[c / 7 % 3], c / 21);
         for (int c = 0; (isa < 0 || k) && c < 7 * 4; c++)
             sgd8_case(&am_backend_ref, k, many[c % 7], c / 7);
+        for (int c = 0; (isa < 0 || k) && c < 7 * 3; c++)
+            lion8_case(&am_backend_ref, k, many[c % 7], half_dtypes[c / 7]);
     }
 }
 END_TEST
@@ -415,6 +507,6 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {adam, sgd, map_values, to_codes, codes, sumsq};
+    const TTest *const tests[] = {adam, sgd, lion, map_values, to_codes, codes, sumsq};
     return run_suite("kernels_optim", tests, sizeof tests / sizeof *tests);
 }

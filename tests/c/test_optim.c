@@ -1,4 +1,4 @@
-/* test_optim.c — optimizers against torch's results (optim_golden.h), f32 masters of 16-bit
+/* test_optim.c — optimizers against torch's and lion-pytorch's results (optim_golden.h), f32 masters of 16-bit
  * weights, scaled and missing gradients, resuming from saved state, refused settings. */
 #include "engine_helpers.h"
 #include "optim_golden.h"
@@ -286,12 +286,12 @@ END_TEST
 START_TEST(resumes)
 {
     static const char *const states[] = {
-        "exp_avg",        "exp_avg_sq",        "momentum_buffer",       "master",
-        "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"};
+        "exp_avg",        "exp_avg_sq",        "momentum_buffer",        "master",
+        "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax", "max_exp_avg_sq"};
     const am_optim_config *c = &golden[_i % CASES].config;
     am_optim_config with = *c;
     with.master_weights = 1;
-    with.state_dtype = _i < CASES ? -1 : AM_U8;
+    with.state_dtype = _i < CASES || c->amsgrad ? -1 : AM_U8;
     setup whole = new_setup(device_named("cpu"), AM_BF16, &with);
     setup first = new_setup(device_named("cpu"), AM_BF16, &with);
     double lr = golden[_i % CASES].lr, wd = golden[_i % CASES].weight_decay;
@@ -338,7 +338,7 @@ START_TEST(one_at_a_time)
     static const int kept[] = {-1, AM_BF16, AM_U8};
     am_optim_config c = golden[_i % CASES].config;
     c.master_weights = 1;
-    c.state_dtype = kept[_i / CASES];
+    c.state_dtype = c.amsgrad && kept[_i / CASES] == AM_U8 ? -1 : kept[_i / CASES];
     for (int d = 0; d < 2; d++) {
         int device = device_named(d ? "fence" : "cpu");
         setup whole = new_setup(device, AM_BF16, &c), parts = {0};
@@ -409,6 +409,9 @@ START_TEST(refused)
         {{.kind = AM_OPTIM_ADAM, .state_dtype = -1, .eps = -1}, "eps"},
         {{.kind = AM_OPTIM_ADAM, .state_dtype = AM_I32}, "int32"},
         {{.kind = AM_OPTIM_ADAM, .state_dtype = 77}, "?"},
+        {{.kind = AM_OPTIM_ADAM, .state_dtype = AM_U8, .amsgrad = 1}, "AMSGrad"},
+        {{.kind = AM_OPTIM_LION, .state_dtype = -1, .beta1 = 1.5, .beta2 = 0.9}, "Lion"},
+        {{.kind = AM_OPTIM_LION, .state_dtype = -1, .beta1 = 0.5, .beta2 = NAN}, "Lion"},
         {{.kind = AM_OPTIM_SGD, .state_dtype = -1, .momentum = -0.5}, "momentum"},
         {{.kind = AM_OPTIM_SGD, .state_dtype = -1, .nesterov = 1}, "nesterov"},
         {{.kind = AM_OPTIM_SGD,

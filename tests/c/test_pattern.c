@@ -1,56 +1,70 @@
-/* test_pattern.c — regular expressions over names: what matches, and that no pattern runs away. */
+/* test_pattern.c — regular expressions of a configuration: what is found, what is no pattern, and
+ * patterns that would run for ever. */
 #include "engine_helpers.h"
 
-static int match(const char *pattern, const char *text)
+static int finds(const char *pattern, const char *text)
 {
-    int matched = -1;
-    OK(am_pattern_match(&matched, pattern, strlen(pattern), text, strlen(text)));
-    return matched;
+    am_pattern *p;
+    int found;
+    OK(am_pattern_new(&p, pattern, strlen(pattern)));
+    OK(am_pattern_search(p, text, strlen(text), &found));
+    am_pattern_release(p);
+    return found;
 }
 
-static void refused(const char *pattern, const char *text, const char *why)
+START_TEST(search)
 {
-    int matched = -1;
-    FAILS(am_pattern_match(&matched, pattern, strlen(pattern), text, strlen(text)), AM_EFORMAT,
-          why);
-    ck_assert_int_eq(matched, -1);
-}
-
-START_TEST(test_matches_from_the_first_byte)
-{
-    ck_assert_int_eq(match("a.c", "abcd"), 1);
-    ck_assert_int_eq(match("a.c$", "abcd"), 0);
-    ck_assert_int_eq(match("b", "abcd"), 0);
-    ck_assert_int_eq(match("^a|b$", "xb"), 0);
-    ck_assert_int_eq(match("^(.*)_proj$", "model.layers.0.q_proj"), 1);
-    ck_assert_int_eq(match("", ""), 1);
-    ck_assert_int_eq(match("x", "x\xff"), 1); /* a text need not be UTF-8 */
+    static const struct {
+        const char *pattern, *text;
+        int found;
+    } cases[] = {
+        {"router", "model.layers.3.mlp.router.weight", 1},
+        {"^router", "model.router", 0},
+        {"layers\\.[0-3]\\.", "model.layers.2.mlp", 1},
+        {"layers\\.[0-3]\\.", "model.layers.12.mlp", 0},
+        {"(?i)NORM|bias$", "model.norm.weight", 1},
+        {"(?i)NORM|bias$", "q_proj.bias", 1},
+        {"(?i)NORM|bias$", "bias.q_proj", 0},
+        {"(?P<n>a)(?P=n)", "baab", 1},
+        {"^(?!.*lm_head)", "lm_head.weight", 0},
+        {"\\d+\\w", "x12y", 1},
+        {"", "anything", 1},
+        {"ü.", "grün", 1},
+        {"a\\Z", "ba", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ck_assert_msg(finds(cases[i].pattern, cases[i].text) == cases[i].found, "%s in %s",
+                      cases[i].pattern, cases[i].text);
 }
 END_TEST
 
-START_TEST(test_bounds)
+START_TEST(refused)
 {
-    char a[64], *large = calloc(1, 5000);
-    memset(a, 'a', 40);
-    a[40] = 0;
-    memset(large, '(', 4999);
-    refused("(", "x", "parenthesis");
-    refused("x\xff?", "x", "UTF-8");
-    refused("^(a+)+[xz]$", a, "match limit");
-    refused("((a{1,1000}){1,1000}){1,1000}", "a", "too large");
-    refused(large + 4000, "a", "nested");
-    refused(large, "a", "4096");
-    refused("a", large, "4096");
-    free(large);
+    static const char *const bad[] = {"(", "[a", "a{2,1}", "*", "\\", "(?P<n>a)(?P=m)", "\xff"};
+    am_pattern *p;
+    int found;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        FAILS(am_pattern_new(&p, bad[i], strlen(bad[i])), AM_EFORMAT, "at character");
+    char *endless = malloc(5000);
+    memset(endless, 'a', 5000);
+    FAILS(am_pattern_new(&p, endless, 5000), AM_EFORMAT, "5000");
+    /* steps that grow with 2^n */
+    OK(am_pattern_new(&p, "(a+)+$", 6));
+    endless[60] = 'b';
+    FAILS(am_pattern_search(p, endless, 61, &found), AM_EFORMAT, "limit");
+    FAILS(am_pattern_search(p, "\xff", 1, &found), AM_EFORMAT, "UTF-8");
+    am_pattern_release(p);
+    am_pattern_release(NULL);
+    free(endless);
 }
 END_TEST
 
 int main(void)
 {
     Suite *s = suite_create("pattern");
-    TCase *t = tcase_create("patterns");
-    tcase_add_test(t, test_matches_from_the_first_byte);
-    tcase_add_test(t, test_bounds);
+    TCase *t = tcase_create("pattern");
+    tcase_add_test(t, search);
+    tcase_add_test(t, refused);
     suite_add_tcase(s, t);
     return run_suite(s);
 }

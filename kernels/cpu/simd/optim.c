@@ -26,9 +26,13 @@ AM_INLINE void adam_loop(const am_adam_args *a, int dtype, int dtype_state, int6
             g += wd * p;
         m += (g - m) * one_beta1;
         v = v * beta2 + g * g * one_beta2;
-        p -= size * (m / (vsqrt(v) / bias2 + eps));
         vput(a->m, dtype_state, i, m);
         vput(a->v, dtype_state, i, v);
+        if (a->vmax) {
+            v = vmax(vget(a->vmax, dtype_state, i), v);
+            vput(a->vmax, dtype_state, i, v);
+        }
+        p -= size * (m / (vsqrt(v) / bias2 + eps));
         if (a->master)
             vstore(a->master + i, p);
         vput(a->param, dtype, i, p);
@@ -43,7 +47,7 @@ static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
 
 /* A vector's worth of each buffer, so that the tail takes the same path as the rest. */
 typedef struct tail {
-    float param[VW], master[VW], grad[VW], a[VW], b[VW];
+    float param[VW], master[VW], grad[VW], a[VW], b[VW], c[VW];
 } tail;
 
 static void stage(void *to, const void *from, int dtype, int64_t first, int64_t n)
@@ -67,16 +71,19 @@ static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
     stage(t.grad, a->grad, AM_F32, first, n);
     stage(t.a, a->m, a->dtype_state, first, n);
     stage(t.b, a->v, a->dtype_state, first, n);
+    stage(t.c, a->vmax, a->dtype_state, first, n);
     b.param = t.param;
     b.master = a->master ? t.master : NULL;
     b.grad = t.grad;
     b.m = t.a;
     b.v = t.b;
+    b.vmax = a->vmax ? t.c : NULL;
     adam_range(&b, 0, VW);
     unstage(a->param, t.param, a->dtype, first, n);
     unstage(a->master, t.master, AM_F32, first, n);
     unstage(a->m, t.a, a->dtype_state, first, n);
     unstage(a->v, t.b, a->dtype_state, first, n);
+    unstage(a->vmax, t.c, a->dtype_state, first, n);
 }
 
 /* Elements of a block of 8-bit moments: they become f32, are updated as such, and become codes. */
@@ -210,6 +217,93 @@ int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
         sgd_range(args, i, at_most(whole, i + PIECE));
     if (whole < args->n)
         sgd_tail(args, whole, args->n - whole);
+    return AM_OK;
+}
+
+/* ---- Lion --------------------------------------------------------------------------------- */
+
+AM_INLINE void lion_loop(const am_lion_args *a, int dtype, int dtype_state, int64_t first,
+                         int64_t end)
+{
+    float scale = (float)a->grad_scale, lr = (float)a->lr;
+    float shrink = (float)(1.0 - a->lr * a->weight_decay);
+    float beta1 = (float)a->beta1, one_beta1 = (float)(1.0 - a->beta1);
+    float beta2 = (float)a->beta2, one_beta2 = (float)(1.0 - a->beta2);
+    for (int64_t i = first; i < end; i += VW) {
+        vf p = a->master ? vload(a->master + i) : vget(a->param, dtype, i);
+        vf g = vload((const float *)a->grad + i) * scale;
+        vf m = vget(a->m, dtype_state, i);
+        vf u = m * beta1 + g * one_beta1;
+        vf up = vselect(u > 0, vsplat(lr), u), step = vselect(u < 0, vsplat(-lr), up);
+        p = p * shrink - step; /* a NaN stays one */
+        vput(a->m, dtype_state, i, m * beta2 + g * one_beta2);
+        if (a->master)
+            vstore(a->master + i, p);
+        vput(a->param, dtype, i, p);
+    }
+}
+
+static void lion_range(const am_lion_args *a, int64_t first, int64_t end)
+{
+    AM_WITH_DTYPE(T, a->dtype,
+                  AM_WITH_DTYPE(State, a->dtype_state, lion_loop(a, T, State, first, end)))
+}
+
+static void lion_tail(const am_lion_args *a, int64_t first, int64_t n)
+{
+    tail t = {0};
+    am_lion_args b = *a;
+    stage(t.param, a->param, a->dtype, first, n);
+    stage(t.master, a->master, AM_F32, first, n);
+    stage(t.grad, a->grad, AM_F32, first, n);
+    stage(t.a, a->m, a->dtype_state, first, n);
+    b.param = t.param;
+    b.master = a->master ? t.master : NULL;
+    b.grad = t.grad;
+    b.m = t.a;
+    lion_range(&b, 0, VW);
+    unstage(a->param, t.param, a->dtype, first, n);
+    unstage(a->master, t.master, AM_F32, first, n);
+    unstage(a->m, t.a, a->dtype_state, first, n);
+}
+
+static void lion_block(const am_lion_args *a, int64_t first, int64_t n)
+{
+    const am_dynamic_map *map = am_dynamic_map_signed();
+    uint8_t *codes = (uint8_t *)a->m + first;
+    int64_t block = first / AM_STATE_BLOCK, whole = n - n % VW;
+    float m[AM_STATE_BLOCK];
+    am_lion_args b = *a;
+    b.param = (char *)a->param + first * simd_size(a->dtype);
+    b.master = a->master ? a->master + first : NULL;
+    b.grad = (const float *)a->grad + first;
+    b.m = m;
+    b.dtype_state = AM_F32;
+    am_from_codes(m, codes, a->m_absmax[block], n, map);
+    lion_range(&b, 0, whole);
+    if (whole < n)
+        lion_tail(&b, whole, n - whole);
+    a->m_absmax[block] = am_to_codes(codes, m, n, map);
+}
+
+int AM_SIMD(lion)(am_stream *s, const am_lion_args *args)
+{
+    int codes = args->dtype_state == AM_U8;
+    if (!is_simd_float(args->dtype) || !(codes || is_simd_float(args->dtype_state)) ||
+        args->dtype_grad != AM_F32)
+        return am_ref_lion(s, args);
+    if (codes) {
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
+            lion_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
+        return AM_OK;
+    }
+    int64_t whole = args->n - args->n % VW;
+#pragma omp parallel for num_threads(team(args->n)) schedule(static)
+    for (int64_t i = 0; i < whole; i += PIECE)
+        lion_range(args, i, at_most(whole, i + PIECE));
+    if (whole < args->n)
+        lion_tail(args, whole, args->n - whole);
     return AM_OK;
 }
 

@@ -19,5 +19,5 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(attention),     USE(attention_bwd),
     USE(cross_entropy), USE(cross_entropy_bwd),
     USE(sumsq),         USE(adam),
-    USE(sgd),
+    USE(sgd),           USE(lion),
 };

@@ -1,0 +1,327 @@
+-- The Optimizer: groups of parameters, each with a learning rate, a decay and an update rule of its own, and
+-- what all rules share: gradients and their norms, clipping, updates inside backward, state, f32 masters.
+-- The rules are in elementwise.lua and tensorwise.lua, the families beside them.
+
+local ffi = require("ffi")
+local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local ops = require("am.core.ops")
+local scope = require("am.core.scope")
+local tensor = require("am.core.tensor")
+
+local C, check, check_retry = edge.C, edge.check, edge.check_retry
+local M = {}
+local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
+
+---@class am.Optimizer
+---@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names }; step uses the lr and
+---  weight_decay that a group has then, and a schedule writes them
+local Optimizer = {}
+Optimizer.__index = Optimizer
+
+--- The trainable ones of an iterator of (name, tensor), as an array of { name, tensor }.
+function M.trainable(named_parameters)
+    local entries = {}
+    for name, t in named_parameters do
+        if t.requires_grad then
+            entries[#entries + 1] = { name, t }
+        end
+    end
+    if #entries == 0 then
+        err.raise("usage", "nothing is trainable: every parameter is frozen")
+    end
+    return entries
+end
+
+local function seal(entries, separate_grads)
+    local b = edge.box("am_params")
+    check(C.am_params_new(b))
+    local params = ffi.gc(b[0], C.am_params_release)
+    for _, entry in ipairs(entries) do
+        check(C.am_params_add(params, entry[1], entry[2]))
+    end
+    if separate_grads then
+        check(C.am_params_separate_grads(params))
+    end
+    check_retry(C.am_params_seal, params)
+    C.am_params_zero_grad(params)
+    return params
+end
+
+--- An optimizer of groups. Weights of a group move into flat buffers; gradients and moments lie beside them. With
+--- fuse_backward each weight is updated inside backward, with its group's numbers at that time, and its gradient
+--- is freed at once; step() then only ends the step. So there is one backward a step, and no scaling of gradients.
+---@param kind string what a checkpoint calls it
+---@param groups table[] { entries = { { name, tensor }, … }, lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?,
+---  rule = function(params) returns the rule over sealed parameters }; the first may have no entries
+---@param opts {fuse_backward: boolean?}
+function M.new(kind, groups, opts)
+    local self = setmetatable({ kind = kind, param_groups = {}, parts = {}, places = {} }, Optimizer)
+    for g, group in ipairs(groups) do
+        local names, part = {}, { rule = false, params = false, group = g }
+        if #group.entries > 0 then
+            part.params = seal(group.entries, opts.fuse_backward)
+            part.rule = group.rule(part.params)
+            self.parts[#self.parts + 1] = part
+        end
+        for i, entry in ipairs(group.entries) do
+            names[i] = entry[1]
+            self.places[#self.places + 1] = { part = part, i = i - 1, name = entry[1] }
+        end
+        self.param_groups[g] = { lr = group.lr, weight_decay = group.weight_decay, lr_mult = group.lr_mult or 1,
+                                 wd_mult = group.wd_mult or 1, max_lr = group.max_lr, min_lr = group.min_lr,
+                                 names = names }
+    end
+    if opts.fuse_backward then
+        self.squares = {} -- of the gradients of the step that is open, by place
+        self:fuse()
+    end
+    return self
+end
+
+local function parameter(place)
+    check(C.am_params_tensor(box, place.part.params, place.i))
+    return tensor.own(box[0])
+end
+
+-- Have backward update every parameter as soon as its gradient is final. Hooks outlive what they belong
+-- to, and must not keep the optimizer alive.
+function Optimizer:fuse()
+    local weak = setmetatable({ self }, { __mode = "v" })
+    self.hooks = {}
+    for k, place in ipairs(self.places) do
+        self.hooks[k] = parameter(place):register_post_accumulate_grad_hook(function()
+            if weak[1] then
+                weak[1]:update(k)
+            end
+        end)
+    end
+end
+
+-- With fuse_backward: the update of the parameter at place k, which may be the first one of a step.
+function Optimizer:update(k)
+    local place = self.places[k]
+    local g = self.param_groups[place.part.group]
+    if not self.open then
+        for _, part in ipairs(self.parts) do
+            part.rule:begin()
+        end
+        self.open, self.squares = true, {}
+    elseif self.squares[k] then
+        err.raise("usage", "optimizer.fuse_backward: there is a second gradient of %s before step(), and the first is "
+                  .. "used up. Make one backward a step (step_scheduler.local_batch_size as large as "
+                  .. "global_batch_size), or set optimizer.fuse_backward: false", place.name)
+    end
+    self.squares[k] = 0
+    self.squares[k] = place.part.rule:update(place.i, g.lr, g.weight_decay)
+end
+
+-- After an error in backward some weights are updated and others not.
+local function check_whole(self)
+    if self.open then
+        err.raise("state", "the last step ended halfway, and with optimizer.fuse_backward some weights are updated and "
+                  .. "others not: load a checkpoint, or begin anew")
+    end
+end
+
+--- One update with each group's lr and weight_decay. Gradients are scaled by grad_scale (1).
+function Optimizer:step(grad_scale)
+    if not self.squares then
+        for _, part in ipairs(self.parts) do
+            local g = self.param_groups[part.group]
+            part.rule:step(g.lr, g.weight_decay, grad_scale or 1)
+        end
+        return
+    elseif grad_scale and grad_scale ~= 1 then
+        err.raise("usage", "optimizer.fuse_backward: the weights are updated already, so gradients can't be scaled by "
+                  .. "%g; set clip_grad_norm.max_norm: null, or optimizer.fuse_backward: false", grad_scale)
+    end
+    for k = 1, #self.places do
+        if not (self.open and self.squares[k]) then
+            self:update(k) -- of a gradient that backward did not make
+        end
+    end
+    self.open = false
+end
+
+--- Mark all gradients as empty; the next backward overwrites them.
+function Optimizer:zero_grad()
+    check_whole(self)
+    for _, part in ipairs(self.parts) do
+        check(C.am_params_zero_grad(part.params))
+    end
+end
+
+--- L2 norm of all gradients; with fuse_backward of those that the last step used.
+function Optimizer:grad_norm()
+    local total = 0
+    for k, place in ipairs(self.places) do
+        if self.squares then
+            total = total + (self.squares[k] or 0)
+        else
+            check(C.am_params_grad_sumsq(place.part.params, place.i, double_box))
+            total = total + double_box[0]
+        end
+    end
+    return math.sqrt(total)
+end
+
+--- L2 norm of all trainable weights.
+function Optimizer:param_norm()
+    local norms, total = {}, 0
+    for i, part in ipairs(self.parts) do
+        check(C.am_params_norm(part.params, double_box))
+        norms[i], total = double_box[0], total + double_box[0] ^ 2
+    end
+    return #norms == 1 and norms[1] or math.sqrt(total)
+end
+
+--- Norm of the gradients, and the factor that brings it down to max_norm (1 when it is below, or
+--- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step.
+function Optimizer:clip_grad_norm(max_norm)
+    if max_norm and self.squares then
+        err.raise("usage", "optimizer.fuse_backward updates weights before the norm of all gradients is known; set "
+                  .. "clip_grad_norm.max_norm: null, or optimizer.fuse_backward: false")
+    end
+    local norm = self:grad_norm()
+    local factor = max_norm and max_norm / (norm + 1e-6) or 1
+    return norm, math.min(factor, 1)
+end
+
+function Optimizer:numel()
+    local n = 0
+    for _, part in ipairs(self.parts) do
+        n = n + tonumber(C.am_params_numel(part.params))
+    end
+    return n
+end
+
+-- ---- state ------------------------------------------------------------------------------------
+
+--- Iterator over (parameter name, state name, tensor) of what a checkpoint must hold.
+function Optimizer:state_tensors()
+    local list = {}
+    for _, place in ipairs(self.places) do
+        for _, state in ipairs(place.part.rule:states(place.i)) do
+            list[#list + 1] = { place.name, state[1], state[2] }
+        end
+    end
+    local i = 0
+    return function()
+        i = i + 1
+        if list[i] then
+            return unpack(list[i])
+        end
+    end
+end
+
+--- Numbers that a checkpoint must hold beside the tensors.
+function Optimizer:state_dict()
+    check_whole(self)
+    local groups = {}
+    for i, g in ipairs(self.param_groups) do
+        groups[i] = { lr = g.lr, weight_decay = g.weight_decay, num_parameters = #g.names }
+    end
+    return { kind = self.kind, step = self.parts[1].rule:steps(), param_groups = groups }
+end
+
+local function check_number(place, key, v)
+    if type(v) ~= "number" or v ~= v or v < 0 or (key == "step" and (v > 2 ^ 53 or v % 1 ~= 0)) then
+        err.raise("format", "optimizer state: %s%s must be a %snumber of at least 0, not %s", place, key,
+                  key == "step" and "whole " or "", tostring(v))
+    end
+end
+
+-- The groups of a saved state, checked against those that there are. States of version 0.1 have one group,
+-- whose numbers stand beside the step.
+local function saved_groups(self, state)
+    local saved = state.param_groups
+    if saved == nil then
+        saved = { { lr = state.lr, weight_decay = state.weight_decay } }
+    elseif type(saved) ~= "table" then
+        err.raise("format", "optimizer state: param_groups must be a list, not %s", tostring(saved))
+    end
+    if #saved ~= #self.param_groups then
+        err.raise("state", "the checkpoint's optimizer has %d parameter groups, this run's has %d: use the "
+                  .. "optimizer.param_group_overrides of the run that saved it", #saved, #self.param_groups)
+    end
+    for i, g in ipairs(saved) do
+        local place = ("param_groups[%d]."):format(i)
+        if type(g) ~= "table" then
+            err.raise("format", "optimizer state: param_groups[%d] must be a table, not %s", i, tostring(g))
+        end
+        check_number(place, "lr", g.lr)
+        check_number(place, "weight_decay", g.weight_decay)
+        if g.num_parameters ~= nil and g.num_parameters ~= #self.param_groups[i].names then
+            err.raise("state", "group %d of the checkpoint's optimizer has %s parameters, this run's has %d: use the "
+                      .. "optimizer.param_group_overrides of the run that saved it", i, tostring(g.num_parameters),
+                      #self.param_groups[i].names)
+        end
+    end
+    return saved
+end
+
+--- Go on from a saved state. Raises "state" when it is another optimizer's or has other groups, "format" when it is
+--- damaged; then nothing has changed.
+function Optimizer:load_state_dict(state)
+    if state.kind ~= self.kind then
+        err.raise("state", "the checkpoint's optimizer is %s, this run's is %s", tostring(state.kind),
+                  self.kind)
+    end
+    check_number("", "step", state.step)
+    local saved = saved_groups(self, state)
+    for _, part in ipairs(self.parts) do
+        part.rule:set_steps(state.step)
+    end
+    self.open = false
+    for i, g in ipairs(self.param_groups) do
+        g.lr, g.weight_decay = saved[i].lr, saved[i].weight_decay
+    end
+end
+
+--- After weights were loaded from outside: copy them into the f32 masters.
+function Optimizer:sync_masters()
+    for _, part in ipairs(self.parts) do
+        part.rule:sync_masters()
+    end
+end
+
+-- master where it is not what `exact` rounds to, else exact: weights that were changed since stay.
+local function exact_where_unchanged(master, exact, dtype)
+    return ops.where(exact:to(dtype):to("float32"):eq(master), exact, master)
+end
+
+--- Give the f32 masters of 16-bit weights the values that the weights were rounded from. get(name) is
+--- a float32 tensor, or nil where there is none. Without this a run begins with rounded masters, up to
+--- 2^-9 beside the checkpoint.
+function Optimizer:load_masters(get)
+    scope.scope(function()
+        for _, place in ipairs(self.places) do
+            local master = place.part.rule:state(place.i, "master")
+            if master then
+                local dtype = parameter(place):dtype()
+                scope.scope(function()
+                    local exact = get(place.name)
+                    if exact then
+                        master:copy_(exact_where_unchanged(master, exact, dtype))
+                    end
+                end)
+            end
+        end
+    end)
+end
+
+--- Free the flat buffers and moments now.
+function Optimizer:close()
+    for _, handle in ipairs(self.hooks or {}) do
+        handle:remove()
+    end
+    for _, part in ipairs(self.parts) do
+        part.rule:close()
+        C.am_params_release(ffi.gc(part.params, nil))
+        part.params = nil
+    end
+    self.parts, self.places = {}, {}
+end
+
+return M
