@@ -1,11 +1,9 @@
 -- Parameter groups by the names of parameters: `param_group_overrides` of an optimizer section.
 -- Holds no optimizer: it sorts (name, tensor) pairs into groups with multipliers.
 
-local ffi = require("ffi")
-local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local regex = require("am.core.pattern")
 
-local C, check = edge.C, edge.check
 local M = {}
 
 --- The field `param_group_overrides`.
@@ -24,22 +22,17 @@ M.field = {
 --- A function that says whether the regular expression `text` is found in a string.
 ---@param where string what to call it in messages
 function M.searcher(text, where)
-    local box = edge.box("am_pattern")
-    local function checked(rc)
-        if rc == C.AM_EFORMAT then
-            err.raise("usage", "%s %q: %s", where, text, edge.error(rc).msg)
-        end
-        check(rc)
-    end
     if type(text) ~= "string" then
         err.raise("usage", "%s must be a regular expression, not %s", where, tostring(text))
     end
-    checked(C.am_pattern_new(box, text, #text))
-    local pattern, found = ffi.gc(box[0], C.am_pattern_release), ffi.new("int[1]")
-    return function(s)
-        checked(C.am_pattern_search(pattern, s, #s, found))
-        return found[0] ~= 0
+    local function checked(ok, result)
+        if not ok then
+            err.raise("usage", "%s %q: %s", where, text, tostring(result))
+        end
+        return result
     end
+    local search = checked(pcall(regex.searcher, text))
+    return function(s) return checked(pcall(search, s)) end
 end
 
 local function check_number(override, key, i)

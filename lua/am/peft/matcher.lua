@@ -41,17 +41,17 @@ end
 
 -- A function (path, name) -> does one of the patterns match; name is the last one of the path.
 local function any_of(key, patterns)
-    local expressions = {}
+    local matchers = {}
     for i, pattern in ipairs(patterns) do
-        expressions[i] = M.regex(pattern)
-        local ok, e = pcall(regex.match, expressions[i], "")
+        local ok, matcher = pcall(regex.matcher, M.regex(pattern))
         if not ok then
-            err.raise("usage", "peft.%s: \"%s\" is no pattern: %s", key, pattern, tostring(e))
+            err.raise("usage", "peft.%s: \"%s\" is no pattern: %s", key, pattern, tostring(matcher))
         end
+        matchers[i] = matcher
     end
     return function(path, name)
         for i, pattern in ipairs(patterns) do
-            if pattern == path or pattern == name or regex.match(expressions[i], path) then
+            if pattern == path or pattern == name or matchers[i](path) then
                 return true
             end
         end
