@@ -272,6 +272,15 @@ int am_tape_note_leaves(int on);
 int64_t am_tape_length(void); /* nodes on the current tape */
 int am_tape_reset(void);      /* forget the current tape and free what it holds */
 
+/* ---- matrix decompositions --------------------------------------------------------------
+ * Computed in f64 and not recorded; results are new tensors of a's dtype. */
+
+/* Of a symmetric matrix a [n, n]: eigenvalues [n], ascending, and eigenvectors [n, n], its columns.
+ * AM_EINVAL when there are numbers that are not finite. */
+int am_eigh(am_tensor **values, am_tensor **vectors, am_tensor *a);
+/* The Q [n, n] of a square matrix's QR decomposition, as torch.linalg.qr gives it. */
+int am_qr(am_tensor **q, am_tensor *a);
+
 /* ---- parameters ------------------------------------------------------------------------
  * A named set of tensors. Sealing moves those that require grad into flat buffers, one per
  * dtype, in the order they were added and aligned to 64 bytes, with f32 gradients (for f64
@@ -337,6 +346,20 @@ int am_optim_set_steps(am_optim *o, int64_t steps);
 int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
 /* After weights were changed from outside: copy them into the masters. */
 int am_optim_sync_masters(am_optim *o);
+
+/* Adafactor's step on one tensor, w, whose f32 master (NULL without) is changed first, from its
+ * gradient `grad`. Of tensors with two dims and more, `row` [..., rows] and `col` [..., cols] are
+ * the factors of the second moment, `var` is NULL; of others var is the moment. They have grad's
+ * dtype. t counts steps from 1. */
+typedef struct am_adafactor_config {
+    int32_t transformers; /* transformers.Adafactor's numbers (1) or torch.optim's (0): backend.h */
+    int32_t scale_parameter; /* steps are relative to the size of weights */
+    double rho;              /* step size: min(lr, 1 / sqrt(t)) or lr */
+    double beta2_decay, eps1, eps2, d;
+} am_adafactor_config;
+int am_adafactor_update(am_tensor *w, am_tensor *master, am_tensor *row, am_tensor *col,
+                        am_tensor *var, am_tensor *grad, const am_adafactor_config *config,
+                        int64_t t, double lr, double weight_decay, double grad_scale);
 
 /* ---- random numbers ---------------------------------------------------------------------
  * Philox4x32-10 keyed by the seed; every random op takes the next stream number, so the same

@@ -20,4 +20,6 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(cross_entropy), USE(cross_entropy_bwd),
     USE(sumsq),         USE(adam),
     USE(sgd),           USE(lion),
+    USE(adafactor),     USE(eigh),
+    USE(qr),
 };

@@ -96,8 +96,8 @@ end
 
 local flash_fields = family.merged(fields, {
     quantize = { type = "boolean", default = true, doc = "moments of 8 bits" },
-    master_weight_bits = { type = "integer", enum = { 24, 32 }, null = true,
-                           doc = "masters have 32 bits; null: none" },
+    master_weight_bits = { type = "integer", default = 24, enum = { 24, 32 }, null = true,
+                           doc = "masters have 32 bits either way; null: none" },
     decouple_lr = { type = "boolean", enum = { false }, doc = "not there" },
     compress_state_dict = { type = "boolean", no_effect = "moments are saved as they are kept" },
     check_numerics = { type = "boolean", no_effect = "recipes check the loss and the gradient norm" },
@@ -107,6 +107,9 @@ local flash_fields = family.merged(fields, {
 local function translate_flash(args)
     if args.quantize ~= false then
         args.state_dtype = args.state_dtype or "int8"
+    end
+    if args.master_weight_bits == nil then
+        args.master_weights = false
     end
     args.quantize, args.master_weight_bits = nil, nil
     return "adamw"
