@@ -10,7 +10,7 @@ local M = {}
 local kinds, by_name = {}, {}
 --- Targets for the recipe's registry; ctx.named_parameters is the model's iterator.
 M.targets = {}
-for _, name in ipairs { "adam", "sgd", "lion", "muon" } do
+for _, name in ipairs { "adam", "sgd", "lion", "adafactor", "muon", "soap", "shampoo" } do
     local module = require("am.optim." .. name)
     for kind, entry in pairs(module.kinds) do
         kinds[kind] = entry

@@ -2,10 +2,12 @@
 -- engine's ops. The other kind of rule is elementwise.lua. Holds no rule: a family hands one in.
 --
 -- A rule is a table with
---   states(shape, dtype)   array of { name, shape, dtype, value } of a parameter's state; dtype is that of its
---                          arithmetic, float32 or float64, value what a state is filled with (0)
+--   states(shape, dtype)   array of { name, shape, dtype, fill } of a parameter's state; dtype is that of its
+--                          arithmetic, float32 or float64; fill(tensor), if there, gives it numbers other than 0
 --   update(w, g, state, s) changes w (the weight, or its f32 master) and state (by name) in place; g is the gradient.
 --                          s holds lr, weight_decay, t (steps, this one included), and place, the parameter's name.
+--   fused                  in place of update: the same, but of the weight itself, with its master (if any) in state,
+--                          and a gradient that is still to be multiplied by s.grad_scale
 -- It runs in a scope without recording, so that what it makes is released after each parameter: a step needs no
 -- more memory than its largest parameter does.
 
@@ -41,7 +43,10 @@ function M.new(rule, params, opts)
         local device, dtype = w:device(), w:dtype()
         local list = {}
         for k, state in ipairs(rule.states(w:size(), M.arithmetic(dtype))) do
-            list[k] = { state[1], tensor.full(state[2], state[4] or 0, { dtype = state[3], device = device }) }
+            list[k] = { state[1], tensor.zeros(state[2], { dtype = state[3], device = device }) }
+            if state[4] then
+                scope.scope(state[4], list[k][2])
+            end
         end
         if is_half(dtype) and opts.master_weights ~= false then
             list[#list + 1] = { "master", w:detach():to("float32") }
@@ -71,10 +76,14 @@ local function apply(self, i, lr, weight_decay, scale)
     if self.maximize then
         scale = -scale
     end
+    local s = { lr = lr, weight_decay = weight_decay, t = self.t, place = self.names[i], grad_scale = scale }
+    if self.rule.fused then
+        self.rule.fused(weight, grad, state, s)
+        return
+    end
     scope.scope(autograd.no_grad, function()
         local w = state.master or weight:detach():to(M.arithmetic(weight:dtype()))
-        self.rule.update(w, scale == 1 and grad or grad * scale, state,
-                         { lr = lr, weight_decay = weight_decay, t = self.t, place = self.names[i] })
+        self.rule.update(w, scale == 1 and grad or grad * scale, state, s)
         if is_half(weight:dtype()) then
             weight:detach():copy_(w)
         end
