@@ -53,4 +53,32 @@ M.cases = {
     { "sgd", { lr = 0.05, momentum = 0.9, nesterov = true, weight_decay = 0.1 } },
 }
 
+--- One or two of every other family.
+M.others = {
+    { "lion", { lr = 0.01, weight_decay = 0.2 } }, { "adamw", { lr = 0.1, amsgrad = true, betas = { 0.9, 0.5 } } },
+    { "adam", { lr = 0.1, maximize = true, bias_correction = false } }, { "adafactor", { lr = 0.1 } },
+    { "transformers_adafactor", { weight_decay = 0.1 } }, { "muon", { lr = 0.02 } },
+    { "muon", { lr = 0.02, ns_dtype = "float32", nesterov = false, adjust_lr_fn = "match_rms_adamw" } },
+    { "dion_muon", { lr = 0.02, scalar_opt = "lion", weight_decay = 0.1 } }, { "normuon", { lr = 0.02 } },
+    { "soap", { lr = 0.01, precondition_frequency = 2, precondition_1d = true } },
+    { "soap", { lr = 0.01, merge_dims = true, max_precond_dim = 12 } },
+    { "shampoo", { lr = 0.01, momentum = 0.5, weight_decay = 0.1, matrix_eps = 0.1 } },
+}
+
+--- Whether the moments of a case may have 8 bits.
+function M.in_8_bits(case)
+    return (case[1] == "lion" or case[1]:match("^adamw?$") or case[1] == "sgd") and not case[2].amsgrad
+end
+
+--- The cases and the others.
+function M.all()
+    local out = {}
+    for _, list in ipairs { M.cases, M.others } do
+        for _, case in ipairs(list) do
+            out[#out + 1] = case
+        end
+    end
+    return out
+end
+
 return M

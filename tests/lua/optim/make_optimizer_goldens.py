@@ -52,7 +52,9 @@ class Wide:
 
 
 def run(shapes, make, dtype=torch.float64, extra=None):
-    params = {name: torch.nn.Parameter(numbers(shape, i + 1).to(dtype)) for i, (name, shape) in enumerate(shapes.items())}
+    params = {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        params[name] = torch.nn.Parameter(numbers(shape, i + 1).to(dtype))
     optimizers, kept = make(params), {}
     for step in range(1, STEPS + 1):
         for i, p in enumerate(params.values()):
@@ -186,7 +188,8 @@ def soap(path):
 
 def shampoo():
     from pytorch_optimizer import Shampoo
-    for options in (dict(lr=0.1), dict(lr=0.1, momentum=0.9, weight_decay=0.1, preconditioning_compute_steps=2, matrix_eps=1e-2),
+    for options in (dict(lr=0.1), dict(lr=0.1, momentum=0.9, weight_decay=0.1, preconditioning_compute_steps=2,
+                                       matrix_eps=1e-2),
                     dict(lr=0.3, weight_decay=0.2, weight_decouple=True, matrix_eps=1e-2),
                     dict(lr=0.3, weight_decay=0.02, weight_decouple=True, fixed_decay=True)):
         yield case("shampoo", options, SHAPES, run(SHAPES, uniform(Shampoo, **options)), 1e-8)

@@ -167,13 +167,22 @@ describe("16-bit weights", function()
     end)
 end)
 
+local function state_of(step, lr, weight_decay)
+    return { kind = "adamw", step = step,
+             param_groups = { { lr = lr, weight_decay = weight_decay, num_parameters = 5 } } }
+end
+
 describe("an optimizer's state", function()
     it("is what a checkpoint needs: a run goes on bit for bit", function()
         local kinds = {}
-        for i, case in ipairs(cases) do
-            kinds[i], kinds[i + #cases] = case, { case[1], { state_dtype = "int8" } }
-            for k, v in pairs(case[2]) do
-                kinds[i + #cases][2][k] = v
+        for _, case in ipairs(helpers.all()) do
+            kinds[#kinds + 1] = case
+            if helpers.in_8_bits(case) then
+                local opts = { state_dtype = "int8" }
+                for k, v in pairs(case[2]) do
+                    opts[k] = v
+                end
+                kinds[#kinds + 1] = { case[1], opts }
             end
         end
         for _, dtype in ipairs { "float32", "bfloat16" } do
@@ -236,10 +245,14 @@ describe("an optimizer's state", function()
 
     it("also holds the group's numbers", function()
         local optimizer = optim.new("adamw", iterator(parameters()), { lr = 0.25 })
-        assert.same({ kind = "adamw", step = 0, lr = 0.25, weight_decay = 0.01 }, optimizer:state_dict())
-        optimizer:load_state_dict { kind = "adamw", step = 9, lr = 0.5, weight_decay = 0 }
-        assert.same({ kind = "adamw", step = 9, lr = 0.5, weight_decay = 0 }, optimizer:state_dict())
-        assert.same({ { lr = 0.5, weight_decay = 0 } }, optimizer.param_groups)
+        assert.same(state_of(0, 0.25, 0.01), optimizer:state_dict())
+        optimizer:load_state_dict(state_of(9, 0.5, 0))
+        assert.same(state_of(9, 0.5, 0), optimizer:state_dict())
+        assert.same({ { lr = 0.5, weight_decay = 0, lr_mult = 1, wd_mult = 1,
+                        names = { "p1", "p2", "p3", "p4", "p5" } } }, optimizer.param_groups)
+        -- as version 0.1 wrote it
+        optimizer:load_state_dict { kind = "adamw", step = 4, lr = 0.75, weight_decay = 0.5 }
+        assert.same(state_of(4, 0.75, 0.5), optimizer:state_dict())
         optimizer:close()
     end)
 
@@ -265,7 +278,16 @@ describe("an optimizer's state", function()
         for _, value in ipairs { 2.5, 1e300, math.huge } do
             raised("format", { "step" }, optimizer.load_state_dict, optimizer, changed("step", value))
         end
-        assert.same({ kind = "adamw", step = 0, lr = 0.25, weight_decay = 0.01 }, optimizer:state_dict())
+        local groups = state_of(3, 0.5, 0.1)
+        groups.param_groups[2] = groups.param_groups[1]
+        raised("state", { "2 parameter groups", "param_group_overrides" }, optimizer.load_state_dict, optimizer, groups)
+        groups.param_groups = { { lr = 1, weight_decay = 0, num_parameters = 4 } }
+        raised("state", { "group 1", "param_group_overrides" }, optimizer.load_state_dict, optimizer, groups)
+        for _, value in ipairs { 3, "x", { 1 } } do
+            groups.param_groups = value
+            raised("format", { "param_groups" }, optimizer.load_state_dict, optimizer, groups)
+        end
+        assert.same(state_of(0, 0.25, 0.01), optimizer:state_dict())
         optimizer:close()
     end)
 end)
