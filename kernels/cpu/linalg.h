@@ -172,14 +172,14 @@ AM_LINE void rotate_rows(double *q, const double *c, const double *s, int64_t l,
 AM_LINE int ql(double *q, double *d, double *e, double *c, double *s, int64_t n)
 {
     enum { TRIES = 60 };
+    double norm = 0;
+    for (int64_t i = 0; i < n; i++)
+        norm = fmax(norm, fabs(d[i]) + fabs(e[i]));
     for (int64_t l = 0; l < n; l++)
         for (int tries = 0;; tries++) {
             int64_t m = l;
-            for (; m + 1 < n; m++) {
-                double size = fabs(d[m]) + fabs(d[m + 1]);
-                if (fabs(e[m]) <= 0x1p-53 * size)
-                    break;
-            }
+            while (m + 1 < n && !(fabs(e[m]) <= 0x1p-53 * norm)) /* noise of the greatest */
+                m++;
             if (m == l)
                 break;
             if (tries == TRIES)

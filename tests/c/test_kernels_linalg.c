@@ -53,7 +53,8 @@ static void eigh_case(const am_backend *ref, const am_cpu_kernels *k, int64_t n,
         w[t] = calloc((size_t)n, sizeof *a);
         am_threads_set(t ? 3 : 1);
         am_eigh_args args = {v[t], w[t], work, n};
-        ck_assert_int_eq(k ? k->eigh(NULL, &args) : ref->eigh(NULL, &args), AM_OK);
+        int rc = k ? k->eigh(NULL, &args) : ref->eigh(NULL, &args);
+        ck_assert_msg(rc == AM_OK, "kind %d, n %d: %d", kind, (int)n, rc);
     }
     check_same_bits("eigh: threads", v[0], v[1], (size_t)(n * n) * sizeof *a);
     check_same_bits("eigh: values", w[0], w[1], (size_t)n * sizeof *a);

@@ -61,7 +61,7 @@ end
 local function value_of(node, spec, ctx)
     local in_fn_key = type(node.key) == "string" and strings.ends_with(node.key, "_fn")
     if node.kind == "leaf" then
-        if type(node.value) == "string" and (in_fn_key or is_function_spec(spec)) then
+        if schema.names_function(node, spec) or (type(node.value) == "string" and is_function_spec(spec)) then
             return as_function(resolve.resolve(node, ctx), ctx)
         end
         return schema.leaf_value(node, spec)

@@ -330,12 +330,18 @@ local function is_switched_off(node, spec)
     return spec.switch ~= nil and spec.switch_off == true and node.kind == "map"
 end
 
+--- Whether a leaf names a function by its key (`collate_fn`), where the spec doesn't say that it is a plain word.
+function M.names_function(node, spec)
+    return type(node.key) == "string" and strings.ends_with(node.key, "_fn") and type(node.value) == "string"
+        and not (type(spec) == "table" and spec.type == "string")
+end
+
 function check_node(node, spec, ctx, problems)
     if (spec.no_effect and types_of(spec).any) or is_switched_off(node, spec) then
         return
     elseif node.kind ~= "leaf" and is_not_yet(node, spec, problems) then
         return
-    elseif type(node.key) == "string" and strings.ends_with(node.key, "_fn") and type(node.value) == "string" then
+    elseif M.names_function(node, spec) then
         M.check_name(node, ctx, problems)
     elseif node.kind == "leaf" then
         local before = #problems

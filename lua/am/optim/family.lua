@@ -5,8 +5,8 @@
 --   kinds        what optim.new and checkpoints call its optimizers: { adamw = {…}, … }, each a table of
 --     defaults     lr, weight_decay and what else opts may leave out
 --     build(entries, opts)             an Optimizer over { name, tensor } pairs, from opts with defaults
---     state_bytes(opts, shape, size)   bytes of optimizer state for a parameter with weights of `size` bytes, without
---                                      its f32 master (shape: array of sizes; opts without defaults)
+--     state_bytes(opts, shape, size, name)  bytes of optimizer state for a parameter with weights of `size` bytes,
+--                                      without its f32 master (shape: array of sizes; opts without defaults)
 --   targets      what a configuration may name, by M.target
 
 local elementwise = require("am.optim.elementwise")

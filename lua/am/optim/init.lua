@@ -33,21 +33,26 @@ function M.new(kind, named_parameters, opts)
     return entry.build(optimizer.trainable(named_parameters), family.with_defaults(opts, entry.defaults))
 end
 
---- Bytes of optimizer state, its f32 master aside, of a parameter of `shape` with weights of `size` bytes.
---- opts: an optimizer section's keys, with `_target_` or `kind`.
+--- Bytes of optimizer state, f32 master included, of a parameter of `shape` with weights of `size` bytes.
+--- opts: an optimizer section's keys, with `_target_`; or those of M.new, with `kind`. An optimizer of the user's own
+--- is taken for one with two moments.
 function M.state_bytes(opts, name, shape, size)
-    local target = by_name[opts._target_ or ""]
-    local kind, args = opts.kind, opts
+    local target, kind, args = by_name[opts._target_ or ""], opts.kind, opts
     if target then
         args = {}
         for key, field in pairs(target.fields) do
             args[key] = field.default
         end
         args = family.merged(args, opts)
-        kind = target.translate and target.translate(args) or target.kind
+        local fine, translated = pcall(target.translate or function() end, args) -- what is wrong, building says
+        kind = fine and translated or target.kind
     end
-    local entry = kinds[kind] or kinds.adamw -- a user's own is taken for one with two moments
-    return entry.state_bytes(args, shape, size, name)
+    local n = 1
+    for _, d in ipairs(shape) do
+        n = n * d
+    end
+    local master = size == 2 and args.master_weights ~= false and 4 * n or 0
+    return master + (kinds[kind] or kinds.adamw).state_bytes(args, shape, size, name)
 end
 
 return M

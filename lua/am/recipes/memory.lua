@@ -4,12 +4,11 @@
 
 local err = require("am.core.error")
 local edge = require("am.core.ffi")
+local optim = require("am.optim")
 
 local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
--- of the moments; those of 8 bits have an f32 for each block of 256
-local state_bytes = { bfloat16 = 2, bf16 = 2, int8 = 1 + 4 / 256 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local PROGRAM = 24 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
@@ -22,19 +21,16 @@ end
 -- ---- weights, gradients, optimizer state ------------------------------------------------------
 
 -- Bytes of weights (all, and those that are trained), gradients and optimizer state.
--- opts: kind of optimizer, momentum, master_weights, state_dtype, fuse_backward.
+-- opts: an optimizer section, or its keys and kind.
 local function training_state(model, opts)
     local all = { weights = 0, trained = 0, gradients = 0, optimizer = 0 }
     local largest = 0
-    for _, t in model:named_parameters() do
+    for name, t in model:named_parameters() do
         local n, size = t:numel(), bytes_of[t:dtype()]
         all.weights = all.weights + n * size
         if t.requires_grad then
-            local state = size < 8 and state_bytes[opts.state_dtype] or wide(size)
-            local moments = opts.kind == "sgd" and ((opts.momentum or 0) > 0 and 1 or 0) or 2
-            local master = size == 2 and opts.master_weights ~= false and 4 or 0
             all.trained = all.trained + n * size
-            all.optimizer = all.optimizer + n * (moments * state + master)
+            all.optimizer = all.optimizer + optim.state_bytes(opts, name, t:size(), size)
             all.gradients, largest = all.gradients + n * wide(size), math.max(largest, n * wide(size))
         end
     end
@@ -112,7 +108,7 @@ end
 
 --- What a step over micro-batches of `tokens` tokens has to keep, in bytes: { weights, gradients, optimizer
 --- (moments and f32 masters), activations }. Holds where gradients pass through all layers.
---- opts: kind of optimizer ("sgd", "adamw", …), momentum, master_weights, state_dtype, fuse_backward.
+--- opts: an optimizer section (_target_ and its keys), or kind ("sgd", "adamw", …) and the same keys.
 function M.kept(model, opts, tokens)
     local state, size = training_state(model, opts), bytes_of[model:dtype()]
     local kept, _, again = layers_bytes(model)
