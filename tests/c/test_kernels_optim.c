@@ -189,6 +189,82 @@ START_TEST(lion)
 }
 END_TEST
 
+/* ---- Adafactor --------------------------------------------------------------------------- */
+
+/* rms and the columns' sums add up many numbers in f32. */
+static void compare_sums(const char *what, const void *got, const void *want, int dtype, int64_t n)
+{
+    check_close(what, got, want, dtype, n, ulp_of(dtype) + 64 * ulp_of(AM_F32), 4 * ulp_of(dtype));
+}
+
+static void adafactor_case(const am_cpu_kernels *k, const int64_t *size, int dtype, int mode)
+{
+    int64_t batch = size[0], rows = size[1], cols = size[2], n = batch * rows * cols;
+    int with_master = mode & 1;
+    void *p[3];
+    float *row[3], *col[3], *w[3], *grad = random_elems(AM_F32, n, -1, 1);
+    double *work = malloc((size_t)(batch * (rows / AM_ADAFACTOR_ROWS + 1) * (cols + 3)) * 8);
+    for (int t = 0; t < 3; t++) {
+        p[t] = t ? copy_elems(dtype, n, p[0]) : random_elems(dtype, n, -1, 1);
+        row[t] = t ? copy_elems(AM_F32, batch * rows, row[0])
+                   : random_elems(AM_F32, batch * rows, 0.1, 1);
+        col[t] = t ? copy_elems(AM_F32, batch * cols, col[0])
+                   : random_elems(AM_F32, batch * cols, 0.1, 1);
+        w[t] = t ? copy_elems(AM_F32, n, w[0]) : random_elems(AM_F32, n, -1, 1);
+    }
+    for (int t = 0; t < 3; t++) { /* one thread, three, ref */
+        am_adafactor_args args = {.param = p[t],
+                                  .row = row[t],
+                                  .col = col[t],
+                                  .master = with_master ? w[t] : NULL,
+                                  .work = work,
+                                  .grad = grad,
+                                  .dtype = dtype,
+                                  .dtype_grad = AM_F32,
+                                  .scale_parameter = mode >> 1 & 1,
+                                  .transformers = mode >> 2 & 1,
+                                  .batch = batch,
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .lr = 0.1,
+                                  .rho = 0.1,
+                                  .fresh = 0.3,
+                                  .eps1 = 1e-3,
+                                  .eps2 = 1e-2,
+                                  .d = 0.5,
+                                  .weight_decay = 0.1,
+                                  .grad_scale = 0.5};
+        am_threads_set(t == 1 ? 3 : 1);
+        ck_assert_int_eq(
+            t == 2 ? am_backend_ref.adafactor(NULL, &args) : k->adafactor(NULL, &args), AM_OK);
+    }
+    check_same_bits("adafactor: threads", p[0], p[1], (size_t)n * elem_size(dtype));
+    check_same_bits("adafactor: threads, row", row[0], row[1], (size_t)(batch * rows) * 4);
+    check_same_bits("adafactor: threads, col", col[0], col[1], (size_t)(batch * cols) * 4);
+    compare_sums("adafactor: param", p[0], p[2], dtype, n);
+    compare_sums("adafactor: row", row[0], row[2], AM_F32, batch * rows);
+    compare_sums("adafactor: col", col[0], col[2], AM_F32, batch * cols);
+    compare_sums("adafactor: master", w[0], w[2], AM_F32, n);
+    for (int t = 0; t < 3; t++) {
+        free(p[t]);
+        free(row[t]);
+        free(col[t]);
+        free(w[t]);
+    }
+    free(grad);
+    free(work);
+}
+
+START_TEST(adafactor)
+{
+    static const int64_t many[][3] = {{1, 1, 1},   {1, 3, 17},  {2, 5, 8},
+                                      {1, 32, 33}, {3, 65, 40}, {1, 200, 301}};
+    for (int isa = 0; isa < ISA_COUNT; isa++)
+        for (int c = 0; isa_kernels(isa) && c < 6 * 3 * 8; c++)
+            adafactor_case(isa_kernels(isa), many[c % 6], half_dtypes[c / 6 % 3], c / 18);
+}
+END_TEST
+
 /* ---- 8-bit state ------------------------------------------------------------------------- */
 
 /* The values of bitsandbytes' map that its formula gives by hand. */
@@ -507,6 +583,6 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {adam, sgd, lion, map_values, to_codes, codes, sumsq};
+    const TTest *const tests[] = {adam, sgd, lion, adafactor, map_values, to_codes, codes, sumsq};
     return run_suite("kernels_optim", tests, sizeof tests / sizeof *tests);
 }
