@@ -3,7 +3,8 @@
  * This file is the contract between the engine and everything above it: C programs include it,
  * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
  * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
- * optimizers, random numbers, files, token rows, tokenizer, patterns, memory, threads and signals.
+ * optimizers, random numbers, files, Parquet, token rows, tokenizer, patterns, memory, threads and
+ * signals.
  *
  * Conventions
  *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
@@ -34,8 +35,8 @@ enum { AM_ABI = 1 };
 int am_abi(void);             /* AM_ABI of the library, to compare with the header's */
 const char *am_version(void); /* "0.1.0" */
 const char *am_build(void);   /* "Release, gcc 12.2.0": build type and compiler */
-/* Version of "onednn", "pcre2", "utf8proc" or "openmp" as the library itself tells; NULL for other
- * names. */
+/* Version of "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy" or "openmp" as the library
+ * itself (Snappy: its header) tells; NULL for other names. */
 const char *am_library_version(const char *name);
 
 /* ---- errors ---------------------------------------------------------------------------- */
@@ -413,10 +414,61 @@ int am_npy_save(const char *path, const am_tensor *t);
 int am_file_save(const char *path, const void *data, size_t bytes);
 int am_file_sync_dir(const char *dir);
 
+/* What a file's first bytes (four are enough) say that it is compressed by. */
+enum { AM_COMPRESSION_NONE, AM_COMPRESSION_GZIP, AM_COMPRESSION_ZSTD };
+int am_compression(const void *data, size_t bytes);
+/* Decompress a file (of one or more gzip members or zstd frames) to one without a name, in the
+ * folder of `beside` ("folder/rows"), and open it for reading: *fd is the caller's to close.
+ * AM_EFORMAT when the data is damaged or cut off, or becomes more than 1 GiB and more than 250
+ * times as large. */
+int am_file_decompress(int *fd, const char *path, const char *beside);
+
 /* BLAKE2b digests of 32 bytes: of bytes, and of a file's. */
 enum { AM_HASH_BYTES = 32 };
 void am_hash(uint8_t *digest, const void *data, size_t bytes);
 int am_hash_file(uint8_t *digest, const char *path);
+
+/* ---- Parquet ----------------------------------------------------------------------------
+ * The rows of a Parquet file, which is mapped. A page of each column is decoded at a time, so rows
+ * are fastest in order; others may be read in any order, at the price of a page of each column.
+ * Read are the codecs UNCOMPRESSED, SNAPPY, GZIP and ZSTD, all encodings, and pages of both
+ * versions; checksums are compared where a file has them. */
+
+typedef struct am_parquet am_parquet;
+int am_parquet_open(am_parquet **out, const char *path);
+void am_parquet_release(am_parquet *p);
+int64_t am_parquet_rows(const am_parquet *p);
+/* The schema as JSON: {"name": …, "kind": "struct" | "list" | "map" | "value", "children": […]} of
+ * the row, whose children are the columns. A list has one child, a map two. */
+const char *am_parquet_schema(const am_parquet *p);
+/* Which columns of the row to read, a byte for each (not 0: read). All are read before that. */
+int am_parquet_select(am_parquet *p, const uint8_t *wanted, int64_t columns);
+
+/* A row is its columns, one after the other: a value; or a list and then its items; or a map and
+ * then a key and a value for each of its items; or a struct and then all of its fields. Numbers are
+ * the nearest double; NaN and infinities are null. Dates and timestamps are milliseconds since 1970
+ * (UTC), times of day, decimals and UUIDs are text. */
+enum {
+    AM_PARQUET_NULL,
+    AM_PARQUET_FALSE,
+    AM_PARQUET_TRUE,
+    AM_PARQUET_NUMBER,
+    AM_PARQUET_TEXT,
+    AM_PARQUET_LIST,
+    AM_PARQUET_MAP,
+    AM_PARQUET_STRUCT
+};
+typedef struct am_parquet_value {
+    int32_t kind;
+    int32_t count; /* bytes of a text, items of a list or map */
+    union {
+        double number;
+        const char *text; /* not ended by a NUL; UTF-8 where the file says that it is text */
+    };
+} am_parquet_value;
+/* Row i from 0. The values are good until the next call. A row has at most 2^23 values and 64 MiB
+ * of text. */
+int am_parquet_row(am_parquet *p, int64_t i, const am_parquet_value **values, int64_t *count);
 
 /* ---- token rows -------------------------------------------------------------------------
  * Rows of a data set once they are tokenised: a file that is written in one go and then mapped, so

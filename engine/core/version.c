@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #include "../am.h"
 
@@ -46,6 +48,12 @@ const char *am_library_version(const char *name)
         (void)pcre2_config(PCRE2_CONFIG_VERSION, text);
     } else if (strcmp(name, "utf8proc") == 0) {
         snprintf(text, sizeof text, "%s", utf8proc_version());
+    } else if (strcmp(name, "zlib") == 0) {
+        snprintf(text, sizeof text, "%s", zlibVersion());
+    } else if (strcmp(name, "zstd") == 0) {
+        snprintf(text, sizeof text, "%s", ZSTD_versionString());
+    } else if (strcmp(name, "snappy") == 0) {
+        snprintf(text, sizeof text, "%s", AM_SNAPPY_VERSION);
     } else if (strcmp(name, "openmp") == 0) {
         snprintf(text, sizeof text, "%d", OPENMP_VERSION);
     }

@@ -256,6 +256,15 @@ int am_file_begin_unnamed(am_file_writer *w, const char *path, uint64_t total)
     return rc;
 }
 
+int am_file_take(am_file_writer *w)
+{
+    int fd = w->fd;
+    am_free(w->temporary);
+    w->temporary = NULL;
+    w->fd = -1;
+    return fd;
+}
+
 static int fail_writing(am_file_writer *w)
 {
     if (errno == ENOSPC || errno == EDQUOT)

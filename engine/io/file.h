@@ -70,6 +70,8 @@ int am_file_map(am_mapping **out, const am_file_writer *w);
 /* Begin a file that never gets a name, in the folder of `path`; the system removes it when its
  * mappings end. It is closed by am_file_discard. */
 int am_file_begin_unnamed(am_file_writer *w, const char *path, uint64_t total);
+/* The descriptor of such a file, which the caller closes; the writer is left empty. */
+int am_file_take(am_file_writer *w);
 void am_file_discard(am_file_writer *w); /* nothing when committed, discarded or zeroed */
 
 #endif

@@ -23,7 +23,7 @@ fi
 # OpenMP's pragmas do nothing here (clang has no runtime of its own); its functions are gcc's.
 sanitizers=address,undefined
 omp=$(gcc -print-file-name=libgomp.so)
-read -ra libraries < <(pkg-config --libs libpcre2-8 libutf8proc luajit)
+read -ra libraries < <(pkg-config --libs libpcre2-8 libutf8proc zlib libzstd snappy luajit)
 read -ra includes < <(pkg-config --cflags luajit)
 build() {
     cmake -B $out -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=None \
