@@ -469,6 +469,8 @@ typedef struct am_parquet_value {
 /* Row i from 0. The values are good until the next call. A row has at most 2^23 values and 64 MiB
  * of text. */
 int am_parquet_row(am_parquet *p, int64_t i, const am_parquet_value **values, int64_t *count);
+/* Let go of the pages that the last row was read from. */
+void am_parquet_rest(am_parquet *p);
 
 /* ---- token rows -------------------------------------------------------------------------
  * Rows of a data set once they are tokenised: a file that is written in one go and then mapped, so

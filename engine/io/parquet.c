@@ -334,3 +334,9 @@ out:
                ? am_fail_context(rc, "%s row %lld", p->path, (long long)i + 1)
                : rc;
 }
+
+void am_parquet_rest(am_parquet *p)
+{
+    am_pq_keep_free(&p->keep);
+    close_group(p);
+}

@@ -69,7 +69,7 @@ static const char *next_run(am_pq_runs *r)
         uint64_t numbers = there * 8 / width;
         r->packed = 1;
         r->bit = 0;
-        r->left = head >> 1 < numbers / 8 ? head >> 1 << 3 : numbers;
+        r->left = head >> 1 <= numbers / 8 ? head >> 1 << 3 : numbers;
         return NULL;
     }
     size_t bytes = (width + 7) / 8;

@@ -521,6 +521,19 @@ static void read_data_page(reader *r, am_pq_page_header *h)
     }
 }
 
+static void read_dictionary_page(reader *r, am_pq_page_header *h)
+{
+    field f = {0};
+    while (next_field(r, &f)) {
+        if (f.id == 1)
+            h->values = get_count(r, &f);
+        else if (f.id == 2)
+            h->encoding = get_count(r, &f);
+        else
+            skip(r, f.type, 0);
+    }
+}
+
 static void read_data_page_v2(reader *r, am_pq_page_header *h)
 {
     field f = {0};
@@ -573,10 +586,14 @@ int am_pq_page_header_read(am_pq_page_header *h, const uint8_t *data, size_t byt
             h->has_crc = 1;
             break;
         case 5:
-        case 7: /* a dictionary's first two fields are those of a page */
             if (is_struct(&r, &f))
                 read_data_page(&r, h);
-            described = f.id == 5 ? AM_PQ_DATA_PAGE : AM_PQ_DICTIONARY_PAGE;
+            described = AM_PQ_DATA_PAGE;
+            break;
+        case 7:
+            if (is_struct(&r, &f))
+                read_dictionary_page(&r, h);
+            described = AM_PQ_DICTIONARY_PAGE;
             break;
         case 8:
             if (is_struct(&r, &f))

@@ -1,4 +1,4 @@
--- ColumnMappedTextInstructionDataset: questions and answers from the columns of JSON and JSONL files.
+-- ColumnMappedTextInstructionDataset: questions and answers from the columns of files.
 -- Holds no tokenizer; see formatting.lua for what is learnt.
 --
 -- column_mapping names, for `answer` and for `question` or `context` or both, the column in the file.
@@ -20,7 +20,7 @@ local M = {}
 
 --- What the `dataset` section may hold for this dataset.
 M.fields = {
-    path_or_dataset_id = { type = "string|list", required = true, doc = "JSON or JSONL file, or a list of them" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = file_rows.doc },
     column_mapping = {
         required = true, doc = "the file's columns",
         fields = {
@@ -102,6 +102,15 @@ local function column(self, row, dest, i)
     return value
 end
 
+-- The columns that are read.
+local function chosen(mapping)
+    local list = {}
+    for _, dest in ipairs(columns) do
+        list[#list + 1] = mapping[dest]
+    end
+    return list
+end
+
 -- Rows of the files as token rows: the source that token_rows.open reads.
 local TextRows = {}
 TextRows.__index = TextRows
@@ -181,12 +190,12 @@ function M.ColumnMappedTextInstructionDataset(opts)
         err.raise("usage", "dataset.use_hf_chat_template: this tokenizer has no chat template; set it to false, or "
             .. "take a model that has one (an -Instruct or -Chat variant)")
     end
-    local files = file_rows.files(opts.path_or_dataset_id)
+    local files = file_rows.files(opts.path_or_dataset_id, { split = opts.split })
     local depends_on = opts.cache_dir and dependencies(opts)
     return token_rows.open {
         files = files, cache_dir = depends_on and opts.cache_dir, depends_on = depends_on,
         open = function()
-            local source = utils.split(file_rows.open(files), opts.split)
+            local source = utils.split(file_rows.open(files, { columns = chosen(opts.column_mapping) }), opts.split)
             return setmetatable({
                 source = source, mapping = opts.column_mapping, tokenizer = opts.tokenizer,
                 use_chat = use_chat, pad_to = pad_to,
@@ -204,7 +213,7 @@ M.targets = { {
         "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset."
             .. "ColumnMappedTextInstructionDataset",
     },
-    doc = "questions and answers from columns of JSON and JSONL files",
+    doc = "questions and answers from columns of files",
     fields = M.fields,
     build = M.ColumnMappedTextInstructionDataset,
 } }

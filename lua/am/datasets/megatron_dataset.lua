@@ -112,7 +112,7 @@ end
 local function choose_blend(paths, split)
     if type(paths) == "string" and paths:lower():find("%.json$") then
         paths = from_json(paths)
-    elseif type(paths) == "string" and glob.has_magic(paths) then
+    elseif type(paths) == "string" and glob.is_pattern(paths) then
         paths = prefixes_of(paths)
     end
     if type(paths) == "string" or json.is_array(paths) or #paths > 0 then

@@ -1,4 +1,4 @@
--- Rows of token ids from JSONL or JSON files: {"input_ids": […], "labels": […]}.
+-- Rows of token ids from files: {"input_ids": […], "labels": […]}.
 -- Holds no tokenizer.
 --
 -- `labels` are taken as shifted (labels[i] follows input_ids[i]), as every dataset here emits them.
@@ -16,7 +16,7 @@ local M = {}
 
 --- What the `dataset` section may hold for this dataset.
 M.fields = {
-    path_or_dataset_id = { type = "string|list", required = true, doc = "JSON or JSONL file, or a list of them" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = file_rows.doc },
     labels_shifted = { type = "boolean", default = true, doc = "labels[i] follows input_ids[i]" },
     vocab_size = { type = "integer", min = 1, doc = "refuse ids from here on" },
     limit_dataset_samples = { type = "integer", min = 1, doc = "rows to use, from the first" },
@@ -106,7 +106,7 @@ end
 --- What a configuration may name with `_target_`.
 M.targets = { {
     name = "am.datasets.PretokenizedDataset",
-    doc = "rows of input_ids and labels from JSONL files",
+    doc = "rows of input_ids and labels from files",
     fields = M.fields,
     build = M.PretokenizedDataset,
 } }

@@ -226,17 +226,14 @@ local function create(name, key, unnamed)
     return ffi.gc(writer_box[0], C.am_token_rows_discard)
 end
 
--- A file without a name, on a disk rather than in memory where there is a choice.
 local function create_unnamed(key)
     local last
-    for _, dir in ipairs { os.getenv("TMPDIR") or "", "/var/tmp", "/tmp" } do
-        if dir ~= "" then
-            local ok, writer = pcall(create, path.join(dir, "rows"), key, true)
-            if ok then
-                return writer
-            end
-            last = writer
+    for _, dir in ipairs(path.temporary_folders()) do
+        local ok, writer = pcall(create, path.join(dir, "rows"), key, true)
+        if ok then
+            return writer
         end
+        last = writer
     end
     error(last, 0)
 end

@@ -1,65 +1,118 @@
--- Names of files by a pattern, as Python's glob.glob finds them. Holds no reading of files.
---
--- * stands for any run of characters, ? for one, [abc], [a-c] and [!abc] for one of (not of) them; none of
--- them for a slash, nor for a dot that a name begins with.
+-- File names by pattern: `*` any run of characters, `?` one, `[a-z]` and `[!a-z]` one of a set, none of
+-- them a slash; `**` as a whole part of the path any folders, or none. Names that begin with a dot match
+-- only a part that does. Holds no meaning of what is found.
 
+local err = require("am.core.error")
 local path = require("am.utils.path")
 
 local M = {}
 
---- True when a name has something in it that stands for other characters.
-function M.has_magic(name)
-    return name:find("[*?[]") ~= nil
+local MAX_DEPTH, MAX_NAMES = 16, 1000000
+
+--- True for a text that is a pattern rather than a name.
+function M.is_pattern(text)
+    return text:find("[*?[]") ~= nil
 end
 
--- A class such as [!a-c] from `at` on as a Lua pattern, and where it ends; nil when it is not closed.
-local function class(part, at)
-    local negated = part:sub(at + 1, at + 1) == "!"
-    local first = at + (negated and 2 or 1)
-    local close = part:find("]", first + 1, true)
-    if not close then
-        return nil
-    end
-    local body = part:sub(first, close - 1):gsub("[%%%]%[^]", "%%%0")
-    return "[" .. (negated and "^" or "") .. body .. "]", close
-end
-
+-- One part of a pattern as a Lua pattern.
 local function lua_pattern(part)
-    local out, at = { "^" }, 1
+    local out, at = {}, 1
     while at <= #part do
         local c = part:sub(at, at)
-        local set, close
-        if c == "[" then
-            set, close = class(part, at)
+        local negated, set, stop = part:match("^%[(!?)(%]?[^%]]*)%]()", at)
+        if c == "*" then
+            out[#out + 1] = ".*"
+        elseif c == "?" then
+            out[#out + 1] = "."
+        elseif set and set ~= "" then
+            out[#out + 1] = "[" .. (negated == "!" and "^" or "") .. set:gsub("[%%%]^]", "%%%0") .. "]"
+            at = stop - 1
+        else
+            out[#out + 1] = c:gsub("%p", "%%%0")
         end
-        out[#out + 1] = set or (c == "*" and ".*") or (c == "?" and ".") or c:gsub("%W", "%%%0")
-        at = (close or at) + 1
+        at = at + 1
     end
-    out[#out + 1] = "$"
-    return table.concat(out)
+    return "^" .. table.concat(out) .. "$"
 end
 
---- Sorted names of all that is there and matches; empty when nothing does.
-function M.files(pattern)
-    local found = { pattern:sub(1, 1) == "/" and "/" or "" }
-    for part in pattern:gmatch("[^/]+") do
-        local there = {}
-        local wanted = M.has_magic(part) and lua_pattern(part)
-        for _, dir in ipairs(found) do
-            for _, name in ipairs(wanted and path.list_dir(dir == "" and "." or dir) or { part }) do
-                local hidden = name:sub(1, 1) == "." and part:sub(1, 1) ~= "."
-                if not wanted or (not hidden and name:find(wanted)) then
-                    local full = path.join(dir, name)
-                    if path.exists(full) then
-                        there[#there + 1] = full
-                    end
-                end
+local function names_in(folder) -- "": the current one
+    folder = folder == "" and "." or folder
+    return path.is_dir(folder) and path.list_dir(folder) or {}
+end
+
+local function add(found, name)
+    if #found == MAX_NAMES then
+        err.raise("usage", "more than %d files match", MAX_NAMES)
+    end
+    found[#found + 1] = name
+end
+
+local match
+
+-- Below `folder`, the parts from number k on; `depth` folders were passed over by "**".
+local function match_any_folders(folder, parts, k, depth, found)
+    match(folder, parts, k + 1, found)
+    if depth == MAX_DEPTH then
+        return
+    end
+    for _, name in ipairs(names_in(folder)) do
+        local inner = path.join(folder, name)
+        if name:sub(1, 1) ~= "." and path.is_dir(inner) and not path.is_link(inner) then
+            match_any_folders(inner, parts, k, depth + 1, found)
+        end
+    end
+end
+
+function match(folder, parts, k, found)
+    local part, last = parts[k], k == #parts
+    if part == "**" then
+        return match_any_folders(folder, last and { "**", "*" } or parts, last and 1 or k, 0, found)
+    end
+    local names = { part }
+    if M.is_pattern(part) then
+        names = {}
+        local pattern, hidden = lua_pattern(part), part:sub(1, 1) == "."
+        for _, name in ipairs(names_in(folder)) do
+            if name:find(pattern) and (hidden or name:sub(1, 1) ~= ".") then
+                names[#names + 1] = name
             end
         end
-        found = there
+    end
+    for _, name in ipairs(names) do
+        local inner = folder == "" and name or path.join(folder, name)
+        if not last then
+            match(inner, parts, k + 1, found)
+        elseif path.is_file(inner) then
+            add(found, inner)
+        end
+    end
+end
+
+--- The files that a pattern matches, sorted; an empty list where there are none.
+function M.files(pattern)
+    local parts, found = {}, {}
+    for part in pattern:gmatch("[^/]+") do
+        parts[#parts + 1] = part
+    end
+    if #parts > 0 then
+        match(path.is_absolute(pattern) and "/" or "", parts, 1, found)
     end
     table.sort(found)
-    return pattern ~= "" and found or {}
+    local unique = {}
+    for _, name in ipairs(found) do -- two "**" may find one in two ways
+        if name ~= unique[#unique] then
+            unique[#unique + 1] = name
+        end
+    end
+    return unique
+end
+
+--- All files in a folder and those below it, sorted; hidden ones are left out.
+function M.files_below(folder)
+    local found = {}
+    match_any_folders(folder, { "**", "*" }, 1, 0, found)
+    table.sort(found)
+    return found
 end
 
 return M

@@ -9,6 +9,7 @@
 --   path.mkdir_p(p)  path.remove_tree(p)  path.rename(from, to)  path.unique(p)
 --   path.read_file(p, max_bytes) -> text | nil, msg
 --   path.write_file(p, text)  atomic and synced     path.sync(p)
+--   path.temporary_folders() -> where files that nobody keeps may go
 --   path.symlink_swap(target, link)  atomic; target is made relative to the link's folder
 
 local posix = require("am.utils.posix")
@@ -217,6 +218,13 @@ function M.rename(from, to)
         io_fail("rename", msg)
     end
     M.sync(M.dirname(to))
+end
+
+--- Folders for large files that nobody keeps, the best first: TMPDIR, then one on a disk rather than in
+--- memory where there is a choice.
+function M.temporary_folders()
+    local set = os.getenv("TMPDIR")
+    return { set ~= "" and set or "/var/tmp", "/var/tmp", "/tmp" }
 end
 
 local unique_count = 0

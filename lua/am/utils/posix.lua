@@ -286,6 +286,11 @@ function M.open(path, way)
     return owned(fd)
 end
 
+--- A file that the engine opened, given by its descriptor, which is taken over.
+function M.adopt(fd)
+    return owned(fd)
+end
+
 --- What comes next in a file, at most `limit` bytes of it; "" at its end.
 function M.read(file, limit)
     local parts, left, data = {}, limit or math.huge, ffi.new("char[?]", CHUNK)
