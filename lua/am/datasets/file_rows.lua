@@ -67,7 +67,7 @@ local function open_handle(handle, opts)
     elseif extension == "csv" or extension == "tsv" then
         return csv_rows.open(handle, extension == "tsv" and "\t" or ",", opts)
     end
-    return json_rows.open(handle)
+    return json_rows.open(handle, opts.json)
 end
 
 local function open_file(name, opts)
@@ -86,7 +86,8 @@ Source.__index = Source
 
 --- The rows of files, in order: those of a list that `files` gave, or of what it takes. opts.columns: the
 --- columns to read, each of which must be there; of JSON, where rows say themselves what they hold, all are
---- read all the same. Raises "data" when there are no rows.
+--- read all the same. opts.json: how JSON is parsed, see am.utils.json.decode. Raises "data" when there are no
+--- rows.
 function M.open(names, opts)
     local self = setmetatable({ files = {}, count = 0 }, Source)
     names = M.files(names)

@@ -93,14 +93,14 @@ end
 local JsonRows = {}
 JsonRows.__index = JsonRows
 
---- The rows of an open file (see file_rows.lua), which they take over.
-function M.open(handle)
+--- The rows of an open file (see file_rows.lua), which they take over. parse: as for M.parse.
+function M.open(handle, parse)
     local head = text_rows.read_at(handle.file, 0, 4096, handle.name)
     local at = head:sub(1, 3) == "\239\187\191" and 4 or 1
     local first = head:find("[^ \t\r\n]", at)
     local array = first and head:byte(first) == OPEN_BRACKET
     local rows = text_rows.open(handle, array and each_element or each_line, array and first or at - 1)
-    return setmetatable({ rows = rows }, JsonRows)
+    return setmetatable({ rows = rows, parse = parse }, JsonRows)
 end
 
 function JsonRows:len() return self.rows:len() end
@@ -108,16 +108,22 @@ function JsonRows:number(k) return self.rows:number(k) end
 function JsonRows:rest() return self.rows:rest() end
 function JsonRows:close() return self.rows:close() end
 
---- Row k (from 1) as a table. Raises "data" naming file and row for what is not a JSON object.
-function JsonRows:get(k)
-    local text, name = self.rows:text(k)
-    local row, why = json.decode(text)
+--- A row from its text, which is UTF-8; opts as am.utils.json.decode takes them (`ordered`,
+--- `exact_numbers`). Raises "data" naming the row for what is not a JSON object.
+function M.parse(text, name, opts)
+    local row, why = json.decode(text, opts)
     if row == nil then
         err.raise("data", "%s: %s", name, (why:gsub(" at line 1,", " at", 1)))
     elseif type(row) ~= "table" or json.is_array(row) or row == json.null then
         err.raise("data", "%s: not a JSON object", name)
     end
     return row
+end
+
+--- Row k (from 1) as a table. Raises "data" naming file and row for what is not a JSON object.
+function JsonRows:get(k)
+    local text, name = self.rows:text(k)
+    return M.parse(text, name, self.parse)
 end
 
 return M

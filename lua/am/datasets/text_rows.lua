@@ -25,6 +25,15 @@ function M.row_name(file, number)
     return string.format("%s row %d", file, number)
 end
 
+--- The text of a row, which must be UTF-8.
+function M.checked(text, name)
+    local bad = strings.utf8_error(text)
+    if bad then
+        err.raise("data", "%s: byte %d is not UTF-8; convert the file", name, bad)
+    end
+    return text
+end
+
 -- ---------------------------------------------------------------- where blocks begin
 
 local Index = {} -- of each block's first row: where it is, which one it is (from 0), and its number
@@ -161,11 +170,7 @@ function TextRows:text(k)
     if #text ~= length then
         err.raise("io", "%s: cannot be read (the file was changed meanwhile)", name)
     end
-    local bad = strings.utf8_error(text)
-    if bad then
-        err.raise("data", "%s: byte %d is not UTF-8; convert the file", name, bad)
-    end
-    return text, name
+    return M.checked(text, name), name
 end
 
 --- Forget the block that was read last.

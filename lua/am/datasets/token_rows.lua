@@ -24,7 +24,7 @@ local M = {}
 --- The field of a `dataset` section that goes with it.
 M.cache_dir = { type = "string", doc = "keep tokenised rows in this folder, for later runs" }
 
-local FORMAT = 1 -- of the metadata, and of how rows are made; another number makes all caches anew
+local FORMAT = 2 -- of the metadata, and of how rows are made; another number makes all caches anew
 local STALE_SECONDS = 86400
 
 local rows_box, row_box = edge.box("am_token_rows"), ffi.new("am_token_row")
@@ -105,13 +105,15 @@ local function read_stats(text, files, count)
     if type(s) ~= "table" or not is_place(s.longest) or type(s.skipped_rows) ~= "table" or s.rows ~= count then
         return nil
     end
-    for _, x in ipairs { s.rows, s.tokens or -1, s.label_tokens or -1, s.skipped or -1, s.longest.length or -1 } do
+    for _, x in ipairs { s.rows, s.tokens or -1, s.label_tokens or -1, s.truncated or -1, s.skipped or -1,
+                        s.longest.length or -1 } do
         if not is_count(x) then
             return nil
         end
     end
-    local stats = { rows = s.rows, tokens = s.tokens, label_tokens = s.label_tokens, skipped = s.skipped,
-                    skipped_names = {}, longest = { length = s.longest.length, name = place_name(files, s.longest) } }
+    local stats = { rows = s.rows, tokens = s.tokens, label_tokens = s.label_tokens, truncated = s.truncated,
+                    skipped = s.skipped, skipped_names = {},
+                    longest = { length = s.longest.length, name = place_name(files, s.longest) } }
     for i, row in ipairs(s.skipped_rows) do
         if not is_place(row) or type(row.reason) ~= "string" then
             return nil
@@ -190,7 +192,7 @@ end
 -- ---------------------------------------------------------------- making a file
 
 local function new_stats()
-    return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_rows = json.array(),
+    return { rows = 0, tokens = 0, label_tokens = 0, truncated = 0, skipped = 0, skipped_rows = json.array(),
              longest = { length = 0, file = 1, number = 0 } }
 end
 
@@ -210,8 +212,9 @@ local function check_write(rc, file)
 end
 
 -- Count a row that goes to the file.
-local function count(stats, row, tokens)
+local function count(stats, row, tokens, truncated)
     stats.rows = stats.rows + 1
+    stats.truncated = stats.truncated + (truncated and 1 or 0)
     stats.tokens = stats.tokens + tokens
     stats.label_tokens = stats.label_tokens + tonumber(row.label_tokens)
     if tokens > stats.longest.length then
@@ -254,14 +257,14 @@ local function make(opts, key, file, states)
     local stats = new_stats()
     local ok, e = pcall(function()
         local rows = opts.open()
-        tokenise.each(rows, function(row, tokens)
+        tokenise.each(rows, function(row, tokens, truncated)
             check_write(C.am_token_rows_add(writer, row), file)
-            count(stats, row, tokens)
+            count(stats, row, tokens, truncated)
         end, function(place, number, reason) skip(stats, place, number, reason) end)
         if stats.rows == 0 then
-            err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the "
-                .. "answer (seq_length), or answers empty, or does the chat_template leave the messages out?",
-                opts.files[1], rows:len())
+            err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the answer "
+                .. "(seq_length), or answers empty, or of one token (answer_boundary: prefix), or does the "
+                .. "chat_template leave the messages out?", opts.files[1], rows:len())
         end
         if states then
             check_unchanged(opts.files, states)

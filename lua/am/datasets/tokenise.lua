@@ -43,7 +43,7 @@ function Buffer:fill(row)
     return tokens
 end
 
--- Row i of a source: keep(row, tokens) or leave(file, number, reason). The buffer holds the row.
+-- Row i of a source: keep(row, tokens, truncated) or leave(file, number, reason). The buffer holds the row.
 local function each_row(rows, i, buffer, keep, leave)
     local row, reason = rows:row(i)
     local file, number = rows:place(i)
@@ -52,7 +52,7 @@ local function each_row(rows, i, buffer, keep, leave)
         leave(file, number, reason or "no label left")
     else
         buffer.row.file, buffer.row.number = file, number
-        keep(buffer.row, tokens)
+        keep(buffer.row, tokens, row.truncated or false)
     end
 end
 
@@ -60,7 +60,7 @@ end
 -- that says why it is left out, to a multiple of 8 bytes.
 
 local BLOCK, ENOUGH = 64, 2048 -- rows in a block; rows for which a process is worth its start
-local HEAD = 8
+local HEAD = 9
 
 local Packet = {}
 Packet.__index = Packet
@@ -83,13 +83,14 @@ function Packet:room(bytes)
     return at, at + HEAD
 end
 
-function Packet:put_row(row, tokens)
+function Packet:put_row(row, tokens, truncated)
     local bytes = 4 * tonumber(row.n)
     local arrays = 2 + (row.attention_mask ~= nil and 1 or 0) + (row.position_ids ~= nil and 1 or 0)
     local at, into = self:room(arrays * bytes)
     at[0], at[1], at[2], at[3], at[4] = 1, tonumber(row.file), tonumber(row.number), tonumber(row.n), tokens
     at[5] = tonumber(row.label_tokens)
     at[6], at[7] = row.attention_mask ~= nil and 1 or 0, row.position_ids ~= nil and 1 or 0
+    at[8] = truncated and 1 or 0
     into = ffi.cast("uint8_t *", into)
     for _, key in ipairs(keys) do
         if row[key] ~= nil then
@@ -105,7 +106,7 @@ function Packet:put_left(file, number, reason)
     ffi.copy(into, reason, #reason)
 end
 
--- What was put, in order: keep(row, tokens), leave(file, number, reason).
+-- What was put, in order: keep(row, tokens, truncated), leave(file, number, reason).
 local function each_put(data, bytes, row, keep, leave)
     local words, at = bytes / 8, 0
     while at < words do
@@ -119,20 +120,21 @@ local function each_put(data, bytes, row, keep, leave)
             row.input_ids, row.labels = arrays, arrays + n
             row.attention_mask = head[6] == 1 and arrays + 2 * n or nil
             row.position_ids = head[7] == 1 and arrays + (2 + head[6]) * n or nil
-            keep(row, head[4])
+            keep(row, head[4], head[8] == 1)
             at = at + HEAD + math.ceil((2 + head[6] + head[7]) * n / 2)
         end
     end
 end
 
---- The rows of a source in order, each made once: keep(row, tokens) with an am_token_row, good until it
---- returns, and the tokens in it that are no padding; leave(file, number, reason) for rows that are left
---- out. `rows`: see token_rows.open; rows.enough: how many are worth the start of a process, where they are
---- large. Many rows are made in up to as many processes as the engine has threads, which changes nothing but
---- the time. Raises what rows:row raises first, and "interrupted" at the prompt.
+--- The rows of a source in order, each made once: keep(row, tokens, truncated) with an am_token_row, good until
+--- it returns, the tokens in it that are no padding, and whether the source had cut it; leave(file, number,
+--- reason) for rows that are left out. `rows`: see token_rows.open; rows.enough: how many are worth the start
+--- of a process, where they are large. Many rows are made in up to as many processes as the engine has
+--- threads, which changes nothing but the time. Raises what rows:row raises first, and "interrupted" at the
+--- prompt.
 function M.each(rows, keep, leave)
     local n, buffer, packet, row = rows:len(), new_buffer(), new_packet(), ffi.new("am_token_row")
-    local function put_row(r, tokens) packet:put_row(r, tokens) end
+    local function put_row(r, tokens, truncated) packet:put_row(r, tokens, truncated) end
     local function put_left(file, number, reason) packet:put_left(file, number, reason) end
     local function make(b)
         packet.used = 0

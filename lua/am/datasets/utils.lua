@@ -2,7 +2,8 @@
 --
 -- A row is { input_ids = {…}, labels = {…} }, Lua arrays of equal length. Labels are already shifted:
 -- labels[i] is the token that follows input_ids[i], or IGNORE where there is nothing to learn. Optional:
--- attention_mask (0 marks padding), position_ids, and seq_lens, the lengths of the samples in a pack.
+-- attention_mask (0 marks padding), position_ids, seq_lens, the lengths of the samples in a pack, and
+-- truncated, true when the sample was longer.
 --
 -- A dataset is an object with len() and get(i), i from 1 to len(), that returns a row. The ones here
 -- also have stats(), see `new_stats`, and most have name(i), see `row_name`, and length(i), the tokens of
@@ -49,6 +50,20 @@ function M.pad(row, length, pad_token_id)
     return row
 end
 
+--- Keep the last run of entries that are not `nothing` (IGNORE in labels, 0 in a mask); others become it.
+function M.keep_last_run(values, nothing)
+    local last = #values
+    while last > 0 and values[last] == nothing do
+        last = last - 1
+    end
+    while last > 0 and values[last] ~= nothing do
+        last = last - 1
+    end
+    for i = 1, last do
+        values[i] = nothing
+    end
+end
+
 --- What messages call row i of a dataset: what its name(i) says, if it has one, or "row i".
 function M.row_name(dataset, i)
     return type(dataset.name) == "function" and dataset:name(i) or "row " .. i
@@ -84,10 +99,12 @@ end
 ---   tokens         input tokens in them, padding not counted
 ---   label_tokens   tokens that are learnt
 ---   skipped        rows left out; skipped_names: the first ten of them, with the reason
+---   truncated      of the rows, those that were cut
 ---   longest        { length, name }: the longest sample and the row it is in, for a recipe to compare
 ---                  with what the model allows
 function M.new_stats()
-    return { rows = 0, tokens = 0, label_tokens = 0, skipped = 0, skipped_names = {}, longest = { length = 0 } }
+    return { rows = 0, tokens = 0, label_tokens = 0, truncated = 0, skipped = 0, skipped_names = {},
+             longest = { length = 0 } }
 end
 
 --- Count a row of `tokens` tokens, `labels` of them learnt, whose longest sample has `longest`; `name` is
@@ -123,6 +140,9 @@ end
 function M.describe(stats)
     local text = string.format("%d rows, %d tokens, %d of them learnt (%.1f %%)", stats.rows, stats.tokens,
         stats.label_tokens, 100 * M.label_share(stats))
+    if (stats.truncated or 0) > 0 then
+        text = text .. string.format("; %d cut off", stats.truncated)
+    end
     if stats.skipped > 0 then
         local names = table.concat(stats.skipped_names, ", ")
         if stats.skipped > #stats.skipped_names then

@@ -108,6 +108,8 @@ end
 ---@field bos_token string? and eos_token, unk_token, pad_token, sep_token, cls_token, mask_token
 ---@field bos_token_id integer? and the others' ids
 ---@field chat_template string|table|nil the source, or sources by name
+---@field add_bos_token boolean whether tokenizer_config.json says so; encode does what tokenizer.json says
+---@field model_max_length number? of tokenizer_config.json
 ---@field vocab_size integer highest id + 1, added tokens included
 local Tokenizer = {}
 Tokenizer.__index = Tokenizer
@@ -120,6 +122,9 @@ function M.new(engine, description, opts)
         self[name] = text
         self[name .. "_id"] = engine:id(text)
     end
+    local config = description.config or {}
+    self.add_bos_token = config.add_bos_token == true
+    self.model_max_length = type(config.model_max_length) == "number" and config.model_max_length or nil
     local templates = description.templates
     if templates then
         self.chat_template = next(templates) == "default" and next(templates, "default") == nil

@@ -1,7 +1,8 @@
--- am.datasets.column_mapped and formatting: what is learnt, with and without a chat template; options;
--- bad rows.
+-- am.datasets.column_mapped, formatting and conversation: what is learnt, with and without a chat template;
+-- options; bad rows. Unless they say otherwise the tests take the options that NeMo Automodel does not have;
+-- its rows, which the defaults give, are compared in text_goldens_spec.lua.
 local column_mapped = require("am.datasets.column_mapped")
-local formatting = require("am.datasets.formatting")
+local conversation = require("am.datasets.conversation")
 local utils = require("am.datasets.utils")
 local helpers = require("tests.lua.datasets.helpers")
 
@@ -19,9 +20,14 @@ describe("am.datasets.column_mapped", function()
         end
     end)
 
-    local function dataset(text, opts)
+    local ours = { add_eos = true, answer_boundary = "prefix", mask_generation_prompt = true, empty_messages = false }
+
+    local function dataset(text, opts, base)
         name = name or helpers.file(text)
         local all = { path_or_dataset_id = name, tokenizer = tok, column_mapping = { question = "q", answer = "a" } }
+        for key, value in pairs(base or ours) do
+            all[key] = value
+        end
         for key, value in pairs(opts or {}) do
             all[key] = value
         end
@@ -36,6 +42,21 @@ describe("am.datasets.column_mapped", function()
         local ds = dataset '{"q":"Who is he?","a":"A cook"}'
         assert.equal(1, ds:len())
         assert.equal("Who| is| he?| A| cook -> _|_| A| cook|</s>", shown(ds:get(1)))
+    end)
+
+    it("has NeMo Automodel's defaults: no end, no token over the boundary, the header, empty messages", function()
+        local text = '{"q":"Who is he?","a":"A cook"}'
+        assert.equal("Who| is| he?| A -> _|_|_| cook", shown(dataset(text, nil, {}):get(1)))
+        assert.equal("Who| is| he?| A -> _|_| A| cook", shown(dataset(nil, { answer_boundary = "prefix" }, {}):get(1)))
+        tok.chat_template = "chatml"
+        local header = "<|start|>|user|<|sep|>|Who| is| he?|<|end|>|<|start|>|assistant|<|sep|>|"
+        local row = dataset(nil, { use_hf_chat_template = true }, {}):get(1)
+        assert.equal("<|start|>|system|<|sep|>|<|end|>|" .. header .. "A| cook", tok:text(row.input_ids))
+        assert.equal(("_|"):rep(10) .. "<|start|>|assistant|<|sep|>|A| cook|<|end|>", tok:text(row.labels))
+        row = dataset(nil, { use_hf_chat_template = true, empty_messages = false }, {}):get(1)
+        assert.equal(header .. "A| cook", tok:text(row.input_ids))
+        helpers.fails("data", "no row has a label.*answer_boundary", dataset, nil,
+            { column_mapping = { question = "q", answer = "q" }, seq_length = 3, truncation = true }, {})
     end)
 
     it("takes the part of the rows that its split names", function()
@@ -118,14 +139,15 @@ describe("am.datasets.column_mapped", function()
         assert.equal("a| x -> x| y", (shown(ds:get(1)):gsub("-> +", "-> ")))
         assert.equal(name .. " row 2", ds:name(1))
         assert.same({ name .. " row 1 (no label left)", name .. " row 3 (no label left)" }, stats.skipped_names)
-        assert.matches("1 rows, 2 tokens, 2 of them learnt %(100.0 %%%); 2 skipped: .*row 1 %(no label left%), .*row 3",
+        assert.matches("1 rows, 2 tokens, 2 of them learnt %(100.0 %%%); 1 cut off; "
+            .. "2 skipped: .*row 1 %(no label left%), .*row 3",
             utils.describe(stats))
         helpers.fails("data", "no row has a label", dataset, nil, { seq_length = 1, truncation = true })
     end)
 
-    it("strips answers, and skips the empty ones before an end or a template is added", function()
+    it("skips empty answers before an end or a template is added", function()
         tok.chat_template = "chatml"
-        local text = '{"q":"a","a":" b\\n"}\n{"q":"a","a":""}\n{"q":"a","a":"  \\t"}'
+        local text = '{"q":"a","a":"b"}\n{"q":"a","a":""}\n{"q":"a","a":"  \\t"}'
         for use_chat, row in pairs {
             [false] = "a| b ->  b|</s>", [true] = "<|start|>|user|<|sep|>|a|<|end|>|<|start|>|assistant|<|sep|>|b -> "
                 .. ("_|"):rep(7) .. "b|<|end|>",
@@ -183,7 +205,7 @@ describe("am.datasets.column_mapped", function()
         local no_context = dataset(nil, { use_hf_chat_template = true }):get(1)
         assert.equal("<|start|>|user|<|sep|>|Who?", tok:text(no_context.input_ids):sub(1, 27))
         assert.equal(3, utils.count_labels(no_context.labels))
-        local all = dataset(nil, { use_hf_chat_template = true, answer_only_loss_mask = false }):get(1)
+        local all = dataset(nil, { use_hf_chat_template = true, answer_only_loss_mask = false }, {}):get(1)
         assert.equal(#all.labels, utils.count_labels(all.labels))
     end)
 
@@ -206,9 +228,10 @@ describe("am.datasets.column_mapped", function()
             { role = "user", content = "a" }, { role = "assistant", content = "b" }, { role = "user", content = "c" },
             { role = "assistant", content = "d" },
         }
-        helpers.fails("data", "row 5: the chat template", formatting.chat, tok, messages, {}, "row 5")
+        helpers.fails("data", "row 5: the chat template", conversation.row, tok, messages, {}, "row 5")
         tok.chat_template = "chatml"
-        assert.equal(2, utils.count_labels(formatting.chat(tok, messages, {}, "x").labels))
+        local last = conversation.row(tok, messages, { last_turn_only = true, mask_generation_prompt = true }, "x")
+        assert.equal(2, utils.count_labels(last.labels))
         tok.chat_template = nil
         helpers.fails("usage", "no chat template", dataset, nil, { use_hf_chat_template = true })
     end)

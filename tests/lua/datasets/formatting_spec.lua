@@ -1,10 +1,10 @@
--- am.datasets.formatting with the tokens of a real template: learnt is what NeMo Automodel learns when it
+-- am.datasets.conversation with the tokens of a real template: learnt is what NeMo Automodel learns when it
 -- masks the generation prompt.
-local formatting = require("am.datasets.formatting")
+local conversation = require("am.datasets.conversation")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 
-describe("am.datasets.formatting", function()
+describe("am.datasets.conversation", function()
     it("learns what NeMo Automodel does behind the generation prompt", function()
         local goldens = json.decode(assert(path.read_file("tests/lua/datasets/formatting_goldens.json")))
         assert.equal(5, #goldens)
@@ -16,7 +16,7 @@ describe("am.datasets.formatting", function()
                     or opts.add_generation_prompt and golden.prompt or golden.bare
                 return { unpack(ids) }
             end
-            local row = formatting.chat(tokenizer, golden.messages, {}, "row " .. i)
+            local row = conversation.row(tokenizer, golden.messages, { mask_generation_prompt = true }, "row " .. i)
             assert.same({ unpack(golden.input_ids) }, row.input_ids, "row " .. i)
             assert.same({ unpack(golden.labels) }, row.labels, "row " .. i)
         end

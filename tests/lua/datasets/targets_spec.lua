@@ -22,7 +22,8 @@ describe("targets", function()
         local ds = config.instantiate(section {
             _target_ = "nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset."
                 .. "ColumnMappedTextInstructionDataset",
-            path_or_dataset_id = name, column_mapping = { question = "q", answer = "a" },
+            path_or_dataset_id = name, column_mapping = { question = "q", answer = "a" }, answer_boundary = "prefix",
+            add_eos = true,
         }, ctx, { tokenizer = helpers.tokenizer() })
         os.remove(name)
         assert.equal(2, ds:len())
@@ -51,6 +52,7 @@ describe("targets", function()
             return config.instantiate(section {
                 _target_ = "am.datasets.ColumnMappedTextInstructionDataset", path_or_dataset_id = name,
                 column_mapping = { question = "q", answer = "a" }, tokenizer = tokenizer,
+                answer_boundary = "prefix",
             }, ctx)
         end
         assert.equal(1, dataset { pretrained_model_name_or_path = "somewhere" }:len())
