@@ -7,6 +7,7 @@ local json = require("am.utils.json")
 local number = require("am.utils.number")
 local strings = require("am.utils.strings")
 local conversation = require("am.datasets.conversation")
+local file_rows = require("am.datasets.file_rows")
 local formatting = require("am.datasets.formatting")
 local mapped = require("am.datasets.mapped")
 local philox = require("am.datasets.philox")
@@ -16,7 +17,7 @@ local M = {}
 
 --- What the `dataset` section may hold for this dataset.
 M.fields = formatting.fields(mapped.fields, formatting.length_fields, {
-    path_or_dataset_id = { type = "string|list", required = true, doc = "a file, a list of files, or a hub name" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = file_rows.doc },
     split = { type = "string", doc = "of a hub name; \"train[1024:]\" is a part of the rows, of files too" },
     name = { type = "string", doc = "configuration of a hub name" },
     chat_template = { type = "string", doc = "a template or its file, instead of the tokenizer's" },

@@ -13,6 +13,7 @@ local err = require("am.core.error")
 local json = require("am.utils.json")
 local strings = require("am.utils.strings")
 local conversation = require("am.datasets.conversation")
+local file_rows = require("am.datasets.file_rows")
 local formatting = require("am.datasets.formatting")
 local mapped = require("am.datasets.mapped")
 
@@ -20,7 +21,7 @@ local M = {}
 
 --- What the `dataset` section may hold for both datasets.
 M.fields = formatting.fields(mapped.fields, formatting.length_fields, formatting.answer_fields, {
-    path_or_dataset_id = { type = "string|list", required = true, doc = "a file, a list of files, or a hub name" },
+    path_or_dataset_id = { type = "string|list", required = true, doc = file_rows.doc },
     column_mapping = {
         required = true, doc = "the file's columns",
         fields = {
@@ -60,6 +61,15 @@ local function check_mapping(mapping)
     elseif not mapping.question and not mapping.context then
         err.raise("usage", "dataset.column_mapping.question is missing: the column with the prompt")
     end
+end
+
+--- The columns that a mapping reads.
+function M.names(mapping)
+    local list = {}
+    for _, dest in ipairs(columns) do
+        list[#list + 1] = mapping[dest]
+    end
+    return list
 end
 
 local function column(mapping, row, dest, name)

@@ -38,7 +38,8 @@ end
 --- Raise "usage" when the tokenizer has no chat template; `who` needs it.
 function M.check_template(tokenizer, who)
     if not tokenizer.chat_template then
-        err.raise("usage", "%s: this tokenizer has no chat template", who)
+        err.raise("usage", "%s: this tokenizer has no chat template; give one, or take a model that has one (an "
+            .. "-Instruct or -Chat variant)", who)
     end
 end
 

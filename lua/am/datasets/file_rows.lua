@@ -21,7 +21,7 @@ local M = {}
 M.files = file_names.files
 
 --- What a field that `files` takes says of itself.
-M.doc = "file (JSON, JSONL, CSV, TSV or Parquet), folder, pattern, or a list of them"
+M.doc = "file (JSON, JSONL, CSV, TSV or Parquet), folder, pattern, a list of them, or a hub name"
 
 --- What messages call row `number` of a file.
 M.row_name = text_rows.row_name
