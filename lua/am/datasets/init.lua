@@ -13,6 +13,7 @@ local megatron_dataset = require("am.datasets.megatron_dataset")
 local mock = require("am.datasets.mock")
 local mock_iterable_dataset = require("am.datasets.mock_iterable_dataset")
 local mock_packed = require("am.datasets.mock_packed")
+local mock_seq_cls = require("am.datasets.mock_seq_cls")
 local nanogpt_dataset = require("am.datasets.nanogpt_dataset")
 local packed = require("am.datasets.packed")
 local pretokenized = require("am.datasets.pretokenized")
@@ -27,6 +28,7 @@ local M = {
     ColumnMappedTextInstructionIterableDataset = column_mapped_stream.ColumnMappedTextInstructionIterableDataset,
     ChatDataset = chat_dataset.ChatDataset,
     GLUE_MRPC = seq_cls.GLUE_MRPC,
+    MockSequenceClassificationDataset = mock_seq_cls.MockSequenceClassificationDataset,
     HellaSwag = hellaswag.HellaSwag,
     make_squad_dataset = squad.make_squad_dataset,
     make_xlam_dataset = xlam.make_xlam_dataset,
@@ -51,7 +53,7 @@ local M = {
 M.targets = {}
 for _, module in ipairs {
     column_mapped, column_mapped_stream, chat_dataset, hellaswag, squad, xlam, seq_cls, pretokenized, megatron_dataset,
-    nanogpt_dataset, text_dataset, mock, mock_packed, mock_iterable_dataset, packed, collate, dataloader,
+    nanogpt_dataset, text_dataset, mock, mock_packed, mock_iterable_dataset, mock_seq_cls, packed, collate, dataloader,
 } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target

@@ -18,6 +18,7 @@ from nemo_automodel.components.datasets.llm.column_mapped_text_instruction_itera
     ColumnMappedTextInstructionIterableDataset,
 )
 from nemo_automodel.components.datasets.llm.hellaswag import HellaSwag
+from nemo_automodel.components.datasets.llm.mock_seq_cls import MockSequenceClassificationDataset
 from nemo_automodel.components.datasets.llm.squad import make_squad_dataset
 from nemo_automodel.components.datasets.llm.xlam import make_xlam_dataset
 from transformers import PreTrainedTokenizerFast
@@ -143,6 +144,8 @@ CASES = [
     ("xlam", "smollm2", "tools", XLAM, dict(seq_length=140, padding="max_length", truncation=True)),
     *[("mrpc", tokenizer, None, MRPC, options) for tokenizer in ("smollm2", "llama3") for options in
       ({}, dict(max_length=9), dict(max_length=None, num_samples_limit=2))],
+    ("mock_seq_cls", "smollm2", None, [], dict(num_samples=3)),
+    ("mock_seq_cls", "smollm2", None, [], dict(num_samples=4, num_labels=5, vocab_size=34, max_seq_len=8, seed=7)),
 ]
 
 
@@ -164,6 +167,8 @@ def build(kind, tokenizer, file, rows, options):
         return HellaSwag(folder, tokenizer, **options)
     if kind == "chat":
         return ChatDataset(str(file), tokenizer, **options)
+    if kind == "mock_seq_cls":
+        return MockSequenceClassificationDataset(**options)
     if kind == "xlam":
         return make_xlam_dataset(tokenizer, dataset_name=folder, **options)
 

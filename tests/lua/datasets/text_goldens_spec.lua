@@ -17,6 +17,7 @@ local builders = {
     squad = require("am.datasets.squad").make_squad_dataset, hellaswag = require("am.datasets.hellaswag").HellaSwag,
     chat = require("am.datasets.chat_dataset").ChatDataset, xlam = require("am.datasets.xlam").make_xlam_dataset,
     mrpc = require("am.datasets.seq_cls").GLUE_MRPC,
+    mock_seq_cls = require("am.datasets.mock_seq_cls").MockSequenceClassificationDataset,
 }
 local path_keys = { squad = "dataset_name", hellaswag = "path_or_dataset", xlam = "dataset_name",
                     mrpc = "path_or_dataset" }
