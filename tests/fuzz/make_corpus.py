@@ -151,6 +151,23 @@ def jsonl_seeds():
     write("jsonl", "lines", b'\xef\xbb\xbf{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}\r\n\n{"input_ids":[5]}')
     write("jsonl", "array", b' [ {"input_ids": [1], "loss_mask": [1]} ,\n{"a": "]}\\",{"}, [] , 1]\n')
     write("jsonl", "odd", b'{"input_ids": [1.5, 100, -1]}\n{"input_ids": "x"}\n{"input_ids": []}\nnull\n{\n')
+    text = {"question": "q?", "answer": "a.", "context": "c", "answers": {"text": ["a"], "answer_start": [0]},
+            "ctx": "x", "endings": ["a", "b", "c", "d"], "label": "1", "sentence1": "s t", "sentence2": "u",
+            "query": "q", "id": 1, "tools": [{"name": "f", "description": "d", "parameters": {
+                "p": {"type": "int", "default": 1.0, "enum": [1], "description": ""}, "n": None}}]}
+    text["messages"] = [
+        {"role": "system", "content": [{"type": "text", "text": "t"}]}, {"role": "user", "content": "u"},
+        {"role": "assistant", "content": None, "reasoning_content": "r", "tool_calls": [
+            {"id": "i", "type": "function", "function": {"name": "f", "arguments": {"a": [1.0, None]}}}]},
+        {"role": "tool", "tool_call_id": "i", "content": "o"}, {"role": "assistant", "content": "e"}]
+    line = json.dumps(text)
+    for i in range(9):  # the reader is chosen by the length
+        write("jsonl", f"text{i}", (line + " " * i + "\n").encode())
+    calls = json.dumps(dict(text, answers=[{"name": "f", "arguments": {"p": 1}}]))
+    write("jsonl", "calls", (calls + " " * ((6 - len(calls)) % 9)).encode())
+    share = {"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}], "tools": "[]"}
+    for i in range(2):
+        write("jsonl", f"share{i}", (json.dumps(share) + " " * ((3 + i - len(json.dumps(share))) % 9)).encode())
 
 
 def template_seeds():

@@ -3,8 +3,9 @@
 
 local chat = require("am.chat")
 local config = require("am.config")
+local datasets = require("am.datasets")
 local err = require("am.core.error")
-local pretokenized = require("am.datasets.pretokenized")
+local row_stream = require("am.datasets.row_stream")
 local rows = require("am.datasets.json_rows")
 
 -- The result of fn(...), or nil when it was refused.
@@ -35,9 +36,54 @@ function M.yaml(text)
     end
 end
 
-local name = os.tmpname()
+local name = os.tmpname() .. ".jsonl"
 
---- Every row is an object or an error.
+-- Bytes are ids from 3 on; 1 ends and 2 begins.
+local tokenizer = { eos_token_id = 1, bos_token_id = 2, pad_token_id = 0 }
+
+function tokenizer.encode(_, text, opts)
+    local ids = opts.add_special_tokens and { 2 } or {}
+    for i = 1, #text do
+        ids[#ids + 1] = 3 + text:byte(i)
+    end
+    return ids
+end
+
+local written = chat.compile("{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}"
+    .. "{{ '<' + m.role + '>' + (m.reasoning_content or '') + m.content }}{% for c in m.tool_calls or [] %}"
+    .. "{{ c.id + c['type'] + c['function'].name + c['function'].arguments }}{% endfor %}{% endfor %}")
+
+function tokenizer.apply_chat_template(self, messages, opts)
+    return self:encode((written:render { messages = messages, tools = opts.tools }), {})
+end
+
+local columns = { question = "question", answer = "answer", context = "context" }
+
+-- Data sets that read such rows, and with what options.
+local readers = {
+    { datasets.PretokenizedDataset, { vocab_size = 100 } },
+    { datasets.ColumnMappedTextInstructionDataset, { column_mapping = columns, seq_length = 9, truncation = true } },
+    { datasets.ColumnMappedTextInstructionDataset, { column_mapping = columns, use_hf_chat_template = true } },
+    { datasets.ChatDataset, { mask_reasoning_content = true, mask_generation_prompt = true } },
+    { datasets.ChatDataset, { skip_invalid_samples = true, shuffle_seed = 1, seq_length = 30, truncation = true } },
+    { datasets.make_squad_dataset, {} }, { datasets.make_xlam_dataset, {} }, { datasets.HellaSwag, {} },
+    { datasets.GLUE_MRPC, { max_length = 9 } },
+}
+
+local function read_as(reader)
+    local opts = { path_or_dataset_id = name, path_or_dataset = name, dataset_name = name, tokenizer = tokenizer }
+    for key, value in pairs(reader[2]) do
+        opts[key] = value
+    end
+    tokenizer.chat_template = reader[1] ~= datasets.GLUE_MRPC and "{{ reasoning_content }}" or nil
+    local dataset = try(reader[1], opts)
+    for i = 1, dataset and dataset:len() or 0 do
+        local row = dataset:get(i)
+        assert(#row.labels == #row.input_ids or #row.labels == 1)
+    end
+end
+
+--- Every row is an object or an error, also when it is streamed, and whatever is read in it.
 function M.jsonl(text)
     local file = assert(io.open(name, "wb"))
     file:write(text)
@@ -49,10 +95,9 @@ function M.jsonl(text)
         end
         source:close()
     end
-    local dataset = try(pretokenized.PretokenizedDataset, { path_or_dataset_id = name, vocab_size = 100 })
-    for i = 1, dataset and dataset:len() or 0 do
-        try(dataset.get, dataset, i)
-    end
+    local stream = try(row_stream.open, name)
+    while stream and try(stream.next, stream) do end
+    read_as(readers[1 + #text % #readers])
 end
 
 --- Two renderings of one template are the same. What follows a NUL is what the user says.

@@ -66,7 +66,8 @@ function Chat:render(messages, variables)
     for name, value in pairs(variables or {}) do
         opts[name] = value
     end
-    return self.tokenizer:apply_chat_template(messages, opts)
+    local ok, ids = pcall(self.tokenizer.apply_chat_template, self.tokenizer, messages, opts)
+    return ok and ids or error(err.is(ids) and err.within(ids, self.name) or ids, 0)
 end
 
 -- The first `count` messages alone.
@@ -248,9 +249,7 @@ function M.row(tokenizer, messages, opts, name)
                                 name = name, prefixes = {} }, Chat)
     local mask
     if has_generation_blocks(template) and opts.answer_only_loss_mask ~= false then
-        local out = tokenizer:apply_chat_template(messages, {
-            tokenize = true, return_dict = true, return_assistant_tokens_mask = true, tools = opts.tools,
-        })
+        local out = self:render(messages, { return_dict = true, return_assistant_tokens_mask = true })
         self.ids, mask = out.input_ids, out.assistant_masks
     else
         self.ids = self:render(messages)

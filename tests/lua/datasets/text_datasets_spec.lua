@@ -138,6 +138,8 @@ describe("text datasets", function()
         assert.matches("<|s|>|assistant|<|m|>|_|_|_|_|d|<|e|>$", last)
         tok.chat_template = "{% for m in messages %}{{ ('<|x|>' if loop.last else '<|s|>') + m.content }}{% endfor %}"
         helpers.fails("data", "row 1: the chat template writes the turns", chat, text)
+        tok.chat_template = "{{ raise_exception('no system') }}"
+        helpers.fails("data", "row 1: .*no system", chat, text)
     end)
 
     it("do not learn the blocks that a template supplies for either way of thinking", function()
