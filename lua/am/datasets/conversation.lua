@@ -67,7 +67,7 @@ function Chat:render(messages, variables)
         opts[name] = value
     end
     local ok, ids = pcall(self.tokenizer.apply_chat_template, self.tokenizer, messages, opts)
-    return ok and ids or error(err.is(ids) and err.within(ids, self.name) or ids, 0)
+    return ok and ids or error(err.is(ids) and err.new(ids.code, self.name .. ": " .. ids.msg) or ids, 0)
 end
 
 -- The first `count` messages alone.
