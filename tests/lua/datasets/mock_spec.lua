@@ -43,7 +43,8 @@ describe("am.datasets.utils", function()
         assert.is_true(utils.add_counts(stats, 3, 3, 3, "row 1"))
         assert.is_false(utils.add_counts(stats, 2, 0, 2, "row 2"))
         assert.is_true(utils.add_counts(stats, 2, 1, 2, "row 3"))
-        assert.same({ rows = 2, tokens = 5, label_tokens = 4, skipped = 1, skipped_names = { "row 2 (no label left)" },
+        assert.same({ rows = 2, tokens = 5, label_tokens = 4, truncated = 0, skipped = 1,
+            skipped_names = { "row 2 (no label left)" },
             longest = { length = 3, name = "row 1" } }, stats)
         assert.equal(0.8, utils.label_share(stats))
         assert.equal(0, utils.label_share(utils.new_stats()))
