@@ -184,6 +184,23 @@ def template_seeds():
 {{ strftime_now('%Y-%m-%d') }}{% filter upper %}x{% endfilter %}{# comment #}{% raw %}{{ }}{% endraw %}{{ raise_exception('no') }}""")
 
 
+def trackers_seeds():
+    def answers(*bodies, history=b""):
+        return history + b"".join(b"\0" + str(status).encode() + json.dumps(body).encode() for status, body in bodies)
+
+    run = {"run": {"info": {"run_id": "a", "experiment_id": "1", "artifact_uri": "mlflow-artifacts:/1/a/artifacts"},
+                   "data": {"metrics": [{"key": "loss", "step": "3", "value": 1}]}}}
+    lines = b'{"step": 3, "loss": 1.0}\n{"step": 4, "loss": NaN, "timestamp": "2026-01-31T12:00:00.250Z"}\n{"step": 4'
+    write("trackers", "mlflow", answers((200, {"experiment": {"experiment_id": "1"}}), (200, run), (200, {}), (200, {}),
+                                        history=lines))
+    write("trackers", "refusals", answers((404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}),
+                                          (503, "busy"), (401, None), (400, {"message": ["x"]})))
+    bucket = {"name": "a", "historyLineCount": 2, "historyTail": '["{\\"_step\\": 3}"]', "summaryMetrics": "{}",
+              "project": {"name": "p", "entity": {"name": "e"}}}
+    write("trackers", "wandb", answers((200, {"data": {"model": {"bucket": bucket}, "upsertBucket": {
+        "bucket": bucket, "inserted": True}}}), history=b'{"step": 1e300, "val_loss": -1e308}\n'))
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
@@ -193,3 +210,4 @@ tokenizer_seeds()
 yaml_seeds()
 jsonl_seeds()
 template_seeds()
+trackers_seeds()

@@ -5,8 +5,13 @@ local chat = require("am.chat")
 local config = require("am.config")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
+local mlflow = require("am.loggers.mlflow")
+local path = require("am.utils.path")
+local pretokenized = require("am.datasets.pretokenized")
 local row_stream = require("am.datasets.row_stream")
 local rows = require("am.datasets.json_rows")
+local report = require("am.loggers.report")
+local wandb_api = require("am.loggers.wandb_api")
 
 -- The result of fn(...), or nil when it was refused.
 local function try(fn, ...)
@@ -114,6 +119,53 @@ function M.template(text)
     end
     local out = template and try(render)
     assert(out == (template and try(render)))
+end
+
+local function nothing() end
+local silent = { debug = nothing, info = nothing, warning = nothing }
+local folder
+
+--- A resumed run whose training.jsonl is the text up to a NUL, and whose servers answer with what follows,
+--- one answer after the other: a status of three digits and a body, with a NUL between two.
+function M.trackers(text)
+    if not folder then
+        folder = os.tmpname()
+        os.remove(folder)
+        path.mkdir_p(folder)
+    end
+    local history, rest = text:match("^(%Z*)%z?(.*)$")
+    for _, file in ipairs { "training.jsonl", "validation.jsonl" } do
+        local out = assert(io.open(path.join(folder, file), "wb"))
+        out:write(history)
+        out:close()
+    end
+    local answers, at = {}, 0
+    for answer in (rest .. "\0"):gmatch("(%Z*)%z") do
+        answers[#answers + 1] = answer
+    end
+    local http = { request = function()
+        at = at % #answers + 1
+        return { status = tonumber(answers[at]:match("^%d%d%d")) or 200, headers = {}, body = answers[at]:sub(4) }
+    end }
+    local function run()
+        return { name = "run", dir = folder, http = http, log = silent, resumed_from = "x", start_step = 5,
+                 config = { a = 1 }, config_text = text }
+    end
+    local tracker = try(mlflow.open, { tracking_uri = "http://127.0.0.1" }, run(), { run_id = "a" })
+    if tracker then
+        try(tracker.train, tracker, { step = 5, loss = 1 })
+        try(tracker.finish, tracker, "finished")
+    end
+    local api = wandb_api.new { http = http, base_url = "http://127.0.0.1", key = "key",
+                                budget = function() return 1 end }
+    try(api.status, api, { id = "a" })
+    local where = try(api.upsert, api, { id = "a", project = "p", config = {} })
+    if where then
+        try(api.stream, api, where, { history = { "{}" }, offset = 0, summary = "{}" })
+    end
+    local page = try(report.open, {}, run(), nil)
+    try(page.sample, page, 1, text, text)
+    try(page.finish, page, "finished")
 end
 
 for reader, read in pairs(M) do

@@ -53,10 +53,15 @@ local kinds = {
     { name = "report", open = report.open, fields = report.fields, default = {} },
 }
 
---- The keys of each section, for the recipe's schema: sections.tensorboard, .wandb, .mlflow, .report.
-M.fields = {}
+--- The sections as a recipe's schema has them.
+M.schema = {
+    trackers = { type = "list", items = { target = true }, doc = "trackers of one's own, as in docs/trackers.md" },
+    comet = { type = "any", no_effect = "there is no tracker for Comet; training.jsonl holds the same numbers" },
+}
+local docs = { tensorboard = "event files for TensorBoard", wandb = "Weights & Biases", mlflow = "an MLflow server",
+               report = "report.html, on by default" }
 for _, kind in ipairs(kinds) do
-    M.fields[kind.name] = kind.fields
+    M.schema[kind.name] = { fields = kind.fields, doc = docs[kind.name] }
 end
 
 local function section_of(sections, kind)
@@ -175,6 +180,10 @@ function Trackers:open(run)
         end
     end
     for _, custom in ipairs(run.custom or {}) do
+        if type(custom.tracker) ~= "table" then
+            err.raise("usage", "trackers: %s gave a %s, not a table with the methods of a tracker", custom.name,
+                      type(custom.tracker))
+        end
         self.entries[#self.entries + 1] = { name = custom.name, tracker = custom.tracker, failures = 0 }
     end
     return self

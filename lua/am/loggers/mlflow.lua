@@ -41,7 +41,8 @@ M.fields = {
 local API = "/api/2.0/mlflow/"
 local ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 local MAX_METRICS, MAX_PARAMS, MAX_TAG = 1000, 100, 5000 -- of one request; bytes of a tag
-local FIRST_SECONDS, LAST_SECONDS = 10, 20               -- before the first step, after the last one
+local FIRST_SECONDS = 10                                 -- before the first step
+local LAST_SECONDS = { finished = 20, failed = 20, killed = 5 } -- after the last one; what asks to end may not wait
 local MAX_ANSWER, MAX_ANSWER_DEPTH = 2 ^ 20, 32
 local SIDECAR = "mlflow_run_id"
 local statuses = { finished = "FINISHED", failed = "FAILED", killed = "KILLED" }
@@ -91,7 +92,7 @@ local function request(self, method, where, body, headers)
         body = type(body) == "table" and json.encode(body, { separators = "compact" }) or body,
     }
     if not answer then
-        return nil, "no answer: " .. tostring(msg), kind == "library"
+        return nil, kind ~= "interrupted" and "no answer: " .. tostring(msg) or nil, kind == "library"
     end
     local decoded = json.decode(answer.body or "", { max_depth = MAX_ANSWER_DEPTH })
     decoded = type(decoded) == "table" and decoded ~= json.null and decoded or {}
@@ -373,7 +374,7 @@ end
 
 function Tracker:poll(seconds)
     local ok, msg = self.box:poll(seconds)
-    if ok == nil and not self.warned then
+    if msg and not self.warned then
         self.warned = true
         self.log:warning("mlflow: %s; %s", secrets.redact(msg), self.box.dead and "nothing more is sent there"
                          or "records wait and it is tried again now and then")
@@ -396,7 +397,7 @@ function Tracker:artifact(name)
 end
 
 function Tracker:finish(status)
-    local left, msg = self.box:drain(LAST_SECONDS)
+    local left, msg = self.box:drain(LAST_SECONDS[status] or 5)
     if left > 0 or not self.run_id then
         self.log:warning("mlflow: %d records were not sent%s; training.jsonl has them", left,
                          msg and ": " .. secrets.redact(msg) or "")

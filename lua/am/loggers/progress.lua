@@ -46,7 +46,7 @@ local function parts_of(self, r)
         { "loss " .. console.fixed(r.loss, 4), 1 },
         { console.fixed(r.tps, 0) .. " tokens/s", 3 },
     }
-    if r.mfu then
+    if type(r.mfu) == "number" then
         parts[#parts + 1] = { console.fixed(r.mfu, 1) .. " % of peak", 5 }
     end
     parts[#parts + 1] = { console.fixed(r.mem, 2) .. " GiB", 4 }

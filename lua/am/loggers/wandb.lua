@@ -27,7 +27,8 @@ local M = {}
 
 local PRODUCER = "0.16.0" -- the version of the wandb package whose records these are
 local TEXT_LIMIT = 4096
-local FIRST_SECONDS, LAST_SECONDS = 10, 20 -- before the first step, after the last one
+local FIRST_SECONDS = 10 -- before the first step
+local LAST_SECONDS = { finished = 20, failed = 20, killed = 5 } -- after the last one; what asks to end may not wait
 
 --- Keys of the section: those of wandb.init.
 M.fields = {
@@ -375,8 +376,8 @@ function Tracker:flush()
 end
 
 -- Send what waits and say that the run is over.
-local function finish_online(self, exit_code)
-    local left, msg = self.box:drain(LAST_SECONDS)
+local function finish_online(self, exit_code, seconds)
+    local left, msg = self.box:drain(seconds)
     if left > 0 or not self.where or self.box.dropped > 0 then
         self.log:warning("wandb: %d rows were not sent%s; `wandb sync %s` sends all", left + self.box.dropped,
                          msg and ": " .. secrets.redact(msg) or "", self.folder)
@@ -396,7 +397,7 @@ function Tracker:finish(status)
     write_summary(self)
     self.store:close()
     if self.box then
-        finish_online(self, exit_code)
+        finish_online(self, exit_code, LAST_SECONDS[status] or 5)
     end
 end
 

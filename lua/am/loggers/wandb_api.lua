@@ -91,7 +91,7 @@ local function post(self, where, body)
         body = json.encode(body, { separators = "compact" }),
     }
     if not answer then
-        return nil, "no answer: " .. tostring(msg), kind == "library"
+        return nil, kind ~= "interrupted" and "no answer: " .. tostring(msg) or nil, kind == "library"
     elseif answer.status < 200 or answer.status >= 300 then
         local permanent = answer.status >= 400 and answer.status < 500 and answer.status ~= 408 and answer.status ~= 429
         local hint = (answer.status == 401 or answer.status == 403) and "; check WANDB_API_KEY" or ""

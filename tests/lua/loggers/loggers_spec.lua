@@ -108,6 +108,20 @@ describe("trackers", function()
     end)
 end)
 
+describe("the example of a tracker of one's own", function()
+    it("writes a line for each step", function()
+        local file = path.join(dir, "losses.csv")
+        local mine = dofile("examples/custom/tracker.lua").csv { file = file }
+        local t = open(off, { custom = { { name = "tracker.lua:csv", tracker = mine } } })
+        t:train { step = 0, loss = 1.5 }
+        t:train { step = 1, loss = 0.25 }
+        t:flush()
+        assert.equal("0,1.500000\n1,0.250000\n", helpers.read(file))
+        t:finish("finished")
+        assert.equal(0, #printed)
+    end)
+end)
+
 describe("a tracker that fails", function()
     it("is warned about once and tried again later, longer each time", function()
         local times = {}
@@ -160,6 +174,12 @@ describe("mistakes in a section", function()
         assert.is_false(ok)
         assert.equal("usage", e.code)
         loggers.new { mlflow = { tracking_uri = "file:./mlruns", enabled = false } }
+    end)
+
+    it("are found when a tracker of one's own is none", function()
+        local ok, e = pcall(open, off, { custom = { { name = "x.lua:f", tracker = 3 } } })
+        assert.is_false(ok)
+        assert.truthy(e.msg:find("trackers: x.lua:f gave a number", 1, true))
     end)
 end)
 

@@ -289,6 +289,15 @@ describe("a server that fails", function()
         end
     end)
 
+    it("is no failure when somebody interrupts", function()
+        local t = open { experiment_name = "known" }
+        t:train { step = 0, loss = 1 }
+        http.request = function() return nil, "interrupted", "interrupted" end
+        clock:set(10)
+        t:poll()
+        assert.falsy(log.text():find("warning", 1, true))
+    end)
+
     it("hears a time-out with each request", function()
         open { experiment_name = "known" }
         for _, r in ipairs(http.requests) do
