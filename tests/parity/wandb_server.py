@@ -3,7 +3,6 @@
     python wandb_server.py FILE      prints its port; what it was told is in FILE (JSON) after every call
 
 Runs are kept by name: config, display name, tags, lines of history by their place, summary, how it ended.
-With ?fail=N in the environment's place, FAIL=N makes the first N calls end in a 503.
 """
 
 import gzip
@@ -11,10 +10,11 @@ import json
 import os
 import re
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 runs, calls, keys = {}, [], set()
-fail = int(os.environ.get("FAIL", "0"))
+lock = threading.RLock()
 
 
 def bucket(name, project="p", entity="me"):
@@ -55,14 +55,19 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self, body, code=200):
+        with lock:  # before the answer: whoever has it may look
+            self.keep()
         text = json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-        with open(sys.argv[1], "w") as f:
+
+    def keep(self):
+        with open(sys.argv[1] + ".new", "w") as f:
             json.dump({"runs": runs, "calls": calls, "authorization": sorted(keys)}, f)
+        os.replace(sys.argv[1] + ".new", sys.argv[1])
 
     def body(self):
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -78,12 +83,12 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def do_POST(self):
-        global fail
         raw = self.body()
-        keys.add(self.headers.get("Authorization") or "")
-        if fail > 0:
-            fail -= 1
-            return self.answer({"error": "busy"}, 503)
+        with lock:
+            keys.add(self.headers.get("Authorization") or "")
+            self.told(raw)
+
+    def told(self, raw):
         if self.path == "/graphql":
             return self.graphql(json.loads(raw))
         stream = re.match(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$", self.path)
