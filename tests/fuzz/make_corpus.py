@@ -201,6 +201,32 @@ def trackers_seeds():
         "bucket": bucket, "inserted": True}}}), history=b'{"step": 1e300, "val_loss": -1e308}\n'))
 
 
+def nanogpt_seeds():
+    def shard(magic, width, tokens):
+        head = struct.pack("<4i", magic, 1, len(tokens), width) + bytes(1008)
+        return head + struct.pack("<%d%s" % (len(tokens), "I" if width == 4 else "H"), *tokens)
+
+    write("nanogpt", "two", shard(278895051, 2, [1, 5, 2, 3, 4, 5, 6, 7, 8, 9]))
+    write("nanogpt", "four", shard(278895051, 4, [5, 70000, 2, 3, 5, 6, 7, 8]))
+    write("nanogpt", "legacy", shard(20240520, 0, [5, 1, 2, 3, 5, 1, 2, 3]))
+
+
+def megatron_seeds():
+    def pair(code, letter, lengths):
+        ids = [k % 7 for k in range(sum(lengths))]
+        size = struct.calcsize(letter)
+        places = [size * sum(lengths[:k]) for k in range(len(lengths))]
+        idx = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, code, len(lengths), 2)
+        idx += struct.pack("<%di" % len(lengths), *lengths) + struct.pack("<%dq" % len(lengths), *places)
+        idx += struct.pack("<2q", 0, len(lengths))
+        idx += bytes(-len(idx) % 4)
+        return bytes([len(idx) // 4]) + idx + struct.pack("<%d%s" % (len(ids), letter), *ids)
+
+    write("megatron", "two", pair(8, "H", [5, 3, 4]))
+    write("megatron", "eight", pair(5, "q", [2, 0, 9]))
+    write("megatron", "one", pair(1, "B", [30]))
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
@@ -209,5 +235,7 @@ token_rows_seeds()
 tokenizer_seeds()
 yaml_seeds()
 jsonl_seeds()
+nanogpt_seeds()
+megatron_seeds()
 template_seeds()
 trackers_seeds()

@@ -5,11 +5,14 @@ local chat = require("am.chat")
 local config = require("am.config")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
+local indexed = require("am.datasets.indexed_dataset")
+local gpt_dataset = require("am.datasets.gpt_dataset")
+local nanogpt = require("am.datasets.nanogpt_dataset")
 local mlflow = require("am.loggers.mlflow")
 local path = require("am.utils.path")
 local pretokenized = require("am.datasets.pretokenized")
 local row_stream = require("am.datasets.row_stream")
-local rows = require("am.datasets.json_rows")
+local rows = require("am.datasets.file_rows")
 local report = require("am.loggers.report")
 local wandb_api = require("am.loggers.wandb_api")
 
@@ -88,11 +91,15 @@ local function read_as(reader)
     end
 end
 
---- Every row is an object or an error, also when it is streamed, and whatever is read in it.
-function M.jsonl(text)
-    local file = assert(io.open(name, "wb"))
+local function write(to, text)
+    local file = assert(io.open(to, "wb"))
     file:write(text)
     file:close()
+end
+
+--- Every row is an object or an error, also when it is streamed, and whatever is read in it.
+function M.jsonl(text)
+    write(name, text)
     local source = try(rows.open, name)
     if source then
         for i = 1, source:len() do
@@ -103,6 +110,49 @@ function M.jsonl(text)
     local stream = try(row_stream.open, name)
     while stream and try(stream.next, stream) do end
     read_as(readers[1 + #text % #readers])
+end
+
+--- A shard of nanogpt: its rows are whole, and from the middle on the same ones.
+function M.nanogpt(text)
+    write(name, text)
+    for _, align in ipairs { false, true } do
+        local dataset = try(nanogpt.NanogptDataset, { file_pattern = { name }, seq_len = 3, bos_token = 5,
+                                                      align_to_bos = align })
+        local iterator, second = dataset and dataset:iter { once = true }
+        local first = iterator and try(iterator.next, iterator)
+        if first then
+            assert(#first.input_ids == 3 and #first.labels == 3)
+            local state = iterator:state_dict()
+            second = try(iterator.next, iterator)
+            local again = dataset:iter { once = true }
+            try(again.load_state_dict, again, state)
+            local other = try(again.next, again)
+            assert((second and second.name) == (other and other.name))
+        end
+    end
+end
+
+--- A pair of files of Megatron's: the first byte times four is the length of .idx, the rest is .bin. Every row
+--- has its length, or is an error.
+function M.megatron(text)
+    local idx_bytes = text:byte(1) or 0
+    write(name .. ".idx", text:sub(2, 1 + 4 * idx_bytes))
+    write(name .. ".bin", text:sub(2 + 4 * idx_bytes))
+    local found = try(indexed.open, name)
+    if found then
+        for i = 0, math.min(found.count, 50) - 1 do
+            try(found.get, found, i, 0, found.lengths[i])
+        end
+        local dataset = try(gpt_dataset.new, {
+            indexed = found, first = 0, stop = found.count, split = "train", num_samples = 7, seq_length = 3, seed = 1,
+            vocab_size = 2 ^ 31, eos_token_id = 3, pad_token_id = 3, reset_attention_mask = true,
+        })
+        for i = 1, dataset and dataset:len() or 0 do
+            local row = try(dataset.get, dataset, i)
+            assert(not row or #row.input_ids == 3)
+        end
+        found:close()
+    end
 end
 
 --- Two renderings of one template are the same. What follows a NUL is what the user says.

@@ -71,7 +71,10 @@ end
 --- What a configuration may name with `_target_`.
 M.targets = { {
     name = "am.datasets.build_unpacked_dataset",
-    aliases = { "nemo_automodel.components.datasets.llm.mock.build_unpacked_dataset" },
+    aliases = {
+        "nemo_automodel.components.datasets.llm.mock.build_unpacked_dataset",
+        "nemo_automodel.components.datasets.llm.mock.MockUnpackedDatasetConfig",
+    },
     doc = "random sentences",
     fields = M.fields,
     build = M.build_unpacked_dataset,

@@ -57,6 +57,7 @@ int statvfs(const char *path, struct am_posix_statvfs *out);
 int64_t read(int fd, void *data, size_t bytes);
 int64_t pread(int fd, void *data, size_t bytes, int64_t offset);
 int64_t write(int fd, const void *data, size_t bytes);
+int64_t pwrite(int fd, const void *data, size_t bytes, int64_t offset);
 int fileno(void *file);
 int isatty(int fd);
 int getpid(void);
@@ -348,6 +349,19 @@ function M.write(file, text, bytes)
     bytes = bytes or #text
     while done < bytes do
         local n = retried(C.write, file.fd, data + done, bytes - done)
+        if n < 0 then
+            return failed("write")
+        end
+        done = done + n
+    end
+    return true
+end
+
+--- Write all of a text over what a file holds from `offset` on.
+function M.write_at(file, offset, text)
+    local data, done = ffi.cast("const char *", text), 0
+    while done < #text do
+        local n = retried(C.pwrite, file.fd, data + done, #text - done, offset + done)
         if n < 0 then
             return failed("write")
         end
