@@ -47,6 +47,7 @@ M.fields = {
     trainer_limit_test_batches = { type = "number", min = 0, no_effect = "num_test_samples says how many" },
     create_attention_mask = { type = "boolean", no_effect = "attention is causal without a mask" },
     mmap_bin_files = { type = "boolean", no_effect = "tokens are read where they are needed" },
+    object_storage_config = { type = "any", doc = "data in S3 is not read here" },
     num_dataset_builder_threads = { type = "integer", min = 1, no_effect = "indices are made by one" },
 }
 
@@ -134,10 +135,22 @@ end
 
 -- Where split number `which` begins and ends, from 0 to 1, of shares such as "900,50,50".
 local function borders(split, which)
-    local text = type(split) == "table" and table.concat(split, ", ") or tostring(split or "")
-    local shares = {}
-    for word in text:gmatch("[.%d]+") do
-        shares[#shares + 1] = tonumber(word) or err.raise("usage", "dataset.split: \"%s\" is no number", word)
+    local words, shares, text = {}, {}, tostring(split or "")
+    if type(split) == "table" then -- "900,50,50" in YAML is a list
+        for i, word in ipairs(split) do
+            words[i] = word
+        end
+        text = table.concat(words, ",")
+    else
+        for word in text:gmatch("[.%d]+") do
+            words[#words + 1] = word
+        end
+    end
+    for i, word in ipairs(words) do
+        shares[i] = number_of(word)
+        if not shares[i] or shares[i] < 0 or shares[i] == math.huge then
+            err.raise("usage", "dataset.split: \"%s\" is no share", word)
+        end
     end
     if #shares == 0 or #shares > 3 then
         err.raise("usage", "dataset.split: expected one to three shares as in \"900,50,50\", not \"%s\"", text)
@@ -251,6 +264,10 @@ function M.MegatronPretraining(opts)
     local all = {}
     for key, field in pairs(M.fields) do
         all[key] = opts[key] == nil and field.default or opts[key]
+    end
+    if all.object_storage_config ~= nil then
+        err.raise("unsupported", "dataset.object_storage_config: data in object storage is not read; copy the .bin and "
+            .. ".idx files to a disk")
     end
     local split = split_name(all.splits_to_build)
     local blend, own_blend = choose_blend(all.paths, split)

@@ -2,6 +2,8 @@
 -- cached indices, hostile files.
 local ffi = require("ffi")
 local blended_dataset = require("am.datasets.blended_dataset")
+local config = require("am.config")
+local dataloader = require("am.datasets.dataloader")
 local gpt_dataset = require("am.datasets.gpt_dataset")
 local indexed_dataset = require("am.datasets.indexed_dataset")
 local json = require("am.utils.json")
@@ -97,6 +99,24 @@ describe("am.datasets.megatron_dataset", function()
                 end
             end
         end
+    end)
+
+    it("takes what a configuration makes of its options", function()
+        local registry = config.new_registry()
+        registry:define_all(megatron.targets)
+        local section = config.parse("_target_: nemo_automodel.components.datasets.llm.megatron_dataset."
+            .. "MegatronPretraining\npaths: [\"30\", " .. path.join(folder, "a") .. ", \"70\", "
+            .. path.join(folder, "b") .. "]\nsplit: \"0.99, 0.01, 0.00\"\nsplits_to_build: \"train\"\nseq_length: 8\nmmap_bin_files: true\n")
+        local dataset = config.instantiate(section, { registry = registry }, {
+            tokenizer = { eos_token_id = 3 }, global_batch_size = 2, trainer_max_steps = 5, vocab_size = 100000,
+        })
+        assert.equal(10, dataset:len())
+        local loader = dataloader.targets[1].build { dataset = dataset, batch_size = 2 }
+        assert.same(dataset:get(2).input_ids, helpers.list(loader:next().input_ids, 8, 8)) -- not shuffled
+        assert.is_true(dataloader.targets[1].build({ dataset = dataset, dataloader_type = "cyclic" }).shuffle)
+        helpers.fails("usage", "is for Megatron", dataloader.StatefulDataLoader, {
+            dataset = helpers.dataset { 3 }, dataloader_type = "single",
+        })
     end)
 
     it("keeps indices in a folder, which NumPy can read, and does without damaged ones", function()
@@ -196,7 +216,9 @@ describe("am.datasets.megatron_dataset", function()
             { "usage", "gives nothing to test", { split = "1,1", splits_to_build = "test" } },
             { "usage", "gives nothing to any", { split = "0,0" } },
             { "usage", "one to three shares", { split = "1,1,1,1" } },
-            { "usage", "\"1%.2%.3\" is no number", { split = "1.2.3,4" } },
+            { "usage", "\"1%.2%.3\" is no share", { split = "1.2.3,4" } },
+            { "usage", "\"%-1\" is no share", { split = { 1, -1 } } },
+            { "unsupported", "object storage", { object_storage_config = { path_to_idx_cache = "x" } } },
             { "usage", "weights need a number of samples", { paths = { 1, a, 2, b } } },
             { "usage", "entry 3 should be a weight", { paths = { 1, a, "x", b } } },
             { "usage", "entry 3 should be a weight", { paths = { 1, a, -1, b } } },
