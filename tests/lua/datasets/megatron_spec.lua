@@ -106,7 +106,8 @@ describe("am.datasets.megatron_dataset", function()
         registry:define_all(megatron.targets)
         local section = config.parse("_target_: nemo_automodel.components.datasets.llm.megatron_dataset."
             .. "MegatronPretraining\npaths: [\"30\", " .. path.join(folder, "a") .. ", \"70\", "
-            .. path.join(folder, "b") .. "]\nsplit: \"0.99, 0.01, 0.00\"\nsplits_to_build: \"train\"\nseq_length: 8\nmmap_bin_files: true\n")
+            .. path.join(folder, "b") .. "]\nsplit: \"0.99, 0.01, 0.00\"\nsplits_to_build: \"train\"\n"
+            .. "seq_length: 8\nmmap_bin_files: true\n")
         local dataset = config.instantiate(section, { registry = registry }, {
             tokenizer = { eos_token_id = 3 }, global_batch_size = 2, trainer_max_steps = 5, vocab_size = 100000,
         })
