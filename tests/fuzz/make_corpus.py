@@ -227,6 +227,26 @@ def megatron_seeds():
     write("megatron", "one", pair(1, "B", [30]))
 
 
+def adapter_seeds():
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "lora_dropout": 0.5, "use_dora": False, "use_rslora": True,
+              "modules_to_save": None, "task_type": "CAUSAL_LM", "bias": "none", "init_lora_weights": True,
+              "target_modules": ["q_proj"], "rank_pattern": {}}
+    at = "base_model.model.model.layers.0.self_attn.q_proj."
+
+    def seed(name, changes, pattern, tensors):
+        write("adapter", name, "\0".join([json.dumps({**config, **changes}), pattern, "\n".join(tensors)]).encode())
+    lora = [at + "lora_A.weight 2 12", at + "lora_B.default.weight 18 2"]
+    seed("lora", {}, "*.layers.0.*_proj", lora)
+    seed("dora", {"use_dora": True}, r".*\.[qk]_proj", lora + [at + "lora_magnitude_vector 18"])
+    seed("embedding", {}, "embed_tokens", [
+        "base_model.model.model.embed_tokens.lora_embedding_A 2 29",
+        "base_model.model.model.embed_tokens.lora_embedding_B.default 12 2",
+        "base_model.model.model.embed_tokens.base_layer.weight 29 12"])
+    seed("saved", {"modules_to_save": ["norm"], "task_type": "SEQ_CLS"}, "(a|b)+$",
+         lora + ["base_model.model.model.norm.weight 12", "base_model.model.lm_head.modules_to_save.default.weight 29 12"])
+    seed("refused", {"init_lora_weights": "pissa", "fan_in_fan_out": True, "r": -1}, "(.+)+x", [at + "weight 2"])
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
@@ -239,3 +259,4 @@ nanogpt_seeds()
 megatron_seeds()
 template_seeds()
 trackers_seeds()
+adapter_seeds()

@@ -1,6 +1,7 @@
 -- What the fuzzers of Lua code do with an input: functions of a text, under the fuzzer's name. They
 -- return when the text is read, or refused by an error object, and raise what is a finding.
 
+local am = require("am")
 local chat = require("am.chat")
 local config = require("am.config")
 local datasets = require("am.datasets")
@@ -14,6 +15,9 @@ local row_stream = require("am.datasets.row_stream")
 local rows = require("am.datasets.file_rows")
 local report = require("am.loggers.report")
 local wandb_api = require("am.loggers.wandb_api")
+local matcher = require("am.peft.matcher")
+local peft = require("am.peft")
+local tiny = require("tests.support.tiny")
 
 -- The result of fn(...), or nil when it was refused.
 local function try(fn, ...)
@@ -215,6 +219,41 @@ function M.trackers(text)
     local page = try(report.open, {}, run(), nil)
     try(page.sample, page, 1, text, text)
     try(page.finish, page, "finished")
+local folder, model
+local LINEAR = { class_name = "Linear" }
+
+--- An adapter_config.json, behind a NUL a pattern of modules, behind another the names and sizes of tensors: what is
+--- loaded merges, and what is refused leaves the model as it was.
+function M.adapter(text)
+    local settings, pattern, names = text:match("^(%Z*)%z?(%Z*)%z?(.*)$")
+    if not folder then
+        folder, model = os.tmpname(), tiny.model()
+        os.remove(folder)
+        require("am.utils.path").mkdir_p(folder)
+    end
+    local matches = try(matcher.new, { target_modules = pattern })
+    for _, path in ipairs(matches and { "model.layers.0.self_attn.q_proj", "lm_head", ("a."):rep(200) } or {}) do
+        try(matches, path, LINEAR)
+    end
+    local file = assert(io.open(folder .. "/adapter_config.json", "wb"))
+    file:write(settings)
+    file:close()
+    am.scope(function()
+        local tensors = {}
+        for line in names:gmatch("[^\n]+") do
+            local tensor, sizes = line:match("^(.-) ([%d ]+)$")
+            local shape = {}
+            for size in (sizes or ""):gmatch("%d+") do
+                shape[#shape + 1] = math.min(tonumber(size), 40)
+            end
+            tensors[tensor or line] = #shape < 4 and am.zeros(shape) or nil
+        end
+        if try(am.save_safetensors, folder .. "/adapter_model.safetensors", tensors) == nil then
+            try(peft.load_adapter, model, folder)
+            peft.merge(model)
+            assert(not peft.lora_modules(model)() and model:get("lm_head").class_name == "Linear")
+        end
+    end)
 end
 
 for reader, read in pairs(M) do
