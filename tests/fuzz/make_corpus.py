@@ -242,7 +242,7 @@ def adapter_seeds():
         "base_model.model.model.embed_tokens.lora_embedding_A 2 29",
         "base_model.model.model.embed_tokens.lora_embedding_B.default 12 2",
         "base_model.model.model.embed_tokens.base_layer.weight 29 12"])
-    seed("saved", {"modules_to_save": ["norm"], "task_type": "SEQ_CLS"}, "(a|b)+$",
+    seed("saved", {"modules_to_save": ["norm", "lm_head"], "task_type": "SEQ_CLS"}, "(a|b)+$",
          lora + ["base_model.model.model.norm.weight 12", "base_model.model.lm_head.modules_to_save.default.weight 29 12"])
     seed("refused", {"init_lora_weights": "pissa", "fan_in_fan_out": True, "r": -1}, "(.+)+x", [at + "weight 2"])
 
