@@ -25,6 +25,31 @@ local function validations(dir)
     return lines
 end
 
+describe("a run with DoRA, an adapted embedding and a head that is trained whole", function()
+    teardown(helper.cleanup)
+
+    it("goes on with the same bits", function()
+        local folders = {}
+        for _, stops in ipairs { false, true } do
+            local dir = helper.folder()
+            local cfg = helper.config(dir, {
+                peft = { target_modules = { "*.q_proj", "*.mlp.*", "embed_tokens" }, modules_to_save = "lm_head",
+                         dim = 2, use_dora = true, use_rslora = true, dropout = 0.25, dropout_position = "pre" },
+                step_scheduler = { max_steps = 5, ckpt_every_steps = 2 },
+            })
+            if stops then
+                train(cfg, function(recipe) return recipe.scheduler.step >= 2 end)
+                assert.is_true(#helper.curve(dir) < 5)
+            end
+            train(cfg)
+            folders[#folders + 1] = dir
+        end
+        assert.equal(5, #helper.curve(folders[1]))
+        assert.same(helper.curve(folders[1]), helper.curve(folders[2]))
+        assert.is_nil(helper.checkpoint_difference(helper.latest(folders[1]), helper.latest(folders[2])))
+    end)
+end)
+
 describe("a validation that a signal left out", function()
     teardown(helper.cleanup)
 
