@@ -419,7 +419,7 @@ enum { AM_COMPRESSION_NONE, AM_COMPRESSION_GZIP, AM_COMPRESSION_ZSTD };
 int am_compression(const void *data, size_t bytes);
 /* Decompress a file (of one or more gzip members or zstd frames) to one without a name, in the
  * folder of `beside` ("folder/rows"), and open it for reading: *fd is the caller's to close.
- * AM_EFORMAT when the data is damaged or cut off, or becomes more than 1 GiB and more than 250
+ * AM_EFORMAT when the data is damaged or cut off, or becomes more than 64 MiB and more than 250
  * times as large. */
 int am_file_decompress(int *fd, const char *path, const char *beside);
 

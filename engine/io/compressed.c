@@ -104,8 +104,7 @@ int am_decompress(void *out, size_t bytes, int codec, const void *data, size_t d
 
 /* Text is rarely a hundredth of its size when it is compressed; what claims to be far more is
  * made to fill a disk. */
-enum { PIECE = 1 << 18, MAX_RATIO = 250 };
-static const uint64_t ALWAYS = (uint64_t)1 << 30;
+enum { PIECE = 1 << 18, ALWAYS = 64 << 20, MAX_RATIO = 250 };
 
 typedef struct stream {
     am_file_writer out;

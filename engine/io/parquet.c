@@ -224,7 +224,7 @@ static int emit_value(am_parquet *p, const am_pq_node *n)
         v->kind = AM_PARQUET_NULL;
         return AM_OK;
     }
-    AM_TRY(am_pq_value(v, c->leaf, &raw, &p->keep));
+    AM_TRY(am_pq_in_column(c->leaf, am_pq_value(v, c->leaf, &raw, &p->keep)));
     if (v->kind == AM_PARQUET_TEXT && (p->text += (uint64_t)v->count) > MAX_TEXT)
         return am_fail(AM_EFORMAT, "it has more than %d bytes of text", MAX_TEXT);
     return AM_OK;

@@ -116,7 +116,7 @@ int am_pq_page_header_read(am_pq_page_header *h, const uint8_t *data, size_t byt
 enum { AM_PQ_MAX_DEPTH = 64 };
 
 typedef struct am_pq_leaf {
-    const am_pq_element *element;
+    const am_pq_element *element, *column; /* column: the one of the row that it lies in */
     int max_def, max_rep;
 } am_pq_leaf;
 
@@ -142,6 +142,9 @@ typedef struct am_pq_schema {
 int am_pq_schema_build(am_pq_schema *s, const am_pq_meta *m);
 void am_pq_schema_free(am_pq_schema *s);
 void am_pq_schema_json(am_buffer *b, const am_pq_schema *s);
+
+/* Put the column's name before the message of an error in the file. */
+int am_pq_in_column(const am_pq_leaf *leaf, int rc);
 
 /* ---- encodings -------------------------------------------------------------------------- */
 

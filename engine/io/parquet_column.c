@@ -15,14 +15,6 @@
 /* Few bytes may claim to be a large page: what is larger than FREE may be RATIO times its bytes. */
 enum { FREE = 64 << 20, RATIO = 1000, MAX_ENTRIES_OF_ROW = 1 << 23 };
 
-static int in_column(const am_pq_column *c, int rc)
-{
-    const am_pq_element *e = c->leaf->element;
-    return rc == AM_EFORMAT || rc == AM_EUNSUP
-               ? am_fail_context(rc, "column \"%.*s\"", am_pq_name_width(e), e->name)
-               : rc;
-}
-
 static int damaged(const char *what)
 {
     return am_fail(AM_EFORMAT, "damaged page: %s", what);
@@ -300,7 +292,8 @@ int am_pq_column_begin(am_pq_column *c, const am_pq_chunk *chunk, int64_t rows, 
         (uint64_t)chunk->compressed > data_end - (uint64_t)start ||
         chunk->type != c->leaf->element->type ||
         (c->leaf->max_rep == 0 ? chunk->values != rows : chunk->values < rows))
-        return in_column(c, am_fail(AM_EFORMAT, "damaged Parquet footer: it contradicts the file"));
+        return am_pq_in_column(
+            c->leaf, am_fail(AM_EFORMAT, "damaged Parquet footer: it contradicts the file"));
     c->chunk = chunk;
     c->rows = rows;
     c->next = (size_t)start;
@@ -423,16 +416,16 @@ static int seek(am_pq_column *c, int64_t row)
 int am_pq_column_seek(am_pq_column *c, int64_t row)
 {
     c->keeping = 0;
-    return in_column(c, seek(c, row));
+    return am_pq_in_column(c->leaf, seek(c, row));
 }
 
 int am_pq_column_peek(am_pq_column *c)
 {
-    return in_column(c, peek(c));
+    return am_pq_in_column(c->leaf, peek(c));
 }
 
 int am_pq_column_take(am_pq_column *c, am_pq_raw *raw)
 {
     c->keeping = 1;
-    return in_column(c, take(c, raw));
+    return am_pq_in_column(c->leaf, take(c, raw));
 }

@@ -10,7 +10,8 @@
 typedef struct builder {
     am_pq_schema *schema;
     const am_pq_meta *meta;
-    size_t at; /* the next element */
+    size_t at;                   /* the next element */
+    const am_pq_element *column; /* that is being built */
     int depth;
 } builder;
 
@@ -77,7 +78,7 @@ static int build_value(builder *b, const am_pq_element *e, int def, int rep, int
         return fail_element(e, "values of a length that cannot be");
     *out = new_node(b, AM_PQ_NODE_VALUE, e, def, rep);
     b->schema->leaves[b->schema->leaf_count++] =
-        (am_pq_leaf){.element = e, .max_def = def, .max_rep = rep};
+        (am_pq_leaf){.element = e, .column = b->column, .max_def = def, .max_rep = rep};
     return AM_OK;
 }
 
@@ -87,6 +88,8 @@ static int build_children(builder *b, int parent, int count, int def, int rep)
     int last = -1;
     for (int k = 0; k < count; k++) {
         int child;
+        if (parent == 0)
+            b->column = peek(b, 0);
         AM_TRY(build_field(b, def, rep, &child));
         if (last < 0)
             node(b, parent)->child = child;
@@ -196,6 +199,14 @@ void am_pq_schema_free(am_pq_schema *s)
     am_free(s->nodes);
     am_free(s->leaves);
     memset(s, 0, sizeof *s);
+}
+
+int am_pq_in_column(const am_pq_leaf *leaf, int rc)
+{
+    const am_pq_element *e = leaf->column;
+    return rc == AM_EFORMAT || rc == AM_EUNSUP
+               ? am_fail_context(rc, "column \"%.*s\"", am_pq_name_width(e), e->name)
+               : rc;
 }
 
 static void put_node(am_buffer *b, const am_pq_schema *s, int i)

@@ -3,9 +3,14 @@
 
 Small files that reach every branch of the readers; Python's standard library is enough.
 """
+import gzip
 import json
 import os
 import struct
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lua/datasets/parquet"))
+import tiny_parquet  # noqa: E402
 
 here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 
@@ -170,6 +175,28 @@ def jsonl_seeds():
         write("jsonl", f"share{i}", (json.dumps(share) + " " * ((3 + i - len(json.dumps(share))) % 9)).encode())
 
 
+def parquet_seeds():
+    write("parquet", "legacy", tiny_parquet.legacy_lists())
+    for name, data in tiny_parquet.lies().items():
+        write("parquet", name, data)
+
+
+def csv_seeds():
+    write("csv", "quotes", b'\xef\xbb\xbfa,"b ""c""",,a\r\n"x\n,y",1,true,NA\r\n\n -2,"",False,inf\n1.5e3,x\r"z"w,,TRUE,"1"')
+    write("csv", "tabs", b"\t\tb\n1\tx y\t007\n\"1\t2\"\t,\n")
+    write("csv", "numbers", b"a,b,c\n18446744073709551616,-1,+.5\n9223372036854775808,99999999999999999999,1e400\n")
+    write("csv", "odd", b'a,b\n1,2,3\n"x\n')
+
+
+def rows_seeds():
+    lines = b'{"input_ids": [1, 2]}\n{"input_ids": []}\n'
+    write("rows", "gzip", gzip.compress(lines, mtime=0))
+    write("rows", "gzip_parts", gzip.compress(lines, mtime=0) + gzip.compress(b'{"a":1}', mtime=0) + bytes(9))
+    write("rows", "zstd", bytes.fromhex("28b52ffd0058") + struct.pack("<I", len(lines) << 3 | 1)[:3] + lines)
+    write("rows", "zstd_run", bytes.fromhex("502a4d1801000000ff28b52ffd0058") + struct.pack("<I", 100000 << 3 | 3)[:3] + b"x")
+    write("rows", "xz", bytes.fromhex("fd377a585a000004"))
+
+
 def template_seeds():
     write("template", "turns", b"""{%- for m in messages if m.role != 'system' -%}
 <{{ m['role'] }}>{{ m.content | trim ~ eos_token }}{% generation %}x{% endgeneration %}{{ loop.index0 }}
@@ -257,6 +284,9 @@ yaml_seeds()
 jsonl_seeds()
 nanogpt_seeds()
 megatron_seeds()
+parquet_seeds()
+csv_seeds()
+rows_seeds()
 template_seeds()
 trackers_seeds()
 adapter_seeds()

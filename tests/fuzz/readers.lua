@@ -12,12 +12,13 @@ local nanogpt = require("am.datasets.nanogpt_dataset")
 local mlflow = require("am.loggers.mlflow")
 local path = require("am.utils.path")
 local row_stream = require("am.datasets.row_stream")
-local rows = require("am.datasets.file_rows")
 local report = require("am.loggers.report")
 local wandb_api = require("am.loggers.wandb_api")
 local matcher = require("am.peft.matcher")
 local peft = require("am.peft")
 local tiny = require("tests.support.tiny")
+local file_rows = require("am.datasets.file_rows")
+local json = require("am.utils.json")
 
 -- The result of fn(...), or nil when it was refused.
 local function try(fn, ...)
@@ -100,16 +101,29 @@ local function write(to, text)
     file:close()
 end
 
+-- All rows of a file of that text. Rows that are read again are the same.
+local function read_rows(text, extension)
+    write(name .. extension, text)
+    local source = try(file_rows.open, name .. extension)
+    if not source then
+        return
+    end
+    local n, first = source:len(), {}
+    for i = 1, math.min(n, 200) do
+        local row = try(source.get, source, i)
+        first[i] = row and json.encode(row)
+        source:name(i)
+    end
+    for i = #first, 1, -1 do
+        local row = try(source.get, source, i)
+        assert(first[i] == (row and json.encode(row)))
+    end
+    source:close()
+end
+
 --- Every row is an object or an error, also when it is streamed, and whatever is read in it.
 function M.jsonl(text)
-    write(name, text)
-    local source = try(rows.open, name)
-    if source then
-        for i = 1, source:len() do
-            try(source.get, source, i)
-        end
-        source:close()
-    end
+    read_rows(text, "")
     local stream = try(row_stream.open, name)
     while stream and try(stream.next, stream) do end
     read_as(readers[1 + #text % #readers])
@@ -156,6 +170,16 @@ function M.megatron(text)
         end
         found:close()
     end
+end
+
+--- The same of CSV, and of TSV where the text begins with a tab.
+function M.csv(text)
+    read_rows(text, text:sub(1, 1) == "\t" and ".tsv" or ".csv")
+end
+
+--- The same of a file that is told by its content.
+function M.rows(text)
+    read_rows(text, "")
 end
 
 --- Two renderings of one template are the same. What follows a NUL is what the user says.
@@ -219,23 +243,25 @@ function M.trackers(text)
     local page = try(report.open, {}, run(), nil)
     try(page.sample, page, 1, text, text)
     try(page.finish, page, "finished")
-local folder, model
+end
+
+local adapter_folder, model
 local LINEAR = { class_name = "Linear" }
 
 --- An adapter_config.json, behind a NUL a pattern of modules, behind another the names and sizes of tensors: what is
 --- loaded merges, and what is refused leaves the model as it was.
 function M.adapter(text)
     local settings, pattern, names = text:match("^(%Z*)%z?(%Z*)%z?(.*)$")
-    if not folder then
-        folder, model = os.tmpname(), tiny.model()
-        os.remove(folder)
-        require("am.utils.path").mkdir_p(folder)
+    if not adapter_folder then
+        adapter_folder, model = os.tmpname(), tiny.model()
+        os.remove(adapter_folder)
+        path.mkdir_p(adapter_folder)
     end
     local matches = try(matcher.new, { target_modules = pattern })
-    for _, path in ipairs(matches and { "model.layers.0.self_attn.q_proj", "lm_head", ("a."):rep(200) } or {}) do
-        try(matches, path, LINEAR)
+    for _, name_of in ipairs(matches and { "model.layers.0.self_attn.q_proj", "lm_head", ("a."):rep(200) } or {}) do
+        try(matches, name_of, LINEAR)
     end
-    local file = assert(io.open(folder .. "/adapter_config.json", "wb"))
+    local file = assert(io.open(adapter_folder .. "/adapter_config.json", "wb"))
     file:write(settings)
     file:close()
     am.scope(function()
@@ -248,8 +274,8 @@ function M.adapter(text)
             end
             tensors[tensor or line] = #shape < 4 and am.zeros(shape) or nil
         end
-        if try(am.save_safetensors, folder .. "/adapter_model.safetensors", tensors) == nil then
-            try(peft.load_adapter, model, folder)
+        if try(am.save_safetensors, adapter_folder .. "/adapter_model.safetensors", tensors) == nil then
+            try(peft.load_adapter, model, adapter_folder)
             peft.merge(model)
             assert(not peft.lora_modules(model)() and model:get("lm_head").class_name == "Linear")
         end

@@ -264,7 +264,7 @@ local function value_of(text, kind)
         return booleans[text]
     end
     local x = not infinities[text:lower()] and tonumber((text:match("^%s*%+?(.-)%s*$")))
-    return x and math.abs(x) < math.huge and x or json.null
+    return x and math.abs(x) < math.huge and x + 0 or json.null -- + 0: "-0" is 0
 end
 
 -- The names of columns as pandas makes them.

@@ -1,5 +1,5 @@
 -- am.datasets.json_rows: both layouts, row numbers, and damaged files.
-local json_rows = require("am.datasets.json_rows")
+local file_rows = require("am.datasets.file_rows")
 local helpers = require("tests.lua.datasets.helpers")
 
 describe("am.datasets.json_rows", function()
@@ -18,7 +18,7 @@ describe("am.datasets.json_rows", function()
     end)
 
     local function read(name)
-        local source = json_rows.open(name)
+        local source = file_rows.open(name)
         local out = {}
         for i = 1, source:len() do
             out[i] = source:get(i).a .. "@" .. source:name(i):match("%d+$")
@@ -35,7 +35,7 @@ describe("am.datasets.json_rows", function()
     end)
 
     it("refuses a row that is not UTF-8", function()
-        local source = json_rows.open(file '{"a":1}\n{"a":"\255\254"}\n')
+        local source = file_rows.open(file '{"a":1}\n{"a":"\255\254"}\n')
         local ok, e = pcall(source.get, source, 2)
         assert.is_false(ok)
         assert.matches("row 2: byte 7 is not UTF%-8", e.msg)
@@ -56,7 +56,7 @@ describe("am.datasets.json_rows", function()
             elements[i] = lines[i]
         end
         for _, name in ipairs { file(table.concat(lines, "\n")), file("[" .. table.concat(elements, ",\n") .. "]") } do
-            local source = json_rows.open(name)
+            local source = file_rows.open(name)
             assert.equal(3000, source:len())
             for _, i in ipairs { 3000, 1, 2999, 1500 } do
                 assert.equal(i, source:get(i).a)
@@ -71,8 +71,8 @@ describe("am.datasets.json_rows", function()
             short[i], long[i] = '{"a":' .. i .. "}", i <= 20 and string.format('{"a":%d,"t":"%s"}', i, ("x"):rep(50000))
         end
         for text, most in pairs { [table.concat(short, "\n")] = 80, [table.concat(long, "\n", 1, 20)] = 10 } do
-            local source = json_rows.open(file(text))
-            assert.is_true(source.files[1].index.blocks <= most)
+            local source = file_rows.open(file(text))
+            assert.is_true(source.files[1].rows.rows.index.blocks <= most)
             for _, i in ipairs { 1, source:len(), 7, 12, 11, 20, 2 } do
                 assert.equal(i, source:get(i).a)
                 assert.equal(source.files[1].name .. " row " .. i, source:name(i))
@@ -80,16 +80,8 @@ describe("am.datasets.json_rows", function()
         end
     end)
 
-    it("joins several files in order", function()
-        local a, b = file '{"a":1}\n{"a":2}', file '[{"a":3}]'
-        local source = json_rows.open { a, b }
-        assert.equal(3, source:len())
-        assert.same({ 1, 2, 3 }, { source:get(1).a, source:get(2).a, source:get(3).a })
-        assert.equal(b .. " row 1", source:name(3))
-    end)
-
     it("names file and row of what is no object", function()
-        local source = json_rows.open(file '{"a":1}\n{"a":\n[1]\n"x"\nnull\n{"a":1}}')
+        local source = file_rows.open(file '{"a":1}\n{"a":\n[1]\n"x"\nnull\n{"a":1}}')
         for row, pattern in pairs {
             [2] = "row 2: not JSON at column", [3] = "row 3: not a JSON object", [4] = "row 4: not a JSON object",
             [5] = "row 5: not a JSON object", [6] = "row 6: not JSON at column",
@@ -106,24 +98,16 @@ describe("am.datasets.json_rows", function()
             ['[{"a":1},,{"a":2}]'] = "element 2 .* missing",
             ['[{"a":1}] x'] = "after the end", ["[]"] = "no rows", [""] = "no rows", [" \n"] = "no rows",
         } do
-            helpers.fails("data", pattern, json_rows.open, file(text, "json"))
+            helpers.fails("data", pattern, file_rows.open, file(text, "json"))
         end
-        local source = json_rows.open(file '[{"a":1},{"a":1 2}, }]')
+        local source = file_rows.open(file '[{"a":1},{"a":1 2}, }]')
         helpers.fails("data", "row 2: not JSON", source.get, source, 2)
         helpers.fails("data", "row 3: not JSON", source.get, source, 3)
     end)
 
-    it("says what is wrong with a name", function()
-        helpers.fails("data", "no such file", json_rows.open, "/nowhere/x.jsonl")
-        helpers.fails("data", "hub", json_rows.open, "some-org/some-dataset")
-        helpers.fails("usage", "file name or a list", json_rows.open, {})
-        helpers.fails("usage", "entry 1", json_rows.open, { 3 })
-        helpers.fails("data", "no such file", json_rows.open, "tests")
-    end)
-
     it("notices a file that shrank", function()
         local name = file '{"a":1}\n{"a":2}\n'
-        local source = json_rows.open(name)
+        local source = file_rows.open(name)
         local out = assert(io.open(name, "wb"))
         out:write('{"a":1}\n')
         out:close()

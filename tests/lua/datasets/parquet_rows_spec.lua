@@ -105,6 +105,24 @@ describe("am.datasets.parquet_rows", function()
         os.remove(lines)
     end)
 
+    it("refuses files that contradict themselves, and says where", function()
+        for name, pattern in pairs {
+            rows = "3 rows, but 2", group_rows = 'row 1: column "n"', bomb = "which is not believed", at = "row 1",
+            codec = "of an unknown codec", deep = "nested too deeply", not_utf8 = 'row 1: column "t": byte 2',
+            struct = 'row 2: .*"y" do not belong', list = 'row 1: .*"l" do not belong', delta = "more values than",
+            no_row = 'row 1: column "l": .*no beginning', many_children = "ends early", page_entries = "row 2",
+        } do
+            local ok, e = pcall(function()
+                local source = file_rows.open(folder .. "lies/" .. name .. ".parquet")
+                for i = 1, source:len() do
+                    source:get(i)
+                end
+            end)
+            assert(not ok and (e.code == "format" or e.code == "unsupported"), name .. ": " .. tostring(e))
+            assert(e.msg:find(pattern), name .. ": " .. tostring(e))
+        end
+    end)
+
     it("says which codec it does not read", function()
         for _, codec in ipairs { "lz4", "brotli" } do
             local source = file_rows.open(folder .. codec .. ".parquet")

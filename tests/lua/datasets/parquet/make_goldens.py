@@ -186,6 +186,10 @@ def main():
     theirs = pq.read_table(path("legacy.parquet")).drop_columns("bits")  # pyarrow takes the lowest bit first
     assert theirs.to_pylist() == [{k: v for k, v in row.items() if k != "bits"} for row in tiny_parquet.LEGACY_ROWS]
     write_rows("legacy", tiny_parquet.LEGACY_ROWS)
+    os.makedirs(path("lies"), exist_ok=True)
+    for name, data in tiny_parquet.lies().items():
+        with open(path("lies/%s.parquet" % name), "wb") as out:
+            out.write(data)
 
 
 main()

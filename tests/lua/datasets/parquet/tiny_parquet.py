@@ -110,7 +110,7 @@ def file(elements, columns, rows, **lies):
         chunks.append({2: I64(at), 3: {1: I32(type), 2: [I32(PLAIN)], 3: [p.encode() for p in path],
                                        4: I32(lies.get("codec", 0)), 5: I64(entries), 6: I64(size), 7: I64(size),
                                        9: I64(lies.get("at", at))}})
-    footer = thrift({1: I32(1), 2: elements, 3: I64(lies.get("rows", rows)),
+    footer = thrift({1: I32(1), 2: elements, 3: I64(lies.get("all_rows", rows)),
                      4: [{1: chunks, 2: I64(len(data)), 3: I64(rows)}]})
     return data + footer + struct.pack("<I", lies.get("footer", len(footer))) + b"PAR1"
 
@@ -146,3 +146,69 @@ LEGACY_ROWS = [
     {"ids": None, "pairs": [], "tags": [], "bits": []},
     {"ids": [3], "pairs": None, "tags": [], "bits": [None, -1]},
 ]
+
+
+def lies():
+    """Files of a row or two that contradict themselves, by what is wrong with them."""
+    root = element("schema", children=1)
+    number = element("n", INT32)
+    text = element("t", BYTE_ARRAY, converted=UTF8)
+    listed = [root, element("l", repetition=OPTIONAL, children=1, converted=LIST), element("array", INT32, REPEATED)]
+    paired = [root, element("s", repetition=OPTIONAL, children=2), element("x", INT32), element("y", INT32)]
+    pairs = [root, element("l", repetition=REPEATED, children=2), element("x", INT32), element("y", INT32)]
+
+    def numbers(values=(1, 2), entries=2, **page):
+        return [(INT32, ["n"], entries, [data_page(INT32, values, [0] * len(values), [0] * len(values), 0, 0, **page)])]
+
+    def lists(reps, defs, values=(7, 8)):
+        return [(INT32, ["l", "array"], len(reps), [data_page(INT32, values, reps, defs, 1, 2)])]
+
+    def two(elements, x, y, max_rep, rows=2):
+        return file(elements, [(INT32, [name], len(reps), [data_page(INT32, values, reps, defs, max_rep, 1)])
+                               for name, (values, reps, defs) in (("x", x), ("y", y))], rows)
+
+    deep = [root] + [element("g", children=1) for _ in range(100)] + [number]
+    huge = struct.pack("<I", 2**31 - 1)
+    delta = varint(128) + varint(4) + varint(2**40) + zigzag(0)
+    return {
+        "rows": file([root, number], numbers(), 2, all_rows=3),
+        "group_rows": file([root, number], numbers(), 3),
+        "fewer_values": file([root, number], numbers(values=(1,), entries=2), 2),
+        "page_entries": file([root, number], [
+            (INT32, ["n"], 2, [data_page(INT32, [1], [0], [0], 0, 0, entries=2)])], 2),
+        "many_entries": file([root, number], [
+            (INT32, ["n"], 2, [data_page(INT32, [1], [0], [0], 0, 0, entries=2**31 - 1)])], 2),
+        "page_size": file([root, number], numbers(size=9), 2),
+        "chunk": file([root, number], numbers(), 2, chunk=10**6),
+        "short_chunk": file([root, number], numbers(), 2, chunk=20),
+        "at": file([root, number], numbers(), 2, at=10**9),
+        "footer": file([root, number], numbers(), 2, footer=10**6),
+        "codec": file([root, number], numbers(), 2, codec=99),
+        "not_snappy": file([root, number], numbers(), 2, codec=1),
+        "not_gzip": file([root, number], numbers(size=10**7), 2, codec=2),
+        "bomb": file([root, number], numbers(size=2**31 - 1), 2, codec=6),
+        "encoding": file([root, number], numbers(encoding=77), 2),
+        "no_dictionary": file([root, number], numbers(encoding=8), 2),
+        "text_length": file([root, text], [(BYTE_ARRAY, ["t"], 1, [
+            data_page(INT32, [2**31 - 1], [0], [0], 0, 0)])], 1),
+        "not_utf8": file([root, text], [(BYTE_ARRAY, ["t"], 1, [
+            data_page(BYTE_ARRAY, [b"a\xff"], [0], [0], 0, 0)])], 1),
+        "delta": file([root, text], [(BYTE_ARRAY, ["t"], 1, [thrift({
+            1: I32(0), 2: I32(len(delta)), 3: I32(len(delta)),
+            5: {1: I32(1), 2: I32(6), 3: I32(RLE), 4: I32(RLE)}}) + delta])], 1),
+        "def_level": file(listed, lists([0, 0], [3, 2]), 2),
+        "no_row": file(listed, lists([1, 0], [2, 2]), 2),
+        "more_rows": file(listed, lists([0, 1], [2, 2]), 2),
+        "struct": two(paired, ([1, 2], [0, 0], [1, 1]), ([1], [0, 0], [1, 0]), 0),
+        "list": two(pairs, ([1, 2, 3], [0, 1, 0], [1, 1, 1]), ([1, 2, 3], [0, 0, 1], [1, 1, 1]), 1),
+        "list_end": two(pairs, ([1, 2], [0, 0], [1, 1]), ([1, 2, 3], [0, 0, 1], [1, 1, 1]), 1),
+        "deep": file(deep, numbers(), 2),
+        "children": file([element("schema", children=9), number], numbers(), 2),
+        "many_children": file([element("schema", children=2**31 - 1), number], numbers(), 2),
+        "no_type": file([root, element("n")], numbers(), 2),
+        "type": file([root, element("n", 9)], numbers(), 2),
+        "other_type": file([root, element("n", INT64)], numbers(), 2),
+        "length": file([root, element("n", FIXED, length=0)], numbers(), 2),
+        "no_columns": file([element("schema")], [], 0),
+        "magic": b"PAR1" + huge + b"PAR1",
+    }
