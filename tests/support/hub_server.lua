@@ -75,7 +75,7 @@ local function allowed(repo, request)
     return nil
 end
 
-local function info(repo, of, known)
+local function info(id, of, known)
     local siblings = json.array {}
     for name, text in pairs(of.files) do
         local tag = known[text]
@@ -86,12 +86,29 @@ local function info(repo, of, known)
     end
     table.sort(siblings, function(a, b) return a.rfilename < b.rfilename end)
     return { headers = { ["Content-Type"] = "application/json" },
-             body = json.encode { id = repo.id, sha = of.commit, siblings = siblings } }
+             body = json.encode { id = id, sha = of.commit, siblings = siblings } }
+end
+
+-- The other list of the same, which newer versions of huggingface_hub ask for.
+local function tree(of, known)
+    local out = json.array {}
+    for name, text in pairs(of.files) do
+        local tag = known[text]
+        out[#out + 1] = {
+            type = "file", path = name, size = #text, oid = tag.git,
+            lfs = tag.sha256 and { oid = tag.sha256, size = #text, pointerSize = 134 } or nil,
+        }
+    end
+    return { headers = { ["Content-Type"] = "application/json" }, body = json.encode(out) }
 end
 
 local function respond(repositories, known, cdn, request)
     local place = request.path:gsub("%?.*$", "")
     local type, id, revision = place:match("^/api/(%w+)s/(.-)/revision/(.+)$")
+    local whole = type == nil
+    if whole then
+        type, id, revision = place:match("^/api/(%w+)s/(.-)/tree/(.+)$")
+    end
     local name
     if not type then
         id, revision, name = place:match("^/(.-)/resolve/([^/]+)/(.+)$")
@@ -109,7 +126,7 @@ local function respond(repositories, known, cdn, request)
     if not of then
         return refuse(404, "RevisionNotFound", "Invalid rev id: " .. revision)
     elseif not name then
-        return info(repo, of, known)
+        return whole and tree(of, known) or info(id, of, known)
     end
     name = unquote(name)
     local text = of.files[name]

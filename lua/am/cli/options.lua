@@ -24,20 +24,22 @@ end
 local function help(usage, specs)
     local lines = { "usage: " .. usage, "" }
     for _, spec in ipairs(specs) do
-        lines[#lines + 1] = string.format("  --%-22s %s", spec[1] .. (spec.type == "flag" and "" or " VALUE"), spec.doc)
+        local name = spec.words and spec[1] or "--" .. spec[1] .. (spec.type == "flag" and "" or " VALUE")
+        lines[#lines + 1] = string.format("  %-24s %s", name, spec.doc)
     end
     return table.concat(lines, "\n")
 end
 
 --- Parse words by specs: {{"name", type="string|number|integer|flag", list=, required=, default=,
---- min=, doc=}, …}. Dashes and underscores in names are the same. Returns a table by name (dashes as
---- underscores), or nil after printing help.
+--- min=, doc=}, …}; one with `words` collects the words that are no options. Dashes and underscores in
+--- names are the same. Returns a table by name (dashes as underscores), or nil after printing help.
 function M.parse(argv, usage, specs)
-    local by_name, out, names = {}, {}, {}
+    local by_name, out, names, words = {}, {}, {}, nil
     for _, spec in ipairs(specs) do
         local key = spec[1]:gsub("-", "_")
         by_name[key], names[#names + 1] = spec, spec[1]
-        out[key] = spec.list and {} or spec.default
+        out[key] = (spec.list or spec.words) and {} or spec.default
+        words = words or (spec.words and out[key])
     end
     local i = 1
     while argv[i] do
@@ -50,11 +52,12 @@ function M.parse(argv, usage, specs)
         end
         local key = name and name:gsub("-", "_")
         local spec = key and by_name[key]
-        if not spec then
+        if words and word:sub(1, 1) ~= "-" then
+            words[#words + 1] = word
+        elseif not spec or spec.words then
             err.raise("usage", "unknown option %s%s\n%s", word, name and strings.did_you_mean(name, names) or "",
                       help(usage, specs))
-        end
-        if spec.type == "flag" then
+        elseif spec.type == "flag" then
             out[key] = true
         else
             if value == nil then
@@ -75,8 +78,8 @@ function M.parse(argv, usage, specs)
     end
     for _, spec in ipairs(specs) do
         local v = out[(spec[1]:gsub("-", "_"))]
-        if spec.required and (v == nil or (spec.list and #v == 0)) then
-            err.raise("usage", "--%s is needed\n%s", spec[1], help(usage, specs))
+        if spec.required and (v == nil or ((spec.list or spec.words) and #v == 0)) then
+            err.raise("usage", "%s%s is needed\n%s", spec.words and "" or "--", spec[1], help(usage, specs))
         end
     end
     return out

@@ -4,9 +4,9 @@
 -- hub_download.lua (transfers), hub_model.lua and hub_dataset.lua (which files). docs/hub.md is the user's view.
 --
 --   hub.resolve(name, { part =, revision = }) -> path of a model ("tokenizer": its tokenizer suffices)
---   hub.snapshot(id, { part =, revision =, include =, exclude = }) -> folder, names: brought and complete
 --   hub.dataset_files(name, { split =, name =, revision = }) -> paths, { config, format, splits }
---   hub.cache_dir()
+--   hub.snapshot(id, { type =, part =, revision =, include =, exclude =, verify = }) -> folder, names
+--   hub.cache_dir()  hub.offline()  hub.amount(bytes) -> "1.5 GB"  hub.is_name(text): can it be on the hub?
 --
 -- What is cached and complete is used as it is, without asking: a run does not depend on the network, and a
 -- revision that moved on the hub is brought by recipes/download.lua.
@@ -21,7 +21,7 @@ local models = require("am.utils.hub_model")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
 
-local M = { cache_dir = cache.cache_dir }
+local M = { cache_dir = cache.cache_dir, offline = api.offline, amount = download.amount }
 
 local MAX_README = 4 * 1024 * 1024
 local CONVERTED = "refs/convert/parquet"
@@ -38,9 +38,11 @@ local function names_a_file(name)
               csv = true, txt = true, gz = true, zst = true })[path.extension(name) or ""] or false
 end
 
+--- True for what can be a name on the hub, and is none of a file.
 local function in_hub(name)
     return cache.is_repo_id(name) and not names_a_file(name)
 end
+M.is_name = in_hub
 
 -- The cached folder of a revision, or nil. Without refs/main, as a copied cache may be, any that has the file
 -- `sign`.
@@ -91,7 +93,9 @@ end
 
 -- ---------------------------------------------------------------- models
 
---- Bring a model's files (or those that `include` and `exclude` say): the snapshot's folder, and the names.
+--- Ask the hub for a model's files (or those that `include` and `exclude` say) and bring what is not here: the
+--- snapshot's folder, and the names. opts.type: "model" or "dataset"; opts.verify: what is here is compared
+--- with its digest.
 function M.snapshot(id, opts)
     opts = opts or {}
     local repo = repository(opts.type or "model", id, opts.revision)
@@ -100,7 +104,7 @@ function M.snapshot(id, opts)
     if #names == 0 then
         err.raise("io", "%s holds no files that are wanted", id)
     end
-    download.files(repo, info, names)
+    download.files(repo, info, names, opts.verify)
     cache.write_ref(repo, info.commit)
     return cache.snapshot(repo, info.commit), names
 end
@@ -251,7 +255,7 @@ local function converted_files(repo, opts)
     local info = folder and api.offline() and { commit = commit, files = cache.read_tree(branch, commit) or {} }
         or ask(branch)
     local names = datasets.choose_converted(strings.sorted_keys(info.files), opts)
-    local files = download.files(branch, info, names)
+    local files = download.files(branch, info, names, opts.verify)
     cache.write_ref(branch, info.commit)
     return files, { config = opts.name or "default", format = "parquet", splits = { opts.split or "train" } }
 end
@@ -266,7 +270,7 @@ local function hub_files(repo, opts)
             err.raise("unsupported", "%s is made by a program of its own, %s, which is not run (today's datasets does "
                       .. "not either)", opts.where, script)
         end
-        return select(names, opts, function(wanted) return download.files(repo, info, wanted) end)
+        return select(names, opts, function(wanted) return download.files(repo, info, wanted, opts.verify) end)
     end)
     if ok then
         cache.write_ref(repo, info.commit)
@@ -286,20 +290,24 @@ local function hub_files(repo, opts)
 end
 
 --- The files of a split of a data set: a folder here, or a name on the hub. opts: split ("train"), name (its
---- configuration), revision. Returns paths in the order of rows, and { config, format = "parquet", "json",
---- "csv" or "text", splits = the names that there are }. A text of endings like .gz keeps its format.
+--- configuration), revision, verify (ask the hub even if all is here, and compare what is here with its digest).
+--- Returns paths in the order of rows, and { config, format = "parquet", "json", "csv" or "text", splits = the
+--- names that there are }. Files that end in .gz, .zst and the like keep their format.
 function M.dataset_files(name, opts)
     opts = opts or {}
     if type(name) ~= "string" or name == "" then
         err.raise("usage", "a data set is named by a folder or a hub name, not by %s", tostring(name))
     end
-    opts = { split = opts.split, name = opts.name, revision = opts.revision, where = name }
+    opts = { split = opts.split, name = opts.name, revision = opts.revision, verify = opts.verify, where = name }
     if path.is_dir(name) then
         return local_files(name, opts)
     elseif path.exists(name) or not in_hub(name) then
         err.raise("io", "%s is no folder with data files, and no name of a data set on the hub", name)
     end
     local repo = repository("dataset", name, opts.revision)
+    if opts.verify then
+        return hub_files(repo, opts)
+    end
     local folder, commit = cached(repo)
     local tree = folder and cache.read_tree(repo, commit)
     local function from_cache()

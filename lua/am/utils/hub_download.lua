@@ -203,11 +203,30 @@ function M.file(repo, commit, name)
     return cache.link(repo, commit, name, head.blob)
 end
 
+-- Remove a file of a snapshot whose contents are not what its name says, so that it is brought anew.
+local function drop_if_damaged(repo, commit, name, size)
+    local pointer = path.join(cache.snapshot(repo, commit), name)
+    local target = posix.readlink(pointer)
+    local blob = target and cache.blob_name(path.basename(target))
+    if blob and path.exists(pointer) then
+        local wrong = flaw(pointer, { blob = blob, size = size })
+        if wrong then
+            log:warning("%s of %s is damaged (%s) and is brought anew", name, repo.id, wrong)
+            os.remove(cache.blob(repo, blob))
+            os.remove(pointer)
+        end
+    end
+end
+
 --- Bring files of a commit into the cache: paths in the order of `names`. `info` is api.info's, or read_tree's
---- files as info.files. Raises when one is missing or wrong; what came stays.
-function M.files(repo, info, names)
+--- files as info.files. With `verify` what is there is read once and compared with its digest, too. Raises
+--- when a file is missing or wrong; what came stays.
+function M.files(repo, info, names, verify)
     local missing, bytes = {}, 0
     for _, name in ipairs(names) do
+        if verify then
+            drop_if_damaged(repo, info.commit, name, (info.files[name] or {}).size)
+        end
         if not path.exists(path.join(cache.snapshot(repo, info.commit), name)) then
             missing[#missing + 1] = name
             bytes = bytes + ((info.files[name] or {}).size or 0)

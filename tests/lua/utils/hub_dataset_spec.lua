@@ -164,8 +164,8 @@ describe("hub.dataset_files", function()
                 ["data/test.jsonl"] = '{"a": 3}\n', ["big.bin"] = "never" } },
             ["datasets/org/script"] = { commit = COMMIT, files = { ["script.py"] = "print(1)", ["x.jsonl"] = "{}" },
                 branches = { ["refs/convert/parquet"] = { commit = PARQUET, files = {
-                    ["en/train/0000.parquet"] = "one", ["en/train/0001.parquet"] = "two", ["en/test/0000.parquet"] = "t",
-                    ["de/partial-train/0000.parquet"] = "p" } } } },
+                    ["en/train/0000.parquet"] = "one", ["en/train/0001.parquet"] = "two",
+                    ["en/test/0000.parquet"] = "t", ["de/partial-train/0000.parquet"] = "p" } } } },
             ["datasets/org/alone"] = { commit = COMMIT, files = { ["alone.py"] = "print(1)" } },
             ["datasets/org/plain"] = { commit = OTHER, files = { ["data/train-00000-of-00002.csv"] = "a\n1\n",
                 ["data/train-00001-of-00002.csv"] = "a\n2\n" } },

@@ -1,5 +1,6 @@
 -- Models from a hub on loopback: what is brought, where it lies, and what is said when it cannot be.
 
+local engine = require("am.core.ffi").C
 local cache = require("am.utils.hub_cache")
 local digest = require("am.utils.digest")
 local err = require("am.core.error")
@@ -31,7 +32,7 @@ local repositories = {
         ["consolidated.safetensors"] = "both",
     } },
 }
-for _, name in ipairs { "huge", "shape", "escape", "busy", "absolute", "commit", "tag" } do
+for _, name in ipairs { "slow", "huge", "shape", "escape", "busy", "absolute", "commit", "tag" } do
     repositories["org/" .. name] = { commit = COMMIT, files = FILES, lfs = LFS }
 end
 
@@ -48,6 +49,8 @@ local function disturb(request, answer, where)
         answer.body, answer.length = answer.body .. ("x"):rep(5000000), nil
     elseif name == "huge" and request.method == "HEAD" and answer.headers["X-Linked-Size"] then
         answer.headers["X-Linked-Size"] = "900000000000000"
+    elseif name == "slow" then
+        answer.delay = 30
     elseif name == "busy" and listing and request.count < 1 then
         return { status = 503, headers = { ["Retry-After"] = "0" } }
     elseif name == "shape" and listing then
@@ -311,6 +314,20 @@ describe("hub", function()
             brought = brought + (request.where == "cdn" and 1 or 0)
         end
         assert.equal(1, brought)
+    end)
+
+    it("ends when a signal comes", function()
+        engine.am_signals_watch(engine.AM_SIGNALS_FLAG)
+        local parent, from = posix.getpid(), engine.am_clock()
+        local child = posix.fork(function() os.execute("sleep 0.3; kill -TERM " .. parent) end)
+        finally(function()
+            engine.am_signals_watch(engine.AM_SIGNALS_OFF)
+            engine.am_signals_clear()
+        end)
+        local _, code = refusal(hub.resolve, "org/slow")
+        posix.wait(child)
+        assert.equal("interrupted", code)
+        assert.is_true(engine.am_clock() - from < 5)
     end)
 
     it("asks nothing offline", function()
