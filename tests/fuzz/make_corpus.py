@@ -152,6 +152,23 @@ w:\n  - 1\n  - k: v\n    l:\n    - - 1\n""")
 lr: ${NOT_SET:-1e-5}\nstep_scheduler: {max_steps: 3, a.b: "${HOME}"}\n""")
 
 
+def hub_seeds():
+    def answer(**parts):
+        return json.dumps({"sha": "0123456789" * 4, "siblings": [], **parts}).encode()
+
+    files = ["README.md", "config.json", "model.safetensors", "data/train-00000-of-00001.parquet", "en/train/0000.parquet"]
+    write("hub", "files", answer(siblings=[
+        {"rfilename": name, "size": 3, "blobId": "ab" * 20, "lfs": {"sha256": "cd" * 32, "size": 3}} for name in files]))
+    write("hub", "empty", answer())
+    write("hub", "escape", answer(siblings=[{"rfilename": "../../x"}, {"rfilename": "/x"}, {"rfilename": "a\u0000b"}]))
+    write("hub", "shapes", answer(sha=1, siblings=[1, None, {"rfilename": []}, {"size": -1}]))
+    write("card", "splits", b"""---\nlicense: [mit, &a x]\nconfigs:\n- config_name: en\n  default: true\n  data_files:
+  - split: train\n    path: data/train-*\n  - split: test\n    path: [data/*.jsonl, "**/*.gz"]\n---\n# Title\n""")
+    write("card", "lists", b"---\nconfigs: [{config_name: a, data_files: [a.csv, '*[a-c]?.*']}]\n---\n")
+    write("card", "folder", b"---\r\nconfigs:\r\n- {config_name: &n default, data_dir: data}\r\n---\r\n")
+    write("card", "none", b"# Title\n---\n")
+
+
 def jsonl_seeds():
     write("jsonl", "lines", b'\xef\xbb\xbf{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}\r\n\n{"input_ids":[5]}')
     write("jsonl", "array", b' [ {"input_ids": [1], "loss_mask": [1]} ,\n{"a": "]}\\",{"}, [] , 1]\n')
@@ -281,6 +298,7 @@ npy_seeds()
 token_rows_seeds()
 tokenizer_seeds()
 yaml_seeds()
+hub_seeds()
 jsonl_seeds()
 nanogpt_seeds()
 megatron_seeds()

@@ -19,6 +19,11 @@ local peft = require("am.peft")
 local tiny = require("tests.support.tiny")
 local file_rows = require("am.datasets.file_rows")
 local json = require("am.utils.json")
+local hub_api = require("am.utils.hub_api")
+local hub_cache = require("am.utils.hub_cache")
+local hub_dataset = require("am.utils.hub_dataset")
+local hub_model = require("am.utils.hub_model")
+local strings = require("am.utils.strings")
 
 -- The result of fn(...), or nil when it was refused.
 local function try(fn, ...)
@@ -280,6 +285,45 @@ function M.adapter(text)
             assert(not peft.lora_modules(model)() and model:get("lm_head").class_name == "Linear")
         end
     end)
+end
+
+--- What a hub says of a repository: only names that stay in its folder are taken, and those that are chosen
+--- are among them.
+function M.hub(text)
+    local info = try(hub_api.read_info, text, "https://hub/api/models/a/b")
+    if not info then
+        return
+    end
+    assert(hub_cache.is_commit(info.commit))
+    local names = strings.sorted_keys(info.files)
+    for _, file in ipairs(names) do
+        assert(hub_cache.is_safe(file) and not file:find("^/") and not ("/" .. file .. "/"):find("/../", 1, true))
+    end
+    for _, file in ipairs(hub_model.choose(names, {})) do
+        assert(info.files[file])
+    end
+    for _, file in ipairs((try(hub_dataset.choose, names, { where = "x" })) or {}) do
+        assert(info.files[file])
+    end
+    try(hub_dataset.choose_converted, names, { where = "x", name = "en" })
+end
+
+local data_files = { ".hidden/a.jsonl", "README.md", "a.csv", "data/test-1.jsonl", "data/train-1.jsonl", "en/x.txt.gz" }
+local is_data_file = {}
+for _, file in ipairs(data_files) do
+    is_data_file[file] = true
+end
+
+--- A data set's README: the files that it chooses are files that there are, each once.
+function M.card(text)
+    for _, split in ipairs { "train", "test" } do
+        local seen = {}
+        local files = try(hub_dataset.choose, data_files, { where = "x", readme = text, split = split })
+        for _, file in ipairs(files or {}) do
+            assert(is_data_file[file] and not seen[file], file)
+            seen[file] = true
+        end
+    end
 end
 
 for reader, read in pairs(M) do

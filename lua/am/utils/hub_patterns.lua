@@ -159,7 +159,7 @@ end
 local function sharded(find)
     local splits, out = {}, {}
     for _, file in ipairs(find(SHARDED:format("*"))) do
-        local split = file:match("([^/]+)%-%d%d%d%d%d%-of%-%d%d%d%d%d[^/]*$")
+        local split = file:match("([^/]*)%-%d%d%d%d%d%-of%-%d%d%d%d%d[^/]*$")
         if not split:find("^[%w_.\128-\255]+$") then
             err.raise("format", 'the split "%s" of %s has a name that is not allowed: letters, digits, _ and . are',
                       split, file)

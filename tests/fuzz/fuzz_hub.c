@@ -1,0 +1,8 @@
+/* fuzz_hub.c — any bytes as what a hub says of a repository. What is done with them is in readers.lua. */
+#include "fuzz_lua.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    return read_in_lua("hub", data, bytes);
+}
