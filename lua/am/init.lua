@@ -10,10 +10,11 @@ local lazy = {
     AutoTokenizer = function()
         local tokenizers, chat = require("am.tokenizers"), require("am.chat")
         return {
-            --- A tokenizer from a Hugging Face directory, a GGUF file, or a hub name in the cache.
+            --- A tokenizer from a Hugging Face directory, a GGUF file, or a hub name. opts.revision: of a hub name.
             from_pretrained = function(name, opts)
                 opts = setmetatable({ chat = chat }, { __index = opts or {} })
-                local folder = require("am.utils.hub").resolve(name, { part = "tokenizer" })
+                local hub = require("am.utils.hub")
+                local folder = hub.resolve(name, { part = "tokenizer", revision = opts.revision })
                 return tokenizers.AutoTokenizer.from_pretrained(folder, opts)
             end,
         }

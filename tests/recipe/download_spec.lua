@@ -4,6 +4,7 @@ local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
 local environment = require("tests.support.environment")
 local hub_server = require("tests.support.hub_server")
+local terminal = require("tests.support.terminal")
 
 local COMMIT = ("c0ffee00"):rep(5)
 local README = "---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n"
@@ -124,6 +125,17 @@ other_dataset:
         assert.equal(0, status)
         has("model.safetensors of org/tiny is damaged", errors)
         assert.equal(text, path.read_file(file))
+    end)
+
+    it("shows on a terminal how far it is", function()
+        if not terminal.available() then
+            return pending("no pseudo-terminals")
+        end
+        local run = terminal.start({ helper.amlua, "recipes/download.lua", "org/tiny" })
+        run:expect("model.safetensors  ")
+        run:expect("(100 %)")
+        run:expect("export HF_HUB_OFFLINE=1")
+        assert.equal(0, run:status())
     end)
 
     it("says what cannot be had, and brings the rest", function()

@@ -80,9 +80,9 @@ end
 
 M.AutoConfig = {}
 
---- config.json of a directory, a hub name in the local cache, or a GGUF file.
-function M.AutoConfig.from_pretrained(name)
-    local where = hub.resolve(name)
+--- config.json of a directory, a hub name, or a GGUF file. opts.revision: of a hub name.
+function M.AutoConfig.from_pretrained(name, opts)
+    local where = hub.resolve(name, { part = "tokenizer", revision = opts and opts.revision })
     if path.is_file(where) and not where:match("%.json$") then
         local archive = io_core.open(where)
         return config.from_gguf(archive)
@@ -92,7 +92,7 @@ end
 
 local function from_pretrained(name, opts, classifier)
     opts = opts or {}
-    local where = hub.resolve(name)
+    local where = hub.resolve(name, { revision = opts.revision })
     local model
     if path.is_file(where) then
         local archive = io_core.open(where)
@@ -127,8 +127,8 @@ end
 M.AutoModelForCausalLM = {}
 
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
----@param name string a Hugging Face directory, a GGUF file, or a hub name found in the local cache
----@param opts? {torch_dtype: string?, device: string?, config_overrides: table?,
+---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
+---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?,
 ---  activation_checkpointing: boolean|"selective"?}
 function M.AutoModelForCausalLM.from_pretrained(name, opts)
     return from_pretrained(name, opts, false)

@@ -245,7 +245,10 @@ local function drive(x, ask, opts, before)
         end
     until running[0] == 0
     local done = x.curl.curl_multi_info_read(handle, count)
-    return conclude(x, ask, opts, done ~= nil and done.data.result or 0)
+    if done == nil then
+        return nil, "libcurl ended without a result", "network"
+    end
+    return conclude(x, ask, opts, done.data.result)
 end
 
 --- Ask `ask` { url, method, headers, body, resume_from } with http.request's other options. Returns the answer,

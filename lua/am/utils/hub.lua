@@ -147,7 +147,7 @@ function M.resolve(name, opts)
         whole, known = is_whole(repo, folder, commit, opts)
     end
     if whole or (folder and api.offline()) then
-        return folder
+        return models.place(folder)
     elseif api.offline() then
         err.raise("io", "%s and HF_HUB_OFFLINE is set; download it with recipes/download.lua, or give its directory or "
                   .. "GGUF file", where_looked(name))
@@ -161,7 +161,7 @@ function M.resolve(name, opts)
         end
         error(problem, 0)
     end
-    return problem
+    return models.place(problem)
 end
 
 -- ---------------------------------------------------------------- data sets

@@ -84,6 +84,12 @@ function M.choose(names, opts)
     return out
 end
 
+--- What a model is named by, of a snapshot's folder: its only GGUF file where it has no config.json.
+function M.place(folder)
+    local gguf = path.is_file(path.join(folder, "config.json")) and {} or there(path.list_dir(folder) or {}, "%.gguf$")
+    return #gguf == 1 and path.join(folder, gguf[1]) or folder
+end
+
 --- True when a folder has all that its own files speak of: a tokenizer, or weights with every shard.
 function M.complete(folder, part)
     local names = path.list_dir(folder) or {}

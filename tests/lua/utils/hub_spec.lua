@@ -23,6 +23,7 @@ local repositories = {
     ["org/tiny"] = { commit = COMMIT, files = FILES, lfs = LFS,
                      branches = { v1 = { commit = ("1"):rep(40), files = { ["config.json"] = "{}" } } } },
     ["org/gated"] = { commit = COMMIT, files = FILES, lfs = LFS, gated = true },
+    ["org/gguf"] = { commit = COMMIT, files = { ["tiny-Q4_0.gguf"] = "GGUF", ["README.md"] = "" } },
     ["org/private"] = { commit = COMMIT, files = FILES, lfs = LFS, private = true },
     ["org/sharded"] = { commit = COMMIT, files = {
         ["config.json"] = "{}",
@@ -170,6 +171,14 @@ describe("hub", function()
         assert.equal("# Tiny", path.read_file(dir .. "/README.md"))
         assert.is_false(path.exists(dir .. "/pytorch_model.bin"))
         check_tree()
+    end)
+
+    it("takes the only GGUF file of a repository without a configuration", function()
+        local file = hub.resolve("org/gguf")
+        assert.equal(folder("org/gguf") .. "/snapshots/" .. COMMIT .. "/tiny-Q4_0.gguf", file)
+        server:forget()
+        assert.equal(file, hub.resolve("org/gguf"))
+        assert.same({}, server:requests())
     end)
 
     it("takes another revision", function()
