@@ -243,7 +243,7 @@ local function look_at_disk(recipe, model, need, steps, epoch_len)
     while not path.is_dir(there) do
         there = path.dirname(there)
     end
-    local free = posix.disk_available(there)
+    local free = posix.free_bytes(there)
     out("disk       %s a checkpoint, up to %d of them in %s: %s; %s free%s", gib(each), count, dir, gib(total),
         free and gib(free) or "not known how much is", free and free < total and ", which is too little: see "
             .. "checkpoint.max_recent_checkpoints and step_scheduler.ckpt_every_steps" or "")

@@ -28,13 +28,6 @@ struct am_posix_statx {
     uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
     uint64_t spare[14];
 };
-struct am_posix_statvfs {
-    unsigned long block_size, fragment_size;
-    uint64_t blocks, free_blocks, available_blocks, files, free_files, available_files;
-    unsigned long id, flags, name_max;
-    int spare[16];
-};
-int statvfs(const char *path, struct am_posix_statvfs *out);
 int statx(int dirfd, const char *path, int flags, unsigned mask, struct am_posix_statx *out);
 int mkdir(const char *path, unsigned mode);
 int rmdir(const char *path);
@@ -386,19 +379,6 @@ function M.close(file)
         return failed("close")
     end
     return true
-end
-
---- Bytes that may still be written to the file system of a path; nil, message, errno when it is not there.
-function M.disk_available(path)
-    local bad, _, msg, errno = bad_name(path)
-    if bad then
-        return nil, msg, errno
-    end
-    local out = ffi.new("struct am_posix_statvfs")
-    if C.statvfs(path, out) ~= 0 then
-        return failed(path)
-    end
-    return tonumber(out.available_blocks) * tonumber(out.fragment_size)
 end
 
 --- Flush a file or folder by name; a folder, so that a rename in it survives a power cut.
