@@ -42,7 +42,7 @@ describe("a target", function()
         ["am.loss.ChunkedCrossEntropy"] = { "nemo_automodel.components.loss.chunked_ce.ChunkedCrossEntropy" },
         ["am.loss.FusedLinearCrossEntropy"] = { "nemo_automodel.components.loss.linear_ce.FusedLinearCrossEntropy" },
         ["am.optim.Adam"] = { "torch.optim.Adam", "torch.optim.adam.Adam" },
-        ["am.optim.AdamW"] = { "torch.optim.AdamW", "nemo_automodel.components.optim.AdamWConfig" },
+        ["am.optim.AdamW"] = { "torch.optim.AdamW", "torch.optim.adamw.AdamW" },
         ["am.optim.OptimizerParamScheduler"] = {
             "nemo_automodel.optim.scheduler.OptimizerParamScheduler",
             "nemo_automodel.components.optim.scheduler.OptimizerParamScheduler",
@@ -147,7 +147,7 @@ describe("a recipe", function()
         "skypilot: {cloud: kubernetes}", "nemo_run: {a: 1}", "kubernetes: {}", "logging: {level: 10}",
         "wandb: {project: p, enable: false}", "mlflow: {experiment_name: x}", "comet: {}",
         "benchmark: {warmup_steps: 1}", "nvtx: false", "prewarm: {a: true}", "mfu: {a: 1}",
-        "packed_sequence: {packed_sequence_size: 0, packing_strategy: thd, num_proc: 2}",
+        "packed_sequence: {packed_sequence_size: 0}", "sdpa_method: [flash]",
         "peft: {moe_rank_scaling: false}",
         "checkpoint: {enabled: true, dequantize_base_checkpoint: true, is_async: true}",
     } do
@@ -161,7 +161,6 @@ describe("a recipe", function()
         ["compile: {enabled: true}"] = "compile: not there yet: kernels are compiled already",
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["processor: {a: 1}"] = "processor: not there yet", ["tool_call_eval: {a: 1}"] = "not there yet",
-        ["packed_sequence: {packing_strategy: neat}"] = "packing_strategy is neat: not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",
         ["peft: {moe_rank_scaling: true}"] = "models with experts",
     } do

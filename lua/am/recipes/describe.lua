@@ -2,7 +2,6 @@
 -- docs/config_reference.md holds. Nothing here is written by hand but the order of sections and which
 -- targets belong to which.
 
-local config = require("am.config")
 local err = require("am.core.error")
 local number = require("am.utils.number")
 local strings = require("am.utils.strings")
@@ -246,19 +245,21 @@ local function fill(node, fields, passed_over)
     end
 end
 
---- A copy of a configuration in which absent keys have their defaults, where these are fixed values.
---- Sections that are absent stay absent, but those that are in force without being named.
+-- Sections that are in force when they are absent; of most others, being there says that something is wanted.
+local in_force = { "checkpoint", "step_scheduler" }
+
+--- A copy of a configuration in which absent keys have their defaults, where these are fixed values. Absent
+--- sections stay absent but those that are in force all the same.
 function M.with_defaults(cfg, fields, registry)
     local out = cfg:copy()
+    for _, name in ipairs(in_force) do
+        if fields[name] and not out:child(name) then
+            out:set(name, {})
+        end
+    end
     for _, name in ipairs(strings.sorted_keys(fields)) do
         local spec, node = as_table(fields[name]), out:child(name)
-        if not node and spec.fields and not spec.target and not M.is_idle(spec) then
-            local made = config.from_table {}
-            fill(made, spec.fields, {})
-            if #made.order > 0 then
-                out:set(name, made)
-            end
-        elseif not node and spec.default ~= nil and not M.is_idle(spec) then
+        if not node and spec.default ~= nil and not M.is_idle(spec) then
             out:set(name, spec.default)
         elseif node and node.kind == "map" then
             local named = node:get("_target_") or spec.default_target

@@ -160,14 +160,8 @@ M.peft = {
                          doc = "divide dim by the number of experts that see a token" },
 }
 
---- What `packed_sequence` may hold beside the component's own keys.
-M.packed_sequence = {
-    packing_strategy = { type = "string", enum = { "thd", "neat" }, now = { "thd" }, doc = "how samples fill a pack",
-                         not_yet = "samples are packed in the order of the data; take thd" },
-    num_proc = { type = "integer", min = 1, no_effect = "as many processes tokenise as there are threads" },
-    prepacked = { type = "boolean", now = { false }, doc = "rows are packs already",
-                  not_yet = "packs are made from rows; leave it out" },
-}
+--- What `packed_sequence` may hold beside the component's own keys: those of rows with images.
+M.packed_sequence = {}
 for _, key in ipairs { "pack_size", "packing_ratio", "max_length", "collate_max_length", "balance_media_tokens",
                        "packing_format", "post_tokenize_hook_fn", "pretokenize", "attn_implementation" } do
     M.packed_sequence[key] = { type = "any", not_yet = "packing of rows with images; take packed_sequence_size" }
