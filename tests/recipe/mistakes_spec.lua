@@ -6,7 +6,7 @@ local function config_of(rows, changes)
     local dir = helper.folder()
     local cfg = helper.config(dir, { model = { pretrained_model_name_or_path = text_model } })
     cfg.dataset = { _target_ = "am.datasets.ColumnMappedTextInstructionDataset",
-                    path_or_dataset_id = rows and helper.write(dir .. "/rows.jsonl", rows) or "data/rows.jsonl",
+                    path_or_dataset_id = rows and helper.write(dir .. "/rows.jsonl", rows) or dir .. "/absent.jsonl",
                     column_mapping = { question = "question", answer = "answer" } }
     for section, keys in pairs(changes or {}) do
         cfg[section] = cfg[section] or {}
@@ -45,7 +45,7 @@ describe("a common mistake ends in one message:", function()
     end)
 
     it("a missing file", function()
-        ends(1, { "data/rows.jsonl", "no such file", "dataset" }, config_of(nil))
+        ends(1, { "absent.jsonl", "no such file", "in dataset, " }, config_of(nil))
         ends(1, { "/no/model", "does not exist" },
              config_of(ROWS, { model = { pretrained_model_name_or_path = "/no/model" } }))
     end)
@@ -59,10 +59,10 @@ describe("a common mistake ends in one message:", function()
 
     it("a wrong template", function()
         local plain = helper.model({ chat_template = false }, text_model, "tokenizer_config.json")
-        ends(2, { "chat template", "use_hf_chat_template", "set it to false", "-Instruct" }, config_of(ROWS, {
+        ends(2, { "chat template", "use_hf_chat_template", "-Instruct" }, config_of(ROWS, {
             model = { pretrained_model_name_or_path = plain }, dataset = { use_hf_chat_template = true } }))
-        local other = helper.model({ chat_template = "{% for m in conversation %}{{ m.role }}{% endfor %}" }, text_model,
-                                   "tokenizer_config.json")
+        local other = helper.model({ chat_template = "{% for m in conversation %}{{ m.role }}{% endfor %}" },
+                                   text_model, "tokenizer_config.json")
         ends(1, { "chat_template" }, config_of(ROWS, {
             model = { pretrained_model_name_or_path = other }, dataset = { use_hf_chat_template = true } }))
         local broken = helper.model({ chat_template = "{% for m in messages %}{{ m.role }" }, text_model,
