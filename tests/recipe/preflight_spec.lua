@@ -52,6 +52,17 @@ describe("--dry-run", function()
         assert.matches("\nmemory     ", out)
     end)
 
+    it("says of a stream what can be known", function()
+        local dir = helper.folder()
+        helper.write(dir .. "/stream.lua", "return { rows = function() return { is_iterable = true } end }")
+        local cfg = helper.config(dir, { model = { pretrained_model_name_or_path = helper.text_model() } })
+        cfg.dataset = { _target_ = dir .. "/stream.lua:rows" }
+        local status, out, errors = dry_run(cfg, "--allow-user-code")
+        assert.equal(0, status, errors)
+        assert.matches("\ndata       a stream of rows\n", out)
+        assert.matches("\nsteps      at most 6", out)
+    end)
+
     it("ends with what would stop the run", function()
         local cfg = helper.config(helper.folder(), { dataset = { mean_len = 90, std_len = 0, max_sentence_len = 100 } })
         local status, _, errors = dry_run(cfg)

@@ -104,7 +104,8 @@ local function lengths_of(dataset)
     return found
 end
 
--- A dataset section's rows, their number, packed if that is asked for, and their lengths.
+-- A dataset section's rows, their number, packed if that is asked for, and their lengths; of a stream, which
+-- is only read in order, the first alone.
 local function rows_of(recipe, key, for_training)
     local section, packed = recipe.cfg:child(key), recipe.cfg:child("packed_sequence")
     local missing = missing_file(section)
@@ -112,6 +113,9 @@ local function rows_of(recipe, key, for_training)
         err.raise("io", "there is no %s", missing)
     end
     local dataset = recipe:build_dataset(section)
+    if dataset.is_iterable then
+        return dataset
+    end
     local size = for_training and packed and packed:get("packed_sequence_size") or 0
     local lengths = lengths_of(dataset)
     if size == 0 or lengths.longest <= size then -- as when it trains
@@ -152,10 +156,10 @@ local function look_at_data(recipe, model)
                 out("%-10s not looked at: %s", for_training and "data" or "validation", why)
             else
                 out("%-10s %s", for_training and "data" or "validation", stats and datasets.describe(stats)
-                    or dataset:len() .. " rows")
+                    or rows and dataset:len() .. " rows" or "a stream of rows")
                 audit_lines(recipe, dataset)
             end
-            if dataset and for_training then
+            if dataset and rows and for_training then
                 found = { rows = rows, mean = lengths.mean, longest = lengths.longest }
             end
         end
