@@ -54,7 +54,11 @@ describe("--dry-run", function()
 
     it("says of a stream what can be known", function()
         local dir = helper.folder()
-        helper.write(dir .. "/stream.lua", "return { rows = function() return { is_iterable = true } end }")
+        helper.write(dir .. "/stream.lua", [[
+            local function next_row() return { input_ids = { 1, 2, 3 }, labels = { 2, 3, 4 } } end
+            local stream = { is_iterable = true, iter = function() return { next = next_row } end }
+            return { rows = function() return stream end }
+        ]])
         local cfg = helper.config(dir, { model = { pretrained_model_name_or_path = helper.text_model() } })
         cfg.dataset = { _target_ = dir .. "/stream.lua:rows" }
         local status, out, errors = dry_run(cfg, "--allow-user-code")
