@@ -147,6 +147,9 @@ i: 1_000\nj: .inf\nk: 12:30\nl: 2001-01-01\nm: !!int '10'\nn: !!float 1\n? o\n: 
     write("yaml", "collections", b"""x: &x {a: 1, b: [1, 2.0, {c: d}]}\ny:\n  <<: *x\n  - 1\nz: [*x, ~, []]
 w:\n  - 1\n  - k: v\n    l:\n    - - 1\n""")
     write("yaml", "blocks", b"---\na: |\n  two\n   lines\nb: >-\n  folded\n  text\n\nc: |+2\n    x\n\n# end\n...\n")
+    write("yaml", "short_form", b"model: {name: $A, config_overrides: {a: 1}}\ndata: {dataset_type: packed, path: r, "
+          b"columns: {q: a}, seq_length: 8, batch_size: 2, validation_path: v}\ntraining: {optimizer: sgd, loss: fused, "
+          b"learning_rate: 1e-4}\ndistributed: {strategy: ddp, tensor_parallel_size: 1}\n")
     write("yaml", "sections", b"""model:\n  _target_: am.AutoModelForCausalLM.from_pretrained
   pretrained_model_name_or_path: ${HOME}/model\ntoken: ${oc.env:HF_TOKEN,none}\napi_key: secret
 lr: ${NOT_SET:-1e-5}\nstep_scheduler: {max_steps: 3, a.b: "${HOME}"}\n""")

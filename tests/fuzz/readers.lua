@@ -50,6 +50,12 @@ function M.yaml(text)
         local printed = config.print(node)
         local again = config.parse(printed, { getenv = getenv, name = "printed" })
         assert(config.print(again) == printed, printed)
+        node = try(config.expand_short_form, node)
+    end
+    if node then -- what the short form stands for is none itself
+        local printed = config.print(node)
+        config.expand_short_form(node)
+        assert(config.print(node) == printed, printed)
     end
 end
 
