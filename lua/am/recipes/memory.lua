@@ -10,7 +10,7 @@ local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
-local PROGRAM = 24 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
+local PROGRAM = 27 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 -- Bytes of a number that was summed up, beside numbers of `size`.
