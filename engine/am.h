@@ -342,8 +342,8 @@ int am_optim_update(am_optim *o, double *sumsq, int64_t i, double lr, double wei
 int64_t am_optim_steps(const am_optim *o);
 int am_optim_set_steps(am_optim *o, int64_t steps);
 /* State of parameter i as a view: "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer",
- * "master" in its shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax", "momentum_buffer_absmax"
- * [blocks]. *out = NULL when this optimizer has no such state. */
+ * "master" in its shape; of 8-bit moments also "exp_avg_absmax", "exp_avg_sq_absmax",
+ * "momentum_buffer_absmax" [blocks]. *out = NULL when this optimizer has no such state. */
 int am_optim_state(am_tensor **out, am_optim *o, const char *what, int64_t i);
 /* After weights were changed from outside: copy them into the masters. */
 int am_optim_sync_masters(am_optim *o);

@@ -442,16 +442,15 @@ typedef struct am_lion_args {
     double lr, beta1, beta2, weight_decay, grad_scale;
 } am_lion_args;
 
-/* Adafactor (Shazeer and Stern 2018) on one parameter, `batch` matrices [rows, cols] or, with var, a
- * vector of cols elements. g = grad * grad_scale, fresh = t^beta2_decay.
- * As torch.optim: row = lerp(row, mean g^2 of a row, fresh), col = lerp(col, mean g^2 of a column,
- * fresh); v = row col / max(mean row, eps1), or v = var = lerp(var, g^2, fresh);
- * u = g / sqrt(max(v, eps1^2)); alpha = rho max(eps2, rms p); p *= 1 - lr wd;
- * p -= alpha / max(1, rms u / d) u. rms and alpha are those of the whole parameter.
- * As transformers: g^2 + eps1 in place of g^2, and eps1 nowhere else; p *= 1 - alpha wd; alpha = rho
- * without scale_parameter.
- * row [batch, rows], col [batch, cols] and var have dtype_grad, f32 or f64. work: doubles, two and
- * cols / 2 for each block of AM_ADAFACTOR_ROWS rows (of a vector: none). */
+/* Adafactor (Shazeer and Stern 2018) on one parameter, `batch` matrices [rows, cols] or, with var,
+ * a vector of cols elements. g = grad * grad_scale, fresh = t^beta2_decay. As torch.optim: row =
+ * lerp(row, mean g^2 of a row, fresh), col = lerp(col, mean g^2 of a column, fresh); v = row col /
+ * max(mean row, eps1), or v = var = lerp(var, g^2, fresh); u = g / sqrt(max(v, eps1^2)); alpha =
+ * rho max(eps2, rms p); p *= 1 - lr wd; p -= alpha / max(1, rms u / d) u. rms and alpha are those
+ * of the whole parameter. As transformers: g^2 + eps1 in place of g^2, and eps1 nowhere else; p *=
+ * 1 - alpha wd; alpha = rho without scale_parameter. row [batch, rows], col [batch, cols] and var
+ * have dtype_grad, f32 or f64. work: doubles, two and cols / 2 for each block of AM_ADAFACTOR_ROWS
+ * rows (of a vector: none). */
 enum { AM_ADAFACTOR_ROWS = 32 };
 typedef struct am_adafactor_args {
     void *param, *row, *col, *var;

@@ -75,9 +75,9 @@ int am_qr(am_tensor **q, am_tensor *a)
     *q = NULL;
     int rc = prepare(a, 1, 1, &copy, &work);
     if (rc == AM_OK && a->shape[0] > 0)
-        rc = am_launch_qr(a->device, &(am_qr_args){.q = am_tensor_ptr(copy),
-                                                   .work = am_tensor_ptr(work),
-                                                   .n = a->shape[0]});
+        rc = am_launch_qr(
+            a->device,
+            &(am_qr_args){.q = am_tensor_ptr(copy), .work = am_tensor_ptr(work), .n = a->shape[0]});
     if (rc == AM_OK)
         rc = finish(q, a, copy);
     am_tensor_release(copy);

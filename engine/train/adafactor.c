@@ -1,5 +1,5 @@
-/* adafactor.c — Adafactor's step on one parameter. Its state is not laid out like the weights, so it
- * is no kind of optim.c: Lua owns the tensors (lua/am/optim/adafactor.lua). */
+/* adafactor.c — Adafactor's step on one parameter. Its state is not laid out like the weights, so
+ * it is no kind of optim.c: Lua owns the tensors (lua/am/optim/adafactor.lua). */
 #include <math.h>
 
 #include "../ops/op.h"
@@ -54,29 +54,29 @@ int am_adafactor_update(am_tensor *w, am_tensor *master, am_tensor *row, am_tens
     am_tensor *work;
     am_span span = am_span_begin();
     AM_TRY(am_tensor_make(&work, AM_F64, 1, &doubles, w->device));
-    int rc = am_launch_adafactor(
-        w->device, &(am_adafactor_args){.param = am_tensor_ptr(w),
-                                        .row = w->ndim > 1 ? ptr(row) : NULL,
-                                        .col = w->ndim > 1 ? ptr(col) : NULL,
-                                        .var = w->ndim > 1 ? NULL : ptr(var),
-                                        .master = ptr(master),
-                                        .work = am_tensor_ptr(work),
-                                        .grad = am_tensor_ptr(grad),
-                                        .dtype = w->dtype,
-                                        .dtype_grad = grad->dtype,
-                                        .scale_parameter = config->scale_parameter,
-                                        .transformers = config->transformers,
-                                        .batch = batch,
-                                        .rows = rows,
-                                        .cols = cols,
-                                        .lr = lr,
-                                        .rho = config->rho,
-                                        .fresh = pow((double)t, config->beta2_decay),
-                                        .eps1 = config->eps1,
-                                        .eps2 = config->eps2,
-                                        .d = config->d,
-                                        .weight_decay = weight_decay,
-                                        .grad_scale = grad_scale});
+    int rc = am_launch_adafactor(w->device,
+                                 &(am_adafactor_args){.param = am_tensor_ptr(w),
+                                                      .row = w->ndim > 1 ? ptr(row) : NULL,
+                                                      .col = w->ndim > 1 ? ptr(col) : NULL,
+                                                      .var = w->ndim > 1 ? NULL : ptr(var),
+                                                      .master = ptr(master),
+                                                      .work = am_tensor_ptr(work),
+                                                      .grad = am_tensor_ptr(grad),
+                                                      .dtype = w->dtype,
+                                                      .dtype_grad = grad->dtype,
+                                                      .scale_parameter = config->scale_parameter,
+                                                      .transformers = config->transformers,
+                                                      .batch = batch,
+                                                      .rows = rows,
+                                                      .cols = cols,
+                                                      .lr = lr,
+                                                      .rho = config->rho,
+                                                      .fresh = pow((double)t, config->beta2_decay),
+                                                      .eps1 = config->eps1,
+                                                      .eps2 = config->eps2,
+                                                      .d = config->d,
+                                                      .weight_decay = weight_decay,
+                                                      .grad_scale = grad_scale});
     am_tensor_release(work);
     if (am_profiling && rc == AM_OK)
         am_span_end(&span, "adafactor", AM_PHASE_OPTIMIZER, w->device,

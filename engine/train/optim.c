@@ -1,6 +1,6 @@
-/* optim.c — Adam, AdamW, SGD and Lion over flat buffers, with f32 masters for 16-bit weights and moments
- * in 32, 16 or 8 bits. The arithmetic is in the kernels (see am_adam_args in backend.h); schedules
- * and clipping are Lua's. */
+/* optim.c — Adam, AdamW, SGD and Lion over flat buffers, with f32 masters for 16-bit weights and
+ * moments in 32, 16 or 8 bits. The arithmetic is in the kernels (see am_adam_args in backend.h);
+ * schedules and clipping are Lua's. */
 #include <math.h>
 #include <string.h>
 

@@ -80,12 +80,12 @@ AM_LINE void tridiagonalise(double *a, double *d, double *e, double *tau, double
         householder(v, m, &tau[k], &e[k]);
         if (tau[k] == 0)
             continue;
-#pragma omp parallel for num_threads(AM_LINALG_TEAM(m * m)) schedule(static)
+#pragma omp parallel for num_threads(AM_LINALG_TEAM(m *m)) schedule(static)
         for (int64_t i = 0; i < m; i++)
             p[i] = tau[k] * row_dot(a + (k + 1 + i) * n + k + 1, v, m);
         double half = 0.5 * tau[k] * row_dot(p, v, m);
         row_add(p, -half, v, m);
-#pragma omp parallel for num_threads(AM_LINALG_TEAM(m * m)) schedule(static)
+#pragma omp parallel for num_threads(AM_LINALG_TEAM(m *m)) schedule(static)
         for (int64_t i = 0; i < m; i++) {
             double *row = a + (k + 1 + i) * n + k + 1, x = v[i], y = p[i];
             for (int64_t j = 0; j < m; j++)
@@ -108,7 +108,7 @@ AM_LINE void gather_reflections(double *q, const double *a, const double *tau, i
         int64_t m = n - k - first;
         if (tau[k] == 0)
             continue;
-#pragma omp parallel for num_threads(AM_LINALG_TEAM(m * m)) schedule(static)
+#pragma omp parallel for num_threads(AM_LINALG_TEAM(m *m)) schedule(static)
         for (int64_t i = k + first; i < n; i++) {
             double *row = q + i * n + k + first;
             row_add(row, -tau[k] * row_dot(row, v, m), v, m);
@@ -221,8 +221,9 @@ AM_LINE int eigh(const am_eigh_args *args)
     tridiagonalise(a, args->values, e, tau, c, n);
     gather_reflections(args->vectors, a, tau, 1, n);
     if (!ql(args->vectors, args->values, e, c, s, n))
-        return am_kernel_fail(AM_EINVAL, "the eigenvalues of a matrix of %lld rows can't be found: "
-                                         "it has numbers that are not finite",
+        return am_kernel_fail(AM_EINVAL,
+                              "the eigenvalues of a matrix of %lld rows can't be found: "
+                              "it has numbers that are not finite",
                               (long long)n);
     sort_rows(args->vectors, args->values, e, n);
     return AM_OK;
@@ -242,7 +243,7 @@ AM_LINE int qr(const am_qr_args *args)
         householder(v, m, &tau[k], &beta);
         if (tau[k] == 0)
             continue;
-#pragma omp parallel for num_threads(AM_LINALG_TEAM(m * m)) schedule(static)
+#pragma omp parallel for num_threads(AM_LINALG_TEAM(m *m)) schedule(static)
         for (int64_t i = k + 1; i < n; i++) {
             double *row = a + i * n + k;
             row_add(row, -tau[k] * row_dot(row, v, m), v, m);

@@ -119,8 +119,8 @@ static void qr_case(const am_backend *ref, const am_cpu_kernels *k, int64_t n, i
             double r = 0; /* of column j, which is a's row */
             for (int64_t l = 0; l < n; l++)
                 r += q[0][i * n + l] * a[j * n + l];
-            ck_assert_msg(j >= i || fabs(r) <= 1e-14 * largest(a, n) * (double)n,
-                          "R[%d, %d] is %g", (int)i, (int)j, r);
+            ck_assert_msg(j >= i || fabs(r) <= 1e-14 * largest(a, n) * (double)n, "R[%d, %d] is %g",
+                          (int)i, (int)j, r);
             if (i == 0 && j == 0 && n > 1 && kind == 0)
                 ck_assert_msg(r < 0, "a's first element is positive, and R's is, too");
         }

@@ -235,8 +235,8 @@ static void adafactor_case(const am_cpu_kernels *k, const int64_t *size, int dty
                                   .weight_decay = 0.1,
                                   .grad_scale = 0.5};
         am_threads_set(t == 1 ? 3 : 1);
-        ck_assert_int_eq(
-            t == 2 ? am_backend_ref.adafactor(NULL, &args) : k->adafactor(NULL, &args), AM_OK);
+        ck_assert_int_eq(t == 2 ? am_backend_ref.adafactor(NULL, &args) : k->adafactor(NULL, &args),
+                         AM_OK);
     }
     check_same_bits("adafactor: threads", p[0], p[1], (size_t)n * elem_size(dtype));
     check_same_bits("adafactor: threads, row", row[0], row[1], (size_t)(batch * rows) * 4);

@@ -1,5 +1,6 @@
-/* test_optim.c — optimizers against torch's and lion-pytorch's results (optim_golden.h), f32 masters of 16-bit
- * weights, scaled and missing gradients, resuming from saved state, refused settings. */
+/* test_optim.c — optimizers against torch's and lion-pytorch's results (optim_golden.h), f32
+ * masters of 16-bit weights, scaled and missing gradients, resuming from saved state, refused
+ * settings. */
 #include "engine_helpers.h"
 #include "optim_golden.h"
 

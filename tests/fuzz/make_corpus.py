@@ -294,6 +294,13 @@ def adapter_seeds():
     seed("refused", {"init_lora_weights": "pissa", "fan_in_fan_out": True, "r": -1}, "(.+)+x", [at + "weight 2"])
 
 
+def pattern_seeds():
+    write("pattern", "names", b"layers\\.[0-3]\\.|(?i)NORM$\0model.layers.2.mlp.weight")
+    write("pattern", "groups", b"^(?!.*lm_head)(?P<n>a+)(?P=n)\\d{2,5}?\0aa123")
+    write("pattern", "slow", b"(a+)+$\0" + b"a" * 60 + b"b")
+    write("pattern", "utf8", "ü.\\w\0grün".encode())
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
@@ -311,3 +318,4 @@ rows_seeds()
 template_seeds()
 trackers_seeds()
 adapter_seeds()
+pattern_seeds()

@@ -136,6 +136,18 @@ local kinds = {
     { name = "8-bit momentum, bfloat16", every = 5, changes = {
         model = { torch_dtype = "bfloat16" },
         optimizer = { _target_ = "am.optim.SGD", momentum = 0.9, lr = 0.05, state_dtype = "int8" } } },
+    { name = "Lion in 8 bits, groups of parameters", every = 5, changes = {
+        optimizer = { _target_ = "lion_pytorch.Lion", lr = 1e-3, state_dtype = "int8", weight_decay = 0.1,
+                      param_group_overrides = json.array { { pattern = "norm", lr_mult = 0.5, wd_mult = 0 } } } } },
+    { name = "Adafactor", every = 5, changes = { optimizer = { _target_ = "torch.optim.Adafactor", lr = 0.1 } } },
+    { name = "Muon in bfloat16", every = 5, changes = {
+        model = { torch_dtype = "bfloat16" }, optimizer = { _target_ = "dion.Muon", lr = 1e-2, scalar_lr = 1e-3 } } },
+    { name = "SOAP, updates inside backward", every = 5, changes = {
+        optimizer = { _target_ = "am.optim.SOAP", lr = 1e-2, precondition_frequency = 3, fuse_backward = true },
+        clip_grad_norm = { max_norm = json.null },
+        step_scheduler = { global_batch_size = 3, local_batch_size = 3 }, dataset = { num_sentences = 13 } } },
+    { name = "Shampoo", every = 5, changes = {
+        optimizer = { _target_ = "am.optim.Shampoo", lr = 1e-2, momentum = 0.5, max_precond_dim = 40 } } },
     { name = "updates inside backward", every = 5, changes = {
         model = { torch_dtype = "bfloat16", activation_checkpointing = true, attention_dropout = 0.1 },
         optimizer = { fuse_backward = true, state_dtype = "int8" },

@@ -1,7 +1,7 @@
-/* adafactor.c — Adafactor's step on matrices, for f32 and 16-bit weights with f32 gradients; vectors,
- * which are short, and f64 go to ref, whose formulas these are. Each pass runs over blocks of
- * AM_ADAFACTOR_ROWS rows, whose sums are added in their order: the bits do not depend on the number
- * of threads. */
+/* adafactor.c — Adafactor's step on matrices, for f32 and 16-bit weights with f32 gradients;
+ * vectors, which are short, and f64 go to ref, whose formulas these are. Each pass runs over blocks
+ * of AM_ADAFACTOR_ROWS rows, whose sums are added in their order: the bits do not depend on the
+ * number of threads. */
 #include "vec.h"
 #include "../ref_kernels.h"
 

@@ -33,17 +33,28 @@ CASES = [
 ]
 
 
-def curve(case):
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-4, weight_decay=0.1)
+# A group of its own, under several schedules.
+GROUPS = [
+    (dict(lr_mult=0.5, wd_mult=0.0), dict()),
+    (dict(lr_mult=10.0, wd_mult=2.0), dict(lr_decay_style="WSD", wsd_decay_steps=7, lr_wsd_decay_style="minus_sqrt",
+                                           start_wd=0.0, end_wd=0.2, wd_incr_style="linear", wd_incr_steps=7)),
+    (dict(max_lr=5e-4, min_lr=2e-5), dict(lr_decay_style="linear")),
+    (dict(max_lr=5e-4, min_lr=2e-5, lr_mult=3.0), dict(lr_decay_style="inverse-square-root")),
+]
+
+
+def curve(case, group=None):
+    optimizer = torch.optim.AdamW([dict(params=[torch.nn.Parameter(torch.zeros(1))], **(group or {}))], lr=1e-4,
+                                  weight_decay=0.1)
     scheduler = OptimizerParamScheduler(optimizer, **{**BASE, **case})
     lr, wd = [], []
     for _ in range(24):
         lr.append(optimizer.param_groups[0]["lr"])
         wd.append(optimizer.param_groups[0]["weight_decay"])
         scheduler.step(1)
-    return dict(schedule={**BASE, **case}, lr=lr, wd=wd)
+    return dict(schedule={**BASE, **case}, lr=lr, wd=wd, **(dict(group=group) if group else {}))
 
 
 if __name__ == "__main__":
-    lines = ",\n".join(json.dumps(curve(case)) for case in CASES)
+    lines = ",\n".join(json.dumps(c) for c in [*map(curve, CASES), *(curve(s, g) for g, s in GROUPS)])
     pathlib.Path(__file__).with_name("schedule_goldens.json").write_text(f"[\n{lines}\n]\n")
