@@ -3,6 +3,7 @@
 -- torch.tensordot over dim 0 does. Holds no optimizer.
 
 local ops = require("am.core.ops")
+local scope = require("am.core.scope")
 
 local M = {}
 
@@ -29,9 +30,9 @@ function M.each_gram(x, shape, mats, fn)
     for k, d in ipairs(shape) do
         local rows = unfold(y, d)
         if mats[k] then
-            fn(k, ops.linear(rows, rows))
+            scope.scope(function() fn(k, ops.linear(rows, rows)) end)
         end
-        y = rows:t():contiguous()
+        y = k < #shape and rows:t():contiguous()
     end
 end
 

@@ -11,6 +11,7 @@ local groups = require("am.optim.groups")
 local log = require("am.utils.log").get("am.optim")
 local ops = require("am.core.ops")
 local optimizer = require("am.optim.optimizer")
+local scope = require("am.core.scope")
 local tensorwise = require("am.optim.tensorwise")
 
 local M = {}
@@ -30,18 +31,24 @@ local adjustments = {
 }
 adjustments.rms_norm, adjustments.spectral_norm = adjustments.match_rms_adamw, adjustments.spectral_unclamped
 
+local function iterate(x, s)
+    local gram = ops.linear(x, x)
+    return x * s[1] + (gram * s[2] + ops.linear(gram, gram) * s[3]):matmul(x)
+end
+
 --- About U V^T of u = U S V^T (the singular values end within some 0.7 and 1.2), by the polynomials `steps`.
 --- u [m, n] float32 or float64; computed in `dtype`. The norm is at least eps, or eps is added to it with `add`.
 function M.newton_schulz(u, steps, eps, add, dtype)
     local rows, cols = u:size(0), u:size(1)
-    local norm = (u * u):sum():sqrt()
-    local x = (u / (add and norm + eps or norm:clamp(eps))):to(dtype)
-    if rows > cols then
-        x = x:t():contiguous()
-    end
+    local x = scope.scope(function()
+        local norm = (u * u):sum():sqrt()
+        local small = (u / (add and norm + eps or norm:clamp(eps))):to(dtype)
+        return rows > cols and small:t():contiguous() or small
+    end)
     for _, s in ipairs(steps) do
-        local gram = ops.linear(x, x)
-        x = x * s[1] + (gram * s[2] + ops.linear(gram, gram) * s[3]):matmul(x)
+        local last = x
+        x = scope.scope(iterate, last, s)
+        last:release() -- each is as large as the matrix
     end
     return (rows > cols and x:t() or x):to(u:dtype())
 end
@@ -65,13 +72,16 @@ local function rule(o)
             return list
         end,
         update = function(w, g, state, s)
-            local buffer = state.momentum_buffer
-            local m = buffer:to(g:dtype()) * o.momentum + g * fresh
-            buffer:copy_(m)
-            local u = o.nesterov and m * o.momentum + g * fresh or m
-            u = M.newton_schulz(u, o.steps, o.eps, o.add_eps, g:dtype() == "float64" and "float64" or o.ns_dtype)
+            local u = scope.scope(function()
+                local buffer = state.momentum_buffer
+                local m = buffer:to(g:dtype()) * o.momentum + g * fresh
+                buffer:copy_(m)
+                return o.nesterov and m * o.momentum + g * fresh or m
+            end)
+            u = scope.scope(M.newton_schulz, u, o.steps, o.eps, o.add_eps,
+                            g:dtype() == "float64" and "float64" or o.ns_dtype)
             if o.beta2 then
-                u = even_rows(u, state.variance_neuron, o.beta2)
+                u = scope.scope(even_rows, u, state.variance_neuron, o.beta2)
             end
             local lr = s.lr * o.adjust(w:size(0), w:size(1))
             w:copy_(w * (1 - s.lr * s.weight_decay) - u * lr)

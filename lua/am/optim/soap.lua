@@ -7,6 +7,7 @@ local elementwise = require("am.optim.elementwise")
 local family = require("am.optim.family")
 local linalg = require("am.core.linalg")
 local modes = require("am.optim.modes")
+local scope = require("am.core.scope")
 local tensorwise = require("am.optim.tensorwise")
 
 local M = {}
@@ -83,9 +84,11 @@ end
 
 local function adam_step(w, g, state, bases, seen, step, o, s)
     local m, v = state.exp_avg, state.exp_avg_sq
-    local rotated = modes.product(g:reshape(seen), seen, bases):reshape(g:size())
-    m:copy_(m * o.beta1 + rotated * (1 - o.beta1))
-    v:copy_(v * o.beta2 + rotated * rotated * (1 - o.beta2))
+    scope.scope(function()
+        local rotated = modes.product(g:reshape(seen), seen, bases):reshape(g:size())
+        m:copy_(m * o.beta1 + rotated * (1 - o.beta1))
+        v:copy_(v * o.beta2 + rotated * rotated * (1 - o.beta2))
+    end)
     local size = s.lr
     if o.correct_bias then
         size = size * math.sqrt(1 - o.beta2 ^ step) / (1 - o.beta1 ^ step)
@@ -111,10 +114,10 @@ local function rule(o)
             state.step:copy_(step + 1)
             if step == 0 then
                 gather(g, grams, seen, o.shampoo_beta)
-                first_bases(grams, bases)
+                scope.scope(first_bases, grams, bases)
                 return
             end
-            adam_step(w, g, state, bases, seen, step, o, s)
+            scope.scope(adam_step, w, g, state, bases, seen, step, o, s)
             gather(g, grams, seen, o.shampoo_beta)
             if step % o.precondition_frequency == 0 then
                 local m = modes.product(state.exp_avg:reshape(seen), seen, bases, true)
