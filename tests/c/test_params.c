@@ -139,6 +139,15 @@ START_TEST(norms)
         OK(am_backward_next(&ev));
         OK(am_params_grad_norm(p, -0.5, &norm));
         ck_assert_double_eq(norm, 0.5 * sqrt(18));
+        OK(am_params_grad_sumsq(p, 0, &norm));
+        ck_assert_double_eq(norm, 18);
+        OK(am_params_grad_sumsq(p, 1, &norm)); /* no gradient */
+        ck_assert_double_eq(norm, 0);
+        FAILS(am_params_grad_sumsq(p, 2, &norm), AM_EINVAL, "2");
+        FAILS(am_params_clear_grad(p, -1), AM_EINVAL, "-1");
+        OK(am_params_clear_grad(p, 0));
+        OK(am_params_grad_norm(p, 1, &norm));
+        ck_assert_double_eq(norm, 0);
         am_tensor_drop(b); /* even then */
         OK(am_params_norm(p, &norm));
         ck_assert_double_eq(norm, 13);
