@@ -10,6 +10,7 @@ local am = require("am")
 local console = require("am.loggers.console")
 local edge = require("am.core.ffi")
 local llm = require("am.recipes.llm")
+local timers = require("am.training.timers")
 local training = require("am.training")
 
 local Recipe = llm:extend("llm_finetune")
@@ -34,6 +35,7 @@ function Recipe:setup()
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
+    self.timers = timers.Timers(self:section("timers"))
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
@@ -51,7 +53,7 @@ function Recipe:train()
     end
     self:catch_up()
     for epoch in scheduler:epochs() do
-        for window in scheduler:windows(self.loader) do
+        for window in self:timed_windows() do
             local metrics = self:step(window)
             self:log_step(epoch, metrics)
             local losses = { train_loss = metrics.loss }
@@ -66,6 +68,12 @@ function Recipe:train()
             end
         end
     end
+end
+
+-- Windows of micro-batches, with the time that they take to come.
+function Recipe:timed_windows()
+    local next_window = self.scheduler:windows(self.loader)
+    return function() return self.timers:timed("data", 1, next_window) end
 end
 
 --- Validate the last step of the run before, if a signal kept it from that, and save it again with the
@@ -93,12 +101,12 @@ function Recipe:step(window)
     local scale = 1 / math.max(label_tokens, 1)
     for _, batch in ipairs(window) do
         loss = loss + am.scope(function()
-            local sum = self:loss(batch)
+            local sum = self.timers:timed("forward", 1, self.loss, self, batch)
             local value = sum:item()
             if not self.is_finite(value) then
                 self:not_finite("loss", value, true)
             end
-            (sum * scale):backward()
+            self.timers:timed("backward", 1, function() (sum * scale):backward() end)
             return value
         end)
     end
@@ -106,7 +114,7 @@ function Recipe:step(window)
     if not self.is_finite(grad_norm) then
         self:not_finite("gradient norm", grad_norm, true)
     end
-    self.optimizer:step(factor)
+    self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
     self.window = nil
     self.lr_schedule:step(1)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
@@ -225,9 +233,9 @@ function Recipe:log_step(epoch, metrics)
     for key, value in pairs(metrics.extra or {}) do
         record[key] = value
     end
-    self.log:info("%s", console.train_line(record))
     self:log_record("training", record)
     self.hooks:call("step", self, record)
+    self.timers:log()
 end
 
 return Recipe

@@ -8,18 +8,17 @@ local am = require("am")
 local config = require("am.config")
 local err = require("am.core.error")
 local llm_finetune = require("recipes.llm_finetune")
+local sections = require("am.recipes.sections")
 
 local Recipe = llm_finetune:extend("llm_kd")
 Recipe.doc = "Distil a teacher model into a student."
 
 function Recipe.schema()
-    local fields = llm_finetune.schema()
+    local fields = sections.with(sections.knowledge_distillation(), llm_finetune.schema())
     fields.teacher_model = { target = true, required = true, doc = "the model to learn from; it is not changed" }
     fields.kd_ratio = { type = "number", min = 0, max = 1, default = 0.5,
                         doc = "0: the labels alone, 1: the teacher alone" }
     fields.kd_loss_fn = { target = true, default_target = "am.loss.KDLoss", doc = "how far the two are apart" }
-    fields.offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" }
-    fields.separate_meshes = { type = "boolean", enum = { false }, doc = "true: not there yet" }
     return fields
 end
 

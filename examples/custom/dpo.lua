@@ -61,7 +61,8 @@ function Recipe:build_loader(dataset_key, loader_key, for_training)
     return loader
 end
 
-function Recipe.check_memory() end -- rows are pairs, so the estimate does not hold
+function Recipe.check_memory() end -- rows are pairs, so neither estimate nor audit hold
+function Recipe.audit() end
 
 -- ---- the reference ----------------------------------------------------------------------------
 

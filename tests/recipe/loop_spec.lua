@@ -265,7 +265,7 @@ describe("hooks", function()
                 end
                 function hook:finish(_, how, message)
                     local out = io.open(args.out, "a")
-                    out:write(table.concat(self.calls, ","), ",", how, " ", message or "", " ", self.sum, "\n")
+                    out:write(table.concat(self.calls, ","), ",", how, " ", (message or ""):match("[^\n]*"), " ", self.sum, "\n")
                     out:close()
                 end
                 function hook:state_dict() return { sum = self.sum } end

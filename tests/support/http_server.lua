@@ -14,6 +14,7 @@ local ffi = require("ffi")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local processes = require("am.utils.processes")
 
 ffi.cdef [[
 struct http_server_address { uint16_t family, port; uint32_t host; char zero[8]; };
@@ -134,12 +135,12 @@ function M.start(handler)
     assert(C.bind(fd, address, 16) == 0 and C.listen(fd, 64) == 0 and C.getsockname(fd, address, size) == 0)
     local port = bit.bor(bit.lshift(bit.band(address.port, 255), 8), bit.rshift(address.port, 8))
     local self = setmetatable({ port = port, url = "http://127.0.0.1:" .. port, log = os.tmpname() }, Server)
-    self.process = assert(posix.fork(function()
+    self.process = assert(processes.fork(function()
         C.signal(17, 1) -- SIGCHLD, SIG_IGN: connections that ended are not waited for
         while true do
             local connection = C.accept(fd, nil, nil)
             if connection >= 0 then
-                posix.fork(function() serve(connection, handler, self.log) end)
+                processes.fork(function() serve(connection, handler, self.log) end)
                 C.close(connection)
             end
         end
@@ -157,8 +158,8 @@ function Server:forget()
 end
 
 function Server:stop()
-    posix.kill(self.process)
-    posix.wait(self.process)
+    processes.kill(self.process)
+    processes.wait(self.process)
     os.remove(self.log)
 end
 

@@ -9,6 +9,7 @@ local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local posix = require("am.utils.posix")
+local processes = require("am.utils.processes")
 
 local M = {}
 
@@ -39,7 +40,7 @@ local function make_blocks(file, first, n, count, make)
 end
 
 local function ended(process)
-    local signal = posix.wait(process)
+    local signal = processes.wait(process)
     process.waited = true
     err.raise(signal == 9 and "memory" or "internal", "a process that tokenises rows was ended %s",
         signal == 9 and "by signal 9; is there too little memory? --threads sets how many there are"
@@ -52,11 +53,11 @@ local function raise(text)
     error(code ~= "" and err.new(code, msg) or msg, 0)
 end
 
-local function take_blocks(processes, n, take)
+local function take_blocks(running, n, take)
     local room, data = 65536, ffi.new("double[?]", 8192)
     for b = 1, n do
         edge.check(edge.C.am_signals_check())
-        local process = processes[(b - 1) % #processes + 1]
+        local process = running[(b - 1) % #running + 1]
         if posix.read_next(process.file, head, 8) ~= 8 then
             ended(process)
         end
@@ -82,22 +83,22 @@ end
 function M.each(n, count, make, take)
     collectgarbage() -- what is garbage now must not be released in a copy too
     collectgarbage()
-    local processes = {}
+    local running = {}
     local ok, e = pcall(function()
         for w = 1, math.min(count, n) do
-            local process = posix.fork(function(file) make_blocks(file, w, n, math.min(count, n), make) end)
+            local process = processes.fork(function(file) make_blocks(file, w, n, math.min(count, n), make) end)
             if not process then
                 return false
             end
-            processes[w] = process
+            running[w] = process
         end
-        take_blocks(processes, n, take)
+        take_blocks(running, n, take)
         return true
     end)
-    for _, process in ipairs(processes) do
+    for _, process in ipairs(running) do
         if not process.waited then
-            posix.kill(process)
-            posix.wait(process)
+            processes.kill(process)
+            processes.wait(process)
         end
         posix.close(process.file)
     end

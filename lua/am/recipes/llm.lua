@@ -1,5 +1,6 @@
 -- What recipes for language models share: the sections of their configuration, building the parts that
--- those name, and guards. The model's side of a checkpoint is llm_checkpoint.lua's; loops are in recipes/.
+-- those name, and guards. Data is llm_data.lua's, the model's side of a checkpoint llm_checkpoint.lua's; loops
+-- are in recipes/.
 
 local ffi = require("ffi")
 local am = require("am")
@@ -13,18 +14,21 @@ local ema = require("am.training.ema")
 local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
+local loggers = require("am.loggers")
 local memory = require("am.recipes.memory")
 local posix = require("am.utils.posix")
 local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
+local timers = require("am.training.timers")
+local trackers = require("am.recipes.trackers")
 local training = require("am.training")
 local weights = require("am.models.weights")
 
 local Recipe = base.extend("llm")
 
 function Recipe.schema()
-    local fields = sections.with(base.schema(), sections.training())
+    local fields = sections.with(base.schema(), sections.training(), loggers.schema)
     local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
     for key, spec in pairs {
         model = { target = true, required = true, doc = "the model" },
@@ -55,7 +59,10 @@ function Recipe.schema()
                       doc = "the model's by default" },
         rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
         device = { type = "string", default = "cpu", doc = "where to compute" },
-        wandb = { type = "any", no_effect = "training.jsonl holds the same numbers" },
+        neftune = { fields = am.peft.neftune_fields, doc = "noise on embeddings while training" },
+        timers = { fields = timers.fields, doc = "where a step's time goes" },
+        data_audit = { fields = { enabled = { type = "boolean", default = true, doc = "false: begin without it" } },
+                       doc = "a look at the training data before the first step" },
         freeze_config = { fields = {
             freeze_embeddings = { type = "boolean", default = false, doc = "leave embeddings as they are" },
             freeze_language_model = { type = "boolean", default = false, doc = "leave all but the head" },
@@ -133,6 +140,9 @@ function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
     self:freeze(model)
+    if self.cfg:has("neftune") then
+        am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
+    end
     model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
         or model.model.activation_checkpointing
     if self.cfg:has("peft") then
@@ -175,79 +185,6 @@ function Recipe:build_loss()
     return config.instantiate(section, self.ctx, {}, { default_target = "am.loss.FusedLinearCrossEntropy" })
 end
 
--- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
-function Recipe:build_dataset(section)
-    local fields, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
-    -- a user's own dataset may ask for anything
-    fields = fields and fields.fields or { tokenizer = { required = true }, vocab_size = true }
-    if fields.tokenizer and fields.tokenizer.required and not section:has("tokenizer") then
-        given.tokenizer = self:get_tokenizer()
-    end
-    if fields.vocab_size and not section:has("vocab_size") then
-        given.vocab_size = self.model.config.vocab_size
-    end
-    return config.instantiate(section, self.ctx, given)
-end
-
--- A loader from two sections: rows for validation are never packed, shuffled or cut.
-function Recipe:build_loader(dataset_key, loader_key, for_training)
-    local cfg = self.cfg
-    local dataset = self:build_dataset(cfg:child(dataset_key))
-    local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
-    if dataset.stats then
-        self.log:info("%s: %s", dataset_key:gsub("dataset", "data", 1), datasets.describe(dataset:stats()))
-        local longest = dataset:stats().longest
-        if size == 0 or longest.length <= size then -- longer ones are dropped or split by packing
-            self:check_length(longest.length, longest.name)
-        end
-    end
-    if size > 0 then
-        local options = cfg:child("packed_sequence"):to_table()
-        options.padding_id = self:padding_id()
-        dataset = datasets.pack_dataset(dataset, options)
-        self.log:info("packed into %d rows of %d tokens", dataset:len(), size)
-    end
-    local section = cfg:child(loader_key)
-    local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
-    local pad = self:padding_id()
-    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
-                    step_rows = sizes.global_batch_size }
-    if not section or not section:has("collate_fn") then
-        given.collate_fn = function(rows) return datasets.default_collater(rows, { pad_token_id = pad }) end
-    end
-    if not for_training then
-        given.shuffle, given.drop_last, given.group_by_length = false, false, false
-        given.batch_size = section and section:get("batch_size") or sizes.local_batch_size
-    end
-    return config.instantiate(section or config.from_table {}, self.ctx, given,
-                              { default_target = "am.datasets.StatefulDataLoader" })
-end
-
---- The validation sets in the configuration's order, { name, loader }: validation_dataset is "default",
---- validation_dataset_NAME is NAME, with validation_dataloader_NAME if there is one.
-function Recipe:build_validation_sets()
-    local sets = {}
-    for _, key in ipairs(self.cfg:keys()) do
-        local name = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
-        if name and not name:find("^[%w_-]+$") then -- it becomes part of a file's name
-            err.raise("usage", "%s: %s: a name has letters, digits, - and _ only", self.cfg:where(key), key)
-        elseif name then
-            local own = "validation_dataloader_" .. name
-            sets[#sets + 1] = { name = name,
-                                loader = self:build_loader(key, self.cfg:has(own) and own or "validation_dataloader") }
-        end
-    end
-    return sets
-end
-
-function Recipe:validation_names()
-    local names = {}
-    for i, set in ipairs(self.validation_sets or {}) do
-        names[i] = set.name
-    end
-    return names
-end
-
 -- What the entries of a list of sections with _target_ describe.
 function Recipe:build_list(key)
     local node, out = self.cfg:child(key), {}
@@ -257,13 +194,8 @@ function Recipe:build_list(key)
     return out
 end
 
---- New metrics, as the `metrics` section names them.
-function Recipe:build_metrics()
-    return self:build_list("metrics")
-end
-
---- What goes beside training: see lua/am/training/hooks.lua. Samples stand first, since they are taken when
---- validation ends, before averaged weights are taken out again.
+--- What goes beside training: see lua/am/training/hooks.lua. Trackers stand first, since the others report to
+--- them, and samples before averaged weights, which are taken out of the model again when validation ends.
 function Recipe:build_hooks()
     local list = {}
     if self.cfg:has("ema") then
@@ -281,14 +213,15 @@ function Recipe:build_hooks()
     for _, hook in ipairs(self:build_list("hooks")) do
         list[#list + 1] = hook
     end
-    local all = hooks.new(list)
-    return #list > 0 and self:track("hooks.json", all, { optional = true }) or all
+    table.insert(list, 1, trackers.new(self.cfg))
+    return self:track("hooks.json", hooks.new(list), { optional = true })
 end
 
 --- Note what the model answered to a prompt: { step, prompt, text }.
 function Recipe:log_sample(record)
     self.log:info("[sample] step %d | %s | %s", record.step, json.encode(record.prompt), json.encode(record.text))
     self:log_record("samples", record)
+    self.hooks:call("sample", self, record)
 end
 
 --- End the run after this step, as if it had been planned so.
@@ -303,12 +236,6 @@ function Recipe:section(name)
     return node and node:to_table() or {}
 end
 
--- Padding is never seen by attention nor learnt, so any id of the vocabulary does.
-function Recipe:padding_id()
-    local id = self.model.config.pad_token_id
-    return type(id) == "number" and id >= 0 and id or 0
-end
-
 --- The optimizer's section and its kind ("adamw", "sgd", …), as am.recipes.memory asks for them.
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
@@ -317,7 +244,7 @@ function Recipe:optimizer_options()
 end
 
 function Recipe:check_memory()
-    local batch = self.loader.collate_fn { self.loader.dataset:get(1) }
+    local batch = self.loader.collate_fn { self.loader:sample_row() }
     local size = self.scheduler and self.scheduler.local_batch_size or self.loader.batch_size
     local longest = self.loader.dataset.stats and self.loader.dataset:stats().longest
     local tokens = size * math.max(batch.T, longest and longest.length or 0)
@@ -365,13 +292,6 @@ function Recipe:next_window()
     return self.window
 end
 
---- The validation sets, or an error that says how to have one.
-function Recipe:need_validation_set()
-    self:need_setup()
-    return #self.validation_sets > 0 and self.validation_sets
-        or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
-end
-
 function Recipe:need_setup()
     if not self.scheduler then
         err.raise("state", "call setup() first: the model and the data are not loaded yet")
@@ -401,37 +321,6 @@ end
 
 -- ---- guards ---------------------------------------------------------------------------------
 
-function Recipe:check_length(length, name)
-    local limit = am.models.position_limit(self.model.config)
-    if length > limit then
-        err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
-                  .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
-    end
-end
-
--- Datasets that count their rows were checked when they were built.
-function Recipe:check_batch(batch)
-    local longest, at = 0, 0
-    for i = 0, batch.B * batch.T - 1 do
-        if batch.position_ids[i] >= longest then
-            longest, at = batch.position_ids[i] + 1, math.floor(i / batch.T)
-        end
-    end
-    self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
-end
-
---- Where a batch has labels: a C array of its num_label_tokens places in [B T].
-function Recipe.labelled_rows(batch)
-    local rows, count = ffi.new("int32_t[?]", batch.num_label_tokens), 0
-    for i = 0, batch.B * batch.T - 1 do
-        if batch.labels[i] ~= datasets.IGNORE then
-            rows[count] = i
-            count = count + 1
-        end
-    end
-    return rows
-end
-
 --- Stop the run for a number that is none. bad_state: it came of the weights that this step began
 --- with, so a checkpoint of them is withdrawn.
 function Recipe:not_finite(what, value, bad_state)
@@ -456,8 +345,10 @@ function Recipe:memory_gib()
     return am.memory(self.model:device()).peak_bytes / 2 ^ 30
 end
 
-for name, method in pairs(require("am.recipes.llm_checkpoint")) do
-    Recipe[name] = method
+for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint") } do
+    for name, method in pairs(methods) do
+        Recipe[name] = method
+    end
 end
 
 return Recipe

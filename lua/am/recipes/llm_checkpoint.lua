@@ -22,7 +22,7 @@ function Methods:signature()
     for _, key in ipairs(signature_keys) do
         out[key] = c[key]
     end
-    for _, key in ipairs { "dim", "alpha", "use_rslora" } do -- what an adapter's numbers mean
+    for _, key in ipairs { "dim", "alpha", "use_rslora", "use_dora" } do -- what an adapter's numbers mean
         out["peft." .. key] = self.peft_config and self.peft_config[key]
     end
     return out

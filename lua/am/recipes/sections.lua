@@ -130,7 +130,6 @@ local function later()
             bnb_4bit_use_double_quant bnb_4bit_quant_storage llm_int8_threshold llm_int8_skip_modules
             llm_int8_enable_fp32_cpu_offload llm_int8_has_fp16_weight _target_]])),
                          doc = "frozen weights in few bits" },
-        neftune = { type = "any", not_yet = "noise on embeddings; leave it out" },
         embedding_row_repair = { type = "any", not_yet = "rows of the embedding that were never trained stay as "
                                  .. "they are; leave it out" },
         tool_call_eval = { type = "any", not_yet = "tool calls are not scored in validation; leave it out" },
@@ -141,8 +140,6 @@ end
 --- Sections of recipes that train.
 function M.training()
     return M.with(processes(), later(), without_effect(GPUS, "nvtx prewarm mfu sdpa_method longalign"), {
-        mlflow = { type = "any", no_effect = "training.jsonl holds the same numbers" },
-        comet = { type = "any", no_effect = "training.jsonl holds the same numbers" },
         benchmark = { type = "any", no_effect = "recipes/benchmark.lua reads it" },
     })
 end

@@ -122,7 +122,9 @@ end
 
 local function pretrained_options(args, ctx)
     args.config_overrides = config_values(args.config_overrides or {}, args.config or {})
-    return model_options(args, ctx)
+    local options = model_options(args, ctx)
+    options.revision = args.revision
+    return options
 end
 
 -- `options` beside `build`: what skeleton.lua needs to know of a model that is not loaded.
@@ -133,7 +135,8 @@ local function define_models(registry)
         doc = "a causal language model with a checkpoint's weights",
         fields = with(model_fields, {
             pretrained_model_name_or_path = { type = "string", required = true,
-                                              doc = "directory, GGUF file, or hub name in the cache" },
+                                              doc = "directory, GGUF file, or hub name" },
+            revision = { type = "string", doc = "branch, tag or commit on the hub" },
             config = { type = "any", doc = "a section with _target_, or values that replace those of config.json" },
         }),
         options = pretrained_options,
@@ -177,6 +180,47 @@ local function define_models(registry)
                 c = models.AutoConfig.from_pretrained(c)
             end
             return models.AutoModelForCausalLM.from_config(c, model_options(args, ctx))
+        end,
+    }
+end
+
+local auto_classifier = auto_model:gsub("ForCausalLM", "ForSequenceClassification")
+
+local classifier_fields = with(model_fields, {
+    num_labels = { type = "integer", min = 2, doc = "classes; those of config.json by default" },
+    revision = { type = "string", doc = "branch, tag or commit on the hub" },
+})
+
+local function classifier_options(args, ctx)
+    local options = pretrained_options(args, ctx)
+    options.num_labels = args.num_labels
+    return options
+end
+
+local function define_classifiers(registry)
+    registry:define {
+        name = "am.AutoModelForSequenceClassification.from_pretrained",
+        aliases = names { auto_classifier .. ".from_pretrained",
+                          "transformers.AutoModelForSequenceClassification.from_pretrained" },
+        doc = "a classifier of sequences on the body of a checkpoint's model",
+        fields = with(classifier_fields, {
+            pretrained_model_name_or_path = { type = "string", required = true, doc = "directory or hub name" },
+        }),
+        build = function(args, ctx)
+            return models.AutoModelForSequenceClassification.from_pretrained(args.pretrained_model_name_or_path,
+                                                                             classifier_options(args, ctx))
+        end,
+    }
+    registry:define {
+        name = "am.AutoModelForSequenceClassification.from_config",
+        aliases = names { auto_classifier .. ".from_config",
+                          "transformers.AutoModelForSequenceClassification.from_config" },
+        doc = "a classifier of sequences with random weights",
+        fields = with(classifier_fields, {
+            config = { type = "any", required = true, doc = "a section with _target_, or config.json's fields" },
+        }),
+        build = function(args, ctx)
+            return models.AutoModelForSequenceClassification.from_config(args.config, classifier_options(args, ctx))
         end,
     }
 end
@@ -233,6 +277,7 @@ end
 function M.registry()
     local registry = config.new_registry()
     define_models(registry)
+    define_classifiers(registry)
     define_rest(registry)
     registry:define_all(datasets.targets)
     registry:define_all(training.targets)

@@ -1,5 +1,5 @@
 -- Hooks: what happens at fixed points of a run, beside training itself. Holds the list and its state; hooks
--- are early_stopping.lua, ema.lua, the trackers, and whatever a configuration's `hooks` names.
+-- are early_stopping.lua, ema.lua, those of am.recipes, and whatever a configuration's `hooks` names.
 --
 -- A hook is an object with a `name` and any of these methods, all of them with the recipe first. They are
 -- called in the order of the list.
@@ -8,6 +8,7 @@
 --   before_validation(recipe)         around all validation sets
 --   validation(recipe, name, record)  one set is done; record is its line of validation.jsonl
 --   after_validation(recipe)
+--   sample(recipe, record)            what the model answered to a prompt: { step, prompt, text }
 --   save(recipe, dir, is_last)        a checkpoint is being written into dir, which is not published yet
 --   load(recipe, dir)                 a checkpoint was read, before setup
 --   finish(recipe, how, message)      the run ends: how is "finished", "stopped" (by a signal) or "failed"

@@ -25,7 +25,7 @@ describe("completion", function()
     end)
 
     it("knows what am loads later, and loads it when it is looked into", function()
-        assert.same({ "odelForCausalLM" }, { offers("am.AutoM") })
+        assert.same({ "usalLM" }, { offers("am.AutoModelForCa") })
         assert.same({ "retrained" }, { offers("am.AutoModelForCausalLM.from_p") })
     end)
 

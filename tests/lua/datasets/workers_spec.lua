@@ -5,6 +5,7 @@ local err = require("am.core.error")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local processes = require("am.utils.processes")
 local workers = require("am.datasets.workers")
 local C = require("am.core.ffi").C
 local helpers = require("tests.lua.datasets.helpers")
@@ -68,7 +69,7 @@ describe("am.datasets.workers", function()
 
     it("says when a process was ended, and ends the others", function()
         helpers.fails("memory", "ended by signal 9; is there too little memory%?", workers.each, 20, 3, make {
-            [5] = function() posix.kill { pid = posix.getpid() } end,
+            [5] = function() processes.kill { pid = posix.getpid() } end,
         }, function() end)
     end)
 
@@ -87,9 +88,9 @@ describe("am.datasets.workers", function()
     end)
 
     it("leaves it to the caller when there can be no processes", function()
-        local fork, forks = posix.fork, 0
-        finally(function() posix.fork = fork end)
-        function posix.fork(fn)
+        local fork, forks = processes.fork, 0
+        finally(function() processes.fork = fork end)
+        function processes.fork(fn)
             forks = forks + 1
             return forks < 3 and fork(fn) or nil
         end
@@ -114,7 +115,7 @@ describe("am.datasets.workers", function()
             os.execute("sleep 0.01")
         end
         assert.equal(3, select(2, pids:gsub("%d+", "")))
-        posix.kill { pid = pid }
+        processes.kill { pid = pid }
         pipe:close()
         os.remove(script)
         for child in pids:gmatch("%d+") do

@@ -8,6 +8,7 @@ local hub = require("am.utils.hub")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local processes = require("am.utils.processes")
 local environment = require("tests.support.environment")
 local hub_server = require("tests.support.hub_server")
 
@@ -309,14 +310,14 @@ describe("hub", function()
     it("brings the same contents once for two processes", function()
         local children = {}
         for i = 1, 3 do
-            children[i] = posix.fork(function(out)
+            children[i] = processes.fork(function(out)
                 local text = path.read_file(hub.resolve("org/tiny") .. "/model.safetensors")
                 posix.write(out, text == WEIGHTS and "y" or "n")
             end)
         end
         for _, child in ipairs(children) do
             assert.equal("y", posix.read(child.file))
-            posix.wait(child)
+            processes.wait(child)
         end
         local brought = 0
         for _, request in ipairs(server:requests()) do
@@ -328,13 +329,13 @@ describe("hub", function()
     it("ends when a signal comes", function()
         engine.am_signals_watch(engine.AM_SIGNALS_FLAG)
         local parent, from = posix.getpid(), engine.am_clock()
-        local child = posix.fork(function() os.execute("sleep 0.3; kill -TERM " .. parent) end)
+        local child = processes.fork(function() os.execute("sleep 0.3; kill -TERM " .. parent) end)
         finally(function()
             engine.am_signals_watch(engine.AM_SIGNALS_OFF)
             engine.am_signals_clear()
         end)
         local _, code = refusal(hub.resolve, "org/slow")
-        posix.wait(child)
+        processes.wait(child)
         assert.equal("interrupted", code)
         assert.is_true(engine.am_clock() - from < 5)
     end)

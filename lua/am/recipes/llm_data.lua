@@ -1,0 +1,177 @@
+-- The data of the recipes for language models: datasets, packing, loaders, validation sets and metrics, the
+-- audit, and guards over rows. Methods of llm.lua; formats and batches are am.datasets'.
+
+local ffi = require("ffi")
+local am = require("am")
+local audit = require("am.datasets.audit")
+local config = require("am.config")
+local datasets = require("am.datasets")
+local err = require("am.core.error")
+local log = require("am.utils.log")
+local training = require("am.training")
+
+local Methods = {}
+
+-- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
+function Methods:build_dataset(section)
+    local entry, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
+    local fields = entry and entry.fields or { vocab_size = true }
+    if not entry and not section:has("tokenizer") then -- a user's own dataset may ask for anything that there is
+        local found, tokenizer = pcall(self.get_tokenizer, self)
+        given.tokenizer = found and tokenizer or nil
+    elseif fields.tokenizer and fields.tokenizer.required and not section:has("tokenizer") then
+        given.tokenizer = self:get_tokenizer()
+    end
+    if fields.vocab_size and not section:has("vocab_size") then
+        given.vocab_size = self.model.config.vocab_size
+    end
+    if fields.trainer_max_steps then -- rows are counted by steps
+        local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
+        local known = { global_batch_size = sizes.global_batch_size,
+                        trainer_max_steps = self.cfg:get("step_scheduler.max_steps"),
+                        trainer_val_check_interval = self.cfg:get("step_scheduler.val_every_steps") }
+        for key, value in pairs(known) do
+            if not section:has(key) then
+                given[key] = value
+            end
+        end
+    end
+    return config.instantiate(section, self.ctx, given)
+end
+
+-- A loader from two sections: rows for validation are never packed, shuffled or cut.
+function Methods:build_loader(dataset_key, loader_key, for_training)
+    local cfg = self.cfg
+    local dataset = self:build_dataset(cfg:child(dataset_key))
+    local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
+    if for_training and self.cfg:get("data_audit.enabled", true) then
+        self:audit(dataset)
+    end
+    if dataset.stats then
+        self.log:info("%s: %s", dataset_key:gsub("dataset", "data", 1), datasets.describe(dataset:stats()))
+        local longest = dataset:stats().longest
+        if size == 0 or longest.length <= size then -- longer ones are dropped or split by packing
+            self:check_length(longest.length, longest.name)
+        end
+    end
+    if size > 0 then
+        local options = cfg:child("packed_sequence"):to_table()
+        options.padding_id = self:padding_id()
+        dataset = datasets.pack_dataset(dataset, options)
+        self.log:info("packed into %d rows of %d tokens", dataset:len(), size)
+    end
+    local section = cfg:child(loader_key)
+    local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
+    local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
+                    step_rows = sizes.global_batch_size }
+    if not section or not section:has("collate_fn") then
+        given.collate_fn = function(rows) return self:collate(rows) end
+    end
+    if not for_training then
+        given.shuffle, given.drop_last, given.group_by_length = false, false, false
+        given.batch_size = section and section:get("batch_size") or sizes.local_batch_size
+    end
+    local loader = config.instantiate(section or config.from_table {}, self.ctx, given,
+                                      { default_target = "am.datasets.StatefulDataLoader" })
+    if dataset.is_iterable then
+        self:check_length(#loader:sample_row().input_ids, "the first row")
+    end
+    return loader
+end
+
+--- Rows to a batch, where a dataloader section names no collate_fn.
+function Methods:collate(rows)
+    return datasets.default_collater(rows, { pad_token_id = self:padding_id() })
+end
+
+--- Look at a few rows of the training data as they will be learnt, and say what is odd about them. Raises
+--- "data" where nothing is learnt. Rows of ids without a tokenizer are passed over.
+function Methods:audit(dataset)
+    local found, tokenizer = pcall(self.get_tokenizer, self)
+    if not found or not tokenizer.decode then
+        return
+    end
+    local report = audit.run(dataset, tokenizer, { rows = 200, check_end = self.learns_to_end })
+    for _, line in ipairs(report:lines { color = log.colored() }) do
+        self.log:info("%s", line)
+    end
+end
+
+--- Do rows end in a token that ends a text? Recipes whose rows are cut out of a stream say no.
+Methods.learns_to_end = true
+
+--- The validation sets in the configuration's order, { name, loader }: validation_dataset is "default",
+--- validation_dataset_NAME is NAME, with validation_dataloader_NAME if there is one.
+function Methods:build_validation_sets()
+    local sets = {}
+    for _, key in ipairs(self.cfg:keys()) do
+        local name = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+        if name and not name:find("^[%w_-]+$") then -- it becomes part of a file's name
+            err.raise("usage", "%s: %s: a name has letters, digits, - and _ only", self.cfg:where(key), key)
+        elseif name then
+            local own = "validation_dataloader_" .. name
+            sets[#sets + 1] = { name = name,
+                                loader = self:build_loader(key, self.cfg:has(own) and own or "validation_dataloader") }
+        end
+    end
+    return sets
+end
+
+function Methods:validation_names()
+    local names = {}
+    for i, set in ipairs(self.validation_sets or {}) do
+        names[i] = set.name
+    end
+    return names
+end
+
+--- New metrics, as the `metrics` section names them.
+function Methods:build_metrics()
+    return self:build_list("metrics")
+end
+
+-- Padding is never seen by attention nor learnt, so any id of the vocabulary does.
+function Methods:padding_id()
+    local id = self.model.config.pad_token_id
+    return type(id) == "number" and id >= 0 and id or 0
+end
+
+--- The validation sets, or an error that says how to have one.
+function Methods:need_validation_set()
+    self:need_setup()
+    return #self.validation_sets > 0 and self.validation_sets
+        or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
+end
+
+function Methods:check_length(length, name)
+    local limit = am.models.position_limit(self.model.config)
+    if length > limit then
+        err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
+                  .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
+    end
+end
+
+-- Datasets that count their rows were checked when they were built.
+function Methods:check_batch(batch)
+    local longest, at = 0, 0
+    for i = 0, batch.B * batch.T - 1 do
+        if batch.position_ids[i] >= longest then
+            longest, at = batch.position_ids[i] + 1, math.floor(i / batch.T)
+        end
+    end
+    self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
+end
+
+--- Where a batch has labels: a C array of its num_label_tokens places in [B T].
+function Methods.labelled_rows(batch)
+    local rows, count = ffi.new("int32_t[?]", batch.num_label_tokens), 0
+    for i = 0, batch.B * batch.T - 1 do
+        if batch.labels[i] ~= datasets.IGNORE then
+            rows[count] = i
+            count = count + 1
+        end
+    end
+    return rows
+end
+
+return Methods
