@@ -160,17 +160,23 @@ function GPTDataset:stats()
     return stats
 end
 
--- Tokens of sample k (from 0), seq_length and one, as a Lua array. The index may come from a file: get()
--- of the documents checks what it says.
+local function index_is_damaged(self, what)
+    err.raise("format", "%s: the index of %s is damaged; remove it from index_mapping_dir", self.indexed.prefix, what)
+end
+
+-- Tokens of sample k (from 0), seq_length and one, as a Lua array. The index may come from a file, so what it
+-- says is checked before it is used.
 local function tokens_of(self, k)
     local documents, samples, text = self.index.documents, self.index.samples, {}
     local at, offset, last, last_offset = samples[2 * k], samples[2 * k + 1], samples[2 * k + 2], samples[2 * k + 3]
     if at < 0 or last < at or last >= self.num_documents then
-        err.raise("format", "%s: the index of samples is damaged; remove it from index_mapping_dir",
-            self.indexed.prefix)
+        index_is_damaged(self, "samples")
     end
     for place = at, last do
         local document = documents[place]
+        if document < 0 or document >= self.indexed.count then
+            index_is_damaged(self, "documents")
+        end
         local stop = place == last and last_offset + 1 or self.indexed.lengths[document]
         local ids = self.indexed:get(document, offset, stop - offset)
         for t = 0, stop - offset - 1 do
@@ -187,8 +193,7 @@ local function tokens_of(self, k)
         end
     end
     if #text ~= self.seq_length + 1 then
-        err.raise("format", "%s: the index of samples is damaged; remove it from index_mapping_dir",
-            self.indexed.prefix)
+        index_is_damaged(self, "samples")
     end
     return text
 end
@@ -225,8 +230,7 @@ end
 function GPTDataset:get(i)
     local k = self.index.order[i - 1]
     if k < 0 or k >= self.rows then
-        err.raise("format", "%s: the index of the order is damaged; remove it from index_mapping_dir",
-            self.indexed.prefix)
+        index_is_damaged(self, "the order")
     end
     local n, text = self.seq_length, tokens_of(self, k)
     local is_padding, label_is_padding = padding_of(self, text, 1, n), padding_of(self, text, 2, n + 1)

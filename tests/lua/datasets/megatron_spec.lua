@@ -224,7 +224,7 @@ describe("am.datasets.megatron_dataset", function()
             { "usage", "entry 3 should be a weight", { paths = { 1, a, "x", b } } },
             { "usage", "entry 3 should be a weight", { paths = { 1, a, -1, b } } },
             { "usage", "entry 2 should be a prefix", { paths = { a, 3, b } } },
-            { "usage", "expected a list", { paths = {} } },
+            { "usage", "expected a list", { paths = json.array {} } },
             { "usage", "nothing for the split train", { paths = { validation = { a } } } },
             { "usage", "x is no split", { paths = { x = { a } } } },
             { "data", "no %.bin or %.idx file is called", { paths = path.join(folder, "z*") } },

@@ -37,6 +37,6 @@ describe("am.utils.glob", function()
             assert.same(expected, found(pattern), pattern)
         end
         assert.same({}, glob.files(""))
-        assert.is_true(glob.has_magic("a*") and glob.has_magic("[a]") and not glob.has_magic("a.b"))
+        assert.is_true(glob.is_pattern("a*") and glob.is_pattern("[a]") and not glob.is_pattern("a.b"))
     end)
 end)
