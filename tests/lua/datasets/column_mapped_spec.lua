@@ -235,4 +235,25 @@ describe("am.datasets.column_mapped", function()
         tok.chat_template = nil
         helpers.fails("usage", "no chat template", dataset, nil, { use_hf_chat_template = true })
     end)
+
+    it("gives the same rows from JSONL, Parquet and a compressed file", function()
+        local folder = "tests/lua/datasets/parquet/"
+        local zipped = helpers.file("", "jsonl.gz")
+        finally(function() os.remove(zipped) end)
+        assert(os.execute("gzip <" .. folder .. "squad.jsonl >" .. zipped) == 0)
+        local expected
+        for _, name in ipairs { folder .. "squad.jsonl", folder .. "squad.parquet", zipped } do
+            local dataset = column_mapped.ColumnMappedTextInstructionDataset {
+                path_or_dataset_id = name, tokenizer = helpers.tokenizer(), split = "train[3:20]",
+                column_mapping = { context = "context", question = "question", answer = "title" },
+            }
+            local rows = {}
+            for i = 1, dataset:len() do
+                rows[i] = table.concat(dataset:get(i).input_ids, " ")
+            end
+            expected = expected or rows
+            assert.equal(17, #rows)
+            assert.same(expected, rows)
+        end
+    end)
 end)

@@ -73,9 +73,10 @@ describe("am.datasets.file_names", function()
     end)
 
     it("takes the files of a split from a folder", function()
-        make("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet",
-            "data/train_sft-00000-of-00001.parquet")
-        assert.equal("data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet", files(folder, { split = "train" }))
+        make("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet",
+            "data/test-00000-of-00001.parquet", "data/train_sft-00000-of-00001.parquet")
+        assert.equal("data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet",
+            files(folder, { split = "train" }))
         assert.equal("data/test-00000-of-00001.parquet", files(folder, { split = "test[:10%]" }))
         assert.equal("data/train_sft-00000-of-00001.parquet", files(folder, { split = "train_sft" }))
         helpers.fails("usage", "no split \"validation\"; it has test, train, train_sft", file_rows.files, folder,

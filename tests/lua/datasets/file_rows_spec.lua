@@ -117,8 +117,9 @@ describe("am.datasets.file_rows", function()
         path.mkdir_p(folder)
         finally(function() path.remove_tree(folder) end)
         local name = compressed("gzip", '{"a":1}\n', "jsonl.gz")
-        local program = string.format("TMPDIR=%s '%s' -e \"local s = require('am.datasets.file_rows').open('%s') "
-            .. "print(s:get(1).a, #require('am.utils.path').list_dir('%s'))\"", folder, os.getenv("AMLUA"), name, folder)
+        local code = "local s = require('am.datasets.file_rows').open('%s') "
+            .. "print(s:get(1).a, #require('am.utils.path').list_dir('%s'))"
+        local program = string.format("TMPDIR=%s '%s' -e \"" .. code .. "\"", folder, os.getenv("AMLUA"), name, folder)
         local pipe = io.popen(program)
         assert.equal("1\t0", pipe:read("*l"))
         pipe:close()
@@ -127,7 +128,8 @@ describe("am.datasets.file_rows", function()
 
     it("says what is not read", function()
         for head, what in pairs {
-            ["BZh9"] = "compressed by bzip2", ["\253\55\122\88\90\0"] = "compressed by xz", ["PK\3\4"] = "a zip archive",
+            ["BZh9"] = "compressed by bzip2", ["\253\55\122\88\90\0"] = "compressed by xz",
+            ["PK\3\4"] = "a zip archive",
             ["ARROW1\0\0"] = "an Arrow file", ["version https://git-lfs.github.com/spec/v1\n"] = "a pointer of Git LFS",
             ["\4\34\77\24"] = "compressed by lz4",
         } do
