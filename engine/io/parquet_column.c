@@ -165,7 +165,7 @@ static int begin_all_levels(am_pq_column *c, const uint8_t **at, const uint8_t *
 static int load_page(am_pq_column *c)
 {
     const am_pq_page_header *h = &c->header;
-    const uint8_t *at;
+    const uint8_t *at = NULL;
     AM_TRY(page_bytes(c, &at));
     const uint8_t *end = at + h->uncompressed;
     AM_TRY(begin_all_levels(c, &at, end));

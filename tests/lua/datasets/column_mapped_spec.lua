@@ -242,14 +242,14 @@ describe("am.datasets.column_mapped", function()
         finally(function() os.remove(zipped) end)
         assert(os.execute("gzip <" .. folder .. "squad.jsonl >" .. zipped) == 0)
         local expected
-        for _, name in ipairs { folder .. "squad.jsonl", folder .. "squad.parquet", zipped } do
-            local dataset = column_mapped.ColumnMappedTextInstructionDataset {
-                path_or_dataset_id = name, tokenizer = helpers.tokenizer(), split = "train[3:20]",
+        for _, from in ipairs { folder .. "squad.jsonl", folder .. "squad.parquet", zipped } do
+            local made = column_mapped.ColumnMappedTextInstructionDataset {
+                path_or_dataset_id = from, tokenizer = helpers.tokenizer(), split = "train[3:20]",
                 column_mapping = { context = "context", question = "question", answer = "title" },
             }
             local rows = {}
-            for i = 1, dataset:len() do
-                rows[i] = table.concat(dataset:get(i).input_ids, " ")
+            for i = 1, made:len() do
+                rows[i] = table.concat(made:get(i).input_ids, " ")
             end
             expected = expected or rows
             assert.equal(17, #rows)
