@@ -7,6 +7,7 @@ local am = require("am")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local flops = require("am.recipes.flops")
+local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local llm_finetune = require("recipes.llm_finetune")
 local memory = require("am.recipes.memory")
@@ -86,6 +87,8 @@ function Recipe:batch_rows()
 end
 
 function Recipe.open_logs() end -- nothing to log to
+
+function Recipe.build_hooks() return hooks.new {} end
 
 -- ---- measuring ------------------------------------------------------------------------------
 

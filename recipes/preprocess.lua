@@ -41,7 +41,7 @@ end
 local function files_of(names)
     local files = {}
     for _, name in ipairs(names) do
-        local found = glob.has_magic(name) and glob.files(name) or { name }
+        local found = glob.is_pattern(name) and glob.files(name) or { name }
         for _, file in ipairs(#found > 0 and found or err.raise("usage", "--input: no file is called %s", name)) do
             files[#files + 1] = file
         end

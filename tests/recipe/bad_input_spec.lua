@@ -431,6 +431,7 @@ describe("nothing is lost", function()
         for _, file in ipairs(helper.tree(helper.latest(whole))) do
             for _, damage in ipairs { "cut", "absent", "other" } do
                 local reads = file ~= "config.yaml" and file ~= "losses.json"
+                    and not (file == "hooks.json" and damage == "other") -- hooks without a state begin anew
                 if reads then
                     local dir = helper.folder() .. "/run"
                     helper.copy(whole, dir)

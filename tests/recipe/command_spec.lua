@@ -67,7 +67,7 @@ describe("--print-config", function()
 
     it("prints what overrides and variables make of a file, and it loads to the same", function()
         local cfg = helper.config(helper.folder())
-        cfg.wandb = { project = "p", api_key = "hunter2", name = "$SECRET_OF_MINE" }
+        cfg.wandb = { project = "p", config = { api_key = "hunter2" }, name = "$SECRET_OF_MINE" }
         local out = printed(cfg, "--optimizer.lr", "3e-4", "--step_scheduler.max_steps=2", "--print-config")
         assert.matches("lr: 0%.0003\n", out)
         assert.matches("max_steps: 2\n", out)

@@ -89,7 +89,8 @@ end
 local function stray(tree)
     for name in pairs(tree) do
         if not (name:find("^epoch_%d+_step_%d+$") or name:find("%.not_finite%-") or name:find("^%l+%.jsonl$")
-                or name:find("^LATEST") or name:find("^LOWEST_VAL") or name == ".lock") or name:find("^L.*%.tmp$") then
+                or name:find("^LATEST") or name:find("^LOWEST_VAL") or name == ".lock"
+                or name:find("^report%.html")) or name:find("^L.*%.tmp$") then
             return name
         end
     end

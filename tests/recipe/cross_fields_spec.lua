@@ -22,7 +22,7 @@ describe("keys that contradict each other", function()
         { "lr_scheduler: {lr_warmup_steps: 10, lr_decay_steps: 10}",
             "^run%.yaml:1: lr_scheduler%.lr_warmup_steps: 10 must be less than lr_scheduler%.lr_decay_steps %(10%)" },
         { "lr_scheduler: {lr_warmup_steps: 20}\nstep_scheduler: {max_steps: 10}",
-            "must be less than step_scheduler%.max_steps %(10%), or the learning rate never" },
+            "must be at most step_scheduler%.max_steps %(10%), or the learning rate never" },
         { "lr_scheduler: {min_lr: 1.0}\noptimizer: {lr: 0.1}", "min_lr: 1 must be at most optimizer%.lr %(0%.1%)" },
         { "lr_scheduler: {init_lr: 1.0, max_lr: 0.5}\noptimizer: {lr: 2}",
             "init_lr: 1 must be at most lr_scheduler%.max_lr %(0%.5%)" },

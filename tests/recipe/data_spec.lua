@@ -116,4 +116,27 @@ describe("a run on rows of a file", function()
         }))
         assert.is_nil(helper.refusal_problem(2, { "group_by_length", "shuffle" }, status, out, errors))
     end)
+
+    it("comes from a data set of the hub by its name, as it lies in the cache", function()
+        local cache, dir = helper.folder(), helper.folder()
+        local repo, commit = cache .. "/datasets--some--questions", ("ab"):rep(20)
+        helper.write(repo .. "/refs/main", commit)
+        local rows = {}
+        for i = 1, 12 do
+            rows[i] = string.format('{"question": "What is %d?", "answer": "number %d"}', i, i)
+        end
+        helper.write(repo .. "/snapshots/" .. commit .. "/data/train-00000-of-00001.jsonl", table.concat(rows, "\n"))
+        local cfg = helper.config(dir, { model = { pretrained_model_name_or_path = helper.text_model() } })
+        cfg.dataset = { _target_ = "am.datasets.ColumnMappedTextInstructionDataset",
+                        path_or_dataset_id = "some/questions", split = "train[:8]",
+                        column_mapping = { question = "question", answer = "answer" } }
+        local before = "HF_HUB_CACHE=" .. cache
+        local status, _, errors = helper.train(cfg, { "--step_scheduler.max_steps", "2" }, { before = before })
+        assert.equal(0, status, errors)
+        assert.is_truthy(errors:find("data: 8 rows", 1, true), errors)
+        cfg.dataset.path_or_dataset_id = "some/other"
+        status, _, errors = helper.train(cfg, nil, { before = before })
+        assert.not_equal(0, status)
+        assert.is_truthy(errors:find("some/other", 1, true), errors)
+    end)
 end)

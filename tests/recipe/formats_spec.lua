@@ -29,7 +29,7 @@ local function run(dir, changes)
     return path.join(dir, "run"), errors
 end
 
-local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "losses.json" }
+local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "hooks.json", "losses.json" }
 local tail = { "optim/lr_scheduler.json", "optim/optimizer.json", "optim/optimizer.safetensors",
                "rng/rng_dp_rank_0.json", "signature.json", "step_scheduler.json" }
 
@@ -60,8 +60,8 @@ describe("what a LoRA run leaves", function()
     teardown(helper.cleanup)
 
     it("is two checkpoints, pointers and logs", function()
-        assert.same({ ".lock", "LATEST", "LOWEST_VAL", "epoch_0_step_1", "epoch_1_step_3", "training.jsonl",
-                      "validation.jsonl" }, path.list_dir(root))
+        assert.same({ ".lock", "LATEST", "LOWEST_VAL", "epoch_0_step_1", "epoch_1_step_3", "report.html",
+                      "training.jsonl", "validation.jsonl" }, path.list_dir(root))
         assert.equal("epoch_1_step_3", posix.readlink(path.join(root, "LATEST")))
         assert.equal("epoch_1_step_3", posix.readlink(path.join(root, "LOWEST_VAL"))) -- it learns
         assert.same(checkpoint_tree { "model/adapter_config.json", "model/adapter_model.safetensors",

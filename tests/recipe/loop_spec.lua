@@ -265,7 +265,8 @@ describe("hooks", function()
                 end
                 function hook:finish(_, how, message)
                     local out = io.open(args.out, "a")
-                    out:write(table.concat(self.calls, ","), ",", how, " ", (message or ""):match("[^\n]*"), " ", self.sum, "\n")
+                    local first = (message or ""):match("[^\n]*")
+                    out:write(table.concat(self.calls, ","), ",", how, " ", first, " ", self.sum, "\n")
                     out:close()
                 end
                 function hook:state_dict() return { sum = self.sum } end

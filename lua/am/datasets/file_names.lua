@@ -121,6 +121,11 @@ end
 
 -- ---------------------------------------------------------------- names
 
+-- "train" of "train[:100]": which rows of a split is said later, of the files' rows.
+local function plain_split(split)
+    return split and split:match("^[^%[]*")
+end
+
 local function resolve(name, opts)
     if path.is_file(name) then
         return { name }
@@ -129,12 +134,9 @@ local function resolve(name, opts)
     elseif glob.is_pattern(name) then
         local files = glob.files(name)
         return #files > 0 and files or err.raise("data", "%s: no file matches", name)
-    elseif name:find("^[%w_.-]+/[%w_.-]+$") and not path.exists(path.dirname(name)) then
-        if hub.dataset_files then
-            return hub.dataset_files(name, { split = opts.split, name = opts.name, revision = opts.revision })
-        end
-        err.raise("data", "%s: no such file. Data sets of the hub cannot be loaded by name: download it and give its "
-            .. "files or folder", name)
+    elseif hub.is_name(name) and not (name:find("/", 1, true) and path.exists(path.dirname(name))) then
+        return (hub.dataset_files(name, { split = plain_split(opts.split), name = opts.name,
+                                          revision = opts.revision }))
     end
     err.raise("data", "%s: no such file or folder (JSON, JSONL, CSV, TSV or Parquet expected)", name)
 end

@@ -94,9 +94,9 @@ end
 -- ---- stateful parts -------------------------------------------------------------------------
 
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state). opts.optional: a checkpoint may lack it.
-function Recipe:track(file, part, opts)
-    self.parts[#self.parts + 1] = { file = file, part = part, optional = opts and opts.optional }
+--- `part` has state_dict() and load_state_dict(state).
+function Recipe:track(file, part)
+    self.parts[#self.parts + 1] = { file = file, part = part }
     return part
 end
 
@@ -227,9 +227,6 @@ end
 -- Hand a part its state; an error names the file.
 local function load_part(p, dir)
     local file = path.join(dir, p.file)
-    if p.optional and not path.exists(file) then
-        return { p.file .. " is not there, so what it would hold begins anew" }
-    end
     local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
     if not ok then
         error(err.within(notes, file), 0)

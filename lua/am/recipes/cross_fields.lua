@@ -41,10 +41,11 @@ end
 local function schedule(cfg, add)
     local warmup, decay = number(cfg, "lr_scheduler.lr_warmup_steps"), number(cfg, "lr_scheduler.lr_decay_steps")
     local total = number(cfg, "step_scheduler.max_steps")
-    local stop = decay or total
-    if warmup and stop and warmup >= stop and warmup > 0 then
-        add("lr_scheduler.lr_warmup_steps", "%d must be less than %s (%d)%s", warmup, decay
-            and "lr_scheduler.lr_decay_steps" or "step_scheduler.max_steps", stop,
+    local stop = decay or total and total + 1 -- the last step may be the first with the whole rate
+    local constant = cfg:get("lr_scheduler.lr_decay_style") == "constant" -- a run may end before the warm-up does
+    if warmup and stop and warmup >= stop and warmup > 0 and (decay or not constant) then
+        add("lr_scheduler.lr_warmup_steps", "%d must be %s %s (%d)%s", warmup, decay and "less than" or "at most",
+            decay and "lr_scheduler.lr_decay_steps" or "step_scheduler.max_steps", decay or total,
             decay and "" or ", or the learning rate never gets to its value")
     end
     local top = number(cfg, "lr_scheduler.max_lr") or number(cfg, "optimizer.lr")

@@ -214,7 +214,7 @@ function Recipe:build_hooks()
         list[#list + 1] = hook
     end
     table.insert(list, 1, trackers.new(self.cfg))
-    return self:track("hooks.json", hooks.new(list), { optional = true })
+    return self:track("hooks.json", hooks.new(list))
 end
 
 --- Note what the model answered to a prompt: { step, prompt, text }.
