@@ -1,4 +1,5 @@
-/* fuzz_card.c — any bytes as the README.md of a data set. What is done with them is in readers.lua. */
+/* fuzz_card.c — any bytes as the README.md of a data set. What is done with them is in readers.lua.
+ */
 #include "fuzz_lua.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

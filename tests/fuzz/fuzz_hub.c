@@ -1,4 +1,5 @@
-/* fuzz_hub.c — any bytes as what a hub says of a repository. What is done with them is in readers.lua. */
+/* fuzz_hub.c — any bytes as what a hub says of a repository. What is done with them is in
+ * readers.lua. */
 #include "fuzz_lua.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

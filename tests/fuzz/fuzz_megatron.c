@@ -1,4 +1,5 @@
-/* fuzz_megatron.c — any bytes as Megatron's pair of files. What is done with them is in readers.lua. */
+/* fuzz_megatron.c — any bytes as Megatron's pair of files. What is done with them is in
+ * readers.lua. */
 #include "fuzz_lua.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);

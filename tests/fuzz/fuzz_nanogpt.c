@@ -1,4 +1,5 @@
-/* fuzz_nanogpt.c — any bytes as a token shard of nanogpt. What is done with them is in readers.lua. */
+/* fuzz_nanogpt.c — any bytes as a token shard of nanogpt. What is done with them is in readers.lua.
+ */
 #include "fuzz_lua.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
