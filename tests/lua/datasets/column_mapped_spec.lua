@@ -244,7 +244,7 @@ describe("am.datasets.column_mapped", function()
         local expected
         for _, from in ipairs { folder .. "squad.jsonl", folder .. "squad.parquet", zipped } do
             local made = column_mapped.ColumnMappedTextInstructionDataset {
-                path_or_dataset_id = from, tokenizer = helpers.tokenizer(), split = "train[3:20]",
+                path_or_dataset_id = from, tokenizer = helpers.tokenizer(), split = "train[3:20]", add_eos = true,
                 column_mapping = { context = "context", question = "question", answer = "title" },
             }
             local rows = {}
