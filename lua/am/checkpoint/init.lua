@@ -26,6 +26,7 @@ local MAX_BYTES = 64 * 1024 * 1024
 local Lock = {}
 Lock.__index = Lock
 
+--- Let others in.
 function Lock:release()
     if self.fd then
         posix.close(self.fd)

@@ -62,6 +62,7 @@ function M.leaf(value, origin)
     return node
 end
 
+--- True for nodes.
 function M.is_node(v)
     return getmetatable(v) == Node
 end
@@ -191,6 +192,7 @@ function Node:get(path, default)
     return value_of(node)
 end
 
+--- True when there is something at `path`, null included.
 function Node:has(path)
     return self:child(path) ~= nil
 end

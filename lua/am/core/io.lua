@@ -101,11 +101,13 @@ function M.save_safetensors(path, tensors, metadata)
     check(C.am_safetensors_save(path, n, names, handles, metadata))
 end
 
+--- A tensor from NumPy's .npy file. opts.device: where to.
 function M.load_npy(path, opts)
     check(C.am_npy_load(box, path, tensor.device_id(opts and opts.device)))
     return tensor.own(box[0])
 end
 
+--- Write a tensor as NumPy's .npy file.
 function M.save_npy(path, t)
     check(C.am_npy_save(path, t))
 end

@@ -31,6 +31,8 @@ local function chunked(hidden, labels, ctx, at)
     return total
 end
 
+--- A function (hidden, labels, ctx) as at the head of this file: the SUM of cross-entropies over label tokens.
+--- opts: ignore_index (-100), logit_softcapping (ctx.softcap).
 local function cross_entropy(opts)
     return function(hidden, labels, ctx)
         local at = { ignore_index = opts.ignore_index or -100,

@@ -228,14 +228,17 @@ function CausalLM:head_weight()
     return head.class_name == "Linear" and not head.bias and head.weight or nil
 end
 
+--- The name of the device that the embeddings are on.
 function CausalLM:device()
     return self.model.embed_tokens.weight:device()
 end
 
+--- The name of the embeddings' dtype.
 function CausalLM:dtype()
     return self.model.embed_tokens.weight:dtype()
 end
 
+--- How many numbers the parameters have, and how many of them require grad.
 function CausalLM:num_parameters()
     local total, trainable = 0, 0
     for _, t in self:named_parameters() do

@@ -192,6 +192,7 @@ function Config:to_table()
     return out
 end
 
+--- Write config.json into a directory.
 function Config:save(dir)
     path.write_file(path.join(dir, "config.json"),
                     json.encode(self:to_table(), { indent = 2, sort_keys = true }) .. "\n")

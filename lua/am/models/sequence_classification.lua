@@ -107,6 +107,7 @@ function Classifier:head_weight()
     return self.score.weight
 end
 
+--- Raises "usage": a classifier does not generate.
 function Classifier:generate()
     err.raise("usage", "%s does not generate: it classifies", self.class_name)
 end

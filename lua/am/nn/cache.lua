@@ -35,10 +35,12 @@ function Cache:append(layer, k, v)
     return tensor.append(store.k, k, self.used), tensor.append(store.v, v, self.used)
 end
 
+--- Count t more tokens, once every layer has appended theirs.
 function Cache:advance(t)
     self.used = self.used + t
 end
 
+--- Free the stored keys and values now.
 function Cache:release()
     for _, store in ipairs(self.layers) do
         store.k:release()

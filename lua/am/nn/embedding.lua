@@ -31,6 +31,7 @@ function Embedding:add_noise(x)
     return x + tensor.empty(x:size(), { dtype = x:dtype(), device = x:device() }):uniform_(-size, size)
 end
 
+--- What repr shows in brackets.
 function Embedding:extra_repr()
     return string.format("%d, %d", self.num_embeddings, self.embedding_dim)
 end

@@ -23,6 +23,7 @@ function Linear:forward(x)
     return ops.linear(x, self.weight, self.bias)
 end
 
+--- What repr shows in brackets.
 function Linear:extra_repr()
     return string.format("in_features=%d, out_features=%d, bias=%s", self.in_features,
                          self.out_features, tostring(self.bias ~= nil))

@@ -6,6 +6,7 @@ local Module = require("am.nn.module")
 
 local GatedMLP = Module.class("GatedMLP")
 
+--- hidden_act is a name of ops.activations.
 ---@param opts {hidden_size: integer, intermediate_size: integer, hidden_act: string, bias: boolean?}
 function GatedMLP.new(opts)
     local self = Module.init(GatedMLP)
@@ -16,6 +17,7 @@ function GatedMLP.new(opts)
     return self
 end
 
+--- x [..., hidden_size] -> the same shape
 function GatedMLP:forward(x)
     return self.down_proj:forward(ops.glu(self.gate_proj:forward(x), self.up_proj:forward(x), self.act))
 end

@@ -121,6 +121,7 @@ function Module:train(on)
     return self
 end
 
+--- The same as train(false).
 function Module:eval()
     return self:train(false)
 end

@@ -5,6 +5,7 @@ local Module = require("am.nn.module")
 
 local RMSNorm = Module.class("RMSNorm")
 
+--- A norm over a last dim of `size`, its weight all ones.
 function RMSNorm.new(size, eps)
     local self = Module.init(RMSNorm)
     self.size, self.eps = size, eps
@@ -17,6 +18,7 @@ function RMSNorm:forward(x)
     return ops.rms_norm(x, self.weight, self.eps)
 end
 
+--- What repr shows in brackets.
 function RMSNorm:extra_repr()
     return string.format("%d, eps=%g", self.size, self.eps)
 end

@@ -188,6 +188,7 @@ function Optimizer:clip_grad_norm(max_norm)
     return norm, math.min(factor, 1)
 end
 
+--- How many numbers are trained.
 function Optimizer:numel()
     local n = 0
     for _, part in ipairs(self.parts) do

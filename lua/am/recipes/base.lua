@@ -110,6 +110,7 @@ function Recipe:checkpoint_setting(key)
     return value
 end
 
+--- The folder that checkpoints and logs are in.
 function Recipe:checkpoint_dir()
     return self:checkpoint_setting("checkpoint_dir")
 end
@@ -117,7 +118,9 @@ end
 --- Overridden by recipes: write the model and the optimizer into a folder / read them back, and what
 --- identifies the model (a table of numbers and strings) so that another's checkpoint is refused.
 function Recipe.save_model() end
+--- Overridden by recipes: see save_model.
 function Recipe.load_model() end
+--- Overridden by recipes: see save_model.
 function Recipe.signature() return {} end
 
 --- Overridden by recipes: the names of the validation sets, in order.
@@ -303,6 +306,7 @@ function Recipe:log_record(name, record)
     end
 end
 
+--- Close the logs and let other runs into the folder.
 function Recipe:close_logs()
     if self.lock then
         self.lock:release()
@@ -359,4 +363,8 @@ function Recipe:stop_requested()
     return self.signals ~= nil and self.signals:pending() ~= nil
 end
 
-return setmetatable({ extend = function(name) return Recipe:extend(name) end, Recipe = Recipe }, { __index = Recipe })
+return setmetatable({
+    --- A new recipe; as Recipe:extend.
+    extend = function(name) return Recipe:extend(name) end,
+    Recipe = Recipe,
+}, { __index = Recipe })

@@ -72,11 +72,13 @@ function M.StatefulRNG(opts)
     return self
 end
 
+--- { seed, stream } of the engine's generator, as decimal text.
 function StatefulRNG:state_dict()
     local seed, stream = get(self.engine)
     return { seed = decimal(seed), stream = decimal(stream) }
 end
 
+--- Go on from a saved state.
 function StatefulRNG:load_state_dict(state)
     check(self.engine.am_rng_set(from_decimal(state.seed, "seed"), from_decimal(state.stream, "stream")))
 end

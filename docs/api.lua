@@ -1,0 +1,220 @@
+-- Writes the API reference from doc comments: docs/api_lua.md from the Lua modules, docs/api_c.md from engine/am.h,
+-- and docs/luals/am.lua, by which editors with a Lua language server complete `am.`.
+-- usage (from the project's root): amlua docs/api.lua
+-- What is public: api/sections.lua. How comments are read: api/comments.lua, api/entries.lua, api/header.lua.
+
+local comments = dofile("docs/api/comments.lua")
+local entries = dofile("docs/api/entries.lua")
+local header = dofile("docs/api/header.lua")
+local public = dofile("docs/api/sections.lua")
+
+-- ---- Markdown -------------------------------------------------------------------------------
+
+local function escaped(text)
+    local parts = {}
+    for plain, code in (text .. "``"):gmatch("([^`]*)(`[^`]*`)") do
+        parts[#parts + 1] = plain:gsub("[\\*<]", "\\%0"):gsub("%]%(", "]\\("):gsub("%f[%w_]_", "\\_")
+        parts[#parts + 1] = code
+    end
+    parts[#parts] = nil -- the two that were added
+    return table.concat(parts)
+end
+
+-- Lines of a comment as Markdown: what is indented stays as it is.
+local function paragraphs(lines)
+    local out, words, kept = {}, {}, {}
+    local function flush()
+        if #words > 0 then
+            out[#out + 1] = escaped(table.concat(words, " "))
+        end
+        if kept[1] and kept[1]:find("^%- ") then
+            out[#out + 1] = escaped(table.concat(kept, "\n"))
+        elseif #kept > 0 then
+            out[#out + 1] = "```\n" .. table.concat(kept, "\n") .. "\n```"
+        end
+        words, kept = {}, {}
+    end
+    for _, line in ipairs(lines) do
+        if line:find("^  ") then
+            if #words > 0 then flush() end
+            kept[#kept + 1] = line:sub(3)
+        else
+            if #kept > 0 or line == "" then flush() end
+            words[#words + 1] = line ~= "" and line or nil
+        end
+    end
+    flush()
+    return table.concat(out, "\n\n")
+end
+
+local function of_text(text)
+    local lines = {}
+    for line in (text .. "\n"):gmatch("(.-)\n") do
+        lines[#lines + 1] = line
+    end
+    return paragraphs(lines)
+end
+
+local function add_entry(out, group, entry)
+    out[#out + 1] = ("### `%s%s%s(%s)`%s"):format(group.as, entry.separator, entry.name, entry.params,
+                                                 entry.method and " *method*" or "")
+    local text = paragraphs(entry.doc.text or {})
+    out[#out + 1] = text ~= "" and text or nil
+    local list = {}
+    for _, p in ipairs(entry.doc.params or {}) do
+        list[#list + 1] = ("- `%s`: `%s`%s"):format(p.name, p.type, p.about ~= "" and ", " .. escaped(p.about) or "")
+    end
+    for _, r in ipairs(entry.doc.returns or {}) do
+        list[#list + 1] = ("- returns `%s`%s"):format(r.type, r.about ~= "" and " " .. escaped(r.about) or "")
+    end
+    out[#out + 1] = #list > 0 and table.concat(list, "\n") or nil
+end
+
+local function lua_page(sections)
+    local out = { "# Lua API", "Written by `docs/api.lua` from the doc comments of `lua/am/`; do not edit.",
+        "`local am = require \"am\"` gives what is called `am.` here; the other components are required by name. "
+        .. "At the prompt `help(x)` shows the same text. What a configuration may name is in "
+        .. "[config_reference.md](config_reference.md), tensors are introduced in [tensors.md](tensors.md), the C API "
+        .. "is in [api_c.md](api_c.md). A `?` behind a type: it may be left out." }
+    for _, section in ipairs(sections) do
+        out[#out + 1] = "## " .. section.title
+        out[#out + 1] = section.about ~= "" and section.about or nil
+        local file
+        for _, group in ipairs(section.groups) do
+            if group.is_class then
+                out[#out + 1] = ("#### `%s`, called `%s` here"):format(group.name, group.as)
+                out[#out + 1] = group.doc and group.doc.class_about ~= "" and escaped(group.doc.class_about) or nil
+                local fields = {}
+                for _, f in ipairs(group.doc and group.doc.fields or {}) do
+                    fields[#fields + 1] = ("- `%s.%s`: `%s`%s"):format(group.as, f.name, f.type,
+                        f.about ~= "" and ", " .. escaped(f.about) or "")
+                end
+                out[#out + 1] = #fields > 0 and table.concat(fields, "\n") or nil
+            end
+            for _, entry in ipairs(group.entries) do
+                if entry.file ~= file then
+                    file = entry.file
+                    out[#out + 1] = ("From [%s](../%s): %s"):format(file, file, escaped(comments.opening(file)))
+                end
+                add_entry(out, group, entry)
+            end
+        end
+    end
+    return table.concat(out, "\n\n") .. "\n"
+end
+
+-- ---- the editors' file ----------------------------------------------------------------------
+
+local function is_name(word)
+    local keyword = { ["repeat"] = true, ["end"] = true, ["and"] = true, ["or"] = true, ["not"] = true }
+    return word:find("^[%a_][%w_]*$") and not keyword[word]
+end
+
+local function returns_of(group, entry)
+    if #(entry.doc.returns or {}) > 0 then
+        local list = {}
+        for i, r in ipairs(entry.doc.returns) do
+            list[i] = "---@return " .. r.type .. (r.about ~= "" and " " .. r.about or "")
+        end
+        return table.concat(list, "\n")
+    end
+    local type_ = group.name == "am.Ops" and (public.op_returns[entry.name] or "am.Tensor")
+        or public.returns[group.name .. "." .. entry.name]
+    return type_ and "---@return " .. type_ or nil
+end
+
+local function meta_function(out, group, variable, entry)
+    if not is_name(entry.name) then
+        return
+    end
+    out[#out + 1] = ""
+    for _, line in ipairs(entry.doc.text or {}) do
+        out[#out + 1] = "---" .. (line ~= "" and " " .. line or "")
+    end
+    for _, p in ipairs(entry.doc.params or {}) do
+        out[#out + 1] = "---@param " .. p.name .. " " .. p.type .. (p.about ~= "" and " " .. p.about or "")
+    end
+    out[#out + 1] = returns_of(group, entry)
+    out[#out + 1] = ("function %s%s%s(%s) end"):format(variable, entry.separator, entry.name, entry.params)
+end
+
+-- Fields of a table that are tables of functions themselves: am.nn has Linear, …
+local function children(names, parent)
+    local list = {}
+    for _, name in ipairs(names) do
+        local last = name:match("^" .. parent:gsub("%.", "%%.") .. "%.([%w_]+)$")
+        list[#list + 1] = last
+    end
+    return list
+end
+
+local function meta_file(sections)
+    local out = { "---@meta am",
+                  "-- Written by docs/api.lua; do not edit. For workspace.library of a Lua language server.",
+                  "-- luacheck: ignore", "", "---@class am.nn", "local nn = {}", "" }
+    local names, variables = { "am.nn" }, { ["am.nn"] = "nn", am = "am" }
+    for _, section in ipairs(sections) do
+        for _, group in ipairs(section.groups) do
+            names[#names + 1] = group.name
+        end
+    end
+    for _, section in ipairs(sections) do
+        for _, group in ipairs(section.groups) do
+            local variable = variables[group.name] or group.name:gsub("%.", "_")
+            out[#out + 1] = ""
+            local parent = public.parents[group.name]
+            out[#out + 1] = "---@class " .. group.name .. (parent and ": " .. parent or "")
+            for _, f in ipairs(group.doc and group.doc.fields or {}) do
+                out[#out + 1] = "---@field " .. f.name .. " " .. f.type .. (f.about ~= "" and " " .. f.about or "")
+            end
+            if group.name == "am.Tensor" then
+                for _, op in ipairs { "add", "sub", "mul", "div", "pow" } do
+                    out[#out + 1] = ("---@operator %s(am.Tensor|number): am.Tensor"):format(op)
+                end
+                out[#out + 1] = "---@operator unm: am.Tensor"
+                out[#out + 1] = "---@field grad am.Tensor? the gradient"
+                out[#out + 1] = "---@field requires_grad boolean whether the gradient is wanted"
+            elseif group.name == "am" then
+                out[#out + 1] = "---@field version string"
+                out[#out + 1] = "---@field ops am.Ops"
+            end
+            out[#out + 1] = "local " .. variable .. " = {}"
+            for _, entry in ipairs(group.entries) do
+                meta_function(out, group, variable, entry)
+            end
+            variables[group.name] = variable
+        end
+    end
+    out[#out + 1] = ""
+    for _, child in ipairs(children(names, "am.nn")) do
+        out[#out + 1] = ("nn.%s = %s"):format(child, variables["am.nn." .. child])
+    end
+    local am = require("am")
+    for _, child in ipairs(children(names, "am")) do
+        if am[child] ~= nil and type(am[child]) == "table" then -- a component that am has
+            out[#out + 1] = ("am.%s = %s"):format(child, variables["am." .. child])
+        end
+    end
+    out[#out + 1] = "am_recipe.Recipe = am_recipe_Recipe"
+    out[#out + 1] = "\nreturn am"
+    return table.concat(out, "\n") .. "\n"
+end
+
+-- ---- files ----------------------------------------------------------------------------------
+
+local sections = entries.sections(public.sections)
+local files = {
+    ["docs/api_lua.md"] = lua_page(sections),
+    ["docs/api_c.md"] = header.page(of_text),
+    ["docs/luals/am.lua"] = meta_file(sections),
+}
+
+if arg and arg[0] and arg[0]:find("docs/api.lua", 1, true) then
+    for name, text in pairs(files) do
+        local file = assert(io.open(name, "wb"))
+        file:write(text)
+        file:close()
+    end
+else
+    return { files = files, sections = sections, undocumented = entries.undocumented(sections) } -- for a test
+end
