@@ -8,7 +8,7 @@ local markdown = dofile("docs/html/markdown.lua")
 local template = dofile("docs/html/template.lua")
 
 local GROUPS = {
-    { "Begin", "README.md quickstart sft peft datasets hub cli configuration" },
+    { "Begin", "README.md where quickstart sft peft datasets hub cli configuration" },
     { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance slurm troubleshooting upgrading" },
     { "Lua", "repl tensors custom" },
     { "Reference", "config_reference ops api_lua api_c migration" },

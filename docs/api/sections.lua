@@ -45,7 +45,8 @@ M.sections = {
     { title = "`am`", about = "Making tensors, files, scopes, gradients.", tables = { { name = "am", value = own } } },
     { title = "Methods of tensors", about = "Beside the ops below. `t.grad` is the gradient (nil: none), "
           .. "`t.requires_grad` says whether it is wanted; both can be set. `t[{…}]` reads and writes parts: see "
-          .. "[tensors.md](tensors.md).", tables = { { name = "am.Tensor", as = "t", value = methods, is_methods = true } } },
+          .. "[tensors.md](tensors.md).",
+      tables = { { name = "am.Tensor", as = "t", value = methods, is_methods = true } } },
     { title = "Ops", about = "Functions of `am`, and of `am.ops`. Those marked *method* are also methods of their "
           .. "first tensor: `am.add(a, b)` is `a:add(b)`. What the engine computes is in [ops.md](ops.md).",
       tables = { { name = "am.Ops", as = "am", value = am.ops, methods = tensor.methods } } },

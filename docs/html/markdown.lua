@@ -84,7 +84,8 @@ end
 
 --- The name of a heading in links, as GitHub makes it.
 function M.slug(heading)
-    return (M.plain(heading):lower():gsub("[%z\1-\127]", function(c)
+    local text = M.plain(heading):lower():gsub("\226[\128\129][\128-\191]", "") -- U+2000 to U+207F: dashes, dots, …
+    return (text:gsub("[%z\1-\127]", function(c)
         return c == " " and "-" or c:find("[%w_-]") and c or ""
     end))
 end

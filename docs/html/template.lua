@@ -29,7 +29,8 @@ h3 { font-size: 1.05rem; }
 :is(h1, h2, h3, h4):hover .anchor { visibility: visible; }
 code, pre { font-family: ui-monospace, monospace; font-size: .875em; }
 code { background: var(--soft); padding: .1em .3em; border-radius: 4px; overflow-wrap: anywhere; }
-pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; }
+pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem;
+      overflow-x: auto; }
 pre code { background: none; padding: 0; overflow-wrap: normal; font-size: inherit; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8rem 0; }

@@ -1,11 +1,11 @@
--- Checkpoints of every release, under tests/recipe/upgrade/VERSION: each loads, holds what it held, and the run goes
--- on as the release itself went on. make.lua there says how they were made.
+-- Checkpoints of every release, under tests/recipe/upgrade/data/VERSION: each loads, holds what it held, and the run
+-- goes on as the release itself went on. upgrade/make.lua says how they were made.
 
 local checkpoint = require("am.checkpoint")
 local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
 
-local ROOT = "tests/recipe/upgrade"
+local ROOT = "tests/recipe/upgrade/data"
 
 local function releases()
     local list = {}

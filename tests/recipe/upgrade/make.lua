@@ -1,7 +1,7 @@
 -- Makes what upgrade_spec.lua needs of a release: two checkpoints in the middle of a run, of an adapter and of whole
 -- weights, and the losses that the run goes on to have. Run once with each release, from the project's root, and
 -- committed; never run again for a release that is out.
---   amlua tests/recipe/upgrade/make.lua tests/recipe/upgrade/VERSION
+--   amlua tests/recipe/upgrade/make.lua tests/recipe/upgrade/data/VERSION
 
 local am = require("am")
 local json = require("am.utils.json")
@@ -66,6 +66,11 @@ local function train(name, cfg)
     recipe:close_logs()
     os.remove(file)
     local dir = path.join(root, name)
+    local adapter = path.join(dir, ("epoch_0_step_%d/model/adapter_config.json"):format(SAVED - 1))
+    if path.is_file(adapter) then -- names its base by the whole path, which is this machine's
+        local text = path.read_file(adapter):gsub('("base_model_name_or_path": ")' .. '[^"]*/tests/', "%1tests/")
+        path.write_file(adapter, text)
+    end
     for _, child in ipairs(path.list_dir(dir)) do
         if child ~= ("epoch_0_step_%d"):format(SAVED - 1) and child ~= "training.jsonl" then
             path.remove_tree(path.join(dir, child))
