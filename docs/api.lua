@@ -82,7 +82,7 @@ local function lua_page(sections)
         local file
         for _, group in ipairs(section.groups) do
             if group.is_class then
-                out[#out + 1] = ("#### `%s`, called `%s` here"):format(group.name, group.as)
+                out[#out + 1] = ("## `%s`, called `%s` here"):format(group.name, group.as)
                 out[#out + 1] = group.doc and group.doc.class_about ~= "" and escaped(group.doc.class_about) or nil
                 local fields = {}
                 for _, f in ipairs(group.doc and group.doc.fields or {}) do
@@ -120,7 +120,7 @@ local function returns_of(group, entry)
     end
     local type_ = group.name == "am.Ops" and (public.op_returns[entry.name] or "am.Tensor")
         or public.returns[group.name .. "." .. entry.name]
-    return type_ and "---@return " .. type_ or nil
+    return type_ and "---@return " .. type_:gsub(", ", "\n---@return ") or nil
 end
 
 local function meta_function(out, group, variable, entry)

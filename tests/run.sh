@@ -233,7 +233,7 @@ lint_clang() {
 run_lint() {
     local c lua shell
     mapfile -t c < <(find engine kernels tests -name '*.c' -o -name '*.h' 2>/dev/null | sort)
-    mapfile -t lua < <(find lua recipes tests examples -name '*.lua' 2>/dev/null | sort)
+    mapfile -t lua < <(find lua recipes tests examples docs -name '*.lua' 2>/dev/null | sort)
     mapfile -t shell < <(find tests examples -name '*.sh' | sort)
     lint_clang clang-format clang-format --dry-run --ferror-limit=1 -Werror "${c[@]}"
     lint luacheck luacheck -q "${lua[@]}"

@@ -39,7 +39,8 @@ end
 -- A group of lines without a blank one: items of a comment and what follows up to the next comment of its own line.
 local function items(group)
     local list, item, depth, in_comment = {}, nil, 0, false
-    for line in (group .. "\n"):gmatch("(.-)\n") do
+    local lines = (group .. "\n"):gsub("/%* clang%-format %a+ %*/\n", "")
+    for line in lines:gmatch("(.-)\n") do
         if not in_comment and depth == 0 and line:find("^/%*") then
             item = { comment = "", code = "" }
             list[#list + 1] = item
@@ -65,15 +66,13 @@ local function add_group(out, group, escape)
     for _, item in ipairs(items(group)) do
         local code = item.code:gsub("%s+$", "")
         local text = prose(item.comment)
-        if not text:find("^clang%-format") or code ~= "" then
-            if code ~= "" then
-                local names = declared(code)
-                out[#out + 1] = names ~= "" and "### " .. names or nil
-                out[#out + 1] = "```c\n" .. code .. "\n```"
-            end
-            if text ~= "" and not text:find("^clang%-format") then
-                out[#out + 1] = escape(text)
-            end
+        if code ~= "" then
+            local names = declared(code)
+            out[#out + 1] = names ~= "" and "### " .. names or nil
+            out[#out + 1] = "```c\n" .. code .. "\n```"
+        end
+        if text ~= "" then
+            out[#out + 1] = escape(text)
         end
     end
 end

@@ -357,12 +357,14 @@ function am_Ops.all(a, dim, keepdim) end
 
 --- The largest (min: smallest) of everything; with a tensor for dim, of each two elements; with a dim,
 --- values and indices along it (ties: the first, which gets the whole gradient).
----@return am.Tensor, am.Tensor?
+---@return am.Tensor
+---@return am.Tensor?
 function am_Ops.max(a, dim, keepdim) end
 
 --- The largest (min: smallest) of everything; with a tensor for dim, of each two elements; with a dim,
 --- values and indices along it (ties: the first, which gets the whole gradient).
----@return am.Tensor, am.Tensor?
+---@return am.Tensor
+---@return am.Tensor?
 function am_Ops.min(a, dim, keepdim) end
 
 --- Mean square distance from the mean, the sum divided by the count less correction (1).
@@ -378,11 +380,13 @@ function am_Ops.std(a, dim, correction, keepdim) end
 function am_Ops.norm(a, p, dim, keepdim) end
 
 --- Values and indices in order along dim (the last); equal elements keep their order.
----@return am.Tensor, am.Tensor
+---@return am.Tensor
+---@return am.Tensor
 function am_Ops.sort(a, dim, descending) end
 
 --- The k largest (smallest: largest false) along dim (the last), in order: values, indices.
----@return am.Tensor, am.Tensor
+---@return am.Tensor
+---@return am.Tensor
 function am_Ops.topk(a, k, dim, largest) end
 
 --- A matrix transposed.
