@@ -14,7 +14,7 @@ local GROUPS = {
     { "Reference", "config_reference ops api_lua api_c migration" },
     { "Project", "architecture testing CONTRIBUTING.md CHANGELOG.md" },
 }
-local MAX_TEXT = 1500 -- bytes of a section that search looks at
+local MAX_TEXT = 8000 -- bytes of a section that search looks at
 
 -- ---- pages ----------------------------------------------------------------------------------
 

@@ -79,7 +79,8 @@ end
 
 --- Markdown without its marks, for search: code and link texts stay.
 function M.plain(text)
-    return (text:gsub("!?%[([^%]]*)%]%([^)]*%)", "%1"):gsub("\\(%p)", "%1"):gsub("[`*]", ""))
+    return (text:gsub("!?%[([^%]]*)%]%([^)]*%)", "%1"):gsub("\\(%p)", "%1"):gsub("%*%*", "")
+        :gsub("%f[%S]%*(%w[^*]-)%*", "%1"):gsub("`", ""))
 end
 
 --- The name of a heading in links, as GitHub makes it.
