@@ -59,8 +59,8 @@ M.script = [==[
   function score(entry, words) {
     var sum = 0, heading = entry[3].toLowerCase(), title = entry[1].toLowerCase(), text = entry[4].toLowerCase();
     for (var i = 0; i < words.length; i++) {
-      var s = heading === words[i] || heading.startsWith(words[i] + "(") ? 40 : heading.includes(words[i]) ? 10 : title.includes(words[i]) ? 4
-        : text.includes(words[i]) ? 1 : 0;
+      var w = words[i], exact = heading === w || heading.startsWith(w + "(");
+      var s = exact ? 40 : heading.includes(w) ? 10 : title.includes(w) ? 4 : text.includes(w) ? 1 : 0;
       if (s === 0) return 0;
       sum += s;
     }
