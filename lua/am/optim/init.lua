@@ -1,6 +1,7 @@
 -- Optimizers by name, and what a configuration may name. The families are in the files beside this one, what they
 -- share in family.lua and optimizer.lua, schedules in scheduler.lua. Holds no update rule.
 
+local custom = require("am.optim.custom")
 local err = require("am.core.error")
 local family = require("am.optim.family")
 local optimizer = require("am.optim.optimizer")
@@ -32,6 +33,9 @@ function M.new(kind, named_parameters, opts)
     local entry = kinds[kind] or err.raise("usage", "there is no optimizer \"%s\"", tostring(kind))
     return entry.build(optimizer.trainable(named_parameters), family.with_defaults(opts, entry.defaults))
 end
+
+--- An optimizer of one's own, of which only the update rule is written: see custom.lua.
+M.custom = custom.custom
 
 --- Bytes of optimizer state, f32 master included, of a parameter of `shape` with weights of `size` bytes.
 --- opts: an optimizer section's keys, with `_target_`; or those of M.new, with `kind`. An optimizer of the user's own

@@ -311,6 +311,10 @@ end
 --- damaged state; then nothing has changed. Returns an array of what the checkpoint changed, each a
 --- clause for the log ("lr_decay_steps stays 100, not 200").
 function OptimizerParamScheduler:load_state_dict(state)
+    if state.section ~= nil and not self.override then
+        refuse("usage", "the checkpoint was made with a schedule of one's own (%s). Set "
+            .. "lr_scheduler.override_opt_param_scheduler: true to go on with this one", tostring(state.section))
+    end
     local merged, notes, differing = {}, {}, {}
     for _, key in ipairs(saved_fields) do
         merged[key] = self[key]

@@ -16,6 +16,7 @@ local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local loggers = require("am.loggers")
 local memory = require("am.recipes.memory")
+local own_schedule = require("am.optim.own_schedule")
 local posix = require("am.utils.posix")
 local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
@@ -276,8 +277,12 @@ function Recipe:build_lr_schedule()
     local options = section and config.instantiate(section, self.ctx, {},
                                                    { default_target = "am.optim.OptimizerParamScheduler" })
     local group = self.optimizer.param_groups[1]
-    return schedule.from_config(options, { lr = group.lr, weight_decay = group.weight_decay,
-                                           total_steps = self.scheduler:total_steps(), optimizer = self.optimizer })
+    local run = { lr = group.lr, weight_decay = group.weight_decay, total_steps = self.scheduler:total_steps(),
+                  optimizer = self.optimizer }
+    if type(options) == "function" then
+        return own_schedule.new(options, section:to_table(), run)
+    end
+    return schedule.from_config(options, run)
 end
 
 --- The window that step() takes when it is given none: the next one, across epochs, or once more the
