@@ -33,19 +33,22 @@ M.fields = formatting.fields(mapped.fields, formatting.length_fields, {
 --- How rows with tools are parsed: templates print them, in the order of their keys and with 1 apart from 1.0.
 M.parse = { ordered = true, exact_numbers = true }
 
-local function is_null(x)
+--- What JSON's values are: nothing, an object, a list.
+function M.is_null(x)
     return x == nil or x == json.null
 end
 
 local number_box = getmetatable(json.float(1)) -- of numbers that were read exactly
 
-local function is_object(x)
+function M.is_object(x)
     return type(x) == "table" and x ~= json.null and not json.is_array(x) and getmetatable(x) ~= number_box
 end
 
-local function is_list(x)
+function M.is_list(x)
     return type(x) == "table" and x ~= json.null and (json.is_array(x) or next(x) == nil)
 end
+
+local is_null, is_object, is_list = M.is_null, M.is_object, M.is_list
 
 local function copy_of(object)
     local copy = json.object({}, json.keys(object))
@@ -55,8 +58,8 @@ local function copy_of(object)
     return copy
 end
 
--- Content as text: of a list of parts those that are text.
-local function content_text(content, where)
+--- Content as text: of a list of parts those that are text. `where` is what an error calls the message.
+function M.content_text(content, where)
     if is_null(content) then
         return ""
     elseif type(content) == "number" or getmetatable(content) == number_box then
@@ -124,7 +127,7 @@ local function checked_message(message, where)
             strings.did_you_mean(tostring(message.role), strings.sorted_keys(roles)))
     end
     local out = copy_of(message)
-    out.content = content_text(message.content, where)
+    out.content = M.content_text(message.content, where)
     if message.role == "assistant" then
         if message.reasoning_content ~= nil then
             out.reasoning_content = optional_text(message.reasoning_content, "", where, "reasoning_content")

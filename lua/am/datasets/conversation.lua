@@ -234,6 +234,11 @@ local function any_reasoning(messages)
     return false
 end
 
+--- How many tokens a conversation takes. `name` is what an error calls it.
+function M.length(tokenizer, messages, tools, name)
+    return #setmetatable({ tokenizer = tokenizer, tools = tools, name = name }, Chat):render(messages)
+end
+
 --- A row from a conversation. opts:
 ---   answer_only_loss_mask    learn the assistant's turns only (default true)
 ---   last_turn_only           of these the last one only

@@ -2,6 +2,7 @@
 --
 -- A dataset of one's own is any object with len() and get(i) that returns rows as utils.lua says.
 
+local agent_chat = require("am.datasets.agent_chat")
 local block_causal_mask = require("am.datasets.block_causal_mask")
 local chat_dataset = require("am.datasets.chat_dataset")
 local collate = require("am.datasets.collate")
@@ -27,6 +28,7 @@ local M = {
     ColumnMappedTextInstructionDataset = column_mapped.ColumnMappedTextInstructionDataset,
     ColumnMappedTextInstructionIterableDataset = column_mapped_stream.ColumnMappedTextInstructionIterableDataset,
     ChatDataset = chat_dataset.ChatDataset,
+    make_agent_chat_dataset = agent_chat.make_agent_chat_dataset,
     GLUE_MRPC = seq_cls.GLUE_MRPC,
     MockSequenceClassificationDataset = mock_seq_cls.MockSequenceClassificationDataset,
     HellaSwag = hellaswag.HellaSwag,
@@ -52,7 +54,8 @@ local M = {
 --- What a configuration may name with `_target_`: what each of these declares.
 M.targets = {}
 for _, module in ipairs {
-    column_mapped, column_mapped_stream, chat_dataset, hellaswag, squad, xlam, seq_cls, pretokenized, megatron_dataset,
+    column_mapped, column_mapped_stream, chat_dataset, agent_chat, hellaswag, squad, xlam, seq_cls, pretokenized,
+    megatron_dataset,
     nanogpt_dataset, text_dataset, mock, mock_packed, mock_iterable_dataset, mock_seq_cls, packed, collate, dataloader,
 } do
     for _, target in ipairs(module.targets) do

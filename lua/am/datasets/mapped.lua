@@ -74,7 +74,8 @@ end
 --- A dataset of token rows (see token_rows.open). spec:
 ---   dataset, fields   the dataset's name and fields, for the keys of the cache
 ---   opts              what it was made with: tokenizer, cache_dir, …
----   path              files or a name of the hub; split, name: which of its parts, "train[:100]" a part of these
+---   path              files or a name of the hub; split, name, revision: which of its parts, "train[:100]"
+---                     a part of these
 ---   limit             rows to use, from the first
 ---   arrange           function(source) -> source: before the split's part is taken
 ---   parse             how JSON is parsed, see am.utils.json.decode
@@ -83,7 +84,7 @@ end
 ---   map               the function of a row
 function M.open(spec)
     local opts = spec.opts
-    local files = file_rows.files(spec.path, { split = spec.split, name = spec.name })
+    local files = file_rows.files(spec.path, { split = spec.split, name = spec.name, revision = spec.revision })
     local depends_on = opts.cache_dir and dependencies(spec.dataset, spec.fields, opts)
     return token_rows.open {
         files = files, cache_dir = depends_on and opts.cache_dir, depends_on = depends_on,

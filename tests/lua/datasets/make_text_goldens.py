@@ -10,6 +10,7 @@ import tempfile
 
 import datasets
 from nemo_automodel.components.datasets.llm import seq_cls
+from nemo_automodel.components.datasets.llm.agent_chat import make_agent_chat_dataset
 from nemo_automodel.components.datasets.llm.chat_dataset import ChatDataset
 from nemo_automodel.components.datasets.llm.column_mapped_text_instruction_dataset import (
     ColumnMappedTextInstructionDataset,
@@ -53,7 +54,9 @@ TOOLS = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '\n</think>\n' }}{% endif %}{% endif %}"
 )
-TEMPLATES = dict(chatml=CHATML, generation=GENERATION, tools=TOOLS)
+ANSWERED = "{% if m['role'] == 'tool' %}{{ m['tool_call_id'] + ' ' + (m['name'] or '') + '\n' }}{% endif %}"
+AGENT = TOOLS.replace("{{ m['content'] }}", ANSWERED + "{{ m['content'] }}")
+TEMPLATES = dict(chatml=CHATML, generation=GENERATION, tools=TOOLS, agent=AGENT)
 
 QA = [
     dict(q="Who is the cook?", a="The cook is Anna.", c="On the ship."),
@@ -92,6 +95,36 @@ CHATS = [
         dict(role="tool", tool_call_id="call_0", content="yes"), dict(role="assistant", content="It rains.")]),
     dict(tools=json.dumps([WEATHER]), conversations=[
         {"from": "human", "value": "Hey"}, {"from": "gpt", "value": "Hey you."}]),
+]
+ADD = json.dumps(dict(name="add", arguments=dict(a=1, b="zwölf")), ensure_ascii=False)
+AGENT_CHATML = [
+    dict(id=3, tools=json.dumps([WEATHER]), messages=[
+        dict(role="system", content="Be brief."), dict(role="user", content="What is 1+12?"),
+        dict(role="assistant", content="I add.", reasoning_content="Adding is best."),
+        dict(role="tool_call", content=ADD), dict(role="tool_call", content=ADD.replace("add", "sum")),
+        dict(role="tool_response", content="13"), dict(role="tool_response", content="thirteen", name="sum"),
+        dict(role="assistant", content="13.", reasoning_content="Both agree."),
+        dict(role="user", content="And 2+2?"), dict(role="tool_call", content='{"name": "add", "arguments": "2 2"}'),
+        dict(role="tool_response", content="4"), dict(role="tool_response", content="stray"),
+        dict(role="assistant", content="4."), dict(role="user", content="Thanks")]),
+    dict(id=4, tools="  ", messages=[dict(role="tool", content="from before", tool_call_id="call_x"),
+                                     dict(role="user", content="Go on"), dict(role="assistant", content="Yes.")]),
+    dict(id=5, tools="[]", messages=[dict(role="user", content="Hello?")] + [dict(role="tool_call", content=ADD)]),
+]
+AGENT_SHAREGPT = [
+    dict(tools=json.dumps([WEATHER]), conversations=[
+        {"from": "human", "value": "Rain?"}, {"from": "function_call", "value": '{"name": "weather", "arguments": {}}'},
+        {"from": "observation", "value": "yes"}, {"from": "gpt", "value": "It rains."}]),
+    dict(tools=None, conversations=[{"from": "system", "value": "Hm."}, {"from": "user", "value": "Ö?"},
+                                    {"from": "assistant", "value": "Ö.", "reasoning_content": "Umlauts"}]),
+]
+CALL = dict(id="c9", type="function", function=dict(name="weather", arguments='{"town": "Köln"}'))
+AGENT_OPENAI = [
+    dict(id="s", tools=[WEATHER], messages=[
+        dict(role="user", content="Rain?"),
+        dict(role="assistant", content="", reasoning_content="Look.", tool_calls=[CALL, dict(CALL, id=None)]),
+        dict(role="tool", tool_call_id="c9", content="yes"), dict(role="tool", content="no", name="weather"),
+        dict(role="assistant", content="Hard to say.", reasoning_content="They differ.")]),
 ]
 XLAM = [
     dict(id=7, query="Where is Ö?", answers=json.dumps([dict(name="find", arguments=dict(q="Ö", n=3))]),
@@ -140,6 +173,17 @@ CASES = [
         ("chatml", dict(mask_generation_prompt=True, seq_length=20, truncation=True)),
         ("tools", dict(mask_reasoning_content=True, seq_length=36, truncation=True)),
         ("generation", dict(mask_generation_prompt=True, seq_length=150, padding="max_length")))],
+    *[("agent", "smollm2", "agent", rows, options) for rows, options in (
+        (AGENT_CHATML, {}), (AGENT_SHAREGPT, {}), (AGENT_OPENAI, {}),
+        (AGENT_CHATML, dict(train_on_last_turn_only=True, mask_generation_prompt=True)),
+        (AGENT_CHATML, dict(drop_history_reasoning_content=True, mask_reasoning_content=True)),
+        (AGENT_OPENAI, dict(drop_history_reasoning_content=True, mask_generation_prompt=True)),
+        (AGENT_CHATML, dict(filter_no_assistant=True, trim_incomplete_last_turn=True, limit_dataset_samples=2)),
+        (AGENT_CHATML, dict(seq_length=280, truncation=True)),
+        (AGENT_CHATML, dict(seq_length=250, truncate_history=True, trim_incomplete_last_turn=True)),
+        (AGENT_CHATML, dict(seq_length=20, truncate_history=True, trim_incomplete_last_turn=True)),
+        (AGENT_SHAREGPT, dict(seq_length=220, truncate_history=True, padding="max_length", truncation=True)))],
+    ("agent", "smollm2", "generation", AGENT_CHATML, {}),
     ("xlam", "smollm2", "tools", XLAM, {}),
     ("xlam", "smollm2", "tools", XLAM, dict(seq_length=140, padding="max_length", truncation=True)),
     *[("mrpc", tokenizer, None, MRPC, options) for tokenizer in ("smollm2", "llama3") for options in
@@ -167,6 +211,8 @@ def build(kind, tokenizer, file, rows, options):
         return HellaSwag(folder, tokenizer, **options)
     if kind == "chat":
         return ChatDataset(str(file), tokenizer, **options)
+    if kind == "agent":
+        return make_agent_chat_dataset(tokenizer, path=str(file), **options)
     if kind == "mock_seq_cls":
         return MockSequenceClassificationDataset(**options)
     if kind == "xlam":

@@ -16,11 +16,11 @@ local builders = {
     column_mapped_stream = require("am.datasets.column_mapped_stream").ColumnMappedTextInstructionIterableDataset,
     squad = require("am.datasets.squad").make_squad_dataset, hellaswag = require("am.datasets.hellaswag").HellaSwag,
     chat = require("am.datasets.chat_dataset").ChatDataset, xlam = require("am.datasets.xlam").make_xlam_dataset,
-    mrpc = require("am.datasets.seq_cls").GLUE_MRPC,
+    agent = require("am.datasets.agent_chat").make_agent_chat_dataset, mrpc = require("am.datasets.seq_cls").GLUE_MRPC,
     mock_seq_cls = require("am.datasets.mock_seq_cls").MockSequenceClassificationDataset,
 }
 local path_keys = { squad = "dataset_name", hellaswag = "path_or_dataset", xlam = "dataset_name",
-                    mrpc = "path_or_dataset" }
+                    mrpc = "path_or_dataset", agent = "path" }
 
 local function tokenizer_of(case)
     local dir = "tests/parity/golden/tokenizers/" .. goldens.files[case.tokenizer]
