@@ -186,13 +186,23 @@ def jsonl_seeds():
             {"id": "i", "type": "function", "function": {"name": "f", "arguments": {"a": [1.0, None]}}}]},
         {"role": "tool", "tool_call_id": "i", "content": "o"}, {"role": "assistant", "content": "e"}]
     line = json.dumps(text)
-    for i in range(9):  # the reader is chosen by the length
+    for i in range(11):  # the reader is chosen by the length
         write("jsonl", f"text{i}", (line + " " * i + "\n").encode())
     calls = json.dumps(dict(text, answers=[{"name": "f", "arguments": {"p": 1}}]))
-    write("jsonl", "calls", (calls + " " * ((6 - len(calls)) % 9)).encode())
+    write("jsonl", "calls", (calls + " " * ((6 - len(calls)) % 11)).encode())
     share = {"conversations": [{"from": "human", "value": "h"}, {"from": "gpt", "value": "g"}], "tools": "[]"}
     for i in range(2):
-        write("jsonl", f"share{i}", (json.dumps(share) + " " * ((3 + i - len(json.dumps(share))) % 9)).encode())
+        write("jsonl", f"share{i}", (json.dumps(share) + " " * ((3 + i - len(json.dumps(share))) % 11)).encode())
+    agent = {"id": 1, "tools": " ", "messages": [
+        {"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "reasoning_content": "r"},
+        {"role": "tool_call", "content": '{"name": "f", "arguments": {"a": 1}}'},
+        {"role": "tool_call", "content": {"name": "g"}}, {"role": "tool_response", "content": ["o"], "name": "f"},
+        {"role": "tool", "content": None}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}]}
+    turns = {"conversations": [{"from": "human", "value": "h"}, {"from": "function_call", "value": '{"name": "f"}'},
+                               {"from": "observation", "value": "o"}, {"from": "gpt", "value": "g"}]}
+    for name, row in (("agent", agent), ("turns", turns)):
+        for i in range(2):
+            write("jsonl", f"{name}{i}", (json.dumps(row) + " " * ((9 + i - len(json.dumps(row))) % 11)).encode())
 
 
 def parquet_seeds():

@@ -90,9 +90,9 @@ local readers = {
     { datasets.ChatDataset, { mask_reasoning_content = true, mask_generation_prompt = true } },
     { datasets.ChatDataset, { skip_invalid_samples = true, shuffle_seed = 1, seq_length = 30, truncation = true } },
     { datasets.make_squad_dataset, {} }, { datasets.make_xlam_dataset, {} }, { datasets.HellaSwag, {} },
+    { datasets.GLUE_MRPC, { max_length = 9 } },
     { datasets.make_agent_chat_dataset, { filter_overlong = true, truncate_history = true, seq_length = 60 } },
     { datasets.make_agent_chat_dataset, { trim_incomplete_last_turn = true, drop_history_reasoning_content = true } },
-    { datasets.GLUE_MRPC, { max_length = 9 } },
 }
 
 local function read_as(reader)
