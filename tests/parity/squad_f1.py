@@ -184,7 +184,7 @@ def trl_trainer(args, seed, learnt):
 
     texts = [{"prompt": f"{r['context']} {r['question']} ", "completion": r["answer"]} for r in learnt]
     return SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(args.model, torch_dtype=getattr(torch, args.dtype)),
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype)),
         processing_class=AutoTokenizer.from_pretrained(args.model),
         train_dataset=Dataset.from_list(texts),
         peft_config=LoraConfig(
