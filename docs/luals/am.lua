@@ -1160,6 +1160,14 @@ function am_peft.merge_checked(model, ids) end
 ---@class am.optim
 local am_optim = {}
 
+--- What a file that a configuration names with file.lua:NAME returns under NAME. Groups, clipping, f32 masters,
+--- updates inside backward, checkpoints and the keys of family.common_fields (lr, weight_decay, …) come along.
+---@param kind string what a checkpoint calls the optimizer
+---@param fields table further keys of the section, or other defaults of the common ones
+---@param rule fun(opts: table): table the keys' values -> { states?, update } as tensorwise.lua describes them; called once for each parameter group
+---@return {fields: table, build: fun(args: table, ctx: table): am.Optimizer}
+function am_optim.custom(kind, fields, rule) end
+
 --- An optimizer for the trainable parameters of an iterator such as model:named_parameters(): see optimizer.lua.
 ---@param kind string "adam", "adamw", "sgd", "lion", …
 ---@param named_parameters function iterator of (name, tensor)
@@ -1393,6 +1401,10 @@ function am_chat_Template:render(vars) end
 
 ---@class am.datasets
 local am_datasets = {}
+
+--- A dataset of token rows. opts: the keys of `fields`. Reads and tokenizes everything once: "data" naming row
+--- and message for the first that is no conversation.
+function am_datasets.make_agent_chat_dataset(opts) end
 
 --- [B, 1, T, T] of bool: position q of row b sees position k when both are of one sample and k is not behind
 --- q. seq_lens: an array for each row with the lengths of its samples, each row adding up to the same T, as
