@@ -16,7 +16,7 @@ a { color: var(--link); text-decoration: none; }
 a:hover { text-decoration: underline; }
 nav { width: 15rem; flex: none; height: 100vh; overflow-y: auto; position: sticky; top: 0; padding: 1rem;
       background: var(--soft); border-right: 1px solid var(--line); font-size: .9rem; }
-nav h2 { font-size: .75rem; text-transform: uppercase; color: var(--faint); margin: 1.1rem 0 .2rem; }
+nav h2 { font-size: .75rem; text-transform: uppercase; color: var(--faint); margin: 1.1rem 0 .2rem; border: 0; }
 nav ul { list-style: none; margin: 0; padding: 0; }
 nav a { display: block; padding: .1rem .4rem; border-radius: 4px; }
 nav a[aria-current] { background: var(--line); color: var(--text); font-weight: 600; }
@@ -36,6 +36,7 @@ pre code { background: none; padding: 0; overflow-wrap: normal; font-size: inher
 table { border-collapse: collapse; margin: .8rem 0; }
 th, td { border: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
 th { background: var(--soft); }
+th code, td code { overflow-wrap: break-word; }
 #search { width: 100%; padding: .4rem .6rem; font: inherit; color: inherit; background: var(--back);
           border: 1px solid var(--line); border-radius: 6px; }
 #found { font-size: .85rem; }
