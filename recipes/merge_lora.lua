@@ -6,6 +6,8 @@
 local am = require("am")
 local checkpoint = require("am.checkpoint")
 local err = require("am.core.error")
+local hub = require("am.utils.hub")
+local io_core = require("am.core.io")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
 
@@ -43,6 +45,20 @@ local function tokenizer_of(model)
     return has and am.AutoTokenizer.from_pretrained(from) or nil
 end
 
+-- The model that the adapter is of: a classifier, with as many labels as its head, where the adapter says so.
+local function base_model(args)
+    local opts, dir = { torch_dtype = args.dtype or args.torch_dtype }, hub.resolve(args.adapter_path)
+    local settings = path.join(dir, "adapter_config.json")
+    if not path.is_file(settings) or checkpoint.read_json(settings).task_type ~= "SEQ_CLS" then
+        return am.AutoModelForCausalLM.from_pretrained(args.base_model, opts)
+    end
+    local adapter = io_core.open(path.join(dir, "adapter_model.safetensors"))
+    local head = adapter:info("base_model.model.score.weight")
+    opts.num_labels = head and head.shape[1]
+    adapter:close()
+    return am.AutoModelForSequenceClassification.from_pretrained(args.base_model, opts)
+end
+
 function M.main(argv)
     local args = options.parse(argv, "amlua recipes/merge_lora.lua --base-model DIR --adapter-path DIR "
                                .. "--output-dir DIR", specs)
@@ -53,8 +69,7 @@ function M.main(argv)
     if path.exists(out) and not (path.is_dir(out) and #path.names(out) == 0) then
         err.raise("usage", "%s is there already and not an empty folder; choose another --output-dir", out)
     end
-    local model = am.AutoModelForCausalLM.from_pretrained(args.base_model,
-                                                          { torch_dtype = args.dtype or args.torch_dtype })
+    local model = base_model(args)
     local tokenizer = tokenizer_of(model)
     am.peft.load_adapter(model, args.adapter_path)
     local ids = check_ids(model, tokenizer)

@@ -67,6 +67,18 @@ describe("llm_seq_cls.lua", function()
         local adapter = io_core.open(helper.latest(whole) .. "/model/adapter_model.safetensors")
         assert.is_truthy(adapter:info("base_model.model.score.weight"))
         adapter:close()
+
+        -- merged, it is a classifier of its own
+        local out = helper.folder() .. "/merged"
+        local status, _, errors = helper.run { "recipes/merge_lora.lua", "--base-model", helper.tiny, "--adapter-path",
+                                               helper.latest(whole) .. "/model", "--output-dir", out }
+        assert.equal(0, status, errors)
+        local merged = am.AutoModelForSequenceClassification.from_pretrained(out)
+        local adapted = am.AutoModelForSequenceClassification.from_pretrained(helper.tiny, { num_labels = 3 })
+        am.peft.load_adapter(adapted, helper.latest(whole) .. "/model")
+        local row = { input_ids = { 11, 24, 37, 5 } }
+        local difference = merged:forward(row).logits - adapted:forward(row).logits
+        assert.is_true(difference:abs():max():item() < 1e-5)
     end)
 
     it("says what a causal model lacks", function()

@@ -3,6 +3,7 @@
 -- configuration may say is adapter_config.lua's.
 
 local err = require("am.core.error")
+local hub = require("am.utils.hub")
 local io_core = require("am.core.io")
 local scope = require("am.core.scope")
 local adapter_config = require("am.peft.adapter_config")
@@ -187,6 +188,7 @@ end
 --- Returns the PeftConfig that it amounts to.
 function M.load(model, dir, opts)
     opts = opts or {}
+    dir = hub.resolve(dir)
     local config = adapter_config.read(dir)
     config.dropout = opts.dropout or config.dropout
     config.dropout_position = opts.dropout_position or config.dropout_position
