@@ -64,6 +64,11 @@ end
 
 -- ---- measuring --------------------------------------------------------------------------------
 
+function Recipe.not_finite(_, what, value)
+    err.raise("data", "the %s is %s: do the weights belong to this configuration, and are they whole?", what,
+              tostring(value))
+end
+
 -- { name = { metric = number } } of all validation sets and tasks.
 function Recipe:measure()
     local results = {}
@@ -106,8 +111,8 @@ function Recipe:train()
     end
     local output = self.cfg:get("evaluation.json_output_path")
     if output then
-        path.write_file(output, json.encode({ model = self.model.name_or_path, checkpoint = self.restored,
-                                              results = results }, { sort_keys = true, indent = 2 }) .. "\n")
+        local all = { model = self.model.name_or_path, checkpoint = self.restored, results = results }
+        path.write_file(output, json.encode(all, { sort_keys = true, indent = 2, nan = "null" }) .. "\n")
     end
 end
 

@@ -117,6 +117,7 @@ function Recipe:step(window)
     self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
     self.window = nil
     self.lr_schedule:step(1)
+    self.hooks:call("updated", self)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
              seconds = edge.C.am_clock() - started }
 end
@@ -152,7 +153,7 @@ function Recipe:loss(batch, see)
         vocab_size = self.model.config.vocab_size,
         num_label_tokens = batch.num_label_tokens,
     }
-    if see then
+    if see and batch.num_label_tokens > 0 then
         see(hidden, labels, ctx)
     end
     return self.loss_fn(hidden, labels, ctx)
@@ -204,10 +205,12 @@ function Recipe:evaluate(epoch, step, losses)
     self.model:eval()
     self.hooks:call("before_validation", self)
     local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
-    self.hooks:call("after_validation", self)
     if not ok then
+        pcall(self.hooks.call, self.hooks, "after_validation", self) -- what went wrong first is what is said
         error(records, 0)
-    elseif not records then
+    end
+    self.hooks:call("after_validation", self, records and (step or self.scheduler.step))
+    if not records then
         self.scheduler:leave_validation()
         return nil
     end

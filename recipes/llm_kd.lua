@@ -34,10 +34,10 @@ local function check_vocabulary(student, teacher)
 end
 
 function Recipe:check_tokenizers()
-    local found, teacher = pcall(am.AutoTokenizer.from_pretrained, self.teacher.name_or_path)
-    if not found then
+    if not (self.has_tokenizer(self.teacher) and self:find_tokenizer()) then
         return -- a model without one, trained on ids
     end
+    local teacher = am.AutoTokenizer.from_pretrained(self.teacher.name_or_path)
     local probe = "The quick brown fox jumps over 1234 lazy dogs.\n\tdéjà vu: 你好 {x = y * 2}"
     local own, other = self:get_tokenizer():encode(probe), teacher:encode(probe)
     if table.concat(own, " ") ~= table.concat(other, " ") then
@@ -53,9 +53,7 @@ function Recipe:build_model()
     end
     check_vocabulary(model, self.teacher)
     self.model = model
-    if self.teacher.name_or_path then
-        self:check_tokenizers()
-    end
+    self:check_tokenizers()
     return model
 end
 
@@ -69,6 +67,9 @@ end
 -- ---- the loss ---------------------------------------------------------------------------------
 
 function Recipe:loss(batch, see)
+    if batch.num_label_tokens == 0 then -- nothing to learn, of the teacher neither
+        return llm_finetune.loss(self, batch)
+    end
     local teacher_hidden = am.no_grad(self.label_states, self, self.teacher, batch)
     local kd, ce
     local function both(hidden, labels, ctx)

@@ -1603,10 +1603,6 @@ function am_StepScheduler:is_gc_step() end
 --- True when trackers get this step's numbers: every log_remote_every_steps.
 function am_StepScheduler:is_remote_logging_step() end
 
---- Mean of this step's loss and those before, over loss_average_window_steps at most. Called once a step; it
---- begins anew with a run that goes on.
-function am_StepScheduler:average_loss(loss) end
-
 --- { step, epoch, validation_due } to go on from. Within a window its step counts as done: save after
 --- the update.
 function am_StepScheduler:state_dict() end

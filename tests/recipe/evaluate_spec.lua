@@ -50,6 +50,16 @@ describe("evaluate.lua", function()
         assert.not_equal(before["validation default"].val_loss, results()["validation default"].val_loss)
     end)
 
+    it("says that weights are not finite, and whose fault that may be", function()
+        local recipe = helper.recipe(cfg, evaluate)
+        function recipe.loss() return require("am").tensor(0 / 0) end
+        local ok, e = pcall(recipe.train, recipe)
+        assert.is_false(ok)
+        assert.is_truthy(tostring(e):find("the validation loss is nan: do the weights belong", 1, true)
+            or tostring(e):find("the validation loss is -nan: do the weights belong", 1, true), tostring(e))
+        recipe.model:close()
+    end)
+
     it("says at once what is missing", function()
         local nothing = helper.changes(cfg, {})
         nothing.evaluation, nothing.validation_dataset = nil, nil

@@ -50,6 +50,18 @@ describe("distillation", function()
         assert.is_true(records[#records].kd_loss < 0.8 * records[1].kd_loss)
     end)
 
+    it("learns nothing of rows without a label", function()
+        local cfg = config(helper.folder(), { kd_ratio = 0.5, metrics = { { _target_ = "am.metrics.TokenAccuracy" } } })
+        local recipe = helper.recipe(cfg, "recipes/llm_kd.lua")
+        local rows = { { input_ids = { 3, 4, 5 }, labels = { -100, -100, -100 } } }
+        local batch = require("am.datasets").default_collater(rows)
+        local seen = false
+        assert.equal(0, recipe:loss(batch, function() seen = true end):item())
+        assert.is_false(seen)
+        helper.close(recipe)
+        recipe.teacher:close()
+    end)
+
     it("learns nothing from itself", function()
         local dir = helper.folder()
         run(config(dir, { kd_ratio = 1, teacher_model = { pretrained_model_name_or_path = helper.tiny },

@@ -157,6 +157,16 @@ describe("averaged weights", function()
         helper.close(recipe)
     end)
 
+    it("follow steps that are taken by hand", function()
+        local recipe = helper.recipe(config(helper.folder()))
+        local before = recipe:evaluate()
+        for _ = 1, 4 do
+            recipe:step()
+        end
+        assert.not_equal(before, recipe:evaluate())
+        helper.close(recipe)
+    end)
+
     it("go on bit for bit, also of bf16 weights and of an adapter", function()
         for _, more in ipairs { {}, { model = { torch_dtype = "bfloat16" } }, helper.lora } do
             local whole, parts = helper.folder(), helper.folder()
@@ -247,6 +257,23 @@ end)
 
 describe("hooks", function()
     teardown(helper.cleanup)
+
+    it("end a run as if it had been planned so: the last step is validated", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir .. "/run", { step_scheduler = { max_steps = 9 }, validation_dataset = sentences })
+        helper.write(dir .. "/own.lua", [[return { stop = function()
+            return { name = "stop", step = function(_, recipe, record)
+                if record.step == 3 then recipe:stop("enough") end
+            end }
+        end }]])
+        cfg.hooks = { { _target_ = dir .. "/own.lua:stop" } }
+        local status, _, errors = helper.run { helper.finetune, helper.yaml(dir, cfg), "--allow-user-code" }
+        assert.equal(0, status, errors)
+        local validated = helper.jsonl(dir .. "/run/validation.jsonl")
+        assert.equal(1, #validated)
+        assert.equal(3, validated[1].step)
+        assert.equal("epoch_0_step_3", path.basename(helper.latest(dir .. "/run")))
+    end)
 
     it("are called where they say, with state in checkpoints, and told how a run ended", function()
         local dir = helper.folder()

@@ -43,7 +43,7 @@ function M.KDLoss(opts)
 end
 
 M.fields = {
-    ignore_index = { type = "integer", default = -100, doc = "label of tokens that don't count" },
+    ignore_index = { type = "integer", default = -100, no_effect = "rows without a label do not come this far" },
     temperature = { type = "number", above = 0, default = 1, doc = "logits are divided by it" },
     fp32_upcast = { type = "boolean", default = true, no_effect = "logits are f32" },
     chunk_size = { type = "integer", min = 0, default = 0, no_effect = "chunks are chosen" },

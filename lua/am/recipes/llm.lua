@@ -16,6 +16,7 @@ local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local loggers = require("am.loggers")
 local memory = require("am.recipes.memory")
+local path = require("am.utils.path")
 local own_schedule = require("am.optim.own_schedule")
 local posix = require("am.utils.posix")
 local samples = require("am.recipes.samples")
@@ -176,6 +177,20 @@ function Recipe:get_tokenizer()
             or am.AutoTokenizer.from_pretrained(self.model.name_or_path)
     end
     return self.tokenizer
+end
+
+--- The tokenizer, or nil where neither the configuration names one nor the model's folder holds one.
+function Recipe:find_tokenizer()
+    if self.tokenizer or self.cfg:has("tokenizer") or self.has_tokenizer(self.model) then
+        return self:get_tokenizer()
+    end
+    return nil
+end
+
+--- Does what a model came from hold a tokenizer, too?
+function Recipe.has_tokenizer(model)
+    local from = model.resolved_path
+    return from ~= nil and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json")))
 end
 
 function Recipe:build_loss()

@@ -102,12 +102,9 @@ function Methods:save_model(dir, is_last)
 end
 
 function Methods:save_tokenizer(dir)
-    local from = self.model.resolved_path
-    if not self.tokenizer and from and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json"))) then
-        self:get_tokenizer()
-    end
-    if self.tokenizer and self.tokenizer.save_pretrained then
-        self.tokenizer:save_pretrained(dir)
+    local tokenizer = self:find_tokenizer()
+    if tokenizer and tokenizer.save_pretrained then
+        tokenizer:save_pretrained(dir)
     end
 end
 

@@ -17,8 +17,7 @@ function Methods:build_dataset(section)
     local entry, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
     local fields = entry and entry.fields or { vocab_size = true }
     if not entry and not section:has("tokenizer") then -- a user's own dataset may ask for anything that there is
-        local found, tokenizer = pcall(self.get_tokenizer, self)
-        given.tokenizer = found and tokenizer or nil
+        given.tokenizer = self:find_tokenizer()
     elseif fields.tokenizer and fields.tokenizer.required and not section:has("tokenizer") then
         given.tokenizer = self:get_tokenizer()
     end
@@ -87,8 +86,8 @@ end
 --- Look at a few rows of the training data as they will be learnt, and say what is odd about them. Raises
 --- "data" where nothing is learnt. Rows of ids without a tokenizer are passed over.
 function Methods:audit(dataset)
-    local found, tokenizer = pcall(self.get_tokenizer, self)
-    if not found or not tokenizer.decode then
+    local tokenizer = self:find_tokenizer()
+    if not tokenizer or not tokenizer.decode then
         return
     end
     local report = audit.run(dataset, tokenizer, { rows = 200, check_end = self.learns_to_end })

@@ -62,9 +62,9 @@ function Samples:setup(recipe)
 end
 
 -- Behind the validation sets, and with what they were measured on: averaged weights, if there are some.
-function Samples:after_validation(recipe)
-    if not recipe:stop_requested() then -- else validation is made up for by the run that goes on
-        self:take(recipe, recipe.scheduler.step)
+function Samples:after_validation(recipe, step)
+    if step then -- else validation failed, or is made up for by the run that goes on
+        self:take(recipe, step)
     end
 end
 

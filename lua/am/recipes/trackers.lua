@@ -1,11 +1,13 @@
 -- The hook (lua/am/training/hooks.lua) that hands what happens in a run to its trackers (am.loggers), to the
 -- line on the terminal and to the estimate of the time left. Holds none of them.
 
+local ffi = require("ffi")
 local config = require("am.config")
 local edge = require("am.core.ffi")
 local eta = require("am.training.eta")
 local loggers = require("am.loggers")
 local preflight = require("am.recipes.preflight")
+local path = require("am.utils.path")
 local progress = require("am.loggers.progress")
 
 local M = {}
@@ -37,6 +39,12 @@ local function custom_of(recipe)
     return out
 end
 
+-- What the run runs with, for the report.
+local function environment_of(recipe)
+    return { { "amlua", ffi.string(edge.C.am_version()) }, { "threads", tostring(edge.C.am_threads()) },
+             { "instructions", ffi.string(edge.C.am_cpu_isa()) }, { "weights", recipe.model:dtype() } }
+end
+
 function Hook:setup(recipe)
     local text = config.print(recipe.cfg) -- without secrets, and with variables as they were written
     local plain = config.parse(text, { getenv = function(name) return "$" .. name end }):to_table()
@@ -45,6 +53,7 @@ function Hook:setup(recipe)
         dir = recipe:checkpoint_dir(), resumed_from = recipe.restored, config_text = text, config = plain,
         model_name = recipe.model.name_or_path, start_step = scheduler.step, total_steps = scheduler:total_steps(),
         remote_every = recipe.cfg:get("step_scheduler.log_remote_every_steps"), custom = custom_of(recipe),
+        environment = environment_of(recipe),
     }
     self.progress = progress.open { total_steps = scheduler:total_steps(), log = recipe.log }
     self.eta = eta.new { total_steps = scheduler:total_steps(), done = scheduler.step }
@@ -77,10 +86,11 @@ end
 local status = { finished = "finished", failed = "failed", stopped = "killed" }
 
 -- The line ends first, so that an error is not written over it.
-function Hook:finish(_, how, message)
+function Hook:finish(recipe, how, message)
     if self.progress then
         self.progress:finish()
         self.progress = nil
+        self.trackers:artifact(path.join(recipe:checkpoint_dir(), "training.jsonl"))
     end
     self.trackers:finish(status[how], message)
 end

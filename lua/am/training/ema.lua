@@ -76,7 +76,7 @@ function EMA:setup(recipe)
     end
 end
 
-function EMA:step()
+function EMA:updated()
     autograd.no_grad(function()
         for _, item in ipairs(self.list) do
             scope.scope(function()

@@ -4,10 +4,11 @@
 -- A hook is an object with a `name` and any of these methods, all of them with the recipe first. They are
 -- called in the order of the list.
 --   setup(recipe)                     everything is built, and the checkpoint to go on from is loaded
---   step(recipe, record)              after an optimizer step; record is its line of training.jsonl
+--   updated(recipe)                   an optimizer step was taken, also by hand
+--   step(recipe, record)              it is logged; record is its line of training.jsonl
 --   before_validation(recipe)         around all validation sets
 --   validation(recipe, name, record)  one set is done; record is its line of validation.jsonl
---   after_validation(recipe)
+--   after_validation(recipe, step)    step: what was validated, nil where validation did not come to its end
 --   sample(recipe, record)            what the model answered to a prompt: { step, prompt, text }
 --   save(recipe, dir, is_last)        a checkpoint is being written into dir, which is not published yet
 --   load(recipe, dir)                 a checkpoint was read, before setup

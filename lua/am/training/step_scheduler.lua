@@ -32,7 +32,7 @@ M.fields = {
     val_every_steps = { type = "integer", min = 1, doc = "absent: only at checkpoints" },
     validate_on_checkpoint = { type = "boolean", default = true, doc = "validate at checkpoints too" },
     log_remote_every_steps = { type = "integer", min = 1, default = 1, doc = "how often trackers hear of a step" },
-    loss_average_window_steps = { type = "integer", min = 1, default = 50, doc = "steps of a mean loss" },
+    loss_average_window_steps = { type = "integer", min = 1, no_effect = "losses are logged as they are" },
     gc_every_steps = { type = "integer", min = 1, doc = "how often to run the Lua collector" },
     start_step = { type = "integer", min = 0, default = 0, doc = "number of the first step" },
     start_epoch = { type = "integer", min = 0, default = 0, doc = "number of the first epoch" },
@@ -140,8 +140,6 @@ function M.new(opts)
     self.val_every_steps = check_integer(opts, "val_every_steps", 1)
     self.gc_every_steps = check_integer(opts, "gc_every_steps", 1)
     self.log_remote_every_steps = check_integer(opts, "log_remote_every_steps", 1, 1)
-    self.loss_average_window_steps = check_integer(opts, "loss_average_window_steps", 1, 50)
-    self.losses = {}         -- of the last steps, as many as a mean is taken over
     self.save_checkpoint_every_epoch = check_boolean(opts, "save_checkpoint_every_epoch", true)
     self.validate_on_checkpoint = check_boolean(opts, "validate_on_checkpoint", true)
 
@@ -245,7 +243,7 @@ end
 function StepScheduler:is_val_step()
     local planned = (self.val_every_steps ~= nil and (self.step + 1) % self.val_every_steps == 0)
         or (self.validate_on_checkpoint and planned_checkpoint(self))
-    if planned and stopping(self) then
+    if planned and not self.ended and stopping(self) then
         self.validation_due = true
         return false
     end
@@ -283,20 +281,6 @@ function StepScheduler:is_remote_logging_step()
     return self.step % self.log_remote_every_steps == 0
 end
 
---- Mean of this step's loss and those before, over loss_average_window_steps at most. Called once a step; it
---- begins anew with a run that goes on.
-function StepScheduler:average_loss(loss)
-    local losses, sum = self.losses, 0
-    losses[#losses + 1] = loss
-    if #losses > self.loss_average_window_steps then
-        table.remove(losses, 1)
-    end
-    for _, value in ipairs(losses) do
-        sum = sum + value
-    end
-    return sum / #losses
-end
-
 --- { step, epoch, validation_due } to go on from. Within a window its step counts as done: save after
 --- the update.
 function StepScheduler:state_dict()
@@ -315,7 +299,7 @@ function StepScheduler:load_state_dict(state)
     end
     self.step, self.epoch, self.validation_due = state.step, state.epoch, state.validation_due == true
     self.in_window, self.epoch_done, self.stopped, self.ended = false, false, false, false
-    self.polled_step, self.losses = nil, {}
+    self.polled_step = nil
 end
 
 return M

@@ -28,7 +28,6 @@ M.fields = {
                   doc = "0: no timers; 1: the parts of a step; 2: what lies inside them" },
     log_option = { type = "string", enum = { "max", "minmax", "all" }, default = "max",
                    doc = "of all ranks the longest time, the shortest and the longest, or each" },
-    log_every_steps = { type = "integer", min = 1, default = 1, doc = "how often the times are printed" },
 }
 
 -- ---- one timer ------------------------------------------------------------------------------

@@ -107,8 +107,7 @@ describe("am.training.step_scheduler", function()
         for key, value in pairs {
             max_steps = 0, num_epochs = 0, ckpt_every_steps = 0, val_every_steps = -1, start_step = -1,
             global_batch_size = 1.5, local_batch_size = "2", gc_every_steps = 0, log_remote_every_steps = 0,
-            loss_average_window_steps = 0, start_epoch = -1,
-            save_checkpoint_every_epoch = "yes",
+            start_epoch = -1, save_checkpoint_every_epoch = "yes",
         } do
             fails("usage", "step_scheduler%." .. key, step_scheduler.new, { batches_per_epoch = 1, [key] = value })
         end
@@ -255,18 +254,6 @@ describe("am.training.step_scheduler", function()
         } do
             fails("format", "step scheduler state", s.load_state_dict, s, state)
         end
-    end)
-
-    it("takes the mean loss over a window", function()
-        local s = step_scheduler.new { batches_per_epoch = 9, loss_average_window_steps = 3 }
-        local seen = {}
-        for i, loss in ipairs { 6, 2, 1, 3, 8 } do
-            seen[i] = s:average_loss(loss)
-        end
-        assert.same({ 6, 4, 3, 2, 4 }, seen)
-        s:load_state_dict { step = 5, epoch = 0 }
-        assert.equal(7, s:average_loss(7))
-        assert.equal(50, step_scheduler.new({ batches_per_epoch = 1 }).loss_average_window_steps)
     end)
 
     it("says when to collect", function()
