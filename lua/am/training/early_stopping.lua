@@ -41,9 +41,15 @@ function EarlyStopping:setup(recipe)
     end
 end
 
+local function is_finite(value)
+    return value - value == 0
+end
+
 function EarlyStopping:reason()
-    return string.format("early_stopping: %d validations without a better %s than %.6g; raise "
-                         .. "early_stopping.patience to go on", self.waited, self.metric, self.best)
+    local what = self.best and string.format("a better %s than %.6g", self.metric, self.best)
+        or string.format("a finite %s", self.metric)
+    return string.format("early_stopping: %d validations without %s; raise early_stopping.patience to go on",
+                         self.waited, what)
 end
 
 function EarlyStopping:validation(recipe, name, record)
@@ -54,7 +60,7 @@ function EarlyStopping:validation(recipe, name, record)
     if type(value) ~= "number" then
         err.raise("usage", 'early_stopping.metric: validation has no number "%s"', self.metric)
     end
-    if not self.best or self.sign * (self.best - value) > self.min_delta then
+    if is_finite(value) and (not self.best or self.sign * (self.best - value) > self.min_delta) then
         self.best, self.waited = value, 0
         return
     end
@@ -71,8 +77,8 @@ end
 function EarlyStopping:load_state_dict(state)
     for _, key in ipairs { "best", "waited" } do
         local value = state[key]
-        if value ~= nil and (type(value) ~= "number" or value ~= value) or (key == "waited" and value == nil) then
-            err.raise("format", "early stopping state: %s must be a number, not %s", key, tostring(value))
+        if value ~= nil and (type(value) ~= "number" or not is_finite(value)) or (key == "waited" and value == nil) then
+            err.raise("format", "early stopping state: %s must be a finite number, not %s", key, tostring(value))
         end
     end
     self.best, self.waited = state.best, state.waited
