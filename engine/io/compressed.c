@@ -166,7 +166,8 @@ static int take_zstd(stream *s, const uint8_t *data, size_t bytes)
             return am_fail(AM_EFORMAT, "damaged zstd data: %s", ZSTD_getErrorName(left));
         s->inside = left != 0;
         AM_TRY(put(s, out.pos));
-    } while (in.pos < in.size || out.pos == out.size);
+        /* asked once more behind a frame's end it would begin the next */
+    } while (in.pos < in.size || (s->inside && out.pos == out.size));
     return AM_OK;
 }
 

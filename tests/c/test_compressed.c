@@ -109,6 +109,38 @@ START_TEST(test_files)
 }
 END_TEST
 
+/* Frames that end where a piece of what is decompressed does. */
+START_TEST(test_whole_pieces)
+{
+    enum { PIECE = 1 << 18, MOST = 4 * PIECE };
+    static const size_t frames[][3] = {{PIECE},        {2 * PIECE},    {PIECE, PIECE},
+                                       {PIECE, 0, 7},  {7, PIECE - 7}, {PIECE, PIECE, 2 * PIECE},
+                                       {PIECE - 1, 1}, {2 * PIECE, 1}};
+    char *text = malloc(MOST), *back = malloc(MOST + 1);
+    uint8_t *packed = malloc(MOST);
+    for (int i = 0; i < MOST; i++)
+        text[i] = (char)('a' + i % 251 % 23);
+    for (size_t c = 0; c < sizeof frames / sizeof *frames; c++) {
+        size_t n = 0, bytes = 0;
+        int fd;
+        for (int k = 0; k < 3; k++) { /* of no bytes: a frame all the same */
+            n += ZSTD_compress(packed + n, MOST - n, text + bytes, frames[c][k], 3);
+            bytes += frames[c][k];
+        }
+        ck_ok(am_file_decompress(&fd, write_file("whole", packed, n), folder_path("rows")));
+        ck_assert_int_eq((int)pread(fd, back, MOST + 1, 0), (int)bytes);
+        ck_assert_mem_eq(back, text, bytes);
+        close(fd);
+        ck_assert_int_eq(
+            am_file_decompress(&fd, write_file("cut", packed, n - 1), folder_path("rows")),
+            AM_EFORMAT);
+    }
+    free(text);
+    free(back);
+    free(packed);
+}
+END_TEST
+
 static ssize_t no_room(int fd, const void *data, size_t bytes)
 {
     (void)fd, (void)data, (void)bytes;
@@ -132,6 +164,6 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {test_blocks, test_files, test_full_disk};
+    const TTest *const tests[] = {test_blocks, test_files, test_whole_pieces, test_full_disk};
     return run_suite("compressed", tests, sizeof tests / sizeof *tests);
 }
