@@ -12,7 +12,7 @@ typedef struct builder {
     const am_pq_meta *meta;
     size_t at;                   /* the next element */
     const am_pq_element *column; /* that is being built */
-    int depth;
+    int depth;                   /* of lists, maps and structs that are being built */
 } builder;
 
 static int fail_element(const am_pq_element *e, const char *what)
@@ -65,6 +65,11 @@ static int new_node(builder *b, int kind, const am_pq_element *e, int def, int r
         .next = -1,
     };
     return i;
+}
+
+static int go_deeper(builder *b, const am_pq_element *e)
+{
+    return ++b->depth > AM_PQ_MAX_DEPTH ? fail_element(e, "nested too deeply") : AM_OK;
 }
 
 static int build_field(builder *b, int def, int rep, int *out);
@@ -137,8 +142,7 @@ static int build_content(builder *b, const am_pq_element *e, int def, int rep, i
     int rc;
     if (e->children == 0)
         return build_value(b, e, def, rep, out);
-    if (++b->depth > AM_PQ_MAX_DEPTH)
-        return fail_element(e, "nested too deeply");
+    AM_TRY(go_deeper(b, e));
     int repeats = e->children == 1 && first && first->repetition == AM_PQ_REPEATED;
     if (repeats && e->logical == AM_PQ_MAP && first->children == 2) {
         rc = build_map(b, e, def, rep, out);
@@ -162,8 +166,10 @@ static int build_field(builder *b, int def, int rep, int *out)
     AM_TRY(next_element(b, &e));
     if (e->repetition != AM_PQ_REPEATED)
         return build_content(b, e, def + (e->repetition == AM_PQ_OPTIONAL), rep, out);
+    AM_TRY(go_deeper(b, e));
     *out = new_node(b, AM_PQ_NODE_LIST, e, def, rep);
     AM_TRY(build_content(b, e, def + 1, rep + 1, &child));
+    b->depth--;
     node(b, *out)->child = child;
     node(b, *out)->leaves = b->schema->leaf_count - node(b, *out)->first_leaf;
     return AM_OK;

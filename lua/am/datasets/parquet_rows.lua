@@ -45,7 +45,10 @@ local box = edge.box("am_parquet")
 function M.open(name, opts)
     check(C.am_parquet_open(box, name))
     local handle = ffi.gc(box[0], C.am_parquet_release)
-    local root = assert(json.decode(ffi.string(C.am_parquet_schema(handle))))
+    local root, why = json.decode(ffi.string(C.am_parquet_schema(handle)))
+    if not root then
+        err.raise("format", "%s: its schema is %s", name, why)
+    end
     if opts.columns then
         choose(handle, root, opts.columns, name)
     end

@@ -108,7 +108,8 @@ describe("am.datasets.parquet_rows", function()
     it("refuses files that contradict themselves, and says where", function()
         for name, pattern in pairs {
             rows = "3 rows, but 2", group_rows = 'row 1: column "n"', bomb = "which is not believed", at = "row 1",
-            codec = "of an unknown codec", deep = "nested too deeply", not_utf8 = 'row 1: column "t": byte 2',
+            codec = "of an unknown codec", deep = "nested too deeply", deep_lists = "nested too deeply",
+            not_utf8 = 'row 1: column "t": byte 2',
             struct = 'row 2: .*"y" do not belong', list = 'row 1: .*"l" do not belong', delta = "more values than",
             no_row = 'row 1: column "l": .*no beginning', many_children = "ends early", page_entries = "row 2",
         } do

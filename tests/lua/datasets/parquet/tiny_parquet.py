@@ -168,6 +168,7 @@ def lies():
                                for name, (values, reps, defs) in (("x", x), ("y", y))], rows)
 
     deep = [root] + [element("g", children=1) for _ in range(100)] + [number]
+    deep_lists = [root] + [element("g", repetition=REPEATED, children=1) for _ in range(60)] + [number]
     huge = struct.pack("<I", 2**31 - 1)
     delta = varint(128) + varint(4) + varint(2**40) + zigzag(0)
     return {
@@ -203,6 +204,7 @@ def lies():
         "list": two(pairs, ([1, 2, 3], [0, 1, 0], [1, 1, 1]), ([1, 2, 3], [0, 0, 1], [1, 1, 1]), 1),
         "list_end": two(pairs, ([1, 2], [0, 0], [1, 1]), ([1, 2, 3], [0, 0, 1], [1, 1, 1]), 1),
         "deep": file(deep, numbers(), 2),
+        "deep_lists": file(deep_lists, numbers(), 2),
         "children": file([element("schema", children=9), number], numbers(), 2),
         "many_children": file([element("schema", children=2**31 - 1), number], numbers(), 2),
         "no_type": file([root, element("n")], numbers(), 2),
