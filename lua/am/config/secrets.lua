@@ -1,6 +1,8 @@
 -- Which keys hold secrets, for everything that prints a configuration or a value of it.
 -- Holds no printing. Only text is a secret: numbers and booleans (`use_auth: true`) are shown.
 
+local strings = require("am.utils.strings")
+
 local M = {}
 
 M.REDACTED = "<redacted>"
@@ -40,10 +42,9 @@ function M.is_secret_key(key)
     return words[#words] == "token" and not vocabulary[words[#words - 1]]
 end
 
---- The text with what is surely a secret replaced: tokens of known form, passwords in URLs.
+--- The text with what is surely a secret replaced: tokens of known form, users and passwords in URLs.
 function M.redact_text(text)
-    text = text:gsub("%f[%w]hf_%w%w%w%w%w%w%w%w%w%w+", M.REDACTED)
-    return (text:gsub("(%a[%w+.-]*://[^/%s:@]*):[^/%s@]+@", "%1:" .. M.REDACTED .. "@"))
+    return (strings.redact_urls(text):gsub("%f[%w]hf_%w%w%w%w%w%w%w%w%w%w+", M.REDACTED))
 end
 
 -- The leaf's own key or one above it: `auth: {name: x}` hides x.

@@ -2,7 +2,7 @@
 -- Holds no configuration: what that prints is redacted by am.config.
 --
 --   secrets.hide(key)            from now on redact() replaces it
---   secrets.redact(text)         the text without hidden values and without passwords in addresses
+--   secrets.redact(text)         the text without hidden values, users and passwords of addresses
 --   secrets.basic(user, password)  what the header Authorization says for them
 
 local strings = require("am.utils.strings")
@@ -42,7 +42,7 @@ function M.redact(text)
     for value in pairs(hidden) do
         text = table.concat(strings.split(text, value), M.REDACTED)
     end
-    return (text:gsub("(%a[%w+.-]*://)[^/%s@]+@", "%1" .. M.REDACTED .. "@"))
+    return strings.redact_urls(text)
 end
 
 return M

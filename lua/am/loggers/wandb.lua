@@ -249,8 +249,8 @@ local function go_online(self, run)
     local key = wandb_api.key(base_url)
     if not key then
         self.log:warning("wandb: no key for %s, so the run is only written to %s; send it with `wandb sync %s`. Set "
-                         .. "WANDB_API_KEY or use `wandb login` to have it sent at once, or mode: offline", base_url,
-                         self.folder, self.folder)
+                         .. "WANDB_API_KEY or use `wandb login` to have it sent at once, or mode: offline",
+                         secrets.redact(base_url), self.folder, self.folder)
         return
     end
     self.box = outbox.new {

@@ -91,7 +91,8 @@ end
 local function refused(repo, answer, sent)
     local status, code = answer.status, answer.headers["x-error-code"]
     local token, source = M.token()
-    local page = M.endpoint() .. (repo.type == "dataset" and "/datasets/" or "/") .. repo.id
+    local hub = http.shown(M.endpoint())
+    local page = hub .. (repo.type == "dataset" and "/datasets/" or "/") .. repo.id
     if code == "GatedRepo" then
         return string.format("%s is gated: ask for access on %s, %s", called(repo), page,
             token and "with the account that the token in " .. source .. " is of"
@@ -99,16 +100,16 @@ local function refused(repo, answer, sent)
     elseif code == "RevisionNotFound" then
         return string.format("%s has no revision %q", called(repo), repo.revision or "main")
     elseif code == "RepoNotFound" or status == 401 or (status == 404 and not code) then
-        return string.format("%s is not on %s, or not for everyone: check the name%s", called(repo), M.endpoint(),
+        return string.format("%s is not on %s, or not for everyone: check the name%s", called(repo), hub,
             token and ", and that the token in " .. source .. " is valid and may read it"
             or "; for a private or gated repository set HF_TOKEN to a token that may read it")
     elseif status == 429 then
-        return string.format("%s has had too many requests: try again later%s", M.endpoint(),
+        return string.format("%s has had too many requests: try again later%s", hub,
             token and "" or ", or with a token in HF_TOKEN, which may ask more often")
     elseif status >= 500 then
-        return string.format("%s is out of order (%d), try again later", M.endpoint(), status) .. said(answer, sent)
+        return string.format("%s is out of order (%d), try again later", hub, status) .. said(answer, sent)
     end
-    return string.format("%s refuses %s (%d)", M.endpoint(), called(repo), status) .. said(answer, sent)
+    return string.format("%s refuses %s (%d)", hub, called(repo), status) .. said(answer, sent)
 end
 
 local function unlike(url, what)

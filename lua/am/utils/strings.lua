@@ -7,6 +7,7 @@
 --   strings.distance(a, b)       edits between the two, swaps included, over bytes
 --   strings.nearest(name, names) the likeliest of an array of names, or nil when none is near
 --   strings.did_you_mean(name, names)  ' (did you mean "lr"?)' or ""
+--   strings.redact_urls(text)    without the users and passwords of URLs
 --   strings.sorted_keys(t)       keys of a table, sorted
 
 local M = {}
@@ -148,6 +149,12 @@ function M.utf8_error(s)
         i = i + 1
     end
     return nil
+end
+
+--- `text` with the user and the password of each URL replaced by "<redacted>". A user alone may be a token, and
+--- what stands before the last "@" may be a password that holds one.
+function M.redact_urls(text)
+    return (text:gsub("(%a[%w+.-]*://)[^/%s]*@", "%1<redacted>@"))
 end
 
 function M.sorted_keys(t)

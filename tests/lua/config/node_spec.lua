@@ -281,7 +281,9 @@ describe("am.config.print", function()
         local cfg = parse(table.concat({
             "a: ${MY_VAR}/x", "hf_token: abc", "wandb_key: abc", "api_key: abc", "auth: {name: abc, password: abc}",
             "tokens: {a: b}", "pad_token: <pad>", "start_of_turn_token: <turn>", "tokenizer: dir", "token: true",
-            "max_new_tokens: 5", "note: uses hf_abcdefghijklmnop", "url: https://me:abc@host/x", "secret: [abc, abc]",
+            "max_new_tokens: 5", "note: uses hf_abcdefghijklmnop", "url: https://me:ab@c@host/x",
+            "git: https://tok3n@host",
+            "secret: [abc, abc]",
             "apiKey: abc", "none_secret: null", "access_token: ${TOK,abcdef}",
         }, "\n"), { getenv = function(name) return name == "MY_VAR" and "held" or nil end })
         assert.equal("held/x", cfg:get("a"))
@@ -295,7 +297,8 @@ describe("am.config.print", function()
         assert.matches("none_secret: null\n", text)
         assert.not_matches(": abc", text)
         assert.not_matches("%[abc", text)
-        assert.not_matches(":abc@", text)
+        assert.matches('url: "?https://<redacted>@host/x"?\n', text)
+        assert.matches('git: "?https://<redacted>@host"?\n', text)
         assert.matches("password: abc\n", config.print(cfg, { redact = false }))
     end)
 

@@ -162,7 +162,7 @@ describe("a tracker that fails", function()
     end)
 
     it("shows no password of an address", function()
-        local mine = { train = function() error("no answer from http://me:hunter22@host/") end }
+        local mine = { train = function() error("no answer from http://me:no@hunter22@host/") end }
         open(off, { custom = { { name = "mine", tracker = mine } } }):train { step = 0 }
         assert.falsy(printed[1]:find("hunter22", 1, true))
     end)

@@ -363,6 +363,13 @@ describe("an online run", function()
         assert.equal(1, #rows())
     end)
 
+    it("shows no password of WANDB_BASE_URL", function()
+        environment.WANDB_API_KEY, environment.WANDB_BASE_URL = nil, "http://me:hunter22@127.0.0.1:1"
+        open({}):finish("finished")
+        assert.truthy(log.text():find("wandb: no key for http://<redacted>@127.0.0.1:1", 1, true))
+        assert.falsy(log.text():find("hunter22", 1, true))
+    end)
+
     it("finds a key where wandb login puts it", function()
         local netrc = path.join(dir, "netrc")
         path.write_file(netrc, "machine a login user password no\nmachine 127.0.0.1\n login user\n password "

@@ -364,6 +364,21 @@ describe("hub", function()
         away:stop()
     end)
 
+    it("shows no password of HF_ENDPOINT", function()
+        local answers = { none = { status = 404 }, closed = { status = 403 },
+                          gated = { status = 403, headers = { ["X-Error-Code"] = "GatedRepo" } } }
+        local away = require("tests.support.http_server").start(function(request)
+            return answers[request.path:match("/org/(%w+)")]
+        end)
+        environment.set { HF_ENDPOINT = (away.url:gsub("://", "://me:hunter22@")) }
+        for name, part in pairs { none = "is not on ", closed = "", gated = "ask for access on " } do
+            local message = refusal(hub.resolve, "org/" .. name)
+            has(part .. away.url, message)
+            assert.is_nil(message:find("hunter22", 1, true), message)
+        end
+        away:stop()
+    end)
+
     it("knows a repository's name from a file's", function()
         for _, name in ipairs { "model.gguf", "dir/config.yaml", "../x/y", "a/b/c", "a--b/c", "a/b..c", "/x",
                                 ".x/y" } do

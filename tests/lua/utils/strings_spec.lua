@@ -47,6 +47,19 @@ describe("am.utils.strings", function()
         end
     end)
 
+    it("redacts what may be secret in URLs", function()
+        for text, shown in pairs {
+            ["https://hf_token@host/x"] = "https://<redacted>@host/x",
+            ["https://u:p@ss@host"] = "https://<redacted>@host",
+            ["no answer from s3+http://:pw@host:80/a@b, git://@h"] =
+                "no answer from s3+http://<redacted>@host:80/a@b, git://<redacted>@h",
+            ["http://a/b,http://u:p@c"] = "http://a/b,http://<redacted>@c",
+            ["https://host/@user me@host"] = "https://host/@user me@host",
+        } do
+            assert.equal(shown, strings.redact_urls(text))
+        end
+    end)
+
     it("measures and finds the nearest name", function()
         assert.equal(3, strings.distance("kitten", "sitting"))
         assert.equal(4, strings.distance("", "four"))
