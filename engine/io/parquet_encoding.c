@@ -183,15 +183,18 @@ const char *am_pq_delta_next(am_pq_delta *d, uint64_t *value)
     return NULL;
 }
 
-/* Where the bytes behind all of the differences begin. */
+/* Where the bytes behind all of the differences begin. Goes by miniblocks, each of which has a byte
+ * at least, and not by values, of which few bytes may claim very many. */
 static const char *delta_end(const am_pq_delta *begun, const uint8_t **end)
 {
     am_pq_delta d = *begun;
-    uint64_t value;
-    while (d.left > 0) {
-        const char *bad = am_pq_delta_next(&d, &value);
+    uint64_t left = d.left > 0 ? d.left - 1 : 0; /* the first is no difference */
+    while (left > 0) {
+        const char *bad = next_miniblock(&d);
         if (bad)
             return bad;
+        d.in_miniblock = 0;
+        left -= left < d.per_miniblock ? left : d.per_miniblock;
     }
     *end = d.at;
     if (d.widths)

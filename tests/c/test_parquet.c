@@ -2,6 +2,7 @@
  * its encodings alone; and memory that runs out. What rows it gives is tested from Lua
  * (tests/lua/datasets/parquet_rows_spec.lua), whose files are used here. */
 #include <glob.h>
+#include <time.h>
 
 #include "core/mem.h"
 #include "io/parquet.h"
@@ -168,6 +169,29 @@ START_TEST(test_damaged_differences)
 }
 END_TEST
 
+/* 2^32 - 1 lengths that are all 0, in 256 blocks of two bytes, with a text behind them: beginning
+ * must not take the time of that many values. */
+START_TEST(test_many_differences)
+{
+    static const uint8_t head[] = {0x80, 0x80, 0x80, 8, 1, 0xff, 0xff, 0xff, 0xff, 0xf, 0};
+    uint8_t bytes[sizeof head + 512 + 3] = {0};
+    memcpy(bytes, head, sizeof head);
+    memcpy(bytes + sizeof head + 512, "abc", 3);
+    am_pq_values v = {0};
+    am_pq_raw raw;
+    clock_t begun = clock();
+    for (size_t n = sizeof head + 510; n < sizeof bytes; n++) {
+        const char *bad = am_pq_values_begin(&v, AM_PQ_DELTA_LENGTH_BYTE_ARRAY, AM_PQ_BYTE_ARRAY, 0,
+                                             NULL, UINT32_MAX, bytes, n);
+        ck_assert_msg((bad == NULL) == (n >= sizeof head + 512), "%zu bytes: %s", n, bad);
+    }
+    ck_assert_int_lt(clock() - begun, CLOCKS_PER_SEC);
+    ck_assert_mem_eq(v.at, "abc", 3);
+    ck_assert_ptr_null(am_pq_values_next(&v, &raw));
+    ck_assert_uint_eq(raw.bytes, 0);
+}
+END_TEST
+
 /* ---- memory ------------------------------------------------------------------------------ */
 
 START_TEST(test_no_memory)
@@ -224,8 +248,15 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {
-        test_every_byte_of_a_small_file,    test_bytes_of_every_file, test_lies,      test_runs,
-        test_runs_of_the_highest_bit_first, test_damaged_differences, test_no_memory, test_select,
+        test_every_byte_of_a_small_file,
+        test_bytes_of_every_file,
+        test_lies,
+        test_runs,
+        test_runs_of_the_highest_bit_first,
+        test_damaged_differences,
+        test_many_differences,
+        test_no_memory,
+        test_select,
     };
     return run_suite("parquet", tests, sizeof tests / sizeof *tests);
 }

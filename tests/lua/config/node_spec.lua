@@ -282,8 +282,7 @@ describe("am.config.print", function()
             "a: ${MY_VAR}/x", "hf_token: abc", "wandb_key: abc", "api_key: abc", "auth: {name: abc, password: abc}",
             "tokens: {a: b}", "pad_token: <pad>", "start_of_turn_token: <turn>", "tokenizer: dir", "token: true",
             "max_new_tokens: 5", "note: uses hf_abcdefghijklmnop", "url: https://me:ab@c@host/x",
-            "git: https://tok3n@host",
-            "secret: [abc, abc]",
+            "git: https://tok3n@host", "secret: [abc, abc]",
             "apiKey: abc", "none_secret: null", "access_token: ${TOK,abcdef}",
         }, "\n"), { getenv = function(name) return name == "MY_VAR" and "held" or nil end })
         assert.equal("held/x", cfg:get("a"))
