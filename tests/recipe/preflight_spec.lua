@@ -1,5 +1,6 @@
 -- --dry-run: what it looks at, what it says is not at hand, and how near its memory is to what a run takes.
 local am = require("am")
+local flops = require("am.recipes.flops")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
@@ -50,6 +51,28 @@ describe("--dry-run", function()
         assert.equal(0, status, errors)
         assert.matches("\ndata       not looked at: .*/no/such/rows%.jsonl", out)
         assert.matches("\nmemory     ", out)
+    end)
+
+    it("says that an adapter is not there", function()
+        local cfg = helper.config(helper.folder(), { peft = { adapter_path = "/no/such/adapter" } })
+        local status, out, errors = dry_run(cfg)
+        assert.equal(0, status, errors)
+        assert.matches("\nmodel      not looked at: /no/such/adapter does not exist\n", out)
+    end)
+
+    it("counts a classifier's head with an adapter", function()
+        local dir = helper.folder()
+        am.manual_seed(3)
+        am.AutoModelForSequenceClassification.from_pretrained(helper.text_model(), { num_labels = 1000 })
+            :save_pretrained(dir)
+        local cfg = helper.config(dir .. "/run", {
+            model = { _target_ = "am.AutoModelForSequenceClassification.from_pretrained",
+                      pretrained_model_name_or_path = dir },
+            peft = { target_modules = "*.q_proj", dim = 4, use_dora = true },
+        })
+        local status, out, errors = helper.run { "recipes/llm_seq_cls.lua", helper.yaml(dir, cfg), "--dry-run" }
+        assert.equal(0, status, errors)
+        assert.matches("\nmodel .*, 0%.2 million parameters, 0%.0 of them trained", out)
     end)
 
     it("says of a stream what can be known", function()
@@ -123,6 +146,8 @@ describe("memory that is expected", function()
     end
 
     local lora = { peft = { dim = 8, target_modules = "*_proj" } }
+    local dora = { peft = { dim = 4, use_dora = true, modules_to_save = "model.norm",
+                            target_modules = { "*.embed_tokens", "*.layers.1.*_proj" } } }
     local bf16 = { model = { torch_dtype = "bfloat16" } }
     local again = { model = { activation_checkpointing = true } }
     for name, sets in pairs {
@@ -150,7 +175,17 @@ describe("memory that is expected", function()
     end
 
     it("is asked of a skeleton that is the model but for its weights", function()
-        for _, changes in ipairs { {}, lora, { freeze_config = { freeze_embeddings = true } } } do
+        local adapter = helper.folder()
+        local adapted = helper.recipe(config_of(dora))
+        am.peft.save_adapter(adapted.model, adapter, adapted.peft_config)
+        helper.close(adapted)
+        for _, changes in ipairs {
+            {}, lora, { freeze_config = { freeze_embeddings = true } }, dora,
+            { peft = { dim = 8, target_modules = { "*.embed_tokens", "*.q_proj" } } },
+            { peft = { dim = 8, target_modules = "*_proj", modules_to_save = "lm_head", lora_dtype = "float32" },
+              model = { torch_dtype = "bfloat16" } },
+            { peft = { adapter_path = adapter } },
+        } do
             local cfg = config_of(changes)
             local recipe = helper.recipe(cfg)
             local whole, names = {}, 0
@@ -166,6 +201,8 @@ describe("memory that is expected", function()
             assert.equal(0, names)
             local opts = recipe:optimizer_options()
             assert.same(memory.expected(recipe.model, opts, 64), memory.expected(model, opts, 64))
+            assert.same({ flops.of_step(recipe.model, 4, 64) }, { flops.of_step(model, 4, 64) })
+            assert.is_true(flops.product_rate(model, 8)() > 0)
             helper.close(recipe)
         end
     end)

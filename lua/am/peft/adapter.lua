@@ -80,6 +80,24 @@ local function adapter_part(name)
     end
 end
 
+--- The PeftConfig of a directory or a hub's name, its target_modules the paths of the modules that are adapted.
+--- Reads no weights.
+function M.describe(dir)
+    dir = hub.resolve(dir)
+    local config, seen = adapter_config.read(dir), {}
+    local archive = io_core.open(path.join(dir, "adapter_model.safetensors"))
+    for _, name in ipairs(archive:names()) do
+        local module = adapter_part(name:match("^base_model%.model%.(.+)$") or "")
+        if module and not seen[module] then
+            seen[module] = true
+            table.insert(config.target_modules, module)
+        end
+    end
+    archive:close()
+    table.sort(config.target_modules)
+    return config
+end
+
 -- adapter_model.safetensors as { adapters = {path -> {part -> tensor}}, bases = {path -> tensor}, whole =
 -- {name -> tensor} }, the last of the modules that `names` covers; and the file.
 local function read_tensors(dir, names, device, dtype)

@@ -82,8 +82,9 @@ function M.untie(model, copy)
     model.tied, model.config.tie_word_embeddings = {}, false
 end
 
--- Do names cover one of two modules that share a weight?
-local function is_tied(model, covers)
+--- Do names cover one of two modules that share a weight?
+function M.is_tied(model, names)
+    local covers = M.covers(names)
     for name, of in pairs(model.tied or {}) do
         if covers(name:match("^(.*)%.")) or covers(of:match("^(.*)%.")) then
             return true
@@ -96,7 +97,7 @@ end
 --- Ties are cut, so that only the named one of two learns. The names are then in model.modules_to_save.
 function M.train(model, names, values)
     model.modules_to_save = names
-    if is_tied(model, M.covers(names)) then
+    if M.is_tied(model, names) then
         M.untie(model, true)
     end
     for _, item in ipairs(M.parameters(model, names)) do

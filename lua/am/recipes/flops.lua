@@ -21,7 +21,7 @@ local function matrices(model)
     for path, module in model:named_modules() do
         if module.class_name == "Linear" or module.class_name == "LinearLoRA" then
             local w = module.weight
-            local adapter = path:match("%.lora_[AB]$") ~= nil
+            local adapter = path:match("%.lora_[%a_]*[AB]$") ~= nil
             local key = string.format("%d %d %s %s", w:size(0), w:size(1), tostring(w.requires_grad), tostring(adapter))
             if not by_key[key] then
                 by_key[key] = { n = w:size(0), k = w:size(1), trained = w.requires_grad, adapter = adapter, count = 0 }

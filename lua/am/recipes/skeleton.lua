@@ -1,13 +1,16 @@
 -- The model that a configuration asks for without its weights: modules as they will be, adapted and frozen
 -- as configured, with the shapes of tensors in place of tensors. Estimates need no more. Reads config.json
--- (or a GGUF file's metadata) only.
+-- (or a GGUF file's metadata) and the names in an adapter only.
 
 local am = require("am")
+local adapter = require("am.peft.adapter")
+local adapter_config = require("am.peft.adapter_config")
 local config = require("am.config")
 local lora = require("am.peft.lora")
 local matcher = require("am.peft.matcher")
 local models = require("am.models")
 local peft = require("am.peft")
+local whole = require("am.peft.whole")
 
 local M = {}
 
@@ -45,14 +48,47 @@ local function fill(model, dtype)
     end
 end
 
+-- Have the modules of these names trained, as am.peft.whole does it to a model with weights.
+local function train_whole(model, names)
+    if whole.is_tied(model, names) then
+        for name in pairs(model.tied) do
+            local module, key = model:get(name:match("^(.*)%.")), name:match("[^.]+$")
+            module[key] = shape_of(module[key].dims, module[key].type)
+        end
+        whole.untie(model)
+    end
+    for _, item in ipairs(whole.parameters(model, names)) do
+        item[2][item[3].name].requires_grad = true
+    end
+end
+
+-- The PeftConfig that counts, and which modules it adapts: those of an adapter to start from, or those it names.
+local function wanted_modules(model, wanted)
+    if wanted.adapter_path then
+        local own, adapted = adapter.describe(wanted.adapter_path), {}
+        own.lora_dtype = wanted.lora_dtype
+        for _, path in ipairs(own.target_modules) do
+            adapted[path] = true
+        end
+        return own, function(path) return adapted[path] end, own.modules_to_save or {}
+    end
+    local names = whole.names(wanted.modules_to_save, adapter_config.task_type(model))
+    local is_whole, matches = whole.covers(names), matcher.new(wanted)
+    whole.check(model, wanted.modules_to_save)
+    return wanted, function(path, module) return not is_whole(path) and matches(path, module) end, names
+end
+
 local function adapt(model, wanted)
-    lora.apply(model, matcher.new(wanted), function(_, base)
-        local wrapped = lora.LinearLoRA.new(base, wanted)
-        local dtype = wanted.lora_dtype and models.weight_dtype(wanted.lora_dtype) or base.weight:dtype()
-        wrapped.lora_A.weight = shape_of({ wrapped.dim, wrapped.in_features }, dtype)
-        wrapped.lora_B.weight = shape_of({ wrapped.out_features, wrapped.dim }, dtype)
+    local peft_config, matches, names = wanted_modules(model, wanted)
+    local given = peft_config.lora_dtype and models.weight_dtype(peft_config.lora_dtype)
+    lora.apply(model, matches, function(_, base)
+        local wrapped = adapter.wrap(base, peft_config)
+        for _, child in ipairs(wrapped._children) do
+            child.module.weight = shape_of(child.module._parameters[1].shape, given or base.weight:dtype())
+        end
         return wrapped
     end)
+    train_whole(model, names)
 end
 
 -- The configuration that the model section names, and the name of the model, if it has one.
