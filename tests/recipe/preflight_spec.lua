@@ -62,17 +62,16 @@ describe("--dry-run", function()
 
     it("counts a classifier's head with an adapter", function()
         local dir = helper.folder()
-        am.manual_seed(3)
-        am.AutoModelForSequenceClassification.from_pretrained(helper.text_model(), { num_labels = 1000 })
-            :save_pretrained(dir)
         local cfg = helper.config(dir .. "/run", {
-            model = { _target_ = "am.AutoModelForSequenceClassification.from_pretrained",
-                      pretrained_model_name_or_path = dir },
+            model = { _target_ = "am.AutoModelForSequenceClassification.from_pretrained", num_labels = 10000 },
             peft = { target_modules = "*.q_proj", dim = 4, use_dora = true },
         })
+        cfg.dataset = { _target_ = "am.datasets.MockSequenceClassificationDataset", vocab_size = 67, num_samples = 8 }
         local status, out, errors = helper.run { "recipes/llm_seq_cls.lua", helper.yaml(dir, cfg), "--dry-run" }
         assert.equal(0, status, errors)
-        assert.matches("\nmodel .*, 0%.2 million parameters, 0%.0 of them trained", out)
+        assert.matches("\nmodel      .*: LlamaForSequenceClassification, 0%.3 million parameters, 0%.3 of them trained",
+                       out)
+        assert.matches("\ndisk ", out)
     end)
 
     it("says of a stream what can be known", function()

@@ -153,9 +153,11 @@ function M.AutoModelForSequenceClassification.from_config(c, opts)
 end
 
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's. Raises "unsupported" for an architecture that is not there.
+--- c, opts: as from_config's, with opts.classifier of AutoModelForSequenceClassification's. Raises "unsupported"
+--- for an architecture that is not there.
 function M.structure(c, opts)
-    return (build(config.new(c), opts or {}))
+    opts = opts or {}
+    return (build(config.new(c), opts, opts.classifier))
 end
 
 M.PretrainedConfig = config.new

@@ -87,14 +87,14 @@ end
 
 -- { mean, longest, name } of the rows' lengths in tokens. A dataset that does not count its rows is looked
 -- into, as far as LOOKED_AT.
-local function lengths_of(dataset)
+local function lengths_of(recipe, dataset)
     local stats = dataset.stats and dataset:stats()
     if stats then
         return { mean = stats.tokens / stats.rows, longest = stats.longest.length, name = stats.longest.name }
     end
     local found, sum, n = { longest = 0 }, 0, math.min(LOOKED_AT, dataset:len())
     for i = 1, n do
-        local length = datasets.default_collater({ dataset:get(i) }).T
+        local length = recipe:collate({ dataset:get(i) }).T
         sum = sum + length
         if length > found.longest then
             found.longest, found.name = length, dataset.name and dataset:name(i) or "row " .. i
@@ -117,7 +117,7 @@ local function rows_of(recipe, key, for_training)
         return dataset
     end
     local size = for_training and packed and packed:get("packed_sequence_size") or 0
-    local lengths = lengths_of(dataset)
+    local lengths = lengths_of(recipe, dataset)
     if size == 0 or lengths.longest <= size then -- as when it trains
         recipe:check_length(lengths.longest, lengths.name)
     end

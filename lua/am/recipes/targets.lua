@@ -193,7 +193,7 @@ local classifier_fields = with(model_fields, {
 
 local function classifier_options(args, ctx)
     local options = pretrained_options(args, ctx)
-    options.num_labels = args.num_labels
+    options.num_labels, options.classifier = args.num_labels, true
     return options
 end
 
@@ -206,6 +206,7 @@ local function define_classifiers(registry)
         fields = with(classifier_fields, {
             pretrained_model_name_or_path = { type = "string", required = true, doc = "directory or hub name" },
         }),
+        options = classifier_options,
         build = function(args, ctx)
             return models.AutoModelForSequenceClassification.from_pretrained(args.pretrained_model_name_or_path,
                                                                              classifier_options(args, ctx))
@@ -219,6 +220,7 @@ local function define_classifiers(registry)
         fields = with(classifier_fields, {
             config = { type = "any", required = true, doc = "a section with _target_, or config.json's fields" },
         }),
+        options = classifier_options,
         build = function(args, ctx)
             return models.AutoModelForSequenceClassification.from_config(args.config, classifier_options(args, ctx))
         end,
