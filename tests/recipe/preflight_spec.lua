@@ -89,6 +89,24 @@ describe("--dry-run", function()
         assert.matches("\nsteps      at most 6", out)
     end)
 
+    it("audits the training data alone, as the run would", function()
+        local dir = helper.folder()
+        local rows = { _target_ = "am.datasets.PretokenizedDataset",
+                       path_or_dataset_id = helper.write(dir .. "/rows.jsonl",
+                                                         '{"input_ids": [5, 6, 7], "labels": [6, 7, 8]}\n') }
+        local cfg = helper.config(dir, { model = { pretrained_model_name_or_path = helper.text_model() } })
+        cfg.dataset, cfg.validation_dataset = rows, rows
+        local _, out = dry_run(cfg)
+        assert.equal(1, select(2, out:gsub("data audit: ", "")), out)
+        assert.matches("learn no token that ends the answer", out)
+        _, out = dry_run(cfg, "--data_audit.enabled", "false")
+        assert.not_matches("data audit: ", out)
+        local file = helper.yaml(dir, cfg)
+        _, out = helper.run { "recipes/llm_pretrain.lua", file, "--dry-run" }
+        assert.matches("data audit: ", out)
+        assert.not_matches("learn no token that ends the answer", out)
+    end)
+
     it("ends with what would stop the run", function()
         local cfg = helper.config(helper.folder(), { dataset = { mean_len = 90, std_len = 0, max_sentence_len = 100 } })
         local status, _, errors = dry_run(cfg)

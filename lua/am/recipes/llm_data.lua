@@ -43,8 +43,10 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
     local cfg = self.cfg
     local dataset = self:build_dataset(cfg:child(dataset_key))
     local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
-    if for_training and self.cfg:get("data_audit.enabled", true) then
-        self:audit(dataset)
+    if for_training then
+        for _, line in ipairs(self:audit(dataset, { color = log.colored() })) do
+            self.log:info("%s", line)
+        end
     end
     if dataset.stats then
         self.log:info("%s: %s", dataset_key:gsub("dataset", "data", 1), datasets.describe(dataset:stats()))
@@ -83,17 +85,18 @@ function Methods:collate(rows)
     return datasets.default_collater(rows, { pad_token_id = self:padding_id() })
 end
 
---- Look at a few rows of the training data as they will be learnt, and say what is odd about them. Raises
---- "data" where nothing is learnt. Rows of ids without a tokenizer are passed over.
-function Methods:audit(dataset)
+--- Look at a few rows of the training data as they will be learnt, and say what is odd about them, in lines (opts:
+--- those of a report's lines). Raises "data" where nothing is learnt. No lines where data_audit.enabled is false,
+--- and of rows of ids without a tokenizer.
+function Methods:audit(dataset, opts)
+    if not self.cfg:get("data_audit.enabled", true) then
+        return {}
+    end
     local tokenizer = self:find_tokenizer()
     if not tokenizer or not tokenizer.decode then
-        return
+        return {}
     end
-    local report = audit.run(dataset, tokenizer, { rows = 200, check_end = self.learns_to_end })
-    for _, line in ipairs(report:lines { color = log.colored() }) do
-        self.log:info("%s", line)
-    end
+    return audit.run(dataset, tokenizer, { rows = 200, check_end = self.learns_to_end }):lines(opts)
 end
 
 --- Do rows end in a token that ends a text? Recipes whose rows are cut out of a stream say no.

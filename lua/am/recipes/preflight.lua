@@ -4,7 +4,6 @@
 -- Memory is memory.expected's; time is the FLOPs of a step by the rate at which this machine multiplies
 -- matrices of the model's shapes, and the share of it that steps reach; disk is what a checkpoint holds.
 
-local audit_found, audit = pcall(require, "am.datasets.audit")
 local config = require("am.config")
 local datasets = require("am.datasets")
 local edge = require("am.core.ffi")
@@ -127,15 +126,6 @@ local function rows_of(recipe, key, for_training)
     return dataset, datasets.pack_dataset(dataset, packed:to_table()):len(), { mean = size, longest = size }
 end
 
-local function audit_lines(recipe, dataset)
-    if not audit_found or not recipe.tokenizer then
-        return
-    end
-    for _, line in ipairs(audit.run(dataset, recipe.tokenizer, {}):lines()) do
-        out("           %s", line)
-    end
-end
-
 -- What is known of the training rows: { rows, mean, longest }, tokens; rows nil where the data is not at hand.
 local function look_at_data(recipe, model)
     local cfg = recipe.cfg
@@ -157,7 +147,9 @@ local function look_at_data(recipe, model)
             else
                 out("%-10s %s", for_training and "data" or "validation", stats and datasets.describe(stats)
                     or rows and dataset:len() .. " rows" or "a stream of rows")
-                audit_lines(recipe, dataset)
+                for _, line in ipairs(for_training and recipe:audit(dataset) or {}) do
+                    out("           %s", line)
+                end
             end
             if dataset and rows and for_training then
                 found = { rows = rows, mean = lengths.mean, longest = lengths.longest }
