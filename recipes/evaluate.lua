@@ -19,6 +19,7 @@ local strings = require("am.utils.strings")
 
 local Recipe = llm_finetune:extend("evaluate")
 Recipe.doc = "Measure a model: perplexity, multiple choice, answers to questions."
+Recipe.trains = false
 
 function Recipe.schema()
     local fields = llm_finetune.schema()

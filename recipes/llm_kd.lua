@@ -47,7 +47,10 @@ end
 
 function Recipe:build_model()
     local model = llm_finetune.build_model(self)
+    local before = am.memory(model:device()).live_bytes
     self.teacher = config.instantiate(self.cfg:child("teacher_model"), self.ctx):eval()
+    -- weights that were converted are in memory from now on; others are still in their file
+    self.teacher_allocated = am.memory(model:device()).live_bytes - before
     for _, t in self.teacher:named_parameters() do
         t.requires_grad = false
     end

@@ -981,7 +981,8 @@ function am_models.register(name, implementation) end
 function am_models.weight_dtype(name) end
 
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's. Raises "unsupported" for an architecture that is not there.
+--- c, opts: as from_config's, with opts.classifier of AutoModelForSequenceClassification's. Raises "unsupported"
+--- for an architecture that is not there.
 function am_models.structure(c, opts) end
 
 ---@class am.CausalLM: am.nn.Module

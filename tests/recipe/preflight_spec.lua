@@ -53,6 +53,33 @@ describe("--dry-run", function()
         assert.matches("\nmemory     ", out)
     end)
 
+    it("says of an evaluation what it needs, and no more", function()
+        local cfg = helper.config(helper.folder(), {
+            optimizer = false, dataset = false, validation_dataset = helper.config("").dataset })
+        local file = helper.yaml(helper.folder(), cfg)
+        local status, out, errors = helper.run { "recipes/evaluate.lua", file, "--dry-run" }
+        assert.equal(0, status, errors)
+        assert.matches("\nmodel      .*, 0%.0 million parameters, float32\nvalidation 24 rows\n"
+            .. "memory     0%.%d+ GiB at most: 0%.00 GiB of weights, 0%.00 GiB of activations for %d+ tokens at a "
+            .. "time; %d+%.%d+ GiB is available\n$", out)
+    end)
+
+    it("counts averages and a teacher", function()
+        local cfg = helper.config(helper.folder(), { ema = { decay = 0.9 } })
+        cfg.teacher_model = { _target_ = cfg.model._target_,
+                              pretrained_model_name_or_path = "tests/parity/golden/tiny_llama/mha" }
+        local function kd(...)
+            return helper.run { "recipes/llm_kd.lua", helper.yaml(helper.folder(), cfg), "--dry-run", ... }
+        end
+        local status, out, errors = kd()
+        assert.equal(0, status, errors)
+        assert.matches("\nteacher    .*: LlamaForCausalLM, 0%.00 GiB of weights\n", out)
+        assert.matches("\nmemory     .*, 0%.00 GiB of averages, 0%.%d+ GiB of the teacher, ", out)
+        status, out, errors = kd("--teacher_model.pretrained_model_name_or_path", "/no/such")
+        assert.equal(0, status, errors)
+        assert.matches("\nteacher    not looked at, nor counted: /no/such does not exist\n", out)
+    end)
+
     it("says that an adapter is not there", function()
         local cfg = helper.config(helper.folder(), { peft = { adapter_path = "/no/such/adapter" } })
         local status, out, errors = dry_run(cfg)
@@ -141,11 +168,13 @@ end)
 local function model_folder()
     local dir = helper.folder()
     am.manual_seed(3)
-    am.AutoModelForCausalLM.from_config {
+    local model = am.AutoModelForCausalLM.from_config {
         architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 320, intermediate_size = 960,
         num_hidden_layers = 4, num_attention_heads = 5, num_key_value_heads = 5, vocab_size = 3000,
         max_position_embeddings = 1024, rms_norm_eps = 1e-5, tie_word_embeddings = true,
-    }:save_pretrained(dir)
+    }
+    model:save_pretrained(dir)
+    model:close()
     return dir
 end
 
@@ -179,10 +208,19 @@ describe("memory that is expected", function()
         ["LoRA"] = { lora }, ["LoRA, long rows, recomputed"] = { lora, again,
             { dataset = { mean_len = 512, max_sentence_len = 512 } } },
         ["two micro-batches"] = { { step_scheduler = { local_batch_size = 2 } } },
+        ["averages"] = { { ema = { decay = 0.9 } } },
+        ["a teacher and short rows"] = { { dataset = { mean_len = 32, max_sentence_len = 32 } },
+            { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } } },
+        ["a teacher"] = { lora, { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } } },
     } do
         it("is what a run takes, within a tenth: " .. name, function()
-            local file = helper.yaml(helper.folder(), config_of(helper.changes(unpack(sets))))
-            local status, out, errors = helper.run { "tests/recipe/peak_memory.lua", file }
+            local cfg = config_of(helper.changes(unpack(sets)))
+            local teacher = cfg.teacher_model
+            if teacher then
+                teacher.pretrained_model_name_or_path = dir
+            end
+            local status, out, errors = helper.run { "tests/recipe/peak_memory.lua", helper.yaml(helper.folder(), cfg),
+                                                     teacher and "llm_kd" }
             assert.equal(0, status, errors)
             local said, measured = out:match("(%d+) (%d+)")
             print(string.format("# %s: said %.1f MiB, measured %.1f, %.1f %%", name, said / 2 ^ 20,
@@ -190,6 +228,34 @@ describe("memory that is expected", function()
             assert.is_true(math.abs(said / measured - 1) <= 0.1, said .. " said, " .. measured .. " measured")
         end)
     end
+
+    it("is refused with averages and a teacher in it, as the dry run counts them", function()
+        local check, needed = memory.check, { teachers = {} }
+        memory.check = function(bytes) needed[#needed + 1] = bytes end
+        finally(function() memory.check = check end)
+        local averages, teacher, allocated
+        for _, changes in ipairs {
+            {}, { ema = { decay = 0.9 } },
+            { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained",
+                                pretrained_model_name_or_path = dir } },
+            { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained",
+                                pretrained_model_name_or_path = dir, torch_dtype = "bfloat16" } },
+        } do
+            local recipe = helper.recipe(config_of(changes), changes.teacher_model and "recipes/llm_kd.lua")
+            averages, teacher = changes.ema and memory.ema_bytes(recipe.model) or averages, recipe.teacher
+            needed.teachers[#needed] = teacher and memory.teacher_bytes(teacher, 4 * 128)
+            allocated = recipe.teacher_allocated
+            helper.close(recipe)
+            if teacher then
+                teacher:close()
+            end
+        end
+        assert.is_true(averages > 0 and needed.teachers[3] > averages / 2)
+        assert.near(averages, needed[2] - needed[1], 1)
+        assert.near(needed.teachers[3], needed[3] - needed[1], 1)
+        assert.near(needed.teachers[4], needed[4] - needed[1] + allocated, 1)
+        assert.is_true(allocated > 1e6)
+    end)
 
     it("is asked of a skeleton that is the model but for its weights", function()
         local adapter = helper.folder()

@@ -252,6 +252,9 @@ function Recipe:section(name)
     return node and node:to_table() or {}
 end
 
+--- Does the recipe train? One that only measures says no.
+Recipe.trains = true
+
 --- The optimizer's section and its kind ("adamw", "sgd", …), as am.recipes.memory asks for them.
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
@@ -259,13 +262,22 @@ function Recipe:optimizer_options()
     return options
 end
 
+--- Bytes that a run has beside the model that it trains: of averages of its weights, and of a teacher in
+--- micro-batches of `tokens` tokens.
+function Recipe:bytes_beside(tokens)
+    return self.cfg:has("ema") and memory.ema_bytes(self.model) or 0,
+        self.teacher and memory.teacher_bytes(self.teacher, tokens) or 0
+end
+
 function Recipe:check_memory()
     local batch = self.loader.collate_fn { self.loader:sample_row() }
-    local size = self.scheduler and self.scheduler.local_batch_size or self.loader.batch_size
+    local size = self.loader.batch_size
     local longest = self.loader.dataset.stats and self.loader.dataset:stats().longest
     local tokens = size * math.max(batch.T, longest and longest.length or 0)
+    local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.optimizer_bytes(self.model, self:optimizer_options())
-                 + memory.activation_bytes(self.model, tokens), tokens, string.format("%d rows", size))
+                 + memory.activation_bytes(self.model, tokens) + averages + teacher
+                 - (self.teacher_allocated or 0), tokens, string.format("%d rows", size))
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

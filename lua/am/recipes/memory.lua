@@ -10,6 +10,7 @@ local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
+local DISTILLED = 1024 * 1024 -- the same, see lua/am/loss/kd.lua
 local PROGRAM = 27 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
@@ -46,6 +47,26 @@ function M.optimizer_bytes(model, opts)
     local state = training_state(model, opts)
     -- the flat buffer replaces the loaded weights, but both are there while it is filled
     return state.trained + state.gradients + state.optimizer
+end
+
+--- Bytes of a model's weights.
+function M.weight_bytes(model)
+    local bytes = 0
+    for _, t in model:named_parameters() do
+        bytes = bytes + t:numel() * bytes_of[t:dtype()]
+    end
+    return bytes
+end
+
+--- Bytes that averages of the trained weights take (am.training.ema), with the copy of these weights that stands
+--- by while the averages are in the model to be validated or exported.
+function M.ema_bytes(model)
+    local bytes = 0
+    for _, t in model:named_parameters() do
+        local size = bytes_of[t:dtype()]
+        bytes = bytes + (t.requires_grad and t:numel() * (wide(size) + size) or 0)
+    end
+    return bytes
 end
 
 -- ---- activations ------------------------------------------------------------------------------
@@ -117,6 +138,31 @@ function M.kept(model, opts, tokens)
              activations = tokens * (kept + again + final_norm) }
 end
 
+-- Bytes of the logits that are there at once.
+local function logits_bytes(model, tokens)
+    local vocab_size = model.config.vocab_size
+    return math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / vocab_size))) * vocab_size * 4
+end
+
+-- Bytes that states need in a forward pass that no gradient is asked of.
+local function states_bytes(model, tokens)
+    local _, layer = layers_bytes(model)
+    return tokens * (1.2 * layer + 3 * model.config.hidden_size * bytes_of[model:dtype()])
+end
+
+--- Bytes of activations of a forward pass over `tokens` tokens that no gradient is asked of.
+function M.forward_bytes(model, tokens)
+    return states_bytes(model, tokens) + logits_bytes(model, tokens)
+end
+
+--- Bytes that distillation takes beside the student: the teacher's weights, its forward pass over `tokens` tokens,
+--- and what the loss has of a chunk of logits at once, 16 times its size as measured.
+function M.teacher_bytes(teacher, tokens)
+    local vocab_size = teacher.config.vocab_size
+    local rows = math.min(tokens, math.max(16, math.floor(DISTILLED / vocab_size)))
+    return M.weight_bytes(teacher) + states_bytes(teacher, tokens) + 16 * rows * vocab_size * 4
+end
+
 -- Bytes for a micro-batch of `tokens` tokens: what stays from forward to backward, what the layer that runs
 -- needs beside it, what the loss needs, and what one layer saves.
 local function activation_parts(model, tokens)
@@ -125,9 +171,8 @@ local function activation_parts(model, tokens)
     -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
     -- where it is computed a second time first. The loss has its own moment, before any of them.
     local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
-    local rows = math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / c.vocab_size)))
     local head = model:head_weight()
-    local logits = rows * c.vocab_size * 4
+    local logits = logits_bytes(model, tokens)
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
     return tokens * (kept + 3 * c.hidden_size * size), working, logits, tokens * layer
 end
@@ -141,8 +186,14 @@ end
 --- What is resident at the worst moment of a run, as it is expected (not as a bound): { weights, gradients,
 --- optimizer, activations, program, total }, bytes. Blocks of a layer and of the loss are not in use at one
 --- time, but both stay with the process; so do some more of a layer's, of other sizes.
---- opts: see M.kept. Within 10 % of what is measured: tests/recipe/preflight_spec.lua.
+--- opts: see M.kept; nil where nothing is trained. Within 10 % of what is measured: tests/recipe/preflight_spec.lua.
 function M.expected(model, opts, tokens)
+    if not opts then
+        local out = { weights = M.weight_bytes(model), gradients = 0, optimizer = 0,
+                      activations = M.forward_bytes(model, tokens), program = PROGRAM }
+        out.total = out.weights + out.activations + out.program
+        return out
+    end
     local state = training_state(model, opts)
     local kept, working, logits, layer = activation_parts(model, tokens)
     local out = { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,

@@ -65,9 +65,21 @@ local function look_at_model(recipe)
     for _, t in model:named_parameters() do
         total, trained = total + t:numel(), trained + (t.requires_grad and t:numel() or 0)
     end
-    out("model      %s: %s, %.1f million parameters, %.1f of them trained, %s", model.name_or_path or "(new)",
-        model.class_name, total / 1e6, trained / 1e6, model:dtype())
+    out("model      %s: %s, %.1f million parameters, %s%s", model.name_or_path or "(new)", model.class_name,
+        total / 1e6, recipe.trains and string.format("%.1f of them trained, ", trained / 1e6) or "", model:dtype())
     return model
+end
+
+-- nil where there is none, too.
+local function look_at_teacher(recipe)
+    local teacher, why = at_hand(skeleton.teacher, recipe)
+    if teacher then
+        out("teacher    %s: %s, %s of weights", teacher.name_or_path or "(new)", teacher.class_name,
+            gib(memory.weight_bytes(teacher)))
+    elseif why then
+        out("teacher    not looked at, nor counted: %s", why)
+    end
+    return teacher
 end
 
 -- A file that a dataset section names and that is not there, or nil.
@@ -126,7 +138,8 @@ local function rows_of(recipe, key, for_training)
     return dataset, datasets.pack_dataset(dataset, packed:to_table()):len(), { mean = size, longest = size }
 end
 
--- What is known of the training rows: { rows, mean, longest }, tokens; rows nil where the data is not at hand.
+-- What is known of the training rows (of those for validation, where nothing is trained): { rows, mean, longest },
+-- tokens; rows nil where the data is not at hand.
 local function look_at_data(recipe, model)
     local cfg = recipe.cfg
     local size = cfg:get("packed_sequence.packed_sequence_size") or 0
@@ -134,7 +147,7 @@ local function look_at_data(recipe, model)
     local found = { mean = assumed, longest = assumed }
     for _, key in ipairs(cfg:keys()) do
         local for_training = key == "dataset"
-        if for_training or key:find("^validation_dataset") then
+        if (for_training and recipe.trains) or key:find("^validation_dataset") then
             local dataset, rows, lengths
             local why = not model and "the model's tokenizer is not at hand" or nil
             if model then
@@ -151,7 +164,9 @@ local function look_at_data(recipe, model)
                     out("           %s", line)
                 end
             end
-            if dataset and rows and for_training then
+            local counts = for_training or (not recipe.trains and lengths
+                                            and (not found.rows or lengths.longest > found.longest))
+            if dataset and rows and counts then
                 found = { rows = rows, mean = lengths.mean, longest = lengths.longest }
             end
         end
@@ -179,14 +194,28 @@ local function plan_steps(recipe, sizes, data)
     return steps
 end
 
+local TOO_LITTLE = ", which is too little: see step_scheduler.local_batch_size, dataset.seq_length, "
+    .. "model.activation_checkpointing, model.torch_dtype, a peft section, optimizer.state_dtype"
+
+-- Says what memory.expected and the recipe's bytes_beside come to. Returns the former.
 local function look_at_memory(recipe, model, tokens)
-    local need = memory.expected(model, recipe:optimizer_options(), tokens)
-    local available = tonumber(edge.C.am_host_memory_available())
-    out("memory     %s at most: %s of weights, %s of gradients, %s of optimizer state, %s of activations for %d "
-        .. "tokens at a time; %s %s available%s", gib(need.total), gib(need.weights), gib(need.gradients),
-        gib(need.optimizer), gib(need.activations), tokens, gib(available), available < need.total and "are" or "is",
-        available < need.total and ", which is too little: see step_scheduler.local_batch_size, dataset.seq_length, "
-            .. "model.activation_checkpointing, model.torch_dtype, a peft section, optimizer.state_dtype" or "")
+    local need = memory.expected(model, recipe.trains and recipe:optimizer_options() or nil, tokens)
+    local averages, teacher, words = 0, 0, { gib(need.weights) .. " of weights" }
+    if recipe.trains then
+        averages, teacher = recipe:bytes_beside(tokens)
+    end
+    for _, part in ipairs { { "of gradients", need.gradients }, { "of optimizer state", need.optimizer },
+                            { "of averages", averages }, { "of the teacher", teacher } } do
+        if part[2] > 0 then
+            words[#words + 1] = gib(part[2]) .. " " .. part[1]
+        end
+    end
+    local total, available = need.total + averages + teacher, tonumber(edge.C.am_host_memory_available())
+    local fits = available >= total
+    out("memory     %s at most: %s, %s of activations for %d tokens at a time; %s %s available%s", gib(total),
+        table.concat(words, ", "), gib(need.activations), tokens, gib(available), fits and "is" or "are",
+        fits and "" or recipe.trains and TOO_LITTLE or ", which is too little: see "
+            .. "validation_dataloader.batch_size, model.torch_dtype")
     return need
 end
 
@@ -254,7 +283,15 @@ function M.run(recipe)
     local sizes = training.batch_sizes(recipe:section("step_scheduler"), recipe.cfg:get("dataloader.batch_size"))
     local model = look_at_model(recipe)
     recipe.model = model
+    recipe.teacher = look_at_teacher(recipe)
     local data = look_at_data(recipe, model)
+    if not recipe.trains then
+        local rows = recipe.cfg:get("validation_dataloader.batch_size") or sizes.local_batch_size
+        if model then
+            look_at_memory(recipe, model, rows * data.longest)
+        end
+        return 0
+    end
     local steps, epoch_len = plan_steps(recipe, sizes, data)
     if model then
         local need = look_at_memory(recipe, model, sizes.local_batch_size * data.longest)

@@ -106,15 +106,21 @@ local function model_config(section, ctx)
     return models.PretrainedConfig(node:to_table())
 end
 
+-- The model that a section describes, all of it trained.
+local function plain(section, ctx)
+    local c, name = model_config(section, ctx)
+    local entry = ctx.registry:lookup(section:get("_target_") or "")
+    local options = entry and entry.options and entry.options(section:to_table(), ctx) or {}
+    local model = models.structure(c, options)
+    fill(model, models.weight_dtype(options.torch_dtype) or c.torch_dtype or "float32")
+    model.name_or_path = name
+    return model
+end
+
 --- The skeleton of the model of a recipe object (its cfg, ctx and freeze). Raises as loading would where
 --- config.json is not at hand ("io") or the architecture is not there ("unsupported").
 function M.of(recipe)
-    local section = recipe.cfg:child("model")
-    local c, name = model_config(section, recipe.ctx)
-    local entry = recipe.ctx.registry:lookup(section:get("_target_") or "")
-    local options = entry and entry.options and entry.options(section:to_table(), recipe.ctx) or {}
-    local model = models.structure(c, options)
-    fill(model, models.weight_dtype(options.torch_dtype) or c.torch_dtype or "float32")
+    local model = plain(recipe.cfg:child("model"), recipe.ctx)
     recipe:freeze(model)
     model.model.activation_checkpointing = recipe.cfg:get("distributed.activation_checkpointing")
         or model.model.activation_checkpointing
@@ -123,8 +129,13 @@ function M.of(recipe)
                                           { default_target = "am.PeftConfig" })
         adapt(model, peft.PeftConfig(wanted))
     end
-    model.name_or_path = name
     return model
+end
+
+--- The skeleton of a recipe's teacher_model, or nil where it has none. Raises as M.of.
+function M.teacher(recipe)
+    local section = recipe.cfg:child("teacher_model")
+    return section and plain(section, recipe.ctx)
 end
 
 return M
