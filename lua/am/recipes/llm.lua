@@ -187,9 +187,9 @@ function Recipe:find_tokenizer()
     return nil
 end
 
---- Does what a model came from hold a tokenizer, too?
+--- Does what a model came from (or, of one that is only looked at, would come from) hold a tokenizer, too?
 function Recipe.has_tokenizer(model)
-    local from = model.resolved_path
+    local from = model and (model.resolved_path or model.name_or_path)
     return from ~= nil and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json")))
 end
 
