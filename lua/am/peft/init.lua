@@ -46,7 +46,8 @@ M.fields = {
     adapter_path = { type = "string", doc = "directory of an adapter to start from, whose dim, alpha, use_rslora, "
                          .. "use_dora, modules and, if not given here, dropout are taken" },
     use_dora = { type = "boolean", doc = "train the norms of the adapted rows too (DoRA)" },
-    moe_rank_scaling = { type = "boolean", enum = { false }, doc = "not there yet" },
+    moe_rank_scaling = { type = "boolean", now = { false }, not_yet = "models with experts; leave it out",
+                         doc = "divide dim by the number of experts that see a token" },
     use_memory_efficient_lora = { type = "boolean", no_effect = "LoRA is one op" },
     use_triton = { type = "boolean", default = false, no_effect = "kernels are chosen by themselves" },
 }

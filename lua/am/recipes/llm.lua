@@ -34,7 +34,7 @@ function Recipe.schema()
     local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
     for key, spec in pairs {
         model = { target = true, required = true, doc = "the model" },
-        peft = { target = true, default_target = "am.PeftConfig", fields = sections.peft,
+        peft = { target = true, default_target = "am.PeftConfig",
                  doc = "LoRA; absent: full fine-tuning" },
         optimizer = { target = true, required = true, doc = "the optimizer" },
         lr_scheduler = { target = true, default_target = "am.optim.OptimizerParamScheduler",

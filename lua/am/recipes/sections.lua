@@ -151,12 +151,6 @@ M.validation_dataloader = {
     group_by_length = { type = "boolean", no_effect = "rows are validated in their order" },
 }
 
---- Keys of `peft` that are for models with experts.
-M.peft = {
-    moe_rank_scaling = { type = "boolean", now = { false }, not_yet = "models with experts; leave it out",
-                         doc = "divide dim by the number of experts that see a token" },
-}
-
 --- What `packed_sequence` may hold beside the component's own keys: those of rows with images.
 M.packed_sequence = {}
 for _, key in ipairs { "pack_size", "packing_ratio", "max_length", "collate_max_length", "balance_media_tokens",
