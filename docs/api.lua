@@ -1,5 +1,5 @@
 -- Writes the API reference from doc comments: docs/api_lua.md from the Lua modules, docs/api_c.md from engine/am.h,
--- and docs/luals/am.lua, by which editors with a Lua language server complete `am.`.
+-- and docs/luals/, by which editors with a Lua language server complete `am.`: a file for each section of the page.
 -- usage (from the project's root): amlua docs/api.lua
 -- What is public: api/sections.lua. How comments are read: api/comments.lua, api/entries.lua, api/header.lua.
 
@@ -103,7 +103,7 @@ local function lua_page(sections)
     return table.concat(out, "\n\n") .. "\n"
 end
 
--- ---- the editors' file ----------------------------------------------------------------------
+-- ---- the editors' files ---------------------------------------------------------------------
 
 local function is_name(word)
     local keyword = { ["repeat"] = true, ["end"] = true, ["and"] = true, ["or"] = true, ["not"] = true }
@@ -138,66 +138,73 @@ local function meta_function(out, group, variable, entry)
     out[#out + 1] = ("function %s%s%s(%s) end"):format(variable, entry.separator, entry.name, entry.params)
 end
 
--- Fields of a table that are tables of functions themselves: am.nn has Linear, …
-local function children(names, parent)
-    local list = {}
-    for _, name in ipairs(names) do
-        local last = name:match("^" .. parent:gsub("%.", "%%.") .. "%.([%w_]+)$")
-        list[#list + 1] = last
+-- The class of a group, with its fields, and its functions on a variable.
+local function meta_class(out, group, variable, fields)
+    local parent = public.parents[group.name]
+    out[#out + 1] = "\n---@class " .. group.name .. (parent and ": " .. parent or "")
+    for _, f in ipairs(group.doc and group.doc.fields or {}) do
+        out[#out + 1] = "---@field " .. f.name .. " " .. f.type .. (f.about ~= "" and " " .. f.about or "")
     end
-    return list
+    out[#out + 1] = fields[group.name] and table.concat(fields[group.name], "\n") or nil
+    out[#out + 1] = "local " .. variable .. " = {}"
+    for _, entry in ipairs(group.entries) do
+        meta_function(out, group, variable, entry)
+    end
 end
 
-local function meta_file(sections)
-    local out = { "---@meta am",
-                  "-- Written by docs/api.lua; do not edit. For workspace.library of a Lua language server.",
-                  "-- luacheck: ignore", "", "---@class am.nn", "local nn = {}", "" }
-    local names, variables = { "am.nn" }, { ["am.nn"] = "nn", am = "am" }
-    for _, section in ipairs(sections) do
-        for _, group in ipairs(section.groups) do
-            names[#names + 1] = group.name
-        end
+-- What stands under a name: am.nn.Linear. Nil where it is not reached from am: am.datasets is required by name.
+local function at(name)
+    local value = require("am")
+    for part in name:gmatch("%.([%w_]+)") do
+        value = type(value) == "table" and value[part] or nil
     end
-    for _, section in ipairs(sections) do
-        for _, group in ipairs(section.groups) do
-            local variable = variables[group.name] or group.name:gsub("%.", "_")
-            out[#out + 1] = ""
-            local parent = public.parents[group.name]
-            out[#out + 1] = "---@class " .. group.name .. (parent and ": " .. parent or "")
-            for _, f in ipairs(group.doc and group.doc.fields or {}) do
-                out[#out + 1] = "---@field " .. f.name .. " " .. f.type .. (f.about ~= "" and " " .. f.about or "")
-            end
-            if group.name == "am.Tensor" then
-                for _, op in ipairs { "add", "sub", "mul", "div", "pow" } do
-                    out[#out + 1] = ("---@operator %s(am.Tensor|number): am.Tensor"):format(op)
-                end
-                out[#out + 1] = "---@operator unm: am.Tensor"
-                out[#out + 1] = "---@field grad am.Tensor? the gradient"
-                out[#out + 1] = "---@field requires_grad boolean whether the gradient is wanted"
-            elseif group.name == "am" then
-                out[#out + 1] = "---@field version string"
-                out[#out + 1] = "---@field ops am.Ops"
-            end
-            out[#out + 1] = "local " .. variable .. " = {}"
-            for _, entry in ipairs(group.entries) do
-                meta_function(out, group, variable, entry)
-            end
-            variables[group.name] = variable
-        end
+    return value
+end
+
+-- A section as Lua, which gives the table that the section is named after, with those that stand in it: am.nn has
+-- Linear, …
+local function meta_file(section, fields)
+    local function variable(name)
+        return (name:gsub("%.", "_"))
+    end
+    local out = { "---@meta " .. (pcall(require, section.name) and section.name or "_"),
+                  "-- Written by docs/api.lua; do not edit. For workspace.library of a Lua language server.",
+                  "-- luacheck: ignore" }
+    local is_here = {}
+    for _, group in ipairs(section.groups) do
+        meta_class(out, group, variable(group.name), fields)
+        is_here[group.name] = true
     end
     out[#out + 1] = ""
-    for _, child in ipairs(children(names, "am.nn")) do
-        out[#out + 1] = ("nn.%s = %s"):format(child, variables["am.nn." .. child])
-    end
-    local am = require("am")
-    for _, child in ipairs(children(names, "am")) do
-        if am[child] ~= nil and type(am[child]) == "table" then -- a component that am has
-            out[#out + 1] = ("am.%s = %s"):format(child, variables["am." .. child])
+    for _, group in ipairs(section.groups) do
+        local parent, last = group.name:match("^(.+)%.([%w_]+)$")
+        if is_here[parent] and at(group.name) then
+            out[#out + 1] = ("%s.%s = %s"):format(variable(parent), last, variable(group.name))
         end
     end
-    out[#out + 1] = "am_recipe.Recipe = am_recipe_Recipe"
-    out[#out + 1] = "\nreturn am"
+    out[#out + 1] = "return " .. variable(section.name)
     return table.concat(out, "\n") .. "\n"
+end
+
+-- Fields beside those of doc comments: the components of am are in files of their own.
+local function meta_fields(sections)
+    local tensor = {}
+    for i, op in ipairs { "add", "sub", "mul", "div", "pow" } do
+        tensor[i] = ("---@operator %s(am.Tensor|number): am.Tensor"):format(op)
+    end
+    tensor[#tensor + 1] = "---@operator unm: am.Tensor"
+    tensor[#tensor + 1] = "---@field grad am.Tensor? the gradient"
+    tensor[#tensor + 1] = "---@field requires_grad boolean whether the gradient is wanted"
+    local own = { "---@field version string", "---@field ops am.Ops" }
+    for _, section in ipairs(sections) do
+        for _, group in ipairs(section.groups) do
+            local name = group.name:match("^am%.([%w_]+)$")
+            if name and type(at(group.name)) == "table" then
+                own[#own + 1] = ("---@field %s %s"):format(name, group.name)
+            end
+        end
+    end
+    return { am = own, ["am.Tensor"] = tensor }
 end
 
 -- ---- files ----------------------------------------------------------------------------------
@@ -206,8 +213,11 @@ local sections = entries.sections(public.sections)
 local files = {
     ["docs/api_lua.md"] = lua_page(sections),
     ["docs/api_c.md"] = header.page(of_text),
-    ["docs/luals/am.lua"] = meta_file(sections),
 }
+local fields = meta_fields(sections)
+for _, section in ipairs(sections) do
+    files["docs/luals/" .. section.name:gsub("^am%.", "") .. ".lua"] = meta_file(section, fields)
+end
 
 if arg and arg[0] and arg[0]:find("docs/api.lua", 1, true) then
     for name, text in pairs(files) do

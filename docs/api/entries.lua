@@ -47,7 +47,7 @@ local function of_class(spec)
     return found, declared and comments.above(spec.file, declared) or nil
 end
 
---- An array of sections { title, about, groups }, whose groups are { name, as, entries, doc of the class }.
+--- An array of sections { title, name, about, groups }, whose groups are { name, as, entries, doc of the class }.
 --- An entry has name, separator, params, file, line, method, and doc, empty where there is no comment.
 function M.sections(list)
     local out = {}
@@ -60,7 +60,7 @@ function M.sections(list)
             local entries, doc = of_class(spec)
             groups[#groups + 1] = { name = spec.name, as = spec.as, entries = entries, doc = doc, is_class = true }
         end
-        out[#out + 1] = { title = section.title, about = section.about, groups = groups }
+        out[#out + 1] = { title = section.title, name = section.name, about = section.about, groups = groups }
     end
     return out
 end

@@ -2,6 +2,7 @@
 -- and classes that a file keeps to itself. Holds no documentation; that is in the sources.
 --
 --   title, about   of the section
+--   name           of the table that its file in docs/luals gives; the file is called after it
 --   tables         { name = "am.nn.Linear", value = the table }; is_methods: each function's first argument is the
 --                  object; methods: those of its functions that stand in this table are methods of tensors, too
 --   classes        { name = "am.Tokenizer", as = "tok": what the page calls an object, file, class = local name }
@@ -13,7 +14,7 @@ local M = {}
 
 local function component(name, about, classes, more)
     local value = name == "am.recipe" and am.recipe or require(name)
-    return { title = "`" .. name .. "`", about = about, tables = { { name = name, value = value }, more },
+    return { title = "`" .. name .. "`", name = name, about = about, tables = { { name = name, value = value }, more },
              classes = classes }
 end
 
@@ -42,22 +43,31 @@ for name, fn in pairs(tensor.methods) do
 end
 
 M.sections = {
-    { title = "`am`", about = "Making tensors, files, scopes, gradients.", tables = { { name = "am", value = own } } },
-    { title = "Methods of tensors", about = "Beside the ops below. `t.grad` is the gradient (nil: none), "
+    { title = "`am`", name = "am",
+      about = "Making tensors, files, scopes, gradients.", tables = { { name = "am", value = own } } },
+    { title = "Methods of tensors", name = "am.Tensor",
+      about = "Beside the ops below. `t.grad` is the gradient (nil: none), "
           .. "`t.requires_grad` says whether it is wanted; both can be set. `t[{…}]` reads and writes parts: see "
           .. "[tensors.md](tensors.md).",
       tables = { { name = "am.Tensor", as = "t", value = methods, is_methods = true } } },
-    { title = "Ops", about = "Functions of `am`, and of `am.ops`. Those marked *method* are also methods of their "
+    { title = "Ops", name = "am.Ops",
+      about = "Functions of `am`, and of `am.ops`. Those marked *method* are also methods of their "
           .. "first tensor: `am.add(a, b)` is `a:add(b)`. What the engine computes is in [ops.md](ops.md).",
       tables = { { name = "am.Ops", as = "am", value = am.ops, methods = tensor.methods } } },
-    { title = "`am.autograd`", about = "", tables = { { name = "am.autograd", value = am.autograd } } },
-    { title = "`am.nn`", about = "Modules: parameters, children and `forward`, named as Hugging Face does.", tables = {
+    { title = "`am.autograd`", name = "am.autograd",
+      about = "", tables = { { name = "am.autograd", value = am.autograd } } },
+    { title = "`am.nn`", name = "am.nn",
+      about = "Modules: parameters, children and `forward`, named as Hugging Face does.",
+      tables = {
+        { name = "am.nn", value = {} }, -- which has no functions of its own
         { name = "am.nn.Module", value = am.nn.Module }, { name = "am.nn.Linear", value = am.nn.Linear },
         { name = "am.nn.Embedding", value = am.nn.Embedding }, { name = "am.nn.RMSNorm", value = am.nn.RMSNorm },
         { name = "am.nn.GatedMLP", value = am.nn.GatedMLP }, { name = "am.nn.Attention", value = am.nn.Attention },
         { name = "am.nn.Cache", value = am.nn.Cache },
     } },
-    { title = "Models", about = "`am.AutoModelForCausalLM` and its like are in `am.models` too.", tables = {
+    { title = "Models", name = "am.models",
+      about = "`am.AutoModelForCausalLM` and its like are in `am.models` too.",
+      tables = {
         { name = "am.AutoModelForCausalLM", value = am.AutoModelForCausalLM },
         { name = "am.AutoModelForSequenceClassification", value = am.AutoModelForSequenceClassification },
         { name = "am.AutoConfig", value = am.AutoConfig },
@@ -67,7 +77,8 @@ M.sections = {
         class("am.SequenceClassifier", "classifier", "models/sequence_classification.lua", "Classifier"),
         class("am.PretrainedConfig", "config", "models/config.lua", "Config"),
     } },
-    { title = "Tokenizers", about = "", tables = { { name = "am.AutoTokenizer", value = am.AutoTokenizer } },
+    { title = "Tokenizers", name = "am.AutoTokenizer",
+      about = "", tables = { { name = "am.AutoTokenizer", value = am.AutoTokenizer } },
       classes = { class("am.Tokenizer", "tok", "tokenizers/tokenizer.lua", "Tokenizer") } },
     component("am.peft", "`am.PeftConfig` is `am.peft.PeftConfig`. What is computed: [peft.md](peft.md)."),
     component("am.optim", "Kinds and their options: [optimizers.md](optimizers.md).", {
@@ -95,7 +106,7 @@ M.sections = {
 
 -- am.recipe is the table of am.recipes.base: its functions are Recipe's.
 for _, section in ipairs(M.sections) do
-    if section.title == "`am.recipe`" then
+    if section.name == "am.recipe" then
         table.insert(section.tables, { name = "am.recipe.Recipe", value = am.recipe.Recipe })
     end
 end

@@ -1,4 +1,4 @@
--- docs/api_lua.md, docs/api_c.md and docs/luals/am.lua are what docs/api.lua makes of doc comments.
+-- docs/api_lua.md, docs/api_c.md and docs/luals/ are what docs/api.lua makes of doc comments.
 
 local am = require("am")
 local tensor = require("am.core.tensor")
@@ -51,18 +51,31 @@ describe("the API reference", function()
         assert.is_true(count > 150)
     end)
 
-    it("gives editors a file that is Lua, with the tables of am", function()
-        local meta = assert(loadfile("docs/luals/am.lua"))()
+    -- What a file of docs/luals gives, which is called after the table it stands for.
+    local function meta_of(name)
+        return assert(loadfile("docs/luals/" .. name .. ".lua"))()
+    end
+
+    it("gives editors files that are Lua, with the tables of am", function()
+        local of_am = read("docs/luals/am.lua")
         for _, name in ipairs { "nn", "peft", "optim", "loss", "models", "autograd", "AutoTokenizer", "recipe" } do
-            assert.is_table(meta[name], name)
+            local meta = meta_of(name)
+            assert.is_table(meta, name)
             for key, value in pairs(am[name]) do
-                if type(value) == "function" and rawget(meta[name], key) == nil then
-                    error(("am.%s.%s is missing in docs/luals/am.lua"):format(name, key))
+                if type(value) == "function" and rawget(meta, key) == nil then
+                    error(("am.%s.%s is missing in docs/luals/%s.lua"):format(name, key, name))
                 end
             end
+            assert.is_truthy(of_am:find(("\n---@field %s am.%s\n"):format(name, name), 1, true), name)
         end
-        assert.is_function(meta.nn.Linear.forward)
-        assert.is_function(meta.zeros)
+        assert.is_function(meta_of("nn").Linear.forward)
+        assert.is_function(meta_of("am").zeros)
+    end)
+
+    it("gives editors no file that nothing writes any more", function()
+        for name in io.popen("ls docs/luals"):lines() do
+            assert.is_string(api.files["docs/luals/" .. name], name)
+        end
     end)
 
     it("reads types with spaces, and annotations that go on", function()

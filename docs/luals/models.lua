@@ -1,0 +1,129 @@
+---@meta am.models
+-- Written by docs/api.lua; do not edit. For workspace.library of a Lua language server.
+-- luacheck: ignore
+
+---@class am.AutoModelForCausalLM
+local am_AutoModelForCausalLM = {}
+
+--- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
+---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
+---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?, activation_checkpointing: boolean|"selective"?}
+---@return am.CausalLM
+function am_AutoModelForCausalLM.from_pretrained(name, opts) end
+
+--- A model with random weights from a configuration (AutoConfig's, or a table of its fields).
+---@return am.CausalLM
+function am_AutoModelForCausalLM.from_config(c, opts) end
+
+---@class am.AutoModelForSequenceClassification
+local am_AutoModelForSequenceClassification = {}
+
+--- The same with a head that classifies (sequence_classification.lua). opts.num_labels: classes, those of
+--- config.json by default. The head of a checkpoint that has none begins with random numbers.
+---@return am.SequenceClassifier
+function am_AutoModelForSequenceClassification.from_pretrained(name, opts) end
+
+--- A classifier with random weights.
+---@return am.SequenceClassifier
+function am_AutoModelForSequenceClassification.from_config(c, opts) end
+
+---@class am.AutoConfig
+local am_AutoConfig = {}
+
+--- config.json of a directory, a hub name, or a GGUF file. opts.revision: of a hub name.
+---@return am.PretrainedConfig
+function am_AutoConfig.from_pretrained(name, opts) end
+
+---@class am.models
+local am_models = {}
+
+--- A configuration with a copy of config.json's fields, given as a table or another configuration.
+function am_models.PretrainedConfig(fields) end
+
+--- How many positions a model of that configuration has; dynamically scaled ones stretch to any length.
+function am_models.position_limit(c) end
+
+--- Add an architecture: what config.json's "architectures" names -> a module path, or the table
+--- that such a module returns ({new = function(config), gguf = ...}).
+function am_models.register(name, implementation) end
+
+--- The dtype that torch_dtype names; nil for auto, which is the checkpoint's.
+function am_models.weight_dtype(name) end
+
+--- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
+--- c, opts: as from_config's, with opts.classifier of AutoModelForSequenceClassification's. Raises "unsupported"
+--- for an architecture that is not there.
+function am_models.structure(c, opts) end
+
+---@class am.CausalLM: am.nn.Module
+local am_CausalLM = {}
+
+--- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
+--- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
+--- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states.
+--- Returns {logits=, loss=, hidden_states=}; hidden_states are those after the last norm, and with
+--- logits_to_keep = false there are no logits at all.
+function am_CausalLM:forward(args) end
+
+--- hidden [..., C] -> logits [..., V]
+function am_CausalLM:head(hidden) end
+
+--- The head's weight [V, C], for losses that never store logits; nil when the head is more than
+--- that (a bias, an adapter).
+function am_CausalLM:head_weight() end
+
+--- The name of the device that the embeddings are on.
+function am_CausalLM:device() end
+
+--- The name of the embeddings' dtype.
+function am_CausalLM:dtype() end
+
+--- How many numbers the parameters have, and how many of them require grad.
+function am_CausalLM:num_parameters() end
+
+--- New token ids after `ids` (a Lua array): see generation.lua for opts.
+---@return integer[]
+function am_CausalLM:generate(ids, opts) end
+
+--- Write config.json and safetensors (with an index when in several files) as transformers reads.
+function am_CausalLM:save_pretrained(dir, opts) end
+
+--- Free all parameters now.
+function am_CausalLM:close() end
+
+---@class am.SequenceClassifier: am.CausalLM
+local am_SequenceClassifier = {}
+
+--- Run the model. args: those of a causal model (input_ids [B, T], attention_mask, position_ids, bounds) and
+--- labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
+function am_SequenceClassifier:forward(args) end
+
+--- The head's weight [num_labels, C].
+function am_SequenceClassifier:head_weight() end
+
+--- Raises "usage": a classifier does not generate.
+function am_SequenceClassifier:generate() end
+
+---@class am.PretrainedConfig
+local am_PretrainedConfig = {}
+
+--- Put other values in place of this configuration's: objects are merged, null takes a value away. A
+--- name that looks like a mistyped one is a "usage" error.
+function am_PretrainedConfig:override(values) end
+
+--- A field that must be a positive integer of at most `max` (2^31); the error names the file.
+function am_PretrainedConfig:integer(key, default, max) end
+
+--- Raise a "format" error naming file and field unless the fields have the types that models read.
+function am_PretrainedConfig:check() end
+
+--- An error object about a field of this configuration.
+function am_PretrainedConfig:unsupported(key, e) end
+
+--- Fields as a plain table in the hub's spelling, for config.json.
+function am_PretrainedConfig:to_table() end
+
+--- Write config.json into a directory.
+function am_PretrainedConfig:save(dir) end
+
+return am_models
