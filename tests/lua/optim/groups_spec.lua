@@ -3,6 +3,7 @@
 local am = require("am")
 local compare = require("tests.support.compare")
 local groups = require("am.optim.groups")
+local helpers = require("tests.lua.optim.helpers")
 local json = require("am.utils.json")
 local optim = require("am.optim")
 local scheduler = require("am.optim.scheduler")
@@ -14,18 +15,8 @@ local NAMES = { "model.embed_tokens.weight", "model.layers.0.q_proj.weight", "mo
                 "model.layers.1.q_proj.weight", "model.layers.1.q_proj.bias", "lm_head.weight" }
 local SHAPES = { { 6, 4 }, { 4, 4 }, { 4 }, { 4, 4 }, { 4 }, { 6, 4 } }
 
--- Named parameters, the same ones each time, and their iterator.
 local function model(dtype)
-    am.manual_seed(3)
-    local list = {}
-    for i, shape in ipairs(SHAPES) do
-        list[i] = am.randn(shape):to(dtype or "float32"):detach():requires_grad_()
-    end
-    local i = 0
-    return list, function()
-        i = i + 1
-        return NAMES[i], list[i]
-    end
+    return helpers.named_parameters(NAMES, SHAPES, 3, dtype)
 end
 
 local function backward(list, step)

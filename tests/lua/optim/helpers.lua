@@ -28,6 +28,20 @@ function M.parameters(dtype, device)
     return list
 end
 
+--- Parameters as a model has them, the same numbers for a seed each time, and an iterator over (name, tensor).
+function M.named_parameters(names, shapes, seed, dtype)
+    am.manual_seed(seed)
+    local list = {}
+    for i, shape in ipairs(shapes) do
+        list[i] = am.randn(shape):to(dtype or "float32"):detach():requires_grad_()
+    end
+    local i = 0
+    return list, function()
+        i = i + 1
+        return names[i], list[i]
+    end
+end
+
 --- Gradients for a step, in f32, added to those that are there; none for what is frozen, nor
 --- for number `skip`. Returns them.
 function M.give_gradients(list, step, skip)

@@ -4,6 +4,7 @@
 local am = require("am")
 local compare = require("tests.support.compare")
 local config = require("am.config")
+local helpers = require("tests.lua.optim.helpers")
 local optim = require("am.optim")
 local tiny = require("tests.support.tiny")
 
@@ -15,16 +16,7 @@ local registry = config.new_registry()
 registry:define_all(optim.targets)
 
 local function parameters(dtype)
-    am.manual_seed(8)
-    local list = {}
-    for i, shape in ipairs(SHAPES) do
-        list[i] = am.randn(shape):to(dtype or "float32"):detach():requires_grad_()
-    end
-    local i = 0
-    return list, function()
-        i = i + 1
-        return NAMES[i], list[i]
-    end
+    return helpers.named_parameters(NAMES, SHAPES, 8, dtype)
 end
 
 -- The optimizer of a section, checked as recipes check it.
