@@ -6,6 +6,47 @@
 
 enum { PIECE = 16384 }; /* elements that a thread takes at a time; a multiple of every VW */
 
+/* ---- what the steps share ----------------------------------------------------------------- */
+
+/* A vector's worth of each buffer, so that the tail takes the same path as the rest. */
+typedef struct tail {
+    float param[VW], master[VW], grad[VW], a[VW], b[VW], c[VW];
+} tail;
+
+static void stage(void *to, const void *from, int dtype, int64_t first, int64_t n)
+{
+    if (from)
+        memcpy(to, (const char *)from + first * simd_size(dtype), (size_t)(n * simd_size(dtype)));
+}
+
+static void unstage(void *to, const void *from, int dtype, int64_t first, int64_t n)
+{
+    if (to)
+        memcpy((char *)to + first * simd_size(dtype), from, (size_t)(n * simd_size(dtype)));
+}
+
+/* A part of a step, for elements from first on; the second number is their end or their count. */
+typedef void part(const void *args, int64_t first, int64_t end_or_count);
+
+/* A step over n elements: `range` takes whole vectors up to an end, `rest` the count that is left.
+ * With 8-bit moments `block` (else NULL) takes a count of at most AM_STATE_BLOCK at a time. */
+static int update(const void *args, int64_t n, part *range, part *rest, part *block)
+{
+    if (block) {
+#pragma omp parallel for num_threads(team(n)) schedule(static)
+        for (int64_t i = 0; i < n; i += AM_STATE_BLOCK)
+            block(args, i, at_most(AM_STATE_BLOCK, n - i));
+        return AM_OK;
+    }
+    int64_t whole = n - n % VW;
+#pragma omp parallel for num_threads(team(n)) schedule(static)
+    for (int64_t i = 0; i < whole; i += PIECE)
+        range(args, i, at_most(whole, i + PIECE));
+    if (whole < n)
+        rest(args, whole, n - whole);
+    return AM_OK;
+}
+
 /* ---- Adam and AdamW ----------------------------------------------------------------------- */
 
 /* Elements first..end-1, a multiple of VW of them. */
@@ -39,31 +80,16 @@ AM_INLINE void adam_loop(const am_adam_args *a, int dtype, int dtype_state, int6
     }
 }
 
-static void adam_range(const am_adam_args *a, int64_t first, int64_t end)
+static void adam_range(const void *args, int64_t first, int64_t end)
 {
+    const am_adam_args *a = args;
     AM_WITH_DTYPE(T, a->dtype,
                   AM_WITH_DTYPE(State, a->dtype_state, adam_loop(a, T, State, first, end)))
 }
 
-/* A vector's worth of each buffer, so that the tail takes the same path as the rest. */
-typedef struct tail {
-    float param[VW], master[VW], grad[VW], a[VW], b[VW], c[VW];
-} tail;
-
-static void stage(void *to, const void *from, int dtype, int64_t first, int64_t n)
+static void adam_tail(const void *args, int64_t first, int64_t n)
 {
-    if (from)
-        memcpy(to, (const char *)from + first * simd_size(dtype), (size_t)(n * simd_size(dtype)));
-}
-
-static void unstage(void *to, const void *from, int dtype, int64_t first, int64_t n)
-{
-    if (to)
-        memcpy((char *)to + first * simd_size(dtype), from, (size_t)(n * simd_size(dtype)));
-}
-
-static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
-{
+    const am_adam_args *a = args;
     tail t = {0};
     am_adam_args b = *a;
     stage(t.param, a->param, a->dtype, first, n);
@@ -87,8 +113,9 @@ static void adam_tail(const am_adam_args *a, int64_t first, int64_t n)
 }
 
 /* Elements of a block of 8-bit moments: they become f32, are updated as such, and become codes. */
-static void adam_block(const am_adam_args *a, int64_t first, int64_t n)
+static void adam_block(const void *args, int64_t first, int64_t n)
 {
+    const am_adam_args *a = args;
     const am_dynamic_map *with_sign = am_dynamic_map_signed();
     const am_dynamic_map *without = am_dynamic_map_unsigned();
     uint8_t *m_codes = (uint8_t *)a->m + first, *v_codes = (uint8_t *)a->v + first;
@@ -116,19 +143,7 @@ int AM_SIMD(adam)(am_stream *s, const am_adam_args *args)
     if (!is_simd_float(args->dtype) || !(codes || is_simd_float(args->dtype_state)) ||
         args->dtype_grad != AM_F32)
         return am_ref_adam(s, args);
-    if (codes) {
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
-            adam_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
-        return AM_OK;
-    }
-    int64_t whole = args->n - args->n % VW;
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-    for (int64_t i = 0; i < whole; i += PIECE)
-        adam_range(args, i, at_most(whole, i + PIECE));
-    if (whole < args->n)
-        adam_tail(args, whole, args->n - whole);
-    return AM_OK;
+    return update(args, args->n, adam_range, adam_tail, codes ? adam_block : NULL);
 }
 
 /* ---- SGD ---------------------------------------------------------------------------------- */
@@ -156,14 +171,16 @@ AM_INLINE void sgd_loop(const am_sgd_args *a, int dtype, int dtype_state, int64_
     }
 }
 
-static void sgd_range(const am_sgd_args *a, int64_t first, int64_t end)
+static void sgd_range(const void *args, int64_t first, int64_t end)
 {
+    const am_sgd_args *a = args;
     AM_WITH_DTYPE(T, a->dtype,
                   AM_WITH_DTYPE(State, a->dtype_state, sgd_loop(a, T, State, first, end)))
 }
 
-static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
+static void sgd_tail(const void *args, int64_t first, int64_t n)
 {
+    const am_sgd_args *a = args;
     tail t = {0};
     am_sgd_args b = *a;
     stage(t.param, a->param, a->dtype, first, n);
@@ -180,8 +197,9 @@ static void sgd_tail(const am_sgd_args *a, int64_t first, int64_t n)
     unstage(a->buf, t.a, a->dtype_state, first, n);
 }
 
-static void sgd_block(const am_sgd_args *a, int64_t first, int64_t n)
+static void sgd_block(const void *args, int64_t first, int64_t n)
 {
+    const am_sgd_args *a = args;
     const am_dynamic_map *map = am_dynamic_map_signed();
     uint8_t *codes = (uint8_t *)a->buf + first;
     int64_t block = first / AM_STATE_BLOCK, whole = n - n % VW;
@@ -205,19 +223,7 @@ int AM_SIMD(sgd)(am_stream *s, const am_sgd_args *args)
     if (!is_simd_float(args->dtype) || args->dtype_grad != AM_F32 ||
         (args->buf && !codes && !is_simd_float(args->dtype_state)))
         return am_ref_sgd(s, args);
-    if (codes) {
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
-            sgd_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
-        return AM_OK;
-    }
-    int64_t whole = args->n - args->n % VW;
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-    for (int64_t i = 0; i < whole; i += PIECE)
-        sgd_range(args, i, at_most(whole, i + PIECE));
-    if (whole < args->n)
-        sgd_tail(args, whole, args->n - whole);
-    return AM_OK;
+    return update(args, args->n, sgd_range, sgd_tail, codes ? sgd_block : NULL);
 }
 
 /* ---- Lion --------------------------------------------------------------------------------- */
@@ -243,14 +249,16 @@ AM_INLINE void lion_loop(const am_lion_args *a, int dtype, int dtype_state, int6
     }
 }
 
-static void lion_range(const am_lion_args *a, int64_t first, int64_t end)
+static void lion_range(const void *args, int64_t first, int64_t end)
 {
+    const am_lion_args *a = args;
     AM_WITH_DTYPE(T, a->dtype,
                   AM_WITH_DTYPE(State, a->dtype_state, lion_loop(a, T, State, first, end)))
 }
 
-static void lion_tail(const am_lion_args *a, int64_t first, int64_t n)
+static void lion_tail(const void *args, int64_t first, int64_t n)
 {
+    const am_lion_args *a = args;
     tail t = {0};
     am_lion_args b = *a;
     stage(t.param, a->param, a->dtype, first, n);
@@ -267,8 +275,9 @@ static void lion_tail(const am_lion_args *a, int64_t first, int64_t n)
     unstage(a->m, t.a, a->dtype_state, first, n);
 }
 
-static void lion_block(const am_lion_args *a, int64_t first, int64_t n)
+static void lion_block(const void *args, int64_t first, int64_t n)
 {
+    const am_lion_args *a = args;
     const am_dynamic_map *map = am_dynamic_map_signed();
     uint8_t *codes = (uint8_t *)a->m + first;
     int64_t block = first / AM_STATE_BLOCK, whole = n - n % VW;
@@ -292,19 +301,7 @@ int AM_SIMD(lion)(am_stream *s, const am_lion_args *args)
     if (!is_simd_float(args->dtype) || !(codes || is_simd_float(args->dtype_state)) ||
         args->dtype_grad != AM_F32)
         return am_ref_lion(s, args);
-    if (codes) {
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-        for (int64_t i = 0; i < args->n; i += AM_STATE_BLOCK)
-            lion_block(args, i, at_most(AM_STATE_BLOCK, args->n - i));
-        return AM_OK;
-    }
-    int64_t whole = args->n - args->n % VW;
-#pragma omp parallel for num_threads(team(args->n)) schedule(static)
-    for (int64_t i = 0; i < whole; i += PIECE)
-        lion_range(args, i, at_most(whole, i + PIECE));
-    if (whole < args->n)
-        lion_tail(args, whole, args->n - whole);
-    return AM_OK;
+    return update(args, args->n, lion_range, lion_tail, codes ? lion_block : NULL);
 }
 
 /* ---- sum of squares ----------------------------------------------------------------------- */
