@@ -6,26 +6,13 @@
 -- Files of the families below resolve, or are in automodel_examples.tsv with the reason why not.
 -- usage: amlua tests/parity/automodel_examples.lua CHECKOUT [-v]
 
-local config = require("am.config")
-local err = require("am.core.error")
-local names = require("am.recipes.names")
+local files = require("tests.parity.automodel_files")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
-local targets = require("am.recipes.targets")
 
 local families = { "llm_pretrain/*", "llm_kd/*", "llm_seq_cls/*" }
 for family in ("llama3_1 llama3_2 llama3_3 qwen gemma mistral phi granite olmo starcoder falcon"):gmatch("%S+") do
     families[#families + 1] = "llm_finetune/" .. family .. "/*"
-end
-
-local function yaml_files(root)
-    local list = {}
-    local pipe = assert(io.popen("cd '" .. root .. "' && find llm_* vlm_* -name '*.yaml' -o -name '*.yml' | sort"))
-    for line in pipe:lines() do
-        list[#list + 1] = line
-    end
-    pipe:close()
-    return list
 end
 
 local function must_resolve(name)
@@ -35,25 +22,6 @@ local function must_resolve(name)
         end
     end
     return false
-end
-
--- "resolved", "unsupported" or "failed", and the message.
-local function judge(file)
-    local ok, e = pcall(function()
-        local cfg = config.load(file, { getenv = function(name) return os.getenv(name) or name end })
-        local recipe, named = names.recipe(cfg:get("recipe"))
-        if not recipe or not path.is_file("recipes/" .. recipe .. ".lua") then
-            err.raise("unsupported", "%s: recipe: %s is not there yet", cfg:where("recipe"), named or "none")
-        end
-        local schema = { fields = require("recipes." .. recipe).schema() }
-        config.validate(cfg, schema, { registry = targets.registry() })
-    end)
-    if ok then
-        return "resolved"
-    elseif not err.is(e) then
-        error(e, 0)
-    end
-    return e.code == "unsupported" and "unsupported" or "failed", e.msg
 end
 
 -- Files that are known not to resolve: name -> reason.
@@ -68,14 +36,13 @@ local function known_exceptions()
     return known
 end
 
-local root = assert(arg[1], "usage: amlua tests/parity/automodel_examples.lua CHECKOUT [-v]")
-root = path.is_dir(root .. "/examples") and root .. "/examples" or root
+local root = files.root(assert(arg[1], "usage: amlua tests/parity/automodel_examples.lua CHECKOUT [-v]"))
 local known, verbose = known_exceptions(), arg[2] == "-v"
 local count, problems = { resolved = 0, unsupported = 0, failed = 0 }, {}
-for _, name in ipairs(yaml_files(root)) do
-    local verdict, msg = judge(path.join(root, name))
+for _, name in ipairs(files.list(root)) do
+    local verdict, msg = files.judge(path.join(root, name))
     count[verdict] = count[verdict] + 1
-    msg = msg and msg:gsub(root:gsub("%p", "%%%0") .. "/", "")
+    msg = verdict ~= "resolved" and msg:gsub(root:gsub("%p", "%%%0") .. "/", "")
     print(verdict .. " " .. name)
     if msg and (verbose or verdict == "failed") then
         print("  " .. msg:gsub("\n", "\n  "))

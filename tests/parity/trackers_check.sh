@@ -2,23 +2,14 @@
 # The trackers against the programs that they write for: tensorboard reads the event files, a real MLflow
 # server takes a run, and the package wandb sends the run's folder, to a stand-in for W&B's server
 # (wandb_server.py), which the tracker has told the same by itself. The run is killed and resumed in between.
-# Needs network once, for a Python environment of its own; some 30 seconds after that.
+# Some 30 seconds. tests/interop.sh runs it in an environment that has the three.
 #
-# usage: tests/parity/trackers_check.sh [ENVIRONMENT]      default: build/trackers-venv
-# Run it from a built tree; LUA_PATH and LD_LIBRARY_PATH are set when they are not.
+# usage: tests/parity/trackers_check.sh ENVIRONMENT
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-venv=${1:-build/trackers-venv}
-if [ ! -x "$venv/bin/mlflow" ] || [ ! -x "$venv/bin/wandb" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install -q tensorboard wandb mlflow 'setuptools<81'
-fi
-venv=$(cd "$venv" && pwd)
-
-export LUA_PATH=${LUA_PATH:-"lua/?.lua;lua/?/init.lua;build/lua/?.lua;;"}
-export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-build}
+venv=$(cd "${1:?"usage: tests/parity/trackers_check.sh ENVIRONMENT"}" && pwd)
 
 dir=$(mktemp -d)
 started=()
