@@ -111,9 +111,11 @@ end
 
 -- ---- training -------------------------------------------------------------------------------------
 
--- Trains from a file in a folder of its own; nil when that went well, else what it printed.
-local function problem_of(file, recipe, home)
+-- Trains from a file in a folder of its own, in which examples/ is there as in the checkout; nil when that went well,
+-- else what it printed.
+local function problem_of(root, file, recipe, home)
     local dir = helper.folder()
+    posix.symlink(path.absolute(root), dir .. "/examples")
     for folder, row in pairs(beside_the_run) do
         write_rows(path.join(dir, folder), row, TRAIN_ROWS)
     end
@@ -149,7 +151,7 @@ local function main()
             else
                 add_models(hub, cfg:to_table(), model)
                 local start = posix.time()
-                local problem = problem_of(file, recipe, home)
+                local problem = problem_of(root, file, recipe, home)
                 trained, failed = trained + (problem and 0 or 1), failed + (problem and 1 or 0)
                 print(string.format("%s %s (%.0f s)", problem and "failed" or "trained", name, posix.time() - start))
                 if problem then
