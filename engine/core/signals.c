@@ -1,4 +1,5 @@
-/* signals.c — SIGINT, SIGTERM and SIGHUP as a flag that loops and ops look at.
+/* signals.c — SIGINT, SIGTERM, SIGHUP and what a scheduler sends before it ends a job as a flag that
+ * loops and ops look at.
  *
  * Handlers run on a stack of their own: oneDNN's generated f32 products use the stack pointer as a
  * general register for a while, and what a signal then pushes would land in the heap. That stack is
@@ -15,6 +16,11 @@
 #include "error.h"
 
 static volatile sig_atomic_t pending, asked, watch_mode;
+
+/* What a run may watch beside the signals that it always does. */
+static const int extra[] = {SIGUSR1, SIGUSR2, SIGXCPU};
+enum { EXTRAS = sizeof extra / sizeof extra[0] };
+static bool added[EXTRAS];
 
 static void on_signal(int number)
 {
@@ -50,6 +56,9 @@ int am_signals_shield(void)
         sigaddset(&set, SIGINT);
         sigaddset(&set, SIGTERM);
         sigaddset(&set, SIGHUP);
+        for (int i = 0; i < EXTRAS; i++)
+            if (added[i])
+                sigaddset(&set, extra[i]);
         (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     }
     return AM_OK;
@@ -88,8 +97,26 @@ int am_signals_watch(int mode)
         rc = handle(SIGPIPE, run ? SIG_IGN : SIG_DFL, true);
     if (rc == AM_OK)
         rc = handle(SIGXFSZ, run ? SIG_IGN : SIG_DFL, true);
+    for (int i = 0; i < EXTRAS && rc == AM_OK; i++) {
+        if (added[i])
+            rc = handle(extra[i], SIG_DFL, true);
+        added[i] = false;
+    }
     watch_mode = mode;
     return rc == AM_OK ? am_signals_shield() : rc;
+}
+
+int am_signals_add(int number)
+{
+    if (watch_mode != AM_SIGNALS_FLAG)
+        return am_fail(AM_ESTATE, "signal %d: no signals are watched", number);
+    for (int i = 0; i < EXTRAS; i++)
+        if (extra[i] == number) {
+            AM_TRY(handle(number, on_signal, true));
+            added[i] = true;
+            return am_signals_shield();
+        }
+    return am_fail(AM_EINVAL, "signal %d can't end a run", number);
 }
 
 int am_signals_pending(void)

@@ -71,7 +71,7 @@ describe("bad input", function()
         { "betas above 1", { optimizer = { betas = { 0.9, 1.5 } } }, { "optimizer", "betas" } },
         { "a module pattern", { peft = { target_modules = "q_prj" } }, { "peft", "q_proj" } },
         { "a schedule", { lr_scheduler = { lr_decay_style = "cosin" } }, { "lr_decay_style", "cosin", "cosine" } },
-        { "a preemption signal", { step_scheduler = { preemption_signal = "SIGUSR1" } },
+        { "a preemption signal", { step_scheduler = { preemption_signal = "SIGKILL" } },
           { "preemption_signal", "SIGTERM" } },
         { "a loss", { loss_fn = { _target_ = "am.loss.CrossEntropy" } },
           { "am.loss.CrossEntropy", "MaskedCrossEntropy" } },

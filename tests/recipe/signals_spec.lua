@@ -40,10 +40,13 @@ describe("signals", function()
         return tonumber(helper.latest(dir):match("step_(%d+)$"))
     end
 
-    for _, case in ipairs { { "TERM", 0 }, { "INT", 130 } } do
+    for _, case in ipairs { { "TERM", 0 }, { "INT", 130 }, { "USR1", 0 } } do
         it("save and end on SIG" .. case[1] .. " with status " .. case[2], function()
             local dir = helper.folder()
-            local run = start(config(dir))
+            local function config_here()
+                return config(dir, { step_scheduler = { preemption_signal = { "SIGTERM", "SIG" .. case[1] } } })
+            end
+            local run = start(config_here())
             wait_for_line(dir, 20)
             run.stop(case[1])
             local at_signal = lines(dir)
@@ -54,7 +57,8 @@ describe("signals", function()
             assert.is_true(last <= at_signal + 2, string.format("%d steps after the signal", last - at_signal))
             assert.equal(last - 1, saved_step(dir))
             -- in one more go, interrupted once more
-            run = start(config(dir))
+            assert.matches("SIG" .. case[1] .. " ended the run; the same command goes on", helper.read(run.out))
+            run = start(config_here())
             wait_for_line(dir, last + 20)
             run.stop(case[1])
             assert.equal(case[2], run.wait())

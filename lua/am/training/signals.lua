@@ -1,7 +1,8 @@
 -- Signals that end a run with a checkpoint: SIGTERM (preemption), SIGINT (Ctrl-C) and SIGHUP (the
--- terminal went away; under nohup it is ignored).
--- Holds no handlers: `engine` may stand for the C functions am_signals_watch, am_signals_pending and
--- am_signals_clear (default: the engine's). A second Ctrl-C always ends the process.
+-- terminal went away; under nohup it is ignored), and those that a scheduler may send as a warning: SIGUSR1,
+-- SIGUSR2, SIGXCPU, when the configuration names them.
+-- Holds no handlers: `engine` may stand for the C functions am_signals_watch, am_signals_add, am_signals_pending
+-- and am_signals_clear (default: the engine's). A second Ctrl-C always ends the process.
 --
 --   local signals = require("am.training.signals").watch{ preemption_signal = "SIGTERM" }
 --   … sched: stop_requested = function() return signals:pending() ~= nil end
@@ -11,40 +12,60 @@ local err = require("am.core.error")
 
 local M = {}
 
-local SIGHUP, SIGINT, SIGTERM = 1, 2, 15
 local OFF, FLAG = 0, 1 -- AM_SIGNALS_OFF, AM_SIGNALS_FLAG
-local names = { [SIGHUP] = "SIGHUP", [SIGINT] = "SIGINT", [SIGTERM] = "SIGTERM" }
+local SIGINT = 2
+local names = { [1] = "SIGHUP", [2] = "SIGINT", [10] = "SIGUSR1", [12] = "SIGUSR2", [15] = "SIGTERM",
+                [24] = "SIGXCPU" } -- Linux
+local always = { SIGHUP = true, SIGINT = true, SIGTERM = true }
 
 local Signals = {}
 Signals.__index = Signals
 
--- Refuses a name, number, or list of them that holds a signal the engine does not watch.
-local function check_signal(wanted)
-    if type(wanted) == "table" then
-        for _, one in ipairs(wanted) do
-            check_signal(one)
+-- The number of a signal by its name, with or without SIG, or itself; nil for one that can't be watched.
+local function number_of(wanted)
+    local name = type(wanted) == "string" and "SIG" .. wanted:upper():gsub("^SIG", "")
+    for number, known in pairs(names) do
+        if number == wanted or known == name then
+            return number
         end
-        return
     end
-    local name = type(wanted) == "string" and wanted:upper():gsub("^SIG", "") or wanted
-    if name ~= "TERM" and name ~= "INT" and name ~= SIGTERM and name ~= SIGINT then
-        err.raise("usage", "step_scheduler.preemption_signal %s: only SIGTERM and SIGINT can end a run "
-            .. "with a checkpoint", tostring(wanted))
+    return nil
+end
+
+-- Array of what the configuration names: nothing, one, or a list.
+local function list_of(wanted)
+    return type(wanted) == "table" and wanted or { wanted }
+end
+
+--- Refuse a preemption_signal (a name, number, or list of them) that holds a signal that can't be watched.
+function M.check(wanted)
+    for _, one in ipairs(list_of(wanted)) do
+        if not number_of(one) then
+            err.raise("usage", "%s can't end a run with a checkpoint; SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and "
+                      .. "SIGXCPU can", tostring(one))
+        end
     end
 end
 
 --- Watch from now on. opts.preemption_signal: the configuration's value, a name, number or list; nil
---- for none: then nothing is watched and signals end the process at once. Ctrl-C is watched with any.
+--- for none: then nothing is watched and signals end the process at once. Ctrl-C, SIGTERM and SIGHUP are
+--- watched with any.
 function M.watch(opts)
     local self = setmetatable({ engine = opts.engine or require("am.core.ffi").C }, Signals)
     if opts.preemption_signal == nil then
         self.off = true
         return self
     end
-    check_signal(opts.preemption_signal)
+    M.check(opts.preemption_signal)
     self.engine.am_signals_clear()
     if self.engine.am_signals_watch(FLAG) ~= 0 then
         err.raise("internal", "the engine cannot watch signals")
+    end
+    for _, one in ipairs(list_of(opts.preemption_signal)) do
+        local number = number_of(one)
+        if not always[names[number]] and self.engine.am_signals_add(number) ~= 0 then
+            err.raise("internal", "the engine cannot watch %s", names[number])
+        end
     end
     return self
 end

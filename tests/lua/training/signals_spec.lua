@@ -1,9 +1,10 @@
--- am.training.signals over a stand-in for the engine's three functions.
+-- am.training.signals over a stand-in for the engine's functions.
 local signals = require("am.training.signals")
 
 local function engine()
-    local e = { mode = 0, pending = 0, cleared = 0 }
+    local e = { mode = 0, pending = 0, cleared = 0, added = {} }
     e.am_signals_watch = function(mode) e.mode = mode return 0 end
+    e.am_signals_add = function(number) table.insert(e.added, number) return 0 end
     e.am_signals_pending = function() return e.pending end
     e.am_signals_clear = function() e.cleared, e.pending = e.cleared + 1, 0 end
     return e
@@ -28,10 +29,14 @@ describe("am.training.signals", function()
     end)
 
     it("takes names, numbers and lists, and nil for none", function()
-        for _, wanted in ipairs { "SIGTERM", "term", 15, { "SIGTERM", 2 } } do
-            assert.is_nil(signals.watch({ engine = engine(), preemption_signal = wanted }):pending())
+        for _, case in ipairs { { "SIGTERM", {} }, { "term", {} }, { 15, {} }, { { "SIGTERM", 2 }, {} },
+                                { "SIGUSR1", { 10 } }, { "usr1", { 10 } }, { 12, { 12 } },
+                                { { "SIGTERM", "SIGXCPU", "USR2" }, { 24, 12 } } } do
+            local e = engine()
+            assert.is_nil(signals.watch({ engine = e, preemption_signal = case[1] }):pending())
+            assert.same(case[2], e.added)
         end
-        for _, wanted in ipairs { "SIGUSR1", 10, { "SIGTERM", "SIGHUP" } } do
+        for _, wanted in ipairs { "SIGKILL", 9, { "SIGTERM", "SIGSEGV" }, true } do
             local ok, e = pcall(signals.watch, { engine = engine(), preemption_signal = wanted })
             assert.is_false(ok)
             assert.equal("usage", e.code)
