@@ -58,7 +58,7 @@ end
 
 local function leaf_text(node, redact)
     if node.template then
-        return yaml_string(redact and secrets.redact_text(node.template) or node.template)
+        return yaml_string(redact and secrets.shown(node) or node.template)
     end
     local value = node.value
     if redact then

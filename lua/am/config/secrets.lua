@@ -1,5 +1,5 @@
 -- Which keys hold secrets, for everything that prints a configuration or a value of it.
--- Holds no printing. Only text is a secret: numbers and booleans (`use_auth: true`) are shown.
+-- Holds no printing. Booleans (`use_auth: true`) and null are shown.
 
 local strings = require("am.utils.strings")
 
@@ -58,17 +58,17 @@ local function under_secret_key(node)
     return false
 end
 
---- What to show of a leaf: its template when it came from the environment, "<redacted>" for text
---- under a secret key, else its value.
+--- What to show of a leaf: its template when it came from the environment, "<redacted>" for text and numbers
+--- under a secret key (also for what a template has there for a variable that is not set), else its value.
 function M.shown(node)
+    local secret = under_secret_key(node)
     if node.template then
-        return M.redact_text(node.template)
-    elseif type(node.value) ~= "string" then
-        return node.value
-    elseif node.value ~= "" and under_secret_key(node) then
+        local text = secret and node.template:gsub("(%${[^{},]*,)[^{}]*}", "%1" .. M.REDACTED .. "}") or node.template
+        return M.redact_text(text)
+    elseif secret and (type(node.value) == "number" or (type(node.value) == "string" and node.value ~= "")) then
         return M.REDACTED
     end
-    return M.redact_text(node.value)
+    return type(node.value) == "string" and M.redact_text(node.value) or node.value
 end
 
 return M

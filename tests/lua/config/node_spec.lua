@@ -284,6 +284,7 @@ describe("am.config.print", function()
             "max_new_tokens: 5", "note: uses hf_abcdefghijklmnop", "url: https://me:ab@c@host/x",
             "git: https://tok3n@host", "secret: [abc, abc]",
             "apiKey: abc", "none_secret: null", "access_token: ${TOK,abcdef}",
+            "wandb: {api_key: 123456, password: '0x1234'}",
         }, "\n"), { getenv = function(name) return name == "MY_VAR" and "held" or nil end })
         assert.equal("held/x", cfg:get("a"))
         local text = config.print(cfg)
@@ -296,6 +297,11 @@ describe("am.config.print", function()
         assert.matches("none_secret: null\n", text)
         assert.not_matches(": abc", text)
         assert.not_matches("%[abc", text)
+        assert.not_matches("abcdef", text)
+        assert.matches('access_token: "%${TOK,<redacted>}"\n', text)
+        assert.not_matches("123456", text)
+        assert.not_matches("0x1234", text)
+        assert.not_matches("4660", text)
         assert.matches('url: "?https://<redacted>@host/x"?\n', text)
         assert.matches('git: "?https://<redacted>@host"?\n', text)
         assert.matches("password: abc\n", config.print(cfg, { redact = false }))
