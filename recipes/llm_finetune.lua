@@ -19,12 +19,11 @@ Recipe.doc = "Fine-tune a causal language model, fully or with LoRA."
 -- ---- setup ----------------------------------------------------------------------------------
 
 function Recipe:setup()
-    local cfg = self.cfg
+    self:claim_folder()
     self.seed = self:choose_seed()
     self.rng = self:track("rng/rng_dp_rank_0.json", training.StatefulRNG { seed = self.seed })
-    self.ctx.device = cfg:get("device") or "cpu"
+    self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_one_process()
-    self:check_fused()
     self.model = self:build_model()
     self.loss_fn = self:build_loss()
     self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
@@ -38,6 +37,7 @@ function Recipe:setup()
     self.timers = timers.Timers(self:section("timers"))
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
+    self.seed = self.rng.seed
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
     self.hooks:call("setup", self)

@@ -78,6 +78,8 @@ function Recipe:step(window)
     return metrics
 end
 
+function Recipe.validation_keys() return { val_loss = true, val_accuracy = true } end
+
 function Recipe:evaluate_set(set)
     self.right = 0
     local record = llm_finetune.evaluate_set(self, set)

@@ -25,12 +25,6 @@ function M.list(root)
     return list
 end
 
--- A configuration's recipe, with the name it goes by there; nil when there is no such recipe.
-local function recipe_of(cfg)
-    local recipe, named = names.recipe(cfg:get("recipe"))
-    return recipe and path.is_file("recipes/" .. recipe .. ".lua") and recipe or nil, named
-end
-
 --- Judge a file: "resolved" (every section, key and target passes validation by the schema of its recipe) with the
 --- configuration and the recipe's name, or "unsupported" (valid, and something in it is named as not there yet) or
 --- "failed" with the message. An environment variable that is not set counts as its own name.
@@ -39,7 +33,7 @@ function M.judge(file)
     local ok, e = pcall(function()
         cfg = config.load(file, { getenv = function(name) return os.getenv(name) or name end })
         local named
-        recipe, named = recipe_of(cfg)
+        recipe, named = names.recipe(cfg:get("recipe"))
         if not recipe then
             err.raise("unsupported", "%s: recipe: %s is not there yet", cfg:where("recipe"), named or "none")
         end

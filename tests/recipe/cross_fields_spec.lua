@@ -27,7 +27,22 @@ describe("keys that contradict each other", function()
         { "lr_scheduler: {init_lr: 1.0, max_lr: 0.5}\noptimizer: {lr: 2}",
             "init_lr: 1 must be at most lr_scheduler%.max_lr %(0%.5%)" },
         { "lr_scheduler: {start_wd: 0.2, end_wd: 0.1}", "end_wd: 0%.1 must be at least start_wd" },
-        { "lr_scheduler: {lr_decay_style: WSD}", "WSD needs lr_scheduler%.wsd_decay_steps" },
+        { "lr_scheduler: {lr_decay_style: WSD, lr_wsd_decay_style: linear}",
+            "WSD needs lr_scheduler%.wsd_decay_steps" },
+        { "lr_scheduler: {lr_decay_style: WSD, wsd_decay_steps: 1}", "WSD needs lr_scheduler%.lr_wsd_decay_style" },
+        { "checkpoint: {best_metric_key: dev}\nvalidation_dataset_a: {}\nvalidation_dataset_b: {}",
+            '^run%.yaml:1: checkpoint%.best_metric_key: there is no validation set "dev"; there is a, b$' },
+        { "checkpoint: {best_metric_key: dev}\nvalidation_dataset: {}", 'no validation set "dev"; there is default$' },
+        { "early_stopping: {validation: dev}\nvalidation_dataset: {}",
+            '^run%.yaml:1: early_stopping%.validation: there is no validation set "dev"' },
+        { "early_stopping: {patience: 2}", "^run%.yaml:1: early_stopping: it goes by validation, and there is no" },
+        { "validation_dataset_a.b: {}", "a name has letters, digits, %- and _ only" },
+        { "optimizer: {fuse_backward: true}\nstep_scheduler: {global_batch_size: 1}",
+            "^run%.yaml:1: optimizer%.fuse_backward: .*max_norm, which is 1 by default" },
+        { "optimizer: {fuse_backward: true}\nclip_grad_norm: {max_norm: null}",
+            "global_batch_size %(32%) must be no more than local_batch_size %(1%)" },
+        { "model: {_target_: am.AutoModelForSequenceClassification.from_pretrained}",
+            "^run%.yaml:1: model%._target_: a classifier of sequences: recipes/llm_seq_cls%.lua" },
         { "lr_scheduler: {override_opt_param_scheduler: true, use_checkpoint_opt_param_scheduler: true}",
             "set only one of them" },
         { "peft: {target_modules: '*q_proj', exclude_modules: [a]}", "^run%.yaml:1: peft%.exclude_modules: "
@@ -47,7 +62,7 @@ describe("keys that contradict each other", function()
 
     it("are said all at once", function()
         local ok, e = pcall(cross_fields.check, parse("dataloader: {batch_size: 3}\nlr_scheduler: "
-            .. "{lr_decay_style: WSD, start_wd: 1, end_wd: 0}"), finetune)
+            .. "{lr_decay_style: WSD, lr_wsd_decay_style: linear, start_wd: 1, end_wd: 0}"), finetune)
         assert.is_false(ok)
         assert.equal(2, select(2, e.msg:gsub("\n", "")))
     end)
@@ -59,7 +74,7 @@ describe("keys that agree", function()
         "step_scheduler: {grad_acc_steps: 3, local_batch_size: 5}", "lr_scheduler: {lr_warmup_steps: 0}\n"
             .. "step_scheduler: {max_steps: 10}", "lr_scheduler: {lr_warmup_steps: 9, lr_decay_steps: 10}",
         "peft: {match_all_linear: false, target_modules: [], exclude_modules: [a]}",
-        "recipe: TrainFinetuneRecipeForNextTokenPrediction", "recipe: SomethingElse",
+        "recipe: TrainFinetuneRecipeForNextTokenPrediction",
         "dataloader: {batch_size: none}", "validation_dataset: none",
     } do
         it("are taken: " .. text:gsub("\n", " / "), function()
@@ -79,7 +94,7 @@ describe("keys that may not be meant", function()
         { "step_scheduler: {val_every_steps: 5}", "val_every_steps: there is no validation_dataset" },
         { "step_scheduler: {val_every_steps: 50, max_steps: 5}\nvalidation_dataset: {a: 1}",
             "50 is beyond step_scheduler%.max_steps %(5%)" },
-        { "checkpoint: {enabled: false, restore_from: LATEST}", "enabled is false, so the run begins anew" },
+        { "recipe: SomethingElse", "SomethingElse is none that is known, and changes nothing" },
         { "checkpoint: {model_save_format: torch_save, save_consolidated: true}",
             "safetensors are written in place of torch_save, and a consolidated directory" },
         { "checkpoint: {save_consolidated: true}\npeft: {dim: 4}", "recipes/merge_lora%.lua makes a whole model" },

@@ -131,15 +131,41 @@ end)
 describe("the logs of an earlier run", function()
     teardown(helper.cleanup)
 
-    it("stay when checkpointing is off", function()
+    it("stay when checkpointing is off, whose own lie beside them", function()
+        local dir = helper.folder()
+        local function steps(name)
+            local out = {}
+            for i, record in ipairs(helper.jsonl(path.join(dir, name))) do
+                out[i] = record.step
+            end
+            return out
+        end
+        train(helper.config(dir, { step_scheduler = { max_steps = 3 } }))
+        local report = helper.read(dir .. "/report.html")
+        for _ = 1, 2 do
+            local status, _, errors = helper.train(helper.config(dir, {
+                step_scheduler = { max_steps = 2 }, checkpoint = { enabled = false } }))
+            assert.equal(0, status, errors)
+            assert.matches("holds another run's checkpoints: logs go to .*/trial", errors)
+        end
+        assert.same({ 0, 1, 2 }, steps("training.jsonl"))
+        assert.same({ 0, 1 }, steps("trial/training.jsonl"))
+        assert.equal(report, helper.read(dir .. "/report.html"))
+    end)
+end)
+
+describe("a run that goes on", function()
+    teardown(helper.cleanup)
+
+    it("says what it keeps of the checkpoint, and the seed that counts", function()
         local dir = helper.folder()
         train(helper.config(dir, { step_scheduler = { max_steps = 3 } }))
-        train(helper.config(dir, { step_scheduler = { max_steps = 2 }, checkpoint = { enabled = false } }))
-        local steps = {}
-        for i, record in ipairs(helper.jsonl(path.join(dir, "training.jsonl"))) do
-            steps[i] = record.step
-        end
-        assert.same({ 0, 1, 2, 0, 1 }, steps)
+        local status, _, errors = helper.train(helper.config(dir, { step_scheduler = { max_steps = 4 }, seed = 7,
+                                                                    dataloader = { shuffle = false } }))
+        assert.equal(0, status, errors)
+        assert.matches("as in the checkpoint: seed 11, not 7\n", errors)
+        assert.matches("as in the checkpoint: dataloader%.shuffle true, not false\n", errors)
+        assert.matches("; seed 11\n", errors)
     end)
 end)
 

@@ -138,7 +138,7 @@ describe("a recipe", function()
             .. "nvfsdp_unit_modules: [a.b], overlap_grad_reduce: true}",
         "dist_env: {backend: nccl, timeout_minutes: 1}",
         "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
-        "compile: {enabled: false, mode: default, fullgraph: false, dynamic: true, backend: null}",
+        "compile: {enabled: true, mode: default, fullgraph: false, dynamic: true, backend: null}",
         "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
         "quantization: {load_in_4bit: false, bnb_4bit_quant_type: nf4}",
         "slurm: {job_name: x, nodes: 2, ntasks_per_node: 8, time: 00:05:00, account: a, partition: batch, "
@@ -158,7 +158,8 @@ describe("a recipe", function()
         ["distributed: {tp_size: 2}"] = "distributed%.tp_size is 2: not there yet: this run has one process",
         ["distributed: {activation_checkpointing_scope: vision}"] = "all layers are recomputed",
         ["fp8: {enabled: true}"] = "fp8: not there yet", ["qat: {enabled: true}"] = "qat: not there yet",
-        ["compile: {enabled: true}"] = "compile: not there yet: kernels are compiled already",
+        ["fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, emulate: true}"] =
+            "fp8: not there yet: products in fp8",
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["processor: {a: 1}"] = "processor: not there yet", ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",

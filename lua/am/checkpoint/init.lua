@@ -14,6 +14,7 @@
 local err = require("am.core.error")
 local io_core = require("am.core.io")
 local json = require("am.utils.json")
+local log = require("am.utils.log").get("am.checkpoint")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 
@@ -195,11 +196,13 @@ end
 --- there is an error that lists those that are.
 function M.resolve(root, restore_from)
     if restore_from == nil then
-        local latest = M.pointed(root, "LATEST")
+        local latest, names = M.pointed(root, "LATEST"), M.list(root)
         if latest and complete(path.join(root, latest)) then
             return path.join(root, latest)
+        elseif latest then
+            log:warning("%s was not finished: %s", path.join(root, latest), #names > 0 and "going on from "
+                        .. names[#names] or "there is no other")
         end
-        local names = M.list(root)
         return #names > 0 and path.join(root, names[#names]) or nil
     end
     local name = tostring(restore_from)

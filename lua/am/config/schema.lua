@@ -15,7 +15,8 @@
 --   no_effect why the key, which other programs know, changes nothing here; what lies under one of any
 --             type is not looked into
 --   not_yet   what the key asks for, which is not there yet; `now` is an array of the values that are.
---             A section is left alone when its key `switch` is false, or absent with `switch_off`
+--             A section is left alone when its key `switch` is false, or absent with `switch_off` (unless
+--             it names a _target_, as in the days when there was no such key)
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
 --   given     array of the target's keys that the program hands over when they are absent
@@ -327,7 +328,7 @@ local function is_switched_off(node, spec)
     if switch then
         return switch.value == false
     end
-    return spec.switch ~= nil and spec.switch_off == true and node.kind == "map"
+    return spec.switch ~= nil and spec.switch_off == true and node.kind == "map" and not node.children._target_
 end
 
 --- Whether a leaf names a function by its key (`collate_fn`), where the spec doesn't say that it is a plain word.

@@ -187,7 +187,8 @@ local function is_count(x)
 end
 
 --- Go on from a saved state with the saved order, also with another batch_size. In the middle of an
---- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk.
+--- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk. Returns notes: what
+--- the saved order says that this loader was made with otherwise.
 function Loader:load_state_dict(state)
     if state.stream then
         err.raise("state", "the checkpoint's data was a stream, and this dataset is read by row numbers: restore the "
@@ -201,9 +202,14 @@ function Loader:load_state_dict(state)
         err.raise("state", "the checkpoint was made in the middle of an epoch of %d rows, but the dataset has %d: "
             .. "restore the data, or start in another checkpoint_dir", state.num_rows, self.num_rows)
     end
+    local notes = {}
+    if state.shuffle ~= self.shuffle then
+        notes[1] = string.format("dataloader.shuffle %s, not %s", state.shuffle, self.shuffle)
+    end
     self.epoch, self.seed, self.shuffle, self.group_rows = state.epoch, state.seed, state.shuffle, state.group_rows
     self.position = state.done and self.end_row or state.position
     self.order, self.order_epoch = nil, nil
+    return notes
 end
 
 -- From a configuration: shuffled unless it says otherwise, or the dataset is a stream or has an order of

@@ -61,6 +61,12 @@ function OwnSchedule:step(increment)
     end
 end
 
+--- In words, for a log.
+function OwnSchedule:describe()
+    return string.format("lr %s by %s, weight decay %s", number.text(self.lr), self.name,
+                         number.text(self.weight_decay))
+end
+
 function OwnSchedule:state_dict()
     return { num_steps = self.num_steps, total_steps = self.total_steps, lr = self.lr,
              weight_decay = self.weight_decay, section = self.section }

@@ -23,18 +23,20 @@ local M = {}
 
 --- What the `lr_scheduler` section of a configuration may hold.
 M.fields = {
-    lr_decay_style = { type = "string", doc = "cosine, linear, constant, inverse-square-root or WSD (cosine)" },
+    lr_decay_style = { type = "string", enum = { "cosine", "linear", "constant", "inverse-square-root", "WSD" },
+                       doc = "the curve of lr (cosine)" },
     lr_warmup_steps = { type = "integer", min = 0, doc = "min(1000, a tenth of the run)" },
     lr_decay_steps = { type = "integer", min = 1, doc = "step after which lr is min_lr (the run's length)" },
     init_lr = { type = "number", min = 0, doc = "where the warmup starts (a tenth of lr)" },
     max_lr = { type = "number", min = 0, doc = "where the warmup ends (lr)" },
     min_lr = { type = "number", min = 0, doc = "where the decay ends (a hundredth of lr)" },
     wsd_decay_steps = { type = "integer", min = 1, doc = "length of WSD's decay" },
-    lr_wsd_decay_style = { type = "string", doc = "linear, cosine, exponential or minus_sqrt" },
+    lr_wsd_decay_style = { type = "string", enum = { "linear", "cosine", "exponential", "minus_sqrt" },
+                           doc = "the curve of WSD's decay" },
     start_wd = { type = "number", min = 0, doc = "first weight decay (the optimizer's)" },
     end_wd = { type = "number", min = 0, doc = "last weight decay (the optimizer's)" },
     wd_incr_steps = { type = "integer", min = 0, doc = "length of the ramp (the run's length)" },
-    wd_incr_style = { type = "string", doc = "constant, linear or cosine (constant)" },
+    wd_incr_style = { type = "string", enum = { "constant", "linear", "cosine" }, doc = "the ramp (constant)" },
     use_checkpoint_opt_param_scheduler = { type = "boolean", doc = "resume with the checkpoint's schedule" },
     override_opt_param_scheduler = { type = "boolean", doc = "resume with this configuration's schedule" },
 }
@@ -205,6 +207,23 @@ function M.new(opts)
     end
     self:step(0)
     return self
+end
+
+--- In words, for a log.
+function OptimizerParamScheduler:describe()
+    local decay = number.text(self.end_wd)
+    if self.wd_incr_style ~= "constant" then
+        decay = string.format("%s to %s in %d steps", number.text(self.start_wd), decay, self.wd_incr_steps)
+    end
+    local curve = string.format("lr %s constant", number.text(self.max_lr))
+    if self.lr_decay_style ~= "constant" then
+        curve = string.format("lr %s %s to %s at step %d", number.text(self.max_lr), self.lr_decay_style,
+                              number.text(self.min_lr), self.lr_decay_steps)
+    end
+    if self.lr_warmup_steps > 0 then
+        curve = string.format("%s, %d steps of warm-up from %s", curve, self.lr_warmup_steps, number.text(self.init_lr))
+    end
+    return string.format("%s, weight decay %s", curve, decay)
 end
 
 --- A schedule from the `lr_scheduler` section `cfg`, or the constant one of a configuration without

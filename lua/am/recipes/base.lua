@@ -20,6 +20,7 @@ local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
+local rehearsal = require("am.recipes.rehearsal")
 local sections = require("am.recipes.sections")
 local signals = require("am.training.signals")
 local strings = require("am.utils.strings")
@@ -77,6 +78,7 @@ function Recipe.create(class, source, overrides, opts)
     for _, note in ipairs(cross_fields.check(self.cfg, class)) do
         self.log:warning("%s", note)
     end
+    rehearsal.run(self)
     if self.ctx.without_effect then
         self.log:info("without effect here: %s", table.concat(self.ctx.without_effect, ", "))
     end
@@ -131,7 +133,7 @@ function Recipe:loss_key(name)
     return #self:validation_names() == 1 and "val_loss" or name
 end
 
---- The key of losses.json that decides which checkpoint is the best.
+--- The key of losses.json that decides which checkpoint is the best: checkpoint.best_metric_key's, or the first.
 function Recipe:best_key()
     local names = self:validation_names()
     local wanted = self:checkpoint_setting("best_metric_key")
@@ -139,10 +141,6 @@ function Recipe:best_key()
         if name == wanted then
             return self:loss_key(name)
         end
-    end
-    if #names > 1 and self.cfg:has("checkpoint.best_metric_key") then
-        err.raise("usage", '%s: checkpoint.best_metric_key: there is no validation set "%s"; there are %s',
-                  self.cfg:where("checkpoint.best_metric_key"), wanted, table.concat(names, ", "))
     end
     return names[1] and self:loss_key(names[1]) or "val_loss"
 end
@@ -242,20 +240,40 @@ function Recipe:check_checkpoint(dir)
     check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
 end
 
---- Go on from the checkpoint that the configuration names, or the newest. Returns its folder, or nil
---- for a fresh start.
-function Recipe:load_checkpoint()
+--- Keep other runs out of the folder that this one writes into, before anything is loaded.
+function Recipe:claim_folder()
     local root = self:checkpoint_dir()
-    local from = self.cfg:get("checkpoint.restore_from")
-    if not self:checkpoint_setting("enabled") then
-        if from then
-            self.log:warning("Enable checkpointing to resume from a checkpoint, skipping...")
-        end
-        return nil
+    local enabled = self:checkpoint_setting("enabled")
+    self.log_dir = root
+    if not enabled and path.is_dir(root) and checkpoint.resolve(root) then
+        self.log_dir = path.join(root, "trial")
+        self.log:warning("checkpoint.enabled is false, and %s holds another run's checkpoints: logs go to %s", root,
+                         self.log_dir)
     end
-    self.lock = checkpoint.lock(root)
-    checkpoint.clean(root)
-    local dir = checkpoint.resolve(root, from)
+    local ok, lock = pcall(checkpoint.lock, self.log_dir)
+    if not ok then
+        local key = "checkpoint.checkpoint_dir"
+        error(err.within(lock, self.cfg:has(key) and key .. ", " .. self.cfg:where(key) or key), 0)
+    end
+    self.lock = lock
+    if enabled then
+        checkpoint.clean(root)
+    end
+end
+
+--- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
+function Recipe:find_checkpoint()
+    if self:checkpoint_setting("enabled") then
+        return checkpoint.resolve(self:checkpoint_dir(), self.cfg:get("checkpoint.restore_from"))
+    elseif self.cfg:get("checkpoint.restore_from") then
+        self.log:warning("Enable checkpointing to resume from a checkpoint, skipping...")
+    end
+    return nil
+end
+
+--- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
+function Recipe:load_checkpoint()
+    local dir = self:find_checkpoint()
     if not dir then
         return nil
     end
@@ -269,7 +287,7 @@ function Recipe:load_checkpoint()
     end
     self.hooks:call("load", self, dir)
     local step = tonumber(path.basename(dir):match("_step_(%d+)$"))
-    if step and path.dirname(dir) == root then -- of this run: withdrawn when the next step shows it is bad
+    if step and path.dirname(dir) == self:checkpoint_dir() then -- withdrawn when the next step shows it is bad
         self.saved = { dir = dir, step = step }
     end
     return dir
@@ -278,13 +296,9 @@ end
 -- ---- logs -----------------------------------------------------------------------------------
 
 --- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
---- checkpoints; lines of `step` (in the latter `validation_step`) and later go. With checkpointing off there
---- is nothing to go on from, and an earlier run's lines stay.
+--- checkpoints; lines of `step` (in the latter `validation_step`) and later go.
 function Recipe:open_logs(step, validation_step)
-    local root = self:checkpoint_dir()
-    if not self:checkpoint_setting("enabled") then
-        step, validation_step = nil, nil
-    end
+    local root = self.log_dir
     self.logs.training = jsonl.open(path.join(root, "training.jsonl"),
                                     { keys = jsonl.TRAINING, resume_step = step })
     for _, name in ipairs(self:validation_names()) do
@@ -354,6 +368,11 @@ function Recipe.run(class, argv)
     self.signals:unwatch()
     if not (ok and told) then
         error(ok and why or e, 0)
+    end
+    local _, name = self.signals:pending()
+    if name then
+        self.log:info("%s ended the run%s", name, self:checkpoint_setting("enabled")
+                      and "; the same command goes on where it stopped" or "")
     end
     return status
 end

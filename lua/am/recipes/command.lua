@@ -71,9 +71,11 @@ end
 
 --- The recipe's file for a configuration given alone (`amlua config.yaml`), by its key `recipe`.
 function M.script_of(file)
-    local value = config.load(file):get("recipe")
-    local found, named = names.recipe(value)
-    if not found then
+    local cfg = config.load(file)
+    local found, named, not_yet = names.recipe(cfg:get("recipe"))
+    if not_yet then
+        err.raise("unsupported", "%s: recipe: %s is not there yet: %s", cfg:where("recipe"), named, not_yet)
+    elseif not found then
         err.raise("usage", "%s: %s; say which recipe: amlua recipes/llm_finetune.lua %s", file, named
                   and "recipe: " .. named .. " is none that is known" or "it has no key `recipe`", file)
     end

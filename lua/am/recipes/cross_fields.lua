@@ -2,6 +2,7 @@
 -- the schema's (am.config.schema); what depends on data or weights is said where these are known.
 
 local config = require("am.config")
+local err = require("am.core.error")
 local names = require("am.recipes.names")
 
 local M = {}
@@ -60,8 +61,12 @@ local function schedule(cfg, add)
     if first and last and last < first then
         add("lr_scheduler.end_wd", "%g must be at least start_wd (%g)", last, first)
     end
-    if cfg:get("lr_scheduler.lr_decay_style") == "WSD" and not cfg:has("lr_scheduler.wsd_decay_steps") then
-        add("lr_scheduler.lr_decay_style", "WSD needs lr_scheduler.wsd_decay_steps, the steps of its decay")
+    if cfg:get("lr_scheduler.lr_decay_style") == "WSD" then
+        for key, meaning in pairs { wsd_decay_steps = "the steps of its decay", lr_wsd_decay_style = "its curve" } do
+            if not cfg:has("lr_scheduler." .. key) then
+                add("lr_scheduler.lr_decay_style", "WSD needs lr_scheduler.%s, %s", key, meaning)
+            end
+        end
     end
     if is_on(cfg, "lr_scheduler.override_opt_param_scheduler")
         and is_on(cfg, "lr_scheduler.use_checkpoint_opt_param_scheduler") then
@@ -87,18 +92,83 @@ local function adapters(cfg, add)
     end
 end
 
+-- Names of the validation sets: validation_dataset is "default", validation_dataset_NAME is NAME.
+local function validation_names(cfg)
+    local list = {}
+    for _, key in ipairs(cfg:keys()) do
+        list[#list + 1] = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+    end
+    return list
+end
+
+local function validation(cfg, add)
+    local sets, known = validation_names(cfg), {}
+    for _, name in ipairs(sets) do
+        known[name] = true
+        if not name:find("^[%w_-]+$") then -- it becomes part of a file's name
+            add("validation_dataset_" .. name, "a name has letters, digits, - and _ only")
+        end
+    end
+    if cfg:has("early_stopping") and #sets == 0 then
+        add("early_stopping", "it goes by validation, and there is no validation_dataset section")
+    end
+    known.default = true -- the first one, where none is called so
+    for _, key in ipairs { "checkpoint.best_metric_key", "early_stopping.validation" } do
+        local wanted = cfg:get(key)
+        if wanted and #sets > 0 and not known[wanted] then
+            add(key, 'there is no validation set "%s"; there is %s', wanted, table.concat(sets, ", "))
+        end
+    end
+end
+
+-- Weights that are updated inside backward can't wait for what comes after it.
+local function updates_inside_backward(cfg, add)
+    if not is_on(cfg, "optimizer.fuse_backward") then
+        return
+    end
+    local max_norm = cfg:get("clip_grad_norm.max_norm", not cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+    if max_norm then
+        add("optimizer.fuse_backward", "it updates weights before the norm of all gradients is known, so it can't go "
+            .. "with clip_grad_norm.max_norm, which is %g%s. Set clip_grad_norm.max_norm: null, or "
+            .. "optimizer.fuse_backward: false", max_norm,
+            cfg:has("clip_grad_norm.max_norm") and "" or " by default")
+    end
+    local rows = number(cfg, "step_scheduler.local_batch_size") or number(cfg, "dataloader.batch_size") or 1
+    local windows = number(cfg, "step_scheduler.grad_acc_steps")
+    local all = number(cfg, "step_scheduler.global_batch_size") or (windows and windows * rows) or 32
+    if all > rows then
+        add("optimizer.fuse_backward", "it uses gradients up before the next micro-batch could add to them, so "
+            .. "step_scheduler.global_batch_size (%d) must be no more than local_batch_size (%d). Make them equal, or "
+            .. "set optimizer.fuse_backward: false", all, rows)
+    end
+end
+
+-- Is a recipe's class the one of that name, or does it extend it?
+local function is_a(class, name)
+    while class and class.name ~= name do
+        class = class.parent
+    end
+    return class ~= nil
+end
+
 -- The configuration says for which recipe it is.
 local function recipe(cfg, add, class)
-    local wanted, named = names.recipe(cfg:get("recipe"))
-    local ancestor = class
-    while wanted and ancestor do
-        if ancestor.name == wanted then
-            return
-        end
-        ancestor = ancestor.parent
-    end
-    if wanted and class and class.name ~= "benchmark" then
+    local wanted, named, not_yet = names.recipe(cfg:get("recipe"))
+    if not_yet then
+        err.raise("unsupported", "%s: recipe: %s is not there yet: %s", cfg:where("recipe"), named, not_yet)
+    elseif wanted and class and class.name ~= "benchmark" and not is_a(class, wanted) then
         add("recipe", "%s is for recipes/%s.lua, and this is %s: run that one", named, wanted, class.name or "another")
+    end
+end
+
+local function classifier(cfg, add, class)
+    local target, wanted = cfg:get("model._target_"), is_a(class, "llm_seq_cls")
+    local kind = type(target) == "string" and target:match("For(%u%w+)%.[%w_]+$")
+    if kind == "SequenceClassification" and not wanted then
+        add("model._target_", "a classifier of sequences: recipes/llm_seq_cls.lua trains and validates it, this recipe "
+            .. "does not")
+    elseif kind == "CausalLM" and wanted then
+        add("model._target_", "no classifier; take am.AutoModelForSequenceClassification.from_pretrained")
     end
 end
 
@@ -106,10 +176,7 @@ end
 
 local function notes(cfg, note)
     local steps = number(cfg, "step_scheduler.max_steps")
-    local validated = false
-    for _, key in ipairs(cfg:keys()) do
-        validated = validated or key:find("^validation_dataset") ~= nil
-    end
+    local validated = #validation_names(cfg) > 0
     for _, key in ipairs { "validation_dataloader", "step_scheduler.val_every_steps" } do
         if cfg:get(key) ~= nil and not validated then
             note(key, "there is no validation_dataset, so nothing is validated")
@@ -120,8 +187,9 @@ local function notes(cfg, note)
         note("step_scheduler.val_every_steps", "%d is beyond step_scheduler.max_steps (%d): only checkpoints are "
              .. "validated", every, steps)
     end
-    if cfg:get("checkpoint.enabled") == false and cfg:get("checkpoint.restore_from") then
-        note("checkpoint.restore_from", "checkpoint.enabled is false, so the run begins anew")
+    local named, class = names.recipe(cfg:get("recipe"))
+    if class and not named then
+        note("recipe", "%s is none that is known, and changes nothing", class)
     end
     if cfg:get("checkpoint.model_save_format") == "torch_save" then
         note("checkpoint.model_save_format", "safetensors are written in place of torch_save%s",
@@ -155,7 +223,8 @@ function M.check(cfg, class)
             to[#to + 1] = string.format("%s: %s: %s", cfg:where(path), path, string.format(fmt, ...))
         end
     end
-    for _, rule in ipairs { batch_sizes, schedule, adapters, recipe } do
+    for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, recipe,
+                           classifier } do
         rule(cfg, say(problems), class)
     end
     config.raise(problems)

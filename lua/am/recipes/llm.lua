@@ -116,28 +116,6 @@ function Recipe:max_norm()
     return self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
 end
 
--- Weights that are updated inside backward can't wait for what comes after it.
-function Recipe:check_fused()
-    local optimizer = self.cfg:child("optimizer")
-    if not optimizer:get("fuse_backward") then
-        return
-    end
-    local where, max_norm = optimizer:where("fuse_backward"), self:max_norm()
-    if max_norm then
-        err.raise("usage", "%s: optimizer.fuse_backward updates weights before the norm of all gradients is known, so "
-                  .. "it can't go with clip_grad_norm.max_norm, which is %g%s. Set clip_grad_norm.max_norm: null, or "
-                  .. "optimizer.fuse_backward: false", where, max_norm,
-                  self.cfg:has("clip_grad_norm.max_norm") and "" or " by default")
-    end
-    local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
-    if sizes.global_batch_size > sizes.local_batch_size then
-        err.raise("usage", "%s: optimizer.fuse_backward uses gradients up before the next micro-batch could add to "
-                  .. "them, so step_scheduler.global_batch_size (%d) must be no more than local_batch_size (%d). Make "
-                  .. "them equal, or set optimizer.fuse_backward: false", where, sizes.global_batch_size,
-                  sizes.local_batch_size)
-    end
-end
-
 function Recipe:build_model()
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
@@ -172,6 +150,10 @@ end
 function Recipe:get_tokenizer()
     if not self.tokenizer then
         local section = self.cfg:child("tokenizer")
+        if not section and not self.model.name_or_path then
+            err.raise("usage", "%s: a new model has no tokenizer: give a section tokenizer with "
+                      .. "pretrained_model_name_or_path", self.cfg:where("model"))
+        end
         self.tokenizer = section
             and config.instantiate(section, self.ctx, {}, { default_target = "am.AutoTokenizer.from_pretrained" })
             or am.AutoTokenizer.from_pretrained(self.model.name_or_path)
@@ -284,9 +266,7 @@ end
 function Recipe:build_optimizer()
     local optimizer = config.instantiate(self.cfg:child("optimizer"), self.ctx)
     if self.model:dtype() == "bfloat16" or self.model:dtype() == "float16" then
-        weights.with_stored(self.model, function(get)
-            optimizer:load_masters(function(name) return get(name, "float32") end)
-        end)
+        weights.with_stored(self.model, function(get) optimizer:load_masters(get) end)
     end
     return optimizer
 end
@@ -349,6 +329,15 @@ function Recipe:log_summary()
                   computed_dtype(self.model))
     self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,
                   100 * trainable / total, self.optimizer:param_norm())
+    self.log:info("optimizer %s | %s", self.optimizer.kind, self.lr_schedule:describe())
+    local plan = self.scheduler
+    self.log:info("%d steps of %d rows, %d at a time | %s", plan:total_steps(), plan.global_batch_size,
+                  plan.local_batch_size, plan.epoch_len and plan.epoch_len .. " steps an epoch"
+                  or "a stream has no known epoch")
+    if plan.max_steps and plan.max_steps > plan:total_steps() then
+        self.log:warning("step_scheduler.num_epochs (%d) ends the run before max_steps (%d)", plan.num_epochs,
+                         plan.max_steps)
+    end
 end
 
 -- ---- guards ---------------------------------------------------------------------------------

@@ -108,9 +108,7 @@ function Methods:build_validation_sets()
     local sets = {}
     for _, key in ipairs(self.cfg:keys()) do
         local name = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
-        if name and not name:find("^[%w_-]+$") then -- it becomes part of a file's name
-            err.raise("usage", "%s: %s: a name has letters, digits, - and _ only", self.cfg:where(key), key)
-        elseif name then
+        if name then
             local own = "validation_dataloader_" .. name
             sets[#sets + 1] = { name = name,
                                 loader = self:build_loader(key, self.cfg:has(own) and own or "validation_dataloader") }
@@ -125,6 +123,15 @@ function Methods:validation_names()
         names[i] = set.name
     end
     return names
+end
+
+--- The numbers of a validation's record that a configuration may go by, as a set of keys.
+function Methods:validation_keys()
+    local keys = { val_loss = true }
+    for _, metric in ipairs(self:build_metrics()) do
+        keys["val_" .. metric.name] = true
+    end
+    return keys
 end
 
 --- New metrics, as the `metrics` section names them.

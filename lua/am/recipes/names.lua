@@ -72,12 +72,15 @@ local recipes = {
     LLMFinetuneRecipe = "llm_finetune", BenchmarkingRecipeForNextTokenPrediction = "benchmark",
     KnowledgeDistillationRecipeForNextTokenPrediction = "llm_kd",
     TrainFinetuneRecipeForSequenceClassification = "llm_seq_cls",
-    FinetuneRecipeForVLM = "vlm_finetune", VLMFinetuneRecipe = "vlm_finetune",
-    KnowledgeDistillationRecipeForVLM = "vlm_kd",
 }
+local later_recipes = {}
+for class in ([[FinetuneRecipeForVLM VLMFinetuneRecipe KnowledgeDistillationRecipeForVLM]]):gmatch("%S+") do
+    later_recipes[class] = "models that see or hear; this one trains text models"
+end
 
 --- The recipe ("llm_finetune", a file of recipes/) that the value of a `recipe` key means: a class, a dotted
---- path to one, or a section with _target_. nil and the name for one that is not known; nil for no name.
+--- path to one, or a section with _target_. nil and the name for one that is not known, and why for one that is
+--- not there yet; nil for no name.
 function M.recipe(value)
     if type(value) == "table" and value.get then
         value = value:get("_target_")
@@ -86,7 +89,7 @@ function M.recipe(value)
         return nil
     end
     local class = value:match("[^.]+$")
-    return recipes[class], value
+    return recipes[class], value, later_recipes[class]
 end
 
 --- Give the registry's targets all their names, and say what is not there yet.

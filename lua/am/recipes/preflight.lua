@@ -278,6 +278,7 @@ end
 --- set up. Returns exit status 0; raises what would stop the run and can be seen already.
 function M.run(recipe)
     io.write(config.print(recipe.cfg), "\n")
+    recipe:find_checkpoint()
     recipe.seed = recipe:choose_seed()
     recipe.ctx.device = "cpu"
     local sizes = training.batch_sizes(recipe:section("step_scheduler"), recipe.cfg:get("dataloader.batch_size"))

@@ -112,8 +112,7 @@ end
 
 local function later()
     return {
-        compile = { switch = "enabled", switch_off = true, doc = "torch.compile",
-                    not_yet = "kernels are compiled already; leave the section out, or set enabled: false" },
+        compile = { type = "any", no_effect = "kernels are compiled already" },
         fp8 = { switch = "enabled", switch_off = true, doc = "training in 8 bits",
                 not_yet = "products in fp8; leave the section out, or set enabled: false" },
         qat = { switch = "enabled", switch_off = true, doc = "training that knows of later quantisation",

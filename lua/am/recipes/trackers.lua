@@ -50,7 +50,7 @@ function Hook:setup(recipe)
     local plain = config.parse(text, { getenv = function(name) return "$" .. name end }):to_table()
     local scheduler = recipe.scheduler
     self.trackers:open {
-        dir = recipe:checkpoint_dir(), resumed_from = recipe.restored, config_text = text, config = plain,
+        dir = recipe.log_dir, resumed_from = recipe.restored, config_text = text, config = plain,
         model_name = recipe.model.name_or_path, start_step = scheduler.step, total_steps = scheduler:total_steps(),
         remote_every = recipe.cfg:get("step_scheduler.log_remote_every_steps"), custom = custom_of(recipe),
         environment = environment_of(recipe),
@@ -90,7 +90,7 @@ function Hook:finish(recipe, how, message)
     if self.progress then
         self.progress:finish()
         self.progress = nil
-        self.trackers:artifact(path.join(recipe:checkpoint_dir(), "training.jsonl"))
+        self.trackers:artifact(path.join(recipe.log_dir, "training.jsonl"))
     end
     self.trackers:finish(status[how], message)
 end

@@ -1,6 +1,7 @@
 -- Early stopping: ends a run whose validation gets no better. Measures nothing itself; see hooks.lua.
 
 local err = require("am.core.error")
+local strings = require("am.utils.strings")
 
 local M = {}
 
@@ -24,18 +25,11 @@ function M.new(opts)
 end
 
 function EarlyStopping:setup(recipe)
-    local names = recipe:validation_names()
-    if #names == 0 then
-        err.raise("usage", "early_stopping goes by validation, and there is no validation_dataset section")
-    end
-    local known = {}
-    for _, name in ipairs(names) do
-        known[name] = true
-    end
-    self.set = self.set or names[1]
-    if not known[self.set] then
-        err.raise("usage", 'early_stopping.validation: there is no validation set "%s"; there is %s', self.set,
-                  table.concat(names, ", "))
+    self.set = self.set ~= "default" and self.set or recipe:validation_names()[1]
+    local keys = recipe:validation_keys()
+    if not keys[self.metric] then
+        err.raise("usage", 'early_stopping.metric: validation has no "%s"; it has %s', self.metric,
+                  table.concat(strings.sorted_keys(keys), ", "))
     elseif self.waited >= self.patience then
         recipe:stop(self:reason())
     end

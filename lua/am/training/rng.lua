@@ -78,9 +78,12 @@ function StatefulRNG:state_dict()
     return { seed = decimal(seed), stream = decimal(stream) }
 end
 
---- Go on from a saved state.
+--- Go on from a saved state. Returns notes: another seed than this run was given.
 function StatefulRNG:load_state_dict(state)
     check(self.engine.am_rng_set(from_decimal(state.seed, "seed"), from_decimal(state.stream, "stream")))
+    local given = self.seed
+    self.seed = tonumber(state.seed)
+    return given ~= self.seed and { string.format("seed %s, not %d", state.seed, given) } or {}
 end
 
 --- Run fn(...) under its own seed (default 95050; opts as StatefulRNG's) and restore the state, also

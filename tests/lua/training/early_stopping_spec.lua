@@ -7,6 +7,9 @@ local function fake_recipe()
     function recipe.validation_names()
         return { "dev", "test" }
     end
+    function recipe.validation_keys()
+        return { val_loss = true, val_accuracy = true }
+    end
     function recipe:stop(reason)
         self.reason = reason
     end
@@ -56,6 +59,16 @@ describe("am.training.early_stopping", function()
         hook:load_state_dict(state)
         hook:setup(recipe)
         assert.truthy(recipe.reason:find("1 validations without a finite val_loss;", 1, true))
+    end)
+
+    it("goes by the first set where none is named, and refuses a metric that validation does not have", function()
+        local hook, recipe = after({ validation = "default", patience = 1 }, { 2, 3 })
+        assert.same({ best = 2, waited = 1 }, hook:state_dict())
+        assert.truthy(recipe.reason)
+        local ok, e = pcall(function() early_stopping.new({ metric = "val_los" }):setup(fake_recipe()) end)
+        assert.is_false(ok)
+        assert.equal("usage", e.code)
+        assert.matches('validation has no "val_los"; it has val_accuracy, val_loss', e.msg)
     end)
 
     it("refuses states that it never gave", function()
