@@ -110,14 +110,15 @@ function Recipe:step(window)
             return value
         end)
     end
-    local grad_norm, factor = self.optimizer:clip_grad_norm(self:max_norm())
+    local grad_norm, factor = self.timers:timed("clip", 2, self.optimizer.clip_grad_norm, self.optimizer,
+                                                self:max_norm())
     if not self.is_finite(grad_norm) then
         self:not_finite("gradient norm", grad_norm, true)
     end
     self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
     self.window = nil
     self.lr_schedule:step(1)
-    self.hooks:call("updated", self)
+    self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
              seconds = edge.C.am_clock() - started }
 end

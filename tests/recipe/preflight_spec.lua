@@ -42,6 +42,27 @@ describe("--dry-run", function()
         assert.matches("\ndata       not looked at", out)
         assert.matches("\nsteps      at most 6", out)
         assert.matches("\nmemory, time and disk: not known without the model\n", out)
+        local cfg = helper.config(helper.folder(), { model = { pretrained_model_name_or_path = "some/model" } })
+        cfg.dataset = { _target_ = "am.datasets.PretokenizedDataset", path_or_dataset_id = "/no/such/rows.jsonl" }
+        status, out = dry_run(cfg)
+        assert.equal(0, status)
+        assert.matches("\ndata       not looked at: there is no /no/such/rows%.jsonl\n", out)
+    end)
+
+    it("stops at what would stop the run when it builds its parts", function()
+        for _, case in ipairs {
+            { { optimizer = { betas = { 0.9 } } }, "betas" }, { { optimizer = { state_dtype = "int4" } }, "state_dtype" },
+            { { optimizer = { param_group_overrides = { { pattern = "(" } } } }, "pattern" },
+            { { lr_scheduler = { lr_decay_style = "cosin" } }, "lr_decay_style" },
+            { { lr_scheduler = { start_wd = 0.5 } }, "end_wd" }, { { device = "cuda" }, "cuda" },
+            { { mlflow = { tracking_uri = "file:/x" } }, "mlflow.tracking_uri" },
+            { { checkpoint = { restore_from = "nosuch" } }, "restore_from" },
+            { { step_scheduler = { preemption_signal = "SIGKILL" } }, "preemption_signal" },
+        } do
+            local status, out, errors = dry_run(helper.config(helper.folder(), case[1]))
+            assert.is_nil(helper.refusal_problem(2, { case[2] }, status, out, errors))
+            assert.not_matches("\nmodel      ", out)
+        end
     end)
 
     it("goes on without the data", function()

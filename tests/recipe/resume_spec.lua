@@ -157,6 +157,14 @@ end)
 describe("a run that goes on", function()
     teardown(helper.cleanup)
 
+    it("needs the optimizer of the checkpoint", function()
+        local dir = helper.folder()
+        train(helper.config(dir, { step_scheduler = { max_steps = 2 } }))
+        local status, out, errors = helper.train(helper.config(dir, { optimizer = { _target_ = "am.optim.Lion" } }))
+        assert.is_nil(helper.refusal_problem(1, { "made with the optimizer adamw, this run's is lion", dir }, status,
+                                             out, errors))
+    end)
+
     it("says what it keeps of the checkpoint, and the seed that counts", function()
         local dir = helper.folder()
         train(helper.config(dir, { step_scheduler = { max_steps = 3 } }))

@@ -246,6 +246,13 @@ describe("the section", function()
             assert.equal(3, count, name .. "\n" .. helper.log)
             assert.is_true((summary[name .. "-time"] or 0) > 0, name)
         end
+        for level, count in pairs { 0, 3 } do
+            helper.log = ""
+            helper.train_here(helper.config(helper.folder(), helper.changes(short, { timers = { log_level = level } })))
+            for _, name in ipairs { "clip", "hooks" } do
+                assert.equal(count, select(2, helper.log:gsub("am%.timers | +" .. name .. " %.", "")), name)
+            end
+        end
         local _, log = curve(helper.config, short)
         assert.is_truthy(log:find("Trainable parameters", 1, true))
         assert.is_nil(log:find("am.timers", 1, true))

@@ -3,6 +3,7 @@
 --   log:info(console.train_line(record))   log:info(console.val_line("default", record))
 
 local posix = require("am.utils.posix")
+local strings = require("am.utils.strings")
 
 local M = {}
 
@@ -34,10 +35,17 @@ function M.train_line(r)
 end
 
 --- A validation: its name ("default", or that of validation_dataset_<name>), step, epoch, val_loss,
---- lr, num_label_tokens.
+--- lr, num_label_tokens, and after these the metrics, val_NAME.
 function M.val_line(name, r)
-    return string.format('[val] name "%s" | step %d | epoch %d | loss %s | lr %s | num_label_tokens %d',
+    local line = string.format('[val] name "%s" | step %d | epoch %d | loss %s | lr %s | num_label_tokens %d',
         name, r.step, r.epoch, fixed(r.val_loss, 4), scientific(r.lr), r.num_label_tokens)
+    for _, key in ipairs(strings.sorted_keys(r)) do
+        local metric = key ~= "val_loss" and key:match("^val_(.+)$")
+        if metric then
+            line = string.format("%s | %s %s", line, metric, fixed(r[key], 4))
+        end
+    end
+    return line
 end
 
 return M

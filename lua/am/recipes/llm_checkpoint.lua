@@ -4,6 +4,7 @@
 
 local am = require("am")
 local checkpoint = require("am.checkpoint")
+local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local weights = require("am.models.weights")
@@ -118,6 +119,11 @@ function Methods:load_weights(dir)
 end
 
 function Methods:load_model(dir)
+    local kind = checkpoint.read_json(path.join(dir, "optim", "optimizer.json")).kind
+    if kind ~= self.optimizer.kind then -- else the first tensor that is not there would be said
+        err.raise("state", "checkpoint %s was made with the optimizer %s, this run's is %s: keep it, or choose another "
+                  .. "checkpoint.checkpoint_dir", dir, tostring(kind), self.optimizer.kind)
+    end
     self:load_weights(dir)
     with_optimizer_tensors(self.optimizer, dir, checkpoint.read_tensors)
 end

@@ -149,7 +149,9 @@ local function look_at_data(recipe, model)
         local for_training = key == "dataset"
         if (for_training and recipe.trains) or key:find("^validation_dataset") then
             local dataset, rows, lengths
-            local why = not model and "the model's tokenizer is not at hand" or nil
+            local missing = not model and missing_file(cfg:child(key))
+            local why = missing and "there is no " .. missing
+                or not model and "the model's tokenizer is not at hand" or nil
             if model then
                 dataset, rows, lengths = at_hand(rows_of, recipe, key, for_training)
                 why = not dataset and rows or nil

@@ -33,7 +33,7 @@ end
 -- An optimizer as configured, over a matrix of four numbers. Patterns of groups are only read: none would match.
 local function small_optimizer(cfg, ctx)
     local section = cfg:child("optimizer"):copy()
-    for i, group in ipairs(section:get("param_group_overrides") or {}) do
+    for i, group in ipairs(section:to_table().param_group_overrides or {}) do
         groups.searcher(group.pattern, ("optimizer.param_group_overrides[%d].pattern"):format(i))
     end
     section:unset("param_group_overrides")

@@ -25,7 +25,7 @@ local options = { max = true, minmax = true, all = true }
 --- Keys of the section `timers`.
 M.fields = {
     log_level = { type = "integer", min = 0, max = MAX_LEVEL, default = 0,
-                  doc = "0: no timers; 1: the parts of a step; 2: what lies inside them" },
+                  doc = "0: no timers; 1: data, forward, backward, optimizer; 2: clip and hooks, too" },
     log_option = { type = "string", enum = { "max", "minmax", "all" }, default = "max",
                    doc = "of all ranks the longest time, the shortest and the longest, or each" },
 }

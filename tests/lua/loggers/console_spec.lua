@@ -36,6 +36,10 @@ describe("am.loggers.console", function()
         assert.equal('[val] name "default" | step 9 | epoch 1 | loss 0.1250 | lr 1.00e-05 | num_label_tokens 7', val())
     end)
 
+    it("ends in the metrics of a validation", function()
+        assert.matches(" | num_label_tokens 7 | accuracy 0%.5000 | f1 0%.2500$", val { val_f1 = 0.25, val_accuracy = 0.5 })
+    end)
+
     it("names the validation set", function()
         assert.matches('^%[val%] name "squad_dev" | step 9 ', val({}, "squad_dev"))
         assert.matches('^%[val%] name "" | ', val({}, ""))
