@@ -9,7 +9,8 @@ local template = dofile("docs/html/template.lua")
 
 local GROUPS = {
     { "Begin", "README.md where quickstart sft peft datasets hub cli configuration" },
-    { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance slurm troubleshooting upgrading" },
+    { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance slurm vlm troubleshooting "
+        .. "upgrading" },
     { "Lua", "repl tensors custom" },
     { "Reference", "config_reference ops api_lua api_c migration" },
     { "Project", "architecture testing CONTRIBUTING.md CHANGELOG.md" },

@@ -124,7 +124,8 @@ function am_DataLoader:sample_row() end
 function am_DataLoader:state_dict() end
 
 --- Go on from a saved state with the saved order, also with another batch_size. In the middle of an
---- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk.
+--- epoch the dataset must have as many rows as then; at its end it may have grown or shrunk. Returns notes: what
+--- the saved order says that this loader was made with otherwise.
 function am_DataLoader:load_state_dict(state) end
 
 return am_datasets

@@ -90,7 +90,7 @@ function am_Optimizer:load_state_dict(state) end
 function am_Optimizer:sync_masters() end
 
 --- Give the f32 masters of 16-bit weights the values that the weights were rounded from. get(name) is
---- a float32 tensor, or nil where there is none. Without this a run begins with rounded masters, up to
+--- a tensor of floats, or nil where there is none. Without this a run begins with rounded masters, up to
 --- 2^-9 beside the checkpoint.
 function am_Optimizer:load_masters(get) end
 
@@ -99,6 +99,9 @@ function am_Optimizer:close() end
 
 ---@class am.Scheduler
 local am_Scheduler = {}
+
+--- In words, for a log.
+function am_Scheduler:describe() end
 
 --- Learning rate of the next update (of a group with lr_mult 1 and no curve of its own).
 function am_Scheduler:lr() end

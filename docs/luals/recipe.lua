@@ -46,7 +46,7 @@ function am_recipe_Recipe.validation_names() end
 --- What losses.json calls the loss of a validation set: "val_loss" when it is the only one, else its name.
 function am_recipe_Recipe:loss_key(name) end
 
---- The key of losses.json that decides which checkpoint is the best.
+--- The key of losses.json that decides which checkpoint is the best: checkpoint.best_metric_key's, or the first.
 function am_recipe_Recipe:best_key() end
 
 --- What losses.json of the checkpoint that this run came from holds; empty without one.
@@ -62,13 +62,17 @@ function am_recipe_Recipe:withdraw_checkpoint(step) end
 --- Refuse a checkpoint of another model.
 function am_recipe_Recipe:check_checkpoint(dir) end
 
---- Go on from the checkpoint that the configuration names, or the newest. Returns its folder, or nil
---- for a fresh start.
+--- Keep other runs out of the folder that this one writes into, before anything is loaded.
+function am_recipe_Recipe:claim_folder() end
+
+--- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
+function am_recipe_Recipe:find_checkpoint() end
+
+--- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
 function am_recipe_Recipe:load_checkpoint() end
 
 --- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
---- checkpoints; lines of `step` (in the latter `validation_step`) and later go. With checkpointing off there
---- is nothing to go on from, and an earlier run's lines stay.
+--- checkpoints; lines of `step` (in the latter `validation_step`) and later go.
 function am_recipe_Recipe:open_logs(step, validation_step) end
 
 --- Write a record to the log of that name, if there is one: "training", "validation NAME" or "samples".

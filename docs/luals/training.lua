@@ -14,7 +14,8 @@ function am_training.StatefulRNG(opts) end
 function am_training.scoped_rng(opts, fn, ...) end
 
 --- Watch from now on. opts.preemption_signal: the configuration's value, a name, number or list; nil
---- for none: then nothing is watched and signals end the process at once. Ctrl-C is watched with any.
+--- for none: then nothing is watched and signals end the process at once. Ctrl-C, SIGTERM and SIGHUP are
+--- watched with any.
 ---@return am.Signals
 function am_training.watch_signals(opts) end
 
@@ -95,7 +96,7 @@ local am_StatefulRNG = {}
 --- { seed, stream } of the engine's generator, as decimal text.
 function am_StatefulRNG:state_dict() end
 
---- Go on from a saved state.
+--- Go on from a saved state. Returns notes: another seed than this run was given.
 function am_StatefulRNG:load_state_dict(state) end
 
 ---@class am.Signals

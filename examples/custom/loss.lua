@@ -7,10 +7,17 @@ local am = require("am")
 
 local M = {}
 
+-- What the section may hold, so that a mistyped key is found before anything is loaded.
+M.fields = {
+    label_smoothing = {
+        smoothing = { type = "number", min = 0, max = 1, default = 0.1, doc = "weight of all tokens alike" },
+    },
+}
+
 --- Called with the section's keys; returns a function (hidden [N, C], labels [N], ctx) -> the SUM of
 --- the loss over the label tokens, a scalar tensor. The recipe divides by their number.
 function M.label_smoothing(args)
-    local smoothing = args.smoothing or 0.1
+    local smoothing = args.smoothing
     return function(hidden, labels, ctx)
         local logits = ctx.head(hidden):to("float32")
         local hard = am.ops.cross_entropy(logits, labels)

@@ -66,6 +66,14 @@ describe("the custom examples", function()
         assert.is_true(math.abs(sum) < 1e-5 and math.abs(grad[1][3]) > 0.01)
     end)
 
+    it("find a mistyped key of the loss", function()
+        local status, out, errors = helper.run { custom .. "recipe.lua", custom .. "recipe.yaml",
+            "--model.pretrained_model_name_or_path", text_model, "--loss_fn.smothing", "0.2",
+            "--checkpoint.checkpoint_dir", helper.folder() }
+        assert.is_nil(helper.refusal_problem(2, { "loss_fn.smothing", 'did you mean "smoothing"?' }, status, out,
+                                             errors))
+    end)
+
     it("have a dataset of sums, of which the results are learnt", function()
         local tok = am.AutoTokenizer.from_pretrained(text_model)
         local sums = dofile(custom .. "dataset.lua").sums { count = 30, tokenizer = tok }

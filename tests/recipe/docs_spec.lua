@@ -176,6 +176,19 @@ describe("a complete configuration", function()
     end)
 end)
 
+it("the README's example in Lua runs as it is written", function()
+    local dir = helper.folder()
+    finally(helper.cleanup)
+    local code = helper.read("README.md"):match("\n```lua\n(.-)\n```")
+    local named = '"HuggingFaceTB/SmolLM2-135M-Instruct"'
+    local first, last = code:find(named, 1, true)
+    code = code:sub(1, first - 1) .. string.format("%q", helper.text_model()) .. code:sub(last + 1) -- no network
+    local status, out, errors = helper.run { helper.write(dir .. "/readme.lua", code) }
+    assert.equal(0, status, errors)
+    assert.is_truthy(out:find("model.embed_tokens.weight", 1, true), out)
+    assert.is_nil(out:find("\tnil", 1, true), "every parameter has a gradient")
+end)
+
 -- ---- messages -------------------------------------------------------------------------------
 
 -- All string literals of the sources, those that `..` or C joins as one.

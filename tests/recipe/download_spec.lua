@@ -157,7 +157,8 @@ other_dataset:
 
     it("refuses what it cannot mean", function()
         for _, case in ipairs {
-            { {}, "what is needed" }, { { "no/such/thing" }, "is no configuration, and no name on the hub" },
+            { {}, "recipes/download.lua needs WHAT: configurations" },
+            { { "no/such/thing" }, "is no configuration, and no name on the hub" },
             { { "org/tiny", "--revision", "../x" }, "is no revision" }, { { "--revison", "x" }, "did you mean" },
         } do
             local status, _, errors = download(unpack(case[1]))

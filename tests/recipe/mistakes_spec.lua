@@ -61,6 +61,14 @@ describe("a common mistake ends in one message:", function()
         local plain = helper.model({ chat_template = false }, text_model, "tokenizer_config.json")
         ends(2, { "chat template", "use_hf_chat_template", "-Instruct" }, config_of(ROWS, {
             model = { pretrained_model_name_or_path = plain }, dataset = { use_hf_chat_template = true } }))
+        local file = helper.write(helper.folder() .. "/template.jinja",
+                                  "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+        for _, streaming in ipairs { false, true } do -- what the message advises
+            local status, out, errors = helper.train(config_of(ROWS, {
+                model = { pretrained_model_name_or_path = plain }, step_scheduler = { max_steps = 1 },
+                dataset = { use_hf_chat_template = true, chat_template = file, streaming = streaming } }))
+            assert.equal(0, status, out .. errors)
+        end
         local other = helper.model({ chat_template = "{% for m in conversation %}{{ m.role }}{% endfor %}" },
                                    text_model, "tokenizer_config.json")
         ends(1, { "chat_template" }, config_of(ROWS, {

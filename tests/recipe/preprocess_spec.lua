@@ -66,7 +66,7 @@ describe("preprocess", function()
             { { "--input", path.join(folder, "*.none") }, 2, "no file is called" },
             { { "--input", rows, "--max-tokens", "many" }, 2, "such as 500M" },
             { { "--input", path.join(folder, "a.txt"), "--json-keys", "text" }, 2, "for JSON files" },
-            { { "--input", rows, "--json-keys", "none" }, 1, "there is no text" },
+            { { "--input", rows, "--json-keys", "none" }, 1, "no column \"none\"; it has" },
         } do
             local status, out, errors = run(unpack(case[1]))
             assert.is_nil(helper.refusal_problem(case[2], { case[3] }, status, out, errors))

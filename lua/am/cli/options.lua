@@ -79,7 +79,9 @@ function M.parse(argv, usage, specs)
     for _, spec in ipairs(specs) do
         local v = out[(spec[1]:gsub("-", "_"))]
         if spec.required and (v == nil or ((spec.list or spec.words) and #v == 0)) then
-            err.raise("usage", "%s%s is needed\n%s", spec.words and "" or "--", spec[1], help(usage, specs))
+            local what = spec.words and string.format("%s needs %s: %s", usage:match("^amlua (%S+)") or "amlua",
+                                                      spec[1]:upper(), spec.doc) or "--" .. spec[1] .. " is needed"
+            err.raise("usage", "%s\n%s", what, help(usage, specs))
         end
     end
     return out

@@ -69,12 +69,27 @@ local function check_bytes(p, text)
     end
 end
 
+-- Where a line and column (from 1) are in the text, when nothing but ASCII stands before on that line.
+local function offset(text, line, column)
+    local at = 1
+    for _ = 2, line do
+        at = (text:find("\n", at, true) or #text) + 1
+    end
+    return at + column - 1
+end
+
 -- libyaml words its errors "what at document: 1, line: 2, column: 3\nwhile … at line: 1, column: 4".
 local function syntax_error(p, message)
     local what, rest = tostring(message):match("^%s*(.-)%s+at document: %d+(.*)$")
     local line, column = (rest or ""):match("^, line: (%d+), column: (%d+)")
     local context, context_line = tostring(message):match("\n(while .-) at line: (%d+)")
     what = what or tostring(message)
+    if line and what:find("cannot start any token", 1, true)
+        and p.text:find("^\t", offset(p.text, tonumber(line), tonumber(column))) then
+        what = "found a tab; indent with spaces"
+    elseif what:find("tab character", 1, true) then
+        what = what .. "; indent with spaces"
+    end
     if context then
         what = string.format("%s (%s that starts at line %s)", what, context, context_line)
     end

@@ -23,8 +23,8 @@ function M.ColumnMappedTextInstructionDataset(opts)
     end
     return mapped.open {
         dataset = "ColumnMappedTextInstructionDataset", fields = M.fields, opts = opts, map = columns.mapper(opts),
-        columns = columns.names(opts.column_mapping), path = opts.path_or_dataset_id,
-        split = opts.split, name = opts.name, limit = opts.limit_dataset_samples,
+        columns = columns.names(opts.column_mapping), texts = columns.names(opts.column_mapping),
+        path = opts.path_or_dataset_id, split = opts.split, name = opts.name, limit = opts.limit_dataset_samples,
     }
 end
 

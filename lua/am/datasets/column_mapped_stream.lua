@@ -54,7 +54,7 @@ local function next_raw(self)
             if at.file > #dataset.files then
                 return nil
             end
-            self.rows = row_stream.open(dataset.files[at.file])
+            self.rows = row_stream.open(dataset.files[at.file], { texts = dataset.texts })
             if self.rows:skip(at.row) < at.row then
                 err.raise("state", "%s has fewer than the %d rows that were read of it: restore the data, or start in "
                     .. "another checkpoint_dir", dataset.files[at.file], at.row)
@@ -141,7 +141,7 @@ function M.ColumnMappedTextInstructionIterableDataset(opts)
     local first, last = part_of(opts.split)
     return setmetatable({
         files = file_rows.files(opts.path_or_dataset_id, { split = opts.split, name = opts.name }),
-        map = columns.mapper(opts), first = first,
+        map = columns.mapper(opts), texts = columns.names(opts.column_mapping), first = first,
         last = math.min(last, first + (opts.limit_dataset_samples or math.huge)),
     }, Stream)
 end

@@ -7,10 +7,11 @@
 -- system's message, question the user's, answer the assistant's, as NeMo Automodel has it: where there is no
 -- context the system's message is empty, and so is the user's without a question. With
 -- empty_messages: false there is no system's message without a context, and a context without a question
--- takes the question's place. A row whose answer is empty, or cut off, is skipped and counted.
+-- takes the question's place. A row whose answer is empty, null, or cut off is skipped and counted.
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
+local log = require("am.utils.log").get("am.datasets")
 local strings = require("am.utils.strings")
 local conversation = require("am.datasets.conversation")
 local file_rows = require("am.datasets.file_rows")
@@ -36,6 +37,7 @@ M.fields = formatting.fields(mapped.fields, formatting.length_fields, formatting
     answer_only_loss_mask = { type = "boolean", default = true, doc = "learn the answers only" },
     mask_generation_prompt = conversation.mask_generation_prompt,
     use_hf_chat_template = { type = "boolean", default = false, doc = "format with the chat template" },
+    chat_template = { type = "string", doc = "a template or its file, instead of the tokenizer's" },
     empty_messages = { type = "boolean", default = true,
                        doc = "with a template: a system's message also without a context, as NeMo Automodel has it" },
     start_of_turn_token = { type = "string", no_effect = "the template says where a turn begins" },
@@ -78,14 +80,14 @@ local function column(mapping, row, dest, name)
         return nil
     end
     local value = row[key]
-    if value == json.null and dest ~= "answer" then
+    if value == json.null then
         return nil
     elseif value == nil then
         err.raise("data", '%s: no column "%s"%s (dataset.column_mapping.%s); it has %s', name, key,
             strings.did_you_mean(key, strings.sorted_keys(row)), dest, table.concat(strings.sorted_keys(row), ", "))
     elseif type(value) ~= "string" then
-        err.raise("data", '%s: column "%s" holds %s, not text', name, key,
-            value == json.null and "null" or "a " .. type(value))
+        err.raise("data", '%s: column "%s" holds a %s, not text%s', name, key, type(value),
+            type(value) == "table" and "" or "; make it text in the file, in JSON with quotes around it")
     end
     return value
 end
@@ -112,17 +114,20 @@ function M.mapper(opts)
     local limit, pad_to = formatting.length_options(opts)
     local use_chat, empty_messages = opts.use_hf_chat_template, opts.empty_messages ~= false
     if use_chat then
+        formatting.set_chat_template(tokenizer, opts.chat_template)
         conversation.check_template(tokenizer, "dataset.use_hf_chat_template")
+    elseif opts.chat_template then
+        log:warning("dataset.chat_template is not used without dataset.use_hf_chat_template: true")
     end
     local format = { answer_only_loss_mask = opts.answer_only_loss_mask, add_eos = opts.add_eos, limit = limit,
                      answer_boundary = opts.answer_boundary, mask_generation_prompt = opts.mask_generation_prompt }
     return function(raw, name)
         local answer = column(mapping, raw, "answer", name)
         local question, context = column(mapping, raw, "question", name), column(mapping, raw, "context", name)
-        if not question and not context then
-            err.raise("data", "%s: question and context are both null", name)
-        elseif not answer:find("%S") then -- before EOS or the template would make labels of their own
+        if not answer or not answer:find("%S") then -- before EOS or the template would make labels of their own
             return nil, "empty answer"
+        elseif not question and not context then
+            err.raise("data", "%s: question and context are both null", name)
         end
         local row, last
         if use_chat then

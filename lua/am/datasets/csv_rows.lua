@@ -9,7 +9,8 @@
 -- A field that is empty, or one of pandas' words for a missing value ("NA", "null", "None", …), in quotes
 -- or not, is null. The others decide what the column holds: numbers when all are numbers, booleans when
 -- all are true or false, otherwise text, just as it is in the file. Whole numbers that no 64 bits hold are
--- text; infinities are null, since JSON has none. In two ways this differs from `datasets`: a column's
+-- text; infinities are null, since JSON has none. A reader that needs text says so, since a CSV file cannot:
+-- such a column is text, "2.50" as it is written. In two ways this differs from `datasets`: a column's
 -- type is that of all of its rows, where `datasets` takes 10000 at a time and fails when the type changes;
 -- and records that all have one field more than the header are refused, where pandas takes the first
 -- for a name of the row and shifts the others.
@@ -324,7 +325,7 @@ local function check_count(name, number, count, columns)
     end
 end
 
---- The rows of an open file (see file_rows.lua), which they take over. `separator`: "," or a tab.
+--- The rows of an open file, which they take over; `opts`: see file_rows.open. `separator`: "," or a tab.
 function M.open(handle, separator, opts)
     separator = separator:byte()
     local each = each_record(separator)
@@ -351,9 +352,12 @@ function M.open(handle, separator, opts)
     if not names then
         err.raise("data", "%s: no header row", handle.name)
     end
-    local kinds = {}
+    local kinds, is_text = {}, {}
+    for _, column in ipairs(opts.texts or {}) do
+        is_text[column] = true
+    end
     for i = 1, columns do
-        kinds[i] = type_of(met[i - 1])
+        kinds[i] = is_text[names[i]] and TEXT or type_of(met[i - 1])
     end
     return setmetatable({ rows = rows, columns = columns, chosen = choose(names, opts.columns, handle.name),
                           kinds = kinds, separator = separator, record = new_record() }, CsvRows)

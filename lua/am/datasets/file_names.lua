@@ -126,6 +126,10 @@ local function plain_split(split)
     return split and split:match("^[^%[]*")
 end
 
+local function about_home(name)
+    return name:find("^~/") and "; ~ is not expanded, write the whole path" or ""
+end
+
 local function resolve(name, opts)
     if path.is_file(name) then
         return { name }
@@ -133,12 +137,13 @@ local function resolve(name, opts)
         return folder_files(name, opts.split)
     elseif glob.is_pattern(name) then
         local files = glob.files(name)
-        return #files > 0 and files or err.raise("data", "%s: no file matches", name)
+        return #files > 0 and files or err.raise("data", "%s: no file matches%s", name, about_home(name))
     elseif hub.is_name(name) and not (name:find("/", 1, true) and path.exists(path.dirname(name))) then
         return (hub.dataset_files(name, { split = plain_split(opts.split), name = opts.name,
                                           revision = opts.revision }))
     end
-    err.raise("data", "%s: no such file or folder (JSON, JSONL, CSV, TSV or Parquet expected)", name)
+    err.raise("data", "%s: no such file or folder (JSON, JSONL, CSV, TSV or Parquet expected)%s", name,
+        about_home(name))
 end
 
 --- The names of files as a list. `names` is a file's, a folder's, a pattern or a hub data set's name, or a

@@ -86,8 +86,8 @@ Source.__index = Source
 
 --- The rows of files, in order: those of a list that `files` gave, or of what it takes. opts.columns: the
 --- columns to read, each of which must be there; of JSON, where rows say themselves what they hold, all are
---- read all the same. opts.json: how JSON is parsed, see am.utils.json.decode. Raises "data" when there are no
---- rows.
+--- read all the same. opts.texts: columns that are text in CSV files whatever their cells hold. opts.json: how
+--- JSON is parsed, see am.utils.json.decode. Raises "data" when there are no rows.
 function M.open(names, opts)
     local self = setmetatable({ files = {}, count = 0 }, Source)
     names = M.files(names)

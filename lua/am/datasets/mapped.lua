@@ -80,6 +80,7 @@ end
 ---   arrange           function(source) -> source: before the split's part is taken
 ---   parse             how JSON is parsed, see am.utils.json.decode
 ---   columns           of files that name them, only these are read (nil: all)
+---   texts             columns of CSV files that are text whatever they hold
 ---   skip_unreadable   leave out rows that are no JSON objects, rather than raise
 ---   map               the function of a row
 function M.open(spec)
@@ -89,7 +90,7 @@ function M.open(spec)
     return token_rows.open {
         files = files, cache_dir = depends_on and opts.cache_dir, depends_on = depends_on,
         open = function()
-            local source = file_rows.open(files, { columns = spec.columns, json = spec.parse })
+            local source = file_rows.open(files, { columns = spec.columns, texts = spec.texts, json = spec.parse })
             source = utils.split(spec.arrange and spec.arrange(source) or source, spec.split)
             return setmetatable({ source = source, map = spec.map, skip_unreadable = spec.skip_unreadable,
                                   count = math.min(source:len(), spec.limit or math.huge) }, MappedRows)

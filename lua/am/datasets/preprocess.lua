@@ -6,6 +6,7 @@ local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local json = require("am.utils.json")
+local strings = require("am.utils.strings")
 local file_rows = require("am.datasets.file_rows")
 local text_pieces = require("am.datasets.text_pieces")
 local workers = require("am.datasets.workers")
@@ -142,6 +143,22 @@ local function each_block(self)
     end
 end
 
+-- Raise "data" where nothing was found, naming the input and what there is instead of the column.
+local function check_found(self, files)
+    if self.writer.tokens > 0 then
+        return
+    elseif not self.source then
+        err.raise("data", "%s: there is no text", files[1])
+    end
+    local row = self.source:get(1)
+    if row[self.key] ~= nil then
+        err.raise("data", '%s: no row has text in column "%s"', files[1], self.key)
+    end
+    local names = strings.sorted_keys(row)
+    err.raise("data", '%s: no column "%s"%s; it has %s; name the column with the documents (--json-keys)',
+        self.source:name(1), self.key, strings.did_you_mean(self.key, names), table.concat(names, ", "))
+end
+
 --- Tokenise the documents of files and write them. opts:
 ---   files        text, JSON or JSONL files; key: the column that holds a document (nil: plain text)
 ---   split_by, separator   of plain text, see text_pieces.lua
@@ -163,7 +180,7 @@ function M.run(opts)
     end
     local ok, e = pcall(function()
         if opts.key then
-            self.source = file_rows.open(opts.files)
+            self.source = file_rows.open(opts.files, { texts = { opts.key } })
         else
             self.pieces = text_pieces.open(opts.files, opts)
         end
@@ -171,7 +188,10 @@ function M.run(opts)
     end)
     local done
     if ok or e == STOP then
-        done = { pcall(opts.writer.finish, opts.writer) }
+        done = { pcall(function()
+            check_found(self, opts.files)
+            return opts.writer:finish()
+        end) }
         ok, e = done[1], done[2]
     end
     opts.writer:discard()

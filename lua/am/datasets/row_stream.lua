@@ -140,12 +140,13 @@ end
 
 --- The rows of a file: next() gives a row (a table) and what messages call it, nil at the end; skip(n)
 --- passes over n rows and says how many there were; close(). Raises "data" naming the row for one that
---- is not a JSON object, "io" for a file that cannot be read.
-function M.open(name)
+--- is not a JSON object, "io" for a file that cannot be read. opts: as file_rows.open takes them, for files
+--- that are no lines of JSON.
+function M.open(name, opts)
     if path.is_file(name) and is_lines(name) then
         return lines_of(name)
     end
-    return setmetatable({ source = file_rows.open { name }, at = 0 }, Indexed)
+    return setmetatable({ source = file_rows.open({ name }, opts), at = 0 }, Indexed)
 end
 
 return M

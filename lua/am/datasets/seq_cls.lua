@@ -99,12 +99,14 @@ function M.GLUE_MRPC(opts)
     local rows = mapped.open {
         dataset = "GLUE_MRPC", fields = M.fields, opts = opts, path = opts.path_or_dataset or "glue",
         split = opts.split, name = (opts.path_or_dataset or "glue") == "glue" and "mrpc" or nil,
-        limit = opts.num_samples_limit,
+        limit = opts.num_samples_limit, texts = { "sentence1", "sentence2" },
         map = function(raw, name)
             local class = raw.label
             if type(class) ~= "number" or class % 1 ~= 0 or class < 0 or class > 2 ^ 30 then
-                err.raise("data", "%s: label is %s, not a class counted from 0%s", name, tostring(class),
-                    class == -1 and " (the test split has no labels)" or "")
+                err.raise("data", "%s: label is %s, not a class counted from 0%s", name,
+                    type(class) == "string" and 'the text "' .. class .. '"' or tostring(class),
+                    class == -1 and " (the test split has no labels)"
+                        or tonumber(class) and type(class) == "string" and "; write it without quotes" or "")
             end
             local first, second = sentence(raw, "sentence1", name), sentence(raw, "sentence2", name)
             local ids, cut = M.encode_pair(tokenizer, first, second, limit)

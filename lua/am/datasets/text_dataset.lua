@@ -6,6 +6,7 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.datasets")
 local file_rows = require("am.datasets.file_rows")
 local text_pieces = require("am.datasets.text_pieces")
@@ -75,7 +76,9 @@ function ColumnRows:place(i) return self.source:place(i) end
 
 function ColumnRows:row(i)
     local text, ids = self.source:get(i)[self.text_column], {}
-    if type(text) ~= "string" then
+    if text == json.null then
+        return as_row(ids)
+    elseif type(text) ~= "string" then
         err.raise("data", '%s: "%s" (dataset.text_column) must be a text', self.source:name(i), self.text_column)
     elseif text:find("%S") then
         encode(self, ids, text, true, true)
@@ -126,7 +129,7 @@ end
 local function open_source(opts, files)
     local shared = { tokenizer = opts.tokenizer, add_eos = opts.add_eos ~= false, text_column = opts.text_column }
     if opts.text_column then
-        shared.source = file_rows.open(files)
+        shared.source = file_rows.open(files, { texts = { opts.text_column } })
         return setmetatable(shared, ColumnRows)
     end
     shared.pieces, shared.enough = text_pieces.open(files, opts), 64

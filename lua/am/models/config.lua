@@ -202,7 +202,11 @@ end
 function M.from_pretrained(dir)
     local file = dir:match("%.json$") and dir or path.join(dir, "config.json")
     if not path.is_file(file) then
-        err.raise("io", "%s has no config.json, so it is no model directory", dir)
+        local inner = path.folder_with(dir, "config.json",
+                                      { "consolidated", "model/consolidated", "LATEST/model/consolidated" })
+        err.raise("io", "%s has no config.json, so it is no model directory%s", dir,
+            inner and "; the model is in " .. inner or path.is_file(path.join(dir, "adapter_config.json"))
+                and "; it has an adapter, which goes on the model that it was made of" or "")
     end
     local c = M.new(read_json(file))
     c._name_or_path = file

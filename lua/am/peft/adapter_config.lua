@@ -137,7 +137,9 @@ function M.read(dir)
     local file = path.join(dir, "adapter_config.json")
     local text, why = path.read_file(file, MAX_BYTES)
     if not text then
-        err.raise("io", "%s is no adapter directory: %s", dir, why)
+        local inner = path.folder_with(dir, "adapter_config.json", { "model", "LATEST/model" })
+        err.raise("io", "%s is no adapter directory: %s%s", dir, why,
+            inner and "; the adapter is in " .. inner or "")
     end
     local c, msg = json.decode(text)
     if type(c) ~= "table" or c == json.null or json.is_array(c) then

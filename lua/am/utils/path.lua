@@ -138,6 +138,16 @@ function M.is_link(p)
     return type_of(p, true) == "link"
 end
 
+--- The first of these folders in `dir` that holds a file of that name, joined to `dir`; nil where none does.
+function M.folder_with(dir, name, folders)
+    for _, folder in ipairs(folders) do
+        local there = M.join(dir, folder)
+        if M.is_file(M.join(there, name)) then
+            return there
+        end
+    end
+end
+
 --- Size of a file in bytes, or nil, message.
 function M.size(p)
     local st, msg = posix.stat(p)

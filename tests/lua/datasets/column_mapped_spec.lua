@@ -147,7 +147,7 @@ describe("am.datasets.column_mapped", function()
 
     it("skips empty answers before an end or a template is added", function()
         tok.chat_template = "chatml"
-        local text = '{"q":"a","a":"b"}\n{"q":"a","a":""}\n{"q":"a","a":"  \\t"}'
+        local text = '{"q":"a","a":"b"}\n{"q":"a","a":""}\n{"q":"a","a":"  \\t"}\n{"q":null,"a":null}'
         for use_chat, row in pairs {
             [false] = "a| b ->  b|</s>", [true] = "<|start|>|user|<|sep|>|a|<|end|>|<|start|>|assistant|<|sep|>|b -> "
                 .. ("_|"):rep(7) .. "b|<|end|>",
@@ -155,8 +155,17 @@ describe("am.datasets.column_mapped", function()
             local ds = dataset(text, { use_hf_chat_template = use_chat })
             assert.equal(1, ds:len())
             assert.equal(row, shown(ds:get(1)))
-            assert.same({ name .. " row 2 (empty answer)", name .. " row 3 (empty answer)" }, ds:stats().skipped_names)
+            assert.same({ name .. " row 2 (empty answer)", name .. " row 3 (empty answer)",
+                          name .. " row 4 (empty answer)" }, ds:stats().skipped_names)
         end
+    end)
+
+    it("takes cells of a CSV file as they are written, and leaves out rows without an answer", function()
+        name = helpers.file("q,a,n\nWhat is 1+1?,2,7\n3,2.50,8\nWho?,,9\n", "csv")
+        local ds = dataset()
+        assert.equal("What| is| 1+1?| 2 -> _|_| 2|</s>", shown(ds:get(1)))
+        assert.equal("3| 2.50 ->  2.50|</s>", shown(ds:get(2)))
+        assert.same({ name .. " row 4 (empty answer)" }, ds:stats().skipped_names)
     end)
 
     it("limits the rows, before bad ones are met", function()
@@ -169,8 +178,7 @@ describe("am.datasets.column_mapped", function()
         for text, pattern in pairs {
             ['{"q":"x","a":"y"}\n{"question":"x","a":"y"}'] = 'row 2: no column "q".*it has a, question',
             ['{"q":"x","ans":"y"}'] = 'row 1: no column "a"',
-            ['{"q":"x","a":7}'] = 'row 1: column "a" holds a number',
-            ['{"q":"x","a":null}'] = 'row 1: column "a" holds null',
+            ['{"q":"x","a":7}'] = 'row 1: column "a" holds a number, not text; .*quotes',
             ['{"q":null,"a":"y"}'] = "row 1: question and context",
             ['{"q":["x"],"a":"y"}'] = 'row 1: column "q" holds a table',
         } do
@@ -234,6 +242,20 @@ describe("am.datasets.column_mapped", function()
         assert.equal(2, utils.count_labels(last.labels))
         tok.chat_template = nil
         helpers.fails("usage", "no chat template", dataset, nil, { use_hf_chat_template = true })
+    end)
+
+    it("takes a template of its own", function()
+        local own = { use_hf_chat_template = true, chat_template = "{%- generation -%}" }
+        local ds = dataset('{"q":"Who?","a":"The cook"}', own)
+        assert.equal(("_|"):rep(7) .. "The| cook|<|end|>", tok:text(ds:get(1).labels))
+        assert.equal(own.chat_template, tok.chat_template)
+        own.streaming, tok = true, helpers.tokenizer()
+        assert.equal(("_|"):rep(7) .. "The| cook|<|end|>", tok:text(dataset(nil, own):iter():next().labels))
+        helpers.fails("usage", "chat_template: \"none.jinja\" is neither", dataset, nil,
+            { use_hf_chat_template = true, chat_template = "none.jinja" })
+        tok.chat_template = nil
+        assert.equal("Who?| The| cook ->  The| cook|</s>", shown(dataset(nil, { chat_template = "{{ x }}" }):get(1)))
+        assert.is_nil(tok.chat_template)
     end)
 
     it("gives the same rows from JSONL, Parquet and a compressed file", function()

@@ -82,6 +82,13 @@ describe("am.datasets.column_mapped_stream", function()
         end
     end)
 
+    it("takes cells of a CSV file as they are written, and passes over rows without an answer", function()
+        local it = stream(file("q,a\n1?,2\n2?,\n3?,4.0\n", "csv")):iter()
+        assert.equal("1?| 2", tok:text(it:next().input_ids) .. "| 2")
+        assert.equal(" 4.0", tok:text(it:next().labels))
+        assert.equal("1?", tok:text(it:next().input_ids))
+    end)
+
     it("takes parts and limits by numbers of rows", function()
         local lines = {}
         for i = 1, 9 do

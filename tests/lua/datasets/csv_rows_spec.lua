@@ -73,6 +73,13 @@ describe("am.datasets.csv_rows", function()
         helpers.fails("data", 'no column "answer"; it has a, b, c', file_rows.open, name, { columns = { "answer" } })
     end)
 
+    it("leaves text as it is written where text is asked for", function()
+        local source = file_rows.open(file "a,b,c\n1.50,2.50,True\n,NA,x\n", { texts = { "a", "c", "d" } })
+        assert.same({ a = "1.50", b = 2.5, c = "True" }, source:get(1))
+        assert.same({ a = json.null, b = json.null, c = "x" }, source:get(2))
+        source:close()
+    end)
+
     it("refuses what is damaged, with file and line", function()
         refused("data", "row 4: 3 fields, but the header has 2", "a,b\n1,2\n\n1,2,3\n")
         refused("data", "row 2: 3 fields, but the header has 2", "a,b\n1,2,\n3,4,\n")

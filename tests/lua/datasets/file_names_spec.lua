@@ -105,6 +105,9 @@ describe("am.datasets.file_names", function()
 
     it("says what is wrong with a name", function()
         helpers.fails("data", "no such file or folder %(JSON", file_rows.files, "/nowhere/x.jsonl")
+        for _, name in ipairs { "~/x.jsonl", "~/data/*.jsonl" } do
+            helpers.fails("data", "no .*; ~ is not expanded, write the whole path$", file_rows.files, name)
+        end
         helpers.fails("usage", "file name or a list", file_rows.files, {})
         helpers.fails("usage", "file name or a list", file_rows.files, nil)
         helpers.fails("usage", "entry 1", file_rows.files, { 3 })

@@ -138,6 +138,15 @@ describe("am.datasets.token_writers", function()
         assert.same({ 2, 4, 1 }, { unpack(run { key = "text", max_tokens = 3 }, 1, 3) })
         assert.same({ 1, 2, 0 }, run { key = "text", max_tokens = 2 })
         assert.same({ "out.bin", "out.idx" }, path.names(folder))
+        for key, pattern in pairs {
+            texts = ' row 1: no column "texts" %(did you mean "text"%?%); it has text, x; .*%-%-json%-keys',
+            empty = ' row 1: no column "empty"; it has text, x',
+        } do
+            helpers.fails("data", input .. pattern, run, { key = key })
+        end
+        os.remove(input)
+        input = helpers.file('{"text":null}\n{"text":""}\n')
+        helpers.fails("data", input .. ': no row has text in column "text"', run, { key = "text" })
         os.remove(input)
     end)
 
@@ -186,7 +195,7 @@ describe("am.datasets.token_writers", function()
             files = { good }, writer = megatron(50) })
         fails("data", "id 107 does not fit", { files = { good }, writer = token_writers.nanogpt(at "n", 50, 9, 1) })
         local empty = helpers.file(" \n", "txt")
-        fails("data", "there is no text", { files = { empty }, writer = megatron() })
+        fails("data", empty .. ": there is no text", { files = { empty }, writer = megatron() })
         fails("data", "there is no text", { files = { empty }, writer = token_writers.nanogpt(at "n", 50, 9, 1) })
         local writer = megatron()
         helpers.fails("usage", "the tokenizer has no bos_token", preprocess.run, {

@@ -75,6 +75,11 @@ describe("am.datasets.text_dataset", function()
         assert.equal("^ab^c", (tokens { path_or_dataset_id = file "ab\nc\n", split_by = "line", add_eos = false }))
     end)
 
+    it("takes a column of a CSV file as it is written", function()
+        local name = file("t,n\n1.50,1\n,2\n7,3\n", "csv")
+        assert.equal("^1.50$^7$", (tokens { path_or_dataset_id = name, text_column = "t" }))
+    end)
+
     it("takes a column of JSON rows", function()
         local name = file('{"t":"ab"}\n{"t":" "}\n{"t":"c\\nd"}\n', "jsonl")
         local text, _, ds = tokens { path_or_dataset_id = name, text_column = "t", seq_length = 3 }

@@ -83,6 +83,16 @@ describe("a configuration", function()
         files.with_folder(function(dir)
             raised("io", { dir, "config.json" }, config.from_pretrained, dir)
             raised("io", { dir }, am.AutoModelForCausalLM.from_pretrained, dir)
+            path.write_file(path.join(dir, "adapter_config.json"), "{}")
+            raised("io", { "no model directory; it has an adapter" }, config.from_pretrained, dir)
+            local inner = path.join(dir, "epoch_0_step_9/model/consolidated")
+            path.write_file(path.join(path.mkdir_p(inner), "config.json"), "{}")
+            path.symlink_swap(path.join(dir, "epoch_0_step_9"), path.join(dir, "LATEST"))
+            for from, to in pairs { ["LATEST/model"] = "LATEST/model/consolidated", [""] = "LATEST/model/consolidated",
+                                    ["LATEST"] = "LATEST/model/consolidated" } do
+                raised("io", { "no model directory", "; the model is in " .. path.join(dir, to) },
+                    config.from_pretrained, path.join(dir, from))
+            end
         end)
         for _, text in ipairs { "", "{", "7", '"x"', "null", "[1]", "[]", '{"a": 1}}' } do
             with_config(text, function(dir, file)

@@ -286,6 +286,10 @@ describe("an adapter that does not fit", function()
             refused("format", CONFIG, function(dir) path.write_file(path.join(dir, CONFIG), text) end)
         end
         refused("io", { "no adapter directory", CONFIG }, function(dir) os.remove(path.join(dir, CONFIG)) end)
+        refused("io", { "no adapter directory", "; the adapter is in ", "/model" }, function(dir)
+            path.mkdir_p(path.join(dir, "model"))
+            path.rename(path.join(dir, CONFIG), path.join(dir, "model", CONFIG))
+        end)
     end)
 
     it("is told by a tensor that is missing, of another shape, or of no linear map", function()
