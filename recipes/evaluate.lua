@@ -47,8 +47,8 @@ function Recipe:setup()
         err.raise("usage", "there is nothing to evaluate: give a validation_dataset section, or evaluation.tasks")
     end
     for _, task in ipairs(self.tasks) do -- what is missing is known before anything is measured
-        task.source = rows_utils.split(file_rows.open(file_rows.files(task.path_or_dataset, { split = task.split })),
-                                       task.split)
+        local files = file_rows.files(task.path_or_dataset, { split = task.split })
+        task.source = rows_utils.split(file_rows.open(files, { texts = task.texts }), task.split)
     end
 end
 

@@ -9,12 +9,15 @@
 local am = require("am")
 local console = require("am.loggers.console")
 local edge = require("am.core.ffi")
+local flops = require("am.recipes.flops")
 local llm = require("am.recipes.llm")
 local timers = require("am.training.timers")
 local training = require("am.training")
 
 local Recipe = llm:extend("llm_finetune")
 Recipe.doc = "Fine-tune a causal language model, fully or with LoRA."
+
+local MEASURED_AT_MOST = 4 -- times, of the machine's rate of products
 
 -- ---- setup ----------------------------------------------------------------------------------
 
@@ -93,10 +96,11 @@ function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
     self.optimizer:zero_grad() -- also what a step that failed has left
-    local started, label_tokens, tokens, loss = edge.C.am_clock(), 0, 0, 0
+    local started, label_tokens, tokens, work, loss = edge.C.am_clock(), 0, 0, 0, 0
     for _, batch in ipairs(window) do
         self:check_batch(batch)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
+        work = work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens)
     end
     local scale = 1 / math.max(label_tokens, 1)
     for _, batch in ipairs(window) do
@@ -120,7 +124,7 @@ function Recipe:step(window)
     self.lr_schedule:step(1)
     self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
     return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
-             seconds = edge.C.am_clock() - started }
+             flops = work, seconds = edge.C.am_clock() - started }
 end
 
 --- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
@@ -229,11 +233,27 @@ function Recipe:evaluate(epoch, step, losses)
     return records[1].val_loss
 end
 
+--- The share, in percent, that a step reached of the rate of products of the model's shapes; nil where its FLOPs are
+--- not known. That rate is measured after the first step, and once more where it cannot be true.
+function Recipe:share_of_peak(metrics)
+    if not (metrics.flops and self:counts_tokens()) then
+        return nil
+    end
+    local done, tokens = metrics.flops / metrics.seconds, metrics.num_tokens
+    for _ = 1, 2 do
+        if not self.peak_rate or (done > self.peak_rate and self.peak_measured < MEASURED_AT_MOST) then
+            self.peak_rate = math.max(self.peak_rate or 0, flops.quick_rate(self.model, tokens))
+            self.peak_measured = (self.peak_measured or 0) + 1
+        end
+    end
+    return 100 * done / self.peak_rate
+end
+
 function Recipe:log_step(epoch, metrics)
     local tps = metrics.num_tokens / metrics.seconds
     local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, grad_norm = metrics.grad_norm,
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
-                     num_tokens_per_step = metrics.num_tokens, num_label_tokens = metrics.num_label_tokens }
+                     mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens, num_label_tokens = metrics.num_label_tokens }
     for key, value in pairs(metrics.extra or {}) do
         record[key] = value
     end

@@ -67,6 +67,15 @@ function Recipe:build_loss()
     return llm_finetune.build_loss(self)
 end
 
+--- The teacher sees what the student sees.
+Recipe.tokens_at_once = llm_finetune.tokens_at_once
+
+function Recipe:batch_flops(rows, length, labels)
+    self.teacher_costs = self.teacher_costs or self.teacher and flops.costs(self.teacher, true)
+    return llm_finetune.batch_flops(self, rows, length, labels)
+        + (self.teacher_costs and flops.of_rows(self.teacher_costs, rows, length, labels) or 0)
+end
+
 -- ---- the loss ---------------------------------------------------------------------------------
 
 function Recipe:loss(batch, see)

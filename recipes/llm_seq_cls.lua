@@ -52,6 +52,8 @@ function Recipe:collate(rows)
                                                              num_labels = self.num_labels })
 end
 
+Recipe.tokens_at_once = llm_finetune.tokens_at_once -- collate pads rows, and no more
+
 -- ---- the loss -------------------------------------------------------------------------------
 
 --- Sum of the cross-entropy over a batch's rows. Counts those that are classified rightly in self.right.

@@ -1,4 +1,4 @@
--- Tokenise text and JSON files for pretraining: Megatron's .bin and .idx, or shards of nanogpt.
+-- Tokenise text, and columns of JSON, CSV and Parquet files, for pretraining: Megatron's .bin and .idx, or shards of nanogpt.
 --
 --   amlua recipes/preprocess.lua --input FILE --model DIR --output-prefix PREFIX [--format megatron|nanogpt]
 --
@@ -15,7 +15,7 @@ local token_writers = require("am.datasets.token_writers")
 local M = {}
 
 local specs = {
-    { "input", list = true, required = true, doc = "JSON, JSONL or text file, or a pattern; also more than once" },
+    { "input", list = true, required = true, doc = "JSON, JSONL, CSV, Parquet or text file, or a pattern; also more than once" },
     { "model", required = true, doc = "directory, GGUF file or hub name with the tokenizer" },
     { "output-prefix", required = true, doc = "folder and beginning of the files' names" },
     { "format", default = "megatron", doc = "megatron (.bin and .idx), or nanogpt (shards)" },
@@ -49,14 +49,19 @@ local function files_of(names)
     return files
 end
 
--- True for rows of JSON, false for text; all files must be of one kind.
-local function is_json(files)
+local of_rows = { json = true, jsonl = true, csv = true, tsv = true, parquet = true }
+
+-- True for files of rows, which have columns, false for text; all files must be of one kind.
+local function have_columns(files)
     local found
     for _, name in ipairs(files) do
         local extension = path.extension(name)
-        local kind = extension == "json" or extension == "jsonl"
+        if extension == "gz" or extension == "zst" then
+            extension = path.extension(name:sub(1, -#extension - 2))
+        end
+        local kind = of_rows[extension] or false
         if found ~= nil and found ~= kind then
-            err.raise("usage", "--input: JSON and text files need a run each")
+            err.raise("usage", "--input: rows (JSON, CSV, Parquet) and text files need a run each")
         end
         found = kind
     end
@@ -103,9 +108,9 @@ function M.main(argv)
     local write = formats[args.format]
         or err.raise("usage", "--format is megatron or nanogpt, not %s", args.format)
     local files = files_of(args.input)
-    local columns = is_json(files)
+    local columns = have_columns(files)
     if not columns and #args.json_keys > 0 then
-        err.raise("usage", "--json-keys is for JSON files")
+        err.raise("usage", "--json-keys is for files with columns: JSON, CSV, Parquet")
     end
     local keys = #args.json_keys > 0 and args.json_keys or { "text" }
     keys.columns = columns

@@ -20,6 +20,19 @@ describe("preprocess", function()
                             path.join(folder, "out"), ... }
     end
 
+    it("takes a CSV's column as JSON's, numbers in it as they are written", function()
+        helper.write(path.join(folder, "rows.csv"), "n,text\n1,2.50\n2,007\n")
+        helper.write(path.join(folder, "numbers.jsonl"), '{"text":"2.50"}\n{"text":"007"}\n')
+        local files = {}
+        for i, name in ipairs { "rows.csv", "numbers.jsonl" } do
+            local status, out, errors = run("--input", path.join(folder, name))
+            assert.equal(0, status, errors)
+            assert.matches("out_text_document.bin and .idx: 2 documents", out)
+            files[i] = helper.read(path.join(folder, "out_text_document.bin"))
+        end
+        assert.equal(files[2], files[1])
+    end)
+
     it("writes Megatron's files of a column", function()
         local status, out, errors = run("--input", path.join(folder, "rows.jsonl"), "--append-eod")
         assert.equal(0, status, errors)
@@ -65,7 +78,7 @@ describe("preprocess", function()
             { { "--input", rows, "--input", path.join(folder, "a.txt") }, 2, "a run each" },
             { { "--input", path.join(folder, "*.none") }, 2, "no file is called" },
             { { "--input", rows, "--max-tokens", "many" }, 2, "such as 500M" },
-            { { "--input", path.join(folder, "a.txt"), "--json-keys", "text" }, 2, "for JSON files" },
+            { { "--input", path.join(folder, "a.txt"), "--json-keys", "text" }, 2, "for files with columns" },
             { { "--input", rows, "--json-keys", "none" }, 1, "no column \"none\"; it has" },
         } do
             local status, out, errors = run(unpack(case[1]))

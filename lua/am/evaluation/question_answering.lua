@@ -119,9 +119,10 @@ M.targets = { {
         max_new_tokens = { type = "integer", min = 1, default = 32, doc = "at most so many in an answer" },
     },
     build = function(args)
+        local mapping = args.column_mapping
         return source.task("question_answering", args, function(rows, model, tokenizer, limit)
             return run(rows, args, model, tokenizer, limit)
-        end)
+        end, { mapping.question, mapping.answer, mapping.context })
     end,
 } }
 

@@ -26,10 +26,10 @@ end
 
 --- A task: { name, path_or_dataset, split, run(self, source, model, tokenizer, limit) -> { metric = number } }.
 --- source: rows as am.datasets.file_rows opens them. run(rows, model, tokenizer, limit): rows has count,
---- get(i), name(i).
-function M.task(kind, opts, run)
+--- get(i), name(i). texts: columns that are text in CSV files, too.
+function M.task(kind, opts, run, texts)
     return {
-        name = opts.name or kind, path_or_dataset = opts.path_or_dataset, split = opts.split,
+        name = opts.name or kind, path_or_dataset = opts.path_or_dataset, split = opts.split, texts = texts,
         run = function(_, source, model, tokenizer, limit)
             local rows = { count = math.min(source:len(), opts.num_samples_limit or math.huge) }
             function rows.get(_, i) return source:get(i) end
