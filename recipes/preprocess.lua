@@ -1,4 +1,5 @@
--- Tokenise text, and columns of JSON, CSV and Parquet files, for pretraining: Megatron's .bin and .idx, or shards of nanogpt.
+-- Tokenise text, and columns of JSON, CSV and Parquet files, for pretraining: Megatron's .bin and .idx, or shards
+-- of nanogpt.
 --
 --   amlua recipes/preprocess.lua --input FILE --model DIR --output-prefix PREFIX [--format megatron|nanogpt]
 --
@@ -15,7 +16,8 @@ local token_writers = require("am.datasets.token_writers")
 local M = {}
 
 local specs = {
-    { "input", list = true, required = true, doc = "JSON, JSONL, CSV, Parquet or text file, or a pattern; also more than once" },
+    { "input", list = true, required = true,
+      doc = "JSON, JSONL, CSV, Parquet or text file, or a pattern; also more than once" },
     { "model", required = true, doc = "directory, GGUF file or hub name with the tokenizer" },
     { "output-prefix", required = true, doc = "folder and beginning of the files' names" },
     { "format", default = "megatron", doc = "megatron (.bin and .idx), or nanogpt (shards)" },
