@@ -315,3 +315,23 @@ describe("hooks", function()
         assert.is_truthy(lines[2]:find("^load,setup,step 2,step 3,failed .*hook failed on purpose 4$"), lines[2])
     end)
 end)
+
+describe("a step without labels", function()
+    teardown(helper.cleanup)
+
+    it("has no loss and leaves the weights as they are", function()
+        local recipe = helper.recipe(helper.config(helper.folder()))
+        local tensors = require("tests.support.tiny")
+        recipe:step() -- so that momentum would move them
+        local before, at = tensors.weights(recipe.model), recipe.lr_schedule.num_steps
+        local nothing = require("am.datasets").default_collater({ { input_ids = { 1, 2, 3 },
+                                                                    labels = { -100, -100, -100 } } }, {})
+        local metrics = recipe:step { nothing }
+        assert.same({ 0, 0, 0, 3 }, { metrics.loss, metrics.grad_norm, metrics.num_label_tokens, nothing.T })
+        assert.same({}, tensors.differing(before, tensors.weights(recipe.model)))
+        assert.equal(at + 1, recipe.lr_schedule.num_steps)
+        recipe:step()
+        assert.is_true(#tensors.differing(before, tensors.weights(recipe.model)) > 0)
+        helper.close(recipe)
+    end)
+end)

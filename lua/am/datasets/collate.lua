@@ -61,6 +61,7 @@ local function check_row(row)
             err.raise("data", "%s has %d entries, input_ids %d", key, #row[key], n)
         end
     end
+    utils.fold_loss_mask(row)
     return n
 end
 

@@ -94,6 +94,15 @@ local function counter()
     end
 end
 
+-- Count pack i. It is a row, also when all of its labels went to its neighbours' pieces.
+local function count_pack(self, c, i)
+    if c.learnt == 0 then
+        self.counts.rows, self.counts.tokens = self.counts.rows + 1, self.counts.tokens + c.tokens
+    else
+        utils.add_counts(self.counts, c.tokens, c.learnt, c.longest, self:name(i))
+    end
+end
+
 -- Note where a pack begins, and count what is in it. Returns where the next one begins.
 local function add_pack(self, r, t, long)
     if self.count == self.capacity then
@@ -106,7 +115,7 @@ local function add_pack(self, r, t, long)
     if c.tokens > 0 then
         self.starts[2 * self.count], self.starts[2 * self.count + 1] = r, t
         self.count = self.count + 1
-        utils.add_counts(self.counts, c.tokens, c.learnt, c.longest, self:name(self.count))
+        count_pack(self, c, self.count)
         -- a sample is counted where it ends
         self.counts.samples = self.counts.samples + c.samples - (next_t and next_t > 1 and 1 or 0)
     end
@@ -135,7 +144,7 @@ local function pack_neatly(self, max_packs, long)
     for b = 0, self.count - 1 do
         local c, visit = counter()
         each_in_bin(self, b, visit)
-        utils.add_counts(self.counts, c.tokens, c.learnt, c.longest, self:name(b + 1))
+        count_pack(self, c, b + 1)
         self.counts.samples = self.counts.samples + c.samples
     end
 end
@@ -167,6 +176,10 @@ function M.pack_dataset(dataset, opts)
         return dataset
     end
     check(dataset, opts)
+    if not dataset.sample and dataset:len() > 0 and (dataset:get(1) or {}).seq_lens then
+        err.raise("usage", "packed_sequence: %s is a pack of several samples already; set prepacked: true, or leave "
+            .. "packed_sequence out", utils.row_name(dataset, 1))
+    end
     local size, neat = opts.packed_sequence_size, opts.packing_strategy == "neat"
     local self = setmetatable({
         rows = dataset.sample and dataset or token_rows.copy(dataset), num_rows = dataset:len(),

@@ -4,7 +4,8 @@
 -- `labels` are taken as shifted (labels[i] follows input_ids[i]), as every dataset here emits them.
 -- With labels_shifted: false they are transformers' (labels[i] belongs to input_ids[i]) and are
 -- shifted here, which makes the row one token shorter. Without `labels` every token is learnt.
--- A row may have attention_mask (1s with 0s at either end) and position_ids.
+-- A row may have attention_mask (1s with 0s at either end), position_ids, and loss_mask, whose 0s are labels that
+-- are not learnt.
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
@@ -66,12 +67,21 @@ function TokenRows:row(i)
     row.labels = raw.labels ~= nil and int_array(self, raw, "labels", i, self.vocab_size, utils.IGNORE)
     row.attention_mask = raw.attention_mask ~= nil and int_array(self, raw, "attention_mask", i, 2) or nil
     row.position_ids = raw.position_ids ~= nil and int_array(self, raw, "position_ids", i, 2 ^ 31) or nil
-    for _, key in ipairs { "labels", "attention_mask", "position_ids" } do
+    row.loss_mask = raw.loss_mask ~= nil and int_array(self, raw, "loss_mask", i, 2) or nil
+    for _, key in ipairs { "labels", "attention_mask", "position_ids", "loss_mask" } do
         if row[key] and #row[key] ~= n then
             err.raise("data", '%s: "%s" has %d entries, "input_ids" %d', self:name(i), key, #row[key], n)
         end
     end
-    if row.labels and self.labels_shifted then
+    local has_labels = row.labels
+    if row.loss_mask and not has_labels then
+        row.labels = {}
+        for k = 1, n do
+            row.labels[k] = row.input_ids[k]
+        end
+    end
+    utils.fold_loss_mask(row)
+    if has_labels and self.labels_shifted then
         return row
     end
     local shifted = utils.shift(row.input_ids, 1)

@@ -23,6 +23,7 @@ local keys = { "input_ids", "labels", "attention_mask", "position_ids" }
 
 -- Fill it; returns the tokens that are no padding. label_tokens may be 0.
 function Buffer:fill(row)
+    utils.fold_loss_mask(row)
     local n, out = #row.input_ids, self.row
     if n > self.capacity then
         self.capacity = 2 * n

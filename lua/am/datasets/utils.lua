@@ -74,6 +74,23 @@ function M.row_length(dataset, i)
     return type(dataset.length) == "function" and dataset:length(i) or #dataset:get(i).input_ids
 end
 
+--- Have labels be IGNORE where the row's loss_mask is 0, as NeMo Automodel's rows of 2025 say it. The mask goes.
+function M.fold_loss_mask(row)
+    local mask = row.loss_mask
+    if mask == nil then
+        return
+    elseif type(mask) ~= "table" or #mask ~= #row.labels then
+        err.raise("data", "loss_mask has %s entries, labels %d", type(mask) == "table" and #mask or "no",
+            #row.labels)
+    end
+    for k = 1, #mask do
+        if mask[k] == 0 then
+            row.labels[k] = M.IGNORE
+        end
+    end
+    row.loss_mask = nil
+end
+
 --- How many labels of an array are learnt.
 function M.count_labels(labels)
     local count = 0

@@ -34,6 +34,7 @@ end
 --- A function (hidden, labels, ctx) as at the head of this file: the SUM of cross-entropies over label tokens.
 --- opts: ignore_index (-100), logit_softcapping (ctx.softcap).
 local function cross_entropy(opts)
+    opts = opts or {}
     return function(hidden, labels, ctx)
         local at = { ignore_index = opts.ignore_index or -100,
                      softcap = opts.logit_softcapping and opts.logit_softcapping > 0

@@ -35,7 +35,7 @@ end
 --- Two numbers of a list of betas.
 function M.betas(betas, default)
     betas = betas or default
-    if type(betas) ~= "table" or type(betas[1]) ~= "number" or type(betas[2]) ~= "number" then
+    if type(betas) ~= "table" or #betas ~= 2 or type(betas[1]) ~= "number" or type(betas[2]) ~= "number" then
         err.raise("usage", "optimizer.betas must be two numbers, as in [%g, %g]", default[1], default[2])
     end
     return betas[1], betas[2]

@@ -227,14 +227,13 @@ function OptimizerParamScheduler:describe()
 end
 
 --- A schedule from the `lr_scheduler` section `cfg`, or the constant one of a configuration without
---- that section (or with nothing but the two resume flags in it). `run`: lr and weight_decay of the
---- optimizer, total_steps planned, optimizer.
+--- that section (nil), or with nothing but a resume flag in it. `run`: lr and weight_decay of the optimizer,
+--- total_steps planned, optimizer.
 --- Derived where `cfg` is silent: init_lr = lr/10, max_lr = lr, min_lr = lr/100, style cosine,
 --- lr_warmup_steps = min(1000, total/10), lr_decay_steps = wd_incr_steps = total, weight decay constant.
 function M.from_config(cfg, run)
-    cfg = cfg or {}
-    local opts, derived, has_schedule = {}, {}, false
-    for key, value in pairs(cfg) do
+    local opts, derived, has_schedule = {}, {}, cfg ~= nil and next(cfg) == nil
+    for key, value in pairs(cfg or {}) do
         opts[key] = value
         has_schedule = has_schedule
             or (key ~= "use_checkpoint_opt_param_scheduler" and key ~= "override_opt_param_scheduler")

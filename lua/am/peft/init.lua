@@ -33,7 +33,7 @@ M.fields = {
     modules_to_save = { type = "string|list", items = NAME, doc = "names of modules that are trained whole and saved "
                             .. "with the adapter; a classifier's head always is" },
     dim = { type = "integer", min = 1, doc = "rank r (8)" },
-    alpha = { type = "number", doc = "numerator of the scale alpha / dim (32)" },
+    alpha = { type = "number", above = 0, doc = "numerator of the scale alpha / dim (32)" },
     use_rslora = { type = "boolean", doc = "scale by alpha / sqrt(dim) instead" },
     dropout = { type = "number", min = 0, below = 1, doc = "probability (0)" },
     dropout_position = { type = "string", enum = { "post", "pre" },

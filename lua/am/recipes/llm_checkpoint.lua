@@ -120,7 +120,7 @@ end
 
 function Methods:load_model(dir)
     local kind = checkpoint.read_json(path.join(dir, "optim", "optimizer.json")).kind
-    if kind ~= self.optimizer.kind then -- else the first tensor that is not there would be said
+    if type(kind) == "string" and kind ~= self.optimizer.kind then -- else the first missing tensor would be said
         err.raise("state", "checkpoint %s was made with the optimizer %s, this run's is %s: keep it, or choose another "
                   .. "checkpoint.checkpoint_dir", dir, tostring(kind), self.optimizer.kind)
     end

@@ -59,7 +59,10 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
         local options = cfg:child("packed_sequence"):to_table()
         options.padding_id = self:padding_id()
         dataset = datasets.pack_dataset(dataset, options)
-        self.log:info("packed into %d rows of %d tokens", dataset:len(), size)
+        local stats = not options.prepacked and dataset:stats()
+        local say = stats and stats.skipped > 0 and self.log.warning or self.log.info
+        say(self.log, "packed into %d rows of %d tokens%s", dataset:len(), size,
+            stats and ": " .. datasets.describe(stats) or "")
     end
     local section = cfg:child(loader_key)
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))

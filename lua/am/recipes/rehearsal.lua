@@ -33,6 +33,7 @@ end
 -- An optimizer as configured, over a matrix of four numbers. Patterns of groups are only read: none would match.
 local function small_optimizer(cfg, ctx)
     local section = cfg:child("optimizer"):copy()
+    section.parent, section.key = cfg, "optimizer" -- its place, for errors
     for i, group in ipairs(section:to_table().param_group_overrides or {}) do
         groups.searcher(group.pattern, ("optimizer.param_group_overrides[%d].pattern"):format(i))
     end
@@ -51,10 +52,11 @@ end
 
 local function rehearse_schedule(cfg, ctx, optimizer)
     local section = cfg:child("lr_scheduler")
-    if not section or is_own(section) then
+    if section and is_own(section) then
         return
     end
-    local options = config.instantiate(section, ctx, {}, { default_target = "am.optim.OptimizerParamScheduler" })
+    local options = section
+        and config.instantiate(section, ctx, {}, { default_target = "am.optim.OptimizerParamScheduler" })
     local group, steps = optimizer.param_groups[1], cfg:get("step_scheduler.max_steps")
     schedule.from_config(options, { lr = group.lr, weight_decay = group.weight_decay, optimizer = optimizer,
                                     total_steps = type(steps) == "number" and steps or ANY_LENGTH })
@@ -74,7 +76,7 @@ function M.run(recipe)
     end
     trackers.new(cfg)
     if recipe.trains and cfg:has("optimizer") and not is_own(cfg:child("optimizer")) then
-        local optimizer = within(cfg, "optimizer", small_optimizer, cfg, ctx)
+        local optimizer = small_optimizer(cfg, ctx)
         within(cfg, "lr_scheduler", rehearse_schedule, cfg, ctx, optimizer)
         optimizer:close()
     end

@@ -35,6 +35,27 @@ describe("am.datasets.packed", function()
         return json.decode(assert(path.read_file("tests/lua/datasets/packing_goldens.json")))[key]
     end
 
+    it("folds a loss_mask into the labels, as collating does", function()
+        local row = { input_ids = { 5, 6, 7 }, labels = { 6, 7, 8 }, loss_mask = { 0, 1, 0 } }
+        local pack = packed.pack_dataset(helpers.dataset { row }, { packed_sequence_size = 3 }):get(1)
+        assert.same({ -100, 7, -100 }, pack.labels)
+        local batch = collate({ { input_ids = { 5, 6, 7 }, labels = { 6, 7, 8 }, loss_mask = { 0, 1, 0 } } }, {})
+        assert.same({ -100, 7, -100 }, { batch.labels[0], batch.labels[1], batch.labels[2] })
+        assert.equal(1, batch.num_label_tokens)
+    end)
+
+    it("packs no packs, and counts those without a label of their own", function()
+        local packs = { { input_ids = { 5, 6, 7 }, labels = { 6, 7, 8 }, seq_lens = { 1, 2 } } }
+        local ok, e = pcall(packed.pack_dataset, helpers.dataset(packs), { packed_sequence_size = 8 })
+        assert.is_false(ok)
+        assert.matches("is a pack of several samples already; set prepacked: true", tostring(e))
+        local halves = packed.pack_dataset(helpers.dataset {
+            { input_ids = { 1, 2, 3, 4 }, labels = { -100, -100, 5, 6 } },
+        }, { packed_sequence_size = 2, split_across_pack = true })
+        local stats = halves:stats()
+        assert.same({ 2, 2, 4, 2, 0 }, { halves:len(), stats.rows, stats.tokens, stats.label_tokens, stats.skipped })
+    end)
+
     it("pads samples for context parallelism as NeMo Automodel does", function()
         for i, golden in ipairs(given "context_parallel") do
             local ds = packed.pack_dataset(helpers.dataset(golden.rows), {

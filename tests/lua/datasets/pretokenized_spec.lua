@@ -41,6 +41,16 @@ describe("am.datasets.pretokenized", function()
         })
     end)
 
+    it("leaves out the labels where loss_mask is 0, which lies as they do", function()
+        local row = first '{"input_ids":[1,2,3],"labels":[2,3,4],"loss_mask":[0,0,1]}'
+        assert.same({ -100, -100, 4 }, { unpack(row.labels) })
+        row = first '{"input_ids":[5,6,7],"loss_mask":[0,0,1]}'
+        assert.same({ { 5, 6 }, { -100, 7 } }, { { unpack(row.input_ids) }, { unpack(row.labels) } })
+        local ok, e = pcall(first, '{"input_ids":[1,2],"labels":[2,3],"loss_mask":[1]}')
+        assert.is_false(ok)
+        assert.matches('"loss_mask" has 1 entries, "input_ids" 2', tostring(e))
+    end)
+
     it("skips rows without labels and limits", function()
         local text = '{"input_ids":[5],"labels":[-100]}\n{"input_ids":[5],"labels":[6]}\n{"input_ids":[]}\n'
         with_file(text, function(name)

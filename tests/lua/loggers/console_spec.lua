@@ -37,7 +37,8 @@ describe("am.loggers.console", function()
     end)
 
     it("ends in the metrics of a validation", function()
-        assert.matches(" | num_label_tokens 7 | accuracy 0%.5000 | f1 0%.2500$", val { val_f1 = 0.25, val_accuracy = 0.5 })
+        assert.matches(" | num_label_tokens 7 | accuracy 0%.5000 | f1 0%.2500$",
+                       val { val_f1 = 0.25, val_accuracy = 0.5 })
     end)
 
     it("names the validation set", function()

@@ -140,12 +140,14 @@ describe("am.optim.scheduler", function()
         }
         assert.same(expected, s:state_dict())
         assert.equal(1000, scheduler.from_config({ min_lr = 0 }, { lr = 1, total_steps = 20000 }).lr_warmup_steps)
-        for _, cfg in ipairs { {}, { override_opt_param_scheduler = true } } do
-            local constant = scheduler.from_config(cfg, { lr = 3e-4, total_steps = 1 })
+        for i = 1, 2 do
+            local constant = scheduler.from_config(({ nil, { override_opt_param_scheduler = true } })[i],
+                                                   { lr = 3e-4, total_steps = 1 })
             for n = 0, 5 do
                 assert.equal(3e-4, scheduler.lr_at(constant, n))
             end
         end
+        assert.equal("cosine", scheduler.from_config({}, { lr = 1, total_steps = 9 }).lr_decay_style)
     end)
 
     it("keeps each group's ratio and own curve", function()
