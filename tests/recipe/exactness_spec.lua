@@ -114,6 +114,54 @@ describe("exactness", function()
         local off = update_difference(w0, w1, p0, p1)
         assert.is_true(off <= 1e-4, "the update differs by " .. off)
     end)
+
+    it("learns samples that packs cut as the pieces would be learnt alone", function()
+        local size = 11
+        local recipe = helper.recipe(only_rows(ragged {
+            packed_sequence = { packed_sequence_size = size, split_across_pack = true },
+            step_scheduler = { local_batch_size = 2 },
+        }))
+        local function loss(rows)
+            local batch = datasets.default_collater(rows)
+            return am.scope(function() return recipe:loss(batch):item() end), batch.num_label_tokens
+        end
+        local pieces, uncut, at, cut = {}, 0, 0, 0 -- pieces: of each pack; at: tokens so far
+        for _, row in ipairs(helper.jsonl(recipe.cfg:get("dataset.path_or_dataset_id"))) do
+            uncut = uncut + loss { row }
+            for t = 1, #row.input_ids do
+                local pack = math.floor(at / size) + 1
+                pieces[pack] = pieces[pack] or {}
+                if t == 1 or at % size == 0 then
+                    table.insert(pieces[pack], { input_ids = {}, labels = {}, position_ids = {} })
+                    cut = cut + (t == 1 and 0 or 1)
+                end
+                local piece = pieces[pack][#pieces[pack]]
+                table.insert(piece.input_ids, row.input_ids[t])
+                table.insert(piece.labels, row.labels[t])
+                table.insert(piece.position_ids, (t - 1) % size)
+                at = at + 1
+            end
+        end
+        local total, first = 0, 1
+        for batch in recipe.loader:batches() do
+            local sum, labels = 0, 0
+            for pack = first, first + batch.B - 1 do
+                for _, piece in ipairs(pieces[pack]) do
+                    local l, n = loss { piece }
+                    sum, labels = sum + l, labels + n
+                end
+            end
+            local packed = am.scope(function() return recipe:loss(batch):item() end)
+            assert.equal(labels, batch.num_label_tokens)
+            assert.is_true(helper.relative(sum, packed) <= 1e-5, string.format("packs from %d: %.9g, alone %.9g",
+                                                                               first, packed, sum))
+            total, first = total + sum, first + batch.B
+        end
+        helper.close(recipe)
+        assert.equal(#pieces, first - 1)
+        assert.is_true(cut > 8, cut)
+        assert.is_true(helper.relative(total, uncut) > 1e-4, "a piece that saw the one before would pass")
+    end)
 end)
 
 -- Runs of twelve steps, three epochs, with everything random switched on; one state a step is kept.

@@ -1,5 +1,6 @@
 -- That keys of a configuration reach the run: validation, random numbers, batch sizes, checkpoints, signals,
--- trackers, timers, secrets, seeds and token counts. What a key's part does is in the specs of the parts.
+-- trackers, timers, secrets, seeds and token counts; and that a run learns. What a key's part does is in the specs
+-- of the parts.
 local am = require("am")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
@@ -107,11 +108,14 @@ describe("validation", function()
             validation_dataloader_one = { batch_size = 1, shuffle = true, drop_last = true },
         }, reference)
         local plain, plainly = validate { validation_dataset = section }
+        local packed, in_packs = validate { validation_dataset = section,
+                                            packed_sequence = { packed_sequence_size = 48 } } -- for training alone
         assert.is_true(helper.relative(sum / count, means) > 1e-3, "a mean of rows would pass")
         for _, case in ipairs { { records.default, seen.default, { 3, 3, 1 } },
                                 { records.one, seen.one, { 1, 1, 1, 1, 1, 1, 1 } },
                                 { records.more, seen.more, { 3, 3, 1 } },
-                                { plain.default, plainly.default, { 2, 2, 2, 1 } } } do
+                                { plain.default, plainly.default, { 2, 2, 2, 1 } },
+                                { packed.default, in_packs.default, { 2, 2, 2, 1 } } } do
             local record, batches, sizes = unpack(case)
             assert.same(sizes, batches.sizes)
             assert.same({ 1, 2, 3, 4, 5, 6, 7 }, batches.rows)
@@ -296,6 +300,50 @@ describe("the section", function()
     end)
 end)
 
+describe("a run without dataloader sections", function()
+    teardown(helper.cleanup)
+
+    it("shuffles the rows for training, anew each epoch, and not those for validation", function()
+        local shapes = {}
+        for i = 1, 20 do
+            shapes[i] = { tokens = 3, learnt = 2, behind = 0 }
+        end
+        local _, section = rows_of(shapes)
+        local function first_tokens(loader)
+            local out = {}
+            for batch in function() return loader:next() end do
+                for b = 0, batch.B - 1 do
+                    out[#out + 1] = batch.input_ids[b * batch.T]
+                end
+            end
+            return out
+        end
+        local function orders(dataloader)
+            local cfg = helper.config(helper.folder(), { dataloader = dataloader, validation_dataset = section })
+            cfg.dataset = section
+            local recipe = helper.recipe(cfg)
+            local one, validation = first_tokens(recipe.loader), first_tokens(recipe.validation_sets[1].loader)
+            recipe.loader:set_epoch(1)
+            local two = first_tokens(recipe.loader)
+            helper.close(recipe)
+            return one, two, validation
+        end
+        local in_order = {}
+        for i = 1, #shapes do
+            in_order[i] = i
+        end
+        local one, two, validation = orders()
+        assert.same({ one, two, validation }, { orders { shuffle = true } })
+        assert.same(in_order, validation)
+        assert.not_same(in_order, one)
+        assert.not_same(in_order, two)
+        assert.not_same(one, two)
+        table.sort(one)
+        assert.same(in_order, one)
+        assert.same({ in_order, in_order, in_order }, { orders { shuffle = false } })
+    end)
+end)
+
 describe("a run without a seed", function()
     teardown(helper.cleanup)
 
@@ -375,8 +423,37 @@ describe("training.jsonl", function()
         for i, record in ipairs(records) do -- each step is all rows
             assert.equal(tokens, record.num_tokens_per_step)
             assert.equal(labels, record.num_label_tokens)
-            assert.is_true(helper.relative(tokens / seconds[i], record.tps) < 1e-9)
+            local rate = tokens / seconds[i] -- of the step alone; what is logged counts what lies between, too
+            assert.is_true(i == 1 and helper.relative(rate, record.tps) < 0.1 or record.tps < rate)
+            assert.is_true(record.tps > labels / seconds[i] / 2)
             assert.equal(record.tps, record.tps_per_gpu)
         end
+    end)
+end)
+
+describe("a full fine-tuning", function()
+    teardown(helper.cleanup)
+
+    it("learns 64 rows by heart", function()
+        local shapes = {}
+        for i = 1, 64 do
+            shapes[i] = { tokens = 6, learnt = 5, behind = 1 }
+        end
+        local _, section = rows_of(shapes)
+        local cfg = helper.config(helper.folder(), {
+            step_scheduler = { global_batch_size = 64, local_batch_size = 64, max_steps = 60, num_epochs = 60 },
+            optimizer = { lr = 1e-2 }, checkpoint = { enabled = false },
+        })
+        cfg.dataset = section
+        cfg.model = { _target_ = "am.AutoModelForCausalLM.from_config", config = {
+            architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 64, intermediate_size = 128,
+            num_hidden_layers = 2, num_attention_heads = 4, num_key_value_heads = 2, vocab_size = 67,
+            max_position_embeddings = 16, rms_norm_eps = 1e-5,
+        } }
+        helper.train_here(cfg)
+        local records = helper.jsonl(cfg.checkpoint.checkpoint_dir .. "/training.jsonl")
+        assert.equal(60, #records)
+        assert.is_true(records[1].loss > 4, records[1].loss) -- about log(67)
+        assert.is_true(records[60].loss < 0.1, records[60].loss)
     end)
 end)

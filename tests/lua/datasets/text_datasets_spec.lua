@@ -6,6 +6,7 @@ local chat_dataset = require("am.datasets.chat_dataset")
 local conversation = require("am.datasets.conversation")
 local formatting = require("am.datasets.formatting")
 local hellaswag = require("am.datasets.hellaswag")
+local hub = require("am.utils.hub")
 local seq_cls = require("am.datasets.seq_cls")
 local squad = require("am.datasets.squad")
 local xlam = require("am.datasets.xlam")
@@ -182,6 +183,19 @@ describe("text datasets", function()
         helpers.fails("data", "row 1: answers.text is no list", read, '{"question":"a","context":"b","answers":"a"}')
     end)
 
+    it("read SQuAD itself, from the hub, where nothing is named", function()
+        local name = file('{"context":"a","question":"b","answers":{"text":["c"]}}')
+        local real, asked = hub.dataset_files, {}
+        finally(function() hub.dataset_files = real end)
+        hub.dataset_files = function(...)
+            asked[#asked + 1] = { ... }
+            return { name }
+        end
+        assert.equal(1, squad.make_squad_dataset(with { split = "train[:1]" }):len())
+        assert.same({ { "squad", { split = "train" } } }, asked)
+        assert.equal("squad", squad.fields.dataset_name.default)
+    end)
+
     it("read HellaSwag's, padded to a multiple of 8, and say what a label names", function()
         local row = '{"ctx":"a b","endings":["c d","e","f","g h i"],"label":"%s"}\n'
         local function read(text, more)
@@ -189,6 +203,9 @@ describe("text datasets", function()
         end
         local ds = read(row:format(0) .. row:format(3))
         assert.same({ 8, 8, 2 }, { #ds:get(1).input_ids, ds:length(1), ds:len() })
+        assert.equal(8, #read(row:format(0)):get(1).input_ids) -- of 4 tokens
+        local nine = read(row:format(0) .. '{"ctx":"a b c d e f","endings":["g h i"],"label":0}')
+        assert.same({ 16, 16, 16 }, { #nine:get(1).input_ids, #nine:get(2).input_ids, #nine:get(2).labels })
         assert.equal("_|c| d|_", tok:text { unpack(ds:get(1).labels, 1, 4) })
         assert.equal(4, #read(row:format(0), { pad_to_max_length = false }):get(1).input_ids)
         helpers.fails("data", 'row 1: label is "4", which names none of the 4 endings', read, row:format(4))

@@ -237,6 +237,44 @@ describe("an adapter", function()
             end
         end)
     end)
+
+    it("of a model for another task says which", function()
+        with_saved({ dim = 2 }, function(dir, model, config)
+            for name, task in pairs {
+                LlamaForSequenceClassification = "SEQ_CLS", LlamaForTokenClassification = "TOKEN_CLS",
+                LlamaForQuestionAnswering = "QUESTION_ANS", LlamaForCausalLM = "CAUSAL_LM",
+                ForTokenClassificationLlama = "CAUSAL_LM",
+            } do
+                model.config.architectures = { name }
+                peft.save_adapter(model, dir, config)
+                assert.equal(task, files.json(path.join(dir, CONFIG)).task_type, name)
+            end
+        end)
+    end)
+
+    it("has the rest of its PeftConfig, and no more, in NeMo Automodel's file", function()
+        local plain = { dropout = 0, dropout_position = "post", lora_A_init = "xavier", match_all_linear = false,
+                        use_triton = false } -- where nothing is said
+        local function with(changes)
+            local out = {}
+            for _, fields in ipairs { plain, changes } do
+                for key, value in pairs(fields) do
+                    out[key] = value
+                end
+            end
+            return out
+        end
+        for _, own in ipairs {
+            with {}, with { target_modules = { "*.v_proj", "o_proj" }, dropout = 0.25, dropout_position = "pre" },
+            with { exclude_modules = { "*mlp*" }, lora_A_init = "gaussian", use_dora = true },
+            with { match_all_linear = true, use_rslora = true, lora_dtype = "float32" },
+            with { target_modules = "*_proj", modules_to_save = { "lm_head" } },
+        } do
+            local given = with(own)
+            given.dim, given.alpha = 2, 5
+            with_saved(given, function(dir) assert.same(own, files.json(path.join(dir, OWN))) end)
+        end
+    end)
 end)
 
 describe("an adapter that does not fit", function()
