@@ -17,8 +17,6 @@ local training = require("am.training")
 local Recipe = llm:extend("llm_finetune")
 Recipe.doc = "Fine-tune a causal language model, fully or with LoRA."
 
-local MEASURED_AT_MOST = 4 -- times, of the machine's rate of products
-
 -- ---- setup ----------------------------------------------------------------------------------
 
 function Recipe:setup()
@@ -96,13 +94,26 @@ function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
     self.optimizer:zero_grad() -- also what a step that failed has left
-    local started, label_tokens, tokens, work, loss = edge.C.am_clock(), 0, 0, 0, 0
+    local started, label_tokens, tokens, work, loss, grad_norm = edge.C.am_clock(), 0, 0, 0, 0, 0
     for _, batch in ipairs(window) do
         self:check_batch(batch)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
         work = work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens)
     end
-    local scale = 1 / math.max(label_tokens, 1)
+    if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
+        loss, grad_norm = self:learn(window, 1 / label_tokens)
+    end
+    self.window = nil
+    self.lr_schedule:step(1)
+    self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
+    return { loss = loss, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
+             flops = work, seconds = edge.C.am_clock() - started }
+end
+
+-- Gradients of a window's loss, summed over its micro-batches times `scale`, and the update by them. Returns the
+-- loss and the gradients' norm.
+function Recipe:learn(window, scale)
+    local loss = 0
     for _, batch in ipairs(window) do
         loss = loss + am.scope(function()
             local sum = self.timers:timed("forward", 1, self.loss, self, batch)
@@ -120,11 +131,7 @@ function Recipe:step(window)
         self:not_finite("gradient norm", grad_norm, true)
     end
     self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
-    self.window = nil
-    self.lr_schedule:step(1)
-    self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
-    return { loss = loss * scale, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
-             flops = work, seconds = edge.C.am_clock() - started }
+    return loss * scale, grad_norm
 end
 
 --- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
@@ -162,6 +169,13 @@ function Recipe:loss(batch, see)
         see(hidden, labels, ctx)
     end
     return self.loss_fn(hidden, labels, ctx)
+end
+
+--- Tokens that the model sees at once in a micro-batch of `rows` rows of the data, the longest of `length`
+--- tokens. A recipe that makes batches or the loss in another way has its own: without one neither its memory nor
+--- its time is said before it runs.
+function Recipe.tokens_at_once(_, rows, length)
+    return rows * length
 end
 
 -- Mean loss of a validation set, in which every row counts by its label tokens, and the metrics: val_loss,
@@ -233,27 +247,24 @@ function Recipe:evaluate(epoch, step, losses)
     return records[1].val_loss
 end
 
---- The share, in percent, that a step reached of the rate of products of the model's shapes; nil where its FLOPs are
---- not known. That rate is measured after the first step, and once more where it cannot be true.
+-- In percent of the rate at which the machine multiplies matrices of the model's shapes, which is measured after
+-- the first step. nil where the recipe does not say what a step must compute.
 function Recipe:share_of_peak(metrics)
     if not (metrics.flops and self:counts_tokens()) then
         return nil
     end
-    local done, tokens = metrics.flops / metrics.seconds, metrics.num_tokens
-    for _ = 1, 2 do
-        if not self.peak_rate or (done > self.peak_rate and self.peak_measured < MEASURED_AT_MOST) then
-            self.peak_rate = math.max(self.peak_rate or 0, flops.quick_rate(self.model, tokens))
-            self.peak_measured = (self.peak_measured or 0) + 1
-        end
-    end
-    return 100 * done / self.peak_rate
+    self.meter = self.meter or flops.meter(self.model, metrics.num_tokens)
+    return 100 * self.meter(metrics.flops / metrics.seconds)
 end
 
 function Recipe:log_step(epoch, metrics)
-    local tps = metrics.num_tokens / metrics.seconds
+    local now = edge.C.am_clock() -- tps counts all that lay between two steps: data, validation, saving
+    local tps = metrics.num_tokens / (now - (self.step_ended or now - metrics.seconds))
+    self.step_ended = now
     local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, grad_norm = metrics.grad_norm,
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
-                     mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens, num_label_tokens = metrics.num_label_tokens }
+                     mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens,
+                     num_label_tokens = metrics.num_label_tokens }
     for key, value in pairs(metrics.extra or {}) do
         record[key] = value
     end

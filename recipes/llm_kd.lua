@@ -7,6 +7,7 @@
 local am = require("am")
 local config = require("am.config")
 local err = require("am.core.error")
+local flops = require("am.recipes.flops")
 local llm_finetune = require("recipes.llm_finetune")
 local sections = require("am.recipes.sections")
 

@@ -46,8 +46,8 @@ function am_optim_scheduler.wd_at(s, n) end
 function am_optim_scheduler.new(opts) end
 
 --- A schedule from the `lr_scheduler` section `cfg`, or the constant one of a configuration without
---- that section (or with nothing but the two resume flags in it). `run`: lr and weight_decay of the
---- optimizer, total_steps planned, optimizer.
+--- that section (nil), or with nothing but a resume flag in it. `run`: lr and weight_decay of the optimizer,
+--- total_steps planned, optimizer.
 --- Derived where `cfg` is silent: init_lr = lr/10, max_lr = lr, min_lr = lr/100, style cosine,
 --- lr_warmup_steps = min(1000, total/10), lr_decay_steps = wd_incr_steps = total, weight decay constant.
 ---@return am.Scheduler

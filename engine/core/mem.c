@@ -7,6 +7,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "device.h"
 #include "error.h"
@@ -150,6 +153,9 @@ static void give_back_cache(int device, const am_backend *be)
             spare = f;
         }
     }
+#if defined(__GLIBC__)
+    (void)malloc_trim(0); /* freed blocks between others in use would stay with the process */
+#endif
 }
 
 /* The system promises more memory than it has and later kills who uses it. So it is asked what is

@@ -219,6 +219,15 @@ static void copy_bools(uint8_t *out, const uint8_t *bytes, size_t n)
         out[i] = bytes[i] != 0;
 }
 
+/* What a tensor in place ends with. Pages that no tensor uses any more need not stay. */
+static void release_place(void *mapping)
+{
+    am_mapping *m = mapping;
+    if (--m->in_place == 0)
+        am_mapping_give_back(m, 0, m->bytes);
+    am_mapping_release(m);
+}
+
 /* The tensor in its own dtype on a host device; shared where its bytes can be used in place. */
 static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e, int device)
 {
@@ -227,10 +236,11 @@ static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e
                  (uintptr_t)bytes % (size_t)am_dtype_size(e->dtype) == 0;
     if (usable) {
         am_mapping_retain(a->map);
+        a->map->in_place++;
         int rc = am_tensor_from_memory(out, e->dtype, e->ndim, e->shape, device, bytes,
-                                       am_mapping_release, a->map);
+                                       release_place, a->map);
         if (rc != AM_OK)
-            am_mapping_release(a->map);
+            release_place(a->map);
         return rc;
     }
     am_tensor *t;
@@ -244,6 +254,8 @@ static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e
         copy_bools(data, bytes, e->bytes);
     else
         memcpy(data, bytes, e->bytes);
+    if (a->map->in_place == 0) /* else a tensor may have been written to */
+        am_mapping_give_back(a->map, e->offset, e->bytes);
     *out = t;
     return AM_OK;
 }

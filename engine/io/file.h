@@ -40,6 +40,7 @@ int am_file_scan(const char *path, int (*visit)(void *context, const void *data,
  * renaming, never rewritten in place. */
 typedef struct am_mapping {
     int refs;
+    int in_place; /* tensors whose bytes are the mapping's, see archive.c */
     uint8_t *data;
     size_t bytes;
 } am_mapping;

@@ -10,6 +10,8 @@ local datasets = require("am.datasets")
 local file_rows = require("am.datasets.file_rows")
 local formatting = require("am.datasets.formatting")
 local config = require("am.config")
+local flops = require("am.recipes.flops")
+local memory = require("am.recipes.memory")
 local parent = require("recipes.llm_finetune")
 
 local Recipe = parent:extend("dpo")
@@ -44,7 +46,7 @@ end
 
 --- A batch of pairs: all chosen rows, then all rejected ones. Losses are divided by num_label_tokens, which
 --- is the number of pairs here.
-function Recipe.collate(rows)
+function Recipe.collate(_, rows)
     local flat = {}
     for i, row in ipairs(rows) do
         flat[i], flat[#rows + i] = row.chosen, row.rejected
@@ -54,21 +56,33 @@ function Recipe.collate(rows)
     return batch
 end
 
-function Recipe:build_loader(dataset_key, loader_key, for_training)
-    self.cfg:set(loader_key .. ".collate_fn", "am.datasets.default_collater") -- none that knows padding
-    local loader = parent.build_loader(self, dataset_key, loader_key, for_training)
-    loader.collate_fn = Recipe.collate
-    return loader
+function Recipe.audit() return {} end -- rows are pairs
+
+-- What is said before the first step counts both rows of a pair, and the reference.
+function Recipe.tokens_at_once(_, pairs_count, length)
+    return 2 * pairs_count * length
 end
 
-function Recipe.check_memory() end -- rows are pairs, so neither estimate nor audit hold
-function Recipe.audit() return {} end
+function Recipe:batch_flops(rows, length)
+    self.reference_costs = self.reference_costs or flops.costs(self.reference or self.model, true)
+    return parent.batch_flops(self, rows, length, rows * length)
+        + flops.of_rows(self.reference_costs, rows, length, rows * length)
+end
+
+function Recipe:bytes_beside(tokens)
+    local reference = self.reference or self.model -- not loaded by --dry-run
+    return parent.bytes_beside(self, tokens), memory.weight_bytes(reference) + memory.forward_bytes(reference, tokens)
+end
+
+Recipe.other_model = "the reference"
 
 -- ---- the reference ----------------------------------------------------------------------------
 
 function Recipe:build_model()
     local section = self.cfg:child("reference_model") or self.cfg:child("model")
+    local before = am.memory().live_bytes
     self.reference = config.instantiate(section, self.ctx):eval()
+    self.teacher_allocated = am.memory().live_bytes - before -- the rest of it is still in its file
     self.beta = self.cfg:get("beta", 0.1)
     return parent.build_model(self)
 end

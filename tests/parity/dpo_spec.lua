@@ -39,7 +39,7 @@ describe("DPO", function()
         })
         local recipe = dpo.new(helper.yaml(helper.folder(), cfg))
         recipe.model = recipe:build_model()
-        local batch = dpo.collate(golden_rows(golden))
+        local batch = recipe:collate(golden_rows(golden))
         assert.equal(3, batch.num_label_tokens)
         local loss = recipe:loss(batch) * (1 / 3)
         -- 1e-4: f32 sums in another order

@@ -5,6 +5,7 @@ local helper = require("tests.recipe.helper")
 local io_core = require("am.core.io")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local progress = require("am.loggers.progress")
 local posix = require("am.utils.posix")
 
 local text_model
@@ -133,6 +134,9 @@ describe("what a LoRA run leaves", function()
             assert.same({ "step", "epoch", "timestamp", "loss", "grad_norm", "lr", "mem", "tps", "tps_per_gpu", "mfu",
                           "num_tokens_per_step", "num_label_tokens" }, keys(r))
             assert.equal(n, r.step)
+            assert.is_true(r.mfu > 0 and r.mfu < 150, tostring(r.mfu)) -- percent
+            local shown = progress.open({ total_steps = 4 }):line(r, 200)
+            assert.matches(("| %.1f %% of peak |"):format(r.mfu), shown, 1, true)
             assert.matches("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ$", r.timestamp)
             n = n + 1
         end

@@ -51,7 +51,8 @@ describe("--dry-run", function()
 
     it("stops at what would stop the run when it builds its parts", function()
         for _, case in ipairs {
-            { { optimizer = { betas = { 0.9 } } }, "betas" }, { { optimizer = { state_dtype = "int4" } }, "state_dtype" },
+            { { optimizer = { betas = { 0.9 } } }, "betas" },
+            { { optimizer = { state_dtype = "int4" } }, "state_dtype" },
             { { optimizer = { param_group_overrides = { { pattern = "(" } } } }, "pattern" },
             { { lr_scheduler = { lr_decay_style = "cosin" } }, "lr_decay_style" },
             { { lr_scheduler = { start_wd = 0.5 } }, "end_wd" }, { { device = "cuda" }, "cuda" },
@@ -171,12 +172,50 @@ describe("--dry-run", function()
 
     it("says what does not fit", function()
         local cfg = helper.config(helper.folder(), {
-            step_scheduler = { global_batch_size = 100000000, local_batch_size = 100000000 } })
+            step_scheduler = { global_batch_size = 100000000, local_batch_size = 100000000 },
+            dataset = { num_sentences = 4000, mean_len = 50 } })
         cfg.model = { _target_ = "am.AutoModelForCausalLM.from_config", config = {
-            architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 16, intermediate_size = 16,
+            architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 16, intermediate_size = 2 ^ 18,
             num_hidden_layers = 2, num_attention_heads = 2, vocab_size = 67, max_position_embeddings = 64 } }
         local _, out = dry_run(cfg)
         assert.matches("are available, which is too little: see step_scheduler%.local_batch_size", out)
+        local tokens = tonumber(out:match("for (%d+) tokens at a time"))
+        assert.is_true(tokens >= 4000 * 20 and tokens <= 4000 * 64, tokens) -- of rows that there are
+    end)
+
+    it("counts no more rows than there are, as the run does", function()
+        local checked, check = nil, memory.check
+        memory.check = function(_, tokens, rows) checked = { tokens, rows } end
+        finally(function() memory.check = check end)
+        local cfg = helper.config(helper.folder(), {
+            packed_sequence = { packed_sequence_size = 64 },
+            step_scheduler = { global_batch_size = 400, local_batch_size = 400 } })
+        local recipe = helper.recipe(cfg)
+        local rows = recipe.loader.dataset:len()
+        helper.close(recipe)
+        assert.is_true(rows < 400)
+        assert.same({ rows * 64, rows .. " rows" }, checked)
+        local _, out = dry_run(cfg)
+        assert.matches("for " .. rows * 64 .. " tokens at a time", out)
+    end)
+
+    it("says nothing of memory and time for a recipe that does not say how many tokens it sees", function()
+        local dir, text = helper.folder(), "local r = require('recipes.llm_finetune'):extend('own') %s return r"
+        local cfg = helper.yaml(dir, helper.config(dir))
+        local own = "function r:loss(...) return require('recipes.llm_finetune').loss(self, ...) end "
+        local file = helper.write(dir .. "/own.lua", text:format(own))
+        local status, out, errors = helper.run { file, cfg, "--dry-run" }
+        assert.equal(0, status, errors)
+        assert.matches("\nmemory and time: not known for this recipe", out)
+        assert.not_matches("\nmemory  ", out)
+        assert.matches("\ndisk ", out)
+        helper.write(file, text:format(own .. "function r:tokens_at_once(rows, length) return 3 * rows * length end "))
+        local _, before = helper.run { helper.finetune, cfg, "--dry-run" }
+        _, out = helper.run { file, cfg, "--dry-run" }
+        assert.equal(3 * before:match("for (%d+) tokens at a time"), tonumber(out:match("for (%d+) tokens at a time")))
+        helper.write(file, text:format("function r:step(w) return require('recipes.llm_finetune').step(self, w) end"))
+        _, out = helper.run { file, cfg, "--dry-run" }
+        assert.matches("\nmemory  ", out)
     end)
 
     it("tells durations in words", function()
@@ -185,23 +224,29 @@ describe("--dry-run", function()
     end)
 end)
 
--- A model whose weights take 25 MB, and rows of one length.
-local function model_folder()
+-- A model whose f32 weights take 25 MB, or as `changes` has it, in a folder.
+local function model_folder(changes, opts)
     local dir = helper.folder()
     am.manual_seed(3)
-    local model = am.AutoModelForCausalLM.from_config {
+    local model = am.AutoModelForCausalLM.from_config(helper.changes({
         architectures = { "LlamaForCausalLM" }, model_type = "llama", hidden_size = 320, intermediate_size = 960,
         num_hidden_layers = 4, num_attention_heads = 5, num_key_value_heads = 5, vocab_size = 3000,
         max_position_embeddings = 1024, rms_norm_eps = 1e-5, tie_word_embeddings = true,
-    }
+    }, changes or {}), opts)
     model:save_pretrained(dir)
     model:close()
     return dir
 end
 
 describe("memory that is expected", function()
-    local dir
-    setup(function() dir = model_folder() end)
+    local dir, large_folders
+    setup(function()
+        dir, large_folders = model_folder(), {}
+        for _, dtype in ipairs { "bfloat16", "float32" } do
+            large_folders[dtype] = model_folder({ hidden_size = 576, intermediate_size = 1536, num_attention_heads = 9,
+                num_key_value_heads = 3, vocab_size = 49152 }, { torch_dtype = dtype })
+        end
+    end)
     teardown(helper.cleanup)
 
     local function config_of(changes)
@@ -217,6 +262,9 @@ describe("memory that is expected", function()
                             target_modules = { "*.embed_tokens", "*.layers.1.*_proj" } } }
     local bf16 = { model = { torch_dtype = "bfloat16" } }
     local again = { model = { activation_checkpointing = true } }
+    -- of 45 million weights, most of them in the embeddings
+    local stored = { of = "bfloat16", dataset = { mean_len = 64, max_sentence_len = 64 } }
+    local large = { of = "float32", dataset = { mean_len = 64, max_sentence_len = 64 } }
     for name, sets in pairs {
         ["full"] = {}, ["long rows"] = { { dataset = { mean_len = 512, max_sentence_len = 512 } } },
         ["short rows"] = { { dataset = { mean_len = 32, max_sentence_len = 32 } } },
@@ -230,12 +278,19 @@ describe("memory that is expected", function()
             { dataset = { mean_len = 512, max_sentence_len = 512 } } },
         ["two micro-batches"] = { { step_scheduler = { local_batch_size = 2 } } },
         ["averages"] = { { ema = { decay = 0.9 } } },
+        ["bfloat16 file"] = { bf16, stored }, ["bfloat16 file, 8-bit moments"] = { bf16, stored,
+            { optimizer = { state_dtype = "int8" } } },
+        ["bfloat16 file, LoRA"] = { bf16, stored, lora }, ["f32 file, bfloat16"] = { bf16, large },
+        ["f32 file, bfloat16 and LoRA"] = { bf16, large, lora },
         ["a teacher and short rows"] = { { dataset = { mean_len = 32, max_sentence_len = 32 } },
             { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } } },
         ["a teacher"] = { lora, { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } } },
     } do
         it("is what a run takes, within a tenth: " .. name, function()
             local cfg = config_of(helper.changes(unpack(sets)))
+            if cfg.of then
+                cfg.model.pretrained_model_name_or_path, cfg.of = large_folders[cfg.of], nil
+            end
             local teacher = cfg.teacher_model
             if teacher then
                 teacher.pretrained_model_name_or_path = dir
@@ -309,5 +364,52 @@ describe("memory that is expected", function()
             assert.is_true(flops.product_rate(model, 8)() > 0)
             helper.close(recipe)
         end
+    end)
+end)
+
+describe("the share of peak", function()
+    local model
+    setup(function() model = am.AutoModelForCausalLM.from_pretrained(helper.tiny) end)
+    teardown(function()
+        model:close()
+        helper.cleanup()
+    end)
+
+    it("counts the head for what is learnt, and is two thirds where nothing is trained", function()
+        local costs, linear, attention = flops.costs(model), flops.of_step(model, 3, 16)
+        assert.near(linear + attention, flops.of_rows(costs, 3, 16, 48), 1)
+        assert.equal(6 * model.lm_head.weight:numel() * 40,
+                     flops.of_rows(costs, 3, 16, 48) - flops.of_rows(costs, 3, 16, 8))
+        local forward = flops.costs(model, true)
+        assert.near(costs.token + costs.head, 3 * (forward.token + forward.head), 1)
+        local recipe = helper.recipe(helper.config(helper.folder(), helper.lora))
+        local lora = flops.costs(recipe.model)
+        assert.is_true(lora.token > 4 / 6 * costs.token and lora.head == 4 / 6 * costs.head)
+        helper.close(recipe)
+    end)
+
+    it("is of a rate that is measured without random numbers, and again where it is too low", function()
+        am.manual_seed(5)
+        local first = am.rand({ 4 }):totable()
+        am.manual_seed(5)
+        assert.is_true(flops.quick_rate(model, 64) > 0)
+        assert.same(first, am.rand({ 4 }):totable())
+        local rates, quick_rate = { 1e9, 2e9, 1e12 }, flops.quick_rate
+        flops.quick_rate = function() return table.remove(rates, 1) end
+        finally(function() flops.quick_rate = quick_rate end)
+        local meter = flops.meter(model, 64)
+        assert.equal(0.5, meter(5e8))
+        assert.equal(0.5, meter(5e11))
+        assert.equal(0, #rates)
+    end)
+
+    it("is not known of a recipe that makes its own loss", function()
+        local recipe = helper.recipe(helper.config(helper.folder()))
+        local class = setmetatable({ loss = recipe.loss, parent = getmetatable(recipe) }, { __index = recipe })
+        class.__index = class
+        local own = setmetatable({}, class)
+        assert.is_nil(own:share_of_peak { flops = 1, seconds = 1, num_tokens = 8 })
+        assert.is_true(recipe:share_of_peak { flops = 1, seconds = 1, num_tokens = 8 } > 0)
+        helper.close(recipe)
     end)
 end)

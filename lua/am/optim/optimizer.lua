@@ -12,6 +12,7 @@ local tensor = require("am.core.tensor")
 local C, check, check_retry = edge.C, edge.check, edge.check_retry
 local M = {}
 local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
+local PIECE = 1024 * 1024 -- elements
 
 ---@class am.Optimizer
 ---@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names }; step uses the lr and
@@ -45,6 +46,7 @@ local function seal(entries, separate_grads)
     end
     check_retry(C.am_params_seal, params)
     C.am_params_zero_grad(params)
+    check(C.am_mem_trim(C.am_tensor_device(entries[1][2]))) -- old blocks would wait for weights of their sizes
     return params
 end
 
@@ -287,13 +289,22 @@ function Optimizer:sync_masters()
     end
 end
 
--- master where it is not what `exact` rounds to, else exact: weights that were changed since stay.
-local function exact_where_unchanged(master, exact, dtype)
-    return ops.where(exact:to(dtype):to("float32"):eq(master), exact, master)
+-- Master where it is not what `exact` rounds to, else exact: weights that were changed since stay. In pieces,
+-- since an embedding's temporaries would be the most that a run ever has.
+local function take_where_unchanged(master, exact, dtype)
+    local rows = master:size(0)
+    local some = math.max(1, math.floor(PIECE * rows / master:numel()))
+    for at = 0, rows - 1, some do
+        scope.scope(function()
+            local n = math.min(some, rows - at)
+            local to, from = master:narrow(0, at, n), exact:narrow(0, at, n):to("float32")
+            to:copy_(ops.where(from:to(dtype):to("float32"):eq(to), from, to))
+        end)
+    end
 end
 
 --- Give the f32 masters of 16-bit weights the values that the weights were rounded from. get(name) is
---- a float32 tensor, or nil where there is none. Without this a run begins with rounded masters, up to
+--- a tensor of floats, or nil where there is none. Without this a run begins with rounded masters, up to
 --- 2^-9 beside the checkpoint.
 function Optimizer:load_masters(get)
     scope.scope(function()
@@ -303,8 +314,8 @@ function Optimizer:load_masters(get)
                 local dtype = parameter(place):dtype()
                 scope.scope(function()
                     local exact = get(place.name)
-                    if exact then
-                        master:copy_(exact_where_unchanged(master, exact, dtype))
+                    if exact and exact:dtype() ~= dtype then
+                        take_where_unchanged(master, exact, dtype)
                     end
                 end)
             end

@@ -2,9 +2,10 @@
 -- the same shapes.
 --
 -- The rule: a multiply-add counts two. For each token a linear map of n weights costs 6 n when it is
--- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen; a pair of
--- query and key costs 12 times heads times head_dim (2 products forward, 4 backward). What an
--- implementation computes a second time does not count, nor does anything but matrix products.
+-- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen, so that LoRA
+-- costs two thirds and its adapters; a pair of query and key costs 12 times heads times head_dim (2 products
+-- forward, 4 backward). A forward pass alone is 2 n and 4 times heads times head_dim. What an implementation
+-- computes a second time does not count, nor does anything but matrix products.
 
 local am = require("am")
 local edge = require("am.core.ffi")
@@ -14,6 +15,9 @@ local M = {}
 
 local MAX_ROWS = 2048 -- of a product in the measurement: more rows are not faster
 local MOST_REPEATS = 3 -- in one turn, of a product that a step has as often
+local QUICK_ROWS, QUICK_WEIGHTS = 256, 2 ^ 20 -- of a product of quick_rate
+local QUICK_SECONDS = 0.1
+local REMEASURED = 3
 
 -- The matrices of a model: { n (out), k (in), trained, adapter, count }, one for each that differ.
 local function matrices(model)
@@ -22,9 +26,12 @@ local function matrices(model)
         if module.class_name == "Linear" or module.class_name == "LinearLoRA" then
             local w = module.weight
             local adapter = path:match("%.lora_[%a_]*[AB]$") ~= nil
-            local key = string.format("%d %d %s %s", w:size(0), w:size(1), tostring(w.requires_grad), tostring(adapter))
+            local head = path:match("^lm_head") ~= nil
+            local key = string.format("%d %d %s %s %s", w:size(0), w:size(1), tostring(w.requires_grad),
+                                      tostring(adapter), tostring(head))
             if not by_key[key] then
-                by_key[key] = { n = w:size(0), k = w:size(1), trained = w.requires_grad, adapter = adapter, count = 0 }
+                by_key[key] = { n = w:size(0), k = w:size(1), trained = w.requires_grad, adapter = adapter,
+                                head = head, count = 0 }
                 list[#list + 1] = by_key[key]
             end
             by_key[key].count = by_key[key].count + 1
@@ -33,14 +40,29 @@ local function matrices(model)
     return list
 end
 
---- FLOPs of a step over `rows` rows of `length` tokens: of linear maps, of attention.
-function M.of_step(model, rows, length)
-    local linear, c = 0, model.config
+--- What a model costs: FLOPs of a token in linear maps below the head, of a token in the head, of a pair of
+--- query and key. forward: without backward.
+---@return {token: number, head: number, pair: number}
+function M.costs(model, forward)
+    local costs, c = { token = 0, head = 0 }, model.config
     for _, m in ipairs(matrices(model)) do
-        linear = linear + (m.trained and 6 or 4) * m.n * m.k * m.count
+        local part = m.head and "head" or "token"
+        costs[part] = costs[part] + (forward and 2 or m.trained and 6 or 4) * m.n * m.k * m.count
     end
     local width = c.num_attention_heads * (c.head_dim or c.hidden_size / c.num_attention_heads)
-    return linear * rows * length, 12 * width * c.num_hidden_layers * rows * length * (length + 1) / 2
+    costs.pair = (forward and 4 or 12) * width * c.num_hidden_layers
+    return costs
+end
+
+--- FLOPs over `rows` rows of `length` tokens, `labels` of which go through the head.
+function M.of_rows(costs, rows, length, labels)
+    return rows * length * (costs.token + costs.pair * (length + 1) / 2) + labels * costs.head
+end
+
+--- FLOPs of a step over `rows` rows of `length` tokens: of linear maps, of attention.
+function M.of_step(model, rows, length)
+    local costs = M.costs(model)
+    return (costs.token + costs.head) * rows * length, costs.pair * rows * length * (length + 1) / 2
 end
 
 -- The products of one matrix over `rows` rows: x W^T, dy W, and dy^T x when it is trained.
@@ -55,14 +77,17 @@ local function products_of(m, rows, options)
     return list
 end
 
--- Seconds of fn, the mean of some calls after one that warms the caches.
+-- Seconds of fn, the mean and the least of some calls after one that warms the caches.
 local function seconds_of(fn, calls)
     am.scope(fn)
-    local start = edge.C.am_clock()
+    local start, least = edge.C.am_clock(), math.huge
+    local last = start
     for _ = 1, calls do
         am.scope(fn)
+        local now = edge.C.am_clock()
+        last, least = now, math.min(least, now - last)
     end
-    return (edge.C.am_clock() - start) / calls
+    return (last - start) / calls, least
 end
 
 --- The products that a step over `tokens` tokens needs, each alone, in the model's dtype and on random
@@ -87,6 +112,47 @@ function M.product_rate(model, tokens)
             end
         end)
         return flops / seconds
+    end
+end
+
+--- The same at a glance, for a share that is said while a run goes on: FLOP/s of products of each matrix, cut to
+--- some rows and columns, the costly ones first, for about a tenth of a second. Draws no random numbers.
+function M.quick_rate(model, tokens)
+    local list, rows = {}, math.min(tokens, QUICK_ROWS)
+    for _, m in ipairs(matrices(model)) do
+        list[#list + 1] = not m.adapter and m or nil
+    end
+    table.sort(list, function(a, b) return a.n * a.k * a.count > b.n * b.k * b.count end)
+    local options, flops, seconds = { dtype = model:dtype(), device = model:device() }, 0, 0
+    local ends = edge.C.am_clock() + QUICK_SECONDS
+    am.no_grad(function()
+        for i, m in ipairs(list) do
+            if i > 1 and edge.C.am_clock() > ends then
+                break
+            end
+            am.scope(function()
+                local k = math.min(m.k, QUICK_WEIGHTS / 16)
+                local n = math.min(m.n, math.max(16, math.floor(QUICK_WEIGHTS / k)))
+                local x, w = am.full({ rows, k }, 0.5, options), am.full({ n, k }, 0.5, options)
+                local share = m.n * m.k * m.count / (n * k)
+                flops = flops + 2 * rows * n * k * share
+                local _, least = seconds_of(function() ops.linear(x, w) end, MOST_REPEATS)
+                seconds = seconds + least * share -- others on the machine only make it slower
+            end)
+        end
+    end)
+    return flops / seconds
+end
+
+--- A function of FLOP/s that says what share they are of quick_rate. A measurement that steps turn out to be above
+--- was disturbed and is made again, some times at most.
+function M.meter(model, tokens)
+    local rate, left = M.quick_rate(model, tokens), REMEASURED
+    return function(done)
+        while done > rate and left > 0 do
+            rate, left = math.max(rate, M.quick_rate(model, tokens)), left - 1
+        end
+        return done / rate
     end
 end
 

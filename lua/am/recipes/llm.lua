@@ -12,6 +12,7 @@ local early_stopping = require("am.training.early_stopping")
 local edge = require("am.core.ffi")
 local ema = require("am.training.ema")
 local err = require("am.core.error")
+local flops = require("am.recipes.flops")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local loggers = require("am.loggers")
@@ -117,7 +118,10 @@ function Recipe:max_norm()
 end
 
 function Recipe:build_model()
+    local before = am.memory(self.ctx.device).live_bytes
     local model = config.instantiate(self.cfg:child("model"), self.ctx)
+    -- weights that were converted are in memory from now on; others are still in their file
+    self.model_allocated = am.memory(self.ctx.device).live_bytes - before
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
     self:freeze(model)
     if self.cfg:has("neftune") then
@@ -244,6 +248,9 @@ function Recipe:optimizer_options()
     return options
 end
 
+--- What a second model is called, where there is one.
+Recipe.other_model = "the teacher"
+
 --- Bytes that a run has beside the model that it trains: of averages of its weights, and of a teacher in
 --- micro-batches of `tokens` tokens.
 function Recipe:bytes_beside(tokens)
@@ -251,15 +258,44 @@ function Recipe:bytes_beside(tokens)
         self.teacher and memory.teacher_bytes(self.teacher, tokens) or 0
 end
 
+--- Was tokens_at_once (llm_finetune.lua) written with the loss and the batches in mind that this recipe has?
+function Recipe:counts_tokens()
+    local class = getmetatable(self)
+    while class and not rawget(class, "tokens_at_once") do
+        for _, method in ipairs { "collate", "build_loader", "loss" } do
+            if rawget(class, method) then
+                return false
+            end
+        end
+        class = class.parent
+    end
+    return true
+end
+
+--- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
+--- learnt.
+function Recipe:batch_flops(rows, length, labels)
+    self.costs = self.costs or flops.costs(self.model)
+    return flops.of_rows(self.costs, rows, length, labels)
+end
+
 function Recipe:check_memory()
-    local batch = self.loader.collate_fn { self.loader:sample_row() }
-    local size = self.loader.batch_size
-    local longest = self.loader.dataset.stats and self.loader.dataset:stats().longest
-    local tokens = size * math.max(batch.T, longest and longest.length or 0)
+    if not self:counts_tokens() then
+        return
+    end
+    local loader = self.loader
+    local batch = loader.collate_fn { loader:sample_row() }
+    local count = loader.dataset.is_iterable and loader.batch_size or loader.dataset:len()
+    local rows, mean, longest = math.min(loader.batch_size, count), batch.T, batch.T
+    local stats = loader.dataset.stats and loader.dataset:stats()
+    if stats then
+        mean, longest = stats.tokens / stats.rows, math.max(batch.T, stats.longest.length)
+    end
+    local tokens = self:tokens_at_once(rows, longest)
     local averages, teacher = self:bytes_beside(tokens)
-    memory.check(memory.optimizer_bytes(self.model, self:optimizer_options())
-                 + memory.activation_bytes(self.model, tokens) + averages + teacher
-                 - (self.teacher_allocated or 0), tokens, string.format("%d rows", size))
+    memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
+                                memory.varied(rows, count, mean, longest), self.model_allocated)
+                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows))
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

@@ -12,6 +12,8 @@ local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
 local DISTILLED = 1024 * 1024 -- the same, see lua/am/loss/kd.lua
 local PROGRAM = 27 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
+local TOKENIZER = 370 -- an entry of its vocabulary, with the merge that makes it; measured
+local WAITING = 64 * 1024 * 1024 -- and a quarter of the peak, see engine/core/mem.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
 -- Bytes of a number that was summed up, beside numbers of `size`.
@@ -39,14 +41,6 @@ local function training_state(model, opts)
         all.gradients = math.min(all.gradients, largest + all.gradients / model.config.num_hidden_layers)
     end
     return all
-end
-
---- Bytes of gradients and optimizer state that come on top of the weights, at the worst moment.
---- opts: see M.kept.
-function M.optimizer_bytes(model, opts)
-    local state = training_state(model, opts)
-    -- the flat buffer replaces the loaded weights, but both are there while it is filled
-    return state.trained + state.gradients + state.optimizer
 end
 
 --- Bytes of a model's weights.
@@ -155,6 +149,11 @@ function M.forward_bytes(model, tokens)
     return states_bytes(model, tokens) + logits_bytes(model, tokens)
 end
 
+--- Bytes of a tokenizer with a vocabulary of `vocab_size` entries.
+function M.tokenizer_bytes(vocab_size)
+    return TOKENIZER * vocab_size
+end
+
 --- Bytes that distillation takes beside the student: the teacher's weights, its forward pass over `tokens` tokens,
 --- and what the loss has of a chunk of logits at once, 16 times its size as measured.
 function M.teacher_bytes(teacher, tokens)
@@ -177,17 +176,12 @@ local function activation_parts(model, tokens)
     return tokens * (kept + 3 * c.hidden_size * size), working, logits, tokens * layer
 end
 
---- Bytes of activations for a micro-batch of `tokens` tokens, at the worst moment of a step.
-function M.activation_bytes(model, tokens)
-    local kept, working, logits = activation_parts(model, tokens)
-    return 1.1 * (kept + math.max(working, logits)) -- blocks kept for reuse
-end
-
 --- What is resident at the worst moment of a run, as it is expected (not as a bound): { weights, gradients,
 --- optimizer, activations, program, total }, bytes. Blocks of a layer and of the loss are not in use at one
---- time, but both stay with the process; so do some more of a layer's, of other sizes.
+--- time, but both stay with the process; so do some more of a layer's, of other sizes. varied: batches are of
+--- several shapes, and blocks of one wait while another has its turn (am_device_alloc says for how long).
 --- opts: see M.kept; nil where nothing is trained. Within 10 % of what is measured: tests/recipe/preflight_spec.lua.
-function M.expected(model, opts, tokens)
+function M.expected(model, opts, tokens, varied)
     if not opts then
         local out = { weights = M.weight_bytes(model), gradients = 0, optimizer = 0,
                       activations = M.forward_bytes(model, tokens), program = PROGRAM }
@@ -198,8 +192,25 @@ function M.expected(model, opts, tokens)
     local kept, working, logits, layer = activation_parts(model, tokens)
     local out = { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
                   activations = kept + working + logits + layer, program = PROGRAM }
-    out.total = out.weights + out.gradients + out.optimizer + out.activations + out.program
+    if varied then
+        local live = state.trained + out.gradients + out.optimizer + kept + math.max(working, logits)
+        out.activations = out.activations + math.min(out.activations, live / 4 + WAITING)
+    end
+    -- Flat buffers take the place of the loaded weights, but both are there while they are filled.
+    local filling = out.weights + state.trained + out.gradients
+    out.total = math.max(filling, out.weights + out.gradients + out.optimizer + out.activations) + out.program
     return out
+end
+
+--- Bytes of M.expected that a process with the model in it does not have yet; `there`: those of its weights that
+--- are in memory, not in their file.
+function M.to_come(model, opts, tokens, varied, there)
+    return M.expected(model, opts, tokens, varied).total - PROGRAM - there
+end
+
+--- Are batches of `size` rows, of `rows` with lengths of `mean` and `longest`, of several shapes?
+function M.varied(size, rows, mean, longest)
+    return mean < longest or rows % size > 0 and rows > size
 end
 
 -- ---- refusing what can't fit ------------------------------------------------------------------

@@ -135,7 +135,8 @@ local function rows_of(recipe, key, for_training)
     if size == 0 then
         return dataset, dataset:len(), lengths
     end
-    return dataset, datasets.pack_dataset(dataset, packed:to_table()):len(), { mean = size, longest = size }
+    local packs = datasets.pack_dataset(dataset, packed:to_table())
+    return dataset, packs:len(), { mean = size, longest = size, packs = packs.stats and packs:stats() }
 end
 
 -- What is known of the training rows (of those for validation, where nothing is trained): { rows, mean, longest },
@@ -162,6 +163,9 @@ local function look_at_data(recipe, model)
             else
                 out("%-10s %s", for_training and "data" or "validation", stats and datasets.describe(stats)
                     or rows and dataset:len() .. " rows" or "a stream of rows")
+                if lengths and lengths.packs then
+                    out("           packed: %s", datasets.describe(lengths.packs))
+                end
                 for _, line in ipairs(for_training and recipe:audit(dataset) or {}) do
                     out("           %s", line)
                 end
@@ -199,48 +203,51 @@ end
 local TOO_LITTLE = ", which is too little: see step_scheduler.local_batch_size, dataset.seq_length, "
     .. "model.activation_checkpointing, model.torch_dtype, a peft section, optimizer.state_dtype"
 
--- Says what memory.expected and the recipe's bytes_beside come to. Returns the former.
-local function look_at_memory(recipe, model, tokens)
-    local need = memory.expected(model, recipe.trains and recipe:optimizer_options() or nil, tokens)
+-- Says what memory.expected and the recipe's bytes_beside come to.
+local function look_at_memory(recipe, model, tokens, varied)
+    local need = memory.expected(model, recipe.trains and recipe:optimizer_options() or nil, tokens, varied)
     local averages, teacher, words = 0, 0, { gib(need.weights) .. " of weights" }
     if recipe.trains then
         averages, teacher = recipe:bytes_beside(tokens)
     end
     for _, part in ipairs { { "of gradients", need.gradients }, { "of optimizer state", need.optimizer },
-                            { "of averages", averages }, { "of the teacher", teacher } } do
+                            { "of averages", averages }, { "of " .. recipe.other_model, teacher } } do
         if part[2] > 0 then
             words[#words + 1] = gib(part[2]) .. " " .. part[1]
         end
     end
-    local total, available = need.total + averages + teacher, tonumber(edge.C.am_host_memory_available())
+    local tokenizer = recipe.tokenizer and memory.tokenizer_bytes(model.config.vocab_size) or 0
+    local total = need.total + averages + teacher + tokenizer
+    local available = tonumber(edge.C.am_host_memory_available())
     local fits = available >= total
     out("memory     %s at most: %s, %s of activations for %d tokens at a time; %s %s available%s", gib(total),
         table.concat(words, ", "), gib(need.activations), tokens, gib(available), fits and "is" or "are",
         fits and "" or recipe.trains and TOO_LITTLE or ", which is too little: see "
             .. "validation_dataloader.batch_size, model.torch_dtype")
-    return need
 end
 
-local function look_at_time(model, sizes, data, steps)
-    local linear, attention = flops.of_step(model, sizes.global_batch_size, data.mean)
-    local rate = flops.product_rate(model, math.min(ROWS, sizes.local_batch_size * data.longest))()
-    local seconds = (linear + attention) / (rate * (SHARE[model:dtype()] or 0.6))
+local function look_at_time(recipe, rows, at_once, data, steps)
+    local model, tokens = recipe.model, recipe:tokens_at_once(rows, data.mean)
+    local work = recipe:batch_flops(tokens / data.mean, data.mean, tokens)
+    local rate = flops.product_rate(model, math.min(ROWS, at_once))()
+    local seconds = work / (rate * (SHARE[model:dtype()] or 0.6))
     out("time       about %s a step (%.3g GFLOP, products at %.0f GFLOP/s)%s; the log says it better after ten steps",
-        M.duration(seconds), (linear + attention) / 1e9, rate / 1e9,
+        M.duration(seconds), work / 1e9, rate / 1e9,
         steps and ", " .. M.duration(seconds * steps) .. " in all, without validation and saving" or "")
 end
 
 -- Bytes of a checkpoint: of the model, and of the optimizer beside it.
-local function checkpoint_bytes(recipe, model, need)
+local function checkpoint_bytes(recipe, model)
+    local optimizer = memory.kept(model, recipe:optimizer_options(), 0).optimizer
     local trained, all = 0, 0
     for _, t in model:named_parameters() do
         local bytes = t:numel() * ((t:dtype() == "float32" and 4) or (t:dtype() == "float64" and 8) or 2)
         all, trained = all + bytes, trained + (t.requires_grad and bytes or 0)
     end
     if recipe.cfg:has("peft") then
-        return trained + need.optimizer, 0
+        return trained + optimizer, 0
     end
-    return all + need.optimizer, all
+    return all + optimizer, all
 end
 
 -- How many checkpoints a run of `steps` writes, and how many stay.
@@ -255,12 +262,12 @@ local function checkpoint_count(recipe, steps, epoch_len)
     return math.min(count, steps, keep and keep + 1 or math.huge)
 end
 
-local function look_at_disk(recipe, model, need, steps, epoch_len)
+local function look_at_disk(recipe, model, steps, epoch_len)
     if not recipe:checkpoint_setting("enabled") then
         out("disk       nothing is saved: checkpoint.enabled is false")
         return
     end
-    local bytes, whole = checkpoint_bytes(recipe, model, need)
+    local bytes, whole = checkpoint_bytes(recipe, model)
     local when = recipe:checkpoint_setting("save_consolidated")
     local each = bytes + ((when == true or when == "every") and whole or 0)
     local count = steps and checkpoint_count(recipe, steps, epoch_len) or 1
@@ -288,18 +295,25 @@ function M.run(recipe)
     recipe.model = model
     recipe.teacher = look_at_teacher(recipe)
     local data = look_at_data(recipe, model)
+    local function at_most(rows) return math.min(rows, data.rows or math.huge) end
     if not recipe.trains then
         local rows = recipe.cfg:get("validation_dataloader.batch_size") or sizes.local_batch_size
         if model then
-            look_at_memory(recipe, model, rows * data.longest)
+            look_at_memory(recipe, model, at_most(rows) * data.longest)
         end
         return 0
     end
     local steps, epoch_len = plan_steps(recipe, sizes, data)
     if model then
-        local need = look_at_memory(recipe, model, sizes.local_batch_size * data.longest)
-        look_at_time(model, sizes, data, steps)
-        look_at_disk(recipe, model, need, steps, epoch_len)
+        if recipe:counts_tokens() then
+            local tokens = recipe:tokens_at_once(at_most(sizes.local_batch_size), data.longest)
+            look_at_memory(recipe, model, tokens, memory.varied(sizes.local_batch_size, data.rows or 0, data.mean,
+                                                                data.longest))
+            look_at_time(recipe, at_most(sizes.global_batch_size), tokens, data, steps)
+        else
+            out("memory and time: not known for this recipe, which makes batches or the loss in its own way")
+        end
+        look_at_disk(recipe, model, steps, epoch_len)
     else
         out("memory, time and disk: not known without the model")
     end

@@ -76,9 +76,14 @@ function M.run(recipe)
     end
     trackers.new(cfg)
     if recipe.trains and cfg:has("optimizer") and not is_own(cfg:child("optimizer")) then
-        local optimizer = small_optimizer(cfg, ctx)
-        within(cfg, "lr_scheduler", rehearse_schedule, cfg, ctx, optimizer)
-        optimizer:close()
+        am.scope(function()
+            local optimizer = small_optimizer(cfg, ctx)
+            local ok, e = pcall(within, cfg, "lr_scheduler", rehearse_schedule, cfg, ctx, optimizer)
+            optimizer:close()
+            if not ok then
+                error(e, 0)
+            end
+        end)
     end
 end
 
