@@ -590,8 +590,8 @@ enum { AM_SIGNALS_OFF, AM_SIGNALS_FLAG, AM_SIGNALS_INTERRUPT };
  * return AM_EINTR (the prompt). A second SIGINT always ends the process, at the prompt a second
  * SIGTERM, too. */
 int am_signals_watch(int mode);
-/* In mode FLAG, until the next watch: let SIGUSR1, SIGUSR2 or SIGXCPU set the flag, too. AM_ESTATE in
- * another mode, AM_EINVAL for another signal. */
+/* In mode FLAG, until the next watch: let SIGUSR1, SIGUSR2 or SIGXCPU set the flag, too. AM_ESTATE
+ * in another mode, AM_EINVAL for another signal. */
 int am_signals_add(int number);
 int am_signals_pending(void); /* 0, or the signal number */
 void am_signals_clear(void);

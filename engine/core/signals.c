@@ -1,5 +1,5 @@
-/* signals.c — SIGINT, SIGTERM, SIGHUP and what a scheduler sends before it ends a job as a flag that
- * loops and ops look at.
+/* signals.c — SIGINT, SIGTERM, SIGHUP and what a scheduler sends before it ends a job as a flag
+ * that loops and ops look at.
  *
  * Handlers run on a stack of their own: oneDNN's generated f32 products use the stack pointer as a
  * general register for a while, and what a signal then pushes would land in the heap. That stack is
