@@ -71,10 +71,10 @@ end
 --- The teacher sees what the student sees.
 Recipe.tokens_at_once = llm_finetune.tokens_at_once
 
-function Recipe:batch_flops(rows, length, labels)
+function Recipe:batch_flops(rows, length, labels, seen)
     self.teacher_costs = self.teacher_costs or self.teacher and flops.costs(self.teacher, true)
-    return llm_finetune.batch_flops(self, rows, length, labels)
-        + (self.teacher_costs and flops.of_rows(self.teacher_costs, rows, length, labels) or 0)
+    return llm_finetune.batch_flops(self, rows, length, labels, seen)
+        + (self.teacher_costs and flops.of_rows(self.teacher_costs, rows, length, labels, seen) or 0)
 end
 
 -- ---- the loss ---------------------------------------------------------------------------------

@@ -63,10 +63,10 @@ function Recipe.tokens_at_once(_, pairs_count, length)
     return 2 * pairs_count * length
 end
 
-function Recipe:batch_flops(rows, length)
+function Recipe:batch_flops(rows, length, _, seen)
     self.reference_costs = self.reference_costs or flops.costs(self.reference or self.model, true)
-    return parent.batch_flops(self, rows, length, rows * length)
-        + flops.of_rows(self.reference_costs, rows, length, rows * length)
+    return parent.batch_flops(self, rows, length, rows * length, seen)
+        + flops.of_rows(self.reference_costs, rows, length, rows * length, seen)
 end
 
 function Recipe:bytes_beside(tokens)

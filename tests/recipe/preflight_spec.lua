@@ -380,6 +380,17 @@ describe("the share of peak", function()
         assert.near(linear + attention, flops.of_rows(costs, 3, 16, 48), 1)
         assert.equal(6 * model.lm_head.weight:numel() * 40,
                      flops.of_rows(costs, 3, 16, 48) - flops.of_rows(costs, 3, 16, 8))
+        local function ids(n)
+            local out = {}
+            for k = 1, n do
+                out[k] = k
+            end
+            return out
+        end
+        local pack = { input_ids = ids(6), labels = ids(6), seq_lens = { 2, 3 } }
+        local batch = require("am.datasets").default_collater({ pack, { input_ids = ids(4), labels = ids(4) } }, {})
+        assert.equal((3 + 6 + 10) / 2, flops.seen(batch)) -- of two samples and padding, and of one that is shorter
+        assert.near(costs.pair * 2 * (9.5 - 21), flops.of_rows(costs, 2, 6, 8, 9.5) - flops.of_rows(costs, 2, 6, 8), 1)
         local forward = flops.costs(model, true)
         assert.near(costs.token + costs.head, 3 * (forward.token + forward.head), 1)
         local recipe = helper.recipe(helper.config(helper.folder(), helper.lora))

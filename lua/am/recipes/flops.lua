@@ -54,9 +54,22 @@ function M.costs(model, forward)
     return costs
 end
 
---- FLOPs over `rows` rows of `length` tokens, `labels` of which go through the head.
-function M.of_rows(costs, rows, length, labels)
-    return rows * length * (costs.token + costs.pair * (length + 1) / 2) + labels * costs.head
+--- FLOPs over `rows` rows of `length` tokens, `labels` of which go through the head. seen: pairs of query and key
+--- of a row; without it each token sees all before it.
+function M.of_rows(costs, rows, length, labels, seen)
+    return rows * (length * costs.token + costs.pair * (seen or length * (length + 1) / 2)) + labels * costs.head
+end
+
+--- Pairs of query and key of a row of a batch, in the mean: a token sees its own sample alone.
+function M.seen(batch)
+    local pairs_of_all = 0
+    for i = 0, batch.B * batch.T - 1 do
+        local first, behind = batch.bounds[2 * i], batch.bounds[2 * i + 1]
+        if behind > first then -- else it is padding
+            pairs_of_all = pairs_of_all + i % batch.T - first + 1
+        end
+    end
+    return pairs_of_all / batch.B
 end
 
 --- FLOPs of a step over `rows` rows of `length` tokens: of linear maps, of attention.

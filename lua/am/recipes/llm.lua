@@ -273,10 +273,10 @@ function Recipe:counts_tokens()
 end
 
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
---- learnt.
-function Recipe:batch_flops(rows, length, labels)
+--- learnt. seen: see am.recipes.flops.of_rows.
+function Recipe:batch_flops(rows, length, labels, seen)
     self.costs = self.costs or flops.costs(self.model)
-    return flops.of_rows(self.costs, rows, length, labels)
+    return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 
 function Recipe:check_memory()

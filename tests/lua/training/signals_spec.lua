@@ -47,4 +47,18 @@ describe("am.training.signals", function()
         assert.equal(0, e.mode)
         assert.is_nil(s:pending())
     end)
+
+    it("are watched beside the others by the engine, in a run only", function()
+        local C = require("am.core.ffi").C
+        local posix = require("am.utils.posix")
+        assert.equal(tonumber(C.AM_ESTATE), C.am_signals_add(10))
+        local s = signals.watch { preemption_signal = "SIGUSR2" }
+        assert.equal(tonumber(C.AM_EINVAL), C.am_signals_add(9))
+        os.execute("kill -USR2 " .. posix.getpid())
+        assert.same({ 12, "SIGUSR2" }, { s:pending() })
+        assert.equal(0, s:exit_status())
+        s:unwatch()
+        C.am_signals_clear()
+        assert.equal(tonumber(C.AM_ESTATE), C.am_signals_add(12))
+    end)
 end)
