@@ -19,7 +19,8 @@ function Recipe.schema()
     fields.teacher_model = { target = true, required = true, doc = "the model to learn from; it is not changed" }
     fields.kd_ratio = { type = "number", min = 0, max = 1, default = 0.5,
                         doc = "0: the labels alone, 1: the teacher alone" }
-    fields.kd_loss_fn = { target = true, default_target = "am.loss.KDLoss", doc = "how far the two are apart" }
+    fields.kd_loss_fn = { target = true, of = "^am%.loss%.KDLoss$", default_target = "am.loss.KDLoss",
+                          doc = "how far the two are apart" }
     return fields
 end
 

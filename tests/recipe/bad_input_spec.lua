@@ -75,6 +75,16 @@ describe("bad input", function()
           { "preemption_signal", "SIGTERM" } },
         { "a loss", { loss_fn = { _target_ = "am.loss.CrossEntropy" } },
           { "am.loss.CrossEntropy", "MaskedCrossEntropy" } },
+        { "a loss of distillation", { loss_fn = { _target_ = "am.loss.KDLoss" } },
+          { "loss_fn._target_: am.loss.KDLoss cannot stand here", "am.loss.MaskedCrossEntropy" } },
+        { "an optimizer for a loss", { loss_fn = { _target_ = "torch.optim.AdamW" } },
+          { "loss_fn._target_: am.optim.AdamW cannot stand here" } },
+        { "a loss for an optimizer", { optimizer = { _target_ = "am.loss.MaskedCrossEntropy" } },
+          { "optimizer._target_: am.loss.MaskedCrossEntropy cannot stand here" } },
+        { "a loss for an adapter", { peft = { _target_ = "am.loss.MaskedCrossEntropy" } },
+          { "peft._target_", "am.PeftConfig can" } },
+        { "a loss that makes batches", { dataloader = { collate_fn = "am.loss.MaskedCrossEntropy" } },
+          { "dataloader.collate_fn: am.loss.MaskedCrossEntropy cannot stand here", "am.datasets.default_collater" } },
         { "a section that is no section", { optimizer = { betas = { a = 1 } } }, { "betas" } },
     }
     for _, case in ipairs(typos) do

@@ -19,6 +19,7 @@
 --             it names a _target_, as in the days when there was no such key)
 --   target    the section has a _target_, whose own fields apply, and `fields` beside them
 --   default_target  the target of a section that names none
+--   of        pattern of the names of the built-in targets that can stand there; code of one's own always can
 --   given     array of the target's keys that the program hands over when they are absent
 -- For a string, a number or boolean is taken as it was written (`name: 007`).
 
@@ -254,6 +255,19 @@ local function check_keys(node, fields, ctx, problems, opts)
     end
 end
 
+-- Note a built-in target that builds something else than what belongs there.
+local function check_kind(node, entry, spec, ctx, problems)
+    if not (entry and spec and spec.of) or not entry.name:find("^am%.") or entry.name:find(spec.of) then
+        return
+    end
+    local names = {}
+    for _, known in ipairs(ctx.registry.entries) do
+        names[#names + 1] = known.name:find(spec.of) and known.name or nil
+    end
+    table.sort(names)
+    add(problems, node, "%s cannot stand here; %s can", entry.name, table.concat(names, ", "))
+end
+
 --- Check a section with `_target_` (or a default one). opts: spec (the section's own), given, ignore.
 --- Returns the entry, or nil with the problem noted.
 function M.check_target(node, ctx, problems, opts)
@@ -263,6 +277,7 @@ function M.check_target(node, ctx, problems, opts)
     local entry
     if named then
         entry = M.check_name(named, ctx, problems)
+        check_kind(named, entry, spec, ctx, problems)
     elseif spec.default_target then
         entry = ctx.registry:lookup(spec.default_target)
     else
@@ -343,7 +358,7 @@ function check_node(node, spec, ctx, problems)
     elseif node.kind ~= "leaf" and is_not_yet(node, spec, problems) then
         return
     elseif M.names_function(node, spec) then
-        M.check_name(node, ctx, problems)
+        check_kind(node, M.check_name(node, ctx, problems), spec_of(spec), ctx, problems)
     elseif node.kind == "leaf" then
         local before = #problems
         check_leaf(node, spec, ctx, problems)

@@ -33,7 +33,7 @@ M.fields = {
     group_by_length = { type = "boolean", default = false, doc = "shuffle, but keep rows of like length together" },
     dataloader_type = { type = "string", enum = { "single", "cyclic" },
                         doc = "for Megatron data: in its own order, or shuffled" },
-    collate_fn = { type = "function", doc = "rows to a batch (am.datasets.default_collater)" },
+    collate_fn = { type = "function", of = "_collater$", doc = "rows to a batch (am.datasets.default_collater)" },
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
     step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },

@@ -34,14 +34,16 @@ function Recipe.schema()
     local fields = sections.with(base.schema(), sections.training(), loggers.schema)
     local loader = { target = true, default_target = "am.datasets.StatefulDataLoader", doc = "batches" }
     for key, spec in pairs {
-        model = { target = true, required = true, doc = "the model" },
-        peft = { target = true, default_target = "am.PeftConfig",
+        model = { target = true, required = true, of = "^am%.AutoModel", doc = "the model" },
+        peft = { target = true, of = "^am%.PeftConfig$", default_target = "am.PeftConfig",
                  doc = "LoRA; absent: full fine-tuning" },
-        optimizer = { target = true, required = true, doc = "the optimizer" },
+        optimizer = { target = true, required = true, of = "^am%.optim%.", doc = "the optimizer" },
         lr_scheduler = { target = true, default_target = "am.optim.OptimizerParamScheduler",
                          doc = "absent: a constant learning rate" },
-        loss_fn = { target = true, default_target = "am.loss.FusedLinearCrossEntropy", doc = "the loss" },
-        dataset = { target = true, required = true, given = { "tokenizer" }, doc = "training data" },
+        loss_fn = { target = true, of = "^am%.loss%.%w*CrossEntropy$",
+                    default_target = "am.loss.FusedLinearCrossEntropy", doc = "the loss" },
+        dataset = { target = true, required = true, of = "^am%.datasets%.", given = { "tokenizer" },
+                    doc = "training data" },
         dataloader = loader,
         validation_dataset = { target = true, given = { "tokenizer" }, doc = "absent: no validation" },
         ["validation_dataset_*"] = { target = true, given = { "tokenizer" },
