@@ -136,6 +136,9 @@ local function apply_new(model, config)
         wrapped:initialize(config.lora_A_init, config.lora_dtype)
         return wrapped
     end)
+    for _, pattern in ipairs(matcher.unused(config.target_modules, paths)) do
+        log:warning('peft.target_modules: no module is "%s", so it adapts nothing', pattern)
+    end
     whole.train(model, names)
     config.modules_to_save = #names > 0 and names or nil
     warn_of_head(model, config)

@@ -114,4 +114,17 @@ function M.is_default(config)
     return not M.by_exclusion(config) and is_empty(config.target_modules)
 end
 
+--- Those of the patterns (target_modules' value) that match none of the paths.
+function M.unused(patterns, paths)
+    local out = {}
+    for _, pattern in ipairs(list_of("target_modules", patterns)) do
+        local matches, found = any_of("target_modules", { pattern }), false
+        for _, path in ipairs(paths) do
+            found = found or matches(path, path:match("[^.]+$"))
+        end
+        out[#out + 1] = not found and pattern or nil
+    end
+    return out
+end
+
 return M

@@ -100,3 +100,13 @@ describe("the modules to adapt", function()
         tiny.raised("usage", "too deeply nested", matcher.new, { target_modules = ("("):rep(1000) .. (")"):rep(1000) })
     end)
 end)
+
+describe("patterns that match nothing", function()
+    it("are told", function()
+        local paths = { "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj" }
+        assert.same({ "kproj", "*.layers.2.*" },
+                    matcher.unused({ "q_proj", "kproj", "*.v_proj", "*.layers.2.*" }, paths))
+        assert.same({}, matcher.unused("*_proj", paths))
+        assert.same({}, matcher.unused(nil, paths))
+    end)
+end)
