@@ -8,7 +8,6 @@
 -- a fifth.
 
 local edge = require("am.core.ffi")
-local eta = require("am.training.eta")
 local helper = require("tests.recipe.helper")
 
 local ALLOWED = 0.2
@@ -43,20 +42,14 @@ local function run(configuration)
             words[#words + 1] = word
         end
     end
-    local said, at
-    local new = eta.new
-    eta.new = function(opts)
-        local self = new(opts)
-        return { tick = function(_, now)
-            local left, step = self:tick(now)
-            if left and not said then
-                said, at = left, now
-            end
-            return left, step
-        end }
-    end
     local recipe = require("recipes.llm_finetune").new("examples/llm/quickstart.yaml", words)
+    local said, at
     recipe:setup()
+    table.insert(recipe.hooks.list, { name = "watch", step = function()
+        if recipe.time_left and not said then
+            said, at = recipe.time_left, edge.C.am_clock()
+        end
+    end })
     recipe:train()
     print(string.format("%.17g %.17g", said, edge.C.am_clock() - at))
     helper.cleanup()

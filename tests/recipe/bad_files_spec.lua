@@ -1,4 +1,5 @@
--- Bad adapters, output folders and data that changed between two runs: told by name, nothing lost.
+-- Bad adapters, output folders, prompts and options of generate.lua, and data that changed between two runs: told by
+-- name, nothing lost.
 -- The rest of bad input is in bad_input_spec.lua.
 local am = require("am")
 local helper = require("tests.recipe.helper")
@@ -182,5 +183,31 @@ describe("output that cannot be written", function()
             assert.equal(1, status)
             assert.matches("not all of the output could be written", errors)
         end
+    end)
+end)
+
+describe("generate.lua", function()
+    teardown(helper.cleanup)
+
+    it("is refused for what it cannot mean", function()
+        local model = helper.text_model()
+        local function ask(status, wanted, ...)
+            refused(status, wanted, helper.run { "recipes/generate.lua", ... })
+        end
+        ask(2, { "--prompt" }, "--model", model)
+        ask(2, { "--modle", "--model" }, "--modle", model)
+        ask(2, { "--top_k" }, "--model", model, "--prompt", "a", "--top_k", "x")
+        ask(2, { "--temperature" }, "--model", model, "--prompt", "a", "--temperature", "-1")
+        ask(1, { "prompt is empty" }, "--model", model, "--prompt", "", "--raw")
+        ask(1, { "/no/adapter" }, "--model", model, "--prompt", "a", "--adapter", "/no/adapter")
+        ask(1, { "/no/model" }, "--model", "/no/model", "--prompt", "a")
+        local long = ("word "):rep(400)
+        ask(1, { "256" }, "--model", model, "--prompt", long)
+        local scaled = helper.model({ rope_scaling = { rope_type = "linear", factor = 8 } }, model)
+        ask(1, { "256" }, "--model", scaled, "--prompt", long)
+        local wide = helper.model({ max_position_embeddings = 16384 }, model)
+        local status, _, errors = helper.run { "recipes/generate.lua", "--model", wide, "--raw", "--prompt",
+                                               ("word "):rep(9000), "--max_new_tokens", "1" }
+        assert.equal(0, status, errors)
     end)
 end)

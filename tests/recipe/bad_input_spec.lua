@@ -292,27 +292,6 @@ describe("bad input", function()
         train_refused(1, { "packed_sequence_size" }, helper.config(helper.folder(), {
             packed_sequence = { packed_sequence_size = 1 }, dataset = { mean_len = 9, std_len = 0 } }))
     end)
-
-    it("for generation", function()
-        local function generate(status, wanted, ...)
-            refused(status, wanted, helper.run { "recipes/generate.lua", ... })
-        end
-        generate(2, { "--prompt" }, "--model", text_model)
-        generate(2, { "--modle", "--model" }, "--modle", text_model)
-        generate(2, { "--top_k" }, "--model", text_model, "--prompt", "a", "--top_k", "x")
-        generate(2, { "--temperature" }, "--model", text_model, "--prompt", "a", "--temperature", "-1")
-        generate(1, { "prompt is empty" }, "--model", text_model, "--prompt", "", "--raw")
-        generate(1, { "/no/adapter" }, "--model", text_model, "--prompt", "a", "--adapter", "/no/adapter")
-        generate(1, { "/no/model" }, "--model", "/no/model", "--prompt", "a")
-        local long = ("word "):rep(400)
-        generate(1, { "256" }, "--model", text_model, "--prompt", long)
-        local scaled = helper.model({ rope_scaling = { rope_type = "linear", factor = 8 } }, text_model)
-        generate(1, { "256" }, "--model", scaled, "--prompt", long)
-        local wide = helper.model({ max_position_embeddings = 16384 }, text_model)
-        local status, _, errors = helper.run { "recipes/generate.lua", "--model", wide, "--raw", "--prompt",
-                                               ("word "):rep(9000), "--max_new_tokens", "1" }
-        assert.equal(0, status, errors)
-    end)
 end)
 
 describe("nothing is lost", function()

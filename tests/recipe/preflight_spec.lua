@@ -4,6 +4,7 @@ local flops = require("am.recipes.flops")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local memory = require("am.recipes.memory")
+local path = require("am.utils.path")
 local preflight = require("am.recipes.preflight")
 local skeleton = require("am.recipes.skeleton")
 
@@ -421,6 +422,33 @@ describe("the share of peak", function()
         local own = setmetatable({}, class)
         assert.is_nil(own:share_of_peak { flops = 1, seconds = 1, num_tokens = 8 })
         assert.is_true(recipe:share_of_peak { flops = 1, seconds = 1, num_tokens = 8 } > 0)
+        helper.close(recipe)
+    end)
+end)
+
+describe("the time that is left", function()
+    teardown(helper.cleanup)
+
+    it("counts saves and validations that have not been seen yet", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir, {
+            step_scheduler = { max_steps = 12, ckpt_every_steps = 5, val_every_steps = 4 },
+            validation_dataset = { _target_ = "am.datasets.PretokenizedDataset", path_or_dataset_id =
+                helper.write(dir .. "/rows.jsonl", ('{"input_ids": [5, 6, 7], "labels": [6, 7, 8]}\n'):rep(4)) },
+        })
+        local recipe = helper.recipe(cfg)
+        local ahead = require("am.recipes.ahead")
+        -- at 3, 7 and 11, and with the checkpoints of 4, 9 and 11: five times twelve tokens, a step has six
+        assert.near(5 * 12 / 6 * 2 * 0.4, ahead.validating(recipe, 6, 2), 1e-9)
+        assert.equal(0, ahead.saving(recipe)) -- small
+        local whole, bytes = 2 ^ 30, preflight.checkpoint_bytes
+        preflight.checkpoint_bytes = function() return whole, 0 end
+        finally(function() preflight.checkpoint_bytes = bytes end)
+        local rate = 3 * whole / ahead.saving(recipe) -- three of them, by what the disk takes
+        assert.is_true(rate > 1e6 and rate < 1e12, rate)
+        assert.is_nil(table.concat(path.list_dir(dir), " "):find("%.disk"))
+        recipe.scheduler.step = 10
+        assert.near(1 * 12 / 6 * 2 * 0.4, ahead.validating(recipe, 6, 2), 1e-9)
         helper.close(recipe)
     end)
 end)

@@ -236,8 +236,8 @@ local function look_at_time(recipe, rows, at_once, data, steps)
         steps and ", " .. M.duration(seconds * steps) .. " in all, without validation and saving" or "")
 end
 
--- Bytes of a checkpoint: of the model, and of the optimizer beside it.
-local function checkpoint_bytes(recipe, model)
+--- Bytes of a checkpoint of a recipe's run, and of the consolidated model that may go with it.
+function M.checkpoint_bytes(recipe, model)
     local optimizer = memory.kept(model, recipe:optimizer_options(), 0).optimizer
     local trained, all = 0, 0
     for _, t in model:named_parameters() do
@@ -267,7 +267,7 @@ local function look_at_disk(recipe, model, steps, epoch_len)
         out("disk       nothing is saved: checkpoint.enabled is false")
         return
     end
-    local bytes, whole = checkpoint_bytes(recipe, model)
+    local bytes, whole = M.checkpoint_bytes(recipe, model)
     local when = recipe:checkpoint_setting("save_consolidated")
     local each = bytes + ((when == true or when == "every") and whole or 0)
     local count = steps and checkpoint_count(recipe, steps, epoch_len) or 1

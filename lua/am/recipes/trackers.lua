@@ -2,6 +2,7 @@
 -- line on the terminal and to the estimate of the time left. Holds none of them.
 
 local ffi = require("ffi")
+local ahead = require("am.recipes.ahead")
 local config = require("am.config")
 local edge = require("am.core.ffi")
 local eta = require("am.training.eta")
@@ -65,6 +66,9 @@ function Hook:step(recipe, record)
     local left, step = self.eta:tick(edge.C.am_clock())
     if left and left > 0 and not self.said then
         self.said = true
+        left = left + (self.has_saved and 0 or ahead.saving(recipe))
+            + (self.has_validated and 0 or ahead.validating(recipe, record.num_tokens_per_step, step))
+        recipe.time_left = left -- seconds
         recipe.log:info("a step takes %s, the rest of the run about %s", preflight.duration(step),
                         preflight.duration(left))
     end
@@ -72,6 +76,7 @@ function Hook:step(recipe, record)
 end
 
 function Hook:validation(_, name, record)
+    self.has_validated = true
     self.trackers:validation(name, record)
 end
 
@@ -80,6 +85,7 @@ function Hook:sample(_, record)
 end
 
 function Hook:save()
+    self.has_saved = true
     self.trackers:flush()
 end
 
