@@ -186,6 +186,23 @@ local function meta_file(section, fields)
     return table.concat(out, "\n") .. "\n"
 end
 
+-- A section's parts, by what their files' names end in: the whole as "", but for the ops, which are as many as their
+-- sources: those of ops.lua as "", those of compose.lua as "_compose". A class may be declared in several files.
+local function families(section)
+    if section.name ~= "am.Ops" then
+        return { [""] = section }
+    end
+    local parts, group = {}, section.groups[1]
+    for _, entry in ipairs(group.entries) do
+        local family = entry.file:match("([^/]+)%.lua$"):gsub("_?ops$", "")
+        family = family ~= "" and "_" .. family or ""
+        parts[family] = parts[family] or { name = section.name, groups = { { name = group.name, entries = {} } } }
+        table.insert(parts[family].groups[1].entries, entry)
+    end
+    parts[""].groups[1].doc = group.doc
+    return parts
+end
+
 -- Fields beside those of doc comments: the components of am are in files of their own.
 local function meta_fields(sections)
     local tensor = {}
@@ -216,7 +233,10 @@ local files = {
 }
 local fields = meta_fields(sections)
 for _, section in ipairs(sections) do
-    files["docs/luals/" .. section.name:gsub("^am%.", "") .. ".lua"] = meta_file(section, fields)
+    for family, part in pairs(families(section)) do
+        local name = section.name:gsub("^am%.", "") .. family
+        files["docs/luals/" .. name .. ".lua"] = meta_file(part, family == "" and fields or {})
+    end
 end
 
 if arg and arg[0] and arg[0]:find("docs/api.lua", 1, true) then

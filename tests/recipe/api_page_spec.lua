@@ -72,6 +72,23 @@ describe("the API reference", function()
         assert.is_function(meta_of("am").zeros)
     end)
 
+    it("gives editors every op in one file, that of its family", function()
+        local found = {}
+        for _, family in ipairs { "Ops", "Ops_compose", "Ops_einsum", "Ops_model" } do
+            for name in pairs(meta_of(family)) do
+                assert.is_nil(found[name], name)
+                found[name] = family
+            end
+        end
+        assert.same({ "Ops", "Ops_compose", "Ops_einsum" }, { found.matmul, found.bfloat16, found.einsum })
+        for _, section in ipairs(api.sections) do
+            for _, entry in ipairs(section.name == "am.Ops" and section.groups[1].entries or {}) do
+                local is_word = not loadstring("local " .. entry.name) -- of Lua's: repeat
+                assert.equal(not is_word, found[entry.name] ~= nil, entry.name)
+            end
+        end
+    end)
+
     it("gives editors no file that nothing writes any more", function()
         for name in io.popen("ls docs/luals"):lines() do
             assert.is_string(api.files["docs/luals/" .. name], name)

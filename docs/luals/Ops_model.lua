@@ -1,0 +1,49 @@
+---@meta _
+-- Written by docs/api.lua; do not edit. For workspace.library of a Lua language server.
+-- luacheck: ignore
+
+---@class am.Ops
+local am_Ops = {}
+
+--- x weight^T + bias; weight [out, in] as PyTorch stores it.
+---@return am.Tensor
+function am_Ops.linear(x, weight, bias) end
+
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+---@return am.Tensor
+function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end
+
+--- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
+---@return am.Tensor
+function am_Ops.embedding(index, weight, padding_idx) end
+
+--- x weight / sqrt(mean x^2 + eps), over the last dim.
+---@return am.Tensor
+function am_Ops.rms_norm(x, weight, eps) end
+
+--- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
+---@return am.Tensor
+function am_Ops.rope_table(position_ids, inv_freq, scaling) end
+
+--- Rotate x [B, T, H, D] by a table; pairs are halves, or neighbours when interleaved.
+---@return am.Tensor
+function am_Ops.rope(x, rotary, interleaved) end
+
+--- act(gate) * up, act by the name in a model's hidden_act.
+---@return am.Tensor
+function am_Ops.glu(gate, up, act) end
+
+--- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
+--- opts: causal (true), window, softcap, scale, dropout (probability).
+---@return am.Tensor
+function am_Ops.attention(q, k, v, bounds, opts) end
+
+--- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
+---@return am.Tensor
+function am_Ops.cross_entropy(logits, labels, opts) end
+
+--- The same of hidden weight^T, without ever storing all logits.
+---@return am.Tensor
+function am_Ops.linear_cross_entropy(hidden, weight, labels, opts) end
+
+return am_Ops
