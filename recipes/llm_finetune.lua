@@ -94,11 +94,12 @@ function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
     self.optimizer:zero_grad() -- also what a step that failed has left
-    local started, label_tokens, tokens, work, loss, grad_norm = edge.C.am_clock(), 0, 0, 0, 0, 0
+    local started, label_tokens, tokens, loss, grad_norm = edge.C.am_clock(), 0, 0, 0, 0
+    local work = self:counts_tokens() and 0 or nil
     for _, batch in ipairs(window) do
         self:check_batch(batch)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
-        work = work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch))
+        work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch))
     end
     if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
         loss, grad_norm = self:learn(window, 1 / label_tokens)

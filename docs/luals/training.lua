@@ -65,6 +65,9 @@ function am_StepScheduler:is_ckpt_step() end
 --- is due, for the run that goes on.
 function am_StepScheduler:is_val_step() end
 
+--- How many checkpoints and validations the rest of the run has by the same rules, this step's included.
+function am_StepScheduler:to_come() end
+
 --- Make this step the last one of the run, as if it had been planned so.
 function am_StepScheduler:stop() end
 

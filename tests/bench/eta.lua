@@ -4,7 +4,7 @@
 --
 -- Twelve configurations of the quickstart, fifty steps each, with what lies between steps: validation,
 -- checkpoints, packing, rows of all lengths. Prints for each what was said and measured; with NAME runs that one alone,
--- in this process. Takes some twenty minutes with SmolLM2-135M on two cores. Exit status 1 when one is off by more than
+-- in this process. Takes some eight minutes with SmolLM2-135M on two cores. Exit status 1 when one is off by more than
 -- a fifth.
 
 local edge = require("am.core.ffi")

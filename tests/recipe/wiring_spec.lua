@@ -8,6 +8,15 @@ local path = require("am.utils.path")
 
 require("am.core.ffi").C.am_threads_set(1) -- so small a model only waits for a second one
 
+-- The shapes of `count` rows, all the same.
+local function alike(count, shape)
+    local shapes = {}
+    for i = 1, count do
+        shapes[i] = shape
+    end
+    return shapes
+end
+
 -- Rows of token ids in a file, and its section. Row i begins with token i; `learnt` of its tokens have a label,
 -- before the last `behind`, which have none.
 local function rows_of(shapes)
@@ -304,10 +313,7 @@ describe("a run without dataloader sections", function()
     teardown(helper.cleanup)
 
     it("shuffles the rows for training, anew each epoch, and not those for validation", function()
-        local shapes = {}
-        for i = 1, 20 do
-            shapes[i] = { tokens = 3, learnt = 2, behind = 0 }
-        end
+        local shapes = alike(20, { tokens = 3, learnt = 2, behind = 0 })
         local _, section = rows_of(shapes)
         local function first_tokens(loader)
             local out = {}
@@ -435,11 +441,7 @@ describe("a full fine-tuning", function()
     teardown(helper.cleanup)
 
     it("learns 64 rows by heart", function()
-        local shapes = {}
-        for i = 1, 64 do
-            shapes[i] = { tokens = 6, learnt = 5, behind = 1 }
-        end
-        local _, section = rows_of(shapes)
+        local _, section = rows_of(alike(64, { tokens = 6, learnt = 5, behind = 1 }))
         local cfg = helper.config(helper.folder(), {
             step_scheduler = { global_batch_size = 64, local_batch_size = 64, max_steps = 60, num_epochs = 60 },
             optimizer = { lr = 1e-2 }, checkpoint = { enabled = false },

@@ -11,30 +11,6 @@ local PIECE, PIECES = 4 * 1024 * 1024, 32 -- bytes written to measure the disk, 
 local SMALL = 256 * 1024 * 1024           -- bytes of all saves to come that are not worth a measurement
 local FORWARD = 0.4                       -- of a training step's time for its tokens; a third with every weight trained
 
--- Steps of the run from now on that pred(step) holds for.
-local function count_steps(scheduler, pred)
-    local count = 0
-    for step = scheduler.step, scheduler:total_steps() - 1 do
-        count = count + (pred(step) and 1 or 0)
-    end
-    return count
-end
-
-local function saves_at(scheduler)
-    local every, epoch, last = scheduler.ckpt_every_steps, scheduler.epoch_len, scheduler:total_steps() - 1
-    return function(step)
-        return (step + 1) % every == 0 or step == last
-            or (scheduler.save_checkpoint_every_epoch and epoch and (step + 1) % epoch == 0)
-    end
-end
-
-local function validates_at(scheduler)
-    local every, saves = scheduler.val_every_steps, saves_at(scheduler)
-    return function(step)
-        return every and (step + 1) % every == 0 or scheduler.validate_on_checkpoint and saves(step)
-    end
-end
-
 -- Bytes a second that a folder takes and syncs, or nil where it takes none.
 local function disk_rate(dir)
     local name, piece = path.unique(path.join(dir, ".disk")), ("amlua "):rep(PIECE / 6)
@@ -55,7 +31,7 @@ function M.saving(recipe)
     if not recipe:checkpoint_setting("enabled") then
         return 0
     end
-    local count = count_steps(recipe.scheduler, saves_at(recipe.scheduler))
+    local count = recipe.scheduler:to_come()
     local bytes, whole = preflight.checkpoint_bytes(recipe, recipe.model)
     local when = recipe:checkpoint_setting("save_consolidated")
     local all = count * (bytes + ((when == true or when == "every") and whole or 0)) + (when == "final" and whole or 0)
@@ -73,7 +49,8 @@ function M.validating(recipe, tokens, seconds)
     if of_all == 0 then
         return 0
     end
-    return count_steps(recipe.scheduler, validates_at(recipe.scheduler)) * of_all / tokens * seconds * FORWARD
+    local _, count = recipe.scheduler:to_come()
+    return count * of_all / tokens * seconds * FORWARD
 end
 
 return M

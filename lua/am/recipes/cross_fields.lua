@@ -4,6 +4,8 @@
 local config = require("am.config")
 local err = require("am.core.error")
 local names = require("am.recipes.names")
+local sections = require("am.recipes.sections")
+local training = require("am.training")
 
 local M = {}
 
@@ -92,11 +94,10 @@ local function adapters(cfg, add)
     end
 end
 
--- Names of the validation sets: validation_dataset is "default", validation_dataset_NAME is NAME.
 local function validation_names(cfg)
     local list = {}
     for _, key in ipairs(cfg:keys()) do
-        list[#list + 1] = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+        list[#list + 1] = sections.validation_name(key)
     end
     return list
 end
@@ -126,20 +127,20 @@ local function updates_inside_backward(cfg, add)
     if not is_on(cfg, "optimizer.fuse_backward") then
         return
     end
-    local max_norm = cfg:get("clip_grad_norm.max_norm", not cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+    local max_norm = sections.max_norm(cfg)
     if max_norm then
         add("optimizer.fuse_backward", "it updates weights before the norm of all gradients is known, so it can't go "
             .. "with clip_grad_norm.max_norm, which is %g%s. Set clip_grad_norm.max_norm: null, or "
             .. "optimizer.fuse_backward: false", max_norm,
             cfg:has("clip_grad_norm.max_norm") and "" or " by default")
     end
-    local rows = number(cfg, "step_scheduler.local_batch_size") or number(cfg, "dataloader.batch_size") or 1
-    local windows = number(cfg, "step_scheduler.grad_acc_steps")
-    local all = number(cfg, "step_scheduler.global_batch_size") or (windows and windows * rows) or 32
-    if all > rows then
+    local section = cfg:child("step_scheduler")
+    local agree, sizes = pcall(training.batch_sizes, section and section:to_table() or {},
+                               number(cfg, "dataloader.batch_size")) -- if not, batch_sizes above says so
+    if agree and sizes.global_batch_size > sizes.local_batch_size then
         add("optimizer.fuse_backward", "it uses gradients up before the next micro-batch could add to them, so "
             .. "step_scheduler.global_batch_size (%d) must be no more than local_batch_size (%d). Make them equal, or "
-            .. "set optimizer.fuse_backward: false", all, rows)
+            .. "set optimizer.fuse_backward: false", sizes.global_batch_size, sizes.local_batch_size)
     end
 end
 

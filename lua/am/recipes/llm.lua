@@ -116,7 +116,7 @@ end
 
 --- The norm that gradients are cut to; nil: they are not.
 function Recipe:max_norm()
-    return self.cfg:get("clip_grad_norm.max_norm", not self.cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+    return sections.max_norm(self.cfg)
 end
 
 function Recipe:build_model()

@@ -8,6 +8,7 @@ local config = require("am.config")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
 local log = require("am.utils.log")
+local sections = require("am.recipes.sections")
 local training = require("am.training")
 
 local Methods = {}
@@ -110,7 +111,7 @@ Methods.learns_to_end = true
 function Methods:build_validation_sets()
     local sets = {}
     for _, key in ipairs(self.cfg:keys()) do
-        local name = key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+        local name = sections.validation_name(key)
         if name then
             local own = "validation_dataloader_" .. name
             sets[#sets + 1] = { name = name,

@@ -143,6 +143,16 @@ function M.training()
     })
 end
 
+--- The norm that gradients are cut to by a configuration; nil: they are not.
+function M.max_norm(cfg)
+    return cfg:get("clip_grad_norm.max_norm", not cfg:has("clip_grad_norm.max_norm") and 1.0 or nil)
+end
+
+--- The name of the validation set that a section is, "default" for the one without a name; nil for other sections.
+function M.validation_name(key)
+    return key == "validation_dataset" and "default" or key:match("^validation_dataset_(.+)$")
+end
+
 --- Keys of `validation_dataloader` that have other defaults than the target's: every row is seen, in order.
 M.validation_dataloader = {
     shuffle = { type = "boolean", no_effect = "rows are validated in their order" },

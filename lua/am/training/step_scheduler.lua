@@ -250,6 +250,21 @@ function StepScheduler:is_val_step()
     return planned
 end
 
+--- How many checkpoints and validations the rest of the run has by the same rules, this step's included.
+function StepScheduler:to_come()
+    local saves, validations, last = 0, 0, self:total_steps() - 1
+    for step = self.step, last do
+        local saved = step == last or (step + 1) % self.ckpt_every_steps == 0
+            or (self.save_checkpoint_every_epoch and self.epoch_len and (step + 1) % self.epoch_len == 0)
+        saves = saves + (saved and 1 or 0)
+        if (self.val_every_steps and (step + 1) % self.val_every_steps == 0)
+            or (self.validate_on_checkpoint and saved) then
+            validations = validations + 1
+        end
+    end
+    return saves, validations
+end
+
 --- Make this step the last one of the run, as if it had been planned so.
 function StepScheduler:stop()
     self.stopped, self.ended = true, true
