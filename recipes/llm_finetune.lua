@@ -160,12 +160,8 @@ end
 --- given, gets what the loss gets.
 function Recipe:loss(batch, see)
     local hidden, labels = self:label_states(self.model, batch)
-    local ctx = {
-        head = function(h) return self.model:head(h) end,
-        head_weight = self.model:head_weight(),
-        vocab_size = self.model.config.vocab_size,
-        num_label_tokens = batch.num_label_tokens,
-    }
+    local ctx = self.model:head_context()
+    ctx.num_label_tokens = batch.num_label_tokens
     if see and batch.num_label_tokens > 0 then
         see(hidden, labels, ctx)
     end

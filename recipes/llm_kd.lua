@@ -87,8 +87,11 @@ function Recipe:loss(batch, see)
     local teacher_hidden = am.no_grad(self.label_states, self, self.teacher, batch)
     local kd, ce
     local function both(hidden, labels, ctx)
-        ctx.teacher_head = function(h) return self.teacher:head(h) end
-        kd = self.kd_loss_fn(hidden, teacher_hidden, ctx)
+        kd = self.kd_loss_fn(hidden, teacher_hidden, {
+            head = function(h) return self.model:head(h) end,
+            teacher_head = function(h) return self.teacher:head(h) end,
+            vocab_size = ctx.vocab_size,
+        })
         if see then
             see(hidden, labels, ctx)
         end

@@ -28,7 +28,7 @@ local lazy = {
         return {
             Module = require("am.nn.module"), Linear = require("am.nn.linear"),
             Embedding = require("am.nn.embedding"), RMSNorm = require("am.nn.norm"),
-            GatedMLP = require("am.nn.mlp"), Attention = require("am.nn.attention"),
+            GatedMLP = require("am.nn.mlp").GatedMLP, Attention = require("am.nn.attention"),
             Cache = require("am.nn.cache"),
         }
     end,

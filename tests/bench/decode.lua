@@ -31,9 +31,7 @@ end
 -- The same of several rows.
 local function many_rows(model, ids, count, rows)
     local c, times = model.config, {}
-    local cache = am.nn.Cache.new { layers = c.num_hidden_layers, batch = rows, length = #ids + count,
-                                    kv_heads = c.num_key_value_heads, head_dim = c.hidden_size / c.num_attention_heads,
-                                    dtype = model:dtype() }
+    local cache = am.nn.Cache.new(#ids + count)
     local feed = {}
     for i = 1, rows do
         feed[i] = ids

@@ -1,10 +1,11 @@
 -- Losses. A loss is a function (hidden, labels, ctx) -> scalar tensor: the SUM over label tokens; the
 -- recipe divides by their number over the whole step. hidden [N, C] are the states after the last
 -- norm, labels int32 [N] are shifted already (-100: no label; the recipe leaves such rows out). ctx has
---   head(hidden)   logits [N, V], stored in full: for losses that need them
+--   head(hidden)   logits [N, V], scaled but not soft-capped yet, stored in full
 --   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
+--   logit_scale    what the head multiplies its products by, or nil
+--   softcap        of the logits after that, or nil
 --   vocab_size     V
---   softcap        of the logits, or 0
 -- The built-in ones never store all logits.
 
 local autograd = require("am.core.autograd")
@@ -32,14 +33,14 @@ local function chunked(hidden, labels, ctx, at)
 end
 
 --- A function (hidden, labels, ctx) as at the head of this file: the SUM of cross-entropies over label tokens.
---- opts: ignore_index (-100), logit_softcapping (ctx.softcap).
+--- opts: ignore_index (-100), logit_softcapping (where the model has none).
 local function cross_entropy(opts)
     opts = opts or {}
     return function(hidden, labels, ctx)
-        local at = { ignore_index = opts.ignore_index or -100,
-                     softcap = opts.logit_softcapping and opts.logit_softcapping > 0
-                         and opts.logit_softcapping or ctx.softcap }
+        local given = (opts.logit_softcapping or 0) > 0 and opts.logit_softcapping or nil
+        local at = { ignore_index = opts.ignore_index or -100, softcap = given or ctx.softcap }
         if ctx.head_weight then
+            hidden = ctx.logit_scale and hidden * ctx.logit_scale or hidden
             return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
         end
         return chunked(hidden, labels, ctx, at)

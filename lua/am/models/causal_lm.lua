@@ -1,5 +1,5 @@
 -- What every causal language model shares: inputs as transformers takes them, the loss, generation's
--- entry, saving. An architecture file gives the modules (`model`, `lm_head`); this file drives them.
+-- entry, saving. decoder.lua makes the modules of an architecture's description; this file drives them.
 
 local ffi = require("ffi")
 local core_args = require("am.core.args")
@@ -216,26 +216,49 @@ function CausalLM:forward(args)
     return out
 end
 
---- hidden [..., C] -> logits [..., V]
-function CausalLM:head(hidden)
-    return self.lm_head:forward(hidden)
+--- The module that maps states to logits, without what follows it.
+function CausalLM:get_output_embeddings()
+    return self[self.names.head]
 end
 
---- The head's weight [V, C], for losses that never store logits; nil when the head is more than
---- that (a bias, an adapter).
-function CausalLM:head_weight()
-    local head = self.lm_head
-    return head.class_name == "Linear" and not head.bias and head.weight or nil
+--- The module that looks tokens up.
+function CausalLM:get_input_embeddings()
+    return self.model:get_input_embeddings()
+end
+
+local function scaled_products(self, hidden)
+    local logits = self:get_output_embeddings():forward(hidden)
+    return self.logit_scale and logits * self.logit_scale or logits
+end
+
+--- hidden [..., C] -> logits [..., V], scaled and soft-capped as the family does.
+function CausalLM:head(hidden)
+    local logits, cap = scaled_products(self, hidden), self.logit_softcap
+    return cap and (logits * (1 / cap)):tanh() * cap or logits
+end
+
+--- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
+--- for losses that never store logits; nil when the head is more than that: a bias, an adapter); logit_scale,
+--- softcap, vocab_size.
+function CausalLM:head_context()
+    local head = self:get_output_embeddings()
+    return {
+        head = function(hidden) return scaled_products(self, hidden) end,
+        head_weight = head.class_name == "Linear" and not head.bias and head.weight or nil,
+        logit_scale = self.logit_scale,
+        softcap = self.logit_softcap,
+        vocab_size = self.config.vocab_size,
+    }
 end
 
 --- The name of the device that the embeddings are on.
 function CausalLM:device()
-    return self.model.embed_tokens.weight:device()
+    return self:get_input_embeddings().weight:device()
 end
 
 --- The name of the embeddings' dtype.
 function CausalLM:dtype()
-    return self.model.embed_tokens.weight:dtype()
+    return self:get_input_embeddings().weight:dtype()
 end
 
 --- How many numbers the parameters have, and how many of them require grad.
@@ -269,10 +292,7 @@ function CausalLM:close()
             end
         end
     end
-    if self.model._inv_freq then
-        self.model._inv_freq:release()
-        self.model._inv_freq = nil
-    end
+    self.model:release()
 end
 
 --- Give an architecture's model these methods.

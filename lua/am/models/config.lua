@@ -5,13 +5,28 @@ local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
+local fields = require("am.models.config_fields")
 local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
 
 ---@class am.PretrainedConfig fields are those of config.json
 local Config = {}
-Config.__index = Config
+
+-- A field that config.json leaves out is the family's default, under the family's name of it (see bind). One that
+-- config.json has as null is nil.
+function Config.__index(self, key)
+    local method, family = Config[key], rawget(self, "_family")
+    if method ~= nil or not family then
+        return method
+    end
+    local name = family.attribute_map[key] or key
+    local value = rawget(self, name)
+    if value == nil and not rawget(self, "_nulls")[name] then
+        value = family.defaults[name]
+    end
+    return value
+end
 
 local MAX_BYTES = 16 * 1024 * 1024
 
@@ -27,22 +42,41 @@ local function read_json(file)
     return value
 end
 
--- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}.
+local function is_object(value)
+    return type(value) == "table" and value ~= json.null and not json.is_array(value)
+end
+
+-- transformers 5's rope_parameters, of one kind of layer, as the hub's fields.
+local function respell_rope(c, rope)
+    c.rope_theta = rope.rope_theta or c.rope_theta
+    c.partial_rotary_factor = rope.partial_rotary_factor or c.partial_rotary_factor
+    local scaling = {}
+    for k, v in pairs(rope) do
+        if k ~= "rope_theta" and k ~= "partial_rotary_factor" then
+            scaling[k] = v
+        end
+    end
+    c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+end
+
+-- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}, and for layers with a window of their own
+-- rope_local_base_freq.
 local function respell(c)
     if c.dtype and c.dtype ~= json.null and not c.torch_dtype then
         c.torch_dtype = c.dtype
     end
     c.dtype = nil
     local rope = c.rope_parameters
-    if type(rope) == "table" and rope ~= json.null then
-        c.rope_theta = rope.rope_theta or c.rope_theta
-        local scaling = {}
-        for k, v in pairs(rope) do
-            if k ~= "rope_theta" then
-                scaling[k] = v
+    if is_object(rope) then
+        local all, near = rope.full_attention, rope.sliding_attention
+        if is_object(near) then
+            c.rope_local_base_freq = near.rope_theta or c.rope_local_base_freq
+            if near.rope_type and near.rope_type ~= "default" then
+                err.raise("unsupported", "config.json: rope_parameters.sliding_attention of type \"%s\": only the "
+                          .. "default type is known there", tostring(near.rope_type))
             end
         end
-        c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+        respell_rope(c, is_object(all) and all or is_object(near) and {} or rope)
         c.rope_parameters = nil
     end
     local scaling = c.rope_scaling
@@ -57,9 +91,13 @@ local function respell(c)
 end
 
 local function drop_nulls(c)
+    local nulls = rawget(c, "_nulls")
     for k, v in pairs(c) do
         if v == json.null then
             c[k] = nil
+        end
+        if nulls and k:sub(1, 1) ~= "_" then
+            nulls[k] = v == json.null or nil
         end
     end
     return c
@@ -71,13 +109,11 @@ local function copy(value)
     end
     local out = {}
     for k, v in pairs(value) do
-        out[k] = copy(v)
+        if k ~= "_family" then -- which comes with `bind`
+            out[k] = copy(v)
+        end
     end
     return setmetatable(out, getmetatable(value))
-end
-
-local function is_object(value)
-    return type(value) == "table" and value ~= json.null and not json.is_array(value)
 end
 
 -- Objects are merged, null takes a value away, all else replaces.
@@ -96,37 +132,40 @@ local function merge(into, values)
 end
 
 --- A configuration with a copy of config.json's fields, given as a table or another configuration.
-function M.new(fields)
-    return merge(setmetatable({}, Config), respell(copy(fields)))
+function M.new(values)
+    return merge(setmetatable({ _nulls = {} }, Config), respell(copy(values)))
 end
 
--- Kinds of the fields that are no sizes (those are `integer`'s), with a number's least and greatest.
-local kinds = {
-    rms_norm_eps = { "number", 0, 1 }, rope_theta = { "number", 1 }, max_position_embeddings = { "number", 1, 2 ^ 31 },
-    initializer_range = { "number", 0 }, attention_dropout = { "number", 0, 1 }, attention_bias = { "boolean" },
-    mlp_bias = { "boolean" }, tie_word_embeddings = { "boolean" }, hidden_act = { "string" },
-    torch_dtype = { "string" }, rope_scaling = { "table" },
-}
-
-local sizes = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                "num_key_value_heads", "head_dim", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id" }
+--- Give the configuration its family's defaults and names of fields, {defaults =, attribute_map =}, as
+--- transformers' configuration class has them.
+function Config:bind(family)
+    self._family = { defaults = family.defaults or {}, attribute_map = family.attribute_map or {} }
+    for common, name in pairs(self._family.attribute_map) do
+        local value = rawget(self, common)
+        if value ~= nil then -- the last word of config_overrides, or transformers 5's
+            self[common] = nil
+            self[name] = value
+        end
+    end
+    return self
+end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.
 function Config:override(values)
     values = respell(copy(values))
     local known = {}
-    for _, set in ipairs { self, kinds } do
+    for _, set in ipairs { self, fields.kinds } do
         for key in pairs(set) do
             known[#known + 1] = key
         end
     end
-    for _, key in ipairs(sizes) do
+    for _, key in ipairs(fields.sizes) do
         known[#known + 1] = key
     end
     for key in pairs(values) do
         local near = strings.nearest(key, known)
-        if near and near ~= key and self[key] == nil and not kinds[key] then
+        if near and near ~= key and self[key] == nil and not fields.kinds[key] then
             err.raise("usage", "config_overrides.%s: the model's configuration has no such field (did you mean "
                       .. "\"%s\"?)", key, near)
         end
@@ -148,7 +187,8 @@ function Config:integer(key, default, max)
 end
 
 local function check_field(self, key, v, kind, least, most)
-    if type(v) ~= kind or (kind == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge))) then
+    local same = type(v) == kind or kind == "list" and type(v) == "table" and (json.is_array(v) or next(v) == nil)
+    if not same or (kind == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge))) then
         local range = (least and " of at least " .. least or "") .. (most and " and at most " .. most or "")
         err.raise("format", "%s: \"%s\" must be a %s%s, not %s", self._name_or_path or "config.json", key, kind,
                   range, type(v) == "table" and "a list or object" or tostring(v))
@@ -157,7 +197,7 @@ end
 
 --- Raise a "format" error naming file and field unless the fields have the types that models read.
 function Config:check()
-    for key, kind in pairs(kinds) do
+    for key, kind in pairs(fields.kinds) do
         if self[key] ~= nil then
             check_field(self, key, self[key], unpack(kind))
         end
@@ -187,6 +227,12 @@ function Config:to_table()
     for k, v in pairs(self) do
         if k:sub(1, 1) ~= "_" then
             out[k] = v
+        end
+    end
+    local family = rawget(self, "_family")
+    for k in pairs(family and self._nulls or {}) do
+        if family.defaults[k] ~= nil then -- left out, it would be the default
+            out[k] = json.null
         end
     end
     return out

@@ -128,7 +128,7 @@ end
 
 --- How many positions a model of that configuration has; dynamically scaled ones stretch to any length.
 function M.position_limit(c)
-    return not rope.depends_on_length(c.rope_scaling) and c.max_position_embeddings or math.huge
+    return not rope.any_length(c.rope_scaling) and c.max_position_embeddings or math.huge
 end
 
 --- Ids of the prompt followed by new ones, as transformers returns them.
@@ -153,18 +153,13 @@ function M.generate(model, ids, opts)
         err.raise("argument", "generate: a prompt of %d tokens and max_new_tokens of %d are more than the model's %d "
                   .. "positions; shorten the prompt or ask for less", #ids, max_new, limit)
     end
-    local heads = c.num_attention_heads
     local out, stop = {}, stop_set(model, opts)
     for i = 1, #ids do -- unpack knows a few thousand values at most
         out[i] = ids[i]
     end
     local was_training = model.training
     model:eval()
-    local cache = opts.use_cache ~= false and Cache.new {
-        layers = c.num_hidden_layers, batch = 1, length = #ids + max_new,
-        kv_heads = c.num_key_value_heads or heads, head_dim = c.head_dim or c.hidden_size / heads,
-        dtype = model:dtype(), device = model:device(),
-    } or nil
+    local cache = opts.use_cache ~= false and Cache.new(#ids + max_new) or nil
     local ok, e = pcall(function()
         local feed = out
         for step = 1, max_new do

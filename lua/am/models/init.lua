@@ -11,13 +11,14 @@ local classification = require("am.models.sequence_classification")
 local config = require("am.models.config")
 local generation = require("am.models.generation")
 local weights = require("am.models.weights")
+local strings = require("am.utils.strings")
 
 local M = {}
 
-local architectures = { LlamaForCausalLM = "am.models.llama" }
+local architectures = require("am.models.architectures")
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
---- that such a module returns ({new = function(config), gguf = ...}).
+--- that such a module returns (decoder.architecture's).
 function M.register(name, implementation)
     architectures[name] = implementation
 end
@@ -25,18 +26,16 @@ end
 -- A classifier is made of the architecture's causal model.
 local function implementation(c, classifier)
     local name = type(c.architectures) == "table" and c.architectures[1] or nil
-    if classifier and type(name) == "string" then
-        name = name:gsub("ForSequenceClassification$", "ForCausalLM")
-    end
     local found = name and architectures[name]
-    if not found then
-        local known = {}
-        for k in pairs(architectures) do
-            known[#known + 1] = k
+    if classifier and not found then
+        for causal, at in pairs(architectures) do
+            found = classification.class_name(causal) == name and at or found
         end
-        table.sort(known)
+    end
+    if not found then
         err.raise("unsupported", "%s: architecture %s is not supported; supported are %s",
-                  c._name_or_path or "config.json", tostring(name), table.concat(known, ", "))
+                  c._name_or_path or "config.json", tostring(name),
+                  table.concat(strings.sorted_keys(architectures), ", "))
     end
     return type(found) == "string" and require(found) or found
 end
@@ -58,8 +57,8 @@ function M.weight_dtype(name)
 end
 
 local function build(c, opts, classifier)
-    c:override(opts.config_overrides or {}):check()
     local impl = implementation(c, classifier)
+    c:override(opts.config_overrides or {}):bind(impl):check()
     local model = impl.new(c)
     if classifier then
         c.num_labels = opts.num_labels or c.num_labels

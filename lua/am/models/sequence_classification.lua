@@ -102,9 +102,9 @@ function Classifier:forward(args)
     return result
 end
 
---- The head's weight [num_labels, C].
-function Classifier:head_weight()
-    return self.score.weight
+--- The module that maps states to the classes' logits.
+function Classifier:get_output_embeddings()
+    return self.score
 end
 
 --- Raises "usage": a classifier does not generate.
@@ -112,16 +112,24 @@ function Classifier:generate()
     err.raise("usage", "%s does not generate: it classifies", self.class_name)
 end
 
+local SUFFIX = "ForSequenceClassification"
+
+--- The classifier's name by its causal model's: "LlamaForCausalLM" -> "LlamaForSequenceClassification".
+function M.class_name(causal)
+    return (causal:gsub("ForCausalLM$", SUFFIX):gsub("LMHeadModel$", SUFFIX))
+end
+
 --- A classifier that has a causal model's body; its weights are not there yet.
 function M.new(causal, c)
     local n = M.num_labels(c)
-    local self = Module.init(Module.class((causal.class_name:gsub("ForCausalLM$", "ForSequenceClassification"))))
-    self.config = c
-    self:add("model", causal.model)
+    local self = Module.init(Module.class(M.class_name(causal.class_name)))
+    self.config, self.names = c, causal.names
+    self.model = self:add(causal.names.body, causal.model)
     self:add("score", Linear.new(c:integer("hidden_size"), n))
     self.tied = {}
     self.fresh = { ["score.weight"] = true } -- a checkpoint of a causal model has none,
-    self.unused = { ["lm_head.weight"] = true, ["lm_head.bias"] = true } -- and these instead
+    local head = causal.names.head
+    self.unused = { [head .. ".weight"] = true, [head .. ".bias"] = true } -- and these instead
     name_labels(c, n)
     c.architectures = json.array { self.class_name }
     return self

@@ -7,20 +7,16 @@ local tensor = require("am.core.tensor")
 local Cache = {}
 Cache.__index = Cache
 
---- A cache for `batch` rows of at most `length` tokens. Release it with cache:release().
----@param opts {layers: integer, batch: integer, length: integer, kv_heads: integer,
----  head_dim: integer, dtype: string, device: string}
-function Cache.new(opts)
-    local self = setmetatable({ used = 0, length = opts.length, layers = {} }, Cache)
-    local shape = { opts.batch, opts.length, opts.kv_heads, opts.head_dim }
-    local placed = { dtype = opts.dtype, device = opts.device }
-    for i = 1, opts.layers do
-        self.layers[i] = {
-            k = scope.escape(tensor.zeros(shape, placed)),
-            v = scope.escape(tensor.zeros(shape, placed)),
-        }
-    end
-    return self
+--- A cache for rows of at most `length` tokens. Its buffers are made as layers append. Release it with
+--- cache:release().
+function Cache.new(length)
+    return setmetatable({ used = 0, length = length, layers = {} }, Cache)
+end
+
+-- A buffer for what is like x [B, T, K, D] but for its length.
+local function buffer(x, length)
+    return scope.escape(tensor.zeros({ x:size(0), length, x:size(2), x:size(3) },
+                                     { dtype = x:dtype(), device = x:device() }))
 end
 
 --- Store k and v [B, T, K, D] of a layer (1-based) behind what is there; returns views of all so
@@ -32,6 +28,10 @@ function Cache:append(layer, k, v)
                   self.length, t, self.used)
     end
     local store = self.layers[layer]
+    if not store then
+        store = { k = buffer(k, self.length), v = buffer(v, self.length) }
+        self.layers[layer] = store
+    end
     return tensor.append(store.k, k, self.used), tensor.append(store.v, v, self.used)
 end
 
@@ -42,7 +42,7 @@ end
 
 --- Free the stored keys and values now.
 function Cache:release()
-    for _, store in ipairs(self.layers) do
+    for _, store in pairs(self.layers) do
         store.k:release()
         store.v:release()
     end

@@ -6,9 +6,11 @@ local Module = require("am.nn.module")
 
 local Embedding = Module.class("Embedding")
 
---- padding_idx (optional): looking this row up gives it no gradient, as in PyTorch.
-function Embedding.new(num_embeddings, embedding_dim, padding_idx)
+--- padding_idx (optional): looking this row up gives it no gradient, as in PyTorch. scale (optional): of the rows
+--- that are looked up, rounded to their dtype (Gemma).
+function Embedding.new(num_embeddings, embedding_dim, padding_idx, scale)
     local self = Module.init(Embedding)
+    self.embed_scale = scale
     self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
     self.padding_idx = padding_idx
     self:declare("weight", { num_embeddings, embedding_dim })
@@ -17,7 +19,13 @@ end
 
 --- index [...] -> [..., embedding_dim]
 function Embedding:forward(index)
-    return self:add_noise(ops.embedding(index, self.weight, self.padding_idx))
+    return self:add_noise(self:scaled(ops.embedding(index, self.weight, self.padding_idx)))
+end
+
+--- Rows times the embedding's own scale.
+function Embedding:scaled(rows)
+    return self.embed_scale
+        and rows * tensor.full({}, self.embed_scale, { dtype = rows:dtype(), device = rows:device() }) or rows
 end
 
 --- NEFTune (Jain et al. 2023, arXiv:2310.05914): rows x [B, T, C] plus uniform(-1, 1) noise_alpha / sqrt(T C),

@@ -7,9 +7,10 @@ local err = require("am.core.error")
 local Module = {}
 Module.__index = Module
 
---- A class of modules: local Linear = Module.class("Linear"); instances by Linear.new(...).
-function Module.class(name)
-    local class = setmetatable({ class_name = name }, { __index = Module })
+--- A class of modules: local Linear = Module.class("Linear"); instances by Linear.new(...). What it does not
+--- define comes from `parent`, Module itself by default.
+function Module.class(name, parent)
+    local class = setmetatable({ class_name = name }, { __index = parent or Module })
     class.__index = class
     return class
 end

@@ -5,17 +5,23 @@ local Module = require("am.nn.module")
 
 local RMSNorm = Module.class("RMSNorm")
 
---- A norm over a last dim of `size`, its weight all ones.
-function RMSNorm.new(size, eps)
+--- A norm over a last dim of `size`. Rows are multiplied by offset + weight, which is 1 at first: offset is 0, or
+--- 1 as in Gemma.
+function RMSNorm.new(size, eps, offset)
     local self = Module.init(RMSNorm)
-    self.size, self.eps = size, eps
-    self:declare("weight", { size }, "ones")
+    self.size, self.eps, self.offset = size, eps, offset or 0
+    self:declare("weight", { size }, self.offset == 1 and "zeros" or "ones")
     return self
 end
 
---- x [..., size] -> the same shape
+--- x [..., size] -> the same shape. self.composed: of elementwise ops, for checking (nn/kernels.lua).
 function RMSNorm:forward(x)
-    return ops.rms_norm(x, self.weight, self.eps)
+    if not self.composed then
+        return ops.rms_norm(x, self.weight, self.eps, self.offset)
+    end
+    local wide = x:dtype() == "float64" and x or x:to("float32")
+    local root = ((wide * wide):mean(-1, true) + self.eps):rsqrt()
+    return (wide * root * (self.weight:to(wide:dtype()) + self.offset)):to(x:dtype())
 end
 
 --- What repr shows in brackets.

@@ -1,10 +1,13 @@
--- Rotary position frequencies for every scaling type: default, linear, dynamic, yarn, llama3.
+-- Rotary position frequencies for every scaling type: default, linear, dynamic, yarn, longrope, llama3; and
+-- Rotary, the tables of positions that a model's layers share.
 -- Formulas and their order of rounding follow transformers' modeling_rope_utils.py, which computes
 -- in float32: at position 2048 a last-bit difference in a frequency already moves logits.
 
 local ffi = require("ffi")
 local err = require("am.core.error")
 local powf = require("am.core.ffi").powf
+local ops = require("am.core.ops")
+local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 
 local M = {}
@@ -95,6 +98,29 @@ function types.yarn(o)
     return inv, attention
 end
 
+-- LongRoPE (Ding et al. 2024): a factor for each frequency, one set of them up to the trained length and one
+-- beyond it, by the longest position at hand.
+function types.longrope(o)
+    local s, max = o.scaling, o.max_position_embeddings
+    local original = s.original_max_position_embeddings or max
+    local factor = s.factor or max / original
+    local attention = s.attention_factor
+        or (factor <= 1 and 1 or math.sqrt(1 + math.log(factor) / math.log(original)))
+    local name = (o.seq_len or 0) > original and "long_factor" or "short_factor"
+    local factors, inv = s[name], {}
+    if type(factors) ~= "table" or #factors ~= o.dim / 2 then
+        err.raise("format", "rope_scaling of type \"longrope\" needs \"%s\", a list of %d numbers", name, o.dim / 2)
+    end
+    for i = 0, o.dim / 2 - 1 do
+        if type(factors[i + 1]) ~= "number" or not (factors[i + 1] > 0) then
+            err.raise("format", "rope_scaling: number %d of \"%s\" is %s, not a number above 0", i + 1, name,
+                      tostring(factors[i + 1]))
+        end
+        inv[i + 1] = f32(1 / f32(f32(factors[i + 1]) * f32(powf(o.theta, f32(2 * i / o.dim)))))
+    end
+    return inv, attention
+end
+
 -- Llama 3.1: by wavelength, with a smooth band between.
 function types.llama3(o)
     local s = o.scaling
@@ -123,13 +149,18 @@ function M.frequencies(o)
     local fn = types[kind]
     if not fn then
         err.raise("unsupported", "rope type \"%s\" is not known; known are default, linear, "
-                  .. "dynamic, yarn, llama3", tostring(kind))
+                  .. "dynamic, yarn, longrope, llama3", tostring(kind))
     end
     return fn(o)
 end
 
 --- True when the frequencies depend on the length of the sequence at hand.
 function M.depends_on_length(scaling)
+    return scaling ~= nil and (scaling.rope_type == "dynamic" or scaling.rope_type == "longrope")
+end
+
+--- True when the scaling stretches to sequences of any length.
+function M.any_length(scaling)
     return scaling ~= nil and scaling.rope_type == "dynamic"
 end
 
@@ -138,6 +169,37 @@ function M.inv_freq(o, device)
     local inv, scaling = M.frequencies(o)
     local array = ffi.new("float[?]", #inv, inv)
     return tensor.from_buffer(array, { #inv }, { dtype = "float32", device = device }), scaling
+end
+
+local Rotary = {}
+Rotary.__index = Rotary
+
+--- Tables of cosines and sines for positions. o: as frequencies', which are kept until rotary:release().
+function M.Rotary(o)
+    M.frequencies(o) -- what it lacks is said before any weight is read
+    return setmetatable({ options = o }, Rotary)
+end
+
+--- The table (ops.rope_table) of position_ids int32 [B or 1, T], of which the highest is longest - 1.
+function Rotary:table(position_ids, longest)
+    local o = self.options
+    if self.inv_freq and M.depends_on_length(o.scaling) then
+        self:release()
+    end
+    if not self.inv_freq then
+        self.inv_freq, self.scaling = M.inv_freq(setmetatable({ seq_len = longest }, { __index = o }),
+                                                 position_ids:device())
+        scope.escape(self.inv_freq)
+    end
+    return ops.rope_table(position_ids, self.inv_freq, self.scaling)
+end
+
+--- Free the frequencies now.
+function Rotary:release()
+    if self.inv_freq then
+        self.inv_freq:release()
+        self.inv_freq = nil
+    end
 end
 
 return M

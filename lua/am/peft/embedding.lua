@@ -19,7 +19,7 @@ local EmbeddingLoRA = Module.class("EmbeddingLoRA")
 function EmbeddingLoRA.new(base, opts)
     local self = Module.init(EmbeddingLoRA)
     self.num_embeddings, self.embedding_dim = base.num_embeddings, base.embedding_dim
-    self.padding_idx, self.noise_alpha = base.padding_idx, base.noise_alpha
+    self.padding_idx, self.noise_alpha, self.embed_scale = base.padding_idx, base.noise_alpha, base.embed_scale
     self._parameters, self.weight = base._parameters, base.weight
     self.dim, self.scale = opts.dim, lora.scale(opts)
     self:add("lora_embedding_A", Embedding.new(base.num_embeddings, opts.dim, base.padding_idx))
@@ -51,7 +51,7 @@ function EmbeddingLoRA:forward(index)
     if self.lora_magnitude_vector then
         out = dora.scale(out, dora.factor(self))
     end
-    return Embedding.add_noise(self, out)
+    return Embedding.add_noise(self, Embedding.scaled(self, out))
 end
 
 function EmbeddingLoRA:extra_repr()

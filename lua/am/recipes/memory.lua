@@ -170,7 +170,7 @@ local function activation_parts(model, tokens)
     -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
     -- where it is computed a second time first. The loss has its own moment, before any of them.
     local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
-    local head = model:head_weight()
+    local head = model:head_context().head_weight
     local logits = logits_bytes(model, tokens)
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
     return tokens * (kept + 3 * c.hidden_size * size), working, logits, tokens * layer

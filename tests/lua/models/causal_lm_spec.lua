@@ -256,14 +256,14 @@ describe("the output", function()
             return rope.frequencies { theta = 10000, dim = 6, max_position_embeddings = 4, seq_len = length,
                                       scaling = { rope_type = "dynamic", factor = 2 } }
         end
-        local cache = Cache.new { layers = 2, batch = 1, length = 9, kv_heads = 1, head_dim = 6, dtype = "float32" }
+        local cache = Cache.new(9)
         for _, case in ipairs { { 3, 3 }, { 3, 6 }, { 1, 7 } } do
             am.no_grad(dynamic.forward, dynamic, { input_ids = { unpack({ 5, 6, 7 }, 1, case[1]) }, cache = cache })
-            assert.same(frequencies(case[2]), dynamic.model._inv_freq:totable())
+            assert.same(frequencies(case[2]), dynamic.model.rotaries.full_attention.inv_freq:totable())
         end
         assert.not_same(frequencies(7), frequencies(6))
         dynamic:forward { input_ids = { 5, 6 }, position_ids = { { 7, 8 } } }
-        assert.same(frequencies(9), dynamic.model._inv_freq:totable())
+        assert.same(frequencies(9), dynamic.model.rotaries.full_attention.inv_freq:totable())
         cache:release()
         dynamic:close()
     end)
@@ -280,10 +280,10 @@ end)
 
 describe("a model", function()
     it("hands out the head's weight when the head is no more than that", function()
-        assert.equal(model.lm_head.weight, model:head_weight())
+        assert.equal(model.lm_head.weight, model:head_context().head_weight)
         local adapted = tiny.model()
         peft.apply(adapted, { target_modules = "lm_head", dim = 2 })
-        assert.is_nil(adapted:head_weight())
+        assert.is_nil(adapted:head_context().head_weight)
         assert.equal("LinearLoRA", adapted.lm_head.class_name)
         adapted:close()
     end)

@@ -127,8 +127,8 @@ describe("a configuration", function()
             raised("unsupported", { file, "hidden_act", "sine", "silu", "gelu_pytorch_tanh" },
                    am.AutoModelForCausalLM.from_pretrained, dir)
         end)
-        with_config(tiny.fields { rope_scaling = { rope_type = "longrope", factor = 2 } }, function(dir, file)
-            raised("unsupported", { file, "rope_scaling", "longrope", "llama3", "yarn" },
+        with_config(tiny.fields { rope_scaling = { rope_type = "spiral", factor = 2 } }, function(dir, file)
+            raised("unsupported", { file, "rope_scaling", "spiral", "llama3", "yarn" },
                    am.AutoModelForCausalLM.from_pretrained, dir)
         end)
         with_config(tiny.fields { rope_scaling = { rope_type = "linear" } }, function(dir, file)
@@ -157,6 +157,7 @@ describe("an architecture", function()
                 built = c
                 return require("am.models.llama").new(c)
             end,
+            defaults = { hidden_act = "silu", rms_norm_eps = 1e-6 },
         })
         local model = tiny.model { architectures = { "TwinForCausalLM" } }
         assert.equal(built, model.config)

@@ -97,8 +97,7 @@ describe("greedy generation", function()
         local rows = { 3, 1, 4, 1, 5, 9, 2, 6 }
         -- The bits of the logits after two more tokens, row by row.
         local function logits(of)
-            local cache = Cache.new { layers = 2, batch = #of, length = 2, kv_heads = 1, head_dim = 6,
-                                      dtype = "float32" }
+            local cache = Cache.new(2)
             local last
             for step = 0, 1 do
                 local ids = {}

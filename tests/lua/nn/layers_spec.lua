@@ -6,7 +6,7 @@ local compare = require("tests.support.compare")
 local tiny = require("tests.support.tiny")
 local Attention = require("am.nn.attention")
 local Embedding = require("am.nn.embedding")
-local GatedMLP = require("am.nn.mlp")
+local GatedMLP = require("am.nn.mlp").GatedMLP
 local Linear = require("am.nn.linear")
 local RMSNorm = require("am.nn.norm")
 local rope = require("am.nn.rope")
@@ -350,7 +350,8 @@ describe("rotary frequencies", function()
     end)
 
     it("say which type or number is wrong", function()
-        raised("unsupported", { '"longrope"', "llama3" }, frequencies, { rope_type = "longrope" })
+        raised("unsupported", { '"spiral"', "llama3" }, frequencies, { rope_type = "spiral" })
+        raised("format", { '"longrope"', '"short_factor"', "4" }, frequencies, { rope_type = "longrope" })
         for kind, keys in pairs { linear = { "factor" }, dynamic = { "factor" }, yarn = { "factor" },
                                   llama3 = { "factor", "low_freq_factor", "high_freq_factor",
                                              "original_max_position_embeddings" } } do

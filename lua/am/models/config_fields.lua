@@ -1,0 +1,46 @@
+-- What the fields of config.json may be, for all families: checked before a model is made of them. Sizes are
+-- checked where they are read (Config:integer).
+
+local M = {}
+
+local number, boolean, text, list, object = { "number" }, { "boolean" }, { "string" }, { "list" }, { "table" }
+local probability, positive, size = { "number", 0, 1 }, { "number", 1e-30 }, { "number", 1, 2 ^ 31 }
+
+--- Name -> {type, least, greatest} of fields that are no sizes.
+M.kinds = {
+    -- positions
+    rope_theta = { "number", 1 }, rotary_emb_base = { "number", 1 }, rope_local_base_freq = { "number", 1 },
+    rope_scaling = object, max_position_embeddings = size, n_positions = size, sliding_window = size,
+    original_max_position_embeddings = size, partial_rotary_factor = probability, rotary_pct = probability,
+    max_window_layers = { "number", 0, 2 ^ 31 }, use_sliding_window = boolean, layer_types = list,
+    no_rope_layers = list, no_rope_layer_interval = size, sliding_window_pattern = size, alibi = boolean,
+    -- norms
+    rms_norm_eps = probability, layer_norm_eps = probability, layer_norm_epsilon = probability,
+    norm_epsilon = probability, norm_eps = probability, qk_layernorm = boolean,
+    -- attention and feed-forward blocks
+    attention_bias = boolean, mlp_bias = boolean, use_bias = boolean, bias = boolean, qkv_bias = boolean,
+    hidden_act = text, hidden_activation = text, activation_function = text, activation = text,
+    query_pre_attn_scalar = positive, attn_logit_softcapping = positive, final_logit_softcapping = positive,
+    clip_qkv = positive, scale_attn_weights = boolean, scale_attn_by_inverse_layer_idx = boolean,
+    use_parallel_residual = boolean, parallel_attn = boolean, multi_query = boolean,
+    new_decoder_architecture = boolean, num_ln_in_parallel_attn = { "number", 1, 2 },
+    use_bidirectional_attention = boolean, tie_word_embeddings = boolean,
+    embedding_multiplier = number, residual_multiplier = number, attention_multiplier = number,
+    logits_scaling = positive,
+    -- dropout
+    attention_dropout = probability, residual_dropout = probability, embedding_dropout = probability,
+    hidden_dropout = probability, resid_pdrop = probability, embd_pdrop = probability, attn_pdrop = probability,
+    -- experts
+    norm_topk_prob = boolean, mlp_only_layers = list, router_aux_loss_coef = { "number", 0 },
+    output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,
+    -- weights
+    initializer_range = { "number", 0 }, torch_dtype = text,
+}
+
+--- Names of sizes that config_overrides may give where config.json has none.
+M.sizes = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "head_dim", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "num_experts",
+            "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size",
+            "decoder_sparse_step" }
+
+return M

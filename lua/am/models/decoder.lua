@@ -1,0 +1,244 @@
+-- What decoders of all families share: the body (embeddings, layers, last norm), the head, and the functions that
+-- an architecture file builds its layers with. An architecture file beside this one says what is its own:
+--
+--   return decoder.architecture {
+--       name = "LlamaForCausalLM",       -- as config.json's "architectures" has it
+--       layer = function(c, i) … end,    -- the i-th layer (from 0), a module as in nn/decoder_layer.lua
+--       norm = function(c) … end,        -- the last norm
+--       gguf = { architecture = "llama" },
+--   }
+--
+-- with, where they differ from Llama's:
+--   names           { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
+--   defaults        values of fields that config.json leaves out, as the family's configuration class has them
+--   attribute_map   { hidden_size = "n_embd", … }: the family's names of fields, as transformers' attribute_map
+--   rotary          function(c): options of nn/rope.lua's Rotary, or { layer type = options }; false: none
+--   positions       name of learned position embeddings
+--   embedding_scale, embedding_dropout, logit_scale, logit_softcap   function(c): a number
+--   head_bias       the head has a bias
+--   check           function(c): raises about what the family does not allow
+
+local ops = require("am.core.ops")
+local autograd = require("am.core.autograd")
+local scope = require("am.core.scope")
+local Module = require("am.nn.module")
+local Linear = require("am.nn.linear")
+local Embedding = require("am.nn.embedding")
+local RMSNorm = require("am.nn.norm")
+local rope = require("am.nn.rope")
+local strings = require("am.utils.strings")
+
+local M = {}
+
+-- ---- what layers are built with -------------------------------------------------------------
+
+--- The activation that a field names; it is known before any weight is read.
+function M.activation(c, key)
+    key = key or "hidden_act"
+    if not ops.activations[c[key] or ""] then
+        c:unsupported(key, "activation " .. tostring(c[key]) .. " is not known; known are "
+                      .. table.concat(strings.sorted_keys(ops.activations), ", "))
+    end
+    return c[key]
+end
+
+--- Size of a head.
+function M.head_dim(c)
+    return c:integer("head_dim", c:integer("hidden_size") / c:integer("num_attention_heads"))
+end
+
+--- RMSNorm over the hidden size, or over `width`.
+function M.rms_norm(c, width)
+    return RMSNorm.new(width or c:integer("hidden_size"), c.rms_norm_eps, c.rms_norm_offset)
+end
+
+--- The attention options (nn/attention.lua) that all families have, and those given.
+function M.attention(c, options)
+    local heads = c:integer("num_attention_heads")
+    local o = {
+        hidden_size = c:integer("hidden_size"),
+        num_heads = heads,
+        num_kv_heads = c:integer("num_key_value_heads", heads),
+        head_dim = M.head_dim(c),
+        bias = c.attention_bias,
+        output_bias = c.attention_bias,
+        dropout = c.attention_dropout,
+    }
+    if o.num_heads % o.num_kv_heads ~= 0 then
+        c:unsupported("num_key_value_heads", string.format("%d heads of keys do not divide %d heads of queries",
+                                                           o.num_kv_heads, o.num_heads))
+    end
+    for key, value in pairs(options or {}) do
+        o[key] = value
+    end
+    return o
+end
+
+--- The options of a gated feed-forward block (nn/mlp.lua), and those given.
+function M.mlp(c, options)
+    local o = { hidden_size = c:integer("hidden_size"), bias = c.mlp_bias }
+    for key, value in pairs(options or {}) do
+        o[key] = value
+    end
+    o.intermediate_size = o.intermediate_size or c:integer("intermediate_size")
+    o.hidden_act = o.hidden_act or M.activation(c)
+    return o
+end
+
+--- The kind of the i-th layer (from 0): "full_attention" or "sliding_attention". By layer_types, or by
+--- sliding(i) where config.json has none.
+function M.layer_type(c, i, sliding)
+    local types = c.layer_types
+    local kind = types and types[i + 1] or sliding and sliding(i) and "sliding_attention" or "full_attention"
+    if kind ~= "full_attention" and kind ~= "sliding_attention" or types and #types < c.num_hidden_layers then
+        c:unsupported("layer_types", types and #types < c.num_hidden_layers
+            and string.format("%d types for %d layers", #types, c.num_hidden_layers)
+            or tostring(kind) .. " is not known; known are full_attention and sliding_attention")
+    end
+    return kind
+end
+
+--- The window of the i-th layer by its kind; nil where it sees all.
+function M.window(c, i, sliding)
+    return M.layer_type(c, i, sliding) == "sliding_attention" and c:integer("sliding_window") or nil
+end
+
+--- The rotary options (nn/rope.lua) that the configuration's fields amount to.
+function M.rotary(c)
+    local scaling = c.rope_scaling
+    if scaling and not scaling.original_max_position_embeddings and c.original_max_position_embeddings then
+        scaling = setmetatable({ original_max_position_embeddings = c.original_max_position_embeddings },
+                               { __index = scaling })
+    end
+    local dim = math.floor(M.head_dim(c) * (c.partial_rotary_factor or 1))
+    if dim < 2 or dim % 2 ~= 0 then
+        c:unsupported("partial_rotary_factor", string.format("%d of %d numbers of a head cannot be rotated in pairs",
+                                                             dim, M.head_dim(c)))
+    end
+    return { theta = c.rope_theta or 10000, dim = dim, scaling = scaling,
+             max_position_embeddings = c.max_position_embeddings or 2048 }
+end
+
+-- ---- the body -------------------------------------------------------------------------------
+
+local llama_names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
+
+-- Rotary tables by layer type; what is wrong about them names the field.
+local function rotaries(c, spec)
+    if spec.rotary == false or c.alibi then
+        return {}
+    end
+    local options, made = (spec.rotary or M.rotary)(c), {}
+    for kind, o in pairs(options.theta and { full_attention = options, sliding_attention = options } or options) do
+        local known, rotary = pcall(rope.Rotary, o)
+        made[kind] = known and rotary or c:unsupported("rope_scaling", rotary)
+    end
+    return made
+end
+
+local function new_body(c, spec, names)
+    local self = Module.init(Module.class((spec.name:gsub("ForCausalLM$", "Model"):gsub("LMHeadModel$", "Model")), M.Body))
+    local hidden = c:integer("hidden_size")
+    M.head_dim(c)
+    self.config, self.names, self.rotaries = c, names, rotaries(c, spec)
+    self.embedding_dropout = spec.embedding_dropout and spec.embedding_dropout(c) or 0
+    self:add(names.embeddings, Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id,
+                                             spec.embedding_scale and spec.embedding_scale(c)))
+    if spec.positions then
+        self.positions = spec.positions
+        self:add(spec.positions, Embedding.new(c:integer("max_position_embeddings"), hidden))
+    end
+    local layers = self:add(names.layers, Module.init(Module.class("ModuleList")))
+    self.layer_count = c:integer("num_hidden_layers", nil, 10000)
+    for i = 0, self.layer_count - 1 do
+        layers:add(tostring(i), spec.layer(c, i))
+    end
+    self:add(names.norm, spec.norm and spec.norm(c) or M.rms_norm(c))
+    return self
+end
+
+local Body = Module.class("Model")
+M.Body = Body
+
+-- A table for each kind of layer; kinds that share their frequencies share it.
+local function rotary_tables(self, position_ids, longest)
+    local tables, made = {}, {}
+    for kind, rotary in pairs(self.rotaries) do
+        made[rotary.options] = made[rotary.options] or rotary:table(position_ids, longest)
+        tables[kind] = made[rotary.options]
+    end
+    return tables
+end
+
+--- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm. ctx: bounds,
+--- cache, longest; routes: a list that layers with experts add their routing to.
+--- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
+--- feed-forward block, which holds more than half of what a layer saves.
+function Body:forward(input_ids, position_ids, ctx)
+    local names, checkpointing = self.names, self.activation_checkpointing
+    local x = self[names.embeddings]:forward(input_ids)
+    if self.positions then
+        x = x + self[self.positions]:forward(position_ids)
+    end
+    if self.training and self.embedding_dropout > 0 then
+        x = x:dropout(self.embedding_dropout)
+    end
+    local tables = rotary_tables(self, position_ids, ctx.longest)
+    for i = 1, self.layer_count do
+        local layer = self[names.layers][tostring(i - 1)]
+        local rotary = tables[layer.kind or "full_attention"]
+        local function run(h)
+            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i, routes = ctx.routes,
+                                               checkpointing = checkpointing })
+        end
+        -- A scope each: what backward does not need is freed as the layer ends.
+        if checkpointing == true then
+            x = scope.scope(autograd.checkpoint, run, x)
+        else
+            x = scope.scope(run, x)
+        end
+    end
+    return self[names.norm]:forward(x)
+end
+
+--- The module that looks tokens up.
+function Body:get_input_embeddings()
+    return self[self.names.embeddings]
+end
+
+--- The i-th layer, counted from 1.
+function Body:layer(i)
+    return self[self.names.layers][tostring(i - 1)]
+end
+
+--- Free what is no parameter.
+function Body:release()
+    for _, rotary in pairs(self.rotaries) do
+        rotary:release()
+    end
+end
+
+-- ---- the architecture -----------------------------------------------------------------------
+
+--- What models/init.lua's registry takes, made of the description at the head of this file.
+function M.architecture(spec)
+    local names = setmetatable(spec.names or {}, { __index = llama_names })
+    local function new(c)
+        if spec.check then
+            spec.check(c)
+        end
+        local self = Module.init(Module.class(spec.name))
+        self.config, self.names = c, names
+        self.logit_scale = spec.logit_scale and spec.logit_scale(c)
+        self.logit_softcap = spec.logit_softcap and spec.logit_softcap(c)
+        self.model = self:add(names.body, new_body(c, spec, names))
+        self:add(names.head, Linear.new(c:integer("hidden_size"), c:integer("vocab_size"), spec.head_bias))
+        self.tied = c.tie_word_embeddings
+            and { [names.head .. ".weight"] = names.body .. "." .. names.embeddings .. ".weight" } or {}
+        return self
+    end
+    return { new = new, name = spec.name, gguf = spec.gguf, defaults = spec.defaults or {},
+             attribute_map = spec.attribute_map or {} }
+end
+
+return M

@@ -1,0 +1,91 @@
+-- A decoder's layer: attention and feed-forward, each added to what comes in. Two kinds: one after the other, with
+-- norms before or after them (nearly all families), and both from the same input (GPT-NeoX, Falcon, Phi).
+--
+-- Modules are given as {name, module}, the name being that of the checkpoint. Layers are called with
+-- x [B, T, C], the rotary table of the positions and ctx {bounds=, cache=, layer=, checkpointing=}.
+
+local autograd = require("am.core.autograd")
+local Module = require("am.nn.module")
+
+local M = {}
+
+-- Add the modules under their names, and keep them under their roles: replacing one by name is seen, too.
+local function assemble(self, parts, roles)
+    self.names = {}
+    for _, role in ipairs(roles) do
+        if parts[role] then
+            self:add(unpack(parts[role]))
+            self.names[role] = parts[role][1]
+        end
+    end
+    self.dropout, self.multiplier = parts.dropout or 0, parts.multiplier
+    return self
+end
+
+-- A part's output by its role; x itself where the layer has no such part.
+local function run(self, role, x, ...)
+    local name = self.names[role]
+    return name and self[name]:forward(x, ...) or x
+end
+
+local function drop(self, x)
+    return self.training and self.dropout > 0 and x:dropout(self.dropout) or x
+end
+
+local Sequential = Module.class("DecoderLayer")
+M.DecoderLayer = Sequential
+
+---@class am.DecoderLayerParts
+---@field attention table
+---@field mlp table
+---@field attention_norm table? before attention
+---@field attention_post_norm table? after it, before the sum
+---@field mlp_norm table? before the feed-forward block
+---@field mlp_post_norm table? after it, before the sum
+---@field dropout number? of what both give, in training
+---@field multiplier number? of what both give
+
+--- x = x + post_norm(attention(norm(x))), then the same with the feed-forward block.
+---@param parts am.DecoderLayerParts
+function Sequential.new(parts)
+    return assemble(Module.init(Sequential), parts, { "attention", "mlp", "attention_norm", "mlp_norm",
+                                                      "attention_post_norm", "mlp_post_norm" })
+end
+
+local function add(self, x, y)
+    y = drop(self, y)
+    return x + (self.multiplier and y * self.multiplier or y)
+end
+
+--- [B, T, C] -> the same shape
+function Sequential:forward(x, rotary, ctx)
+    local y = run(self, "attention", run(self, "attention_norm", x), rotary, ctx)
+    x = add(self, x, run(self, "attention_post_norm", y))
+    local function feed_forward(h)
+        return run(self, "mlp_post_norm", run(self, "mlp", run(self, "mlp_norm", h), ctx))
+    end
+    return add(self, x, ctx.checkpointing == "selective" and autograd.checkpoint(feed_forward, x) or feed_forward(x))
+end
+
+local Parallel = Module.class("ParallelDecoderLayer")
+M.ParallelDecoderLayer = Parallel
+
+--- x + attention(attention_norm(x)) + mlp(mlp_norm(x)); without mlp_norm the first norm is both's.
+---@param parts am.DecoderLayerParts
+function Parallel.new(parts)
+    return assemble(Module.init(Parallel), parts, { "attention", "mlp", "attention_norm", "mlp_norm" })
+end
+
+--- [B, T, C] -> the same shape
+function Parallel:forward(x, rotary, ctx)
+    local normed = run(self, "attention_norm", x)
+    local attended = run(self, "attention", normed, rotary, ctx)
+    local function feed_forward(h)
+        return run(self, "mlp", self.names.mlp_norm and run(self, "mlp_norm", h) or h, ctx)
+    end
+    local input = self.names.mlp_norm and x or normed
+    local fed = ctx.checkpointing == "selective" and autograd.checkpoint(feed_forward, input) or feed_forward(input)
+    return x + (drop(self, attended) + drop(self, fed))
+end
+
+return M

@@ -1,0 +1,45 @@
+-- LayerNorm (Ba et al. 2016).
+
+local ops = require("am.core.ops")
+local Module = require("am.nn.module")
+
+local LayerNorm = Module.class("LayerNorm")
+
+--- A norm over a last dim of `size`: with weight and bias, unless these are false, and an offset that is added to
+--- the weight (1 in Nemotron).
+---@param opts? {weight: boolean?, bias: boolean?, offset: number?}
+function LayerNorm.new(size, eps, opts)
+    opts = opts or {}
+    local self = Module.init(LayerNorm)
+    self.size, self.eps, self.offset = size, eps, opts.offset or 0
+    if opts.weight ~= false then
+        self:declare("weight", { size }, self.offset == 1 and "zeros" or "ones")
+    end
+    if opts.bias ~= false then
+        self:declare("bias", { size }, "zeros")
+    end
+    return self
+end
+
+--- x [..., size] -> the same shape. self.composed: of elementwise ops, for checking (nn/kernels.lua).
+function LayerNorm:forward(x)
+    local weight = self.weight
+    if weight and self.offset ~= 0 then
+        weight = weight + self.offset
+    end
+    if weight and not self.composed then
+        return ops.layer_norm(x, weight, self.bias, self.eps)
+    end
+    local wide = x:dtype() == "float64" and x or x:to("float32")
+    local centred = wide - wide:mean(-1, true)
+    local y = centred * ((centred * centred):mean(-1, true) + self.eps):rsqrt()
+    y = weight and y * weight:to(y:dtype()) or y
+    return (self.bias and y + self.bias:to(y:dtype()) or y):to(x:dtype())
+end
+
+--- What repr shows in brackets.
+function LayerNorm:extra_repr()
+    return string.format("%d, eps=%g", self.size, self.eps)
+end
+
+return LayerNorm
