@@ -1,12 +1,11 @@
 -- Model configurations: config.json as the hub spells it and as transformers 5 does, read into one
--- form and written back in the hub's. Also generation_config.json, and what a GGUF file says.
+-- form and written back in the hub's. Also generation_config.json. What a GGUF file says: gguf.lua.
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
 local fields = require("am.models.config_fields")
-local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
 
@@ -263,95 +262,6 @@ end
 function M.generation_config(dir)
     local file = path.join(dir, "generation_config.json")
     return path.is_file(file) and read_json(file) or nil
-end
-
--- ---- GGUF -----------------------------------------------------------------------------------
-
--- Llama 3.1's scaling, of which a GGUF file holds only what each frequency is divided by. The models
--- differ in `factor`, which is the largest of these; the rest is the same in all of them.
-local function scaling_of_factors(archive, c)
-    local factors, factor, ones = archive:get("rope_freqs.weight", "float64"):totable(), 1, true
-    for _, f in ipairs(factors) do
-        factor, ones = f > factor and f or factor, ones and f == 1
-    end
-    if ones then
-        return nil
-    end
-    local scaling = { rope_type = "llama3", factor = factor, low_freq_factor = 1, high_freq_factor = 4,
-                      original_max_position_embeddings = 8192 }
-    local plain = frequencies { theta = c.rope_theta, dim = c.head_dim }
-    local scaled = frequencies { theta = c.rope_theta, dim = c.head_dim, scaling = scaling }
-    local same = #factors == #plain
-    for i = 1, same and #factors or 0 do
-        same = same and math.abs(plain[i] / scaled[i] / factors[i] - 1) < 1e-5
-    end
-    if not same then
-        err.raise("unsupported", "%s: rope_freqs.weight is not the scaling of Llama 3.1 and its successors; convert "
-                  .. "from the Hugging Face directory instead", archive.path)
-    end
-    return scaling
-end
-
---- The configuration that a GGUF file's metadata amounts to.
----@param archive am.Archive
-function M.from_gguf(archive)
-    local meta = json.decode(archive:metadata_json())
-    local arch = meta["general.architecture"]
-    if arch ~= "llama" then
-        err.raise("unsupported", "%s: GGUF architecture \"%s\" is not supported; supported is llama",
-                  archive.path, tostring(arch))
-    end
-    local function get(key)
-        return meta[arch .. "." .. key]
-    end
-    local function need(key)
-        local v = get(key)
-        if type(v) ~= "number" then
-            err.raise("format", "%s: the metadata lacks %s.%s", archive.path, arch, key)
-        end
-        return v
-    end
-    local embedding = archive:info("token_embd.weight")
-        or err.raise("format", "%s holds no tensor \"token_embd.weight\"", archive.path)
-    local heads, hidden = need("attention.head_count"), need("embedding_length")
-    local kind = get("rope.scaling.type")
-    local scaling
-    if kind == "linear" or kind == "yarn" then
-        scaling = { rope_type = kind, factor = get("rope.scaling.factor"),
-                    original_max_position_embeddings = get("rope.scaling.original_context_length") }
-    end
-    local c = M.new {
-        architectures = json.array { "LlamaForCausalLM" },
-        model_type = "llama",
-        hidden_size = hidden,
-        intermediate_size = need("feed_forward_length"),
-        num_hidden_layers = need("block_count"),
-        num_attention_heads = heads,
-        num_key_value_heads = get("attention.head_count_kv") or heads,
-        head_dim = get("attention.key_length") or get("rope.dimension_count") or hidden / heads,
-        max_position_embeddings = need("context_length"),
-        rms_norm_eps = need("attention.layer_norm_rms_epsilon"),
-        rope_theta = get("rope.freq_base") or 10000,
-        rope_scaling = scaling,
-        vocab_size = embedding.shape[1],
-        tie_word_embeddings = archive:info("output.weight") == nil,
-        attention_bias = archive:info("blk.0.attn_q.bias") ~= nil,
-        mlp_bias = archive:info("blk.0.ffn_gate.bias") ~= nil,
-        attention_dropout = 0,
-        hidden_act = "silu",
-        initializer_range = 0.02,
-        bos_token_id = meta["tokenizer.ggml.bos_token_id"],
-        eos_token_id = meta["tokenizer.ggml.eos_token_id"],
-        pad_token_id = meta["tokenizer.ggml.padding_token_id"],
-        torch_dtype = "float32",
-        use_cache = true,
-    }
-    c._name_or_path = archive.path
-    if archive:info("rope_freqs.weight") and not scaling then
-        c:integer("head_dim")
-        c:check().rope_scaling = scaling_of_factors(archive, c)
-    end
-    return c
 end
 
 return M

@@ -5,22 +5,44 @@ local err = require("am.core.error")
 local io_core = require("am.core.io")
 local tensor = require("am.core.tensor")
 local path = require("am.utils.path")
+local strings = require("am.utils.strings")
 local hub = require("am.utils.hub")
 local causal_lm = require("am.models.causal_lm")
 local classification = require("am.models.sequence_classification")
 local config = require("am.models.config")
 local generation = require("am.models.generation")
+local gguf = require("am.models.gguf")
 local weights = require("am.models.weights")
-local strings = require("am.utils.strings")
 
 local M = {}
 
 local architectures = require("am.models.architectures")
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
---- that such a module returns (decoder.architecture's).
+--- that such a module returns (decoder.lua says what).
 function M.register(name, implementation)
     architectures[name] = implementation
+end
+
+local function module_of(found)
+    return type(found) == "string" and require(found) or found
+end
+
+-- The class whose files say what this GGUF file says, and its implementation.
+local function implementation_of_gguf(archive)
+    local known = {}
+    local arch, experts = gguf.architecture(archive)
+    for _, name in ipairs(strings.sorted_keys(architectures)) do
+        local impl = module_of(architectures[name])
+        if impl.gguf then
+            if gguf.reads(impl.gguf, arch, experts) then
+                return name, impl
+            end
+            known[impl.gguf.architecture] = true
+        end
+    end
+    err.raise("unsupported", "%s: GGUF architecture \"%s\" is not supported; supported are %s", archive.path, arch,
+              table.concat(strings.sorted_keys(known), ", "))
 end
 
 -- A classifier is made of the architecture's causal model.
@@ -37,7 +59,7 @@ local function implementation(c, classifier)
                   c._name_or_path or "config.json", tostring(name),
                   table.concat(strings.sorted_keys(architectures), ", "))
     end
-    return type(found) == "string" and require(found) or found
+    return module_of(found)
 end
 
 local weight_dtypes = { float32 = true, bfloat16 = true, float16 = true, float64 = true }
@@ -84,7 +106,8 @@ function M.AutoConfig.from_pretrained(name, opts)
     local where = hub.resolve(name, { part = "tokenizer", revision = opts and opts.revision })
     if path.is_file(where) and not where:match("%.json$") then
         local archive = io_core.open(where)
-        return config.from_gguf(archive)
+        local class, impl = implementation_of_gguf(archive)
+        return gguf.config(archive, class, impl.gguf)
     end
     return config.from_pretrained(where)
 end
@@ -99,9 +122,8 @@ local function from_pretrained(name, opts, classifier)
             err.raise("unsupported", "%s is a single safetensors file; give the directory that holds "
                       .. "it with its config.json", where)
         end
-        local c = config.from_gguf(archive)
-        local impl
-        model, impl = build(c, opts, classifier)
+        local class, impl = implementation_of_gguf(archive)
+        model = build(gguf.config(archive, class, impl.gguf), opts, classifier)
         weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
     else
         local c = config.from_pretrained(where)

@@ -1,11 +1,12 @@
 -- Weights of a model from and to files: Hugging Face directories (one safetensors file or several
--- with an index) and GGUF files, whose names and rotary order are mapped back.
+-- with an index) and GGUF files (gguf.lua).
 
 local err = require("am.core.error")
 local io_core = require("am.core.io")
 local log = require("am.utils.log").get("am.models")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
+local gguf = require("am.models.gguf")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
@@ -57,51 +58,6 @@ local function directory_source(dir, device)
                 archive:close()
             end
         end,
-    }
-end
-
--- Undo the row order that llama.cpp gives to rotary projections: pairs (2i, 2i+1) back to halves.
-local function unpermute(t, heads, file, name)
-    local shape = t:size()
-    local half = shape[1] / heads / 2
-    local rest = { unpack(shape, 2) }
-    if half ~= math.floor(half) then
-        err.raise("format", "%s: the %d rows of %s do not divide into pairs of %d heads", file, shape[1], name,
-                  heads)
-    end
-    return t:reshape(heads, half, 2, t:numel() / shape[1]):transpose(1, 2):contiguous()
-        :reshape { shape[1], unpack(rest) }
-end
-
--- The same over a GGUF file, under Hugging Face names.
-local function gguf_source(archive, gguf, config, device)
-    local where, heads = {}, {}
-    for _, name in ipairs(archive:names()) do
-        local stem, suffix = name:match("^(.*)%.(%a+)$")
-        local layer = stem and stem:match("^blk%.(%d+)%.")
-        local pattern = layer and stem:gsub("^blk%.%d+%.", "blk.%%d.") or stem
-        local target = gguf.names[pattern]
-        if target then
-            local hf = (layer and target:format(tonumber(layer)) or target) .. "." .. suffix
-            where[hf] = name
-            heads[hf] = gguf.permuted[pattern] and config[gguf.permuted[pattern]]
-        elseif stem ~= "rope_freqs" then
-            where[name] = name -- reported as unexpected
-        end
-    end
-    return {
-        where = archive.path,
-        names = where,
-        get = function(name, dtype)
-            if not where[name] then
-                return nil
-            end
-            return scope.scope(function()
-                local t = archive:get(where[name], dtype, device)
-                return heads[name] and unpermute(t, heads[name], archive.path, where[name]) or t
-            end)
-        end,
-        close = function() archive:close() end,
     }
 end
 
@@ -204,10 +160,10 @@ function M.from_directory(model, dir, opts)
     source.close()
 end
 
---- Load from an open GGUF archive; `gguf` is the architecture's name map.
-function M.from_gguf(model, archive, gguf, opts)
-    load(model, gguf_source(archive, gguf, model.config, opts.device), opts.dtype)
-    model.gguf = gguf
+--- Load from an open GGUF archive; `description` is the architecture's `gguf`.
+function M.from_gguf(model, archive, description, opts)
+    load(model, gguf.source(archive, description, model.config, opts.device), opts.dtype)
+    model.gguf = description
 end
 
 --- use(get) with the checkpoint that a model came from: get(name, dtype) is a stored tensor in a dtype
@@ -217,7 +173,7 @@ function M.with_stored(model, use)
     if not where then
         return
     end
-    local source = model.gguf and gguf_source(io_core.open(where), model.gguf, model.config, device)
+    local source = model.gguf and gguf.source(io_core.open(where), model.gguf, model.config, device)
         or directory_source(where, device)
     use(source.get)
     source.close()

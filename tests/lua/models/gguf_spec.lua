@@ -275,8 +275,8 @@ describe("a GGUF file that does not fit", function()
         refused("format", { "lacks", "model.layers.1.mlp.down_proj.weight" }, function(_, tensors)
             remove(tensors, "blk.1.ffn_down.weight")
         end)
-        refused("format", { "no place", "blk.0.ffn_gate_inp.weight" }, function(_, tensors)
-            tensors[#tensors + 1] = { "blk.0.ffn_gate_inp.weight", am.ones { 2 } }
+        refused("format", { "no place", "blk.0.ssm_in.weight" }, function(_, tensors)
+            tensors[#tensors + 1] = { "blk.0.ssm_in.weight", am.ones { 2 } }
         end)
         refused("format", { "no place", "model.layers.2.mlp.down_proj.weight" }, function(_, tensors)
             tensors[#tensors + 1] = { "blk.2.ffn_down.weight", am.ones { 2 } }
