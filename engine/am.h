@@ -183,7 +183,7 @@ typedef union am_attrs {
     struct { double value; } scalar;
     struct { double min, max; } clamp;
     struct { double p; } dropout;
-    struct { double eps; } norm;
+    struct { double eps, offset; } norm; /* offset: what is added to the weight */
     struct { int32_t dim, keepdim; } reduce; /* dim: AM_ALL_DIMS for all */
     struct { int32_t dim; } dim;
     struct { int32_t dim, descending; } argsort;

@@ -284,13 +284,13 @@ typedef struct am_low_rank_args {
     int64_t m, k, r;
 } am_low_rank_args;
 
-/* x [rows, c] -> out = x * rstd * weight; rstd [rows] = 1/sqrt(mean(x^2) + eps), stored as f32
- * (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
+/* x [rows, c] -> out = x * rstd * (offset + weight); rstd [rows] = 1/sqrt(mean(x^2) + eps), stored
+ * as f32 (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
 typedef struct am_rms_norm_args {
     void *out, *rstd;
     const void *x, *weight;
     int dtype;
-    double eps;
+    double eps, offset;
     int64_t rows, c;
 } am_rms_norm_args;
 /* dx and dweight; either may be NULL. dweight has dtype_dw (dtype, or f32), summed over rows in an
@@ -299,6 +299,7 @@ typedef struct am_rms_norm_bwd_args {
     void *dx, *dweight;
     const void *dout, *x, *weight, *rstd;
     int dtype, dtype_dw, accumulate_dx, accumulate_dw;
+    double offset;
     int64_t rows, c;
 } am_rms_norm_bwd_args;
 

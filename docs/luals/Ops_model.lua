@@ -17,9 +17,9 @@ function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end
 ---@return am.Tensor
 function am_Ops.embedding(index, weight, padding_idx) end
 
---- x weight / sqrt(mean x^2 + eps), over the last dim.
+--- x (offset + weight) / sqrt(mean x^2 + eps), over the last dim; offset is 0 unless given (Gemma: 1).
 ---@return am.Tensor
-function am_Ops.rms_norm(x, weight, eps) end
+function am_Ops.rms_norm(x, weight, eps, offset) end
 
 --- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
 ---@return am.Tensor

@@ -2,7 +2,8 @@
 #include "op.h"
 
 /* ---- rms_norm: y = x r w, r = 1/sqrt(mean x^2 + eps) (Zhang & Sennrich 2019) --------------
- * With g = dy w:  dx = r (g - x r^2 mean(g x));  dw = sum over rows of dy x r. */
+ * w is offset + weight, added in f32. With g = dy w:  dx = r (g - x r^2 mean(g x));  dw = sum over
+ * rows of dy x r. */
 
 /* rstd may be NULL */
 static int run(am_tensor *out, am_tensor *rstd, const am_tensor *x, const am_tensor *w,
@@ -17,6 +18,7 @@ static int run(am_tensor *out, am_tensor *rstd, const am_tensor *x, const am_ten
                                                   .weight = am_tensor_ptr(w),
                                                   .dtype = x->dtype,
                                                   .eps = at->norm.eps,
+                                                  .offset = at->norm.offset,
                                                   .rows = am_shape_numel(x->ndim - 1, x->shape),
                                                   .c = w->shape[0]});
 }
@@ -70,6 +72,7 @@ static int rms_norm_backward(am_bwd *b)
                                                .dtype_dw = gw.t ? gw.t->dtype : x->dtype,
                                                .accumulate_dx = gx.accumulate,
                                                .accumulate_dw = gw.accumulate,
+                                               .offset = b->attrs->norm.offset,
                                                .rows = am_shape_numel(x->ndim - 1, x->shape),
                                                .c = w->shape[0]}));
     else if (gw.t && !gw.accumulate)

@@ -106,7 +106,8 @@ AM_INLINE int rms_norm_float(const am_rms_norm_args *args, int dtype)
             store(args->rstd, stat_dtype(dtype), r, rstd);
         for (int64_t i = 0; i < c; i++)
             store(args->out, dtype, r * c + i,
-                  load(args->x, dtype, r * c + i) * rstd * load(args->weight, dtype, i));
+                  load(args->x, dtype, r * c + i) * rstd *
+                      (args->offset + load(args->weight, dtype, i)));
     }
     return AM_OK;
 }
@@ -117,19 +118,21 @@ int am_ref_rms_norm(am_stream *s, const am_rms_norm_args *args)
     AM_DISPATCH_FLOAT(args->dtype, rms_norm_float, args)
 }
 
-/* With n = x rstd and g = dout weight: dx = rstd (g - n mean(g n)), dweight = sum of dout n. */
+/* With n = x rstd and g = dout (offset + weight): dx = rstd (g - n mean(g n)), dweight = sum of
+ * dout n. */
 AM_INLINE int rms_norm_bwd_float(const am_rms_norm_bwd_args *args, int dtype)
 {
     int64_t c = args->c;
     for (int64_t r = 0; args->dx && r < args->rows; r++) {
         double rstd = load(args->rstd, stat_dtype(dtype), r), mean = 0;
         for (int64_t i = 0; i < c; i++)
-            mean += load(args->dout, dtype, r * c + i) * load(args->weight, dtype, i) *
+            mean += load(args->dout, dtype, r * c + i) *
+                    (args->offset + load(args->weight, dtype, i)) *
                     load(args->x, dtype, r * c + i) * rstd;
         mean /= (double)c;
         for (int64_t i = 0; i < c; i++) {
             int64_t at = r * c + i;
-            double g = load(args->dout, dtype, at) * load(args->weight, dtype, i);
+            double g = load(args->dout, dtype, at) * (args->offset + load(args->weight, dtype, i));
             double d = rstd * (g - load(args->x, dtype, at) * rstd * mean);
             store(args->dx, dtype, at, args->accumulate_dx ? load(args->dx, dtype, at) + d : d);
         }

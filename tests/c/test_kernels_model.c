@@ -28,7 +28,8 @@ START_TEST(rms_norm)
         void *x = random_elems(dtype, n, -3, 3), *weight = random_elems(dtype, c, 0.5, 2);
         void *dout = random_elems(dtype, n, -1, 1), *got = elems(dtype, n), *want = elems(dtype, n);
         float rstd[67], rstd_ref[67];
-        am_rms_norm_args args = {got, rstd, x, weight, dtype, 1e-5, rows, c};
+        double offset = c % 2 ? 1 : 0;
+        am_rms_norm_args args = {got, rstd, x, weight, dtype, 1e-5, offset, rows, c};
         ck_assert_int_eq(k->rms_norm(NULL, &args), AM_OK);
         args.out = want;
         args.rstd = rstd_ref;
@@ -39,8 +40,8 @@ START_TEST(rms_norm)
             int to = mode & 1 ? AM_F32 : dtype, add = mode >> 1;
             void *dw = random_elems(to, c, -1, 1), *dw_ref = copy_elems(to, c, dw);
             void *dx = random_elems(dtype, n, -1, 1), *dx_ref = copy_elems(dtype, n, dx);
-            am_rms_norm_bwd_args bwd = {dx,    dw, dout, x,   weight, rstd_ref,
-                                        dtype, to, add,  add, rows,   c};
+            am_rms_norm_bwd_args bwd = {dx, dw,  dout, x,      weight, rstd_ref, dtype,
+                                        to, add, add,  offset, rows,   c};
             ck_assert_int_eq(k->rms_norm_bwd(NULL, &bwd), AM_OK);
             bwd.dx = dx_ref;
             bwd.dweight = dw_ref;
@@ -365,9 +366,9 @@ static void run_all(const am_cpu_kernels *k, int64_t rows, float *out, const flo
     int64_t n = rows * C;
     float *rstd = elems(AM_F32, rows), *norm = out, *dx = out + n, *soft = out + 2 * n;
     float *dw = out + 3 * n;
-    am_rms_norm_args norm_args = {norm, rstd, x, weight, AM_F32, 1e-5, rows, C};
+    am_rms_norm_args norm_args = {norm, rstd, x, weight, AM_F32, 1e-5, 1, rows, C};
     ck_assert_int_eq(k->rms_norm(NULL, &norm_args), AM_OK);
-    am_rms_norm_bwd_args bwd = {dx, dw, norm, x, weight, rstd, AM_F32, AM_F32, 0, 0, rows, C};
+    am_rms_norm_bwd_args bwd = {dx, dw, norm, x, weight, rstd, AM_F32, AM_F32, 0, 0, 1, rows, C};
     ck_assert_int_eq(k->rms_norm_bwd(NULL, &bwd), AM_OK);
     am_softmax_args soft_args = {soft, x, 0, AM_F32, rows, C, 1};
     ck_assert_int_eq(k->softmax(NULL, &soft_args), AM_OK);

@@ -11,7 +11,7 @@
 #define PACK(n, ...)    INPUT(IN_PACK, n, __VA_ARGS__)
 
 #define PADDING(i) .attrs = {.embedding = {i}}
-#define EPS(e)     .attrs = {.norm = {e}}
+#define NORM(...)  .attrs = {.norm = {__VA_ARGS__}} /* eps, offset */
 #define ACT(a)     .attrs = {.glu = {a}}
 #define LOSS(c)    .attrs = {.loss = {-100, c}}
 /* scale, softcap, dropout, causal, window */
@@ -33,13 +33,16 @@ static const op_case cases[] = {
     {OPCASE(embedding), .in = {INDEX64(4, 0), N(4, 3)}, PADDING(-1)},
     {OPCASE(embedding), .in = {INDEX64(67, 3, 31), N(67, 37)}, PADDING(2), .flags = CASE_BIG},
 
-    {OPCASE(rms_norm), .in = {N(3, 5), N(5)}, EPS(1e-5)},
-    {OPCASE(rms_norm), .in = {N(2, 3, 7), N(7)}, EPS(1e-6)},
-    {OPCASE(rms_norm), .in = {N(6), N(6)}, EPS(1e-2)},
-    {OPCASE(rms_norm), .in = {N(4, 1), N(1)}, EPS(1e-1)},
-    {OPCASE(rms_norm), .in = {N(0, 5), N(5)}, EPS(1e-5)},
-    {OPCASE(rms_norm), .in = {N(19, 131), N(131)}, EPS(1e-5), .flags = CASE_BIG},
-    {OPCASE(rms_norm), .in = {N(2, 33, 64), N(64)}, EPS(1e-5), .flags = CASE_BIG},
+    {OPCASE(rms_norm), .in = {N(3, 5), N(5)}, NORM(1e-5)},
+    {OPCASE(rms_norm), .in = {N(2, 3, 7), N(7)}, NORM(1e-6)},
+    {OPCASE(rms_norm), .in = {N(6), N(6)}, NORM(1e-2)},
+    {OPCASE(rms_norm), .in = {N(4, 1), N(1)}, NORM(1e-1)},
+    {OPCASE(rms_norm), .in = {N(0, 5), N(5)}, NORM(1e-5)},
+    {OPCASE(rms_norm), .in = {N(3, 5), N(5)}, NORM(1e-5, 1)},
+    {OPCASE(rms_norm), .in = {N(2, 2, 3), N(3)}, NORM(1e-5, -0.75)},
+    {OPCASE(rms_norm), .in = {N(19, 131), N(131)}, NORM(1e-5, 1), .flags = CASE_BIG},
+    {OPCASE(rms_norm), .in = {N(19, 131), N(131)}, NORM(1e-5), .flags = CASE_BIG},
+    {OPCASE(rms_norm), .in = {N(2, 33, 64), N(64)}, NORM(1e-5), .flags = CASE_BIG},
 
     {OPCASE(rope_table), .in = {INPUT(IN_POS32, 100, 2, 5), INPUT(IN_FREQ, 0, 3)},
      .attrs = {.rope_table = {1}}},

@@ -8,87 +8,7 @@
 
 #include "dtype.h"
 #include "op_run.h"
-
-#define COUNT(a) (sizeof(a) / sizeof *(a))
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        int rc_ = (call);                                                                          \
-        ck_assert_msg(rc_ == AM_OK, "%s: %s", #call, am_error_message());                          \
-    } while (0)
-
-/* `device` of the loop: every test here runs on each. */
-static am_tensor *tensor(int device, int dtype, int ndim, const int64_t *shape, const double *v)
-{
-    am_tensor *t, *wide;
-    OK(am_tensor_new(&t, dtype, ndim, shape, device));
-    OK(am_tensor_new(&wide, AM_F64, ndim, shape, device));
-    OK(am_tensor_write(wide, v, (size_t)am_tensor_numel(t) * sizeof *v));
-    OK(am_tensor_copy(t, wide));
-    am_tensor_release(wide);
-    return t;
-}
-
-static am_tensor *vec(int device, int dtype, size_t n, const double *v)
-{
-    const int64_t shape[] = {(int64_t)n};
-    return tensor(device, dtype, 1, shape, v);
-}
-
-static void numbers(am_tensor *t, double *v)
-{
-    am_tensor *wide;
-    OK(am_tensor_new(&wide, AM_F64, am_tensor_ndim(t), am_tensor_shape(t), am_tensor_device(t)));
-    OK(am_tensor_copy(wide, t));
-    OK(am_tensor_read(wide, v, (size_t)am_tensor_numel(t) * sizeof *v));
-    am_tensor_release(wide);
-}
-
-/* Equal, or both NaN; zero's sign counts not. */
-static void expect(const char *what, int device, am_tensor *t, size_t n, const double *want)
-{
-    double got[256];
-    ck_assert_msg(am_tensor_numel(t) == (int64_t)n, "%s: %d elements", what,
-                  (int)am_tensor_numel(t));
-    numbers(t, got);
-    for (size_t i = 0; i < n; i++)
-        ck_assert_msg(got[i] == want[i] || (isnan(got[i]) && isnan(want[i])),
-                      "%s on %s: element %d is %g, expected %g", what, am_device_name(device),
-                      (int)i, got[i], want[i]);
-}
-#define EXPECT(what, t, ...)                                                                       \
-    expect(what, _i, t, COUNT(((double[]){__VA_ARGS__})), (double[]){__VA_ARGS__})
-
-static am_tensor *apply(int op, int n, am_tensor *const *in, am_attrs attrs)
-{
-    am_tensor *out;
-    OK(am_apply(op, &out, in, n, &attrs));
-    return out;
-}
-
-#define GIVES(op, n, in, attrs, ...)                                                               \
-    do {                                                                                           \
-        am_tensor *out_ = apply(op, n, in, attrs);                                                 \
-        EXPECT(am_op_name(op), out_, __VA_ARGS__);                                                 \
-        am_tensor_release(out_);                                                                   \
-    } while (0)
-
-static void backward(am_tensor *out, am_tensor *gradient)
-{
-    am_event ev;
-    OK(am_backward_begin(out, gradient));
-    OK(am_backward_next(&ev));
-}
-
-static void gradient_is(const char *what, int device, am_tensor *t, size_t n, const double *want)
-{
-    am_tensor *g;
-    OK(am_tensor_grad(&g, t));
-    ck_assert_msg(g != NULL, "%s: no gradient", what);
-    expect(what, device, g, n, want);
-    am_tensor_release(g);
-}
-#define GRADIENT(what, t, ...)                                                                     \
-    gradient_is(what, _i, t, COUNT(((double[]){__VA_ARGS__})), (double[]){__VA_ARGS__})
+#include "op_values.h"
 
 /* ---- comparisons and whole numbers --------------------------------------------------------- */
 
@@ -727,41 +647,6 @@ START_TEST(dropped_infinities)
 }
 END_TEST
 
-/* Rotation by hand: 90 degrees turns (x, y) into (-y, x), in halves or in neighbours. */
-START_TEST(rotations)
-{
-    const int64_t table_shape[] = {1, 1, 4}, shape[] = {1, 1, 1, 4}, positions[] = {1, 3},
-                  two[] = {2};
-    am_tensor *table =
-        tensor(_i, AM_F32, 3, table_shape, (double[]){0, 1, 1, 0}); /* cos, then sin */
-    am_tensor *in[] = {tensor(_i, AM_F32, 4, shape, (double[]){1, 2, 3, 4}), table};
-    am_tensor *out = apply(AM_OP_rope, 2, in, (am_attrs){.rope = {0}});
-    EXPECT("rope in halves", out, -3, 2, 1, 4);
-    am_tensor_release(out);
-    out = apply(AM_OP_rope, 2, in, (am_attrs){.rope = {1}});
-    EXPECT("rope in neighbours", out, -2, 1, 3, 4);
-    am_tensor_release(out);
-    am_tensor_release(in[0]);
-    am_tensor_release(table);
-    am_tensor *made[] = {tensor(_i, AM_I32, 2, positions, (double[]){0, 1, 5000}),
-                         tensor(_i, AM_F32, 1, two, (double[]){1, 0.0078125})};
-    double got[12];
-    out = apply(AM_OP_rope_table, 2, made, (am_attrs){.rope_table = {2}});
-    numbers(out, got);
-    for (int p = 0; p < 3; p++) {
-        double at = p == 2 ? 5000 : p;
-        const double want[] = {2 * cos(at), 2 * cos(at / 128), 2 * sin(at), 2 * sin(at / 128)};
-        for (int i = 0; i < 4; i++)
-            ck_assert_msg(fabs(got[p * 4 + i] - want[i]) <= 2.5e-7,
-                          "rope_table %d,%d on %s: %.9g, expected %.9g", p, i, am_device_name(_i),
-                          got[p * 4 + i], want[i]);
-    }
-    am_tensor_release(out);
-    am_tensor_release(made[0]);
-    am_tensor_release(made[1]);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("op values");
@@ -785,7 +670,6 @@ int main(void)
     tcase_add_loop_test(t, behind_the_mask, 0, n);
     tcase_add_loop_test(t, visible_keys, 0, n);
     tcase_add_loop_test(t, dropped_infinities, 0, n);
-    tcase_add_loop_test(t, rotations, 0, n);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_ENV);

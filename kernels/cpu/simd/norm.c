@@ -19,7 +19,7 @@ AM_INLINE void rms_norm_row(const am_rms_norm_args *args, int dtype, int64_t r)
     for (int64_t i = 0; i < c; i += VW)
         vput_n(args->out, dtype, at + i, c - i,
                vget_n(args->x, dtype, at + i, c - i, 0) * rstd *
-                   vget_n(args->weight, dtype, i, c - i, 0));
+                   ((float)args->offset + vget_n(args->weight, dtype, i, c - i, 0)));
 }
 
 int AM_SIMD(rms_norm)(am_stream *s, const am_rms_norm_args *args)
@@ -44,8 +44,8 @@ AM_INLINE void rms_norm_bwd_row(const am_rms_norm_bwd_args *args, int dtype, int
     float rstd = ((const float *)args->rstd)[r];
     vf sum = {0};
     for (int64_t i = 0; dx && i < c; i += VW) {
-        vf g =
-            vget_n(args->dout, dtype, at + i, c - i, 0) * vget_n(args->weight, dtype, i, c - i, 0);
+        vf w = (float)args->offset + vget_n(args->weight, dtype, i, c - i, 0);
+        vf g = vget_n(args->dout, dtype, at + i, c - i, 0) * w;
         sum = vfma(g, vget_n(args->x, dtype, at + i, c - i, 0), sum);
     }
     float mean = vsum(sum) * rstd / (float)c * rstd; /* times x: n mean(g n) */
@@ -56,7 +56,7 @@ AM_INLINE void rms_norm_bwd_row(const am_rms_norm_bwd_args *args, int dtype, int
             vstore(dweight + i, vfma(dout, x * rstd, vload(dweight + i)));
         if (!dx)
             continue;
-        vf g = dout * vget_n(args->weight, dtype, i, c - i, 0);
+        vf g = dout * ((float)args->offset + vget_n(args->weight, dtype, i, c - i, 0));
         vf d = rstd * vfma(vsplat(-mean), x, g);
         if (args->accumulate_dx)
             d += vget_n(args->dx, dtype, at + i, c - i, 0);

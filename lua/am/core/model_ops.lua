@@ -35,10 +35,11 @@ function M.embedding(index, weight, padding_idx)
     return apply2(C.AM_OP_embedding, index, weight, at)
 end
 
---- x weight / sqrt(mean x^2 + eps), over the last dim.
-function M.rms_norm(x, weight, eps)
+--- x (offset + weight) / sqrt(mean x^2 + eps), over the last dim; offset is 0 unless given (Gemma: 1).
+function M.rms_norm(x, weight, eps, offset)
     local at = new_attrs()
     at.norm.eps = args.number("rms_norm", "eps", eps)
+    at.norm.offset = args.number("rms_norm", "offset", offset, 0)
     return apply2(C.AM_OP_rms_norm, x, weight, at)
 end
 
