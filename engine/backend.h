@@ -303,6 +303,26 @@ typedef struct am_rms_norm_bwd_args {
     int64_t rows, c;
 } am_rms_norm_bwd_args;
 
+/* x [rows, c] -> out = (x - mean) * rstd * (offset + weight) + bias, rstd = 1/sqrt(var(x) + eps),
+ * var being the mean square distance from the mean. Without a weight: times 1. stats [2, rows], the
+ * means and then the rstds, stored as f32 (f64 for f64) unless NULL. Ba et al. 2016. */
+typedef struct am_layer_norm_args {
+    void *out, *stats;
+    const void *x, *weight, *bias;
+    int dtype;
+    double eps, offset;
+    int64_t rows, c;
+} am_layer_norm_args;
+/* dx, dweight and dbias; each may be NULL. dweight and dbias have dtype_dw and dtype_db (dtype, or
+ * f32), summed over rows in an order that depends on rows alone. */
+typedef struct am_layer_norm_bwd_args {
+    void *dx, *dweight, *dbias;
+    const void *dout, *x, *weight, *stats;
+    int dtype, dtype_dw, dtype_db, accumulate_dx, accumulate_dw, accumulate_db;
+    double offset;
+    int64_t rows, c;
+} am_layer_norm_bwd_args;
+
 /* pos int32 [n], inv_freq f32 [half] -> out f32 [n, 2 half]: cos(pos * inv_freq) * scaling, then
  * sin; the angle is rounded to f32 as transformers does. */
 typedef struct am_rope_table_args {

@@ -21,6 +21,11 @@ function am_Ops.embedding(index, weight, padding_idx) end
 ---@return am.Tensor
 function am_Ops.rms_norm(x, weight, eps, offset) end
 
+--- (x - mean) / sqrt(var + eps) (offset + weight) + bias, over the last dim; weight and bias may be nil,
+--- offset is 0 unless given (Nemotron: 1).
+---@return am.Tensor
+function am_Ops.layer_norm(x, weight, bias, eps, offset) end
+
 --- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
 ---@return am.Tensor
 function am_Ops.rope_table(position_ids, inv_freq, scaling) end

@@ -1,5 +1,6 @@
-/* ref_model.c — reference kernels of the decoder: matrix products, RMSNorm, rotary embedding, gated
- * units and cross-entropy, with their gradients. Attention is in ref_attention.c. */
+/* ref_model.c — reference kernels of the decoder: matrix products, RMSNorm, LayerNorm, rotary
+ * embedding, gated units and cross-entropy, with their gradients. Attention is in ref_attention.c.
+ */
 #include "ref.h"
 
 /* ---- matrix product ---------------------------------------------------------------------- */
@@ -153,6 +154,99 @@ int am_ref_rms_norm_bwd(am_stream *s, const am_rms_norm_bwd_args *args)
     if (args->dweight && !is_float(args->dtype_dw))
         return AM_EUNSUP;
     AM_DISPATCH_FLOAT(args->dtype, rms_norm_bwd_float, args)
+}
+
+/* ---- LayerNorm --------------------------------------------------------------------------- */
+
+AM_INLINE double weight_at(const void *weight, int dtype, double offset, int64_t i)
+{
+    return weight ? offset + load(weight, dtype, i) : 1;
+}
+
+AM_INLINE int layer_norm_float(const am_layer_norm_args *args, int dtype)
+{
+    int64_t c = args->c;
+    for (int64_t r = 0; r < args->rows; r++) {
+        double mean = 0, var = 0;
+        for (int64_t i = 0; i < c; i++)
+            mean += load(args->x, dtype, r * c + i);
+        mean /= (double)c;
+        for (int64_t i = 0; i < c; i++) {
+            double d = load(args->x, dtype, r * c + i) - mean;
+            var += d * d;
+        }
+        double rstd = 1.0 / sqrt(var / (double)c + args->eps);
+        if (args->stats) {
+            store(args->stats, stat_dtype(dtype), r, mean);
+            store(args->stats, stat_dtype(dtype), args->rows + r, rstd);
+        }
+        for (int64_t i = 0; i < c; i++) {
+            double y = (load(args->x, dtype, r * c + i) - mean) * rstd *
+                       weight_at(args->weight, dtype, args->offset, i);
+            store(args->out, dtype, r * c + i, args->bias ? y + load(args->bias, dtype, i) : y);
+        }
+    }
+    return AM_OK;
+}
+
+int am_ref_layer_norm(am_stream *s, const am_layer_norm_args *args)
+{
+    (void)s;
+    AM_DISPATCH_FLOAT(args->dtype, layer_norm_float, args)
+}
+
+/* With n = (x - mean) rstd and g = dout (offset + weight):
+ *   dx = rstd (g - mean(g) - n mean(g n)), dweight = sum of dout n, dbias = sum of dout. */
+AM_INLINE int layer_norm_bwd_float(const am_layer_norm_bwd_args *args, int dtype)
+{
+    int64_t c = args->c;
+    int stat = stat_dtype(dtype);
+    for (int64_t r = 0; args->dx && r < args->rows; r++) {
+        double mean = load(args->stats, stat, r), rstd = load(args->stats, stat, args->rows + r);
+        double g_mean = 0, gn_mean = 0;
+        for (int64_t i = 0; i < c; i++) {
+            double g = load(args->dout, dtype, r * c + i) *
+                       weight_at(args->weight, dtype, args->offset, i);
+            g_mean += g;
+            gn_mean += g * (load(args->x, dtype, r * c + i) - mean) * rstd;
+        }
+        g_mean /= (double)c;
+        gn_mean /= (double)c;
+        for (int64_t i = 0; i < c; i++) {
+            int64_t at = r * c + i;
+            double g =
+                load(args->dout, dtype, at) * weight_at(args->weight, dtype, args->offset, i);
+            double n = (load(args->x, dtype, at) - mean) * rstd;
+            double d = rstd * (g - g_mean - n * gn_mean);
+            store(args->dx, dtype, at, args->accumulate_dx ? load(args->dx, dtype, at) + d : d);
+        }
+    }
+    for (int64_t i = 0; i < c; i++) {
+        double weight = 0, bias = 0;
+        for (int64_t r = 0; r < args->rows; r++) {
+            double dout = load(args->dout, dtype, r * c + i);
+            weight += dout * (load(args->x, dtype, r * c + i) - load(args->stats, stat, r)) *
+                      load(args->stats, stat, args->rows + r);
+            bias += dout;
+        }
+        if (args->dweight) {
+            weight += args->accumulate_dw ? load(args->dweight, args->dtype_dw, i) : 0;
+            store(args->dweight, args->dtype_dw, i, weight);
+        }
+        if (args->dbias) {
+            bias += args->accumulate_db ? load(args->dbias, args->dtype_db, i) : 0;
+            store(args->dbias, args->dtype_db, i, bias);
+        }
+    }
+    return AM_OK;
+}
+
+int am_ref_layer_norm_bwd(am_stream *s, const am_layer_norm_bwd_args *args)
+{
+    (void)s;
+    if ((args->dweight && !is_float(args->dtype_dw)) || (args->dbias && !is_float(args->dtype_db)))
+        return AM_EUNSUP;
+    AM_DISPATCH_FLOAT(args->dtype, layer_norm_bwd_float, args)
 }
 
 /* ---- rotary embedding -------------------------------------------------------------------- */

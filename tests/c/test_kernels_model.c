@@ -1,6 +1,6 @@
-/* The row kernels of every instruction set against ref: RMSNorm, rotary embedding, gated units,
- * softmax, cross-entropy, reductions, gather. Also that the number of threads and of rows leaves
- * the bits as they are. */
+/* The row kernels of every instruction set against ref: RMSNorm, LayerNorm, rotary embedding, gated
+ * units, softmax, cross-entropy, reductions, gather. Also that the number of threads and of rows
+ * leaves the bits as they are. */
 #include "test_kernels.h"
 
 static const int64_t widths[] = {1, 3, 8, 16, 17, 64, 67, 576, 1031};
@@ -57,6 +57,58 @@ START_TEST(rms_norm)
         }
         free(x);
         free(weight);
+        free(dout);
+        free(got);
+        free(want);
+    }
+}
+END_TEST
+
+START_TEST(layer_norm)
+{
+    EACH_CASE(k, dtype, c)
+    {
+        int64_t rows = c > 1000 ? 3 : 131, n = rows * c;
+        void *x = random_elems(dtype, n, -2, 4), *weight = random_elems(dtype, c, 0.5, 2);
+        void *bias = random_elems(dtype, c, -1, 1), *dout = random_elems(dtype, n, -1, 1);
+        void *got = elems(dtype, n), *want = elems(dtype, n);
+        float stats[2 * 131], stats_ref[2 * 131];
+        for (int mode = 0; mode < 8; mode++) {
+            int to = mode & 1 ? AM_F32 : dtype, add = mode >> 1 & 1;
+            void *w = mode & 4 ? NULL : weight, *b = mode & 2 ? NULL : bias;
+            am_layer_norm_args args = {got, stats, x, w, b, dtype, 1e-2, 0.5, rows, c};
+            ck_assert_int_eq(k->layer_norm(NULL, &args), AM_OK);
+            args.out = want;
+            args.stats = stats_ref;
+            ck_assert_int_eq(am_backend_ref.layer_norm(NULL, &args), AM_OK);
+            double error = sum_error(c);
+            check_close("layer_norm", got, want, dtype, n, ulp_of(dtype) + error, 20 * error);
+            check_close("stats", stats, stats_ref, AM_F32, 2 * rows, error, error);
+            void *dw = random_elems(to, c, -1, 1), *dw_ref = copy_elems(to, c, dw);
+            void *db = random_elems(dtype, c, -1, 1), *db_ref = copy_elems(dtype, c, db);
+            void *dx = random_elems(dtype, n, -1, 1), *dx_ref = copy_elems(dtype, n, dx);
+            am_layer_norm_bwd_args bwd = {dx, dw,    db,  dout, x,    w,   stats_ref, dtype,
+                                          to, dtype, add, add,  !add, 0.5, rows,      c};
+            ck_assert_int_eq(k->layer_norm_bwd(NULL, &bwd), AM_OK);
+            bwd.dx = dx_ref;
+            bwd.dweight = dw_ref;
+            bwd.dbias = db_ref;
+            ck_assert_int_eq(am_backend_ref.layer_norm_bwd(NULL, &bwd), AM_OK);
+            /* of the scale of dx, which 1/sqrt(eps) bounds */
+            check_close("dx", dx, dx_ref, dtype, n, ulp_of(dtype) + error, 200 * error);
+            error = 20 * sum_error(rows);
+            check_close("dweight", dw, dw_ref, to, c, ulp_of(to) + sum_error(rows), error);
+            check_close("dbias", db, db_ref, dtype, c, ulp_of(dtype) + sum_error(rows), error);
+            free(dw);
+            free(dw_ref);
+            free(db);
+            free(db_ref);
+            free(dx);
+            free(dx_ref);
+        }
+        free(x);
+        free(weight);
+        free(bias);
         free(dout);
         free(got);
         free(want);
@@ -364,12 +416,27 @@ static void run_all(const am_cpu_kernels *k, int64_t rows, float *out, const flo
 {
     enum { C = 259 };
     int64_t n = rows * C;
-    float *rstd = elems(AM_F32, rows), *norm = out, *dx = out + n, *soft = out + 2 * n;
-    float *dw = out + 3 * n;
+    float *rstd = elems(AM_F32, 2 * rows), *norm = out, *dx = out + n, *soft = out + 2 * n;
+    float *layer = out + 3 * n, *layer_dx = out + 4 * n, *dw = out + 5 * n;
     am_rms_norm_args norm_args = {norm, rstd, x, weight, AM_F32, 1e-5, 1, rows, C};
     ck_assert_int_eq(k->rms_norm(NULL, &norm_args), AM_OK);
     am_rms_norm_bwd_args bwd = {dx, dw, norm, x, weight, rstd, AM_F32, AM_F32, 0, 0, 1, rows, C};
     ck_assert_int_eq(k->rms_norm_bwd(NULL, &bwd), AM_OK);
+    am_layer_norm_args layer_args = {layer, rstd, x, weight, weight, AM_F32, 1e-5, 0, rows, C};
+    ck_assert_int_eq(k->layer_norm(NULL, &layer_args), AM_OK);
+    am_layer_norm_bwd_args layer_bwd = {.dx = layer_dx,
+                                        .dweight = dw + 2 * C,
+                                        .dbias = dw + 3 * C,
+                                        .dout = layer,
+                                        .x = x,
+                                        .weight = weight,
+                                        .stats = rstd,
+                                        .dtype = AM_F32,
+                                        .dtype_dw = AM_F32,
+                                        .dtype_db = AM_F32,
+                                        .rows = rows,
+                                        .c = C};
+    ck_assert_int_eq(k->layer_norm_bwd(NULL, &layer_bwd), AM_OK);
     am_softmax_args soft_args = {soft, x, 0, AM_F32, rows, C, 1};
     ck_assert_int_eq(k->softmax(NULL, &soft_args), AM_OK);
     am_reduce_args sum = {dw + C, x, AM_R_SUM, AM_F32, AM_F32, 0, 1, 1, rows, C};
@@ -381,7 +448,7 @@ START_TEST(threads_and_rows_leave_the_bits)
 {
     enum { C = 259, ROWS = 601, N = C * ROWS };
     float *x = random_elems(AM_F32, N, -3, 3), *weight = random_elems(AM_F32, C, 0.5, 2);
-    float *first = elems(AM_F32, 3 * N + 2 * C), *again = elems(AM_F32, 3 * N + 2 * C);
+    float *first = elems(AM_F32, 5 * N + 4 * C), *again = elems(AM_F32, 5 * N + 4 * C);
     static const int threads[] = {1, 2, 3, 5};
     for (int isa = 0; isa < ISA_COUNT; isa++) {
         const am_cpu_kernels *k = isa_kernels(isa);
@@ -389,12 +456,12 @@ START_TEST(threads_and_rows_leave_the_bits)
             am_threads_set(threads[i]);
             run_all(k, ROWS, i == 0 ? first : again, x, weight);
             if (i > 0)
-                check_same_bits("threads", again, first, (3 * N + 2 * C) * sizeof(float));
+                check_same_bits("threads", again, first, (5 * N + 4 * C) * sizeof(float));
         }
         if (!k)
             continue;
         run_all(k, 1, again, x + 400 * C, weight);
-        for (int part = 0; part < 3; part++)
+        for (int part = 0; part < 5; part++)
             check_same_bits("one row", again + part * C, first + part * N + 400 * C, C * 4);
     }
     free(x);
@@ -406,7 +473,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {rms_norm,      rope,   glu,    softmax,
-                                  cross_entropy, reduce, gather, threads_and_rows_leave_the_bits};
+    const TTest *const tests[] = {rms_norm, layer_norm, rope,
+                                  glu,      softmax,    cross_entropy,
+                                  reduce,   gather,     threads_and_rows_leave_the_bits};
     return run_suite("kernels_model", tests, sizeof tests / sizeof *tests);
 }

@@ -44,6 +44,16 @@ static const op_case cases[] = {
     {OPCASE(rms_norm), .in = {N(19, 131), N(131)}, NORM(1e-5), .flags = CASE_BIG},
     {OPCASE(rms_norm), .in = {N(2, 33, 64), N(64)}, NORM(1e-5), .flags = CASE_BIG},
 
+    {OPCASE(layer_norm), .in = {N(3, 5), N(5), N(5)}, NORM(1e-5)},
+    {OPCASE(layer_norm), .in = {N(2, 3, 7), N(7)}, NORM(1e-6)},
+    {OPCASE(layer_norm), .in = {N(2, 3, 7)}, NORM(1e-5)},
+    {OPCASE(layer_norm), .in = {N(6), ABSENT, N(6)}, NORM(1e-2, 1)},
+    {OPCASE(layer_norm), .in = {N(3, 5), N(5), N(5)}, NORM(1e-5, 1)},
+    {OPCASE(layer_norm), .in = {N(4, 1), N(1), N(1)}, NORM(1e-1)},
+    {OPCASE(layer_norm), .in = {N(0, 5), N(5), N(5)}, NORM(1e-5)},
+    {OPCASE(layer_norm), .in = {N(19, 131), N(131), N(131)}, NORM(1e-5), .flags = CASE_BIG},
+    {OPCASE(layer_norm), .in = {N(2, 133, 64), N(64), N(64)}, NORM(1e-5, 1), .flags = CASE_BIG},
+
     {OPCASE(rope_table), .in = {INPUT(IN_POS32, 100, 2, 5), INPUT(IN_FREQ, 0, 3)},
      .attrs = {.rope_table = {1}}},
     {OPCASE(rope_table), .in = {INPUT(IN_POS32, 1, 1, 1), INPUT(IN_FREQ, 0, 1)},

@@ -157,6 +157,7 @@ static const op_case rowwise[] = {
     {OPCASE(lora_linear), .in = {N(67, 65), N(35, 65), N(8, 65), N(35, 8)},
      .attrs = {.lora = {2, 0, 0}}},
     {OPCASE(rms_norm), .in = {N(67, 131), N(131)}, .attrs = {.norm = {1e-5}}},
+    {OPCASE(layer_norm), .in = {N(67, 131), N(131), N(131)}, .attrs = {.norm = {1e-5, 1}}},
     {OPCASE(softmax), .in = {N(67, 131)}, .attrs = {.dim = {1}}},
     {OPCASE(log_softmax), .in = {N(67, 131)}, .attrs = {.dim = {1}}},
     {OPCASE(sum), .in = {N(67, 131)}, .attrs = {.reduce = {1, 0}}},

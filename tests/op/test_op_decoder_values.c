@@ -32,6 +32,18 @@ START_TEST(offsets_of_weights)
 }
 END_TEST
 
+/* A large mean next to a small spread: squares are of distances from the mean. */
+START_TEST(spread_far_from_zero)
+{
+    const int64_t shape[] = {2, 4};
+    am_tensor *x = tensor(_i, AM_F32, 2, shape, (double[]){4097, 4095, 4097, 4095, 5, 5, 5, 5});
+    am_tensor *out = apply(AM_OP_layer_norm, 1, &x, (am_attrs){.norm = {0x1p-30, 0}});
+    EXPECT("layer_norm", out, 1, -1, 1, -1, 0, 0, 0, 0);
+    am_tensor_release(out);
+    am_tensor_release(x);
+}
+END_TEST
+
 /* Rotation by hand: 90 degrees turns (x, y) into (-y, x), in halves or in neighbours. */
 START_TEST(rotations)
 {
@@ -74,6 +86,7 @@ int main(void)
     tcase_set_timeout(t, 60);
     int n = am_device_count();
     tcase_add_loop_test(t, offsets_of_weights, 0, n);
+    tcase_add_loop_test(t, spread_far_from_zero, 0, n);
     tcase_add_loop_test(t, rotations, 0, n);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

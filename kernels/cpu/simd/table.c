@@ -23,6 +23,8 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(low_rank),
     USE(rms_norm),
     USE(rms_norm_bwd),
+    USE(layer_norm),
+    USE(layer_norm_bwd),
     USE(rope_table),
     USE(rope),
     USE(glu),

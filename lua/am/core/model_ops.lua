@@ -43,6 +43,18 @@ function M.rms_norm(x, weight, eps, offset)
     return apply2(C.AM_OP_rms_norm, x, weight, at)
 end
 
+--- (x - mean) / sqrt(var + eps) (offset + weight) + bias, over the last dim; weight and bias may be nil,
+--- offset is 0 unless given (Nemotron: 1).
+function M.layer_norm(x, weight, bias, eps, offset)
+    local at, op = new_attrs(), C.AM_OP_layer_norm
+    at.norm.eps = args.number("layer_norm", "eps", eps)
+    at.norm.offset = args.number("layer_norm", "offset", offset, 0)
+    inputs[0] = given(op, x)
+    inputs[1] = weight ~= nil and given(op, weight) or nil
+    inputs[2] = bias ~= nil and given(op, bias) or nil
+    return run(op, 3, at, x, weight, bias)
+end
+
 --- Cosines and sines [B, T, R] for position_ids int32 [B, T] and inverse frequencies [R/2].
 function M.rope_table(position_ids, inv_freq, scaling)
     local at = new_attrs()

@@ -105,6 +105,7 @@ describe("gradients", function()
         local x, weight, matrix = am.randn({ 64, 256 }), am.randn({ 256 }), am.randn({ 256, 256 })
         local cheap = {
             rms_norm = function(t) return ops.rms_norm(t, weight, 1e-6) end,
+            layer_norm = function(t) return ops.layer_norm(t, weight, weight, 1e-6) end,
             glu = function(t) return ops.glu(t, t, "silu") end,
         }
         matrix.requires_grad = true

@@ -58,6 +58,21 @@ describe("arguments", function()
         assert.is_false(pcall(ops.cross_entropy, logits, labels))
     end)
 
+    it("of norms", function()
+        local x = am.tensor { { 1, 3 } }
+        local w, b = am.tensor { 1, 2 }, am.tensor { 10, 20 }
+        assert.same({ { -1, 1 } }, ops.layer_norm(x, nil, nil, 0):totable())
+        assert.same({ { -1, 2 } }, ops.layer_norm(x, w, nil, 0):totable())
+        assert.same({ { 9, 21 } }, ops.layer_norm(x, nil, b, 0):totable())
+        assert.same({ { 9, 22 } }, ops.layer_norm(x, w, b, 0):totable())
+        assert.same({ { 8, 23 } }, ops.layer_norm(x, w, b, 0, 1):totable())
+        assert.same({ { -0.5, 1 } }, ops.layer_norm(x, w, nil, 3):totable())
+        local y = am.tensor { { 1, 1 } }
+        assert.same({ { 1, 2 } }, ops.rms_norm(y, w, 0):totable())
+        assert.same({ { 2, 3 } }, ops.rms_norm(y, w, 0, 1):totable())
+        assert.same({ { 0.5, 1 } }, ops.rms_norm(y, w, 3):totable())
+    end)
+
     it("of LoRA", function()
         local x, w = am.ones { 1, 2 }, am.tensor { { 1, 1 } }
         local a, b = am.tensor { { 1, 2 } }, am.tensor { { 3 } }
