@@ -6,6 +6,7 @@ local core_args = require("am.core.args")
 local err = require("am.core.error")
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
+local moe = require("am.nn.moe")
 
 local M = {}
 
@@ -180,13 +181,19 @@ local CausalLM = {}
 
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
---- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states.
---- Returns {logits=, loss=, hidden_states=}; hidden_states are those after the last norm, and with
---- logits_to_keep = false there are no logits at all.
+--- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
+--- output_router_logits (that of the configuration).
+--- Returns {logits=, loss=, hidden_states=, router_logits=, aux_loss=}; hidden_states are those after the last norm,
+--- and with logits_to_keep = false there are no logits at all. Router logits are a list by layer, [B T, E]; with
+--- them the loss has router_aux_loss_coef times aux_loss in it, which balances experts (nn/moe.lua).
 function CausalLM:forward(args)
     local input_ids, position_ids, ctx = prepare(self, args)
-    local hidden = self.model:forward(input_ids, position_ids, ctx)
+    local hidden, router_logits = self.model:forward(input_ids, position_ids, ctx)
     local out = {}
+    if #router_logits > 0 and (args.output_router_logits or self.config.output_router_logits) then
+        out.router_logits = router_logits
+        out.aux_loss = self:balancing_loss(router_logits, ctx.bounds)
+    end
     if args.cache then
         args.cache:advance(input_ids:size(1))
     end
@@ -212,8 +219,22 @@ function CausalLM:forward(args)
         end
         local logits = out.logits:reshape(b * t, v):to("float32")
         out.loss = ops.cross_entropy(logits, labels) * (1 / math.max(count, 1))
+        if out.aux_loss then
+            out.loss = out.loss + out.aux_loss * (self.config.router_aux_loss_coef or 0)
+        end
     end
     return out
+end
+
+--- The loss that balances experts over the tokens that are no padding (by key ranges), of a list of router logits.
+function CausalLM:balancing_loss(router_logits, bounds)
+    local mask
+    if bounds then
+        local ends = bounds:reshape(-1, 2):narrow(1, 1, 1):reshape(-1)
+        mask = ends:gt(0):to("float32")
+    end
+    local c = self.config
+    return moe.load_balancing_loss(router_logits, c.num_experts, c.num_experts_per_tok, mask)
 end
 
 --- The module that maps states to logits, without what follows it.

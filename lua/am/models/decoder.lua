@@ -14,8 +14,10 @@
 --   attribute_map   { hidden_size = "n_embd", … }: the family's names of fields, as transformers' attribute_map
 --   rotary          function(c): options of nn/rope.lua's Rotary, or { layer type = options }; false: none
 --   positions       name of learned position embeddings
---   embedding_scale, embedding_dropout, logit_scale, logit_softcap   function(c): a number
+--   embedding_scale, embedding_multiplier, embedding_dropout, logit_scale, logit_softcap   function(c): a number; the
+--                   first rounded to the embeddings' dtype
 --   head_bias       the head has a bias
+--   unused          Lua patterns of tensors that files hold and the model does not need
 --   check           function(c): raises about what the family does not allow
 
 local ops = require("am.core.ops")
@@ -25,6 +27,7 @@ local Module = require("am.nn.module")
 local Linear = require("am.nn.linear")
 local Embedding = require("am.nn.embedding")
 local RMSNorm = require("am.nn.norm")
+local moe = require("am.nn.moe")
 local rope = require("am.nn.rope")
 local strings = require("am.utils.strings")
 
@@ -49,7 +52,19 @@ end
 
 --- RMSNorm over the hidden size, or over `width`.
 function M.rms_norm(c, width)
-    return RMSNorm.new(width or c:integer("hidden_size"), c.rms_norm_eps, c.rms_norm_offset)
+    return RMSNorm.new(width or c:integer("hidden_size"), c.rms_norm_eps)
+end
+
+--- The same, multiplying by 1 + weight.
+function M.rms_norm_1p(c, width)
+    return RMSNorm.new(width or c:integer("hidden_size"), c.rms_norm_eps, 1)
+end
+
+--- Raise "unsupported" for a configuration whose attention looks ahead.
+function M.causal_only(c)
+    if c.use_bidirectional_attention then
+        c:unsupported("use_bidirectional_attention", "attention that looks ahead is not there")
+    end
 end
 
 --- The attention options (nn/attention.lua) that all families have, and those given.
@@ -83,6 +98,31 @@ function M.mlp(c, options)
     o.intermediate_size = o.intermediate_size or c:integer("intermediate_size")
     o.hidden_act = o.hidden_act or M.activation(c)
     return o
+end
+
+--- Experts (nn/moe.lua) in place of a feed-forward block. options: intermediate_size, names of an expert's maps,
+--- and those of moe.SparseMoE that differ: normalize, shared, shared_gate.
+function M.experts(c, options)
+    local n, hidden = c:integer("num_experts", nil, 65536), c:integer("hidden_size")
+    return moe.SparseMoE.new {
+        router = { "gate", Linear.new(hidden, n) },
+        experts = { "experts", moe.Experts.new {
+            num_experts = n, hidden_size = hidden, intermediate_size = options.intermediate_size,
+            hidden_act = M.activation(c), names = options.names,
+        } },
+        num_experts = n, top_k = c:integer("num_experts_per_tok", nil, n),
+        normalize = options.normalize, shared = options.shared, shared_gate = options.shared_gate,
+    }
+end
+
+--- Whether the i-th layer (from 0) has experts, by mlp_only_layers and decoder_sparse_step.
+function M.has_experts(c, i)
+    for _, dense in ipairs(c.mlp_only_layers or {}) do
+        if dense == i then
+            return false
+        end
+    end
+    return (i + 1) % c:integer("decoder_sparse_step") == 0
 end
 
 --- The kind of the i-th layer (from 0): "full_attention" or "sliding_attention". By layer_types, or by
@@ -121,6 +161,8 @@ end
 
 -- ---- the body -------------------------------------------------------------------------------
 
+local Body = Module.class("Model")
+
 local llama_names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
 
 -- Rotary tables by layer type; what is wrong about them names the field.
@@ -137,11 +179,13 @@ local function rotaries(c, spec)
 end
 
 local function new_body(c, spec, names)
-    local self = Module.init(Module.class((spec.name:gsub("ForCausalLM$", "Model"):gsub("LMHeadModel$", "Model")), M.Body))
+    local class = spec.name:gsub("ForCausalLM$", "Model"):gsub("LMHeadModel$", "Model")
+    local self = Module.init(Module.class(class, Body))
     local hidden = c:integer("hidden_size")
     M.head_dim(c)
     self.config, self.names, self.rotaries = c, names, rotaries(c, spec)
     self.embedding_dropout = spec.embedding_dropout and spec.embedding_dropout(c) or 0
+    self.embedding_multiplier = spec.embedding_multiplier and spec.embedding_multiplier(c)
     self:add(names.embeddings, Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id,
                                              spec.embedding_scale and spec.embedding_scale(c)))
     if spec.positions then
@@ -157,9 +201,6 @@ local function new_body(c, spec, names)
     return self
 end
 
-local Body = Module.class("Model")
-M.Body = Body
-
 -- A table for each kind of layer; kinds that share their frequencies share it.
 local function rotary_tables(self, position_ids, longest)
     local tables, made = {}, {}
@@ -170,35 +211,40 @@ local function rotary_tables(self, position_ids, longest)
     return tables
 end
 
---- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm. ctx: bounds,
---- cache, longest; routes: a list that layers with experts add their routing to.
+--- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm, and a list of
+--- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest.
 --- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
 --- feed-forward block, which holds more than half of what a layer saves.
 function Body:forward(input_ids, position_ids, ctx)
     local names, checkpointing = self.names, self.activation_checkpointing
     local x = self[names.embeddings]:forward(input_ids)
+    if self.embedding_multiplier then
+        x = x * self.embedding_multiplier
+    end
     if self.positions then
         x = x + self[self.positions]:forward(position_ids)
     end
     if self.training and self.embedding_dropout > 0 then
         x = x:dropout(self.embedding_dropout)
     end
-    local tables = rotary_tables(self, position_ids, ctx.longest)
+    local tables, router_logits = rotary_tables(self, position_ids, ctx.longest), {}
     for i = 1, self.layer_count do
         local layer = self[names.layers][tostring(i - 1)]
         local rotary = tables[layer.kind or "full_attention"]
         local function run(h)
-            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i, routes = ctx.routes,
+            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i,
                                                checkpointing = checkpointing })
         end
         -- A scope each: what backward does not need is freed as the layer ends.
+        local logits
         if checkpointing == true then
-            x = scope.scope(autograd.checkpoint, run, x)
+            x, logits = scope.scope(autograd.checkpoint, run, x)
         else
-            x = scope.scope(run, x)
+            x, logits = scope.scope(run, x)
         end
+        router_logits[#router_logits + 1] = logits
     end
-    return self[names.norm]:forward(x)
+    return self[names.norm]:forward(x), router_logits
 end
 
 --- The module that looks tokens up.
@@ -228,7 +274,7 @@ function M.architecture(spec)
             spec.check(c)
         end
         local self = Module.init(Module.class(spec.name))
-        self.config, self.names = c, names
+        self.config, self.names, self.unused = c, names, spec.unused
         self.logit_scale = spec.logit_scale and spec.logit_scale(c)
         self.logit_softcap = spec.logit_softcap and spec.logit_softcap(c)
         self.model = self:add(names.body, new_body(c, spec, names))
@@ -237,8 +283,8 @@ function M.architecture(spec)
             and { [names.head .. ".weight"] = names.body .. "." .. names.embeddings .. ".weight" } or {}
         return self
     end
-    return { new = new, name = spec.name, gguf = spec.gguf, defaults = spec.defaults or {},
-             attribute_map = spec.attribute_map or {} }
+    return { new = new, name = spec.name, gguf = spec.gguf, defaults = spec.defaults,
+             attribute_map = spec.attribute_map }
 end
 
 return M

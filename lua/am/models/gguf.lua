@@ -86,7 +86,7 @@ end
 local function read_rope(c, get, archive, heads, hidden)
     local dims = get("rope.dimension_count")
     c.head_dim = get("attention.key_length") or dims or hidden / heads
-    if dims and dims ~= c.head_dim then
+    if dims and dims ~= c:integer("head_dim") then
         c.partial_rotary_factor = dims / c.head_dim
     end
     c.rope_theta = c.rope_theta or 10000

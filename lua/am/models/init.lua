@@ -1,5 +1,5 @@
--- Models by architecture: the registry, AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification.
--- file beside this one; see llama.lua for what it returns.
+-- Models by architecture: AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification. Each architecture
+-- is a file beside this one (architectures.lua has the list, decoder.lua says what is in them).
 
 local err = require("am.core.error")
 local io_core = require("am.core.io")

@@ -129,7 +129,10 @@ function M.new(causal, c)
     self.tied = {}
     self.fresh = { ["score.weight"] = true } -- a checkpoint of a causal model has none,
     local head = causal.names.head
-    self.unused = { [head .. ".weight"] = true, [head .. ".bias"] = true } -- and these instead
+    self.unused = { "^" .. head .. "%." } -- and a head instead
+    for _, pattern in ipairs(causal.unused or {}) do
+        table.insert(self.unused, pattern)
+    end
     name_labels(c, n)
     c.architectures = json.array { self.class_name }
     return self

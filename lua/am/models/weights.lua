@@ -1,7 +1,8 @@
--- Weights of a model from and to files: Hugging Face directories (one safetensors file or several
--- with an index) and GGUF files (gguf.lua).
+-- Weights of a model from and to files: Hugging Face directories (sources.lua) and GGUF files (gguf.lua). What a
+-- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each.
 
 local err = require("am.core.error")
+local autograd = require("am.core.autograd")
 local io_core = require("am.core.io")
 local log = require("am.utils.log").get("am.models")
 local scope = require("am.core.scope")
@@ -9,68 +10,79 @@ local tensor = require("am.core.tensor")
 local gguf = require("am.models.gguf")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local sources = require("am.models.sources")
 local strings = require("am.utils.strings")
 
 local M = {}
 
--- ---- sources --------------------------------------------------------------------------------
+-- ---- names in files -------------------------------------------------------------------------
 
--- {get(name) -> tensor or nil, names, close} over a directory's safetensors files.
-local function directory_source(dir, device)
-    local index = path.join(dir, "model.safetensors.index.json")
-    local single = path.join(dir, "model.safetensors")
-    local files, where = {}, {}
-    if path.is_file(index) then
-        local map = json.decode(assert(path.read_file(index, 256 * 1024 * 1024)))
-        map = type(map) == "table" and map.weight_map
-        if type(map) ~= "table" then
-            err.raise("format", "%s has no weight_map", index)
-        end
-        for name, file in pairs(map) do
-            if type(file) ~= "string" or file:find("/", 1, true) then
-                err.raise("format", "%s: tensor %s is in %s, which is no file name", index, name,
-                          tostring(file))
-            end
-            where[name] = file
-        end
-    elseif path.is_file(single) then
-        files["model.safetensors"] = io_core.open(single)
-        for _, name in ipairs(files["model.safetensors"]:names()) do
-            where[name] = "model.safetensors"
-        end
-    else
-        err.raise("io", "%s has neither model.safetensors nor model.safetensors.index.json, so it is "
-                  .. "no checkpoint that can be read", dir)
+-- Names in files of a parameter: its own, or for a stack of experts ("….experts.w1.weight") a list of one for each
+-- ("….experts.0.w1.weight", …).
+local function names_in_files(name, slot)
+    if not slot.each then
+        return { name }
     end
-    return {
-        where = dir,
-        names = where,
-        get = function(name, dtype)
-            local file = where[name]
-            if not file then
-                return nil
+    local stem, leaf = name:match("^(.*)%.([^.]+%.[^.]+)$")
+    local names = {}
+    for e = 1, slot.shape[1] do
+        names[e] = string.format("%s.%d.%s", stem, e - 1, leaf)
+    end
+    return names
+end
+
+-- List of {name in files, tensor} of what each parameter gives: itself, or nil.
+local function in_files(model, give)
+    local list = {}
+    for name, module, slot in model:parameter_slots() do
+        local t = not slot.shared and module[slot.name] and give(module[slot.name])
+        if t and slot.each then
+            for e, file_name in ipairs(names_in_files(name, slot)) do
+                list[#list + 1] = { file_name, t:select(0, e - 1) }
             end
-            files[file] = files[file] or io_core.open(path.join(dir, file))
-            return files[file]:get(name, dtype, device)
-        end,
-        close = function()
-            for _, archive in pairs(files) do
-                archive:close()
-            end
-        end,
-    }
+        elseif t then
+            list[#list + 1] = { name, t }
+        end
+    end
+    return list
+end
+
+local function as_table(list)
+    local out = {}
+    for _, item in ipairs(list) do
+        out[item[1]] = item[2]
+    end
+    return out
+end
+
+--- {name in files = tensor} of a model's parameters, views of them. Shared ones come once, under the first name.
+function M.saved(model)
+    return autograd.no_grad(function() return as_table(in_files(model, function(t) return t end)) end)
+end
+
+--- The same of their gradients, where they have one.
+function M.saved_gradients(model)
+    return autograd.no_grad(function() return as_table(in_files(model, function(t) return t.grad end)) end)
 end
 
 -- ---- loading --------------------------------------------------------------------------------
 
-local function list_of(names)
+-- Names with, for some, the one that was probably meant; the first eight of them.
+local function list_of(names, others)
     table.sort(names)
-    local shown = { unpack(names, 1, 8) }
+    local shown = {}
+    for i = 1, math.min(#names, 8) do
+        shown[i] = names[i]
+        if #others > 0 and #others <= 1000 then
+            local near = strings.nearest(names[i], others)
+            shown[i] = names[i] .. (near and " (there is " .. near .. ")" or "")
+        end
+    end
     return table.concat(shown, ", ") .. (#names > 8 and string.format(", … (%d in all)", #names) or "")
 end
 
-local function check_shape(t, slot, name, where)
-    local have, want = t:size(), slot.shape
+local function check_shape(t, want, name, where)
+    local have = t:size()
     local same = #have == #want
     for i = 1, #want do
         same = same and have[i] == want[i]
@@ -79,6 +91,31 @@ local function check_shape(t, slot, name, where)
         err.raise("format", "%s: tensor %s is [%s], but config.json makes it [%s]", where, name,
                   table.concat(have, ", "), table.concat(want, ", "))
     end
+end
+
+-- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack.
+local function read_parameter(source, name, slot, dtype)
+    local names, whole, lacking = names_in_files(name, slot), nil, {}
+    for e, file_name in ipairs(names) do
+        scope.scope(function()
+            local t = source.get(file_name, dtype)
+            if not t then
+                lacking[#lacking + 1] = file_name
+                return
+            end
+            check_shape(t, slot.each and { unpack(slot.shape, 2) } or slot.shape, file_name, source.where)
+            if not slot.each then
+                whole = scope.escape(t)
+                return
+            end
+            whole = whole or scope.escape(tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() }))
+            whole:select(0, e - 1):copy_(t)
+        end)
+    end
+    if #lacking > 0 then
+        return nil, lacking
+    end
+    return whole
 end
 
 -- Random numbers for one parameter, as transformers initialises it.
@@ -103,41 +140,50 @@ local function initialize_fresh(model, fresh, where, opts)
     end
 end
 
+-- What a source has and no parameter wants, but for what files may hold besides.
+local function unexpected_in(model, source, used)
+    local list = {}
+    for name in pairs(source.names) do
+        -- older files carry the rotary frequencies, which are computed here
+        local known = used[name] or name:find("rotary_emb%.inv_freq$")
+        for _, pattern in ipairs(model.unused or {}) do
+            known = known or name:find(pattern)
+        end
+        if not known then
+            list[#list + 1] = name
+        end
+    end
+    return list
+end
+
 --- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored.
 local function load(model, source, dtype)
     local missing, used, fresh = {}, {}, {}
+    source = sources.with_body(source, model)
     for name, module, slot in model:parameter_slots() do
-        local tied = model.tied[name]
-        if not tied then
-            local t = source.get(name, dtype)
-            used[name] = true
+        for _, file_name in ipairs(names_in_files(name, slot)) do
+            used[file_name] = true
+        end
+        if not model.tied[name] then
+            local t, lacking = read_parameter(source, name, slot, dtype)
             if t then
-                check_shape(t, slot, name, source.where)
-                module[slot.name] = scope.escape(t)
+                module[slot.name] = t
             elseif model.fresh and model.fresh[name] then
                 fresh[#fresh + 1] = { name = name, module = module, slot = slot }
             else
-                missing[#missing + 1] = name
+                for _, file_name in ipairs(lacking) do
+                    missing[#missing + 1] = file_name
+                end
             end
-        else
-            used[name] = true
         end
     end
+    local unexpected = unexpected_in(model, source, used)
     if #missing > 0 then
         err.raise("format", "%s lacks these tensors of %s: %s", source.where, model.class_name,
-                  list_of(missing))
-    end
-    local unexpected = {}
-    for name in pairs(source.names) do
-        -- older files carry the rotary frequencies, which are computed here
-        if not used[name] and not (model.unused and model.unused[name])
-            and not strings.ends_with(name, "rotary_emb.inv_freq") then
-            unexpected[#unexpected + 1] = name
-        end
-    end
-    if #unexpected > 0 then
+                  list_of(missing, unexpected))
+    elseif #unexpected > 0 then
         err.raise("format", "%s holds tensors that %s has no place for: %s", source.where,
-                  model.class_name, list_of(unexpected))
+                  model.class_name, list_of(unexpected, {}))
     end
     M.tie(model)
     if #fresh > 0 then
@@ -155,7 +201,7 @@ end
 
 --- Load from a Hugging Face directory.
 function M.from_directory(model, dir, opts)
-    local source = directory_source(dir, opts.device)
+    local source = sources.directory(dir, opts.device)
     load(model, source, opts.dtype)
     source.close()
 end
@@ -166,7 +212,7 @@ function M.from_gguf(model, archive, description, opts)
     model.gguf = description
 end
 
---- use(get) with the checkpoint that a model came from: get(name, dtype) is a stored tensor in a dtype
+--- use(get) with the checkpoint that a model came from: get(name, dtype) is a stored parameter in a dtype
 --- of one's choice, or nil. Does nothing for a model that came from none.
 function M.with_stored(model, use)
     local where, device = model.resolved_path, model:device()
@@ -174,8 +220,15 @@ function M.with_stored(model, use)
         return
     end
     local source = model.gguf and gguf.source(io_core.open(where), model.gguf, model.config, device)
-        or directory_source(where, device)
-    use(source.get)
+        or sources.directory(where, device)
+    source = sources.with_body(source, model)
+    local slots = {}
+    for name, _, slot in model:parameter_slots() do
+        slots[name] = slot
+    end
+    use(function(name, dtype)
+        return slots[name] and (read_parameter(source, name, slots[name], dtype))
+    end)
     source.close()
 end
 
@@ -220,7 +273,8 @@ local function shards_of(model, opts)
     for i = 1, count do
         shards[i] = {}
     end
-    for name, t in model:named_parameters() do
+    for _, item in ipairs(in_files(model, function(t) return t end)) do
+        local name, t = unpack(item)
         local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
         if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
             i, bytes = i + 1, 0
@@ -250,7 +304,7 @@ end
 function M.save(model, dir, opts)
     opts = opts or {}
     path.mkdir_p(dir)
-    local shards, total = shards_of(model, opts)
+    local shards, total = autograd.no_grad(shards_of, model, opts)
     local written = {}
     if #shards == 1 and not opts.numbered then
         io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])

@@ -25,7 +25,10 @@ end
 -- A part's output by its role; x itself where the layer has no such part.
 local function run(self, role, x, ...)
     local name = self.names[role]
-    return name and self[name]:forward(x, ...) or x
+    if name then
+        return self[name]:forward(x, ...)
+    end
+    return x
 end
 
 local function drop(self, x)
@@ -57,14 +60,23 @@ local function add(self, x, y)
     return x + (self.multiplier and y * self.multiplier or y)
 end
 
---- [B, T, C] -> the same shape
+-- The feed-forward part, computed again in backward with "selective" checkpointing.
+local function feed(ctx, fn, x)
+    if ctx.checkpointing == "selective" then
+        return autograd.checkpoint(fn, x)
+    end
+    return fn(x)
+end
+
+--- [B, T, C] -> the same shape; of a layer with experts also the router's logits.
 function Sequential:forward(x, rotary, ctx)
     local y = run(self, "attention", run(self, "attention_norm", x), rotary, ctx)
     x = add(self, x, run(self, "attention_post_norm", y))
-    local function feed_forward(h)
-        return run(self, "mlp_post_norm", run(self, "mlp", run(self, "mlp_norm", h), ctx))
-    end
-    return add(self, x, ctx.checkpointing == "selective" and autograd.checkpoint(feed_forward, x) or feed_forward(x))
+    local fed, logits = feed(ctx, function(h)
+        local out, routed = run(self, "mlp", run(self, "mlp_norm", h))
+        return run(self, "mlp_post_norm", out), routed
+    end, x)
+    return add(self, x, fed), logits
 end
 
 local Parallel = Module.class("ParallelDecoderLayer")
@@ -80,11 +92,9 @@ end
 function Parallel:forward(x, rotary, ctx)
     local normed = run(self, "attention_norm", x)
     local attended = run(self, "attention", normed, rotary, ctx)
-    local function feed_forward(h)
-        return run(self, "mlp", self.names.mlp_norm and run(self, "mlp_norm", h) or h, ctx)
-    end
-    local input = self.names.mlp_norm and x or normed
-    local fed = ctx.checkpointing == "selective" and autograd.checkpoint(feed_forward, input) or feed_forward(input)
+    local fed = feed(ctx, function(h)
+        return run(self, "mlp", run(self, "mlp_norm", h))
+    end, self.names.mlp_norm and x or normed)
     return x + (drop(self, attended) + drop(self, fed))
 end
 

@@ -23,17 +23,15 @@ end
 
 --- x [..., size] -> the same shape. self.composed: of elementwise ops, for checking (nn/kernels.lua).
 function LayerNorm:forward(x)
-    local weight = self.weight
-    if weight and self.offset ~= 0 then
-        weight = weight + self.offset
-    end
-    if weight and not self.composed then
-        return ops.layer_norm(x, weight, self.bias, self.eps)
+    if not self.composed then
+        return ops.layer_norm(x, self.weight, self.bias, self.eps, self.offset)
     end
     local wide = x:dtype() == "float64" and x or x:to("float32")
     local centred = wide - wide:mean(-1, true)
     local y = centred * ((centred * centred):mean(-1, true) + self.eps):rsqrt()
-    y = weight and y * weight:to(y:dtype()) or y
+    if self.weight then
+        y = y * (self.weight:to(y:dtype()) + self.offset)
+    end
     return (self.bias and y + self.bias:to(y:dtype()) or y):to(x:dtype())
 end
 

@@ -112,7 +112,7 @@ function types.longrope(o)
         err.raise("format", "rope_scaling of type \"longrope\" needs \"%s\", a list of %d numbers", name, o.dim / 2)
     end
     for i = 0, o.dim / 2 - 1 do
-        if type(factors[i + 1]) ~= "number" or not (factors[i + 1] > 0) then
+        if type(factors[i + 1]) ~= "number" or factors[i + 1] ~= factors[i + 1] or factors[i + 1] <= 0 then
             err.raise("format", "rope_scaling: number %d of \"%s\" is %s, not a number above 0", i + 1, name,
                       tostring(factors[i + 1]))
         end

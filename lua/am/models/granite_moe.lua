@@ -1,0 +1,61 @@
+-- Granite 3's experts (IBM 2024) as transformers' modeling_granitemoe.py has it: Granite with experts in every
+-- layer, whose gate and up are the halves of one tensor.
+
+local decoder = require("am.models.decoder")
+local ops = require("am.core.ops")
+local Attention = require("am.nn.attention")
+local DecoderLayer = require("am.nn.decoder_layer").DecoderLayer
+local Linear = require("am.nn.linear")
+local Module = require("am.nn.module")
+local moe = require("am.nn.moe")
+
+local Router = Module.class("GraniteMoeRouter")
+
+function Router:forward(x)
+    return self.layer:forward(x)
+end
+
+local GraniteMoE = Module.class("GraniteMoeMoE", moe.SparseMoE)
+
+function GraniteMoE.new(c)
+    local n, hidden, inner = c:integer("num_local_experts"), c.hidden_size, c:integer("intermediate_size")
+    local router = Module.init(Router)
+    router:add("layer", Linear.new(hidden, n))
+    local self = moe.SparseMoE.configure(GraniteMoE, {
+        router = { "router", router }, num_experts = n, top_k = c:integer("num_experts_per_tok", nil, n),
+        softmax_after = true,
+    })
+    self.act = decoder.activation(c)
+    self:add("input_linear", moe.GroupedLinear.new { num_experts = n, in_features = hidden, out_features = 2 * inner,
+                                                     stacked = true })
+    self:add("output_linear", moe.GroupedLinear.new { num_experts = n, in_features = inner, out_features = hidden,
+                                                      stacked = true })
+    return self
+end
+
+--- x [N, C], rows sorted by expert -> [N, C]
+function GraniteMoE:run_experts(x, offsets)
+    local both = self.input_linear:forward(x, offsets)
+    local inner = both:size(1) / 2
+    local gated = ops.glu(both:narrow(1, 0, inner), both:narrow(1, inner, inner), self.act)
+    return self.output_linear:forward(gated, offsets)
+end
+
+return decoder.architecture {
+    name = "GraniteMoeForCausalLM",
+    layer = function(c)
+        return DecoderLayer.new {
+            attention = { "self_attn", Attention.new(decoder.attention(c, { scale = c.attention_multiplier })) },
+            mlp = { "block_sparse_moe", GraniteMoE.new(c) },
+            attention_norm = { "input_layernorm", decoder.rms_norm(c) },
+            mlp_norm = { "post_attention_layernorm", decoder.rms_norm(c) },
+            multiplier = c.residual_multiplier,
+        }
+    end,
+    embedding_multiplier = function(c) return c.embedding_multiplier end,
+    logit_scale = function(c) return 1 / c.logits_scaling end,
+    attribute_map = { num_experts = "num_local_experts" },
+    defaults = { hidden_act = "silu", rms_norm_eps = 1e-6, max_position_embeddings = 2048, embedding_multiplier = 1,
+                 residual_multiplier = 1, attention_multiplier = 1, logits_scaling = 1, num_local_experts = 8,
+                 num_experts_per_tok = 2, router_aux_loss_coef = 0.001 },
+}

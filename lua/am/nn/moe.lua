@@ -1,0 +1,153 @@
+-- Mixtures of experts: a router picks some of many feed-forward blocks for each token (Shazeer et al. 2017). No
+-- token is dropped: rows are sorted by expert, and each expert's rows go through its own maps in one grouped
+-- product. Also the loss that balances the experts.
+
+local ops = require("am.core.ops")
+local tensor = require("am.core.tensor")
+local Module = require("am.nn.module")
+
+local M = {}
+
+local GroupedLinear = Module.class("GroupedLinear")
+M.GroupedLinear = GroupedLinear
+
+--- A linear map for each expert, their weights [E, out, in] one tensor. Checkpoints hold one matrix for each expert,
+--- whose number stands before this module's name; with `stacked` they hold the tensor as it is.
+---@param opts {num_experts: integer, in_features: integer, out_features: integer, stacked: boolean?}
+function GroupedLinear.new(opts)
+    local self = Module.init(GroupedLinear)
+    self.num_experts, self.in_features, self.out_features = opts.num_experts, opts.in_features, opts.out_features
+    self:declare("weight", { opts.num_experts, opts.out_features, opts.in_features })
+    self._parameters[1].each = not opts.stacked
+    return self
+end
+
+--- x [N, in], rows sorted by expert; offsets int32 [E + 1]: where each expert's begin -> [N, out]
+function GroupedLinear:forward(x, offsets)
+    return ops.grouped_linear(x, self.weight, offsets)
+end
+
+--- What repr shows in brackets.
+function GroupedLinear:extra_repr()
+    return string.format("num_experts=%d, in_features=%d, out_features=%d", self.num_experts, self.in_features,
+                         self.out_features)
+end
+
+local Experts = Module.class("Experts")
+M.Experts = Experts
+
+--- Gated feed-forward blocks, one for each expert. names: of the three maps, {"gate_proj", "up_proj", "down_proj"}.
+---@param opts {num_experts: integer, hidden_size: integer, intermediate_size: integer, hidden_act: string,
+---  names: table?}
+function Experts.new(opts)
+    local self = Module.init(Experts)
+    self.act, self.names = opts.hidden_act, opts.names or { "gate_proj", "up_proj", "down_proj" }
+    for i, name in ipairs(self.names) do
+        local down = i == 3
+        self:add(name, GroupedLinear.new {
+            num_experts = opts.num_experts,
+            in_features = down and opts.intermediate_size or opts.hidden_size,
+            out_features = down and opts.hidden_size or opts.intermediate_size,
+        })
+    end
+    return self
+end
+
+--- x [N, C], rows sorted by expert -> [N, C]
+function Experts:forward(x, offsets)
+    local gate, up, down = unpack(self.names)
+    local inner = ops.glu(self[gate]:forward(x, offsets), self[up]:forward(x, offsets), self.act)
+    return self[down]:forward(inner, offsets)
+end
+
+local SparseMoE = Module.class("SparseMoE")
+M.SparseMoE = SparseMoE
+
+--- Give an instance of a class what SparseMoE.new's options say.
+function SparseMoE.configure(class, opts)
+    local self = Module.init(class)
+    self.num_experts, self.top_k = opts.num_experts, opts.top_k
+    self.softmax_after, self.normalize = opts.softmax_after, opts.normalize
+    self.names = {}
+    for _, role in ipairs { "router", "experts", "shared", "shared_gate" } do
+        if opts[role] then
+            self:add(unpack(opts[role]))
+            self.names[role] = opts[role][1]
+        end
+    end
+    return self
+end
+
+--- router and experts (and shared, an expert that sees all tokens, with shared_gate before it) are {name, module};
+--- the router maps [N, C] to logits [N, num_experts].
+---@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer,
+---  top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all before the
+---  choice; normalize: the chosen probabilities are divided by their sum
+function SparseMoE.new(opts)
+    return SparseMoE.configure(SparseMoE, opts)
+end
+
+--- x [N, C], rows sorted by expert, offsets int32 [E + 1] -> [N, C]
+function SparseMoE:run_experts(x, offsets)
+    return self[self.names.experts]:forward(x, offsets)
+end
+
+-- logits [N, E] -> weights [N, k] and the experts' numbers [N, k].
+local function choose(self, logits)
+    local scores = logits:dtype() == "float64" and logits or logits:to("float32")
+    if self.softmax_after then
+        local best, index = ops.topk(scores, self.top_k)
+        return best:softmax(-1), index
+    end
+    local best, index = ops.topk(scores:softmax(-1), self.top_k)
+    return self.normalize and best / best:sum(-1, true) or best, index
+end
+
+--- x [B, T, C] -> the same shape, and the router's logits [B T, E].
+function SparseMoE:forward(x)
+    local rows = x:reshape(-1, x:size(2))
+    local n, k = rows:size(0), self.top_k
+    local logits = self[self.names.router]:forward(rows)
+    local weights, index = choose(self, logits)
+    local order, offsets = ops.sort_by_expert(index, self.num_experts)
+    local token = (order:to("float64") * (1 / k)):floor():to("int32")
+    local out = self:run_experts(rows:index_select(0, token), offsets)
+    out = out * weights:reshape(n * k):index_select(0, order):unsqueeze(-1):to(out:dtype())
+    local sum = tensor.zeros(rows:size(), { dtype = out:dtype(), device = out:device() }):index_add(0, token, out)
+    if self.names.shared then
+        local shared = self[self.names.shared]:forward(rows)
+        local gate = self.names.shared_gate and self[self.names.shared_gate]:forward(rows):sigmoid()
+        sum = sum + (gate and gate * shared or shared)
+    end
+    return sum:reshape(x:size()), logits
+end
+
+--- The loss that balances experts (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6), as transformers'
+--- load_balancing_loss_func has it: the number of experts times the sum over them of the share of tokens that
+--- they get (all k choices counted) times their mean probability, over all layers together. A scalar.
+---@param logits table of the layers' router logits [N, E]
+---@param mask? table a tensor [N], 1 for tokens that count
+function M.load_balancing_loss(logits, num_experts, top_k, mask)
+    local counts, probabilities, rows
+    for _, z in ipairs(logits) do
+        local p = z:to("float32"):softmax(-1)
+        local _, index = ops.topk(p, top_k)
+        local numbers = {}
+        for e = 1, num_experts do
+            numbers[e] = e - 1
+        end
+        local all = tensor.tensor(numbers, { dtype = "int64", device = z:device() }):reshape(1, 1, num_experts)
+        local chosen = index:to("int64"):unsqueeze(-1):eq(all):to("float32"):sum(1)
+        if mask then
+            p, chosen = p * mask:unsqueeze(-1), chosen * mask:unsqueeze(-1)
+        end
+        local count, probability = chosen:sum(0), p:sum(0)
+        counts = counts and counts + count or count
+        probabilities = probabilities and probabilities + probability or probability
+        local n = mask and mask:sum():item() or z:size(0)
+        rows = (rows or 0) + n
+    end
+    return (counts * probabilities):sum() * (num_experts / math.max(rows * rows, 1))
+end
+
+return M
