@@ -139,7 +139,7 @@ end)
 
 describe("an architecture", function()
     it("that is not supported is told with those that are", function()
-        for _, architectures in ipairs { { "GPT2LMHeadModel" }, json.array {}, "LlamaForCausalLM" } do
+        for _, architectures in ipairs { { "OtherLMHeadModel" }, json.array {}, "LlamaForCausalLM" } do
             with_config(tiny.fields { architectures = architectures }, function(dir, file)
                 local name = type(architectures) == "table" and architectures[1] or "nil"
                 raised("unsupported", { file, name .. " is not supported", "LlamaForCausalLM" },

@@ -246,7 +246,7 @@ describe("a GGUF file that does not fit", function()
     end
 
     it("is told by its architecture", function()
-        refused("unsupported", { '"qwen2"', "llama" }, function(meta) meta["general.architecture"] = "qwen2" end)
+        refused("unsupported", { '"other"', "llama" }, function(meta) meta["general.architecture"] = "other" end)
         refused("unsupported", { '"nil"', "llama" }, function(meta) meta["general.architecture"] = nil end)
     end)
 
