@@ -20,6 +20,9 @@ local lazy = {
         }
     end,
     PeftConfig = function() return require("am.peft").PeftConfig end,
+    patch_model_with_kernel_optimizations = function()
+        return require("am.nn.kernels").patch_model_with_kernel_optimizations
+    end,
     models = function() return require("am.models") end,
     peft = function() return require("am.peft") end,
     optim = function() return require("am.optim") end,
@@ -29,6 +32,9 @@ local lazy = {
             Module = require("am.nn.module"), Linear = require("am.nn.linear"),
             Embedding = require("am.nn.embedding"), RMSNorm = require("am.nn.norm"),
             GatedMLP = require("am.nn.mlp").GatedMLP, Attention = require("am.nn.attention"),
+            MLP = require("am.nn.mlp").MLP, LayerNorm = require("am.nn.layer_norm"), moe = require("am.nn.moe"),
+            DecoderLayer = require("am.nn.decoder_layer").DecoderLayer,
+            ParallelDecoderLayer = require("am.nn.decoder_layer").ParallelDecoderLayer,
             Cache = require("am.nn.cache"),
         }
     end,

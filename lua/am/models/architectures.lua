@@ -13,6 +13,7 @@ return {
     GraniteForCausalLM = "am.models.granite",
     GraniteMoeForCausalLM = "am.models.granite_moe",
     LlamaForCausalLM = "am.models.llama",
+    Ministral3ForCausalLM = "am.models.ministral3",
     MinistralForCausalLM = "am.models.ministral",
     MistralForCausalLM = "am.models.mistral",
     MixtralForCausalLM = "am.models.mixtral",

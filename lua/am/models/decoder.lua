@@ -233,7 +233,7 @@ function Body:forward(input_ids, position_ids, ctx)
         local rotary = tables[layer.kind or "full_attention"]
         local function run(h)
             return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i,
-                                               checkpointing = checkpointing })
+                                               position_ids = position_ids, checkpointing = checkpointing })
         end
         -- A scope each: what backward does not need is freed as the layer ends.
         local logits

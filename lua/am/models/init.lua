@@ -12,6 +12,7 @@ local classification = require("am.models.sequence_classification")
 local config = require("am.models.config")
 local generation = require("am.models.generation")
 local gguf = require("am.models.gguf")
+local kernels = require("am.nn.kernels")
 local weights = require("am.models.weights")
 
 local M = {}
@@ -89,6 +90,7 @@ local function build(c, opts, classifier)
         causal_lm.extend(model)
     end
     model.model.activation_checkpointing = opts.activation_checkpointing
+    kernels.patch_model_with_kernel_optimizations(model, opts)
     return model, impl
 end
 
@@ -150,7 +152,8 @@ M.AutoModelForCausalLM = {}
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
 ---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
 ---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?,
----  activation_checkpointing: boolean|"selective"?}
+---  activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?} the last
+---  two: nn/kernels.lua
 function M.AutoModelForCausalLM.from_pretrained(name, opts)
     return from_pretrained(name, opts, false)
 end

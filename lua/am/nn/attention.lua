@@ -1,6 +1,7 @@
 -- Causal self-attention with grouped key/value heads, rotary positions and an optional key/value
--- cache. What each query may see comes as key ranges (`bounds`), see engine/backend.h. Families that project
--- to queries, keys and values in another way derive a class from this one and give it `project`.
+-- cache. What each query may see comes as key ranges (`bounds`), see engine/backend.h. Families that project to
+-- queries, keys and values in another way, or place them otherwise, derive a class from this one and give it
+-- `project` or `rotate`.
 
 local ops = require("am.core.ops")
 local eager = require("am.nn.eager_attention")
@@ -8,6 +9,7 @@ local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 
 local Attention = Module.class("Attention")
+Attention.kernel = "attention" -- nn/kernels.lua
 
 ---@class am.AttentionOptions
 ---@field hidden_size integer
@@ -28,7 +30,7 @@ local Attention = Module.class("Attention")
 ---@field sinks boolean? a learned logit for each head that takes part of the probability (GPT-OSS)
 ---@field alibi boolean? positions by a bias of the products (Press et al. 2022), not by rotation
 
---- Give an instance of a class its numbers, without any module.
+--- Give an instance of a class its numbers.
 ---@param opts am.AttentionOptions
 function Attention.configure(class, opts)
     local self = Module.init(class)
@@ -41,9 +43,10 @@ function Attention.configure(class, opts)
     return self
 end
 
+--- class: of the instance, Attention by default.
 ---@param opts am.AttentionOptions
-function Attention.new(opts)
-    local self = Attention.configure(Attention, opts)
+function Attention.new(opts, class)
+    local self = Attention.configure(class or Attention, opts)
     local width, kv_width = opts.num_heads * opts.head_dim, opts.num_kv_heads * opts.head_dim
     self:add("q_proj", Linear.new(opts.hidden_size, width, opts.bias))
     self:add("k_proj", Linear.new(opts.hidden_size, kv_width, opts.bias))
@@ -73,15 +76,20 @@ function Attention:project(x)
         heads("v_proj", self.kv_heads)
 end
 
---- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=} -> [B, T, C].
---- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored, for
---- checking (nn/kernels.lua).
+--- Queries and keys as their positions make them.
+function Attention:rotate(q, k, rotary)
+    if self.rotary then
+        return q:rope(rotary, self.interleaved), k:rope(rotary, self.interleaved)
+    end
+    return q, k
+end
+
+--- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
+--- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
 function Attention:forward(x, rotary, ctx)
     local b, t = x:size(0), x:size(1)
     local q, k, v = self:project(x)
-    if self.rotary then
-        q, k = q:rope(rotary, self.interleaved), k:rope(rotary, self.interleaved)
-    end
+    q, k = self:rotate(q, k, rotary, ctx)
     if ctx.cache then
         k, v = ctx.cache:append(ctx.layer, k, v)
     end

@@ -4,6 +4,7 @@ local ops = require("am.core.ops")
 local Module = require("am.nn.module")
 
 local LayerNorm = Module.class("LayerNorm")
+LayerNorm.kernel = "layer_norm" -- nn/kernels.lua
 
 --- A norm over a last dim of `size`: with weight and bias, unless these are false, and an offset that is added to
 --- the weight (1 in Nemotron).
@@ -21,7 +22,7 @@ function LayerNorm.new(size, eps, opts)
     return self
 end
 
---- x [..., size] -> the same shape. self.composed: of elementwise ops, for checking (nn/kernels.lua).
+--- x [..., size] -> the same shape. self.composed: of elementwise ops.
 function LayerNorm:forward(x)
     if not self.composed then
         return ops.layer_norm(x, self.weight, self.bias, self.eps, self.offset)

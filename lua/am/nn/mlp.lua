@@ -5,6 +5,7 @@ local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 
 local GatedMLP = Module.class("GatedMLP")
+GatedMLP.kernel = "glu" -- nn/kernels.lua
 
 --- hidden_act is a name of ops.activations. With `fused`, gate and up are the halves of one map, gate_up_proj.
 ---@param opts {hidden_size: integer, intermediate_size: integer, hidden_act: string, bias: boolean?, fused: boolean?}
@@ -21,7 +22,7 @@ function GatedMLP.new(opts)
     return self
 end
 
---- act(gate) * up in one op, or in two with self.composed (nn/kernels.lua).
+--- act(gate) * up in one op, or in two with self.composed.
 function GatedMLP:gated(gate, up)
     if self.composed then
         return ops.activation(gate, self.act) * up

@@ -4,6 +4,7 @@ local ops = require("am.core.ops")
 local Module = require("am.nn.module")
 
 local RMSNorm = Module.class("RMSNorm")
+RMSNorm.kernel = "rms_norm" -- nn/kernels.lua
 
 --- A norm over a last dim of `size`. Rows are multiplied by offset + weight, which is 1 at first: offset is 0, or
 --- 1 as in Gemma.
@@ -14,7 +15,7 @@ function RMSNorm.new(size, eps, offset)
     return self
 end
 
---- x [..., size] -> the same shape. self.composed: of elementwise ops, for checking (nn/kernels.lua).
+--- x [..., size] -> the same shape. self.composed: of elementwise ops.
 function RMSNorm:forward(x)
     if not self.composed then
         return ops.rms_norm(x, self.weight, self.eps, self.offset)

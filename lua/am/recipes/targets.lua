@@ -5,6 +5,7 @@ local config = require("am.config")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
 local evaluation = require("am.evaluation")
+local kernels = require("am.nn.kernels")
 local loss = require("am.loss")
 local models = require("am.models")
 local names_of = require("am.recipes.names")
@@ -38,8 +39,10 @@ local NO_MTP = "the model predicts one token at a time; set it to 0 or leave it 
 local model_fields = {
     torch_dtype = { type = "string", default = "auto", doc = "dtype of the weights; auto: the checkpoint's" },
     dtype = { type = "string", doc = "newer spelling of torch_dtype" },
-    attn_implementation = { type = "string", no_effect = "attention never stores its scores" },
-    use_liger_kernel = { type = "boolean", no_effect = "kernels are fused anyway" },
+    attn_implementation = { type = "string", doc = "eager stores the scores, for checking; flash_attention_2, sdpa and "
+                                .. "the others are one op that does not" },
+    use_liger_kernel = { type = "boolean", default = true, doc = "false: norms and gated activations of elementwise "
+                             .. "ops, for checking" },
     use_sdpa_patching = { type = "boolean", no_effect = "attention has one kernel" },
     sdpa_method = { type = "any", no_effect = "attention has one kernel" },
     has_packed_sequence = { type = "boolean", no_effect = "attention knows the samples of a row" },
@@ -79,9 +82,10 @@ end
 
 local with = sections.with
 
--- A mistake in these two is one of the configuration, whatever the engine calls it.
+-- A mistake in these is one of the configuration, whatever the engine calls it.
 local function check_model_section(args, device)
-    for _, check in ipairs { { models.weight_dtype, args.torch_dtype }, { tensor.device_id, device } } do
+    for _, check in ipairs { { models.weight_dtype, args.torch_dtype }, { tensor.device_id, device },
+                             { kernels.check_attention, args.attn_implementation } } do
         local found, e = pcall(check[1], check[2])
         if not found then
             err.raise("usage", "%s", tostring(e))
@@ -102,7 +106,8 @@ local function model_options(args, ctx)
         end
     end
     return { torch_dtype = args.torch_dtype, device = args.device or ctx.device,
-             activation_checkpointing = args.activation_checkpointing, config_overrides = overrides }
+             activation_checkpointing = args.activation_checkpointing, config_overrides = overrides,
+             attn_implementation = args.attn_implementation, use_liger_kernel = args.use_liger_kernel }
 end
 
 -- Its homes, from the oldest to the newest and back again.
@@ -158,7 +163,7 @@ local function define_models(registry)
         build = function(args)
             local overrides = {}
             for key, value in pairs(args) do
-                if key ~= "pretrained_model_name_or_path" and key ~= "name_or_path"
+                if key ~= "pretrained_model_name_or_path" and key ~= "name_or_path" and key ~= "attn_implementation"
                     and not (model_fields[key] and model_fields[key].no_effect) then
                     overrides[key] = value
                 end
