@@ -364,7 +364,10 @@ typedef struct am_glu_bwd_args {
  * when NULL, narrowed by causal (keys <= t + s - bt, see am_attention_attrs) and window. An empty
  * range gives zeros. softcap, then softmax, then dropout of probabilities (keep from
  * am_philox_u32(seed, stream, ((b*h + head)*t + query)*s + key)).
- * out [b, t, h, d] dense; lse [b, h, t] f32 (f64 for f64), -inf for an empty range.
+ * sinks [h], of lse's dtype, or NULL: a logit of each head that takes part in the softmax, but has
+ * no value.
+ * out [b, t, h, d] dense; lse [b, h, t] f32 (f64 for f64), with the sink; of an empty range the
+ * sink, without sinks -inf.
  * Never stores t x s. Key tiles are laid from the bounds' own start, so a row's bits do not depend
  * on where its sample lies in a pack. */
 typedef struct am_attention_shape {
@@ -378,10 +381,11 @@ typedef struct am_attention_args {
     void *out, *lse;
     const void *q, *k, *v;
     const int32_t *bounds;
+    const void *sinks;
     am_attention_shape shape;
 } am_attention_args;
-/* dq [b,t,h,d], dk, dv [b,s,kh,d] dense, overwritten; delta [b,h,t] is scratch of lse's dtype
- * (row sums of dout * out). */
+/* dq [b,t,h,d], dk, dv [b,s,kh,d] dense, overwritten; delta [b,h,t], of lse's dtype, becomes the
+ * row sums of dout * out. Sinks are in lse. */
 typedef struct am_attention_bwd_args {
     void *dq, *dk, *dv, *delta;
     const void *dout, *q, *k, *v, *out, *lse;

@@ -39,7 +39,8 @@ function am_Ops.rope(x, rotary, interleaved) end
 function am_Ops.glu(gate, up, act) end
 
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
---- opts: causal (true), window, softcap, scale, dropout (probability).
+--- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
+--- in each softmax of a head).
 ---@return am.Tensor
 function am_Ops.attention(q, k, v, bounds, opts) end
 

@@ -17,7 +17,7 @@
 #include "../core/tensor.h"
 #include "../dtype.h"
 
-enum { AM_OP_IN = 8, AM_OP_OUT = 1, AM_OP_SAVED = 6, AM_OP_TEMPS = 16, AM_OP_KERNELS = 6 };
+enum { AM_OP_IN = 8, AM_OP_OUT = 1, AM_OP_SAVED = 7, AM_OP_TEMPS = 16, AM_OP_KERNELS = 6 };
 
 /* Tensors that live as long as one op's forward or backward; freed for it. */
 typedef struct am_temps {

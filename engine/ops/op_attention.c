@@ -31,6 +31,16 @@ static int check(am_call *c)
             return am_fail(AM_ESHAPE, "attention: bounds must be int32 [B,T,2], not %s",
                            am_shape_text(tq, m->ndim, m->shape));
     }
+    if (c->n_in > 4 && c->in[4]) {
+        am_tensor *m = c->in[4];
+        if (m->dtype != q->dtype && m->dtype != AM_F32)
+            return am_fail(AM_EINVAL, "attention: sinks are %s; %s or float32 is needed",
+                           am_dtype_name(m->dtype), am_dtype_name(q->dtype));
+        if (m->ndim != 1 || m->shape[0] != q->shape[2])
+            return am_fail(AM_ESHAPE, "attention: sinks %s for q %s; [H] is needed",
+                           am_shape_text(tk, m->ndim, m->shape),
+                           am_shape_text(tq, q->ndim, q->shape));
+    }
     return AM_OK;
 }
 
@@ -42,6 +52,16 @@ static int last_dim_dense(am_temps *temps, am_tensor **out, am_tensor *t)
         return AM_OK;
     }
     return am_temp_dense(temps, out, t);
+}
+
+/* Dense, and of the dtype of lse. */
+static int sinks_of(am_call *c, am_tensor **out, int dtype)
+{
+    am_tensor *sinks = c->in[4];
+    if (sinks->dtype == dtype)
+        return am_temp_dense(&c->temps, out, sinks);
+    AM_TRY(am_temp_new(&c->temps, out, dtype, 1, sinks->shape, c->device));
+    return am_copy_kernel(*out, sinks, 0);
 }
 
 static am_attention_shape shape_of(const am_attention_attrs *at, const am_tensor *q,
@@ -75,7 +95,7 @@ static am_attention_shape shape_of(const am_attention_attrs *at, const am_tensor
 
 static int attention_forward(am_call *c)
 {
-    am_tensor *q, *k, *v, *bounds = NULL, *lse;
+    am_tensor *q, *k, *v, *bounds = NULL, *sinks = NULL, *lse;
     AM_TRY(check(c));
     AM_TRY(last_dim_dense(&c->temps, &q, c->in[0]));
     AM_TRY(last_dim_dense(&c->temps, &k, c->in[1]));
@@ -85,8 +105,10 @@ static int attention_forward(am_call *c)
     if (c->attrs.attention.dropout_p > 0)
         am_rng_next(&c->rng_seed, &c->rng_stream);
     int64_t lse_shape[] = {q->shape[0], q->shape[2], q->shape[1]};
-    AM_TRY(am_temp_new(&c->temps, &lse, q->dtype == AM_F64 ? AM_F64 : AM_F32, 3, lse_shape,
-                       c->device));
+    int stat = q->dtype == AM_F64 ? AM_F64 : AM_F32;
+    AM_TRY(am_temp_new(&c->temps, &lse, stat, 3, lse_shape, c->device));
+    if (c->n_in > 4 && c->in[4])
+        AM_TRY(sinks_of(c, &sinks, stat));
     AM_TRY(am_out(c, q->dtype, 4, q->shape));
     if (am_tensor_numel(q) > 0)
         AM_TRY(am_launch_attention(
@@ -96,11 +118,83 @@ static int attention_forward(am_call *c)
                                             .k = am_tensor_ptr(k),
                                             .v = am_tensor_ptr(v),
                                             .bounds = bounds ? am_tensor_ptr(bounds) : NULL,
+                                            .sinks = sinks ? am_tensor_ptr(sinks) : NULL,
                                             .shape = shape_of(&c->attrs.attention, q, k, v,
                                                               c->rng_seed, c->rng_stream)}));
-    am_tensor *saved[AM_OP_SAVED] = {q, k, v, c->out[0], lse, bounds};
+    am_tensor *saved[AM_OP_SAVED] = {q, k, v, c->out[0], lse, bounds, sinks};
     for (int i = 0; i < AM_OP_SAVED; i++)
         AM_TRY(am_save(c, i, saved[i]));
+    return AM_OK;
+}
+
+/* out = f(a, b) of one dtype, broadcast; unary where b is NULL. */
+static int elementwise(int op, am_tensor *out, am_tensor *x, am_tensor *y)
+{
+    am_tensor *operands[] = {out, x, y};
+    am_nd nd;
+    AM_TRY(am_nd_make(&nd, out->ndim, out->shape, y ? 3 : 2, operands));
+    if (!y)
+        return am_launch_unary(out->device, &(am_unary_args){.out = am_tensor_ptr(out),
+                                                             .a = am_tensor_ptr(x),
+                                                             .op = op,
+                                                             .dtype = out->dtype,
+                                                             .nd = nd});
+    return am_launch_binary(out->device, &(am_binary_args){.out = am_tensor_ptr(out),
+                                                           .a = am_tensor_ptr(x),
+                                                           .b = am_tensor_ptr(y),
+                                                           .op = op,
+                                                           .dtype = out->dtype,
+                                                           .nd = nd});
+}
+
+static int sum(am_tensor *out, am_tensor *a, double scale, int64_t outer, int64_t n, int64_t inner)
+{
+    return am_launch_reduce(out->device, &(am_reduce_args){.out = am_tensor_ptr(out),
+                                                           .a = am_tensor_ptr(a),
+                                                           .op = AM_R_SUM,
+                                                           .dtype = a->dtype,
+                                                           .dtype_out = out->dtype,
+                                                           .scale = scale,
+                                                           .outer = outer,
+                                                           .n = n,
+                                                           .inner = inner});
+}
+
+/* A sink's share p of a row takes from all else: d sink = -sum of p delta over its head's rows. */
+static int sinks_backward(am_bwd *b, am_tensor *sinks, am_tensor *lse, am_tensor *delta)
+{
+    int64_t batch = lse->shape[0], heads = lse->shape[1], t = lse->shape[2];
+    am_tensor *column, *p[3], *rows, *d;
+    am_grad g;
+    AM_TRY(am_temp_new(&b->temps, &d, lse->dtype, 1, sinks->shape, b->device));
+    AM_TRY(am_temp_new(&b->temps, &rows, lse->dtype, 2, lse->shape, b->device));
+    for (int i = 0; i < 3; i++)
+        AM_TRY(am_temp_new(&b->temps, &p[i], lse->dtype, 3, lse->shape, b->device));
+    AM_TRY(am_tensor_view(&column, sinks, 2, (int64_t[]){heads, 1}, (int64_t[]){1, 1}, 0));
+    int rc = elementwise(AM_B_SUB, p[0], column, lse);
+    am_tensor_release(column);
+    AM_TRY(rc);
+    AM_TRY(elementwise(AM_U_EXP, p[1], p[0], NULL));
+    AM_TRY(elementwise(AM_B_MUL, p[2], p[1], delta));
+    AM_TRY(sum(rows, p[2], 1, batch * heads, t, 1));
+    AM_TRY(sum(d, rows, -1, 1, batch, heads));
+    AM_TRY(am_grad_begin(b, 4, true, &g));
+    AM_TRY(am_copy_kernel(g.t, d, g.accumulate));
+    return am_grad_end(b, 4, &g);
+}
+
+/* No queries: gradients of zero. */
+static int nothing_backward(am_bwd *b)
+{
+    for (int i = 0; i < b->n_in; i++) {
+        am_grad g;
+        if (!b->needs[i])
+            continue;
+        AM_TRY(am_grad_begin(b, i, true, &g));
+        if (!g.accumulate)
+            AM_TRY(am_tensor_fill(g.t, 0));
+        AM_TRY(am_grad_end(b, i, &g));
+    }
     return AM_OK;
 }
 
@@ -108,32 +202,31 @@ static int attention_backward(am_bwd *b)
 {
     am_tensor *const *s = b->saved;
     am_tensor *q = s[0], *k = s[1], *v = s[2], *delta, *d[3];
+    if (am_tensor_numel(q) == 0)
+        return nothing_backward(b);
     AM_TRY(am_temp_new(&b->temps, &delta, s[4]->dtype, 3, s[4]->shape, b->device));
     for (int i = 0; i < 3; i++)
         AM_TRY(am_temp_new(&b->temps, &d[i], s[i]->dtype, 4, s[i]->shape, b->device));
-    if (am_tensor_numel(q) > 0)
-        AM_TRY(am_launch_attention_bwd(
-            b->device, &(am_attention_bwd_args){.dq = am_tensor_ptr(d[0]),
-                                                .dk = am_tensor_ptr(d[1]),
-                                                .dv = am_tensor_ptr(d[2]),
-                                                .delta = am_tensor_ptr(delta),
-                                                .dout = am_tensor_ptr(b->dout),
-                                                .q = am_tensor_ptr(q),
-                                                .k = am_tensor_ptr(k),
-                                                .v = am_tensor_ptr(v),
-                                                .out = am_tensor_ptr(s[3]),
-                                                .lse = am_tensor_ptr(s[4]),
-                                                .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
-                                                .shape = shape_of(&b->attrs->attention, q, k, v,
-                                                                  b->rng_seed, b->rng_stream)}));
-    else /* no queries */
-        for (int i = 0; i < 3; i++)
-            AM_TRY(am_tensor_fill(d[i], 0));
+    AM_TRY(am_launch_attention_bwd(
+        b->device, &(am_attention_bwd_args){.dq = am_tensor_ptr(d[0]),
+                                            .dk = am_tensor_ptr(d[1]),
+                                            .dv = am_tensor_ptr(d[2]),
+                                            .delta = am_tensor_ptr(delta),
+                                            .dout = am_tensor_ptr(b->dout),
+                                            .q = am_tensor_ptr(q),
+                                            .k = am_tensor_ptr(k),
+                                            .v = am_tensor_ptr(v),
+                                            .out = am_tensor_ptr(s[3]),
+                                            .lse = am_tensor_ptr(s[4]),
+                                            .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
+                                            .shape = shape_of(&b->attrs->attention, q, k, v,
+                                                              b->rng_seed, b->rng_stream)}));
     for (int i = 0; i < 3; i++)
         if (b->needs[i])
             AM_TRY(am_grad_give(b, i, d[i]));
-    return AM_OK;
+    return b->needs[4] ? sinks_backward(b, s[6], s[4], delta) : AM_OK;
 }
 
 AM_OP(attention, .forward = attention_forward, .backward = attention_backward,
-      .kernels = {AM_KERNEL(attention), AM_KERNEL(attention_bwd)});
+      .kernels = {AM_KERNEL(attention), AM_KERNEL(attention_bwd), AM_KERNEL(binary),
+                  AM_KERNEL(unary), AM_KERNEL(reduce), AM_KERNEL(copy)});

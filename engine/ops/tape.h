@@ -15,7 +15,7 @@ typedef struct am_var {
     int64_t shape[AM_MAX_DIMS];
 } am_var;
 
-enum { AM_NODE_IN = 8, AM_NODE_OUT = 8, AM_NODE_SAVED = 6 };
+enum { AM_NODE_IN = 8, AM_NODE_OUT = 8, AM_NODE_SAVED = 7 };
 typedef struct am_node {
     int op; /* -1: custom */
     int custom_id, n_in, n_out;

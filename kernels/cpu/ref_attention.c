@@ -1,5 +1,6 @@
 /* ref_attention.c — reference attention, forward and backward, straight from the formulas:
- *   s = scale q.k, y = cap tanh(s / cap), p = e^(y - lse), out = sum of drop(p) v
+ *   s = scale q.k, y = cap tanh(s / cap), p = e^(y - lse), out = sum of drop(p) v, where
+ *   lse = ln(e^sink + sum of e^y)
  *   dp = drop(dout.v), dy = p (dp - delta), ds = dy (1 - (y / cap)^2)
  *   dq = scale sum ds k, dk = scale sum ds q, dv = sum drop(p) dout
  * Scores are computed again wherever they are needed; nothing of size t x s is stored. */
@@ -75,13 +76,16 @@ AM_INLINE void attention_row(const am_attention_args *args, int dtype, int64_t b
     const am_attention_shape *x = &args->shape;
     int64_t kh = h / (x->h / x->kh), q = q_offset(x, b, t, h);
     key_range r = keys_of(x, args->bounds, b, t);
-    double max = -INFINITY, total = 0;
+    double sink = args->sinks ? load(args->sinks, stat_dtype(dtype), h) : -INFINITY;
+    double max = sink, total = 0;
     for (int64_t i = 0; i < x->d; i++)
         sum[i] = 0;
     for (int64_t key = r.start; key < r.end; key++) {
         double y = score(x, args->q, q, args->k, k_offset(x, b, key, kh), dtype);
         max = y > max || y != y ? y : max;
     }
+    if (sink != -INFINITY)
+        total = exp(sink - max);
     for (int64_t key = r.start; key < r.end; key++) {
         double p = exp(score(x, args->q, q, args->k, k_offset(x, b, key, kh), dtype) - max);
         total += p;

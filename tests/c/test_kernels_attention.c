@@ -1,10 +1,11 @@
 /* Attention of every instruction set against ref: causal, windows, bounds, soft cap, dropout,
- * shared key/value heads, odd sizes; and what a row's bits must not depend on. */
+ * sinks, shared key/value heads, odd sizes; and what a row's bits must not depend on. */
 #include "test_kernels.h"
 
 typedef struct problem {
     am_attention_shape x;
     int32_t *bounds;
+    float *sinks;
     void *q, *k, *v, *dout, *out, *lse, *dq, *dk, *dv, *delta;
 } problem;
 
@@ -34,15 +35,15 @@ static problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64
 
 static void discard(problem *p)
 {
-    void *all[] = {p->q,  p->k,  p->v,  p->dout,  p->out,   p->lse,
-                   p->dq, p->dk, p->dv, p->delta, p->bounds};
+    void *all[] = {p->q,  p->k,  p->v,  p->dout,  p->out,    p->lse,
+                   p->dq, p->dk, p->dv, p->delta, p->bounds, p->sinks};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
 
 static am_attention_args forward_args(const problem *p)
 {
-    return (am_attention_args){p->out, p->lse, p->q, p->k, p->v, p->bounds, p->x};
+    return (am_attention_args){p->out, p->lse, p->q, p->k, p->v, p->bounds, p->sinks, p->x};
 }
 
 static am_attention_bwd_args backward_args(const problem *p)
@@ -175,6 +176,8 @@ START_TEST(agrees_with_ref)
             p.x.stream = 1000003;
             if (mode >= 5)
                 p.bounds = packed_bounds(p.x.b, p.x.t, p.x.s);
+            if (mode & 1)
+                p.sinks = random_elems(AM_F32, p.x.h, -3, 12);
             compare(what, k, &p, isa);
             discard(&p);
         }
@@ -255,6 +258,8 @@ START_TEST(one_query)
         int32_t last = (int32_t)s[0], bounds[] = {0, last, last / 3, last, 5, 5}, none[] = {1, 1};
         if (mode == 3)
             p.bounds = memcpy(malloc(sizeof bounds), bounds, sizeof bounds);
+        if (mode & 1)
+            p.sinks = random_elems(AM_F32, s[1], -3, 12);
         am_threads_set(1);
         compare("one query", k, &p, c % ISA_COUNT);
         int64_t row = s[1] * s[3], size = (int64_t)elem_size(dtype);
@@ -325,6 +330,7 @@ START_TEST(threads_leave_the_bits)
         p.x.causal = 1;
         if (!is_long)
             p.bounds = packed_bounds(2, n, n);
+        p.sinks = random_elems(AM_F32, h, -1, 1);
         problem r = p;
         int64_t nq = 2 * n * h * 64, nk = 2 * n * kh * 64;
         r.out = elems(dtype, nq);
@@ -368,6 +374,8 @@ START_TEST(place_in_a_pack_leaves_the_bits)
             continue;
         problem alone = make(dtype, 1, n, n, H, KH, D);
         problem pack = make(dtype, 1, total, total, H, KH, D);
+        alone.sinks = random_elems(AM_F32, H, -1, 4);
+        pack.sinks = copy_elems(AM_F32, H, alone.sinks);
         alone.x.causal = pack.x.causal = 1;
         alone.x.window = pack.x.window = c / KERNEL_SETS / 6 ? 30 : 0;
         pack.bounds = malloc((size_t)total * 2 * sizeof *pack.bounds);

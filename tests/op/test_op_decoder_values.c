@@ -44,6 +44,44 @@ START_TEST(spread_far_from_zero)
 }
 END_TEST
 
+/* A head that sees two equal keys, or none, of which its sink is one more. Sinks beyond what e^x
+ * holds are no NaN, and their gradient is what the output loses. */
+START_TEST(sinks)
+{
+    enum { T = 2, H = 4 };
+    const int64_t shape[] = {1, T, H, 1}, one[] = {1, T, 1, 1}, bounds[] = {1, T, 2};
+    const double heads[] = {0, log(2), 300, -300}, value = 6;
+    for (int d = 0; d < 2; d++) {
+        int dtype = d ? AM_F32 : AM_F64;
+        am_tensor *in[] = {tensor(_i, dtype, 4, shape, (double[T * H]){0}),
+                           tensor(_i, dtype, 4, one, (double[]){0, 0}),
+                           tensor(_i, dtype, 4, one, (double[]){value, value}),
+                           tensor(_i, AM_I32, 3, bounds, (double[]){0, 2, 5, 5}),
+                           vec(_i, AM_F32, H, heads)};
+        OK(am_tensor_set_requires_grad(in[4], 1));
+        am_tensor *out = apply(AM_OP_attention, 5, in, (am_attrs){.attention = {.scale = 1}});
+        double got[T * H], want[] = {4, 3, 0, 6, 0, 0, 0, 0};
+        numbers(out, got);
+        for (int i = 0; i < T * H; i++)
+            ck_assert_msg(fabs(got[i] - want[i]) < 1e-6, "%d on %s: %g, expected %g", i,
+                          am_device_name(_i), got[i], want[i]);
+        am_tensor *ones = tensor(_i, dtype, 4, shape, (double[]){1, 1, 1, 1, 1, 1, 1, 1}), *g;
+        backward(out, ones);
+        OK(am_tensor_grad(&g, in[4]));
+        numbers(g, got);
+        const double slope[] = {-4 / 3.0, -1.5, 0, 0};
+        for (int i = 0; i < H; i++)
+            ck_assert_msg(fabs(got[i] - slope[i]) < 1e-6, "gradient %d on %s: %g, expected %g", i,
+                          am_device_name(_i), got[i], slope[i]);
+        am_tensor_release(g);
+        am_tensor_release(ones);
+        am_tensor_release(out);
+        for (int i = 0; i < 5; i++)
+            am_tensor_release(in[i]);
+    }
+}
+END_TEST
+
 /* Rotation by hand: 90 degrees turns (x, y) into (-y, x), in halves or in neighbours. */
 START_TEST(rotations)
 {
@@ -87,6 +125,7 @@ int main(void)
     int n = am_device_count();
     tcase_add_loop_test(t, offsets_of_weights, 0, n);
     tcase_add_loop_test(t, spread_far_from_zero, 0, n);
+    tcase_add_loop_test(t, sinks, 0, n);
     tcase_add_loop_test(t, rotations, 0, n);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

@@ -347,9 +347,10 @@ static void forward_block(const am_attention_args *args, forward *w, const block
     int64_t n = w->l.n, dp = w->dp;
     right_turned(w->q, args->q, x->dtype, w->l.q, n, x->d, dp);
     memset(w->out, 0, (size_t)(n * dp) * sizeof *w->out);
-    for (int64_t r = 0; r < n; r++) {
-        w->max[r] = -INFINITY;
-        w->sum[r] = 0;
+    for (int64_t r = 0; r < n; r++) { /* a sink is like a key that came before */
+        int sink = args->sinks && w->l.stat[r] >= 0;
+        w->max[r] = sink ? ((const float *)args->sinks)[w->l.stat[r] / x->t % x->h] : -INFINITY;
+        w->sum[r] = w->max[r] == -INFINITY ? 0.0f : 1.0f;
     }
     for (int64_t key0 = first_key(k); key0 < k->highest; key0 += TILE) {
         int64_t count = at_most(TILE, k->highest - key0);

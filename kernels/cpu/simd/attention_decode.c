@@ -147,9 +147,12 @@ static void join(const am_attention_args *args, const cache_shape *c, const floa
 {
     const am_attention_shape *x = &args->shape;
     int64_t apart = x->h * c->result;
-    float highest = -INFINITY, total = 0;
+    float sink = args->sinks ? ((const float *)args->sinks)[h] : -INFINITY;
+    float highest = sink, total = 0;
     for (int64_t i = 0; i < parts; i++)
         highest = fmaxf(highest, results[i * apart]);
+    if (sink != -INFINITY)
+        total = expf(sink - highest);
     for (int64_t i = 0; i < parts; i++)
         total += results[i * apart + 1] * vexp(vsplat(results[i * apart] - highest))[0];
     for (int64_t e = 0; e < x->d; e += VW) {
@@ -160,7 +163,7 @@ static void join(const am_attention_args *args, const cache_shape *c, const floa
         vput_n(args->out, x->dtype, (b * x->h + h) * x->d + e, x->d - e,
                parts ? sum / total : (vf){0});
     }
-    ((float *)args->lse)[b * x->h + h] = parts ? highest + logf(total) : -INFINITY;
+    ((float *)args->lse)[b * x->h + h] = parts ? highest + logf(total) : sink;
 }
 
 int AM_SIMD(attention_decode)(const am_attention_args *args)

@@ -86,10 +86,11 @@ function M.glu(gate, up, act)
     return apply2(C.AM_OP_glu, gate, up, at)
 end
 
-local attention_options = { "causal", "window", "softcap", "scale", "dropout" }
+local attention_options = { "causal", "window", "softcap", "scale", "dropout", "sinks" }
 
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
---- opts: causal (true), window, softcap, scale, dropout (probability).
+--- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
+--- in each softmax of a head).
 function M.attention(q, k, v, bounds, opts)
     opts = args.options("attention", opts, attention_options)
     local at, op = new_attrs(), C.AM_OP_attention
@@ -101,7 +102,8 @@ function M.attention(q, k, v, bounds, opts)
     mask.dropout_p = args.number("attention", "dropout", opts.dropout, 0)
     inputs[0], inputs[1], inputs[2] = given(op, q), given(op, k), given(op, v)
     inputs[3] = bounds ~= nil and given(op, bounds) or nil
-    return run(op, bounds ~= nil and 4 or 3, at, q, k, v, bounds)
+    inputs[4] = opts.sinks ~= nil and given(op, opts.sinks) or nil
+    return run(op, 5, at, q, k, v, bounds, opts.sinks)
 end
 
 -- ---- losses ---------------------------------------------------------------------------------

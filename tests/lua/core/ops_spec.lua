@@ -73,6 +73,15 @@ describe("arguments", function()
         assert.same({ { 0.5, 1 } }, ops.rms_norm(y, w, 3):totable())
     end)
 
+    it("of attention", function()
+        local q, v = am.zeros { 1, 2, 1, 1 }, am.tensor { { { { 4 } }, { { 8 } } } }
+        assert.same({ { { { 4 } }, { { 6 } } } }, ops.attention(q, q, v):totable())
+        assert.same({ { { { 6 } }, { { 6 } } } }, ops.attention(q, q, v, nil, { causal = false }):totable())
+        local sinks = ops.attention(q, q, v, nil, { sinks = am.zeros { 1 } })
+        assert.near(2, sinks:totable()[1][1][1][1], 1e-6)
+        assert.near(4, sinks:totable()[1][2][1][1], 1e-6)
+    end)
+
     it("of LoRA", function()
         local x, w = am.ones { 1, 2 }, am.tensor { { 1, 1 } }
         local a, b = am.tensor { { 1, 2 } }, am.tensor { { 3 } }
