@@ -105,7 +105,7 @@ CASES = {
 
 def config_of(architecture, fields):
     cls = getattr(transformers, architecture).config_class
-    values = {k: v for k, v in fields.items() if v is not None or k == "pad_token_id"}
+    values = {k: v for k, v in fields.items() if v is not None or k == "pad_token_id" or k.endswith("_softcapping")}
     for key in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"):
         if hasattr(cls, key):
             values.setdefault(key, EPS)
@@ -224,18 +224,20 @@ def saved_names(model, tensors):
 LENGTHS = (21, 13)  # longer than every window, and what is left of it after padding
 
 
-def inputs_of(vocab, gen, lengths=LENGTHS, offset=6):
-    """Two rows, padded on the right; the second's positions begin at `offset`."""
+def inputs_of(vocab, gen, lengths=LENGTHS, offset=6, left=False):
+    """Rows padded on the right, or the left; positions begin at `offset` times the row's number."""
     longest = max(lengths)
     ids = torch.randint(3, vocab, (len(lengths), longest), generator=gen)
     labels, mask = ids.clone(), torch.ones_like(ids)
     labels[torch.rand(labels.shape, generator=gen) < 0.15] = -100
     positions = torch.arange(longest).repeat(len(lengths), 1)
     for row, length in enumerate(lengths):
-        labels[row, :row + 1] = -100
-        labels[row, length - 1] = ids[row, length - 1]
-        ids[row, length:], labels[row, length:], mask[row, length:] = 0, -100, 0
-        positions[row] += offset * row
+        padding = slice(0, longest - length) if left else slice(length, longest)
+        first = longest - length if left else 0
+        labels[row, first:first + min(row + 1, length - 1)] = -100
+        labels[row, first + length - 1] = ids[row, first + length - 1]
+        ids[row, padding], labels[row, padding], mask[row, padding] = 0, -100, 0
+        positions[row] = (positions[row] - first).clamp(min=0) + offset * row
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels}
 
 
