@@ -28,9 +28,9 @@ local function same_in_company(model, inputs, logits, stretches)
             input_ids = { { unpack(ids[row], first, last) } },
             position_ids = { { unpack(positions[row], first, last) } },
         }).logits:to_buffer()
-        local bytes = (last - first + 1) * v * 4
+        local bytes, there = (last - first + 1) * v * 4, batch + ((row - 1) * t + first - 1) * v
         local other_function = stretches and positions[row][last] < longest
-        if not other_function and ffi.string(alone, bytes) ~= ffi.string(batch + ((row - 1) * t + first - 1) * v, bytes) then
+        if not other_function and ffi.string(alone, bytes) ~= ffi.string(there, bytes) then
             return 0
         end
     end
