@@ -423,6 +423,7 @@ def compare(folder, want):
     for step, (a, b) in enumerate(zip(have["losses"].tolist(), want["losses"].tolist())):
         note("loss", f"loss {step + 1}", abs(a - b) / abs(b) if math.isfinite(a) else float("inf"), LOGITS)
     grads = {k: v for k, v in want.items() if k.startswith("grad.")}
+    initial, decay = load_file(os.path.join(folder, "model", "model.safetensors")), (1 - 1e-3 * 0.1) ** 3
     top = max(v.abs().max().item() for v in grads.values())
     for name in sorted(set(have) | set(want)):
         if name.startswith(("grad.", "step.")) and (name not in have or name not in want):
@@ -430,7 +431,9 @@ def compare(folder, want):
     for name, g in grads.items():
         scale = max(g.abs().max().item(), FLOOR * top)
         note("gradients", name, off(have.get(name), g, scale), GRADIENT)
-        step, sure = "step." + name[5:], (g == 0) | (g.abs() >= NOISE * scale)
+        step, before = "step." + name[5:], initial[name[5:]]
+        decayed = (want[step] - before * decay).abs() <= 1e-6 * before.abs()
+        sure = (g.abs() >= NOISE * scale) | (g == 0) & decayed
         note("steps", step, off(have.get(step), want[step], want[step].abs().max().item(), keep=sure), STEP)
     ids = want["greedy"].tolist()
     for kind in ("greedy", "greedy_cached"):

@@ -10,15 +10,7 @@ M.LR, M.WEIGHT_DECAY, M.STEPS = 1e-3, 0.1, 3
 
 --- {name in the checkpoint -> tensor} of a model's parameters, or of their gradients.
 function M.saved(model, what)
-    local by_name = what == "gradients" and weights.saved_gradients or weights.saved
-    if by_name then
-        return by_name(model)
-    end
-    local out = {}
-    for name, t in model:named_parameters() do
-        out[name] = what == "gradients" and t.grad or t
-    end
-    return out
+    return what == "gradients" and weights.saved_gradients(model) or weights.saved(model)
 end
 
 --- The arguments of forward among a golden's tensors.
