@@ -2,6 +2,7 @@
 -- out.safetensors and saved/, or error.txt.
 
 local am = require("am")
+local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local io_core = require("am.core.io")
 local path = require("am.utils.path")
@@ -71,6 +72,7 @@ local function compute(folder)
     model:close()
 end
 
+edge.check(edge.C.am_threads_set(1)) -- there is nothing to share
 for _, folder in ipairs(arg) do
     local ok, e = xpcall(am.scope, function(err)
         return tostring(err):find("traceback") and err or debug.traceback(tostring(err))

@@ -25,6 +25,7 @@ from families import rope
 from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+torch.set_num_threads(1)
 PROJECT = os.path.abspath(os.path.join(HERE, "..", "..", ".."))
 # Those of models_spec.lua, which says why.
 LOGITS, GRADIENT, FLOOR, STEP, NOISE = 1e-5, 1e-4, 1e-3, 1e-4, 1e-4
