@@ -21,6 +21,7 @@ return decoder.architecture {
             mlp_norm = { "post_attention_layernorm", decoder.rms_norm(c) },
         }
     end,
+    attribute_map = { num_local_experts = "num_experts" },
     defaults = { hidden_act = "silu", rms_norm_eps = 1e-5, max_position_embeddings = 4096, pad_token_id = 1,
                  num_experts = 64, num_experts_per_tok = 8, router_aux_loss_coef = 0.01 },
     gguf = {

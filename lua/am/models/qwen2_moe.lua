@@ -28,6 +28,7 @@ return decoder.architecture {
             mlp_norm = { "post_attention_layernorm", decoder.rms_norm(c) },
         }
     end,
+    attribute_map = { num_local_experts = "num_experts" },
     defaults = { hidden_act = "silu", rms_norm_eps = 1e-6, max_position_embeddings = 32768, num_key_value_heads = 16,
                  qkv_bias = true, sliding_window = 4096, max_window_layers = 28, decoder_sparse_step = 1,
                  moe_intermediate_size = 1408, shared_expert_intermediate_size = 5632, num_experts = 60,

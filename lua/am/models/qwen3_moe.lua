@@ -22,6 +22,7 @@ return decoder.architecture {
             mlp_norm = { "post_attention_layernorm", decoder.rms_norm(c) },
         }
     end,
+    attribute_map = { num_local_experts = "num_experts" },
     defaults = { hidden_act = "silu", rms_norm_eps = 1e-6, max_position_embeddings = 32768, num_key_value_heads = 4,
                  sliding_window = 4096, decoder_sparse_step = 1, moe_intermediate_size = 768, num_experts = 128,
                  num_experts_per_tok = 8, router_aux_loss_coef = 0.001 },
