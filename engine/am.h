@@ -202,7 +202,17 @@ typedef union am_attrs {
 } am_attrs;
 /* clang-format on */
 enum { AM_ALL_DIMS = -1000 };
-enum { AM_ACT_SILU, AM_ACT_GELU, AM_ACT_GELU_TANH, AM_ACT_RELU, AM_ACT_SIGMOID, AM_ACT_COUNT };
+enum {
+    AM_ACT_SILU,
+    AM_ACT_GELU,
+    AM_ACT_GELU_TANH,
+    AM_ACT_RELU,
+    AM_ACT_SIGMOID,
+    AM_ACT_RELU2,
+    AM_ACT_QUICK_GELU,
+    AM_ACT_TANH,
+    AM_ACT_COUNT
+};
 
 /* Run one op. `in` holds n_in tensors (NULL for an absent optional one), `out` receives the op's
  * outputs (new references; AM_OP_..'s n_out of them). `attrs` may be NULL for ops without any.

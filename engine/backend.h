@@ -63,6 +63,8 @@ enum {
     AM_U_SILU,
     AM_U_GELU,
     AM_U_GELU_TANH,
+    AM_U_RELU2,
+    AM_U_QUICK_GELU,
     AM_U_CLAMP,
     AM_U_SIN,
     AM_U_COS,

@@ -103,7 +103,15 @@ function am_Ops.neg(a) end
 
 --- A new tensor of a's shape.
 ---@return am.Tensor
+function am_Ops.quick_gelu(a) end
+
+--- A new tensor of a's shape.
+---@return am.Tensor
 function am_Ops.relu(a) end
+
+--- A new tensor of a's shape.
+---@return am.Tensor
+function am_Ops.relu2(a) end
 
 --- A new tensor of a's shape.
 ---@return am.Tensor

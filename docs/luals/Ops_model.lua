@@ -38,6 +38,10 @@ function am_Ops.rope(x, rotary, interleaved) end
 ---@return am.Tensor
 function am_Ops.glu(gate, up, act) end
 
+--- act(x), act by the name in a model's hidden_act.
+---@return am.Tensor
+function am_Ops.activation(x, act) end
+
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
 --- in each softmax of a head).

@@ -206,6 +206,8 @@ static int unary_code(int op, const am_attrs *at, double *p0, double *p1)
                                     [AM_OP_silu] = AM_U_SILU,
                                     [AM_OP_gelu] = AM_U_GELU,
                                     [AM_OP_gelu_tanh] = AM_U_GELU_TANH,
+                                    [AM_OP_relu2] = AM_U_RELU2,
+                                    [AM_OP_quick_gelu] = AM_U_QUICK_GELU,
                                     [AM_OP_clamp] = AM_U_CLAMP,
                                     [AM_OP_sin] = AM_U_SIN,
                                     [AM_OP_cos] = AM_U_COS,
@@ -228,6 +230,17 @@ static int unary_code(int op, const am_attrs *at, double *p0, double *p1)
     return code;
 }
 
+static int run_unary(am_unary_args *a, am_tensor *out, am_tensor *x)
+{
+    if (am_tensor_numel(x) == 0)
+        return AM_OK;
+    a->out = am_tensor_ptr(out);
+    a->a = am_tensor_ptr(x);
+    am_tensor *operands[] = {out, x};
+    AM_TRY(am_nd_make(&a->nd, x->ndim, x->shape, 2, operands));
+    return am_launch_unary(x->device, a);
+}
+
 static int unary_forward(am_call *c)
 {
     am_tensor *x = c->in[0];
@@ -239,13 +252,14 @@ static int unary_forward(am_call *c)
         AM_TRY(am_check_float(c, 0));
     AM_TRY(am_out(c, x->dtype, x->ndim, x->shape));
     AM_TRY(am_save(c, 0, x));
-    if (am_tensor_numel(x) == 0)
-        return AM_OK;
-    a.out = am_tensor_ptr(c->out[0]);
-    a.a = am_tensor_ptr(x);
-    am_tensor *operands[] = {c->out[0], x};
-    AM_TRY(am_nd_make(&a.nd, x->ndim, x->shape, 2, operands));
-    return am_launch_unary(c->device, &a);
+    return run_unary(&a, c->out[0], x);
+}
+
+static int unary_recompute(const am_bwd *b, am_tensor *out)
+{
+    am_unary_args a = {.dtype = out->dtype};
+    a.op = unary_code(b->op, b->attrs, &a.p0, &a.p1);
+    return run_unary(&a, out, b->saved[0]);
 }
 
 static int unary_backward(am_bwd *b)
@@ -269,6 +283,10 @@ static int unary_backward(am_bwd *b)
 #define UNARY(name)                                                                                \
     AM_OP(name, .forward = unary_forward, .backward = unary_backward,                              \
           .kernels = {AM_KERNEL(unary), AM_KERNEL(unary_bwd)})
+/* Of a feed-forward block, whose output is as large as what it was made from. */
+#define ACTIVATION(name)                                                                           \
+    AM_OP(name, .forward = unary_forward, .backward = unary_backward,                              \
+          .recompute = unary_recompute, .kernels = {AM_KERNEL(unary), AM_KERNEL(unary_bwd)})
 UNARY(add_scalar);
 UNARY(mul_scalar);
 UNARY(pow_scalar);
@@ -280,10 +298,12 @@ UNARY(sqrt);
 UNARY(rsqrt);
 UNARY(tanh);
 UNARY(sigmoid);
-UNARY(relu);
-UNARY(silu);
-UNARY(gelu);
-UNARY(gelu_tanh);
+ACTIVATION(relu);
+ACTIVATION(silu);
+ACTIVATION(gelu);
+ACTIVATION(gelu_tanh);
+ACTIVATION(relu2);
+ACTIVATION(quick_gelu);
 UNARY(clamp);
 UNARY(sin);
 UNARY(cos);

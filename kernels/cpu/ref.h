@@ -163,6 +163,12 @@ AM_INLINE double ref_act(int act, double x)
         return x * ref_sigmoid(2 * GELU_C * (x + GELU_A * x * x * x));
     case AM_ACT_RELU:
         return x < 0 ? 0 : x;
+    case AM_ACT_RELU2:
+        return x < 0 ? 0 : x * x;
+    case AM_ACT_QUICK_GELU:
+        return x * ref_sigmoid(1.702 * x);
+    case AM_ACT_TANH:
+        return tanh(x);
     default:
         return ref_sigmoid(x);
     }
@@ -183,6 +189,14 @@ AM_INLINE double ref_act_grad(int act, double x)
     }
     case AM_ACT_RELU:
         return x > 0 ? 1 : x <= 0 ? 0 : x;
+    case AM_ACT_RELU2:
+        return x < 0 ? 0 : 2 * x;
+    case AM_ACT_QUICK_GELU: {
+        double gate = ref_sigmoid(1.702 * x);
+        return gate + 1.702 * x * gate * (1.0 - gate);
+    }
+    case AM_ACT_TANH:
+        return 1.0 - tanh(x) * tanh(x);
     default:
         return s * (1.0 - s);
     }

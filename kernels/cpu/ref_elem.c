@@ -81,6 +81,10 @@ AM_INLINE double unary_value(int op, double x, double p0, double p1)
         return ref_act(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return ref_act(AM_ACT_GELU_TANH, x);
+    case AM_U_RELU2:
+        return ref_act(AM_ACT_RELU2, x);
+    case AM_U_QUICK_GELU:
+        return ref_act(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         x = x < p0 ? p0 : x;
         return x > p1 ? p1 : x;
@@ -204,6 +208,10 @@ AM_INLINE double unary_slope(int op, double x, double p0, double p1)
         return ref_act_grad(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return ref_act_grad(AM_ACT_GELU_TANH, x);
+    case AM_U_RELU2:
+        return ref_act_grad(AM_ACT_RELU2, x);
+    case AM_U_QUICK_GELU:
+        return ref_act_grad(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         return x >= p0 && x <= p1 ? 1 : 0;
     case AM_U_SIN:

@@ -39,7 +39,7 @@ static void unary_case(const am_cpu_kernels *k, int isa, int op, int dtype, int6
     snprintf(what, sizeof what, "%s unary %d %s", isa_label[isa], op, am_dtype_name(dtype));
     /* the approximations are good to a few f32 ulps, then one rounding to dtype; in GELU's tail the
      * rounding of x weighs x^2 times */
-    int gelu = op == AM_U_GELU || op == AM_U_GELU_TANH;
+    int gelu = op == AM_U_GELU || op == AM_U_GELU_TANH || op == AM_U_QUICK_GELU;
     double relative = ulp_of(dtype) + (gelu ? 99 : 8) * ulp_of(AM_F32);
     check_close(what, got, want, dtype, n, relative, 1e-37);
     am_unary_bwd_args bwd = {want, dout, a, op, dtype, p0, 2.5, flat(n)};

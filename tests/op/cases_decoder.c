@@ -75,6 +75,10 @@ static const op_case cases[] = {
     GLU(AM_ACT_GELU),
     GLU(AM_ACT_GELU_TANH),
     GLU(AM_ACT_SIGMOID),
+    GLU(AM_ACT_QUICK_GELU),
+    GLU(AM_ACT_TANH),
+    {OPCASE(glu), .in = {AWAY(2, 3, 4), N(2, 3, 4)}, ACT(AM_ACT_RELU2)},
+    {OPCASE(glu), .in = {AWAY(13, 83), N(13, 83)}, ACT(AM_ACT_RELU2), .flags = CASE_BIG},
     {OPCASE(glu), .in = {AWAY(2, 3, 4), N(2, 3, 4)}, ACT(AM_ACT_RELU)},
     {OPCASE(glu), .in = {AWAY(13, 83), N(13, 83)}, ACT(AM_ACT_RELU), .flags = CASE_BIG},
 

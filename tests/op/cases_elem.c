@@ -71,6 +71,8 @@ static const op_case cases[] = {
     UNARY(relu, AWAY),
     UNARY(softplus, N),
     UNARY(silu, N),
+    UNARY(relu2, AWAY),
+    UNARY(quick_gelu, N),
     UNARY(gelu, N),
     UNARY(gelu_tanh, N),
     UNARY(sign, AWAY),

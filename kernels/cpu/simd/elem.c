@@ -145,6 +145,10 @@ AM_INLINE vf unary_value(int op, vf x, float p0, float p1)
         return vact(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return vact(AM_ACT_GELU_TANH, x);
+    case AM_U_RELU2:
+        return vact(AM_ACT_RELU2, x);
+    case AM_U_QUICK_GELU:
+        return vact(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         return vmin(vsplat(p1), vmax(vsplat(p0), x));
     case AM_U_SIN:
@@ -205,6 +209,10 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
         return vact_grad(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
         return vact_grad(AM_ACT_GELU_TANH, x);
+    case AM_U_RELU2:
+        return vact_grad(AM_ACT_RELU2, x);
+    case AM_U_QUICK_GELU:
+        return vact_grad(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         return vselect((x >= p0) & (x <= p1), vsplat(1.0f), (vf){0});
     case AM_U_SIN:
@@ -242,6 +250,8 @@ AM_INLINE vf unary_slope(int op, vf x, float p0, float p1)
     X(AM_U_SILU) \
     X(AM_U_GELU) \
     X(AM_U_GELU_TANH) \
+    X(AM_U_RELU2) \
+    X(AM_U_QUICK_GELU) \
     X(AM_U_CLAMP) \
     X(AM_U_SIN) \
     X(AM_U_COS) \

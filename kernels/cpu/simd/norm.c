@@ -336,7 +336,17 @@ AM_INLINE void glu_bwd_loop(const am_glu_bwd_args *args, int act, int dtype, int
 }
 
 /* One loop for each activation, so that the choice is made outside of it. */
-#define ACTS(X) X(AM_ACT_SILU) X(AM_ACT_GELU) X(AM_ACT_GELU_TANH) X(AM_ACT_RELU) X(AM_ACT_SIGMOID)
+/* clang-format off */
+#define ACTS(X) \
+    X(AM_ACT_SILU) \
+    X(AM_ACT_GELU) \
+    X(AM_ACT_GELU_TANH) \
+    X(AM_ACT_RELU) \
+    X(AM_ACT_SIGMOID) \
+    X(AM_ACT_RELU2) \
+    X(AM_ACT_QUICK_GELU) \
+    X(AM_ACT_TANH)
+/* clang-format on */
 
 AM_INLINE void glu_block(const am_glu_args *args, int dtype, int64_t first, int64_t end)
 {

@@ -525,6 +525,14 @@ AM_INLINE vf vact(int act, vf x)
         return x * vgelu_tanh_gate(x);
     case AM_ACT_RELU:
         return vmax((vf){0}, x);
+    case AM_ACT_RELU2: {
+        vf r = vmax((vf){0}, x);
+        return r * r;
+    }
+    case AM_ACT_QUICK_GELU:
+        return x * vsigmoid(1.702f * x);
+    case AM_ACT_TANH:
+        return vtanh(x);
     default:
         return vsigmoid(x);
     }
@@ -545,6 +553,16 @@ AM_INLINE vf vact_grad(int act, vf x)
     }
     case AM_ACT_RELU: /* NaN where x is */
         return vselect(x > 0.0f, vsplat(1.0f), vmin(vsplat(0.0f), vmax(vsplat(0.0f), x)));
+    case AM_ACT_RELU2:
+        return 2.0f * vmax((vf){0}, x);
+    case AM_ACT_QUICK_GELU: {
+        vf s = vsigmoid(1.702f * x);
+        return s * vfma(1.702f * x, 1.0f - s, vsplat(1.0f));
+    }
+    case AM_ACT_TANH: {
+        vf t = vtanh(x);
+        return vfma(-t, t, vsplat(1.0f));
+    }
     default: {
         vf s = vsigmoid(x);
         return s * (1.0f - s);

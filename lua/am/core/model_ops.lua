@@ -6,7 +6,7 @@ local args = require("am.core.args")
 local err = require("am.core.error")
 
 local inputs, run, new_attrs, given = apply.inputs, apply.run, apply.new_attrs, apply.given
-local apply2, apply3 = apply.apply2, apply.apply3
+local apply1, apply2, apply3 = apply.apply1, apply.apply2, apply.apply3
 local M = {}
 
 --- x weight^T + bias; weight [out, in] as PyTorch stores it.
@@ -69,22 +69,35 @@ function M.rope(x, rotary, interleaved)
     return apply2(C.AM_OP_rope, x, rotary, at)
 end
 
+-- Names of transformers' ACT2FN.
 local activations = {
-    silu = C.AM_ACT_SILU, swish = C.AM_ACT_SILU, gelu = C.AM_ACT_GELU,
-    gelu_pytorch_tanh = C.AM_ACT_GELU_TANH, gelu_new = C.AM_ACT_GELU_TANH,
-    relu = C.AM_ACT_RELU, sigmoid = C.AM_ACT_SIGMOID,
+    silu = C.AM_ACT_SILU, swish = C.AM_ACT_SILU, gelu = C.AM_ACT_GELU, gelu_python = C.AM_ACT_GELU,
+    gelu_pytorch_tanh = C.AM_ACT_GELU_TANH, gelu_new = C.AM_ACT_GELU_TANH, gelu_fast = C.AM_ACT_GELU_TANH,
+    quick_gelu = C.AM_ACT_QUICK_GELU, relu = C.AM_ACT_RELU, relu2 = C.AM_ACT_RELU2,
+    sigmoid = C.AM_ACT_SIGMOID, tanh = C.AM_ACT_TANH,
+}
+local activation_ops = {
+    [C.AM_ACT_SILU] = C.AM_OP_silu, [C.AM_ACT_GELU] = C.AM_OP_gelu, [C.AM_ACT_GELU_TANH] = C.AM_OP_gelu_tanh,
+    [C.AM_ACT_QUICK_GELU] = C.AM_OP_quick_gelu, [C.AM_ACT_RELU] = C.AM_OP_relu,
+    [C.AM_ACT_RELU2] = C.AM_OP_relu2, [C.AM_ACT_SIGMOID] = C.AM_OP_sigmoid, [C.AM_ACT_TANH] = C.AM_OP_tanh,
 }
 
---- The names that glu knows, as keys.
+local function activation_of(act)
+    return activations[act] or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
+end
+
+--- The names that glu and activation know, as keys.
 M.activations = activations
 
 --- act(gate) * up, act by the name in a model's hidden_act.
 function M.glu(gate, up, act)
     local at = new_attrs()
-    at.glu.act = activations[act or "silu"]
-        or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
+    at.glu.act = activation_of(act or "silu")
     return apply2(C.AM_OP_glu, gate, up, at)
 end
+
+--- act(x), act by the name in a model's hidden_act.
+function M.activation(x, act) return apply1(activation_ops[activation_of(act)], x) end
 
 local attention_options = { "causal", "window", "softcap", "scale", "dropout", "sinks" }
 

@@ -105,7 +105,7 @@ function M.pow(a, b)
 end
 
 for _, name in ipairs { "neg", "abs", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos",
-                        "tanh", "erf", "sigmoid", "relu", "softplus", "silu", "sign", "floor",
+                        "tanh", "erf", "sigmoid", "relu", "softplus", "silu", "relu2", "quick_gelu", "sign", "floor",
                         "ceil", "round", "contiguous" } do
     local op = C["AM_OP_" .. name]
     --- A new tensor of a's shape.

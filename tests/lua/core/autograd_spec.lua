@@ -107,6 +107,8 @@ describe("gradients", function()
             rms_norm = function(t) return ops.rms_norm(t, weight, 1e-6) end,
             layer_norm = function(t) return ops.layer_norm(t, weight, weight, 1e-6) end,
             glu = function(t) return ops.glu(t, t, "silu") end,
+            relu2 = ops.relu2,
+            gelu = ops.gelu,
         }
         matrix.requires_grad = true
         for name, fn in pairs(cheap) do

@@ -58,6 +58,31 @@ describe("arguments", function()
         assert.is_false(pcall(ops.cross_entropy, logits, labels))
     end)
 
+    it("of activations", function()
+        local x, one = am.tensor { -1.5, 0, 2 }, am.ones { 3 }
+        local want = { -- torch's, in f64
+            silu = { -0.2736379, 0, 1.7615942 }, gelu = { -0.1002108, 0, 1.9544997 },
+            gelu_pytorch_tanh = { -0.1004284, 0, 1.9545977 }, quick_gelu = { -0.1083378, 0, 1.9356586 },
+            relu = { 0, 0, 2 }, relu2 = { 0, 0, 4 }, sigmoid = { 0.1824255, 0.5, 0.8807971 },
+            tanh = { -0.9051483, 0, 0.9640276 },
+        }
+        want.swish, want.gelu_python = want.silu, want.gelu
+        want.gelu_new, want.gelu_fast = want.gelu_pytorch_tanh, want.gelu_pytorch_tanh
+        for name in pairs(ops.activations) do
+            local plain, gated = x:activation(name):totable(), ops.glu(x, one, name):totable()
+            for i = 1, 3 do
+                assert.near(want[name][i], plain[i], 1e-6, name)
+                assert.near(want[name][i], gated[i], 1e-6, name)
+            end
+        end
+        for _, fn in ipairs { ops.activation, function(t, act) return ops.glu(t, t, act) end } do
+            local ok, e = pcall(fn, x, "mish")
+            assert.is_false(ok)
+            assert.equal("unsupported", e.code)
+            assert.is_truthy(tostring(e):find("mish"), tostring(e))
+        end
+    end)
+
     it("of norms", function()
         local x = am.tensor { { 1, 3 } }
         local w, b = am.tensor { 1, 2 }, am.tensor { 10, 20 }
