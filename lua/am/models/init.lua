@@ -79,9 +79,20 @@ function M.weight_dtype(name)
     return dtype
 end
 
+-- Weights that are packed as GPT-OSS's are read as floating-point numbers, and saved so.
+local function check_quantization(c)
+    local q = c.quantization_config
+    if type(q) == "table" and q.quant_method ~= "mxfp4" then
+        c:unsupported("quantization_config", "weights quantised by " .. tostring(q.quant_method) .. " are not read; "
+                      .. "take the checkpoint in bfloat16 or a GGUF file")
+    end
+    c.quantization_config = nil
+end
+
 local function build(c, opts, classifier)
     local impl = implementation(c, classifier)
     c:override(opts.config_overrides or {}):bind(impl):check()
+    check_quantization(c)
     local model = impl.new(c)
     if classifier then
         c.num_labels = opts.num_labels or c.num_labels

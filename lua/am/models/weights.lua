@@ -8,6 +8,7 @@ local log = require("am.utils.log").get("am.models")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local gguf = require("am.models.gguf")
+local mxfp4 = require("am.models.mxfp4")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local sources = require("am.models.sources")
@@ -159,7 +160,6 @@ end
 --- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored.
 local function load(model, source, dtype)
     local missing, used, fresh = {}, {}, {}
-    source = sources.with_body(source, model)
     for name, module, slot in model:parameter_slots() do
         for _, file_name in ipairs(names_in_files(name, slot)) do
             used[file_name] = true
@@ -199,9 +199,14 @@ function M.tie(model)
     end
 end
 
+-- A directory's tensors under the model's names.
+local function open_directory(model, dir, device)
+    return sources.with_body(mxfp4.unpacked(sources.directory(dir, device)), model)
+end
+
 --- Load from a Hugging Face directory.
 function M.from_directory(model, dir, opts)
-    local source = sources.directory(dir, opts.device)
+    local source = open_directory(model, dir, opts.device)
     load(model, source, opts.dtype)
     source.close()
 end
@@ -220,8 +225,7 @@ function M.with_stored(model, use)
         return
     end
     local source = model.gguf and gguf.source(io_core.open(where), model.gguf, model.config, device)
-        or sources.directory(where, device)
-    source = sources.with_body(source, model)
+        or open_directory(model, where, device)
     local slots = {}
     for name, _, slot in model:parameter_slots() do
         slots[name] = slot
