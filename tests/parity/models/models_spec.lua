@@ -25,9 +25,9 @@ local GRADIENT, FLOOR = 1e-4, 1e-3
 -- where it is nothing but rounding its sign is chance: a parameter may move by lr a step either way, in torch too, and
 -- nothing more is asked. (A gradient of 0 in all three steps, as of tokens that are not there, is certain: the weight
 -- decays, and nothing else.)
-local STEP, NOISE = 1e-4, 2e-3
+local STEP, NOISE = 1e-4, 1e-3
 -- The parameters that such gradients move may be no more than this part of all.
-local MOST_NOISE = 0.02
+local MOST_NOISE = 0.04
 
 local cases = path.list_dir(ROOT)
 table.sort(cases)

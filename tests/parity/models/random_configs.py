@@ -104,7 +104,7 @@ def without(fields, *names):
 
 
 def window(r, chance=0.7):
-    return r.choice([1, 2, 5, 6, 9, 17]) if coin(r, chance) else None
+    return r.choice([2, 3, 5, 6, 9, 17]) if coin(r, chance) else None
 
 
 def partial_of(r, head_dim):
@@ -194,7 +194,7 @@ def gemma2(r):
 def gemma3(r):
     f = gemma2(r)
     dim = f["head_dim"]
-    f["rope_parameters"] = {"full_attention": scaled_rope(r, dim), "sliding_attention": scaled_rope(r, dim, 0.8)}
+    f["rope_parameters"] = {"full_attention": scaled_rope(r, dim), "sliding_attention": scaled_rope(r, dim, 1.0)}
     for part in f["rope_parameters"].values():  # not there for layers of two kinds
         if part["rope_type"] in ("longrope", "dynamic"):
             for key in list(part):
@@ -466,7 +466,9 @@ def opens_saved(folder):
             return f"saved: {name} is not equal"
     mine, theirs = (m.config.to_dict() for m in (model, original))
     for key in sorted(set(mine) | set(theirs)):
-        if not key.startswith("_") and key not in ("transformers_version", "sliding_window_pattern") \
+        # partial_rotary_factor: in rope_parameters it is all the same, beside it the older spelling
+        if not key.startswith("_") and key not in ("transformers_version", "sliding_window_pattern",
+                                                   "partial_rotary_factor") \
                 and mine.get(key) != theirs.get(key):
             return f"saved: config.json's {key} is {mine.get(key)!r}, was {theirs.get(key)!r}"
     return None
