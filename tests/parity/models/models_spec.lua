@@ -20,13 +20,14 @@ local LOGITS = 1e-5
 -- Gradients go through twice as many sums. Tensors whose gradient is next to nothing (a shift of all
 -- keys changes no softmax) hold the rounding of the others, hence the floor: a part of the largest gradient.
 local GRADIENT, FLOOR = 1e-4, 1e-3
--- AdamW divides a gradient by its own size, so an error of 1e-6 of the gradient moves a parameter by
--- about 1e-6 of lr. Where the gradient is itself rounding (below NOISE of what it is measured by, above), its sign
--- is chance and a parameter may move by lr a step either way, in torch too: there nothing more is asked. (A gradient
--- of 0 in all three steps, as of tokens that are not there, is certain: the weight decays, and nothing else.)
-local STEP, NOISE = 1e-4, 1e-4
+-- AdamW divides a gradient by its own size, so an error of 1e-4 in a gradient moves a parameter by 1e-4 of lr at most.
+-- Where a gradient is small beside what its error is measured by (below NOISE of it), rounding is more of it, and
+-- where it is nothing but rounding its sign is chance: a parameter may move by lr a step either way, in torch too, and
+-- nothing more is asked. (A gradient of 0 in all three steps, as of tokens that are not there, is certain: the weight
+-- decays, and nothing else.)
+local STEP, NOISE = 1e-4, 1e-3
 -- The parameters that such gradients move may be no more than this part of all.
-local MOST_NOISE = 0.02
+local MOST_NOISE = 0.04
 
 local cases = path.list_dir(ROOT)
 table.sort(cases)
