@@ -1,6 +1,9 @@
--- The registry: what config.json's "architectures" names -> the module that has it.
+-- The registry: what config.json's "architectures" names -> the module that has it; and the class of each
+-- model_type, for configurations that name none.
 
-return {
+local M = {}
+
+M.modules = {
     FalconForCausalLM = "am.models.falcon",
     Gemma2ForCausalLM = "am.models.gemma2",
     Gemma3ForCausalLM = "am.models.gemma3",
@@ -30,3 +33,36 @@ return {
     SmolLM3ForCausalLM = "am.models.smollm3",
     Starcoder2ForCausalLM = "am.models.starcoder2",
 }
+
+M.by_model_type = {
+    falcon = "FalconForCausalLM",
+    gemma = "GemmaForCausalLM",
+    gemma2 = "Gemma2ForCausalLM",
+    gemma3_text = "Gemma3ForCausalLM",
+    glm = "GlmForCausalLM",
+    glm4 = "Glm4ForCausalLM",
+    gpt2 = "GPT2LMHeadModel",
+    gpt_neox = "GPTNeoXForCausalLM",
+    gpt_oss = "GptOssForCausalLM",
+    granite = "GraniteForCausalLM",
+    granitemoe = "GraniteMoeForCausalLM",
+    llama = "LlamaForCausalLM",
+    ministral = "MinistralForCausalLM",
+    ministral3 = "Ministral3ForCausalLM",
+    mistral = "MistralForCausalLM",
+    mixtral = "MixtralForCausalLM",
+    nemotron = "NemotronForCausalLM",
+    olmo = "OlmoForCausalLM",
+    olmo2 = "Olmo2ForCausalLM",
+    olmoe = "OlmoeForCausalLM",
+    phi = "PhiForCausalLM",
+    phi3 = "Phi3ForCausalLM",
+    qwen2 = "Qwen2ForCausalLM",
+    qwen2_moe = "Qwen2MoeForCausalLM",
+    qwen3 = "Qwen3ForCausalLM",
+    qwen3_moe = "Qwen3MoeForCausalLM",
+    smollm3 = "SmolLM3ForCausalLM",
+    starcoder2 = "Starcoder2ForCausalLM",
+}
+
+return M

@@ -4,6 +4,7 @@
 local err = require("am.core.error")
 local io_core = require("am.core.io")
 local tensor = require("am.core.tensor")
+local json = require("am.utils.json")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
 local hub = require("am.utils.hub")
@@ -17,7 +18,8 @@ local weights = require("am.models.weights")
 
 local M = {}
 
-local architectures = require("am.models.architectures")
+local registry = require("am.models.architectures")
+local architectures = registry.modules
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
 --- that such a module returns (decoder.lua says what).
@@ -54,6 +56,9 @@ local function implementation(c, classifier)
         for causal, at in pairs(architectures) do
             found = classification.class_name(causal) == name and at or found
         end
+    end
+    if not found and (name == nil or tostring(name):find("Model$") and not tostring(name):find("LMHeadModel$")) then
+        found = architectures[registry.by_model_type[c.model_type] or ""] -- the body alone, or no class at all
     end
     if not found then
         err.raise("unsupported", "%s: architecture %s is not supported; supported are %s",
@@ -99,6 +104,7 @@ local function build(c, opts, classifier)
         model = classification.extend(causal_lm.extend(classification.new(model, c)))
     else
         causal_lm.extend(model)
+        c.architectures = json.array { model.class_name }
     end
     model.model.activation_checkpointing = opts.activation_checkpointing
     kernels.patch_model_with_kernel_optimizations(model, opts)

@@ -140,14 +140,22 @@ end)
 describe("an architecture", function()
     it("that is not supported is told with those that are", function()
         for _, architectures in ipairs { { "OtherLMHeadModel" }, json.array {}, "LlamaForCausalLM" } do
-            with_config(tiny.fields { architectures = architectures }, function(dir, file)
+            with_config(tiny.fields { architectures = architectures, model_type = "other" }, function(dir, file)
                 local name = type(architectures) == "table" and architectures[1] or "nil"
                 raised("unsupported", { file, name .. " is not supported", "LlamaForCausalLM" },
                        am.AutoModelForCausalLM.from_pretrained, dir)
             end)
         end
         raised("unsupported", { "config.json", "LlamaForCausalLM" }, am.AutoModelForCausalLM.from_config,
-               tiny.fields { architectures = false })
+               tiny.fields { architectures = false, model_type = "other" })
+    end)
+
+    it("is that of model_type where none is named, or the body alone", function()
+        for _, names in ipairs { json.array {}, { "LlamaModel" } } do
+            local model = tiny.model { architectures = names, model_type = "llama" }
+            assert.equal("LlamaForCausalLM", model.class_name)
+            model:close()
+        end
     end)
 
     it("can be added", function()
