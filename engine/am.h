@@ -194,6 +194,7 @@ typedef union am_attrs {
     struct { int32_t dtype; } cast;
     struct { int32_t act; } glu;
     struct { int32_t interleaved; } rope;
+    struct { int32_t transposed; } grouped; /* the weight is [E, K, M] */
     struct { double scaling; } rope_table;
     struct { int64_t ignore_index; double softcap; } loss;
     am_attention_attrs attention;

@@ -286,6 +286,32 @@ typedef struct am_low_rank_args {
     int64_t m, k, r;
 } am_low_rank_args;
 
+/* A mixture of experts' product: rows sorted by group, each group with a matrix of its own. Group g
+ * has rows offsets[g] .. offsets[g + 1] - 1, offsets being int32 [groups + 1]: AM_EINVAL when they
+ * don't begin with 0, fall, or don't end with `rows`.
+ * c [rows, n] = a [rows, k] op(b_g) + bias_g + (accumulate ? c : 0); b is [groups, k, n], or
+ * [groups, n, k] when trans_b; bias [groups, n]. All are dense, dtypes and sums are gemm's. A row
+ * of c must not depend on how many rows its group and the others have. */
+typedef struct am_grouped_gemm_args {
+    void *c;
+    const void *a, *b, *bias;
+    const int32_t *offsets;
+    int dtype_ab, dtype_c, trans_b, accumulate;
+    int64_t groups, rows, n, k;
+} am_grouped_gemm_args;
+/* Its gradients over dout [rows, n] and x [rows, k]; either may be NULL, x where dw is:
+ *   dw [groups, n, k] = dout_g^T x_g, or [groups, k, n] = x_g^T dout_g when turned;
+ *   dbias [groups, n] = sum of dout_g's rows.
+ * Both are 0 for a group without rows. They have dtype_dw and dtype_db (dtype, or f32); sums are in
+ * f32 (f64 for f64), in an order that depends on sizes and offsets alone. */
+typedef struct am_grouped_gemm_dw_args {
+    void *dw, *dbias;
+    const void *dout, *x;
+    const int32_t *offsets;
+    int dtype, dtype_dw, dtype_db, turned, accumulate_dw, accumulate_db;
+    int64_t groups, rows, n, k;
+} am_grouped_gemm_dw_args;
+
 /* x [rows, c] -> out = x * rstd * (offset + weight); rstd [rows] = 1/sqrt(mean(x^2) + eps), stored
  * as f32 (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
 typedef struct am_rms_norm_args {

@@ -115,6 +115,13 @@ function am_Ops.sort(a, dim, descending) end
 ---@return am.Tensor
 function am_Ops.topk(a, k, dim, largest) end
 
+--- Places of a router's choice in the order of experts. index [N, k] (int32 or int64, 0 to n_experts - 1)
+--- -> order [N k]: places in index's elements, sorted by expert and among equals in their order; offsets
+--- int32 [n_experts + 1]: expert e has order's elements offsets[e] to offsets[e + 1] - 1, as grouped_linear
+--- takes them; tokens [N k]: the row of index that each comes from.
+---@return am.Tensor
+function am_Ops.sort_by_expert(index, n_experts) end
+
 --- A matrix transposed.
 ---@return am.Tensor
 function am_Ops.t(a) end

@@ -13,6 +13,12 @@ function am_Ops.linear(x, weight, bias) end
 ---@return am.Tensor
 function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end
 
+--- x [N, K], whose rows are sorted by expert, times each expert's weight [E, M, K] plus its bias [E, M] (or nil)
+--- -> [N, M]. offsets int32 [E+1]: rows offsets[e] to offsets[e+1] - 1 are expert e's; see sort_by_expert.
+--- opts: transposed (the weight is stored as [E, K, M]).
+---@return am.Tensor
+function am_Ops.grouped_linear(x, weight, offsets, bias, opts) end
+
 --- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.
 ---@return am.Tensor
 function am_Ops.embedding(index, weight, padding_idx) end

@@ -43,6 +43,16 @@ static inline int64_t am_flops_low_rank(const am_low_rank_args *a)
     return 2 * a->m * a->k * a->r * ((a->u != NULL) + (a->g != NULL));
 }
 
+static inline int64_t am_flops_grouped(const am_grouped_gemm_args *a)
+{
+    return 2 * a->rows * a->n * a->k;
+}
+
+static inline int64_t am_flops_grouped_dw(const am_grouped_gemm_dw_args *a)
+{
+    return a->dw ? 2 * a->rows * a->n * a->k : 0;
+}
+
 static inline int64_t am_flops_pairs(const am_attention_shape *a)
 {
     int64_t pairs = a->causal ? a->t * a->s - a->t * (a->t - 1) / 2 : a->t * a->s;
@@ -64,6 +74,8 @@ static inline int64_t am_flops_attention_bwd(const am_attention_bwd_args *a)
         const am_gemm_args *: am_flops_gemm,                                                       \
         const am_gemv_args *: am_flops_gemv,                                                       \
         const am_low_rank_args *: am_flops_low_rank,                                               \
+        const am_grouped_gemm_args *: am_flops_grouped,                                            \
+        const am_grouped_gemm_dw_args *: am_flops_grouped_dw,                                      \
         const am_attention_args *: am_flops_attention,                                             \
         const am_attention_bwd_args *: am_flops_attention_bwd,                                     \
         default: am_flops_none)(args)

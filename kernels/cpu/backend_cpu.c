@@ -123,6 +123,8 @@ static void set_up(void)
 #undef K
     cpu.gemm = am_cpu_gemm;
     cpu.low_rank = am_cpu_low_rank;
+    cpu.grouped_gemm = am_cpu_grouped_gemm;
+    cpu.grouped_gemm_dw = am_cpu_grouped_gemm_dw;
     am_cpu_gemm_init(isa, &simd);
 }
 

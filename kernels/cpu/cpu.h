@@ -43,5 +43,7 @@ int am_cpu_isa_choose(const char *asked, int available, char why[AM_ISA_WHY]);
 void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd);
 int am_cpu_gemm(am_stream *s, const am_gemm_args *args);
 int am_cpu_low_rank(am_stream *s, const am_low_rank_args *args);
+int am_cpu_grouped_gemm(am_stream *s, const am_grouped_gemm_args *args);
+int am_cpu_grouped_gemm_dw(am_stream *s, const am_grouped_gemm_dw_args *args);
 
 #endif

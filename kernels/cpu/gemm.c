@@ -27,6 +27,7 @@
 #include <string.h>
 #include "cpu.h"
 #include "dtype.h"
+#include "grouped.h"
 #include "onednn.h"
 #include "ref_kernels.h"
 
@@ -42,6 +43,7 @@ static int (*convert)(am_stream *s, const am_copy_args *args);
 static int (*thin)(am_stream *s, const am_gemm_args *args);
 static int (*on_tiles)(am_stream *s, const am_gemm_args *args); /* or NULL */
 static int (*one_pass)(am_stream *s, const am_low_rank_args *args);
+static int (*sum_rows)(am_stream *s, const am_reduce_args *args);
 
 void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd)
 {
@@ -54,6 +56,7 @@ void am_cpu_gemm_init(int isa, const am_cpu_kernels *simd)
     convert = simd->copy;
     thin = simd->gemm;
     one_pass = simd->low_rank;
+    sum_rows = simd->reduce;
 }
 
 static size_t size_of(int dtype)
@@ -560,4 +563,74 @@ int am_cpu_low_rank(am_stream *s, const am_low_rank_args *l)
                                                    .batch = 1})
                   : AM_OK;
     return rc == AM_OK && l->g ? low_rank_g(s, l) : rc;
+}
+
+/* ---- rows sorted by group (grouped.c) ------------------------------------------------------ */
+
+/* Run with the lock and all threads. */
+static int run_grouped(const am_grouped_gemm_args *g, const am_grouped_gemm_dw_args *dw)
+{
+    am_cpu_products by = {.native_bf16 = native_bf16,
+                          .one_size = bf16_in_blocks,
+                          .convert = convert,
+                          .on_tiles = on_tiles};
+    int threads = am_threads(), before = omp_get_max_threads();
+    pthread_mutex_lock(&lock);
+    omp_set_num_threads(threads);
+    int rc = g ? am_cpu_run_grouped(&by, g, threads) : am_cpu_run_grouped_dw(&by, dw, threads);
+    omp_set_num_threads(before);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
+static int is_half_or_f32(int dtype)
+{
+    return dtype == AM_F32 || dtype == AM_BF16 || dtype == AM_F16;
+}
+
+int am_cpu_grouped_gemm(am_stream *s, const am_grouped_gemm_args *args)
+{
+    if (!is_half_or_f32(args->dtype_ab) || args->k == 0)
+        return am_ref_grouped_gemm(s, args);
+    if (args->dtype_c != args->dtype_ab && args->dtype_c != AM_F32)
+        return AM_EUNSUP;
+    int rc = am_ref_check_groups(args->offsets, args->groups, args->rows);
+    return rc == AM_OK && args->rows * args->n > 0 ? run_grouped(args, NULL) : rc;
+}
+
+/* dbias of group g */
+static int sum_group(am_stream *s, const am_grouped_gemm_dw_args *args, int64_t g)
+{
+    int64_t first = args->offsets[g], rows = args->offsets[g + 1] - first, n = args->n;
+    void *to = at(args->dbias, g * n, size_of(args->dtype_db));
+    if (rows == 0) {
+        if (!args->accumulate_db)
+            memset(to, 0, (size_t)n * size_of(args->dtype_db));
+        return AM_OK;
+    }
+    return sum_rows(s, &(am_reduce_args){.out = to,
+                                         .a = at(args->dout, first * n, size_of(args->dtype)),
+                                         .op = AM_R_SUM,
+                                         .dtype = args->dtype,
+                                         .dtype_out = args->dtype_db,
+                                         .accumulate = args->accumulate_db,
+                                         .scale = 1,
+                                         .outer = 1,
+                                         .n = rows,
+                                         .inner = n});
+}
+
+int am_cpu_grouped_gemm_dw(am_stream *s, const am_grouped_gemm_dw_args *args)
+{
+    if (!is_half_or_f32(args->dtype))
+        return am_ref_grouped_gemm_dw(s, args);
+    if ((args->dw && args->dtype_dw != args->dtype && args->dtype_dw != AM_F32) ||
+        (args->dbias && args->dtype_db != args->dtype && args->dtype_db != AM_F32))
+        return AM_EUNSUP;
+    int rc = am_ref_check_groups(args->offsets, args->groups, args->rows);
+    if (rc == AM_OK && args->dw && args->groups * args->n * args->k > 0)
+        rc = run_grouped(NULL, args);
+    for (int64_t g = 0; args->dbias && g < args->groups && rc == AM_OK; g++)
+        rc = sum_group(s, args, g);
+    return rc;
 }

@@ -9,4 +9,7 @@
 #include "kernels.def"
 #undef K
 
+/* What am_grouped_gemm_args says of offsets. */
+int am_ref_check_groups(const int32_t *offsets, int64_t groups, int64_t rows);
+
 #endif

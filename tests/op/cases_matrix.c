@@ -3,6 +3,9 @@
 
 #define LORA(s, p, pre) .attrs = {.lora = {s, p, pre}}
 
+#define GROUPS(n, ...) INPUT(IN_GROUPS, n, __VA_ARGS__)
+#define TRANSPOSED     .attrs = {.grouped = {1}}
+
 static const op_case cases[] = {
     {OPCASE(matmul), .in = {N(2, 3), N(3, 4)}},
     {OPCASE(matmul), .in = {N(1, 1), N(1, 1)}},
@@ -47,6 +50,21 @@ static const op_case cases[] = {
      LORA(0.25, 0.1, 1), .flags = CASE_BIG},
     {OPCASE(lora_linear), .in = {N(31, 67), N(35, 67), N(7, 67), N(35, 7)}, LORA(0.25, 0.1, 0),
      .flags = CASE_BIG},
+
+    {OPCASE(grouped_linear), .in = {N(7, 5), N(4, 3, 5), GROUPS(7, 5), N(4, 3)},
+     .attrs = {.grouped = {0}}},
+    {OPCASE(grouped_linear), .in = {N(7, 5), N(4, 5, 3), GROUPS(7, 5), N(4, 3)}, TRANSPOSED},
+    {OPCASE(grouped_linear), .in = {N(9, 2), N(6, 2, 2), GROUPS(9, 7)}, .attrs = {.grouped = {0}}},
+    {OPCASE(grouped_linear), .in = {N(3, 4), N(1, 2, 4), GROUPS(3, 2)}, .attrs = {.grouped = {0}}},
+    {OPCASE(grouped_linear), .in = {N(1, 1), N(3, 1, 1), GROUPS(1, 4), N(3, 1)}, TRANSPOSED},
+    {OPCASE(grouped_linear), .in = {N(0, 3), N(2, 4, 3), GROUPS(0, 3), N(2, 4)},
+     .attrs = {.grouped = {0}}},
+    {OPCASE(grouped_linear), .in = {N(401, 65), N(5, 37, 65), GROUPS(401, 6), N(5, 37)},
+     .attrs = {.grouped = {0}}, .flags = CASE_BIG},
+    {OPCASE(grouped_linear), .in = {N(301, 40), N(7, 40, 67), GROUPS(301, 8), N(7, 67)}, TRANSPOSED,
+     .flags = CASE_BIG},
+    {OPCASE(grouped_linear), .in = {N(600, 33), N(2, 530, 33), GROUPS(600, 3)},
+     .attrs = {.grouped = {0}}, .flags = CASE_BIG},
 };
 
 const case_table matrix_cases = {cases, sizeof cases / sizeof *cases};

@@ -125,6 +125,11 @@ static double value_of(const op_input *in, int which, int64_t i)
         if (i % 2 == 0)
             return floor(u * (double)in->n * 0.6) - 1;
         return floor((double)in->n * (0.4 + 0.7 * u));
+    case IN_GROUPS: /* every third group has no rows; the others grow */
+        if (i == 0 || i == n - 1)
+            return (double)(i ? in->n : 0);
+        i -= i % 3 == 2;
+        return floor((double)(in->n * i * i) / (double)((n - 1) * (n - 1)));
     case IN_PACK:
         t = i / 2 % in->shape[1];
         return (double)((t / in->n + i % 2) * in->n);
@@ -143,6 +148,7 @@ static int dtype_of(int kind, int dtype)
     case IN_LABEL32:
     case IN_POS32:
     case IN_BOUNDS:
+    case IN_GROUPS:
     case IN_PACK:
         return AM_I32;
     case IN_INDEX64:

@@ -23,6 +23,7 @@ static int dtype_for(int kind)
     case IN_LABEL32:
     case IN_POS32:
     case IN_BOUNDS:
+    case IN_GROUPS:
     case IN_PACK:
         return AM_I32;
     case IN_INDEX64:
@@ -308,6 +309,36 @@ static const struct {
      {T(AM_F32, 8, 4), T(AM_F32, 3, 4), T(AM_F32, 2, 4), T(AM_F32, 3, 1)},
      {.lora = {1, 0, 0}},
      "[2,4] x [3,1]"},
+    {AM_OP_grouped_linear,
+     AM_ESHAPE,
+     {T(AM_F32, 2, 3), T(AM_F32, 4, 2, 5), T(AM_I32, 5)},
+     {.grouped = {0}},
+     "[4,2,5]; needed are [N,K] and [E,M,K]"},
+    {AM_OP_grouped_linear,
+     AM_ESHAPE,
+     {T(AM_F32, 2, 3), T(AM_F32, 4, 5, 3), T(AM_I32, 5)},
+     {.grouped = {1}},
+     "[E,K,M], transposed"},
+    {AM_OP_grouped_linear,
+     AM_ESHAPE,
+     {T(AM_F32, 2, 3), T(AM_F32, 4, 5, 3), T(AM_I32, 4)},
+     {.grouped = {0}},
+     "int32 [E+1], not int32 [4]"},
+    {AM_OP_grouped_linear,
+     AM_ESHAPE,
+     {T(AM_F32, 2, 3), T(AM_F32, 4, 5, 3), T(AM_I64, 5)},
+     {.grouped = {0}},
+     "not int64"},
+    {AM_OP_grouped_linear,
+     AM_ESHAPE,
+     {T(AM_F32, 2, 3), T(AM_F32, 4, 5, 3), T(AM_I32, 5), T(AM_F32, 5)},
+     {.grouped = {0}},
+     "bias [5]"},
+    {AM_OP_grouped_linear,
+     AM_EINVAL,
+     {T(AM_F32, 2, 3), T(AM_F32, 1, 5, 3), T(AM_I32, 2)},
+     {.grouped = {0}},
+     "end at row 0, but there are 2"},
     {AM_OP_embedding, AM_EINVAL, {T(AM_F32, 2), T(AM_F32, 4, 3)}, {.embedding = {-1}}, "float32"},
     {AM_OP_rms_norm, AM_ESHAPE, {T(AM_F32, 2, 3), T(AM_F32, 4)}, {.norm = {0}}, "[2,3]"},
     {AM_OP_layer_norm, AM_ESHAPE, {T(AM_F32, 2, 3), T(AM_F32, 4)}, {.norm = {0}}, "weight [4]"},
@@ -420,6 +451,31 @@ START_TEST(adding_out_of_range)
 }
 END_TEST
 
+/* Offsets of groups that would read or write outside, forwards and backwards. */
+START_TEST(groups_out_of_order)
+{
+    static const int32_t bad[][4] = {{1, 2, 3, 5},         {0, 2, 3, 4}, {0, 2, 3, 6},
+                                     {0, 3, 2, 5},         {0, 6, 5, 5}, {0, -1, 3, 5},
+                                     {0, INT32_MAX, 2, 5}, {-1, 2, 3, 5}};
+    for (int device = 0; device < am_device_count(); device++)
+        for (size_t j = 0; j < sizeof bad / sizeof *bad; j++) {
+            const int64_t x[] = {5, 2}, w[] = {3, 4, 2}, offsets[] = {4};
+            am_tensor *out = NULL,
+                      *in[CASE_INPUTS] = {zeros(AM_F32, 2, x, device), zeros(AM_F32, 3, w, device),
+                                          zeros(AM_I32, 1, offsets, device)};
+            ck_assert_int_eq(am_tensor_write(in[2], bad[j], sizeof bad[j]), AM_OK);
+            int rc = am_apply(AM_OP_grouped_linear, &out, in, 3, &(am_attrs){.grouped = {0}});
+            if (rc == AM_OK && !am_device_is_host(device)) {
+                rc = am_device_sync(device); /* reported late there */
+                am_tensor_release(out);
+            }
+            ck_assert_msg(rc == AM_EINVAL, "row %d on %s: %s", (int)j, am_device_name(device),
+                          am_error_name(rc));
+            release_all(in);
+        }
+}
+END_TEST
+
 START_TEST(unknown_ops)
 {
     am_tensor *out = NULL;
@@ -457,6 +513,7 @@ int main(void)
     tcase_add_loop_test(t, told_why, 0, sizeof told / sizeof *told);
     tcase_add_test(t, index_out_of_range);
     tcase_add_test(t, adding_out_of_range);
+    tcase_add_test(t, groups_out_of_order);
     tcase_add_test(t, unknown_ops);
     suite_add_tcase(s, t);
     SRunner *runner = srunner_create(s);

@@ -184,6 +184,28 @@ function M.topk(a, k, dim, largest)
     return ops.gather(a, dim, index), index
 end
 
+-- ---- mixtures of experts --------------------------------------------------------------------
+
+--- Places of a router's choice in the order of experts. index [N, k] (int32 or int64, 0 to n_experts - 1)
+--- -> order [N k]: places in index's elements, sorted by expert and among equals in their order; offsets
+--- int32 [n_experts + 1]: expert e has order's elements offsets[e] to offsets[e + 1] - 1, as grouped_linear
+--- takes them; tokens [N k]: the row of index that each comes from.
+function M.sort_by_expert(index, n_experts)
+    dims_are("sort_by_expert", index, 2)
+    if whole("sort_by_expert", "the number of experts", n_experts) < 1 then
+        err.raise("argument", "sort_by_expert: %d experts", n_experts)
+    end
+    local n, k, at = index:size(0), index:size(1), { dtype = "int64", device = index:device() }
+    local flat = ops.reshape(index, n * k)
+    local order = ops.argsort(flat)
+    local ones = tensor.ones({ n * k }, at)
+    local counts = ops.scatter_add(tensor.zeros({ n_experts }, at), 0, flat, ones)
+    local offsets = ops.cat { tensor.zeros({ 1 }, at), ops.cumsum(counts, 0) }
+    local rows = ops.cumsum(tensor.ones({ n, 1 }, at), 0) - 1
+    return order, ops.to(offsets, "int32"),
+           ops.index_select(ops.reshape(ops.expand(rows, n, k), n * k), 0, order)
+end
+
 -- ---- shape ----------------------------------------------------------------------------------
 
 --- A matrix transposed.

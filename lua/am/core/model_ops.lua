@@ -26,6 +26,18 @@ function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
     return run(op, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
 end
 
+--- x [N, K], whose rows are sorted by expert, times each expert's weight [E, M, K] plus its bias [E, M] (or nil)
+--- -> [N, M]. offsets int32 [E+1]: rows offsets[e] to offsets[e+1] - 1 are expert e's; see sort_by_expert.
+--- opts: transposed (the weight is stored as [E, K, M]).
+function M.grouped_linear(x, weight, offsets, bias, opts)
+    opts = args.options("grouped_linear", opts, { "transposed" })
+    local at, op = new_attrs(), C.AM_OP_grouped_linear
+    at.grouped.transposed = opts.transposed and 1 or 0
+    inputs[0], inputs[1], inputs[2] = given(op, x), given(op, weight), given(op, offsets)
+    inputs[3] = bias ~= nil and given(op, bias) or nil
+    return run(op, 4, at, x, weight, offsets, bias)
+end
+
 -- ---- decoder --------------------------------------------------------------------------------
 
 --- Rows of weight [V, C] by index; padding_idx names a row that looking up gives no gradient.

@@ -75,7 +75,7 @@ describe("arguments", function()
                 assert.near(want[name][i], gated[i], 1e-6, name)
             end
         end
-        for _, fn in ipairs { ops.activation, function(t, act) return ops.glu(t, t, act) end } do
+        for _, fn in ipairs { ops.activation, function(a, act) return ops.glu(a, a, act) end } do
             local ok, e = pcall(fn, x, "mish")
             assert.is_false(ok)
             assert.equal("unsupported", e.code)
@@ -114,6 +114,74 @@ describe("arguments", function()
         assert.equal(12 + 0.5 * 9, ops.lora_linear(x, w, am.tensor { 10 }, a, b, { scale = 0.5 }):item())
         assert.equal(2, ops.lora_linear(x, w, nil, a, b, { scale = 0.5, dropout = 1, position = "pre" }):item())
         assert.equal(2, ops.lora_linear(x, w, nil, a, b, { scale = 0.5, dropout = 1, position = "post" }):item())
+    end)
+end)
+
+describe("a mixture of experts", function()
+    local E, N, K, M = 5, 9, 4, 3
+
+    it("sorts what a router chose", function()
+        local chosen = am.tensor({ { 2, 0 }, { 0, 3 }, { 2, 3 } }, { dtype = "int64" })
+        local order, offsets, tokens = ops.sort_by_expert(chosen, E)
+        assert.same({ 1, 2, 0, 4, 3, 5 }, order:totable())
+        assert.same({ 0, 2, 2, 4, 6, 6 }, offsets:totable())
+        assert.equal("int32", offsets:dtype())
+        assert.same({ 0, 1, 0, 2, 1, 2 }, tokens:totable())
+        assert.same({ 0, 2, 2, 4, 6, 6 }, (select(2, ops.sort_by_expert(chosen:int(), E))):totable())
+        local _, none = ops.sort_by_expert(am.zeros({ 0, 2 }, { dtype = "int64" }), 2)
+        assert.same({ 0, 0, 0 }, none:totable())
+        for _, wrong in ipairs { -1, 5 } do
+            assert.is_false(pcall(ops.sort_by_expert, am.tensor({ { wrong } }, { dtype = "int64" }), E))
+        end
+        assert.is_false(pcall(ops.sort_by_expert, chosen, 0))
+        assert.is_false(pcall(ops.sort_by_expert, chosen:reshape(-1), E))
+    end)
+
+    it("takes the largest, the first of equal ones before the others", function()
+        local values, index = am.tensor { { 1, 3, 3, 2 }, { 0, 0, 0, 0 } }:topk(3)
+        assert.same({ { 3, 3, 2 }, { 0, 0, 0 } }, values:totable())
+        assert.same({ { 1, 2, 3 }, { 0, 1, 2 } }, index:totable())
+        assert.equal("int64", index:dtype())
+    end)
+
+    -- Each expert on all rows, weighted by 0 where it was not chosen.
+    local function dense(x, weight, bias, share)
+        local sum
+        for e = 0, E - 1 do
+            local y = ops.linear(x, weight:select(0, e), bias:select(0, e)) * share:narrow(1, e, 1)
+            sum = sum and sum + y or y
+        end
+        return sum
+    end
+
+    it("is, sorted by expert, what all experts are on all rows", function()
+        C.am_rng_seed(3)
+        local x, scores = am.randn { N, K }, am.randn { N, E }
+        local weight, bias = am.randn { E, M, K }, am.randn { E, M }
+        for _, transposed in ipairs { false, true } do
+            local grads = {}
+            for way = 1, 2 do
+                for _, t in ipairs { x, scores, weight, bias } do t.grad, t.requires_grad = nil, true end
+                local values, index = ops.softmax(scores, -1):topk(2)
+                local y
+                if way == 1 then
+                    y = dense(x, weight, bias, ops.scatter_add(am.zeros { N, E }, 1, index, values))
+                else
+                    local order, offsets, tokens = ops.sort_by_expert(index, E)
+                    local w = transposed and weight:transpose(1, 2) or weight
+                    local rows = ops.grouped_linear(ops.index_select(x, 0, tokens), w, offsets, bias,
+                                                    { transposed = transposed })
+                    local share = ops.index_select(values:reshape(-1, 1), 0, order)
+                    y = ops.index_add(am.zeros { N, M }, 0, tokens, rows * share)
+                end
+                (y * y):sum():backward()
+                grads[way] = { y:detach() }
+                for i, t in ipairs { x, scores, weight, bias } do grads[way][i + 1] = t.grad:clone() end
+            end
+            for i = 1, 5 do
+                assert.is_true((grads[1][i] - grads[2][i]):abs():amax():item() < 1e-4, i)
+            end
+        end
     end)
 end)
 
