@@ -313,6 +313,8 @@ START_TEST(test_refused_pickles)
         {PICKLE("\x80\2h\0."), "memo that is empty"},
         {PICKLE("\x80\2j\xff\xff\xff\xff."), "memo that is empty"},
         {PICKLE("\x80\2}r\xff\xff\xff\xff."), "memo that is too far"},
+        {PICKLE("\x80\2}q\5."), "memo that is too far"},
+        {PICKLE("\x80\2}q\4h\4\x30."), NULL},
         {PICKLE("\x80\2q\0."), "a value is missing"},
         /* A stack that lacks what is asked for. */
         {PICKLE("\x80\2."), "a value is missing"},
@@ -516,6 +518,53 @@ START_TEST(test_refused_zips)
 }
 END_TEST
 
+/* A directory that says what is not so: a header of 40 bytes and 4 of data, then the directory. */
+START_TEST(test_lying_zips)
+{
+    enum { HEADER = 40, DIRECTORY = HEADER + 4, ENTRY = 46 + 10, END = DIRECTORY + ENTRY };
+    static const struct {
+        size_t at[2]; /* where `value` is put, 4 bytes */
+        uint32_t value;
+        const char *message;
+    } cases[] = {
+        {{DIRECTORY + 20, DIRECTORY + 24}, 5, "a/data.pkl: the zip file is truncated or damaged"},
+        {{DIRECTORY + 20, DIRECTORY + 24}, UINT32_MAX - 1, "a/data.pkl: the zip file is"},
+        {{DIRECTORY + 20, DIRECTORY + 24}, UINT32_MAX, "lacks its ZIP64 sizes"},
+        {{DIRECTORY + 20, DIRECTORY + 24}, 3, "the pickle ends inside a value"},
+        {{DIRECTORY + 20, DIRECTORY + 20}, 3, "an entry has two sizes"},
+        {{DIRECTORY + 42, DIRECTORY + 42}, 1, "a/data.pkl: the zip file is"},
+        {{DIRECTORY + 42, DIRECTORY + 42}, DIRECTORY, "a/data.pkl: the zip file is"},
+        {{DIRECTORY + 42, DIRECTORY + 42}, UINT32_MAX - 1, "a/data.pkl: the zip file is"},
+        {{26, 26}, 9, "a/data.pkl: the zip file is"}, /* another length of the name */
+        {{26, 26},
+         10 | 1 << 16,
+         "a/data.pkl: the zip file is"}, /* an extra field that does not fit */
+        {{DIRECTORY, DIRECTORY}, 0, "an entry of its directory is none"},
+        {{DIRECTORY + 28, DIRECTORY + 28}, 11, "reaches beyond the end"},
+        {{DIRECTORY + 46, DIRECTORY + 46}, 0, "a zero byte in the name"},
+        {{END + 8, END + 8}, 2 | 2 << 16, "reaches beyond the end"}, /* two entries */
+        {{END + 12, END + 12}, ENTRY + 1, "reaches beyond the end"},
+        {{END + 12, END + 12}, UINT32_MAX, "reaches beyond the end"},
+        {{END + 16, END + 16}, DIRECTORY + 1, "reaches beyond the end"},
+        {{END + 16, END + 16}, UINT32_MAX, "reaches beyond the end"},
+        {{END, END}, 0, "no end record"},
+    };
+    const part whole = {"a/data.pkl", "\x80\2}.", 4, 0, 0};
+    bytes file = {.n = 0};
+    put_zip(&file, &whole, 1);
+    ck_assert_uint_eq(file.n, END + 22);
+    ck_ok(archive_try(file.data, file.n));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bytes lying = file;
+        for (int k = 0; k < 2; k++)
+            memcpy(lying.data + cases[i].at[k], &cases[i].value, 4);
+        ck_assert_msg(archive_try(lying.data, lying.n) == AM_EFORMAT, "case %d is accepted",
+                      (int)i);
+        ck_message(cases[i].message);
+    }
+}
+END_TEST
+
 START_TEST(test_other_pickles)
 {
     ck_assert_int_eq(archive_try("\x80\2}q\0X\1\0\0\0aK\1s.", 16), AM_EFORMAT);
@@ -597,6 +646,7 @@ int main(void)
         test_deep_pickles,
         test_refused_tensors,
         test_refused_zips,
+        test_lying_zips,
         test_other_pickles,
         test_refused_legacy,
         test_truncated_and_flipped,

@@ -2,7 +2,7 @@
 """Write the PyTorch files that test_pytorch.c and pytorch_spec.lua read, and beside each the same
 tensors, contiguous, as safetensors.
 
-Needs torch and safetensors.
+Needs torch, transformers and safetensors.
 usage: python3 tests/c/data/io/make_pytorch.py   (from the project's root)
 """
 import collections
@@ -14,6 +14,7 @@ import zipfile
 
 import torch
 from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -24,6 +25,7 @@ def path(name):
 
 def expect(name, tensors):
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, path(name), {"format": "pt"})
+    os.chmod(path(name), 0o644)
 
 
 def types():
@@ -105,20 +107,25 @@ def rezip(name, out, zip64):
     torch.load(path(out), weights_only=True)  # PyTorch agrees that it is one
 
 
-def sharded():
-    """pytorch_model.bin.index.json and its files."""
-    state = {"model.embed.weight": torch.arange(8.0).reshape(4, 2), "model.norm.weight": torch.ones(2, dtype=torch.bfloat16),
-             "lm_head.weight": torch.arange(8.0).reshape(4, 2) / 16}
+def llama():
+    """A tiny model with tied weights as older repositories have it: pytorch_model.bin, and in two files
+    with an index."""
+    config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True)
+    state = LlamaForCausalLM(config).state_dict()
     files = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
-    names = list(state)
-    where = {names[0]: files[0], names[1]: files[1], names[2]: files[1]}
-    os.makedirs(path("sharded"), exist_ok=True)
+    where = {name: files["layers" not in name] for name in state}
+    os.makedirs(path("llama"), exist_ok=True)
+    config.architectures = ["LlamaForCausalLM"]
+    config.to_json_file(path("llama/config.json"))
+    torch.save(state, path("llama/pytorch_model.bin"))
     for file in files:
-        torch.save({n: t for n, t in state.items() if where[n] == file}, path("sharded/" + file))
-    with open(path("sharded/pytorch_model.bin.index.json"), "w") as f:
-        json.dump({"metadata": {"total_size": 68}, "weight_map": where}, f, indent=2)
+        torch.save({n: t for n, t in state.items() if where[n] == file}, path("llama/" + file))
+    with open(path("llama/pytorch_model.bin.index.json"), "w") as f:
+        total = sum(t.numel() * t.element_size() for t in state.values())
+        json.dump({"metadata": {"total_size": total}, "weight_map": where}, f, indent=2)
         f.write("\n")
-    save_file(state, path("sharded/expected.safetensors"), {"format": "pt"})
+    expect("llama/expected.safetensors", state)
 
 
 torch.manual_seed(0)
@@ -127,4 +134,4 @@ views()
 nested()
 rezip("types.bin", "types_zip.bin", False)
 rezip("types.bin", "types_zip64.bin", True)
-sharded()
+llama()
