@@ -386,13 +386,15 @@ int am_rng_normal(am_tensor *t, double mean, double std); /* fill */
 uint32_t am_rng_u32(uint64_t seed, uint64_t stream, uint64_t index);
 
 /* ---- files ------------------------------------------------------------------------------
- * An archive is a safetensors or GGUF file mapped into memory; its header is checked before
- * anything else. Tensors of host devices share the mapping where the dtype allows. */
+ * An archive is a safetensors, GGUF or PyTorch file (what torch.save writes for a state dict,
+ * pytorch_model.bin) mapped into memory; its header is checked before anything else. Nothing in a
+ * PyTorch file is run: what it asks for beyond tensors is an error. Tensors of host devices share
+ * the mapping where the dtype allows; two of a PyTorch file that share bytes share them here. */
 
 typedef struct am_archive am_archive;
 int am_archive_open(am_archive **out, const char *path); /* kind by content */
 void am_archive_release(am_archive *a);           /* tensors that share the mapping keep it alive */
-const char *am_archive_kind(const am_archive *a); /* "safetensors" or "gguf" */
+const char *am_archive_kind(const am_archive *a); /* "safetensors", "gguf" or "pytorch" */
 int64_t am_archive_count(const am_archive *a);
 const char *am_archive_name(const am_archive *a, int64_t i);
 int64_t am_archive_find(const am_archive *a, const char *name); /* -1: absent */
@@ -405,8 +407,8 @@ int am_archive_info(const am_archive *a, int64_t i, int *dtype, const char **sto
  * is aligned for its dtype. Shared tensors are copy-on-write: writing to them never changes the
  * file. AM_EUNSUP for a type that cannot be read. Registered with the innermost scope. */
 int am_archive_tensor(am_tensor **out, am_archive *a, int64_t i, int dtype, int device);
-/* Metadata as a JSON object: safetensors' __metadata__, or all GGUF key-values (arrays of more
- * than 64 items are left out). */
+/* Metadata as a JSON object: safetensors' __metadata__, all GGUF key-values (arrays of more than 64
+ * items are left out), {} for a PyTorch file. */
 const char *am_archive_metadata(const am_archive *a);
 
 /* Write a safetensors file: names in the given order, metadata a JSON object of strings (NULL:

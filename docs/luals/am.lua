@@ -75,7 +75,7 @@ function am.randint(low, high, shape, opts) end
 ---@return am.Tensor
 function am.randperm(n, opts) end
 
---- All tensors of a safetensors or GGUF file as {name = tensor}.
+--- All tensors of a safetensors, GGUF or PyTorch file as {name = tensor}.
 function am.load_safetensors(path, opts) end
 
 --- Write {name = tensor}, or a list of {name, tensor} to keep an order, as safetensors. metadata is

@@ -1,5 +1,5 @@
 /* archive.c — archives as the API sees them: opening by content, finding, and making tensors from
- * the mapped bytes. The formats are in safetensors.c and gguf.c. */
+ * the mapped bytes. The formats are in safetensors.c, gguf.c and pytorch.c. */
 #include "archive.h"
 
 #include <stdlib.h>
@@ -116,9 +116,12 @@ static int read_content(am_archive *a)
                        "%s: a Git LFS pointer, not the weights themselves; fetch them with "
                        "`git lfs pull`",
                        a->path);
-    if (bytes >= 4 && memcmp(data, "PK\3\4", 4) == 0)
+    if (am_pytorch_is(a))
+        return am_pytorch_read(a);
+    if (bytes >= 9 && data[0] == '\x80' && data[1] >= 2 && data[1] <= 5 && data[8] != '{')
         return am_fail(AM_EFORMAT,
-                       "%s: a zip file (PyTorch's own format?); only safetensors and GGUF are read",
+                       "%s: a pickle, but not as torch.save writes it; load it with Python and "
+                       "write it with safetensors.torch.save_file",
                        a->path);
     return am_safetensors_read(a);
 }
@@ -155,6 +158,7 @@ void am_archive_release(am_archive *a)
     am_buffer_free(&a->metadata);
     am_free(a->entries);
     am_free(a->names);
+    am_free(a->name_text);
     am_free(a->path);
     am_mapping_release(a->map);
     am_free(a);
@@ -213,10 +217,27 @@ int am_archive_info(const am_archive *a, int64_t i, int *dtype, const char **sto
 /* ---- making tensors ---------------------------------------------------------------------- */
 
 /* A byte other than 0 and 1 in a file must not become a bool that is neither. */
-static void copy_bools(uint8_t *out, const uint8_t *bytes, size_t n)
+static void make_bools(uint8_t *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = bytes[i] != 0;
+        bytes[i] = bytes[i] != 0;
+}
+
+/* Elements that lie apart, in row-major order. */
+static void copy_strided(uint8_t *out, const uint8_t *bytes, const am_archive_entry *e)
+{
+    size_t size = (size_t)am_dtype_size(e->dtype);
+    int64_t at[AM_MAX_DIMS] = {0}, n = am_archive_numel(e), place = 0;
+    for (int64_t i = 0; i < n; i++, out += size) {
+        memcpy(out, bytes + (size_t)place * size, size);
+        for (int d = e->ndim - 1; d >= 0; d--) { /* the next one's place */
+            place += e->stride[d];
+            if (++at[d] < e->shape[d])
+                break;
+            place -= e->stride[d] * e->shape[d];
+            at[d] = 0;
+        }
+    }
 }
 
 /* What a tensor in place ends with. Pages that no tensor uses any more need not stay. */
@@ -232,7 +253,7 @@ static void release_place(void *mapping)
 static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e, int device)
 {
     uint8_t *bytes = a->map->data + e->offset;
-    int usable = !e->dequantize && e->dtype != AM_BOOL && e->bytes > 0 &&
+    int usable = !e->dequantize && !e->strided && e->dtype != AM_BOOL && e->bytes > 0 &&
                  (uintptr_t)bytes % (size_t)am_dtype_size(e->dtype) == 0;
     if (usable) {
         am_mapping_retain(a->map);
@@ -250,10 +271,12 @@ static int host_tensor(am_tensor **out, am_archive *a, const am_archive_entry *e
         ;
     else if (e->dequantize)
         e->dequantize(data, bytes, e->bytes / e->block_bytes);
-    else if (e->dtype == AM_BOOL)
-        copy_bools(data, bytes, e->bytes);
+    else if (e->strided)
+        copy_strided(data, bytes, e);
     else
         memcpy(data, bytes, e->bytes);
+    if (e->dtype == AM_BOOL && e->bytes > 0)
+        make_bools(data, (size_t)am_tensor_bytes(t));
     if (a->map->in_place == 0) /* else a tensor may have been written to */
         am_mapping_give_back(a->map, e->offset, e->bytes);
     *out = t;

@@ -1,4 +1,5 @@
-/* archive.h — what an open archive is made of, for its readers (safetensors.c, gguf.c). */
+/* archive.h — what an open archive is made of, for its readers (safetensors.c, gguf.c,
+ * pytorch.c). */
 #ifndef AM_ARCHIVE_H
 #define AM_ARCHIVE_H
 
@@ -6,7 +7,7 @@
 #include "json.h"
 
 /* One tensor of the file. The reader has checked that offset and bytes lie inside the mapping and
- * that bytes is what shape and type need (unless the type is unknown: dtype -1). */
+ * that bytes is what shape, type and strides need (unless the type is unknown: dtype -1). */
 typedef struct am_archive_entry {
     const char *name;      /* owned by the reader's part of the archive */
     const char *stored_as; /* the file's name for the type */
@@ -14,6 +15,8 @@ typedef struct am_archive_entry {
     int ndim;
     int64_t shape[AM_MAX_DIMS];
     size_t offset, bytes; /* in the file */
+    int strided; /* 1: its elements lie `stride` elements apart, none of them after `bytes` */
+    int64_t stride[AM_MAX_DIMS];
     /* Blocks to f32, exactly as many as `bytes` holds; NULL: the bytes are dtype's own. */
     void (*dequantize)(float *out, const uint8_t *blocks, size_t n_blocks);
     size_t block_bytes;
@@ -38,12 +41,15 @@ struct am_archive {
     am_buffer metadata;
     am_json_doc *header;  /* safetensors */
     struct am_gguf *gguf; /* GGUF: key-values, see gguf.c */
+    char *name_text;      /* PyTorch: the names of the entries */
 };
 
 /* Readers: fill the archive from its mapping; on error the caller releases it. */
 int am_safetensors_read(am_archive *a);
 int am_gguf_read(am_archive *a);
 void am_gguf_release(struct am_gguf *g);
+int am_pytorch_is(const am_archive *a); /* by the first bytes; a zip file of any kind too */
+int am_pytorch_read(am_archive *a);
 
 /* Room for n entries. */
 int am_archive_reserve(am_archive *a, int64_t n);

@@ -128,17 +128,18 @@ int am_safetensors_read(am_archive *a)
     uint64_t length = 0;
     a->kind = "safetensors";
     if (bytes < 8)
-        return am_fail(AM_EFORMAT, "%s: %zu bytes are neither a safetensors nor a GGUF file",
+        return am_fail(AM_EFORMAT, "%s: %zu bytes are no safetensors, GGUF or PyTorch file",
                        a->path, bytes);
     for (int i = 7; i >= 0; i--)
         length = length << 8 | file[i];
     if (length > bytes - 8 || length > HEADER_MAX)
         return am_fail(AM_EFORMAT,
                        "%s: a header of %llu bytes in a file of %zu: truncated, or neither "
-                       "safetensors nor GGUF",
+                       "safetensors nor GGUF nor PyTorch",
                        a->path, (unsigned long long)length, bytes);
     if (length < 2 || file[8] != '{')
-        return am_fail(AM_EFORMAT, "%s: no JSON header; neither safetensors nor GGUF", a->path);
+        return am_fail(AM_EFORMAT, "%s: no JSON header; neither safetensors nor GGUF nor PyTorch",
+                       a->path);
     int rc = am_json_parse(&a->header, (const char *)file + 8, (size_t)length, AM_JSON_UNIQUE_KEYS);
     if (rc != AM_OK)
         return am_fail_context(rc, "%s: safetensors header", a->path);

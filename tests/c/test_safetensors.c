@@ -269,7 +269,7 @@ START_TEST(test_lying_length)
         ck_message("safetensors");
     }
     ck_assert_int_eq(archive_try("", 0), AM_EFORMAT);
-    ck_message("0 bytes are neither");
+    ck_message("0 bytes are no safetensors");
     ck_assert_int_eq(archive_try("version https://git-lfs.github.com/spec/v1\n", 43), AM_EFORMAT);
     ck_message("git lfs pull");
     ck_assert_int_eq(archive_try("PK\3\4 and so on", 13), AM_EFORMAT);

@@ -4,10 +4,12 @@
 Small files that reach every branch of the readers; Python's standard library is enough.
 """
 import gzip
+import io
 import json
 import os
 import struct
 import sys
+import zipfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lua/datasets/parquet"))
 import tiny_parquet  # noqa: E402
@@ -109,6 +111,54 @@ def gguf_seeds():
     write("gguf", "all", gguf(types))
     write("gguf", "k_quants", gguf(k_quants))
     write("gguf", "empty", b"GGUF" + struct.pack("<IQQ", 2, 0, 0))
+
+
+def pytorch_seeds():
+    def text(t):
+        return b"X" + struct.pack("<I", len(t)) + t.encode()
+
+    def name(module, t):
+        return b"c%s\n%s\n" % (module.encode(), t.encode())
+
+    def tensor(kind, key, numel, first, shape, stride, version="_v2", rest=b"\x89" + name("collections", "OrderedDict") + b")R"):
+        storage = b"(" + text("storage") + name("torch", kind) + text(key) + text("cpu") + b"K%ctQ" % numel
+        sizes = b"".join(b"(" + b"".join(b"K%c" % v for v in values) + b"t" for values in (shape, stride))
+        return name("torch._utils", "_rebuild_tensor" + version) + b"(" + storage + b"K%c" % first + sizes + rest + b"tR"
+
+    def items(*pairs):
+        return b"(" + b"".join(text(k) + v for k, v in pairs) + b"u"
+
+    w = tensor("FloatStorage", "0", 6, 0, [2, 3], [3, 1])
+    state = items(("w", w), ("t", tensor("FloatStorage", "0", 6, 1, [2, 2], [1, 2])), ("b", tensor("BoolStorage", "1", 4, 0, [4], [1])),
+                  ("p", name("torch._utils", "_rebuild_parameter") + w + b"\x88}\x87R"), ("s", tensor("HalfStorage", "1", 2, 1, [], [])),
+                  ("u", tensor("UntypedStorage", "1", 4, 0, [2], [1], "_v3", b"\x89}" + name("torch", "uint16"))),
+                  ("o", tensor("LongStorage", "0", 3, 0, [3], [1], "", b"")))
+    ordered = b"\x80\2" + name("collections", "OrderedDict") + b")Rq\0" + state + b"}(" + text("_metadata") + b"}ub."
+    nested = b"\x80\2}q\0(" + text("epoch") + b"\x8a\2\xff\xffJ\0\0\0\xffM\1\2NN\x86\x85000" + text("x") + b"G" + bytes(8)
+    nested += b"U\1yT\1\0\0\0zu" + text("model") + b"}r\1\0\0\0" + state + b"s](h\0j\1\0\0\0eK\1a0."
+
+    def zipped(pickle, **others):
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as z:
+            for k, v in {"data.pkl": pickle, "data/0": bytes(range(24)), "data/1": b"\0\1\2\3", "version": b"3\n", **others}.items():
+                z.writestr(zipfile.ZipInfo("top/" + k), v)
+        return data.getvalue()
+
+    write("pytorch", "zip", zipped(ordered, byteorder=b"little"))
+    write("pytorch", "nested", zipped(nested))
+    plain = zipped(b"\x80\2}" + items(("w", w)) + b".")
+    end = plain.rindex(b"PK\5\6")
+    count, size, begin = struct.unpack("<HII", plain[end + 10:end + 20])
+    central = b"".join(part[:20] + b"\xff" * 8 + part[28:30] + b"\x14\0" + part[32:] + struct.pack("<HHQQ", 1, 16, n, n)
+                       for part in (b"PK\1\2" + p for p in plain[begin:end].split(b"PK\1\2")[1:])
+                       for n in struct.unpack("<I", part[24:28]))
+    write("pytorch", "zip64", plain[:begin] + central + struct.pack(
+        "<4sQ2H2I4Q4sIQI", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(central), begin, b"PK\6\7", 0, begin + len(central), 1)
+        + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0))
+    magic = b"\x80\2\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\2M\xe9\3."
+    write("pytorch", "legacy", magic + b"\x80\2}" + items(("little_endian", b"\x88")) + b".\x80\2}" + items(("w", w)) + b"."
+          + b"\x80\2](" + text("0") + b"e." + struct.pack("<Q", 6) + bytes(range(24)))
+    write("pytorch", "refused", zipped(b"\x80\2" + name("os", "system") + text("true") + b"\x85R."))
 
 
 def npy_seeds():
@@ -314,6 +364,7 @@ def pattern_seeds():
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
+pytorch_seeds()
 npy_seeds()
 token_rows_seeds()
 tokenizer_seeds()

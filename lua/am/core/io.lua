@@ -1,4 +1,4 @@
--- Tensors from and to files: safetensors, GGUF (reading) and .npy, over the engine's readers.
+-- Tensors from and to files: safetensors, GGUF and PyTorch's (reading), and .npy, over the engine's readers.
 
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
@@ -12,11 +12,11 @@ local box = edge.box("am_tensor")
 local int_box, ndim_box = ffi.new("int[1]"), ffi.new("int[1]")
 local text_box, shape_box = ffi.new("const char *[1]"), ffi.new("int64_t[8]")
 
----@class am.Archive an opened safetensors or GGUF file
+---@class am.Archive an opened safetensors, GGUF or PyTorch file
 local Archive = {}
 Archive.__index = Archive
 
---- Open a safetensors or GGUF file; its header is checked.
+--- Open a safetensors, GGUF or PyTorch file (pytorch_model.bin; its pickle is not run); its header is checked.
 function M.open(path)
     local b = edge.box("am_archive")
     check(C.am_archive_open(b, path))
@@ -71,7 +71,7 @@ function Archive:close()
     end
 end
 
---- All tensors of a safetensors or GGUF file as {name = tensor}.
+--- All tensors of a safetensors, GGUF or PyTorch file as {name = tensor}.
 function M.load_safetensors(path, opts)
     local archive, out = M.open(path), {}
     for _, name in ipairs(archive:names()) do

@@ -1,5 +1,6 @@
 -- Which files of a model's repository are needed, and whether a folder has them: configuration, tokenizer,
--- chat template, and weights as safetensors (a single GGUF file where there are none). Holds no downloads.
+-- chat template, and weights as safetensors (where there are none, PyTorch's files or a single GGUF file). Holds
+-- no downloads.
 
 local json = require("am.utils.json")
 local path = require("am.utils.path")
@@ -40,22 +41,31 @@ local function there(names, pattern)
     return out
 end
 
--- Weights: transformers' names where they are (repositories may hold the same once more under others), an
--- adapter's, else every safetensors file, else the only GGUF file.
-local function weights(names)
-    local out = there(names, "^model%.safetensors$")
+-- A file of transformers' name, else its parts and their index.
+local function whole_or_parts(names, stem, extension)
+    local out = there(names, "^" .. stem .. "%." .. extension .. "$")
     if #out == 0 then
-        out = there(names, "^model%-%d+%-of%-%d+%.safetensors$")
+        out = there(names, "^" .. stem .. "%-%d+%-of%-%d+%." .. extension .. "$")
         if #out > 0 then
-            out[#out + 1] = there(names, "^model%.safetensors%.index%.json$")[1]
+            out[#out + 1] = there(names, "^" .. stem .. "%." .. extension .. "%.index%.json$")[1]
         end
     end
+    return out
+end
+
+-- Weights: transformers' names where they are (repositories may hold the same once more under others), an
+-- adapter's, else every safetensors file, else PyTorch's, else the only GGUF file.
+local function weights(names)
+    local out = whole_or_parts(names, "model", "safetensors")
     out[#out + 1] = there(names, "^adapter_model%.safetensors$")[1]
     if #out == 0 then
         out = there(names, "%.safetensors$")
         for _, index in ipairs(there(names, "%.safetensors%.index%.json$")) do
             out[#out + 1] = index
         end
+    end
+    if #out == 0 then
+        out = whole_or_parts(names, "pytorch_model", "bin")
     end
     local gguf = #out == 0 and there(names, "%.gguf$") or {}
     return #gguf == 1 and gguf or out
@@ -97,7 +107,12 @@ function M.complete(folder, part)
         return #there(names, "^tokenizer%.json$") + #there(names, "%.model$") + #there(names, "^vocab%.") > 0
             or #there(names, "%.gguf$") > 0
     end
-    for _, name in ipairs(there(names, "%.safetensors%.index%.json$")) do
+    local others = #there(names, "%.safetensors$") + #there(names, "%.gguf$") > 0
+    local indices = there(names, "%.safetensors%.index%.json$")
+    if not others then
+        indices[#indices + 1] = there(names, "^pytorch_model%.bin%.index%.json$")[1]
+    end
+    for _, name in ipairs(indices) do
         local index = json.decode(path.read_file(path.join(folder, name), MAX_INDEX) or "")
         local map = type(index) == "table" and index.weight_map
         for _, shard in pairs(type(map) == "table" and map or {}) do
@@ -106,7 +121,7 @@ function M.complete(folder, part)
             end
         end
     end
-    return #there(names, "%.safetensors$") + #there(names, "%.gguf$") > 0
+    return others or #there(names, "^pytorch_model.*%.bin$") > 0
 end
 
 return M

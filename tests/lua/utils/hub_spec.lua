@@ -34,6 +34,12 @@ local repositories = {
         ["consolidated.safetensors"] = "both",
     } },
 }
+repositories["org/pytorch"] = { commit = COMMIT, files = {
+    ["config.json"] = "{}", ["training_args.bin"] = "pickle", ["optimizer.bin"] = "pickle",
+    ["pytorch_model-00001-of-00002.bin"] = "one", ["pytorch_model-00002-of-00002.bin"] = "two",
+    ["pytorch_model.bin.index.json"] = '{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", '
+        .. '"b": "pytorch_model-00002-of-00002.bin"}}',
+} }
 for _, name in ipairs { "slow", "huge", "shape", "escape", "busy", "absolute", "commit", "tag" } do
     repositories["org/" .. name] = { commit = COMMIT, files = FILES, lfs = LFS }
 end
@@ -160,6 +166,19 @@ describe("hub", function()
         for _, request in ipairs(server:requests()) do
             assert.is_nil(request.path:find("00001", 1, true))
         end
+    end)
+
+    it("brings PyTorch's files where there are no safetensors, and those that are missing", function()
+        local dir = hub.resolve("org/pytorch")
+        assert.same({ "config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin",
+                      "pytorch_model.bin.index.json" }, path.list_dir(dir))
+        server:forget()
+        assert.equal(dir, hub.resolve("org/pytorch"))
+        assert.same({}, server:requests())
+        os.remove(dir .. "/pytorch_model-00002-of-00002.bin")
+        hub.resolve("org/pytorch")
+        assert.equal("two", path.read_file(dir .. "/pytorch_model-00002-of-00002.bin"))
+        check_tree()
     end)
 
     it("brings a tokenizer without weights, and what is asked for", function()
