@@ -138,7 +138,7 @@ local function from_pretrained(name, opts, classifier)
     if path.is_file(where) then
         local archive = io_core.open(where)
         if archive.kind ~= "gguf" then
-            err.raise("unsupported", "%s is a single safetensors file; give the directory that holds "
+            err.raise("unsupported", "%s is a single file of tensors; give the directory that holds "
                       .. "it with its config.json", where)
         end
         local class, impl = implementation_of_gguf(archive)
