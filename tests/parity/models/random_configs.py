@@ -286,6 +286,9 @@ def gpt_neox(r):
 def falcon(r):
     f, dim = base(r, False)
     f = with_eps(f, "layer_norm_epsilon")
+    if coin(r, 0.3):  # ALiBi's slopes are rounded from 12 heads on
+        heads, dim = r.choice([12, 16]), 2
+        f.update(num_attention_heads=heads, hidden_size=heads * dim, num_key_value_heads=r.choice([1, 2, 4]))
     f.update(new_decoder_architecture=coin(r), multi_query=coin(r), parallel_attn=coin(r), bias=coin(r),
              alibi=coin(r, 0.4), activation=f["hidden_act"], rope_parameters=scaled_rope(r, dim))
     if coin(r):
