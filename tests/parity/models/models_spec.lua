@@ -27,7 +27,7 @@ local GRADIENT, FLOOR = 1e-4, 1e-3
 -- decays, and nothing else.)
 local STEP, NOISE = 1e-4, 1e-3
 -- The parameters that such gradients move may be no more than this part of all.
-local MOST_NOISE = 0.04
+local MOST_NOISE = 0.07
 
 local cases = path.list_dir(ROOT)
 table.sort(cases)
