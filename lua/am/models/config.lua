@@ -239,8 +239,13 @@ end
 
 --- Write config.json into a directory.
 function Config:save(dir)
-    path.write_file(path.join(dir, "config.json"),
-                    json.encode(self:to_table(), { indent = 2, sort_keys = true }) .. "\n")
+    local out = self:to_table()
+    for _, key in ipairs(fields.floats) do
+        if type(out[key]) == "number" then
+            out[key] = json.float(out[key])
+        end
+    end
+    path.write_file(path.join(dir, "config.json"), json.encode(out, { indent = 2, sort_keys = true }) .. "\n")
 end
 
 --- Read DIR/config.json (or the file itself).

@@ -37,6 +37,11 @@ M.kinds = {
     initializer_range = { "number", 0 }, torch_dtype = text,
 }
 
+--- Names of fields that transformers takes as floats only: 30 for 30.0 and it opens the file no more.
+M.floats = { "initializer_range", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps",
+             "attn_logit_softcapping", "final_logit_softcapping", "clip_qkv", "router_aux_loss_coef",
+             "router_jitter_noise", "swiglu_alpha", "swiglu_limit" }
+
 --- Names of sizes that config_overrides may give where config.json has none.
 M.sizes = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
             "head_dim", "vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "num_experts",

@@ -73,7 +73,7 @@ CASES = {
     "gpt_neox_serial": ("GPTNeoXForCausalLM", dict(
         BASE, use_parallel_residual=False, attention_bias=False, num_key_value_heads=None, intermediate_size=24,
         rope_parameters=rope(partial_rotary_factor=1.0))),
-    # Falcon 7B, 40B, 11B and RW
+    # Falcon 7B, 40B, 11B and RW, with so many heads that ALiBi's slopes are rounded
     "falcon": ("FalconForCausalLM", dict(BASE, num_key_value_heads=None, intermediate_size=None, ffn_hidden_size=24)),
     "falcon_new": ("FalconForCausalLM", dict(BASE, num_key_value_heads=None, intermediate_size=None, ffn_hidden_size=24,
                                              new_decoder_architecture=True, num_kv_heads=2)),
@@ -81,7 +81,7 @@ CASES = {
         BASE, num_key_value_heads=None, intermediate_size=None, ffn_hidden_size=24, new_decoder_architecture=True,
         num_kv_heads=2, num_ln_in_parallel_attn=1, tie_word_embeddings=False)),
     "falcon_alibi": ("FalconForCausalLM", dict(
-        BASE, num_key_value_heads=None, intermediate_size=None, ffn_hidden_size=24, alibi=True, bias=True,
+        BASE, hidden_size=24, num_attention_heads=12, num_hidden_layers=1, num_key_value_heads=None, intermediate_size=None, ffn_hidden_size=24, alibi=True, bias=True,
         multi_query=False, parallel_attn=False)),
     "nemotron": ("NemotronForCausalLM", dict(BASE, num_attention_heads=2, num_key_value_heads=1, attention_bias=True,
                                              mlp_bias=True, rope_parameters=rope(partial_rotary_factor=0.5))),
@@ -204,8 +204,14 @@ def make(architecture, fields, folder, gen):
     return opened(folder)
 
 
+def attention_of(folder):
+    """eager, but for Falcon's ALiBi, which transformers' eager attention adds twice."""
+    return "sdpa" if getattr(transformers.AutoConfig.from_pretrained(folder), "alibi", False) else "eager"
+
+
 def opened(folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
+                                                              attn_implementation=attention_of(folder))
     if hasattr(model.config, "_experts_implementation"):
         model.config._experts_implementation = "eager"
     return model.eval()
@@ -294,7 +300,7 @@ def classify(folder, inputs, gen):
     cls = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if cls is None:
         return {}
-    model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", num_labels=3,
+    model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention_of(folder), num_labels=3,
                                 pad_token_id=0).eval()
     with torch.no_grad():
         model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=gen))
