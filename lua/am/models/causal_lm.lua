@@ -272,6 +272,11 @@ function CausalLM:head_context()
     }
 end
 
+--- See Body:rotary_stage (decoder.lua); nil for a body that has none.
+function CausalLM:rotary_stage(longest)
+    return self.model.rotary_stage and self.model:rotary_stage(longest)
+end
+
 --- The name of the device that the embeddings are on.
 function CausalLM:device()
     return self:get_input_embeddings().weight:device()

@@ -231,7 +231,7 @@ function Config:to_table()
     local family = rawget(self, "_family")
     for k in pairs(family and self._nulls or {}) do
         if family.defaults[k] ~= nil then -- left out, it would be the default
-            out[k] = json.null
+            out[k] = k == "rope_scaling" and { rope_type = "default" } or json.null
         end
     end
     return out

@@ -257,6 +257,17 @@ function Body:layer(i)
     return self[self.names.layers][tostring(i - 1)]
 end
 
+--- A text that changes where the frequencies do as a sequence grows to `longest` tokens: keys that were stored
+--- before are rotated otherwise then.
+function Body:rotary_stage(longest)
+    local stages = {}
+    for kind, rotary in pairs(self.rotaries) do
+        stages[#stages + 1] = kind .. rope.stage(rotary.options, longest)
+    end
+    table.sort(stages)
+    return table.concat(stages, " ")
+end
+
 --- Free what is no parameter.
 function Body:release()
     for _, rotary in pairs(self.rotaries) do

@@ -17,7 +17,6 @@ return decoder.architecture {
         local layer = DecoderLayer.new {
             attention = { "self_attn", Attention.new(decoder.attention(c, {
                 scale = c.query_pre_attn_scalar ^ -0.5,
-                softcap = c.attn_logit_softcapping,
                 norm = function(width) return decoder.rms_norm_1p(c, width) end,
                 window = decoder.window(c, i, is_sliding(c, i)),
             })) },

@@ -161,8 +161,14 @@ function M.generate(model, ids, opts)
     model:eval()
     local cache = opts.use_cache ~= false and Cache.new(#ids + max_new) or nil
     local ok, e = pcall(function()
-        local feed = out
+        local feed, stage = out, nil
         for step = 1, max_new do
+            local now = cache and model.rotary_stage and model:rotary_stage(#out)
+            if stage ~= now and step > 1 then -- the keys in the cache are rotated otherwise
+                cache:reset()
+                feed = out
+            end
+            stage = now
             local logits, n
             scope.scope(function()
                 local input = tensor.from_buffer(ffi.new("int32_t[?]", #feed, feed), { 1, #feed },

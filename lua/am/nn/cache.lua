@@ -40,6 +40,11 @@ function Cache:advance(t)
     self.used = self.used + t
 end
 
+--- Forget all tokens; the buffers stay.
+function Cache:reset()
+    self.used = 0
+end
+
 --- Free the stored keys and values now.
 function Cache:release()
     for _, store in pairs(self.layers) do

@@ -159,6 +159,17 @@ function M.depends_on_length(scaling)
     return scaling ~= nil and (scaling.rope_type == "dynamic" or scaling.rope_type == "longrope")
 end
 
+--- A number that stays the same as long as the frequencies do while a sequence grows to `longest` tokens.
+function M.stage(o, longest)
+    local s = o.scaling
+    if not M.depends_on_length(s) then
+        return 0
+    elseif s.rope_type == "longrope" then
+        return longest > (s.original_max_position_embeddings or o.max_position_embeddings) and 1 or 0
+    end
+    return math.max(longest, o.max_position_embeddings)
+end
+
 --- True when the scaling stretches to sequences of any length.
 function M.any_length(scaling)
     return scaling ~= nil and scaling.rope_type == "dynamic"

@@ -220,6 +220,20 @@ describe("generation", function()
         model:close()
     end)
 
+    it("is the same with a cache where frequencies change with the length", function()
+        local longrope = { rope_type = "longrope", original_max_position_embeddings = 6, short_factor = { 1, 1.5, 2 },
+                           long_factor = { 3, 7, 20 } }
+        for kind, scaling in pairs { longrope = longrope, dynamic = { rope_type = "dynamic", factor = 3 } } do
+            am.manual_seed(11)
+            local long = tiny.model { max_position_embeddings = kind == "dynamic" and 6 or 24, rope_theta = 20,
+                                      rope_scaling = scaling, initializer_range = 1 }
+            local with = long:generate({ 3, 1, 4 }, { max_new_tokens = 12, eos_token_id = false })
+            local without = long:generate({ 3, 1, 4 }, { max_new_tokens = 12, eos_token_id = false, use_cache = false })
+            assert.same(without, with, kind)
+            long:close()
+        end
+    end)
+
     it("stays within the model's positions, unless they are scaled dynamically", function()
         for kind, limit in pairs { default = 8, linear = 8, dynamic = 9 } do
             local model = tiny.model { max_position_embeddings = 8, rope_scaling = { rope_type = kind, factor = 2 } }
