@@ -30,7 +30,7 @@ end
 
 -- The same of several rows.
 local function many_rows(model, ids, count, rows)
-    local c, times = model.config, {}
+    local times = {}
     local cache = am.nn.Cache.new(#ids + count)
     local feed = {}
     for i = 1, rows do

@@ -81,8 +81,8 @@ end
 --- router and experts (and shared, an expert that sees all tokens, with shared_gate before it) are {name, module};
 --- the router maps [N, C] to logits [N, num_experts].
 ---@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer,
----  top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all before the
----  choice; normalize: the chosen probabilities are divided by their sum
+---  top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all
+---  before the choice; normalize: the chosen probabilities are divided by their sum
 function SparseMoE.new(opts)
     return SparseMoE.configure(SparseMoE, opts)
 end
