@@ -36,7 +36,7 @@
         {OPCASE(argsort), .in = {D(2, 3, 5)}, .attrs = {.argsort = {1, descending}}},              \
         {OPCASE(argsort), .in = {D(0, 3)}, .attrs = {.argsort = {0, descending}}},                 \
     {                                                                                              \
-        OPCASE(argsort), .in = {N(7, 131)}, .attrs = {.argsort = {-1, descending}},                \
+        OPCASE(argsort), .in = {N(271, 131)}, .attrs = {.argsort = {-1, descending}},              \
                          .flags = CASE_BIG                                                         \
     }
 

@@ -1,5 +1,5 @@
-/* reduce.c — sums, maxima, argmax and logsumexp, and rows picked by index. What is rare (integers,
- * extremes or logsumexp over an outer dimension, indices for each element) goes to ref. */
+/* reduce.c — sums, maxima, argmax and logsumexp, orders, rows picked by index. What is rare
+ * (integers, extremes or logsumexp over an outer dimension, indices for each element) is ref's. */
 #include "vec.h"
 #include "../ref_kernels.h"
 
@@ -168,4 +168,28 @@ int AM_SIMD(gather_bwd)(am_stream *s, const am_gather_bwd_args *args)
             AM_WITH_DTYPE(T, args->dtype, gather_bwd_columns(args, T, T, o, first))
     }
     return AM_OK;
+}
+
+/* ---- orders ------------------------------------------------------------------------------- */
+
+/* Threads share out the rows; each is sorted as ref does. */
+int AM_SIMD(argsort)(am_stream *s, const am_argsort_args *args)
+{
+    int64_t row = args->n * args->inner;
+    int failed = AM_OK;
+    if (!is_simd_float(args->dtype))
+        return am_ref_argsort(s, args);
+#pragma omp parallel for num_threads(team(args->outer *row)) schedule(static)
+    for (int64_t o = 0; o < args->outer; o++) {
+        am_argsort_args one = *args;
+        one.outer = 1;
+        one.a = (const char *)args->a + o * row * simd_size(args->dtype);
+        one.out = (int64_t *)args->out + o * row;
+        int rc = am_ref_argsort(NULL, &one);
+        if (rc != AM_OK) {
+#pragma omp atomic write
+            failed = rc;
+        }
+    }
+    return failed == AM_OK ? AM_OK : am_kernel_fail(failed, "argsort: no scratch memory");
 }

@@ -16,6 +16,7 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(reduce),
     USE(softmax),
     USE(softmax_bwd),
+    USE(argsort),
     USE(gather),
     USE(gather_bwd),
     USE(gemm),
