@@ -11,6 +11,7 @@ local eval = require "am.chat.eval"
 local filters = require "am.chat.filters"
 local globals = require "am.chat.globals"
 local json = require "am.chat.json"
+local messages = require "am.chat.messages"
 local parser = require "am.chat.parser"
 local tests = require "am.chat.tests"
 local values = require "am.chat.values"
@@ -51,58 +52,6 @@ function M.compile(source, opts)
     }, Template)
 end
 
-local function check_message(message, index)
-    local where = "messages[" .. index .. "]"
-    if values.kind(message) ~= "dict" then
-        err.raise("data", "%s: a message must be a table with role and content, got %s", where, values.kind(message))
-    end
-    local role, content = message.map.role, message.map.content
-    if role == nil then err.raise("data", "%s: the message has no 'role'", where) end
-    if not values.text(role) then err.raise("data", "%s.role: expected a string, got %s", where, values.kind(role)) end
-    local kind = content ~= nil and values.kind(content) or "NoneType"
-    if kind ~= "str" and kind ~= "list" and kind ~= "NoneType" and kind ~= "dict" then
-        err.raise("data", "%s.content: expected a string or a list of parts, got %s", where, kind)
-    end
-end
-
--- Names a message's reasoning is passed under; the first is the one templates read.
-local reasoning_fields = { "reasoning_content", "thinking", "reasoning" }
-
--- A copy of the message with its reasoning under `reasoning_content` and `thinking`, as transformers
--- hands it to templates; the message itself when it has none.
-local function with_reasoning_aliases(message)
-    local reasoning
-    for _, name in ipairs(reasoning_fields) do
-        local v = message.map[name]
-        if v ~= nil and v ~= values.None then
-            reasoning = v
-            break
-        end
-    end
-    if not reasoning then return message end
-    local copy = values.dict()
-    values.dict_set(nil, copy, "thinking", reasoning)
-    values.dict_each(nil, message, function(key, v) values.dict_set(nil, copy, key, v) end)
-    values.dict_set(nil, copy, "reasoning_content", reasoning)
-    return copy
-end
-
-local function convert_messages(messages)
-    if type(messages) ~= "table" then
-        err.raise("data", "messages must be an array of messages, got %s", type(messages))
-    end
-    local list = values.from_lua(messages, "messages", 0, true)
-    if not values.is_sequence(list) then
-        err.raise("data", "messages must be an array of messages, got a table with named fields")
-    end
-    local out = values.list()
-    for i, message in ipairs(list) do
-        check_message(message, i)
-        out[i] = with_reasoning_aliases(message)
-    end
-    return out
-end
-
 local function convert_list(v, name)
     if v == nil or v == values.None then return values.None end
     local list = values.from_lua(v, name, 0, true)
@@ -115,33 +64,40 @@ end
 --- Renders the template. `vars`: messages (an array of {role =, content =, …}; needed), tools and
 --- documents (arrays, None when absent), add_generation_prompt (false when absent), and any other
 --- variable: bos_token, eos_token, enable_thinking, … Plain Lua data is converted as values.from_lua
---- says. Returns the text and the generation blocks as an array of {first, last} bytes, so that
+--- says. continue_final_message is no variable: true, or a field of the last message, ends the text where
+--- that message does, for the model to go on (the spans are then of no use). Returns the text and the generation blocks as an array of {first, last} bytes, so that
 --- text:sub(first, last) is a block's text (an empty one has last = first - 1).
 --- Raises "data" for messages that cannot be used and for the template's own raise_exception, "format"
 --- with the line for a template that fails or exceeds a limit.
 ---@return string text
 ---@return table spans
 function Template:render(vars)
+    local conversation, continued = messages.convert(vars.messages), nil
+    local field = vars.continue_final_message
+    if field and field ~= values.None then
+        conversation, continued = messages.open_last(conversation, field, self.source)
+    end
     local context = {
-        messages = convert_messages(vars.messages),
+        messages = conversation,
         tools = convert_list(vars.tools, "tools"),
         documents = convert_list(vars.documents, "documents"),
         add_generation_prompt = vars.add_generation_prompt and true or false,
     }
     for name, v in pairs(vars) do
-        if context[name] == nil then context[name] = values.from_lua(v, tostring(name), 0) end
+        if context[name] == nil and name ~= "continue_final_message" then context[name] = values.from_lua(v, tostring(name), 0) end
     end
     local now = self.now
     if type(now) == "function" then now = now() end
-    return eval.render(self.tree, context, {
+    local text, spans = eval.render(self.tree, context, {
         filters = filters, tests = tests, globals = globals, limits = self.limits, now = now,
     })
+    return continued and messages.cut_open(text, continued) or text, spans
 end
 
---- Renders `messages` with a template (source text or a compiled one); `opts` holds the other
+--- Renders a conversation with a template (source text or a compiled one); `opts` holds the other
 --- variables of render. Returns the text and the spans.
-function M.apply(template, messages, opts)
-    local vars = { messages = messages }
+function M.apply(template, conversation, opts)
+    local vars = { messages = conversation }
     for name, v in pairs(opts or {}) do vars[name] = v end
     if type(template) == "string" then template = M.compile(template) end
     return template:render(vars)
