@@ -9,11 +9,12 @@ require "am.chat.statements"
 local M = {}
 
 --- Renders a syntax tree (parser.lua). `vars` maps names to values, `env` is Runtime.new's. Returns the
---- text and the spans of generation blocks.
+--- text, the spans of generation blocks, and with env.messages the regions {message =, first =, last =}
+--- that a message's round of a loop wrote.
 function M.render(tree, vars, env)
     local rt = Runtime.new(env)
     rt:run(tree, Runtime.inner_scope { vars = vars })
-    return table.concat(rt.root), rt.spans
+    return table.concat(rt.root), rt.spans, rt.regions
 end
 
 return M

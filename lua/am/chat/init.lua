@@ -14,6 +14,7 @@ local json = require "am.chat.json"
 local messages = require "am.chat.messages"
 local parser = require "am.chat.parser"
 local tests = require "am.chat.tests"
+local turns = require "am.chat.turns"
 local values = require "am.chat.values"
 
 local M = {}
@@ -49,8 +50,12 @@ function M.compile(source, opts)
         has_generation = source:find("{%%[%-%+]?%s*generation%s*[%-%+]?%%}") ~= nil,
         limits = { steps = opts.steps or DEFAULT_STEPS, output = opts.output or DEFAULT_OUTPUT },
         now = opts.now,
+        headers = {},
     }, Template)
 end
+
+-- Options of render that templates do not see.
+local not_variables = { messages = true, continue_final_message = true }
 
 local function convert_list(v, name)
     if v == nil or v == values.None then return values.None end
@@ -61,12 +66,38 @@ local function convert_list(v, name)
     return list
 end
 
+-- The variables of a template by name, converted.
+local function context_of(vars)
+    local context = {
+        tools = convert_list(vars.tools, "tools"),
+        documents = convert_list(vars.documents, "documents"),
+        add_generation_prompt = vars.add_generation_prompt and true or false,
+    }
+    for name, v in pairs(vars) do
+        if context[name] == nil and not not_variables[name] then
+            context[name] = values.from_lua(v, tostring(name), 0)
+        end
+    end
+    return context
+end
+
+-- Renders converted messages; eval.render's results. `indices` says whose regions to keep.
+function Template:evaluate(conversation, context, indices)
+    local now = self.now
+    if type(now) == "function" then now = now() end
+    context.messages = conversation
+    return eval.render(self.tree, context, {
+        filters = filters, tests = tests, globals = globals, limits = self.limits, now = now, messages = indices,
+    })
+end
+
 --- Renders the template. `vars`: messages (an array of {role =, content =, …}; needed), tools and
 --- documents (arrays, None when absent), add_generation_prompt (false when absent), and any other
 --- variable: bos_token, eos_token, enable_thinking, … Plain Lua data is converted as values.from_lua
 --- says. continue_final_message is no variable: true, or a field of the last message, ends the text where
---- that message does, for the model to go on (the spans are then of no use). Returns the text and the generation blocks as an array of {first, last} bytes, so that
---- text:sub(first, last) is a block's text (an empty one has last = first - 1).
+--- that message does, for the model to go on (the spans are then of no use). Returns the text and the
+--- generation blocks as an array of {first, last} bytes, so that text:sub(first, last) is a block's text
+--- (an empty one has last = first - 1).
 --- Raises "data" for messages that cannot be used and for the template's own raise_exception, "format"
 --- with the line for a template that fails or exceeds a limit.
 ---@return string text
@@ -77,21 +108,51 @@ function Template:render(vars)
     if field and field ~= values.None then
         conversation, continued = messages.open_last(conversation, field, self.source)
     end
-    local context = {
-        messages = conversation,
-        tools = convert_list(vars.tools, "tools"),
-        documents = convert_list(vars.documents, "documents"),
-        add_generation_prompt = vars.add_generation_prompt and true or false,
-    }
-    for name, v in pairs(vars) do
-        if context[name] == nil and name ~= "continue_final_message" then context[name] = values.from_lua(v, tostring(name), 0) end
-    end
-    local now = self.now
-    if type(now) == "function" then now = now() end
-    local text, spans = eval.render(self.tree, context, {
-        filters = filters, tests = tests, globals = globals, limits = self.limits, now = now,
-    })
+    local text, spans = self:evaluate(conversation, context_of(vars))
     return continued and messages.cut_open(text, continued) or text, spans
+end
+
+-- Which message a value is; a message that is there twice becomes two.
+local function indices_of(conversation)
+    local indices = {}
+    for i, message in ipairs(conversation) do
+        if indices[message] then
+            message = values.dict_copy(message)
+            conversation[i] = message
+        end
+        indices[message] = i
+    end
+    return indices
+end
+
+--- Renders the template and tells what the assistant wrote, with `vars` as for render. Returns the text
+--- and its turns as an array of {first, last, answer =} bytes: the header that a prompt supplies reaches
+--- from `first` to before `answer`, what the model has to write from there to `last`. Generation blocks,
+--- where the template has them, are turns without a header. Nil instead of turns where the
+--- template does not tell (it writes the text elsewhere than in its loop over the messages).
+---@return string text
+---@return table|nil turns
+function Template:turns(vars)
+    local context = context_of(vars)
+    local conversation = messages.convert(vars.messages)
+    local text, spans, regions = self:evaluate(conversation, context, indices_of(conversation))
+    if self.has_generation then
+        for _, span in ipairs(spans) do span.answer = span[1] end
+        return text, spans
+    end
+    local key = turns.key(context)
+    if self.headers[key] == nil then
+        local function evaluate(probe, variables, prompted)
+            local own = {}
+            for name, v in pairs(variables) do own[name] = v end
+            own.add_generation_prompt = prompted
+            local probed, _, its = self:evaluate(probe, own, indices_of(probe))
+            return probed, its
+        end
+        local reads_prompt = self.source:find("add_generation_prompt", 1, true) ~= nil
+        self.headers[key] = turns.header(evaluate, context, reads_prompt) or ""
+    end
+    return text, turns.find(text, regions, conversation, self.headers[key], context.add_generation_prompt)
 end
 
 --- Renders a conversation with a template (source text or a compiled one); `opts` holds the other

@@ -15,13 +15,14 @@ local MAX_DEPTH = 600
 local Runtime = {}
 Runtime.__index = Runtime
 
---- A rendering about to start. `env` has filters, tests, globals (registries), limits {steps, output}
---- and now (for strftime_now).
+--- A rendering about to start. `env` has filters, tests, globals (registries), limits {steps, output},
+--- now (for strftime_now), and to know which message wrote what, messages: {message = index}.
 function Runtime.new(env)
     local root = { size = 0 }
     return setmetatable({
         filters = env.filters, tests = env.tests, globals = env.globals, limits = env.limits, now = env.now,
         steps = 0, depth = 0, line = 1, out = root, root = root, spans = {},
+        messages = env.messages, regions = {}, region_start = 0,
     }, Runtime)
 end
 
@@ -151,6 +152,19 @@ function Runtime:capture(nodes, scope)
     local text = table.concat(self.out)
     self.out = outer
     return text
+end
+
+-- which message wrote what -----------------------------------------------------------------------------
+
+--- From here on, what is written is message `index`'s (nil: nobody's). Returns whose it was.
+function Runtime:write_as(index)
+    local here, before = self.root.size, self.writer
+    if index == before then return before end
+    if before and here > self.region_start then
+        self.regions[#self.regions + 1] = { message = before, first = self.region_start + 1, last = here }
+    end
+    self.writer, self.region_start = index, here
+    return before
 end
 
 -- scopes ----------------------------------------------------------------------------------------------

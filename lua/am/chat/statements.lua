@@ -40,7 +40,10 @@ statements["break"] = function() return "break" end
 statements["continue"] = function() return "continue" end
 
 function statements.set(self, node, scope)
-    self:assign(node.target, self:eval(node.value, scope), scope)
+    local v = self:eval(node.value, scope)
+    self:assign(node.target, v, scope)
+    -- `for i in range(n)` and in it `set message = messages[i]`
+    if self.counting and self.messages[v] then self:write_as(self.messages[v]) end
 end
 
 function Runtime:filter_text(filter, text, scope)
@@ -145,14 +148,23 @@ function Runtime:loop(node, iterable, scope, depth0)
         end
     end
     local completed = false
+    local messages, counting, writer = self.messages, self.counting, self.writer
     for i = 1, #items do
         loop.index0 = i - 1
+        if messages then
+            self.counting = type(items[i]) == "number"
+            self:write_as(messages[items[i]] or writer)
+        end
         local body_scope = inner_scope(scope)
         body_scope.vars.loop = loop
         self:assign(node.target, items[i], body_scope)
         local signal = self:run(node.body, body_scope)
         if signal == "break" then break end
         completed = completed or not signal
+    end
+    if messages then
+        self.counting = counting
+        self:write_as(writer)
     end
     -- as in Jinja, `else` also runs when break or continue cut every round short
     if not completed and node.otherwise then return self:run(node.otherwise, inner_scope(scope)) end

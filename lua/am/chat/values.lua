@@ -76,7 +76,7 @@ function M.func(name, fn) return setmetatable({ name = name, call = fn }, M.Func
 --- An undefined value. `name` is what was looked up, `owner` the value it was looked up in (nil for a
 --- variable), `hint` a message to use instead of the composed one.
 function M.undefined(name, owner, hint)
-    return setmetatable({ name = name, owner = owner and M.kind(owner), hint = hint }, M.Undefined)
+    return setmetatable({ name = name, owner = owner ~= nil and M.kind(owner) or nil, hint = hint }, M.Undefined)
 end
 
 local lua_kinds = { string = "str", number = "int", boolean = "bool" }
