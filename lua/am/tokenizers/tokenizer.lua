@@ -296,7 +296,44 @@ end
 local OWN_OPTIONS = {
     chat_template = true, tokenize = true, return_dict = true, return_assistant_tokens_mask = true,
 }
-local NOT_DONE = { "continue_final_message", "padding", "truncation", "max_length", "return_tensors" }
+local NOT_DONE = { "padding", "truncation", "max_length", "return_tensors" }
+
+-- Check options that exclude one another.
+local function check_options(opts)
+    for _, name in ipairs(NOT_DONE) do
+        if opts[name] then
+            err.raise("unsupported", "apply_chat_template: %s is not supported", name)
+        end
+    end
+    local masked = opts.return_assistant_tokens_mask
+    if masked and not (opts.return_dict and opts.tokenize ~= false) then
+        err.raise("usage", "return_assistant_tokens_mask needs return_dict and tokenize")
+    end
+    if opts.continue_final_message and (masked or opts.add_generation_prompt) then
+        err.raise("usage", "continue_final_message goes with neither add_generation_prompt nor "
+            .. "return_assistant_tokens_mask")
+    end
+end
+
+-- The text, and with `masked` the spans { first, last } that the assistant wrote.
+local function render(template, vars, masked)
+    if not masked then
+        return template:render(vars), nil
+    end
+    local text, turns = template:turns(vars)
+    if not turns then
+        err.raise("unsupported", "return_assistant_tokens_mask: the chat template has no {%% generation %%} blocks and "
+            .. "writes its text elsewhere than in a loop over the messages, so it does not tell what the assistant wrote")
+    end
+    local spans = {}
+    for _, turn in ipairs(turns) do
+        local first = masked == "turns" and turn[1] or turn.answer
+        if template.has_generation or first <= turn[2] then
+            spans[#spans + 1] = { first, turn[2] }
+        end
+    end
+    return text, spans
+end
 
 --- A conversation as ids, or as text. `messages`: { { role = "user", content = "…" }, … }. opts:
 ---   tokenize (default true)          ids; false: the text
@@ -304,8 +341,11 @@ local NOT_DONE = { "continue_final_message", "padding", "truncation", "max_lengt
 ---   tools, documents                 for templates that use them
 ---   chat_template                    another template: its source, or its name among several
 ---   return_dict                      { input_ids, attention_mask } instead of the array of ids
----   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the template's
----                                    {% generation %} blocks wrote
+---   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the assistant wrote:
+---                                    the template's {% generation %} blocks; where it has none, the
+---                                    assistant's turns without the header that a prompt supplies, with it
+---                                    when the option is "turns" (transformers gives zeros there)
+---   continue_final_message           true, or a field of the last message: end where that one ends
 --- Any other option becomes a variable of the template. Special tokens are not added: the template
 --- writes them.
 function Tokenizer:apply_chat_template(messages, opts)
@@ -316,15 +356,7 @@ function Tokenizer:apply_chat_template(messages, opts)
     elseif type(messages) ~= "table" then
         err.raise("usage", "apply_chat_template: needs an array of messages, got a %s", type(messages))
     end
-    for _, name in ipairs(NOT_DONE) do
-        if opts[name] then
-            err.raise("unsupported", "apply_chat_template: %s is not supported", name)
-        end
-    end
-    local masked = opts.return_assistant_tokens_mask
-    if masked and not (opts.return_dict and opts.tokenize ~= false) then
-        err.raise("usage", "return_assistant_tokens_mask needs return_dict and tokenize")
-    end
+    check_options(opts)
     local source = self:get_chat_template(opts.chat_template, opts.tools)
     if self.compiled_source ~= source then
         self.compiled, self.compiled_source = self.chat.compile(source), source
@@ -339,7 +371,7 @@ function Tokenizer:apply_chat_template(messages, opts)
         end
     end
     vars.messages = without_nulls(messages, self.chat.None)
-    local text, spans = self.compiled:render(vars)
+    local text, spans = render(self.compiled, vars, opts.return_assistant_tokens_mask)
     if opts.tokenize == false then
         return text
     end
@@ -351,7 +383,7 @@ function Tokenizer:apply_chat_template(messages, opts)
     for i = 1, #ids do
         out.attention_mask[i] = 1
     end
-    if masked then
+    if spans then
         local starts, ends = self.engine:offsets()
         out.assistant_masks = span_mask(#ids, starts, ends, spans)
     end

@@ -132,6 +132,125 @@ describe("chat rendering", function()
     end)
 end)
 
+-- What the assistant wrote, each turn with its header in brackets.
+local function turns_of(source, vars)
+    local text, turns = chat.compile(source):turns(vars)
+    local out = {}
+    for i, turn in ipairs(turns or {}) do
+        out[i] = "[" .. text:sub(turn[1], turn.answer - 1) .. "]" .. text:sub(turn.answer, turn[2])
+    end
+    return turns and table.concat(out, "|") or nil, text
+end
+
+local function talk(more)
+    local messages = {
+        { role = "system", content = "s" }, { role = "user", content = "u" }, { role = "assistant", content = "a" },
+        { role = "user", content = "v" }, { role = "assistant", content = "b" },
+    }
+    local vars = { messages = messages, eos_token = "</s>" }
+    for name, v in pairs(more or {}) do vars[name] = v end
+    return vars
+end
+
+local LOOP = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '.' }}{% endfor %}"
+local PROMPT = "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+
+describe("turns of the assistant", function()
+    it("are what its rounds of the loop write, the header of a prompt apart", function()
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(LOOP .. PROMPT, talk())))
+        assert.equal("[<assistant>]a.|[<assistant>]b.",
+            (turns_of(LOOP .. PROMPT, talk { add_generation_prompt = true })))
+        -- without a prompt to compare with: what all of its turns begin with
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(LOOP, talk())))
+    end)
+
+    it("are found in loops of other shapes", function()
+        local say = "{{ '<' + m.role + '>' + m.content + '.' }}"
+        local by_index = "{% for i in range(messages|length) %}{% set m = messages[i] %}" .. say .. "{% endfor %}"
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(by_index .. PROMPT, talk())))
+        local sliced = "{% set rest = messages[1:] %}{% for m in rest %}" .. say .. "{% endfor %}"
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(sliced .. PROMPT, talk())))
+        local last_apart = "{% for m in messages[:-1] %}" .. say .. "{% endfor %}"
+            .. "{% set m = messages[-1] %}" .. say
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(last_apart, talk())))
+        -- another message's text in the midst of a turn, as Gemma 4 writes the results of tools
+        local nested = "{% for m in messages %}{% if m.role != 'tool' %}{{ '<' + m.role + '>' }}"
+            .. "{% for t in messages[loop.index:] if t.role == 'tool' %}{{ '(' + t.content + ')' }}{% endfor %}"
+            .. "{{ m.content }}{% endif %}{% endfor %}"
+        assert.equal("[<assistant>]|[]a", (turns_of(nested, { messages = {
+            { role = "assistant", content = "a" }, { role = "tool", content = "t" } } })))
+        local macro = "{% macro say(m) %}" .. say .. "{% endmacro %}{% for m in messages %}{{ say(m) }}{% endfor %}"
+        assert.equal("[<assistant>]a.|[<assistant>]b.", (turns_of(macro, talk())))
+    end)
+
+    it("end with what ends the text, and keep the tag that opens reasoning", function()
+        local ends = "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+        assert.equal("[<assistant>]a.|[<assistant>]b.</s>", (turns_of(LOOP .. PROMPT .. ends, talk())))
+        local thinks = "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' %}"
+            .. "{{ '<think>' + (m.reasoning_content or '') + '</think>' }}{% endif %}{{ m.content }}{% endfor %}"
+            .. "{% if add_generation_prompt %}{{ '<assistant><think>' }}{% endif %}"
+        local vars = talk()
+        vars.messages[3].reasoning_content = "r"
+        assert.equal("[<assistant>]<think>r</think>a|[<assistant>]<think></think>b", (turns_of(thinks, vars)))
+    end)
+
+    it("are the generation blocks where there are some", function()
+        local source = "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}"
+            .. "{{ m.content }}{% endgeneration %}{% endif %}.{% endfor %}"
+        assert.equal("[]a|[]b", (turns_of(source, talk())))
+    end)
+
+    it("are not told by a template that writes elsewhere", function()
+        local turns, text = turns_of("{% set ns = namespace(t='') %}{% for m in messages %}"
+            .. "{% set ns.t = ns.t ~ m.content %}{% endfor %}{{ ns.t }}", talk())
+        assert.is_nil(turns)
+        assert.equal("suavb", text)
+        assert.equal("", (turns_of(LOOP, { messages = {} }) or ""))
+    end)
+
+    it("tell a message that is there twice", function()
+        local twice = chat.from_json '[{"role":"assistant","content":"a"}]'
+        twice[2] = twice[1]
+        assert.equal("[<assistant>]a.|[<assistant>]a.", (turns_of(LOOP, { messages = twice })))
+    end)
+end)
+
+describe("a message that is continued", function()
+    local function continued(source, messages, field)
+        return (chat.compile(source):render { messages = messages, continue_final_message = field or true })
+    end
+    local question = { role = "user", content = "q" }
+
+    it("ends the text", function()
+        assert.equal("<user>q.<assistant> one ", continued(LOOP, { question, { role = "assistant", content = " one " } }))
+        local trimmed = "{% for m in messages %}{{ m.content|trim }}.{% endfor %}"
+        assert.equal("q.one", continued(trimmed, { question, { role = "assistant", content = " one " } }))
+        local parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}.{% endfor %}"
+        local messages = { { role = "assistant", content = { { type = "text", text = "a" }, { type = "image" } } } }
+        assert.equal("a", continued(parts, messages))
+        assert.equal("a", messages[1].content[1].text)
+    end)
+
+    it("may be its reasoning, under any of its names", function()
+        local thinks = "{% for m in messages %}{{ m.thinking }}|{{ m.content }}{% endfor %}"
+        local messages = { { role = "assistant", content = "c", reasoning = "half a" } }
+        assert.equal("half a", continued(thinks, messages, "reasoning"))
+    end)
+
+    it("must be there, and in the text", function()
+        local function check(pattern, source, messages, field)
+            fails("data", "^continue_final_message: .*" .. pattern, continued, source, messages, field)
+        end
+        check("no message", LOOP, {})
+        check("no 'content'", LOOP, { { role = "assistant" } })
+        check("is dict", LOOP, { { role = "assistant", content = { a = 1 } } })
+        check("no text to continue", LOOP, { { role = "assistant", content = { { type = "image" } } } })
+        check("does not read 'thinking'", LOOP, { { role = "assistant", thinking = "x", content = "y" } }, "thinking")
+        check("changes it", "{% for m in messages %}{{ m.content|upper }}{% endfor %}",
+            { { role = "assistant", content = "x" } })
+    end)
+end)
+
 describe("chat errors", function()
     it("name the line", function()
         fails("format", "line 3", chat.compile, "a\n\n{% if %}")

@@ -1,5 +1,6 @@
 -- Text datasets: what is refused and how rows are named, templates as text and as files, shuffling, what is
 -- left out. That rows are NeMo Automodel's is text_goldens_spec.lua's to say.
+local AutoTokenizer = require("am.tokenizers").AutoTokenizer
 local am_chat = require("am.chat")
 local json = require("am.utils.json")
 local chat_dataset = require("am.datasets.chat_dataset")
@@ -141,6 +142,33 @@ describe("text datasets", function()
         helpers.fails("data", "row 1: the chat template writes the turns", chat, text)
         tok.chat_template = "{{ raise_exception('no system') }}"
         helpers.fails("data", "row 1: .*no system", chat, text)
+    end)
+
+    it("learn turns that a template writes differently when more follows, where its loop tells them", function()
+        local real = AutoTokenizer.from_pretrained("tests/parity/golden/tokenizers/smollm2", { chat = am_chat })
+        -- as Qwen3 does: reasoning in the last turn only
+        real.chat_template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if loop.last %}"
+            .. "{{ '<think>' + (m.reasoning_content or '') + '</think>' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}"
+            .. "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+        local messages = {
+            { role = "user", content = "a" }, { role = "assistant", content = "b", reasoning_content = "r" },
+            { role = "user", content = "c" }, { role = "assistant", content = "d", reasoning_content = "s" },
+        }
+        local function learnt(opts)
+            local ids = {}
+            for i, id in ipairs(conversation.row(real, messages, opts, "row 1").labels) do
+                ids[i] = id == -100 and real:encode("_")[1] or id
+            end
+            return (real:decode(ids):gsub("_+", "_"))
+        end
+        assert.equal("_<|im_start|>assistant\nb<|im_end|>\n_<|im_start|>assistant\n<think>s</think>d<|im_end|>\n",
+            learnt {})
+        assert.equal("_b<|im_end|>\n_<think>s</think>d<|im_end|>\n", learnt { mask_generation_prompt = true })
+        assert.equal("_<think>s</think>d<|im_end|>\n", learnt { mask_generation_prompt = true, last_turn_only = true })
+        -- one that cannot begin with a question of nobody's
+        real.chat_template = "{% if messages|length < 2 %}{{ raise_exception('no question') }}{% endif %}"
+            .. real.chat_template
+        assert.equal("_b<|im_end|>\n_<think>s</think>d<|im_end|>\n", learnt { mask_generation_prompt = true })
     end)
 
     it("do not learn the blocks that a template supplies for either way of thinking", function()

@@ -252,8 +252,11 @@ describe("chat template", function()
 
     it("refuses options it would have to ignore", function()
         local tok = load(config)
-        fails("unsupported", "continue_final_message", tok.apply_chat_template, tok, talk,
-            { continue_final_message = true })
+        fails("unsupported", "max_length", tok.apply_chat_template, tok, talk, { max_length = 9 })
+        fails("usage", "continue_final_message", tok.apply_chat_template, tok, talk,
+            { continue_final_message = true, add_generation_prompt = true })
+        fails("usage", "continue_final_message", tok.apply_chat_template, tok, talk,
+            { continue_final_message = true, return_dict = true, return_assistant_tokens_mask = true })
         fails("usage", "return_dict", tok.apply_chat_template, tok, talk, { return_assistant_tokens_mask = true })
         fails("usage", "array of messages", tok.apply_chat_template, tok, "x")
         fails("data", "messages", tok.apply_chat_template, tok, { role = "user", content = "x" })
