@@ -213,14 +213,15 @@ define("round", "precision method", function(rt, v, precision, method)
     local digits, how = integer(rt, precision, 0), method == nil and "common" or method
     if math.abs(digits) > 50 then rt:fail("round: a precision of %d is too large", digits) end
     local scale = 10 ^ digits
-    if how == "ceil" or how == "floor" then return values.float(math[how](x * scale) / scale) end
+    if how == "ceil" or how == "floor" then return values.float((math[how](x * scale) + 0) / scale) end
     if how ~= "common" then rt:fail("round: the method must be common, ceil or floor") end
     if digits >= 0 then
         if not is_float then return x end
         return values.float(tonumber(printing.fixed(x, digits)))
     end
     x = tonumber(printing.fixed(x * scale, 0)) / scale
-    return is_float and values.float(x) or x
+    if is_float then return values.float(x) end
+    return x == 0 and 0 or x
 end)
 
 define("filesizeformat", "binary", function(rt, v, binary)

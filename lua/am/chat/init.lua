@@ -12,6 +12,7 @@ local filters = require "am.chat.filters"
 local globals = require "am.chat.globals"
 local json = require "am.chat.json"
 local messages = require "am.chat.messages"
+local names = require "am.chat.names"
 local parser = require "am.chat.parser"
 local tests = require "am.chat.tests"
 local turns = require "am.chat.turns"
@@ -44,8 +45,10 @@ function M.compile(source, opts)
         err.raise("usage", "a chat template must be a string, not %s", type(source))
     end
     opts = opts or {}
+    local tree = parser.parse(source)
+    names.check(tree, { filters = filters, tests = tests })
     return setmetatable({
-        tree = parser.parse(source),
+        tree = tree,
         source = source,
         has_generation = source:find("{%%[%-%+]?%s*generation%s*[%-%+]?%%}") ~= nil,
         limits = { steps = opts.steps or DEFAULT_STEPS, output = opts.output or DEFAULT_OUTPUT },

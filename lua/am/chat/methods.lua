@@ -120,12 +120,13 @@ function M.bound(rt, v, name)
         return values.undefined(name, v, ("access to attribute '%s' of '%s' object is unsafe."):format(name, kind))
     end
     local registry = (kind == "str" or kind == "Markup") and strings.methods or kind == "list" and lists
-        or kind == "dict" and dicts or kind == "tuple" and name ~= "copy" and lists or nil
+        or kind == "dict" and dicts or (kind == "tuple" or kind == "range") and name ~= "copy" and lists or nil
     local def = registry and registry[name]
     if not def then return nil end
     return values.func(name, function(_, args, kwargs)
         local s = values.text(v)
         if s then rt:allocate(#s) end
+        if kind == "range" then return signature.invoke(rt, name, def, v.items, args, kwargs) end
         if kind == "Markup" then return call_on_markup(rt, name, def, v, args, kwargs) end
         return signature.invoke(rt, name, def, v, args, kwargs)
     end)

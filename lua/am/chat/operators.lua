@@ -31,10 +31,24 @@ arithmetic["+"] = function(_, x, y) return x + y end
 arithmetic["-"] = function(_, x, y) return x - y end
 arithmetic["*"] = function(_, x, y) return x * y end
 arithmetic["/"] = function(rt, x, y) return x / nonzero(rt, y), true end
-arithmetic["//"] = function(rt, x, y) return math.floor(x / nonzero(rt, y)) end
-arithmetic["%"] = function(rt, x, y) return x % nonzero(rt, y) end
+-- Lua's own % rounds; this one is exact, as Python's.
+local function modulo(rt, x, y)
+    local rest = math.fmod(x, nonzero(rt, y))
+    if rest == 0 then return y < 0 and -0.0 or 0 end
+    return (rest < 0) ~= (y < 0) and rest + y or rest
+end
+arithmetic["%"] = modulo
+arithmetic["//"] = function(rt, x, y)
+    local rest = math.fmod(x, nonzero(rt, y))
+    local quotient = (x - rest) / y
+    if rest ~= 0 and (rest < 0) ~= (y < 0) then quotient = quotient - 1 end
+    local whole = math.floor(quotient)
+    if quotient - whole > 0.5 then whole = whole + 1 end
+    return whole == 0 and 0 * (x / y) or whole
+end
 arithmetic["**"] = function(rt, x, y)
     if x == 0 and y < 0 then rt:fail("0 cannot be raised to a negative power") end
+    if x < 0 and y ~= math.floor(y) then rt:fail("a power that is a complex number") end
     return x ^ y, y < 0
 end
 
@@ -88,7 +102,7 @@ local function percent(rt, template, operand)
     if kind(operand) == "tuple" then args = operand end
     -- a subscriptable operand counts as a mapping, which need not be used up
     local k = kind(operand)
-    if k == "dict" or k == "list" or k == "range" then mapping = operand end
+    if k == "dict" or k == "list" or k == "range" or k == "Undefined" then mapping = operand end
     return printing.percent(rt, template, args, mapping)
 end
 
@@ -111,7 +125,6 @@ function M.binary(rt, op, a, b)
         if is_int(b) and (text(a) or values.is_sequence(a)) then return multiply(rt, a, y) end
         if is_int(a) and (text(b) or values.is_sequence(b)) then return multiply(rt, b, x) end
     elseif op == "%" and text(a) then
-        rt:check_defined(b)
         local out = percent(rt, text(a), b)
         return kind(a) == "Markup" and values.markup(out) or out
     end

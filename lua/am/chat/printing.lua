@@ -220,7 +220,10 @@ local function magnitude(rt, x, is_float, type, precision, alternate)
     end
     if is_float then rt:fail("unknown format code '%s' for object of type 'float'", type) end
     if type == "" or type == "d" or type == "n" then return M.int_text(x) end
-    if type == "c" then return unicode.encode(x) end
+    if type == "c" then
+        if x > 0x10FFFF then rt:fail("%%c arg not in range(0x110000)") end
+        return unicode.encode(x)
+    end
     local base = ({ b = 2, o = 8, x = 16, X = 16 })[type] or rt:fail("unknown format code '%s'", type)
     local digits = in_base(x, base)
     if type == "X" then digits = digits:upper() end
@@ -243,12 +246,15 @@ function M.format_value(rt, v, spec)
     precision = tonumber(precision)
     width = tonumber(width) or 0
     local s = values.text(v)
-    if s or values.number(v) == nil then
+    if s then
         if type ~= "" and type ~= "s" then rt:fail("unknown format code '%s' for '%s'", type, values.kind(v)) end
-        s = s or M.str(rt, v)
+        if align == "=" and zero == "" or sign ~= "" or alternate ~= "" or grouping ~= "" then
+            rt:fail("the format specifier '%s' is none for a string", spec)
+        end
         if precision then s = shorten(s, precision) end
-        if align == "=" then align = ">" end
-        return pad(rt, s, width, fill, align == "" and "<" or align)
+        return pad(rt, s, width, fill, (align == "" or align == "=") and "<" or align)
+    elseif values.number(v) == nil then
+        rt:fail("unsupported format string passed to %s.__format__", values.kind(v))
     end
     local x, is_float = values.number(v)
     local text = magnitude(rt, math.abs(x), is_float, type, precision, alternate == "#")
@@ -312,7 +318,10 @@ local function percent_item(rt, v, flags, width, precision, type)
         if precision then text = shorten(text, precision) end
         return pad(rt, text, width, " ", left and "<" or ">")
     end
-    if type == "c" and values.text(v) then return pad(rt, values.text(v), width, " ", left and "<" or ">") end
+    if type == "c" and values.text(v) then
+        if values.string_length(values.text(v)) ~= 1 then rt:fail("%%c requires int or char") end
+        return pad(rt, values.text(v), width, " ", left and "<" or ">")
+    end
     local x, is_float = values.number(v)
     if not x then
         rt:check_defined(v)
@@ -323,6 +332,7 @@ local function percent_item(rt, v, flags, width, precision, type)
         if type ~= "d" then rt:fail("%%%s format: an integer is required, not float", type) end
         x, is_float = (x < 0 and math.ceil or math.floor)(x), false
     end
+    if type == "c" and x < 0 then rt:fail("%%c arg not in range(0x110000)") end
     text = magnitude(rt, math.abs(x), is_float, type, precision, flags:find("#", 1, true))
     local sign = x < 0 and "-" or flags:find("+", 1, true) and "+" or flags:find(" ", 1, true) and " " or ""
     local zero = flags:find("0", 1, true) and not left

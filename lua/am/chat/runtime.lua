@@ -144,14 +144,15 @@ function Runtime:emit(s)
     out[#out + 1] = s
 end
 
--- Runs statements in `scope` with their output caught in a string.
+-- Runs statements in `scope` with their output caught in a string. A break or continue that ends them is
+-- returned second.
 function Runtime:capture(nodes, scope)
     local outer = self.out
     self.out = { size = 0 }
-    self:run(nodes, scope)
+    local signal = self:run(nodes, scope)
     local text = table.concat(self.out)
     self.out = outer
-    return text
+    return text, signal
 end
 
 -- which message wrote what -----------------------------------------------------------------------------

@@ -52,13 +52,15 @@ function Runtime:filter_text(filter, text, scope)
 end
 
 function statements.set_block(self, node, scope)
-    local v = self:capture(node.body, inner_scope(scope))
+    local v, signal = self:capture(node.body, inner_scope(scope))
+    if signal then return signal end
     if node.filter then v = self:filter_text(node.filter, v, scope) end
     self:assign(node.target, v, scope)
 end
 
 function statements.filter_block(self, node, scope)
-    local text = self:capture(node.body, inner_scope(scope))
+    local text, signal = self:capture(node.body, inner_scope(scope))
+    if signal then return signal end
     self:emit(self:str(self:filter_text(node.filter, text, scope)))
 end
 
@@ -244,7 +246,7 @@ local function call_macro(rt, args, kwargs, macro)
     elseif #args > count then
         rt:fail("macro '%s' takes not more than %d argument(s)", name, count)
     end
-    return rt:capture(macro.body, scope)
+    return (rt:capture(macro.body, scope))
 end
 
 -- A macro value that closes over `scope`.

@@ -67,7 +67,7 @@ define("sameas", "other!", function(_, v, other)
     return v == other or (kind(v) == "float" and kind(other) == "float" and v.value == other.value)
 end)
 
-define("filter", "", function(rt, v) return rt.filters[v] ~= nil end)
-define("test", "", function(rt, v) return rt.tests[v] ~= nil end)
+define("filter", "", function(rt, v) return rt.filters[values.hash(rt, v)] ~= nil end)
+define("test", "", function(rt, v) return rt.tests[values.hash(rt, v)] ~= nil end)
 
 return M
