@@ -286,6 +286,9 @@ def template_seeds():
 {% for i in range(3) %}{% set ns.n = ns.n + i %}{{ f(i, b=i) }}{{ loop.cycle('a', "b") }}{% endfor %}
 {{ [1, 2.5, none, true][::-1] }}{{ {'a': (1, 2)}.items() | list }}{{ 'a,b'.split(',') | join('-') | upper }}
 {{ 'x' if 1 < 2 <= 3 and not false else 'y' }}{{ "%s %d" | format('a', 3) }}{{ 'abc'[1:] in ('bc', 'd') }}""")
+    write("template", "loop", b"""{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and not loop.last %}<think>
+</think>{% endif %}{{ m.content }}.{% endfor %}{% for i in range(messages|length) %}{% set m = messages[i] %}{{ m.content }}
+{% endfor %}{% if add_generation_prompt %}<assistant>{% else %}{{ eos_token }}{% endif %}""")
     write("template", "filters", b"""{{ messages | map(attribute='content') | map('length') | sum }}{{ messages | selectattr('role', 'equalto', 'user')
 | list | first | tojson }}{{ 'a b' | replace(' ', '_') | title | indent(2, true) }}{{ [3, 1] | sort(reverse=true) | unique | max }}
 {{ strftime_now('%Y-%m-%d') }}{% filter upper %}x{% endfilter %}{# comment #}{% raw %}{{ }}{% endraw %}{{ raise_exception('no') }}""")

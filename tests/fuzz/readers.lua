@@ -195,20 +195,30 @@ function M.rows(text)
     read_rows(text, "")
 end
 
---- Two renderings of one template are the same. What follows a NUL is what the user says.
+--- Two renderings of one template are the same, and the assistant's turns lie in the text one after the other. What follows a NUL is what the user says.
 function M.template(text)
     local source, said = text:match("^(%Z*)%z?(.*)$")
     local template = try(chat.compile, source, { steps = 20000, output = 1000000, now = 0 })
-    local function render()
-        return template:render {
-            messages = { { role = "system", content = "Be brief." }, { role = "user", content = said },
-                         { role = "assistant", content = "Yes." } },
-            tools = { { type = "function", ["function"] = { name = "f", parameters = {} } } },
-            add_generation_prompt = true, bos_token = "<s>", eos_token = "</s>",
-        }
+    if not template then
+        return
     end
-    local out = template and try(render)
-    assert(out == (template and try(render)))
+    local vars = {
+        messages = { { role = "system", content = "Be brief." }, { role = "user", content = said },
+                     { role = "assistant", content = "Yes." } },
+        tools = { { type = "function", ["function"] = { name = "f", parameters = {} } } },
+        add_generation_prompt = true, bos_token = "<s>", eos_token = "</s>",
+    }
+    local out = try(template.render, template, vars)
+    assert(out == try(template.render, template, vars))
+    local told = try(function() return { template:turns(vars) } end) or {}
+    assert(out == told[1])
+    local last = 0
+    for _, turn in ipairs(not template.has_generation and told[2] or {}) do
+        assert(last < turn[1] and turn[1] <= turn.answer and turn.answer <= turn[2] + 1 and turn[2] <= #out)
+        last = turn[2]
+    end
+    vars.continue_final_message = true
+    try(template.render, template, vars)
 end
 
 local function nothing() end

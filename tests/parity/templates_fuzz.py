@@ -135,7 +135,9 @@ class Grammar:
             return f"-{self.int(depth - 1)}"
         if kind == 3:
             return f"({self.number(depth - 1)})|{self.pick(NUM_TO_NUM)}"
-        return f"({self.number(depth - 1)} {self.pick(['+', '-', '*', '//', '%', '/', '**' if depth < 2 else '+'])} {self.number(depth - 1)})"
+        if kind == 4 and self.chance(0.2):
+            return f"({self.number(depth - 1)} ** {self.pick(['0', '2', '3', '-1', '0.5'])})"
+        return f"({self.number(depth - 1)} {self.pick(['+', '-', '*', '//', '%', '/'])} {self.number(depth - 1)})"
 
     def float(self, depth):
         return self.pick(FLOATS) if depth <= 0 or self.chance(0.5) else self.int(depth)

@@ -45,17 +45,17 @@ local function define_text(names, spec, fn)
     end)
 end
 
-define_text("upper", "", function(_, s) return unicode.upper(s) end)
-define_text("lower", "", function(_, s) return unicode.lower(s) end)
-define_text("capitalize", "", function(_, s) return unicode.capitalize(s) end)
+define_text("upper", "", strings.upper)
+define_text("lower", "", strings.lower)
+define_text("capitalize", "", strings.capitalize)
 define_text("string", "", function(_, s) return s end)
 define_text("center", "width", function(rt, s, width) return strings.center(rt, s, width or 80) end)
 define_text("trim", "chars", function(rt, s, chars)
-    return strings.strip(s, strings.text_argument(rt, chars), true, true)
+    return strings.strip(s, strings.text_argument(rt, chars), true, true, rt)
 end)
 
-define_text("title", "", function(_, s)
-    local list, in_word = values.characters(s), false
+define_text("title", "", function(rt, s)
+    local list, in_word = values.characters(rt, s), false
     for i, c in ipairs(list) do
         if unicode.is_space(c) or c:find("^[%-%({%[<]$") then
             in_word = false
@@ -83,7 +83,7 @@ define("indent", "width first blank", function(rt, v, width, first, blank)
         rt:allocate(count)
         margin = (" "):rep(count)
     end
-    local lines = strings.splitlines(s .. "\n")
+    local lines = strings.splitlines(rt, s .. "\n")
     local size = #s
     for i, line in ipairs(lines) do
         if (i > 1 or flag(first)) and (flag(blank) or line ~= "" or i == 1) then lines[i] = margin .. line end
@@ -100,7 +100,7 @@ define("truncate", "length killwords end leeway", function(rt, v, length, killwo
     if limit < mark_length then rt:fail("truncate: the length must be at least %d", mark_length) end
     if values.length(rt, v) <= limit + integer(rt, leeway, 5) then return v end
     local s = text(v) or rt:fail("truncate needs a str, not %s", kind(v))
-    local kept = table.concat(values.characters(s), "", 1, limit - mark_length)
+    local kept = table.concat(values.characters(rt, s), "", 1, limit - mark_length)
     if not flag(killwords) then kept = kept:match("^(.*) ") or kept end
     return kept .. mark
 end)
@@ -134,14 +134,14 @@ define("urlencode", "", function(rt, v)
     if kind(v) == "dict" then
         pairs_of = methods.dict_items(rt, v)
     elseif text(v) or not values.is_iterable(v) then
-        return strings.percent_encode(rt:str(v), "/")
+        return strings.percent_encode(rt, rt:str(v), "/")
     end
     local parts = {}
     for i, pair in ipairs(values.iterate(rt, pairs_of)) do
         local items = values.iterate(rt, pair)
         if #items ~= 2 then rt:fail("urlencode needs pairs of key and value") end
         local encode = strings.percent_encode
-        parts[i] = (encode(rt:str(items[1]), " ") .. "=" .. encode(rt:str(items[2]), " ")):gsub(" ", "+")
+        parts[i] = (encode(rt, rt:str(items[1]), " ") .. "=" .. encode(rt, rt:str(items[2]), " ")):gsub(" ", "+")
     end
     return table.concat(parts, "&")
 end)

@@ -21,7 +21,7 @@ local values = require "am.chat.values"
 local M = {}
 
 local DEFAULT_STEPS = 5e6
-local DEFAULT_OUTPUT = 64 * 1024 * 1024
+local DEFAULT_OUTPUT = 16 * 1024 * 1024
 
 --- What cjson.null is in data: Python's None.
 M.None = values.None

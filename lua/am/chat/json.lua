@@ -40,7 +40,11 @@ end
 local Writer = {}
 Writer.__index = Writer
 
-function Writer:put(s) self.out[#self.out + 1] = s end
+function Writer:put(s)
+    self.size = self.size + #s
+    if self.size > self.rt.limits.output then self.rt:allocate(self.size) end
+    self.out[#self.out + 1] = s
+end
 
 function Writer:newline(depth)
     if self.indent then self:put("\n" .. self.indent:rep(depth)) end
@@ -83,7 +87,7 @@ end
 
 function Writer:value(v, depth)
     local s = values.text(v)
-    self.rt:charge(1 + (s and math.floor(#s / 16) or 0))
+    self.rt:charge(2 + (s and math.floor(#s / 16) or 0))
     s = s and quote(s, self.ensure_ascii) or scalar(v)
     if s then return self:put(s) end
     if depth >= MAX_NESTING then self.rt:fail("a value is nested too deeply for JSON") end
@@ -100,7 +104,7 @@ end
 --- sort_keys.
 function M.encode(rt, v, opts)
     local writer = setmetatable({
-        rt = rt, out = {}, ensure_ascii = opts.ensure_ascii, indent = opts.indent, sort_keys = opts.sort_keys,
+        rt = rt, out = {}, size = 0, ensure_ascii = opts.ensure_ascii, indent = opts.indent, sort_keys = opts.sort_keys,
         item_separator = opts.item_separator or (opts.indent and "," or ", "),
         key_separator = opts.key_separator or ": ",
     }, Writer)

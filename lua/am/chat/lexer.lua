@@ -34,7 +34,8 @@ function Lexer:add_data(text, sign, strippable)
     if sign == "-" then
         text = text:sub(1, unicode.skip_space_back(text, #text))
     elseif sign ~= "+" and strippable then
-        local line_start = text:match(".*\n()") or 1
+        local back = text:reverse():find("\n", 1, true)
+        local line_start = back and #text - back + 2 or 1
         if (line_start > 1 or self.line_starting) and unicode.skip_space(text, line_start) > #text then
             text = text:sub(1, line_start - 1)
         end

@@ -171,7 +171,13 @@ end
 function M.slice(rt, v, start, stop, step)
     local s = text(v)
     local is_range = kind(v) == "range"
-    local items = s and values.characters(s) or is_range and v.items or v
+    if s and not s:find("[\128-\255]") and (step == nil or step == values.None) then
+        local first, last = slice_bounds(rt, #s, start, stop)
+        rt:allocate(#s)
+        s = s:sub(first + 1, last)
+        return kind(v) == "Markup" and values.markup(s) or s
+    end
+    local items = s and values.characters(rt, s) or is_range and v.items or v
     if not s and not is_range and not values.is_sequence(v) then
         rt:check_defined(v)
         rt:fail("'%s' object is not subscriptable by a slice", kind(v))
@@ -193,8 +199,7 @@ end
 
 local function character(rt, s, index)
     if s:find("[\128-\255]") then
-        rt:charge(#s)
-        local list = values.characters(s)
+        local list = values.characters(rt, s)
         return list[index < 0 and index + #list + 1 or index + 1]
     end
     if index < 0 then index = index + #s end

@@ -128,7 +128,7 @@ function write_repr(rt, out, v, depth)
     elseif t == "boolean" then
         out[#out + 1] = v and "True" or "False"
     else
-        rt:charge(1)
+        rt:charge(2)
         if depth >= MAX_NESTING then rt:fail("a value is nested too deeply to print") end
         local writer = writers[v.kind]
         if writer then
@@ -169,6 +169,7 @@ local function pad(rt, s, width, fill, align)
     if width > MAX_WIDTH then rt:fail("format width %d is too large", width) end
     local missing = width - values.string_length(s)
     if missing <= 0 then return s end
+    rt:allocate(missing)
     if align == "<" then return s .. fill:rep(missing) end
     if align == "^" then
         local left = math.floor(missing / 2)
@@ -182,8 +183,9 @@ local function pad(rt, s, width, fill, align)
 end
 
 -- The first `count` code points.
-local function shorten(s, count)
-    return table.concat(values.characters(s), "", 1, math.min(count, values.string_length(s)))
+local function shorten(rt, s, count)
+    local list = values.characters(rt, s)
+    return table.concat(list, "", 1, math.min(count, #list))
 end
 
 local function group_thousands(digits, mark)
@@ -251,7 +253,7 @@ function M.format_value(rt, v, spec)
         if align == "=" and zero == "" or sign ~= "" or alternate ~= "" or grouping ~= "" then
             rt:fail("the format specifier '%s' is none for a string", spec)
         end
-        if precision then s = shorten(s, precision) end
+        if precision then s = shorten(rt, s, precision) end
         return pad(rt, s, width, fill, (align == "" or align == "=") and "<" or align)
     elseif values.number(v) == nil then
         rt:fail("unsupported format string passed to %s.__format__", values.kind(v))
@@ -315,7 +317,7 @@ local function percent_item(rt, v, flags, width, precision, type)
     local text
     if type == "s" or type == "r" or type == "a" then
         text = type == "s" and M.str(rt, v) or M.repr(rt, v)
-        if precision then text = shorten(text, precision) end
+        if precision then text = shorten(rt, text, precision) end
         return pad(rt, text, width, " ", left and "<" or ">")
     end
     if type == "c" and values.text(v) then

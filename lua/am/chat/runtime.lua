@@ -50,6 +50,11 @@ function Runtime:allocate(n)
     self:charge(n / 64)
 end
 
+--- Pays for looking for `part` in `s`, which takes their product where both repeat themselves.
+function Runtime:search(s, part)
+    self:charge(#s / 16 + #s * #part / 512)
+end
+
 local function undefined_message(v)
     if v.hint then return v.hint end
     local name = type(v.name) == "string" and "'" .. v.name .. "'" or nil

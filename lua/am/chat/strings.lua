@@ -37,45 +37,61 @@ local function int_argument(rt, v, default)
 end
 M.int_argument = int_argument
 
---- str.strip and its halves; `chars` nil means whitespace.
-function M.strip(s, chars, left, right)
+--- str.strip and its halves; `chars` nil means whitespace. `rt` pays for `chars`.
+function M.strip(s, chars, left, right, rt)
     if not chars then
         local first = left and unicode.skip_space(s, 1) or 1
         local last = right and unicode.skip_space_back(s, #s) or #s
         return s:sub(first, last)
     end
     local set = {}
-    for _, c in ipairs(characters(chars)) do set[c] = true end
-    local list = characters(s)
-    local first, last = 1, #list
-    while left and first <= last and set[list[first]] do first = first + 1 end
-    while right and last >= first and set[list[last]] do last = last - 1 end
-    return table.concat(list, "", first, last)
+    for _, c in ipairs(characters(rt, chars)) do set[c] = true end
+    local first, last = 1, #s
+    while left and first <= last do
+        local c, stop = s:match("^(.[\128-\191]*)()", first)
+        if not set[c] then break end
+        first = stop
+    end
+    while right and last >= first do
+        local start = last
+        while start > first and s:byte(start) >= 128 and s:byte(start) < 192 do start = start - 1 end
+        if not set[s:sub(start, last)] then break end
+        last = start - 1
+    end
+    rt:charge((#s - last + first) / 4)
+    return s:sub(first, last)
 end
 
-define("strip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), true, true) end)
-define("lstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), true, false) end)
-define("rstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), false, true) end)
+define("strip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), true, true, rt) end)
+define("lstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), true, false, rt) end)
+define("rstrip", "chars", function(rt, s, chars) return M.strip(s, text_argument(rt, chars), false, true, rt) end)
 
-define("upper", "", function(_, s) return unicode.upper(s) end)
-define("lower", "", function(_, s) return unicode.lower(s) end)
-define("casefold", "", function(_, s) return (unicode.lower(s):gsub("ß", "ss")) end)
+-- A change of case, which takes longer where not all is ASCII.
+local function define_case(name, fn)
+    M[name] = function(rt, s)
+        rt:charge(#s / (s:find("[\128-\255]") and 4 or 16))
+        return fn(s)
+    end
+    define(name, "", M[name])
+end
+define_case("upper", unicode.upper)
+define_case("lower", unicode.lower)
+define_case("capitalize", unicode.capitalize)
+define_case("casefold", function(s) return (unicode.lower(s):gsub("ß", "ss")) end)
 
-define("swapcase", "", function(_, s)
-    local list = characters(s)
+define("swapcase", "", function(rt, s)
+    local list = characters(rt, s)
     for i, c in ipairs(list) do
         list[i] = unicode.is_upper(c) and unicode.lower(c) or unicode.upper(c)
     end
     return table.concat(list)
 end)
 
-define("capitalize", "", function(_, s) return unicode.capitalize(s) end)
-
-define("title", "", function(_, s)
-    local list, in_word = characters(s), false
+define("title", "", function(rt, s)
+    local list, in_word = characters(rt, s), false
     for i, c in ipairs(list) do
         local cased = unicode.is_upper(c) or unicode.is_lower(c)
-        if cased then list[i] = in_word and unicode.lower(c) or unicode.upper(c) end
+        if cased then list[i] = in_word and unicode.lower(c) or unicode.capitalize(c) end
         in_word = cased
     end
     return table.concat(list)
@@ -83,7 +99,8 @@ end)
 
 -- splitting -----------------------------------------------------------------------------------------
 
-local function split_space(s, limit)
+local function split_space(rt, s, limit)
+    rt:charge(#s / 4)
     local out, pos = values.list(), unicode.skip_space(s, 1)
     while pos <= #s do
         if limit and #out == limit then
@@ -98,7 +115,8 @@ local function split_space(s, limit)
     return out
 end
 
-local function rsplit_space(s, limit)
+local function rsplit_space(rt, s, limit)
+    rt:charge(#s / 4)
     local reversed, last = {}, unicode.skip_space_back(s, #s)
     while last > 0 do
         if #reversed == limit then
@@ -119,19 +137,19 @@ local function reverse(list)
     return out
 end
 
--- Byte position of the last occurrence of `part` that ends at or before `last`.
-local function find_back(s, part, last)
-    for start = last - #part + 1, 1, -1 do
-        if s:sub(start, start + #part - 1) == part then return start end
-    end
+-- Byte position of the last occurrence of `part`.
+local function find_back(s, part)
+    local hit = s:reverse():find(part:reverse(), 1, true)
+    return hit and #s - hit - #part + 2
 end
 
 define("split", "sep maxsplit", function(rt, s, sep, maxsplit)
     sep = text_argument(rt, sep)
     local limit = int_argument(rt, maxsplit, -1)
     if limit < 0 then limit = nil end
-    if not sep then return split_space(s, limit) end
+    if not sep then return split_space(rt, s, limit) end
     if sep == "" then rt:fail("empty separator") end
+    rt:search(s, sep)
     local out, pos = values.list(), 1
     while not limit or #out < limit do
         local start = s:find(sep, pos, true)
@@ -147,45 +165,58 @@ define("rsplit", "sep maxsplit", function(rt, s, sep, maxsplit)
     sep = text_argument(rt, sep)
     local limit = int_argument(rt, maxsplit, -1)
     if limit < 0 then limit = math.huge end
-    if not sep then return reverse(rsplit_space(s, limit)) end
+    if not sep then return reverse(rsplit_space(rt, s, limit)) end
     if sep == "" then rt:fail("empty separator") end
+    rt:search(s, sep)
     local reversed, last = {}, #s
+    local backwards, back_sep = s:reverse(), sep:reverse()
     while #reversed < limit do
-        local start = find_back(s, sep, last)
-        if not start then break end
-        reversed[#reversed + 1] = s:sub(start + #sep, last)
-        last = start - 1
+        local hit = backwards:find(back_sep, #s - last + 1, true)
+        if not hit then break end
+        reversed[#reversed + 1] = s:sub(#s - hit + 2, last)
+        last = #s - hit - #sep + 1
     end
     reversed[#reversed + 1] = s:sub(1, last)
     return reverse(reversed)
 end)
 
-local line_breaks = {
-    ["\n"] = true, ["\r"] = true, ["\v"] = true, ["\f"] = true, ["\28"] = true, ["\29"] = true, ["\30"] = true,
-    ["\194\133"] = true, ["\226\128\168"] = true, ["\226\128\169"] = true,
-}
+local line_breaks = { ["\194\133"] = true, ["\226\128\168"] = true, ["\226\128\169"] = true }
+
+-- The first and the last byte of the line break at or after `pos`.
+local function next_break(s, pos)
+    while true do
+        local hit = s:find("[\n-\r\28-\30\194\226]", pos)
+        if not hit then return nil end
+        local byte = s:byte(hit)
+        if byte < 128 then return hit, s:sub(hit, hit + 1) == "\r\n" and hit + 1 or hit end
+        local last = byte == 194 and hit + 1 or hit + 2
+        if line_breaks[s:sub(hit, last)] then return hit, last end
+        pos = hit + 1
+    end
+end
 
 --- str.splitlines as a values.list.
-function M.splitlines(s, keepends)
-    local out, list, first, i = values.list(), characters(s), 1, 1
-    while i <= #list do
-        if line_breaks[list[i]] then
-            local stop = (list[i] == "\r" and list[i + 1] == "\n") and i + 1 or i
-            out[#out + 1] = table.concat(list, "", first, keepends and stop or i - 1)
-            first, i = stop + 1, stop
-        end
-        i = i + 1
+function M.splitlines(rt, s, keepends)
+    rt:charge(#s / 16)
+    local out, pos = values.list(), 1
+    local first, last = next_break(s, pos)
+    while first do
+        out[#out + 1] = s:sub(pos, keepends and last or first - 1)
+        rt:charge(1)
+        pos = last + 1
+        first, last = next_break(s, pos)
     end
-    if first <= #list then out[#out + 1] = table.concat(list, "", first) end
+    if pos <= #s then out[#out + 1] = s:sub(pos) end
     return out
 end
-define("splitlines", "keepends", function(_, s, keepends)
-    return M.splitlines(s, keepends ~= nil and values.truthy(keepends))
+define("splitlines", "keepends", function(rt, s, keepends)
+    return M.splitlines(rt, s, keepends ~= nil and values.truthy(keepends))
 end)
 
 define("partition", "sep!", function(rt, s, sep)
     sep = text_argument(rt, sep)
     if sep == "" then rt:fail("empty separator") end
+    rt:search(s, sep)
     local start = s:find(sep, 1, true)
     if not start then return values.tuple { s, "", "" } end
     return values.tuple { s:sub(1, start - 1), sep, s:sub(start + #sep) }
@@ -194,7 +225,8 @@ end)
 define("rpartition", "sep!", function(rt, s, sep)
     sep = text_argument(rt, sep)
     if sep == "" then rt:fail("empty separator") end
-    local start = find_back(s, sep, #s)
+    rt:search(s, sep)
+    local start = find_back(s, sep)
     if not start then return values.tuple { "", "", s } end
     return values.tuple { s:sub(1, start - 1), sep, s:sub(start + #sep) }
 end)
@@ -205,7 +237,7 @@ end)
 local function window(rt, s, start, stop)
     start, stop = int_argument(rt, start), int_argument(rt, stop)
     if not start and not stop then return s, 0 end
-    local list = characters(s)
+    local list = characters(rt, s)
     local function bound(i, default)
         if not i then return default end
         return i < 0 and math.max(i + #list, 0) or i
@@ -220,8 +252,9 @@ local function find(rt, s, part, start, stop, backwards)
     part = text_argument(rt, part)
     local piece, offset = window(rt, s, start, stop)
     if not piece then return nil end
+    rt:search(piece, part)
     local hit
-    if backwards then hit = find_back(piece, part, #piece) else hit = piece:find(part, 1, true) end
+    if backwards then hit = find_back(piece, part) else hit = piece:find(part, 1, true) end
     return hit and offset + values.string_length(piece:sub(1, hit - 1))
 end
 
@@ -270,7 +303,10 @@ end
 
 define("count", "sub! start stop", function(rt, s, part, start, stop)
     local piece = window(rt, s, start, stop)
-    return piece and count_of(piece, text_argument(rt, part)) or 0
+    if not piece then return 0 end
+    part = text_argument(rt, part)
+    rt:search(piece, part)
+    return count_of(piece, part)
 end)
 
 define("removeprefix", "prefix!", function(rt, s, prefix)
@@ -288,12 +324,14 @@ end)
 --- str.replace; `limit` nil or negative replaces all.
 function M.replace(rt, s, old, new, limit)
     if limit and limit < 0 then limit = nil end
+    rt:search(s, old)
     local count = math.min(count_of(s, old), limit or math.huge)
+    rt:charge(count)
     rt:allocate(#s + count * math.max(#new - #old, 0))
     if count == 0 then return s end
     local out = {}
     if old == "" then
-        local list = characters(s)
+        local list = characters(rt, s)
         for i = 1, #list + 1 do
             if i <= count then out[#out + 1] = new end
             out[#out + 1] = list[i]
@@ -365,7 +403,7 @@ define("expandtabs", "tabsize", function(rt, s, tabsize)
     local size, column, out = int_argument(rt, tabsize, 8), 0, {}
     if size > 1000 then rt:fail("a tab size of %d is too large", size) end
     rt:allocate(#s * math.max(size, 1))
-    for i, c in ipairs(characters(s)) do
+    for i, c in ipairs(characters(rt, s)) do
         if c == "\t" then
             local blanks = size > 0 and size - column % size or 0
             out[i], column = (" "):rep(blanks), column + blanks
@@ -383,9 +421,9 @@ end)
 -- asking --------------------------------------------------------------------------------------------
 
 local function all_characters(name, accepts)
-    define(name, "", function(_, s)
+    define(name, "", function(rt, s)
         if s == "" then return false end
-        for _, c in ipairs(characters(s)) do
+        for _, c in ipairs(characters(rt, s)) do
             if not accepts(c) then return false end
         end
         return true
@@ -398,29 +436,29 @@ all_characters("isalpha", unicode.is_alpha)
 all_characters("isalnum", function(c) return unicode.is_alpha(c) or unicode.is_digit(c) end)
 define("isascii", "", function(_, s) return not s:find("[\128-\255]") end)
 define("isidentifier", "", function(_, s) return s:find("^[%a_\128-\255][%w_\128-\255]*$") ~= nil end)
-define("isprintable", "", function(_, s)
-    for _, c in ipairs(characters(s)) do
+define("isprintable", "", function(rt, s)
+    for _, c in ipairs(characters(rt, s)) do
         if not unicode.is_printable(c) then return false end
     end
     return true
 end)
 
 --- str.isupper and str.islower: some cased character, none of the other case.
-function M.is_cased(s, wanted)
+function M.is_cased(rt, s, wanted)
     local found = false
-    for _, c in ipairs(characters(s)) do
+    for _, c in ipairs(characters(rt, s)) do
         local upper, lower = unicode.is_upper(c), unicode.is_lower(c)
         if (wanted == "upper" and lower) or (wanted == "lower" and upper) then return false end
         found = found or upper or lower
     end
     return found
 end
-define("isupper", "", function(_, s) return M.is_cased(s, "upper") end)
-define("islower", "", function(_, s) return M.is_cased(s, "lower") end)
+define("isupper", "", function(rt, s) return M.is_cased(rt, s, "upper") end)
+define("islower", "", function(rt, s) return M.is_cased(rt, s, "lower") end)
 
-define("istitle", "", function(_, s)
+define("istitle", "", function(rt, s)
     local found, in_word = false, false
-    for _, c in ipairs(characters(s)) do
+    for _, c in ipairs(characters(rt, s)) do
         local upper, lower = unicode.is_upper(c), unicode.is_lower(c)
         if (upper and in_word) or (lower and not in_word) then return false end
         in_word = upper or lower
@@ -429,7 +467,8 @@ define("istitle", "", function(_, s)
     return found
 end)
 
-function M.percent_encode(s, keep)
+function M.percent_encode(rt, s, keep)
+    rt:charge(#s / 2)
     return (s:gsub("[^%w%-%._~" .. keep .. "]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 

@@ -1,6 +1,7 @@
 -- Jinja's built-in tests (`x is …`): a registry of definitions (signature.lua) called as
 -- fn(rt, value, …) and returning a boolean.
 
+local operators = require "am.chat.operators"
 local signature = require "am.chat.signature"
 local strings = require "am.chat.strings"
 local values = require "am.chat.values"
@@ -24,7 +25,7 @@ define("float", "", function(_, v) return kind(v) == "float" end)
 define("number", "", function(_, v) return values.number(v) ~= nil end)
 define("string", "", function(_, v) return values.text(v) ~= nil end)
 define("mapping", "", function(_, v) return kind(v) == "dict" end)
-define("iterable", "", function(_, v) return values.is_iterable(v) end)
+define("iterable", "", function(_, v) return values.is_iterable(v) or kind(v) == "LoopContext" end)
 define("escaped", "", function(_, v) return kind(v) == "Markup" end)
 define("callable", "", function(_, v)
     return type(v) == "table" and (v.callable or values.is_undefined(v)) or false
@@ -33,8 +34,8 @@ end)
 local sequences = { str = true, Markup = true, list = true, tuple = true, dict = true, range = true, Undefined = true }
 define("sequence", "", function(_, v) return sequences[kind(v)] or false end)
 
-define("lower", "", function(rt, v) return strings.is_cased(rt:str(v), "lower") end)
-define("upper", "", function(rt, v) return strings.is_cased(rt:str(v), "upper") end)
+define("lower", "", function(rt, v) return strings.is_cased(rt, rt:str(v), "lower") end)
+define("upper", "", function(rt, v) return strings.is_cased(rt, rt:str(v), "upper") end)
 
 local function modulo(rt, v, by)
     local x, y = values.number(v), values.number(by)
@@ -42,8 +43,7 @@ local function modulo(rt, v, by)
         rt:check_defined(v)
         rt:fail("the test needs a number, not %s", kind(x and by or v))
     end
-    if y == 0 then rt:fail("integer modulo by zero") end
-    return x % y
+    return (values.number(operators.binary(rt, "%", v, by)))
 end
 
 define("odd", "", function(rt, v) return modulo(rt, v, 2) == 1 end)

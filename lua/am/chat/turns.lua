@@ -152,6 +152,7 @@ function M.find(text, regions, messages, header, prompted)
             turns[#turns + 1] = { first, last, answer = answer }
         end
     end
+    table.sort(turns, function(a, b) return a[1] < b[1] end) -- of several loops over the messages
     return turns[1] and turns or nil
 end
 

@@ -144,8 +144,9 @@ local function hash(rt, key)
             local h = hash(rt, item)
             parts[i] = type(h) .. ":" .. #tostring(h) .. ":" .. tostring(h)
         end
-        rt:charge(#parts)
-        return "\0tuple " .. table.concat(parts, ",")
+        local joined = table.concat(parts, ",")
+        rt:allocate(#joined)
+        return "\0tuple " .. joined
     end
     if k == "list" or k == "dict" then rt:fail("unhashable type: '%s'", k) end
     return key
@@ -176,8 +177,9 @@ end
 
 -- iteration and length ----------------------------------------------------------------------------
 
---- The code points of a string as an array of strings; stray continuation bytes stand alone.
-function M.characters(s)
+--- The code points of a string as an array of strings; stray continuation bytes stand alone. `rt` pays.
+function M.characters(rt, s)
+    rt:charge(#s / 2) -- memory above all
     local out, n = {}, 0
     local start = s:match("^[\128-\191]*()")
     for i = 1, start - 1 do n = n + 1; out[n] = s:sub(i, i) end
@@ -192,8 +194,7 @@ end
 function M.iterate(rt, v)
     local s = text(v)
     if s then
-        rt:charge(#s)
-        return M.characters(s)
+        return M.characters(rt, s)
     end
     local k = kind(v)
     local items
@@ -293,7 +294,10 @@ function M.less(rt, a, b, symbol, depth)
     local x, y = number(a), number(b)
     if x and y then return x < y end
     local s, t = text(a), text(b)
-    if s and t then return s < t end
+    if s and t then
+        rt:charge(math.min(#s, #t) / 64)
+        return s < t
+    end
     local k = kind(a)
     depth = (depth or 0) + 1
     if (k == "list" or k == "tuple") and k == kind(b) and depth <= MAX_NESTING then
@@ -316,7 +320,7 @@ function M.contains(rt, container, item)
             rt:check_defined(item)
             rt:fail("'in <string>' requires string as left operand, not %s", kind(item))
         end
-        rt:charge(math.ceil(#s / 16))
+        rt:search(s, part)
         return s:find(part, 1, true) ~= nil
     end
     if kind(container) == "dict" then return M.dict_get(rt, container, item) ~= nil end

@@ -140,7 +140,7 @@ end
 function M.capitalize(s)
     local first, rest = s:match("^([^\128-\191][\128-\191]*)(.*)$")
     if not first then return s end
-    return M.upper(first) .. M.lower(rest)
+    return (first == "ß" and "Ss" or M.upper(first)) .. M.lower(rest)
 end
 
 function M.is_upper(c) return M.lower(c) ~= c end
