@@ -54,6 +54,26 @@ CONVERSATIONS = {
         "tools": [WEATHER],
         "tools_in_user_message": False,
     },
+    "calls and reasoning": {
+        "messages": [
+            user("Weather?"),
+            assistant("", reasoning_content="I ask.\nNow.", tool_calls=[CALL]),
+            {"role": "tool", "name": "get_weather", "content": "21.5"},
+            assistant("<think>\nSo.\n</think>\n\n21."),
+            user("Thanks"),
+            assistant("Welcome.", reasoning_content="Polite."),
+        ],
+        "tools": [WEATHER],
+    },
+    "parts": {
+        "messages": [
+            user([{"type": "text", "text": "What"}, {"type": "image"}]),
+            assistant([{"type": "text", "text": "A cat."}]),
+            user([{"type": "text", "text": "Sure?"}]),
+            assistant([{"type": "text", "text": "Yes."}]),
+        ]
+    },
+    "continued": {"messages": [user("Hi"), assistant(" Once upon ")], "continue_final_message": True},
     "empty": {"messages": []},
     "empty, prompt": {"messages": [], "add_generation_prompt": True},
 }
