@@ -222,9 +222,10 @@ describe("a message that is continued", function()
     local question = { role = "user", content = "q" }
 
     it("ends the text", function()
-        assert.equal("<user>q.<assistant> one ", continued(LOOP, { question, { role = "assistant", content = " one " } }))
+        local half = { role = "assistant", content = " one " }
+        assert.equal("<user>q.<assistant> one ", continued(LOOP, { question, half }))
         local trimmed = "{% for m in messages %}{{ m.content|trim }}.{% endfor %}"
-        assert.equal("q.one", continued(trimmed, { question, { role = "assistant", content = " one " } }))
+        assert.equal("q.one", continued(trimmed, { question, half }))
         local parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}.{% endfor %}"
         local messages = { { role = "assistant", content = { { type = "text", text = "a" }, { type = "image" } } } }
         assert.equal("a", continued(parts, messages))
@@ -285,6 +286,36 @@ describe("chat errors", function()
         fails("format", "steps", render,
             "{% set n = namespace(x=[]) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}")
         fails("format", "limit", chat.compile, (" "):rep(5 * 1024 * 1024))
+    end)
+
+    -- Each took from ten seconds to for ever, or gigabytes, when work on text was charged less than it costs. They
+    -- take less than one second; the bound is wide for a busy machine.
+    it("come before a second is over", function()
+        local hostile = {
+            "{% set s = 'a' * 10000000 %}{% for i in range(1000) %}{{ s.find('a' * 100000 ~ 'b') }}{% endfor %}",
+            "{% set s = 'a' * 10000000 %}{% for i in range(1000) %}{{ ('a' * 100000 ~ 'b') in s }}{% endfor %}",
+            "{% set s = 'a' * 9999999 %}{% for i in range(99999) %}{% set u = s < s ~ 'a' %}{% endfor %}",
+            "{% for i in range(100) %}{{ ('ab' * 5000000).rsplit('a')|length }}{% endfor %}",
+            "{% for i in range(100) %}{{ ('\n' * 10000000).splitlines()|length }}{% endfor %}",
+            "{% for i in range(100) %}{{ ('a ' * 5000000)|title|length }}{% endfor %}",
+            "{% for i in range(100) %}{{ ('a' * 10000000).strip('a') }}{% endfor %}",
+            "{% for i in range(1000) %}{% set x = ('é' * 1000000)|upper %}{% endfor %}",
+            "{{ ('é' * 8000000)|urlencode|length }}{{ ('é' * 8000000)|urlencode|length }}",
+            "{{ ('{:>99999}' * 10000).format(*range(10000)) }}",
+            "{{ ([1] * 100000)|tojson(separators=('x' * 100000, ':')) }}",
+            "{{ ([[[[1]]]] * 100000)|tojson(indent=900) }}",
+            "{% set n = namespace(s=()) %}{% for a in range(60) %}{% set n.s = (n.s, n.s) %}{% endfor %}{{ {n.s: 1} }}",
+            "{% macro m(n) %}{% if n > 0 %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+            "{{ 1" .. ("+1"):rep(500000) .. " }}",
+            "{% macro m() %}{{ x" .. (".x"):rep(500000) .. " }}{% endmacro %}",
+            (" "):rep(1000000) .. "{% if 1 %}{{ nothing() }}",
+        }
+        for _, template in ipairs(hostile) do
+            local before = os.clock()
+            fails("format", "line %d", render, template)
+            local took = os.clock() - before
+            assert.is_true(took < 4, ("%.1f s: %s"):format(took, template:sub(1, 100)))
+        end
     end)
 
     it("bound the Lua stack in the deepest templates that parse", function()

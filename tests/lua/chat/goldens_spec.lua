@@ -66,7 +66,7 @@ describe("chat goldens", function()
             if case.error then
                 assert.is_false(ok, "transformers fails: " .. case.error)
                 assert.is_true(err.is(text), "not an error object: " .. tostring(text))
-                local raised = case.error:find("^TemplateError:") ~= nil or case.error:find("^ValueError: continue") ~= nil
+                local raised = case.error:find("^TemplateError:") or case.error:find("^ValueError: continue")
                 assert.equal(raised and "data" or "no data", text.code == "data" and "data" or "no data")
                 return
             end
@@ -84,6 +84,6 @@ describe("chat goldens", function()
 
     it("are all there", function()
         assert.is_true(count > 950)
-        assert.is_true(turned > 10)
+        assert.is_true(turned >= 10)
     end)
 end)
