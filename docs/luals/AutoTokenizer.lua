@@ -57,8 +57,11 @@ function am_Tokenizer:get_chat_template(wanted, tools) end
 ---   tools, documents                 for templates that use them
 ---   chat_template                    another template: its source, or its name among several
 ---   return_dict                      { input_ids, attention_mask } instead of the array of ids
----   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the template's
----                                    {% generation %} blocks wrote
+---   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the assistant wrote:
+---                                    the template's {% generation %} blocks; where it has none, the
+---                                    assistant's turns without the header that a prompt supplies, with it
+---                                    when the option is "turns" (transformers gives zeros there)
+---   continue_final_message           true, or a field of the last message: end where that one ends
 --- Any other option becomes a variable of the template. Special tokens are not added: the template
 --- writes them.
 function am_Tokenizer:apply_chat_template(messages, opts) end

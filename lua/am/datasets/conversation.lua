@@ -161,7 +161,8 @@ function Chat:assistant_mask(without_header)
         error(mask, 0)
     end
     err.raise("data", "%s: the chat template writes the turns before an answer differently when more follows, so "
-        .. "it cannot be told where the answer begins; use a template with {%% generation %%} blocks, or none", self.name)
+        .. "it cannot be told where the answer begins; use a template with {%% generation %%} blocks, or none",
+        self.name)
 end
 
 -- How many of the tokens that follow `base` the prompt of the assistant's turn writes: all that it appends,

@@ -323,7 +323,8 @@ local function render(template, vars, masked)
     local text, turns = template:turns(vars)
     if not turns then
         err.raise("unsupported", "return_assistant_tokens_mask: the chat template has no {%% generation %%} blocks and "
-            .. "writes its text elsewhere than in a loop over the messages, so it does not tell what the assistant wrote")
+            .. "writes its text elsewhere than in a loop over the messages, so it does not tell what the assistant "
+            .. "wrote")
     end
     local spans = {}
     for _, turn in ipairs(turns) do
