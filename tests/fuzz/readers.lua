@@ -195,7 +195,8 @@ function M.rows(text)
     read_rows(text, "")
 end
 
---- Two renderings of one template are the same, and the assistant's turns lie in the text one after the other. What follows a NUL is what the user says.
+--- Two renderings of one template are the same, and the assistant's turns lie in the text one after the other. What
+--- follows a NUL is what the user says.
 function M.template(text)
     local source, said = text:match("^(%Z*)%z?(.*)$")
     local template = try(chat.compile, source, { steps = 20000, output = 1000000, now = 0 })

@@ -64,9 +64,12 @@ function expressions.slice(self)
     self:fail("a slice is only possible alone in a subscript")
 end
 
---- Evaluates call arguments to an array and a dict.
+local no_kwargs = values.dict()
+
+--- Evaluates call arguments to an array and a dict, which must not be changed.
 function Runtime:arguments(arguments, scope)
-    local args, kwargs = {}, values.dict()
+    local args, kwargs = {}, no_kwargs
+    if arguments.kwargs[1] or arguments.starstar then kwargs = values.dict() end
     for i, arg in ipairs(arguments.args) do args[i] = self:eval(arg, scope) end
     for _, pair in ipairs(arguments.kwargs) do
         values.dict_set(self, kwargs, pair.name, self:eval(pair.value, scope))

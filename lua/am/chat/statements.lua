@@ -269,6 +269,7 @@ end
 function statements.call_block(self, node, scope)
     local callee = self:eval(node.call.callee, scope)
     local args, kwargs = self:arguments(node.call.arguments, scope)
+    kwargs = values.dict_copy(kwargs)
     values.dict_set(self, kwargs, "caller", make_macro(node, nil, scope))
     self.line = node.line
     self:emit(self:str(self:call(callee, args, kwargs)))

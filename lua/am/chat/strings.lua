@@ -99,6 +99,8 @@ end)
 
 -- splitting -----------------------------------------------------------------------------------------
 
+local PIECE = 3 -- what a piece costs, in steps
+
 local function split_space(rt, s, limit)
     rt:charge(#s / 4)
     local out, pos = values.list(), unicode.skip_space(s, 1)
@@ -154,6 +156,7 @@ define("split", "sep maxsplit", function(rt, s, sep, maxsplit)
     while not limit or #out < limit do
         local start = s:find(sep, pos, true)
         if not start then break end
+        rt:charge(PIECE)
         out[#out + 1] = s:sub(pos, start - 1)
         pos = start + #sep
     end
@@ -173,6 +176,7 @@ define("rsplit", "sep maxsplit", function(rt, s, sep, maxsplit)
     while #reversed < limit do
         local hit = backwards:find(back_sep, #s - last + 1, true)
         if not hit then break end
+        rt:charge(PIECE)
         reversed[#reversed + 1] = s:sub(#s - hit + 2, last)
         last = #s - hit - #sep + 1
     end
@@ -202,7 +206,7 @@ function M.splitlines(rt, s, keepends)
     local first, last = next_break(s, pos)
     while first do
         out[#out + 1] = s:sub(pos, keepends and last or first - 1)
-        rt:charge(1)
+        rt:charge(PIECE)
         pos = last + 1
         first, last = next_break(s, pos)
     end
