@@ -106,7 +106,7 @@ local function split_space(rt, s, limit)
     local out, pos = values.list(), unicode.skip_space(s, 1)
     while pos <= #s do
         if limit and #out == limit then
-            out[#out + 1] = s:sub(pos, unicode.skip_space_back(s, #s))
+            out[#out + 1] = s:sub(pos)
             return out
         end
         local stop = pos
@@ -122,7 +122,7 @@ local function rsplit_space(rt, s, limit)
     local reversed, last = {}, unicode.skip_space_back(s, #s)
     while last > 0 do
         if #reversed == limit then
-            reversed[#reversed + 1] = s:sub(unicode.skip_space(s, 1), last)
+            reversed[#reversed + 1] = s:sub(1, last)
             break
         end
         local first = last

@@ -170,7 +170,7 @@ EXPRESSIONS = [
     "10 // 0.1", "10 % 0.1", "-7 // 2.0", "1e16 // -3", "z // -1.5", "7 % -3.5", "-7 % 2.5", "1e16 is divisibleby 3", "(-1)|round(-1)",
     "(2.0 / -1)|round(method='ceil')", "0.2|round(method='ceil')", "'%-4s|' % missing", "'%d' % missing", "'%s' % [1, 2]", "'%c' % 'ab'", "'%c' % 1114112",
     "'{:>8}'.format([1])", "'{:+}'.format('a')", "'{:,}'.format('a')", "'{:05}'.format('a')", "'{:>5}'.format(true)", "'{:>5}'.format(none)",
-    "range(5).count(2)", "range(5).index(2)", "[1] is filter", "'upper' is filter", "'ß'.title()", "'ß'|capitalize", "'aXbXc'.rsplit('X', 1)",
+    "range(5).count(2)", "range(5).index(2)", "[1] is filter", "'upper' is filter", "'ß'.title()", "'ß'|capitalize", "'aXbXc'.rsplit('X', 1)", "' a  b c '.split(none, 1)", "' a  b c '.rsplit(none, 1)", "' a '.split(none, 0)", "' a '.rsplit(none, 0)", "'a '.split(none, 1)",
     "'XaX'.rsplit('X')", "'a b  c'.rfind(' ')", "'éaé'.strip('é')", "'xéx'.strip('x')", "'a\\r\\nb\\u2028c\\x85d'.splitlines(true)", "'é\\u00c2'.splitlines()",
     "'héllo'[1:]", "'hello'[-3:]", "'hello'[3:1]", "1|nofilter", "1 is notest", "1|nofilter if no else 2",
     "range(3)", "range(3)|list", "range(1, 7, 2)|list", "range(5, 0, -2)|list", "range(1000000)|list", "range('a')", "range(1, 4)", "range()", "namespace(a=1).a", "namespace({'a': 2}, b=3)", "namespace().x", "namespace(_x=1)", "raise_exception('custom message')", "cycler('a', 'b').next()", "strftime_now('%Y') is string", "strftime_now('!%H')[0]",
