@@ -19,6 +19,8 @@
 --   head_bias       the head has a bias
 --   unused          Lua patterns of tensors that files hold and the model does not need
 --   check           function(c): raises about what the family does not allow
+--
+-- A model that this cannot describe is made by hand: causal_lm.lua says what it must have.
 
 local ops = require("am.core.ops")
 local autograd = require("am.core.autograd")
@@ -29,6 +31,7 @@ local Embedding = require("am.nn.embedding")
 local RMSNorm = require("am.nn.norm")
 local moe = require("am.nn.moe")
 local rope = require("am.nn.rope")
+local causal_lm = require("am.models.causal_lm")
 local strings = require("am.utils.strings")
 
 local M = {}
@@ -163,8 +166,6 @@ end
 
 local Body = Module.class("Model")
 
-local llama_names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
-
 -- Rotary tables by layer type; what is wrong about them names the field.
 local function rotaries(c, spec)
     if spec.rotary == false or c.alibi then
@@ -247,16 +248,6 @@ function Body:forward(input_ids, position_ids, ctx)
     return self[names.norm]:forward(x), router_logits
 end
 
---- The module that looks tokens up.
-function Body:get_input_embeddings()
-    return self[self.names.embeddings]
-end
-
---- The i-th layer, counted from 1.
-function Body:layer(i)
-    return self[self.names.layers][tostring(i - 1)]
-end
-
 --- A text that changes where the frequencies do as a sequence grows to `longest` tokens: keys that were stored
 --- before are rotated otherwise then.
 function Body:rotary_stage(longest)
@@ -279,7 +270,7 @@ end
 
 --- What models/init.lua's registry takes, made of the description at the head of this file.
 function M.architecture(spec)
-    local names = setmetatable(spec.names or {}, { __index = llama_names })
+    local names = setmetatable(spec.names or {}, { __index = causal_lm.names })
     local function new(c)
         if spec.check then
             spec.check(c)
