@@ -50,7 +50,24 @@ end
 
 --- Size of a head.
 function M.head_dim(c)
-    return c:integer("head_dim", c:integer("hidden_size") / c:integer("num_attention_heads"))
+    if c.head_dim ~= nil then
+        return c:integer("head_dim", nil, 65536)
+    end
+    local hidden, heads = c:integer("hidden_size"), c:integer("num_attention_heads", nil, 65536)
+    if hidden % heads ~= 0 or hidden / heads > 65536 then
+        c:unsupported("hidden_size", string.format("%d numbers are not what %d heads (\"%s\") can share", hidden, heads,
+                                                   c:spelling("num_attention_heads")))
+    end
+    return hidden / heads
+end
+
+--- Raise "unsupported" unless all heads have the hidden size together, as where one map makes them.
+function M.whole_heads(c)
+    local dim, heads, hidden = M.head_dim(c), c:integer("num_attention_heads"), c:integer("hidden_size")
+    if dim * heads ~= hidden then
+        c:unsupported("head_dim", string.format("%d heads of %d are not %d numbers (\"%s\")", heads, dim, hidden,
+                                                c:spelling("hidden_size")))
+    end
 end
 
 --- RMSNorm over the hidden size, or over `width`.
@@ -72,7 +89,7 @@ end
 
 --- The attention options (nn/attention.lua) that all families have, and those given.
 function M.attention(c, options)
-    local heads = c:integer("num_attention_heads")
+    local heads = c:integer("num_attention_heads", nil, 65536)
     local o = {
         hidden_size = c:integer("hidden_size"),
         num_heads = heads,
@@ -83,8 +100,9 @@ function M.attention(c, options)
         dropout = c.attention_dropout,
     }
     if o.num_heads % o.num_kv_heads ~= 0 then
-        c:unsupported("num_key_value_heads", string.format("%d heads of keys do not divide %d heads of queries",
-                                                           o.num_kv_heads, o.num_heads))
+        c:unsupported("num_key_value_heads", string.format(
+            "%d heads of keys do not divide %d heads of queries (\"%s\")", o.num_kv_heads, o.num_heads,
+            c:spelling("num_attention_heads")))
     end
     for key, value in pairs(options or {}) do
         o[key] = value
@@ -135,7 +153,8 @@ function M.layer_type(c, i, sliding)
     local kind = types and types[i + 1] or sliding and sliding(i) and "sliding_attention" or "full_attention"
     if kind ~= "full_attention" and kind ~= "sliding_attention" or types and #types < c.num_hidden_layers then
         c:unsupported("layer_types", types and #types < c.num_hidden_layers
-            and string.format("%d types for %d layers", #types, c.num_hidden_layers)
+            and string.format("%d types for %d layers (\"%s\")", #types, c.num_hidden_layers,
+                                                           c:spelling("num_hidden_layers"))
             or tostring(kind) .. " is not known; known are full_attention and sliding_attention")
     end
     return kind
@@ -155,8 +174,8 @@ function M.rotary(c)
     end
     local dim = math.floor(M.head_dim(c) * (c.partial_rotary_factor or 1))
     if dim < 2 or dim % 2 ~= 0 then
-        c:unsupported("partial_rotary_factor", string.format("%d of %d numbers of a head cannot be rotated in pairs",
-                                                             dim, M.head_dim(c)))
+        c:unsupported("partial_rotary_factor", string.format("%d of a head's %d numbers (\"head_dim\") cannot be rotated in "
+                                                             .. "pairs", dim, M.head_dim(c)))
     end
     return { theta = c.rope_theta or 10000, dim = dim, scaling = scaling,
              max_position_embeddings = c.max_position_embeddings or 2048 }
