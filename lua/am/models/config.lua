@@ -206,7 +206,8 @@ function Config:integer(key, default, max)
 end
 
 local function check_field(self, key, v, kind, least, most)
-    local same = type(v) == (kind == "object" and "table" or kind) or kind == "list" and type(v) == "table" and (json.is_array(v) or next(v) == nil)
+    local same = type(v) == (kind == "object" and "table" or kind)
+        or kind == "list" and type(v) == "table" and (json.is_array(v) or next(v) == nil)
         or kind == "integer" and type(v) == "number" and v % 1 == 0
     if not same or type(v) == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge)) then
         local range = (least and " of at least " .. least or "") .. (most and " and at most " .. most or "")

@@ -11,7 +11,8 @@ local dropout = { "number", 0, 0.9999 } -- of 1 nothing would be left
 M.kinds = {
     -- positions
     rope_theta = { "number", 1 }, rotary_emb_base = { "number", 1 }, rope_local_base_freq = { "number", 1 },
-    rope_scaling = object, max_position_embeddings = size, n_positions = size, sliding_window = { "integer", 0, 2 ^ 31 },
+    rope_scaling = object, max_position_embeddings = size, n_positions = size,
+    sliding_window = { "integer", 0, 2 ^ 31 },
     original_max_position_embeddings = size, partial_rotary_factor = probability, rotary_pct = probability,
     max_window_layers = { "integer", 0, 2 ^ 31 }, use_sliding_window = boolean, layer_types = list,
     no_rope_layers = list, no_rope_layer_interval = size, sliding_window_pattern = size, alibi = boolean,

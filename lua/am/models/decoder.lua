@@ -174,8 +174,8 @@ function M.rotary(c)
     end
     local dim = math.floor(M.head_dim(c) * (c.partial_rotary_factor or 1))
     if dim < 2 or dim % 2 ~= 0 then
-        c:unsupported("partial_rotary_factor", string.format("%d of a head's %d numbers (\"head_dim\") cannot be rotated in "
-                                                             .. "pairs", dim, M.head_dim(c)))
+        c:unsupported("partial_rotary_factor", string.format(
+            "%d of a head's %d numbers (\"head_dim\") cannot be rotated in pairs", dim, M.head_dim(c)))
     end
     return { theta = c.rope_theta or 10000, dim = dim, scaling = scaling,
              max_position_embeddings = c.max_position_embeddings or 2048 }
