@@ -11,7 +11,7 @@ local GROUPS = {
     { "Begin", "README.md where quickstart sft peft datasets hub cli configuration" },
     { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance slurm vlm troubleshooting "
         .. "upgrading" },
-    { "Lua", "repl tensors custom" },
+    { "Lua", "repl tensors custom port_a_model" },
     { "Reference", "config_reference ops api_lua api_c migration" },
     { "Project", "architecture testing CONTRIBUTING.md CHANGELOG.md" },
 }

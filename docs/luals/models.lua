@@ -7,7 +7,7 @@ local am_AutoModelForCausalLM = {}
 
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
 ---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
----@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?, activation_checkpointing: boolean|"selective"?}
+---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?, activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?} the last two: nn/kernels.lua
 ---@return am.CausalLM
 function am_AutoModelForCausalLM.from_pretrained(name, opts) end
 
@@ -38,13 +38,13 @@ function am_AutoConfig.from_pretrained(name, opts) end
 local am_models = {}
 
 --- A configuration with a copy of config.json's fields, given as a table or another configuration.
-function am_models.PretrainedConfig(fields) end
+function am_models.PretrainedConfig(values) end
 
 --- How many positions a model of that configuration has; dynamically scaled ones stretch to any length.
 function am_models.position_limit(c) end
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
---- that such a module returns ({new = function(config), gguf = ...}).
+--- that such a module returns (decoder.lua says what).
 function am_models.register(name, implementation) end
 
 --- The dtype that torch_dtype names; nil for auto, which is the checkpoint's.
@@ -60,17 +60,29 @@ local am_CausalLM = {}
 
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
---- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states.
---- Returns {logits=, loss=, hidden_states=}; hidden_states are those after the last norm, and with
---- logits_to_keep = false there are no logits at all.
+--- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
+--- output_router_logits (that of the configuration).
+--- Returns {logits=, loss=, hidden_states=, router_logits=, aux_loss=}; hidden_states are those after the last norm,
+--- and with logits_to_keep = false there are no logits at all. Router logits are a list by layer, [B T, E]; with
+--- them the loss has router_aux_loss_coef times aux_loss in it, which balances experts (nn/moe.lua).
 function am_CausalLM:forward(args) end
 
---- hidden [..., C] -> logits [..., V]
+--- The loss that balances experts over the tokens that are no padding (by key ranges), of a list of router logits.
+function am_CausalLM:balancing_loss(router_logits, bounds) end
+
+--- The module that maps states to logits, without what follows it.
+function am_CausalLM:get_output_embeddings() end
+
+--- The module that looks tokens up.
+function am_CausalLM:get_input_embeddings() end
+
+--- hidden [..., C] -> logits [..., V], scaled and soft-capped as the family does.
 function am_CausalLM:head(hidden) end
 
---- The head's weight [V, C], for losses that never store logits; nil when the head is more than
---- that (a bias, an adapter).
-function am_CausalLM:head_weight() end
+--- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
+--- for losses that never store logits; nil when the head is more than that: a bias, an adapter); logit_scale,
+--- softcap, vocab_size.
+function am_CausalLM:head_context() end
 
 --- The name of the device that the embeddings are on.
 function am_CausalLM:device() end
@@ -98,14 +110,18 @@ local am_SequenceClassifier = {}
 --- labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
 function am_SequenceClassifier:forward(args) end
 
---- The head's weight [num_labels, C].
-function am_SequenceClassifier:head_weight() end
+--- The module that maps states to the classes' logits.
+function am_SequenceClassifier:get_output_embeddings() end
 
 --- Raises "usage": a classifier does not generate.
 function am_SequenceClassifier:generate() end
 
 ---@class am.PretrainedConfig
 local am_PretrainedConfig = {}
+
+--- Give the configuration its family's defaults and names of fields, {defaults =, attribute_map =}, as
+--- transformers' configuration class has them.
+function am_PretrainedConfig:bind(family) end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.

@@ -8,8 +8,9 @@ local am_nn = {}
 ---@class am.nn.Module
 local am_nn_Module = {}
 
---- A class of modules: local Linear = Module.class("Linear"); instances by Linear.new(...).
-function am_nn_Module.class(name) end
+--- A class of modules: local Linear = Module.class("Linear"); instances by Linear.new(...). What it does not
+--- define comes from `parent`, Module itself by default.
+function am_nn_Module.class(name, parent) end
 
 --- An instance of a class, to be filled by its constructor.
 function am_nn_Module.init(class) end
@@ -66,11 +67,15 @@ function am_nn_Linear:extra_repr() end
 ---@class am.nn.Embedding: am.nn.Module
 local am_nn_Embedding = {}
 
---- padding_idx (optional): looking this row up gives it no gradient, as in PyTorch.
-function am_nn_Embedding.new(num_embeddings, embedding_dim, padding_idx) end
+--- padding_idx (optional): looking this row up gives it no gradient, as in PyTorch. scale (optional): of the rows
+--- that are looked up, rounded to their dtype (Gemma).
+function am_nn_Embedding.new(num_embeddings, embedding_dim, padding_idx, scale) end
 
 --- index [...] -> [..., embedding_dim]
 function am_nn_Embedding:forward(index) end
+
+--- Rows times the embedding's own scale.
+function am_nn_Embedding:scaled(rows) end
 
 --- NEFTune (Jain et al. 2023, arXiv:2310.05914): rows x [B, T, C] plus uniform(-1, 1) noise_alpha / sqrt(T C),
 --- a draw of the generator's next stream; x itself without noise_alpha and outside of training. T is the length
@@ -83,10 +88,11 @@ function am_nn_Embedding:extra_repr() end
 ---@class am.nn.RMSNorm: am.nn.Module
 local am_nn_RMSNorm = {}
 
---- A norm over a last dim of `size`, its weight all ones.
-function am_nn_RMSNorm.new(size, eps) end
+--- A norm over a last dim of `size`. Rows are multiplied by offset + weight, which is 1 at first: offset is 0, or
+--- 1 as in Gemma.
+function am_nn_RMSNorm.new(size, eps, offset) end
 
---- x [..., size] -> the same shape
+--- x [..., size] -> the same shape. self.composed: of elementwise ops.
 function am_nn_RMSNorm:forward(x) end
 
 --- What repr shows in brackets.
@@ -95,9 +101,12 @@ function am_nn_RMSNorm:extra_repr() end
 ---@class am.nn.GatedMLP: am.nn.Module
 local am_nn_GatedMLP = {}
 
---- hidden_act is a name of ops.activations.
----@param opts {hidden_size: integer, intermediate_size: integer, hidden_act: string, bias: boolean?}
+--- hidden_act is a name of ops.activations. With `fused`, gate and up are the halves of one map, gate_up_proj.
+---@param opts {hidden_size: integer, intermediate_size: integer, hidden_act: string, bias: boolean?, fused: boolean?}
 function am_nn_GatedMLP.new(opts) end
+
+--- act(gate) * up in one op, or in two with self.composed.
+function am_nn_GatedMLP:gated(gate, up) end
 
 --- x [..., hidden_size] -> the same shape
 function am_nn_GatedMLP:forward(x) end
@@ -105,19 +114,30 @@ function am_nn_GatedMLP:forward(x) end
 ---@class am.nn.Attention: am.nn.Module
 local am_nn_Attention = {}
 
----@param opts {hidden_size: integer, num_heads: integer, num_kv_heads: integer, head_dim: integer, bias: boolean?, output_bias: boolean?, dropout: number?, window: integer?}
-function am_nn_Attention.new(opts) end
+--- Give an instance of a class its numbers.
+---@param opts am.AttentionOptions
+function am_nn_Attention.configure(class, opts) end
 
---- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=} -> [B, T, C].
---- With a cache (nn.cache) keys and values of earlier calls are seen too.
+--- class: of the instance, Attention by default.
+---@param opts am.AttentionOptions
+function am_nn_Attention.new(opts, class) end
+
+--- x [B, T, C] -> queries [B, T, H, D], keys and values [B, T, K, D], not rotated yet.
+function am_nn_Attention:project(x) end
+
+--- Queries and keys as their positions make them.
+function am_nn_Attention:rotate(q, k, rotary) end
+
+--- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
+--- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
 function am_nn_Attention:forward(x, rotary, ctx) end
 
 ---@class am.nn.Cache
 local am_nn_Cache = {}
 
---- A cache for `batch` rows of at most `length` tokens. Release it with cache:release().
----@param opts {layers: integer, batch: integer, length: integer, kv_heads: integer, head_dim: integer, dtype: string, device: string}
-function am_nn_Cache.new(opts) end
+--- A cache for rows of at most `length` tokens. Its buffers are made as layers append. Release it with
+--- cache:release().
+function am_nn_Cache.new(length) end
 
 --- Store k and v [B, T, K, D] of a layer (1-based) behind what is there; returns views of all so
 --- far, without a history. Call advance(T) after the last layer.

@@ -1,5 +1,19 @@
 -- What every causal language model shares: inputs as transformers takes them, the loss, generation's
 -- entry, saving. decoder.lua makes the modules of an architecture's description; this file drives them.
+--
+-- A model that is no such description is a module (nn/module.lua) that `new(config)` makes, with
+--   config          what it was given; recipes read hidden_size, num_hidden_layers, num_attention_heads and vocab_size
+--   model           the body, a child, with
+--       embed_tokens    an Embedding, a child
+--       forward(input_ids [B, T], position_ids [B or 1, T], ctx {bounds, cache, longest}) -> states [B, T, C], and of
+--                       a model with experts a list of their routers' logits. What may be seen goes to attention
+--                       as ctx {bounds, cache, layer = number from 1} (nn/attention.lua)
+--       release()       if it holds tensors that are no parameters
+--   lm_head         a Linear, a child
+-- and, where they differ: names {body, embeddings, head}, what files call these three; tied {name = the name whose
+-- tensor it is}; unused, Lua patterns of tensors in files to pass over; logit_scale; logit_softcap.
+-- Parameters are called in files as in the model. The body's activation_checkpointing is set from outside; one that
+-- ignores it keeps all activations.
 
 local ffi = require("ffi")
 local core_args = require("am.core.args")
@@ -190,7 +204,7 @@ function CausalLM:forward(args)
     local input_ids, position_ids, ctx = prepare(self, args)
     local hidden, router_logits = self.model:forward(input_ids, position_ids, ctx)
     local out = {}
-    if #router_logits > 0 and (args.output_router_logits or self.config.output_router_logits) then
+    if router_logits and #router_logits > 0 and (args.output_router_logits or self.config.output_router_logits) then
         out.router_logits = router_logits
         out.aux_loss = self:balancing_loss(router_logits, ctx.bounds)
     end
@@ -244,7 +258,7 @@ end
 
 --- The module that looks tokens up.
 function CausalLM:get_input_embeddings()
-    return self.model:get_input_embeddings()
+    return self.model[self.names.embeddings]
 end
 
 local function scaled_products(self, hidden)
@@ -318,11 +332,19 @@ function CausalLM:close()
             end
         end
     end
-    self.model:release()
+    if self.model.release then
+        self.model:release()
+    end
 end
+
+--- What files call a model's parts, unless it says otherwise; layers and norm are those of decoder.lua.
+M.names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
 
 --- Give an architecture's model these methods.
 function M.extend(model)
+    model.names = setmetatable(model.names or {}, { __index = M.names })
+    model.model = model.model or model[model.names.body]
+    model.tied = model.tied or {}
     for name, fn in pairs(CausalLM) do
         model[name] = fn
     end

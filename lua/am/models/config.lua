@@ -45,6 +45,13 @@ local function is_object(value)
     return type(value) == "table" and value ~= json.null and not json.is_array(value)
 end
 
+-- rope_parameters, or a kind of layer's in it, must be an object.
+local function check_object(c, value, name)
+    if value ~= nil and value ~= json.null and not is_object(value) then
+        err.raise("format", "%s: \"%s\" must be an object", c._name_or_path or "config.json", name)
+    end
+end
+
 -- transformers 5's rope_parameters, of one kind of layer, as the hub's fields.
 local function respell_rope(c, rope)
     c.rope_theta = rope.rope_theta or c.rope_theta
@@ -66,13 +73,16 @@ local function respell(c)
     end
     c.dtype = nil
     local rope = c.rope_parameters
+    check_object(c, rope, "rope_parameters")
     if is_object(rope) then
         local all, near = rope.full_attention, rope.sliding_attention
+        check_object(c, all, "rope_parameters.full_attention")
+        check_object(c, near, "rope_parameters.sliding_attention")
         if is_object(near) then
             c.rope_local_base_freq = near.rope_theta or c.rope_local_base_freq
             if near.rope_type and near.rope_type ~= "default" then
-                err.raise("unsupported", "config.json: rope_parameters.sliding_attention of type \"%s\": only the "
-                          .. "default type is known there", tostring(near.rope_type))
+                err.raise("unsupported", "%s: \"rope_parameters.sliding_attention\" of type \"%s\": only the default "
+                          .. "type is known there", c._name_or_path or "config.json", tostring(near.rope_type))
             end
         end
         respell_rope(c, is_object(all) and all or is_object(near) and {} or rope)
@@ -172,6 +182,16 @@ function Config:override(values)
     return merge(self, values)
 end
 
+--- A field's name as the family's files have it.
+function Config:spelling(key)
+    local family = rawget(self, "_family")
+    return family and family.attribute_map[key] or key
+end
+
+local function shown(v)
+    return v == json.null and "null" or type(v) == "table" and "a list or object" or tostring(v)
+end
+
 --- A field that must be a positive integer of at most `max` (2^31); the error names the file.
 function Config:integer(key, default, max)
     local v = self[key]
@@ -180,17 +200,19 @@ function Config:integer(key, default, max)
     end
     if type(v) ~= "number" or v < 1 or v ~= math.floor(v) or v > (max or 2 ^ 31) then
         err.raise("format", "%s: \"%s\" must be a positive integer%s, not %s", self._name_or_path or "config.json",
-                  key, max and string.format(" of at most %d", max) or "", tostring(v))
+                  self:spelling(key), max and string.format(" of at most %d", max) or "", shown(v))
     end
     return v
 end
 
 local function check_field(self, key, v, kind, least, most)
-    local same = type(v) == kind or kind == "list" and type(v) == "table" and (json.is_array(v) or next(v) == nil)
-    if not same or (kind == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge))) then
+    local same = type(v) == (kind == "object" and "table" or kind)
+        or kind == "list" and type(v) == "table" and (json.is_array(v) or next(v) == nil)
+        or kind == "integer" and type(v) == "number" and v % 1 == 0
+    if not same or type(v) == "number" and not (v >= (least or -math.huge) and v <= (most or math.huge)) then
         local range = (least and " of at least " .. least or "") .. (most and " and at most " .. most or "")
-        err.raise("format", "%s: \"%s\" must be a %s%s, not %s", self._name_or_path or "config.json", key, kind,
-                  range, type(v) == "table" and "a list or object" or tostring(v))
+        err.raise("format", "%s: \"%s\" must be %s %s%s, not %s", self._name_or_path or "config.json",
+                  self:spelling(key), kind:find("^[io]") and "an" or "a", kind, range, shown(v))
     end
 end
 
@@ -201,8 +223,15 @@ function Config:check()
             check_field(self, key, self[key], unpack(kind))
         end
     end
+    local family = rawget(self, "_family")
+    for key in pairs(family and family.defaults or {}) do
+        local kind = fields.kinds[key]
+        if kind and kind[1] ~= "boolean" and self[key] == nil and not fields.nullable[key] then
+            check_field(self, key, json.null, unpack(kind))
+        end
+    end
     if self.pad_token_id ~= nil then
-        check_field(self, "pad_token_id", self.pad_token_id, "number", -1, (self.vocab_size or 2 ^ 31) - 1)
+        check_field(self, "pad_token_id", self.pad_token_id, "integer", -1, self:integer("vocab_size") - 1)
     end
     for key, v in pairs(self.rope_scaling or {}) do
         if key == "rope_type" then
@@ -216,8 +245,8 @@ end
 
 --- An error object about a field of this configuration.
 function Config:unsupported(key, e)
-    error(err.new("unsupported", string.format("%s: \"%s\": %s", self._name_or_path or "config.json", key,
-                                               tostring(e))), 0)
+    error(err.new("unsupported", string.format("%s: \"%s\": %s", self._name_or_path or "config.json",
+                                               self:spelling(key), tostring(e))), 0)
 end
 
 --- Fields as a plain table in the hub's spelling, for config.json.
@@ -258,9 +287,9 @@ function M.from_pretrained(dir)
             inner and "; the model is in " .. inner or path.is_file(path.join(dir, "adapter_config.json"))
                 and "; it has an adapter, which goes on the model that it was made of" or "")
     end
-    local c = M.new(read_json(file))
-    c._name_or_path = file
-    return c
+    local values = read_json(file)
+    values._name_or_path = file
+    return M.new(values)
 end
 
 --- DIR/generation_config.json as a table, or nil.

@@ -3,16 +3,18 @@
 
 local M = {}
 
-local number, boolean, text, list, object = { "number" }, { "boolean" }, { "string" }, { "list" }, { "table" }
-local probability, positive, size = { "number", 0, 1 }, { "number", 1e-30 }, { "number", 1, 2 ^ 31 }
+local number, boolean, text, list, object = { "number" }, { "boolean" }, { "string" }, { "list" }, { "object" }
+local probability, positive, size = { "number", 0, 1 }, { "number", 1e-30 }, { "integer", 1, 2 ^ 31 }
+local dropout = { "number", 0, 0.9999 } -- of 1 nothing would be left
 
 --- Name -> {type, least, greatest} of fields that are no sizes.
 M.kinds = {
     -- positions
     rope_theta = { "number", 1 }, rotary_emb_base = { "number", 1 }, rope_local_base_freq = { "number", 1 },
-    rope_scaling = object, max_position_embeddings = size, n_positions = size, sliding_window = { "number", 0, 2 ^ 31 },
+    rope_scaling = object, max_position_embeddings = size, n_positions = size,
+    sliding_window = { "integer", 0, 2 ^ 31 },
     original_max_position_embeddings = size, partial_rotary_factor = probability, rotary_pct = probability,
-    max_window_layers = { "number", 0, 2 ^ 31 }, use_sliding_window = boolean, layer_types = list,
+    max_window_layers = { "integer", 0, 2 ^ 31 }, use_sliding_window = boolean, layer_types = list,
     no_rope_layers = list, no_rope_layer_interval = size, sliding_window_pattern = size, alibi = boolean,
     -- norms
     rms_norm_eps = probability, layer_norm_eps = probability, layer_norm_epsilon = probability,
@@ -23,13 +25,13 @@ M.kinds = {
     query_pre_attn_scalar = positive, attn_logit_softcapping = positive, final_logit_softcapping = positive,
     clip_qkv = positive, scale_attn_weights = boolean, scale_attn_by_inverse_layer_idx = boolean,
     use_parallel_residual = boolean, parallel_attn = boolean, multi_query = boolean,
-    new_decoder_architecture = boolean, num_ln_in_parallel_attn = { "number", 1, 2 },
+    new_decoder_architecture = boolean, num_ln_in_parallel_attn = { "integer", 1, 2 },
     use_bidirectional_attention = boolean, tie_word_embeddings = boolean,
     embedding_multiplier = number, residual_multiplier = number, attention_multiplier = number,
     logits_scaling = positive,
     -- dropout
-    attention_dropout = probability, residual_dropout = probability, embedding_dropout = probability,
-    hidden_dropout = probability, resid_pdrop = probability, embd_pdrop = probability, attn_pdrop = probability,
+    attention_dropout = dropout, residual_dropout = dropout, embedding_dropout = dropout,
+    hidden_dropout = dropout, resid_pdrop = dropout, embd_pdrop = dropout, attn_pdrop = dropout,
     -- experts
     norm_topk_prob = boolean, mlp_only_layers = list, router_aux_loss_coef = { "number", 0 },
     output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,
@@ -41,6 +43,10 @@ M.kinds = {
 M.floats = { "initializer_range", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps",
              "attn_logit_softcapping", "final_logit_softcapping", "clip_qkv", "router_aux_loss_coef",
              "router_jitter_noise", "swiglu_alpha", "swiglu_limit" }
+
+--- Those with a default that may be null: there is none then. Others must be what they are.
+M.nullable = { sliding_window = true, attn_logit_softcapping = true, final_logit_softcapping = true, clip_qkv = true,
+               rope_scaling = true, layer_types = true, mlp_only_layers = true, no_rope_layers = true }
 
 --- Names of sizes that config_overrides may give where config.json has none.
 M.sizes = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",

@@ -19,6 +19,8 @@
 --   head_bias       the head has a bias
 --   unused          Lua patterns of tensors that files hold and the model does not need
 --   check           function(c): raises about what the family does not allow
+--
+-- A model that this cannot describe is made by hand: causal_lm.lua says what it must have.
 
 local ops = require("am.core.ops")
 local autograd = require("am.core.autograd")
@@ -29,6 +31,7 @@ local Embedding = require("am.nn.embedding")
 local RMSNorm = require("am.nn.norm")
 local moe = require("am.nn.moe")
 local rope = require("am.nn.rope")
+local causal_lm = require("am.models.causal_lm")
 local strings = require("am.utils.strings")
 
 local M = {}
@@ -47,7 +50,24 @@ end
 
 --- Size of a head.
 function M.head_dim(c)
-    return c:integer("head_dim", c:integer("hidden_size") / c:integer("num_attention_heads"))
+    if c.head_dim ~= nil then
+        return c:integer("head_dim", nil, 65536)
+    end
+    local hidden, heads = c:integer("hidden_size"), c:integer("num_attention_heads", nil, 65536)
+    if hidden % heads ~= 0 or hidden / heads > 65536 then
+        c:unsupported("hidden_size", string.format("%d numbers are not what %d heads (\"%s\") can share", hidden, heads,
+                                                   c:spelling("num_attention_heads")))
+    end
+    return hidden / heads
+end
+
+--- Raise "unsupported" unless all heads have the hidden size together, as where one map makes them.
+function M.whole_heads(c)
+    local dim, heads, hidden = M.head_dim(c), c:integer("num_attention_heads"), c:integer("hidden_size")
+    if dim * heads ~= hidden then
+        c:unsupported("head_dim", string.format("%d heads of %d are not %d numbers (\"%s\")", heads, dim, hidden,
+                                                c:spelling("hidden_size")))
+    end
 end
 
 --- RMSNorm over the hidden size, or over `width`.
@@ -69,7 +89,7 @@ end
 
 --- The attention options (nn/attention.lua) that all families have, and those given.
 function M.attention(c, options)
-    local heads = c:integer("num_attention_heads")
+    local heads = c:integer("num_attention_heads", nil, 65536)
     local o = {
         hidden_size = c:integer("hidden_size"),
         num_heads = heads,
@@ -80,8 +100,9 @@ function M.attention(c, options)
         dropout = c.attention_dropout,
     }
     if o.num_heads % o.num_kv_heads ~= 0 then
-        c:unsupported("num_key_value_heads", string.format("%d heads of keys do not divide %d heads of queries",
-                                                           o.num_kv_heads, o.num_heads))
+        c:unsupported("num_key_value_heads", string.format(
+            "%d heads of keys do not divide %d heads of queries (\"%s\")", o.num_kv_heads, o.num_heads,
+            c:spelling("num_attention_heads")))
     end
     for key, value in pairs(options or {}) do
         o[key] = value
@@ -132,7 +153,8 @@ function M.layer_type(c, i, sliding)
     local kind = types and types[i + 1] or sliding and sliding(i) and "sliding_attention" or "full_attention"
     if kind ~= "full_attention" and kind ~= "sliding_attention" or types and #types < c.num_hidden_layers then
         c:unsupported("layer_types", types and #types < c.num_hidden_layers
-            and string.format("%d types for %d layers", #types, c.num_hidden_layers)
+            and string.format("%d types for %d layers (\"%s\")", #types, c.num_hidden_layers,
+                                                           c:spelling("num_hidden_layers"))
             or tostring(kind) .. " is not known; known are full_attention and sliding_attention")
     end
     return kind
@@ -152,8 +174,8 @@ function M.rotary(c)
     end
     local dim = math.floor(M.head_dim(c) * (c.partial_rotary_factor or 1))
     if dim < 2 or dim % 2 ~= 0 then
-        c:unsupported("partial_rotary_factor", string.format("%d of %d numbers of a head cannot be rotated in pairs",
-                                                             dim, M.head_dim(c)))
+        c:unsupported("partial_rotary_factor", string.format(
+            "%d of a head's %d numbers (\"head_dim\") cannot be rotated in pairs", dim, M.head_dim(c)))
     end
     return { theta = c.rope_theta or 10000, dim = dim, scaling = scaling,
              max_position_embeddings = c.max_position_embeddings or 2048 }
@@ -162,8 +184,6 @@ end
 -- ---- the body -------------------------------------------------------------------------------
 
 local Body = Module.class("Model")
-
-local llama_names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }
 
 -- Rotary tables by layer type; what is wrong about them names the field.
 local function rotaries(c, spec)
@@ -247,16 +267,6 @@ function Body:forward(input_ids, position_ids, ctx)
     return self[names.norm]:forward(x), router_logits
 end
 
---- The module that looks tokens up.
-function Body:get_input_embeddings()
-    return self[self.names.embeddings]
-end
-
---- The i-th layer, counted from 1.
-function Body:layer(i)
-    return self[self.names.layers][tostring(i - 1)]
-end
-
 --- A text that changes where the frequencies do as a sequence grows to `longest` tokens: keys that were stored
 --- before are rotated otherwise then.
 function Body:rotary_stage(longest)
@@ -279,7 +289,7 @@ end
 
 --- What models/init.lua's registry takes, made of the description at the head of this file.
 function M.architecture(spec)
-    local names = setmetatable(spec.names or {}, { __index = llama_names })
+    local names = setmetatable(spec.names or {}, { __index = causal_lm.names })
     local function new(c)
         if spec.check then
             spec.check(c)

@@ -72,6 +72,7 @@ return decoder.architecture {
     end,
     norm = norm,
     check = function(c)
+        decoder.whole_heads(c)
         if c.new_decoder_architecture and not c.parallel_attn then
             c:unsupported("parallel_attn", "false is not known with new_decoder_architecture")
         end

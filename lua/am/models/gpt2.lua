@@ -56,6 +56,7 @@ return decoder.architecture {
     norm = norm,
     embedding_dropout = function(c) return c.embd_pdrop end,
     check = function(c)
+        decoder.whole_heads(c)
         if c.add_cross_attention then
             c:unsupported("add_cross_attention", "attention to an encoder is not there")
         end

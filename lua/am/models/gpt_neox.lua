@@ -50,6 +50,7 @@ return decoder.architecture {
     end,
     norm = norm,
     embedding_dropout = function(c) return c.hidden_dropout end,
+    check = decoder.whole_heads,
     attribute_map = { rope_theta = "rotary_emb_base", partial_rotary_factor = "rotary_pct" },
     defaults = { hidden_act = "gelu", layer_norm_eps = 1e-5, max_position_embeddings = 2048, rotary_emb_base = 10000,
                  rotary_pct = 0.25, use_parallel_residual = true, attention_bias = true },

@@ -98,12 +98,11 @@ local function build(c, opts, classifier)
     local impl = implementation(c, classifier)
     c:override(opts.config_overrides or {}):bind(impl):check()
     check_quantization(c)
-    local model = impl.new(c)
+    local model = causal_lm.extend(impl.new(c))
     if classifier then
         c.num_labels = opts.num_labels or c.num_labels
         model = classification.extend(causal_lm.extend(classification.new(model, c)))
     else
-        causal_lm.extend(model)
         c.architectures = json.array { model.class_name }
     end
     model.model.activation_checkpointing = opts.activation_checkpointing

@@ -179,8 +179,9 @@ local function load(model, source, dtype)
     end
     local unexpected = unexpected_in(model, source, used)
     if #missing > 0 then
-        err.raise("format", "%s lacks these tensors of %s: %s", source.where, model.class_name,
-                  list_of(missing, unexpected))
+        err.raise("format", "%s lacks these tensors of %s: %s%s", source.where, model.class_name,
+                  list_of(missing, unexpected), #unexpected == 0 and ""
+                      or "; and it holds some that have no place: " .. list_of(unexpected, {}))
     elseif #unexpected > 0 then
         err.raise("format", "%s holds tensors that %s has no place for: %s", source.where,
                   model.class_name, list_of(unexpected, {}))

@@ -118,7 +118,8 @@ describe("a configuration", function()
         end
         -- a size that is derived counts too
         with_config(tiny.fields { head_dim = false, hidden_size = 13 }, function(dir, file)
-            raised("format", { file, "head_dim" }, am.AutoModelForCausalLM.from_pretrained, dir)
+            raised("unsupported", { file, "hidden_size", "num_attention_heads" },
+                   am.AutoModelForCausalLM.from_pretrained, dir)
         end)
     end)
 
