@@ -147,8 +147,9 @@ end
 function Recipe:freeze(model)
     local embeddings = self.cfg:get("freeze_config.freeze_embeddings")
     local body = self.cfg:get("freeze_config.freeze_language_model")
-    for _, module in (body or embeddings) and model.model:named_modules() or pairs {} do
-        for _, slot in ipairs((body or module.class_name == "Embedding") and module._parameters or {}) do
+    for _, module in model.model:named_modules() do
+        local frozen = body or embeddings and module.class_name == "Embedding"
+        for _, slot in ipairs(frozen and module._parameters or {}) do
             module[slot.name].requires_grad = false
         end
     end

@@ -62,7 +62,8 @@ local function train_whole(model, names)
     end
 end
 
--- The PeftConfig that counts, which modules it adapts, names trained whole, and ranks by path: those of an adapter to start from, or those it names.
+-- The PeftConfig that counts, which modules it adapts (those of an adapter to start from, or those it names), names of
+-- modules that are trained whole, and of an adapter to start from ranks by path.
 local function wanted_modules(model, wanted)
     if wanted.adapter_path then
         local own, numbers = adapter.describe(wanted.adapter_path, model)
