@@ -47,7 +47,8 @@ function GroupedLinearLoRA:forward(x, offsets)
     local dtype, p = self.weight:dtype(), self.training and self.dropout or 0
     local before = p > 0 and self.dropout_position == "pre" and ops.dropout(x, p, true) or x
     local inner = ops.grouped_linear(before, self.lora_A.weight:to(dtype), offsets)
-    local delta = ops.grouped_linear(inner, self.lora_B.weight:to(dtype), offsets) * self.scale
+    -- the scale goes to B, which is small: times it, all rows would be kept for backward
+    local delta = ops.grouped_linear(inner, self.lora_B.weight:to(dtype) * self.scale, offsets)
     if p > 0 and self.dropout_position == "post" then
         delta = ops.dropout(delta, p, true)
     end
