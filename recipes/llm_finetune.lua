@@ -94,7 +94,7 @@ function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
     self.optimizer:zero_grad() -- also what a step that failed has left
-    local started, label_tokens, tokens, loss, grad_norm = edge.C.am_clock(), 0, 0, 0, 0
+    local started, label_tokens, tokens, loss, grad_norm, aux_loss = edge.C.am_clock(), 0, 0, 0, 0, nil
     local work = self:counts_tokens() and 0 or nil
     for _, batch in ipairs(window) do
         self:check_batch(batch)
@@ -102,22 +102,35 @@ function Recipe:step(window)
         work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch))
     end
     if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
-        loss, grad_norm = self:learn(window, 1 / label_tokens)
+        loss, grad_norm, aux_loss = self:learn(window, 1 / label_tokens)
     end
     self.window = nil
     self.lr_schedule:step(1)
     self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
-    return { loss = loss, grad_norm = grad_norm, num_label_tokens = label_tokens, num_tokens = tokens,
+    return { loss = loss, grad_norm = grad_norm, aux_loss = aux_loss, num_label_tokens = label_tokens, num_tokens = tokens,
              flops = work, seconds = edge.C.am_clock() - started }
 end
 
+-- A micro-batch's loss and, with model.output_router_logits, router_aux_loss_coef times the one that balances its
+-- experts (nn/moe.lua), for each label token. The latter is a function of the micro-batch, not a mean over tokens.
+function Recipe:objective(batch)
+    local sum, balance = self:loss(batch), self.balance
+    self.balance = nil
+    if not balance then
+        return sum
+    end
+    self.aux_loss = (self.aux_loss or 0) + balance:item() * batch.num_label_tokens
+    return sum + balance:to(sum:dtype()) * ((self.model.config.router_aux_loss_coef or 0) * batch.num_label_tokens)
+end
+
 -- Gradients of a window's loss, summed over its micro-batches times `scale`, and the update by them. Returns the
--- loss and the gradients' norm.
+-- loss, the gradients' norm, and of a model with experts the mean of what balances them.
 function Recipe:learn(window, scale)
     local loss = 0
+    self.aux_loss = nil
     for _, batch in ipairs(window) do
         loss = loss + am.scope(function()
-            local sum = self.timers:timed("forward", 1, self.loss, self, batch)
+            local sum = self.timers:timed("forward", 1, self.objective, self, batch)
             local value = sum:item()
             if not self.is_finite(value) then
                 self:not_finite("loss", value, true)
@@ -132,7 +145,7 @@ function Recipe:learn(window, scale)
         self:not_finite("gradient norm", grad_norm, true)
     end
     self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
-    return loss * scale, grad_norm
+    return loss * scale, grad_norm, self.aux_loss and self.aux_loss * scale
 end
 
 --- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
@@ -147,6 +160,9 @@ function Recipe:label_states(model, batch)
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
         logits_to_keep = false,
     }
+    if model == self.model and model.training then
+        self.balance = out.aux_loss -- objective's
+    end
     local hidden, labels = out.hidden_states, int32(batch.labels, { n })
     hidden = hidden:reshape(n, hidden:size(2))
     if batch.num_label_tokens > 0 and batch.num_label_tokens < n then
@@ -258,7 +274,8 @@ function Recipe:log_step(epoch, metrics)
     local now = edge.C.am_clock() -- tps counts all that lay between two steps: data, validation, saving
     local tps = metrics.num_tokens / (now - (self.step_ended or now - metrics.seconds))
     self.step_ended = now
-    local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, grad_norm = metrics.grad_norm,
+    local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, aux_loss = metrics.aux_loss,
+                     grad_norm = metrics.grad_norm,
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
                      mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens,
                      num_label_tokens = metrics.num_label_tokens }

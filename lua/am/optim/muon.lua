@@ -1,6 +1,6 @@
--- Muon (Jordan et al. 2024): matrices move along their momentum made orthogonal by Newton-Schulz iterations;
--- embeddings, the head, norms and biases follow AdamW or Lion beside it. And NorMuon (Li et al. 2025), which
--- evens out the rows of that step.
+-- Muon (Jordan et al. 2024): matrices, each of a stack of experts', move along their momentum made orthogonal by
+-- Newton-Schulz iterations; embeddings, the head, norms and biases follow AdamW or Lion beside it. And NorMuon
+-- (Li et al. 2025), which evens out the rows of that step.
 -- Two dialects: torch.optim.Muon's names and numbers, and those of the package dion, which NeMo Automodel uses.
 -- They differ in the polynomials, in what the momentum is scaled by and in how lr is adjusted.
 
@@ -61,6 +61,21 @@ local function even_rows(u, v, beta2)
     return even * (norm / now)
 end
 
+-- use(matrix, …) of a matrix, or of each in a stack of them [n, rows, cols], with the same parts of the others.
+local function each_matrix(use, matrix, ...)
+    if matrix:dim() == 2 then
+        return use(matrix, ...)
+    end
+    local all = { matrix, ... }
+    for i = 0, matrix:size(0) - 1 do
+        local parts = {}
+        for k, t in ipairs(all) do
+            parts[k] = t:select(0, i)
+        end
+        use(unpack(parts))
+    end
+end
+
 -- o: momentum, nesterov, dampened (the momentum is an average, not a sum), steps, eps, add_eps, adjust, beta2 (of
 -- NorMuon), state_dtype, ns_dtype
 local function rule(o)
@@ -68,7 +83,8 @@ local function rule(o)
     return {
         states = function(shape, dtype)
             local list = { { "momentum_buffer", shape, dtype == "float32" and o.state_dtype or dtype } }
-            list[2] = o.beta2 and { "variance_neuron", { shape[1], 1 }, dtype } or nil
+            local rows = #shape == 3 and { shape[1], shape[2], 1 } or { shape[1], 1 }
+            list[2] = o.beta2 and { "variance_neuron", rows, dtype } or nil
             return list
         end,
         update = function(w, g, state, s)
@@ -78,13 +94,15 @@ local function rule(o)
                 buffer:copy_(m)
                 return o.nesterov and m * o.momentum + g * fresh or m
             end)
-            u = scope.scope(M.newton_schulz, u, o.steps, o.eps, o.add_eps,
-                            g:dtype() == "float64" and "float64" or o.ns_dtype)
-            if o.beta2 then
-                u = scope.scope(even_rows, u, state.variance_neuron, o.beta2)
-            end
-            local lr = s.lr * o.adjust(w:size(0), w:size(1))
-            w:copy_(w * (1 - s.lr * s.weight_decay) - u * lr)
+            each_matrix(function(step, weight, variance)
+                local even = scope.scope(M.newton_schulz, step, o.steps, o.eps, o.add_eps,
+                                         g:dtype() == "float64" and "float64" or o.ns_dtype)
+                if o.beta2 then
+                    even = scope.scope(even_rows, even, variance, o.beta2)
+                end
+                local lr = s.lr * o.adjust(weight:size(0), weight:size(1))
+                weight:copy_(weight * (1 - s.lr * s.weight_decay) - even * lr)
+            end, u, w, state.variance_neuron)
         end,
     }
 end
@@ -96,10 +114,11 @@ local function is_embedding(name)
     return module:find("embed", 1, true) ~= nil or module == "wte" or module == "wpe"
 end
 
--- "matrix", "embed", "lm_head" or "vector", as NeMo Automodel sorts them.
+-- "matrix", "embed", "lm_head" or "vector", as NeMo Automodel sorts them. A stack of experts' matrices is as they are.
 local function place_of(name, shape)
-    return is_embedding(name) and "embed" or name:find("lm_head", 1, true) and "lm_head"
-        or #shape == 2 and "matrix" or "vector"
+    local head = name:find("lm_head", 1, true) or name:find("embed_out", 1, true) -- GPT-NeoX's name of it
+    return head and "lm_head" or is_embedding(name) and "embed"
+        or #shape >= 2 and not name:find("bias$") and "matrix" or "vector"
 end
 
 local function ratio(x, base)

@@ -8,18 +8,25 @@ local io_core = require("am.core.io")
 local scope = require("am.core.scope")
 local adapter_config = require("am.peft.adapter_config")
 local EmbeddingLoRA = require("am.peft.embedding")
+local experts = require("am.peft.experts")
 local lora = require("am.peft.lora")
 local whole = require("am.peft.whole")
 local path = require("am.utils.path")
+local strings = require("am.utils.strings")
 
 local M = {}
 
 local PREFIX = "base_model.model."
-local kinds = { Linear = lora.LinearLoRA, Embedding = EmbeddingLoRA }
+local kinds = { Linear = lora.LinearLoRA, Conv1D = lora.LinearLoRA, Embedding = EmbeddingLoRA,
+                GroupedLinear = experts.GroupedLinearLoRA }
 
---- The adapter of a module, without numbers: class by what it wraps.
-function M.wrap(base, config)
-    return kinds[base.class_name].new(base, config)
+--- The adapter of a module, without numbers: class by what it wraps. top_k: how many experts see a token, by which
+--- moe_rank_scaling divides their rank. own: the rank and alpha that this module has.
+function M.wrap(base, config, top_k, own)
+    if not own and config.moe_rank_scaling and base.num_experts then
+        own = { dim = math.max(1, math.floor(config.dim / top_k)) }
+    end
+    return kinds[base.class_name].new(base, setmetatable(own or {}, { __index = config }))
 end
 
 --- Iterator over (path, LinearLoRA or EmbeddingLoRA) of a model.
@@ -48,24 +55,52 @@ end
 
 -- ---- writing --------------------------------------------------------------------------------
 
+-- What adapter_config.json says of the adapted modules. Rank and alpha are those of experts, where there are some:
+-- PEFT takes no others for them.
+local function described(model, config)
+    local what = { target_modules = {}, rank = config.dim, alpha = config.alpha, rank_pattern = {}, alpha_pattern = {} }
+    for name, module in M.modules(model) do
+        if module.num_experts and not what.experts then
+            what.experts, what.rank, what.alpha = true, module.dim, module.alpha
+        end
+        what.fan_in_fan_out = what.fan_in_fan_out or module.fan_in_fan_out
+        for _, path_in_file in ipairs(experts.targets(name, module)) do
+            table.insert(what.target_modules, path_in_file)
+        end
+    end
+    for name, module in M.modules(model) do
+        for _, key in ipairs(experts.targets(name, module)) do
+            what.rank_pattern[key] = module.dim ~= what.rank and module.dim or nil
+            what.alpha_pattern[key] = module.alpha ~= what.alpha and module.alpha or nil
+        end
+    end
+    table.sort(what.target_modules)
+    what.target_parameters = experts.target_parameters(M.modules(model))
+    return what
+end
+
 --- Write a model's adapter, and the modules that are trained whole, into a folder that exists. config is its
 --- PeftConfig. The base's own embeddings, which PEFT writes with an adapter of them, are left out.
 function M.save(model, dir, config)
-    local tensors, targets = {}, {}
+    local tensors, what = {}, described(model, config)
     for name, module in M.modules(model) do
-        targets[#targets + 1] = name
-        for _, part in ipairs(parts_of(module)) do
-            local t = part[2].weight
-            tensors[#tensors + 1] = { PREFIX .. name .. "." .. part[1],
-                                      part[3] and t:detach():transpose(0, 1):contiguous() or t }
+        if module.num_experts then
+            for _, item in ipairs(experts.written(name, module, #what.target_parameters)) do
+                tensors[#tensors + 1] = { PREFIX .. item[1], item[2] }
+            end
+        else
+            for _, part in ipairs(parts_of(module)) do
+                local t = part[2].weight
+                tensors[#tensors + 1] = { PREFIX .. name .. "." .. part[1],
+                                          part[3] and t:detach():transpose(0, 1):contiguous() or t }
+            end
         end
     end
-    table.sort(targets)
     for _, item in ipairs(whole.parameters(model, config.modules_to_save or {})) do
         tensors[#tensors + 1] = { PREFIX .. item[1], item[2][item[3].name] }
     end
     io_core.save_safetensors(path.join(dir, "adapter_model.safetensors"), tensors)
-    adapter_config.write(model, dir, config, targets)
+    adapter_config.write(model, dir, config, what)
 end
 
 -- ---- reading --------------------------------------------------------------------------------
@@ -80,22 +115,26 @@ local function adapter_part(name)
     end
 end
 
---- The PeftConfig of a directory or a hub's name, its target_modules the paths of the modules that are adapted.
---- Reads no weights.
-function M.describe(dir)
+--- The PeftConfig of a directory or a hub's name for a model, its target_modules the paths of the modules that are
+--- adapted, and {path -> {dim, alpha}}. Reads no weights.
+function M.describe(dir, model)
     dir = hub.resolve(dir)
-    local config, seen = adapter_config.read(dir), {}
-    local archive = io_core.open(path.join(dir, "adapter_model.safetensors"))
+    local config, numbers_of = adapter_config.read(dir)
+    local archive, numbers = io_core.open(path.join(dir, "adapter_model.safetensors")), {}
     for _, name in ipairs(archive:names()) do
-        local module = adapter_part(name:match("^base_model%.model%.(.+)$") or "")
-        if module and not seen[module] then
-            seen[module] = true
-            table.insert(config.target_modules, module)
+        local module, part = adapter_part(name:match("^base_model%.model%.(.+)$") or "")
+        if part and part:find("B$") then
+            local there = model:get(module)
+            local places = not (there and kinds[there.class_name])
+                and experts.places(model, module, archive:info(name).shape[1])
+            for _, place in ipairs(places or { { module, name = module } }) do
+                numbers[place[1]] = numbers_of(place.name)
+            end
         end
     end
     archive:close()
-    table.sort(config.target_modules)
-    return config
+    config.target_modules = strings.sorted_keys(numbers)
+    return config, numbers
 end
 
 -- adapter_model.safetensors as { adapters = {path -> {part -> tensor}}, bases = {path -> tensor}, whole =
@@ -158,7 +197,10 @@ end
 local function check_places(model, found, file, names)
     for name in pairs(found.adapters) do
         local module = model:get(name)
-        if not module or not kinds[module.class_name] then
+        if module and module.class_name:find("Experts") then
+            err.raise("unsupported", "%s: it adapts the experts of %s, which %s does not let be adapted", file, name,
+                      model.class_name)
+        elseif not module or not (kinds[module.class_name] or module.tensor_names) then
             err.raise("format", "%s: the model has no linear map or embedding %s; the adapter belongs to another "
                       .. "model", file, name)
         end
@@ -207,21 +249,19 @@ end
 function M.load(model, dir, opts)
     opts = opts or {}
     dir = hub.resolve(dir)
-    local config = adapter_config.read(dir)
+    local config, numbers_of = adapter_config.read(dir)
     config.dropout = opts.dropout or config.dropout
     config.dropout_position = opts.dropout_position or config.dropout_position
     local names = config.modules_to_save or {}
     local found, file = read_tensors(dir, names, model:device(), opts.dtype)
-    for name in pairs(found.adapters) do
-        config.target_modules[#config.target_modules + 1] = name
-    end
-    table.sort(config.target_modules)
+    local known_as = experts.gather(model, found.adapters, file)
+    config.target_modules = strings.sorted_keys(found.adapters)
     check_places(model, found, file, names)
     if opts.check then
         opts.check(config)
     end
     lora.apply(model, function(name) return found.adapters[name] ~= nil end, function(name, base)
-        local wrapped = M.wrap(base, config)
+        local wrapped = M.wrap(base, config, nil, numbers_of(known_as[name] or name))
         for _, part in ipairs(matched(file, name, wrapped, found.adapters[name], "the model and r make it")) do
             local t = part[4] and part[3]:transpose(0, 1) or part[3]
             -- training writes to it, so it must not stay a view of the file
@@ -238,6 +278,7 @@ end
 function M.restore(model, dir)
     local names = model.modules_to_save or {}
     local found, file = read_tensors(dir, names, model:device())
+    experts.gather(model, found.adapters, file)
     for name, module in M.modules(model) do
         for _, part in ipairs(matched(file, name, module, found.adapters[name] or {}, "this run makes it")) do
             part[2].weight:copy_(part[4] and part[3]:transpose(0, 1) or part[3])

@@ -4,6 +4,7 @@
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local regex = require("am.core.pattern")
 local whole = require("am.peft.whole")
 
 local M = {}
@@ -32,18 +33,29 @@ local function list_or_null(list)
     return list and #list > 0 and json.array(list) or json.null
 end
 
---- Write both files for a PeftConfig whose adapters are at the paths in `targets`.
-function M.write(model, dir, config, targets)
+-- A table as a JSON object, empty too.
+local function object(t)
+    return json.object(t or {})
+end
+
+--- Write both files for a PeftConfig. what: target_modules, paths as PEFT has them; target_parameters, likewise;
+--- rank, alpha of most modules; rank_pattern, alpha_pattern of the others by path; experts: some are adapted;
+--- fan_in_fan_out: some weights are [in, out].
+function M.write(model, dir, config, what)
     local base = model.name_or_path
     path.write_file(path.join(dir, "adapter_config.json"), json.encode({
         base_model_name_or_path = base and path.exists(base) and path.absolute(base) or base or json.null,
         bias = "none",
-        lora_alpha = config.alpha,
-        lora_dropout = config.dropout or 0,
+        alpha_pattern = object(what.alpha_pattern),
+        fan_in_fan_out = what.fan_in_fan_out or false,
+        lora_alpha = what.alpha,
+        lora_dropout = what.experts and 0 or config.dropout or 0, -- PEFT has none for experts and refuses another
         modules_to_save = list_or_null(config.modules_to_save),
         peft_type = "LORA",
-        r = config.dim,
-        target_modules = json.array(targets),
+        r = what.rank,
+        rank_pattern = object(what.rank_pattern),
+        target_modules = json.array(what.target_modules),
+        target_parameters = list_or_null(what.target_parameters),
         task_type = M.task_type(model),
         use_dora = config.use_dora or false,
         use_rslora = config.use_rslora or false,
@@ -63,8 +75,7 @@ end
 -- Settings that change what an adapter's numbers mean. Those that only say how they began, or which modules were
 -- chosen, don't matter once there are numbers with names.
 local not_understood = {
-    "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices", "lora_bias",
-    "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
+    "layer_replication", "trainable_token_indices", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
     "monteclora_config", "kasa_config", "ensure_weight_tying", "megatron_config",
 }
 
@@ -124,15 +135,42 @@ local function saved_names(file, c)
     return #names > 0 and names or nil
 end
 
--- Where the adapter's dropout stood; PEFT's own adapters do not say, and have it on the input.
-local function dropout_position(dir)
+-- What NeMo Automodel's file says beside PEFT's; {} where it is missing.
+local function own_settings(dir)
     local text = path.read_file(path.join(dir, "automodel_peft_config.json"), MAX_BYTES)
     local c = text and json.decode(text)
-    local position = type(c) == "table" and c.dropout_position
-    return position == "post" and "post" or "pre"
+    return type(c) == "table" and c ~= json.null and c or {}
 end
 
---- The PeftConfig that a directory's files say, with no target_modules yet.
+-- A function (path) -> the number that rank_pattern or alpha_pattern has for it, or nil: the first that matches, as
+-- PEFT's get_pattern_key has it.
+local function numbers_by_path(file, c, key)
+    local patterns = c[key]
+    if patterns == nil or patterns == json.null then
+        return function() end
+    elseif type(patterns) ~= "table" or json.is_array(patterns) and #patterns > 0 then
+        err.raise("format", "%s: \"%s\" must be an object of numbers by pattern", file, key)
+    end
+    local list = {}
+    for i, pattern in ipairs(json.keys(patterns)) do
+        local value, ok, matches = patterns[pattern], pcall(regex.matcher, "(.*\\.)?(" .. pattern .. ")$")
+        if not ok or type(value) ~= "number" or not (value > 0 and value < 2 ^ 31) then
+            err.raise("format", "%s: \"%s\" has \"%s\": %s", file, key, pattern,
+                      ok and "a number above 0 must stand there" or "this is no pattern")
+        end
+        list[i] = { matches, value }
+    end
+    return function(name)
+        for _, item in ipairs(list) do
+            if item[1](name) then
+                return item[2]
+            end
+        end
+    end
+end
+
+--- The PeftConfig that a directory's files say, with no target_modules yet; and a function of a path that says
+--- which rank and alpha its module has.
 function M.read(dir)
     local file = path.join(dir, "adapter_config.json")
     local text, why = path.read_file(file, MAX_BYTES)
@@ -141,7 +179,7 @@ function M.read(dir)
         err.raise("io", "%s is no adapter directory: %s%s", dir, why,
             inner and "; the adapter is in " .. inner or "")
     end
-    local c, msg = json.decode(text)
+    local c, msg = json.decode(text, { ordered = true })
     if type(c) ~= "table" or c == json.null or json.is_array(c) then
         err.raise("format", "%s: %s", file, msg or "not a JSON object")
     end
@@ -152,11 +190,26 @@ function M.read(dir)
     check_switches(file, c)
     check_beginning(file, c.init_lora_weights)
     check_numbers(file, c)
-    return {
+    local own = own_settings(dir)
+    local config = {
         dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
         use_dora = c.use_dora == true or nil, dropout = c.lora_dropout or 0,
-        dropout_position = dropout_position(dir), modules_to_save = saved_names(file, c), target_modules = {},
+        -- PEFT's own adapters do not say, and have it on the input
+        dropout_position = own.dropout_position == "post" and "post" or "pre", modules_to_save = saved_names(file, c), target_modules = {},
     }
+    if own.moe_rank_scaling == true then -- r is that of experts
+        config.moe_rank_scaling = true
+        for _, rank in pairs(type(c.rank_pattern) == "table" and c.rank_pattern or {}) do
+            config.dim = type(rank) == "number" and math.max(config.dim, rank) or config.dim
+        end
+    end
+    if type(own.dropout) == "number" and own.dropout >= 0 and own.dropout < 1 then
+        config.dropout = own.dropout
+    end
+    local rank_of, alpha_of = numbers_by_path(file, c, "rank_pattern"), numbers_by_path(file, c, "alpha_pattern")
+    return config, function(name)
+        return { dim = rank_of(name) or c.r, alpha = alpha_of(name) or c.lora_alpha }
+    end
 end
 
 return M

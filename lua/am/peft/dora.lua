@@ -88,10 +88,10 @@ M.scale = autograd.custom {
     end,
 }
 
---- What DoRA makes of x [..., k] in a LinearLoRA, a and b in the weight's dtype. Dropout of the input ("pre")
+--- What DoRA makes of x [..., k] in a LinearLoRA with the weight w [n, k], a and b in its dtype. Dropout of the input ("pre")
 --- drops it for V and not for W, as in PEFT; that of LoRA's output ("post") is NeMo Automodel's.
-function M.linear(module, x, a, b)
-    local w, p = module.weight, module.training and module.dropout or 0
+function M.linear(module, x, w, a, b)
+    local p = module.training and module.dropout or 0
     local factor = M.factor(module)
     if p > 0 and module.dropout_position == "pre" then
         local dropped = ops.dropout(x, p, true)

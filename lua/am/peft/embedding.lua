@@ -21,7 +21,7 @@ function EmbeddingLoRA.new(base, opts)
     self.num_embeddings, self.embedding_dim = base.num_embeddings, base.embedding_dim
     self.padding_idx, self.noise_alpha, self.embed_scale = base.padding_idx, base.noise_alpha, base.embed_scale
     self._parameters, self.weight = base._parameters, base.weight
-    self.dim, self.scale = opts.dim, lora.scale(opts)
+    self.dim, self.alpha, self.scale = opts.dim, opts.alpha, lora.scale(opts)
     self:add("lora_embedding_A", Embedding.new(base.num_embeddings, opts.dim, base.padding_idx))
     self:add("lora_embedding_B", Linear.new(opts.dim, base.embedding_dim))
     if opts.use_dora then
@@ -86,7 +86,7 @@ end
 
 --- The Embedding that this comes to, with a table of its own.
 function EmbeddingLoRA:merged()
-    local plain = Embedding.new(self.num_embeddings, self.embedding_dim, self.padding_idx)
+    local plain = Embedding.new(self.num_embeddings, self.embedding_dim, self.padding_idx, self.embed_scale)
     plain._parameters, plain.noise_alpha = self._parameters, self.noise_alpha
     plain.weight = scope.escape(self:merged_weight())
     return plain

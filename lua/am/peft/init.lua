@@ -39,15 +39,14 @@ M.fields = {
     dropout_position = { type = "string", enum = { "post", "pre" },
                          doc = "on the adapter's output (post, the default), or on its input as HF PEFT does "
                              .. "(pre)" },
-    lora_A_init = { type = "string", enum = lora.initializers, default = "xavier",
+    lora_A_init = { type = "string", enum = lora.initializer_names, default = "xavier",
                     doc = "how A begins; kaiming and uniform are the same. PEFT's pissa, olora and eva, which look "
                         .. "at the weights or the data first, are not there" },
     lora_dtype = { type = "string", doc = "dtype that A and B are kept in; that of the weight by default" },
     adapter_path = { type = "string", doc = "directory of an adapter to start from, whose dim, alpha, use_rslora, "
                          .. "use_dora, modules and, if not given here, dropout are taken" },
     use_dora = { type = "boolean", doc = "train the norms of the adapted rows too (DoRA)" },
-    moe_rank_scaling = { type = "boolean", now = { false }, not_yet = "models with experts; leave it out",
-                         doc = "divide dim by the number of experts that see a token" },
+    moe_rank_scaling = { type = "boolean", doc = "divide experts' dim by the number of them that see a token" },
     use_memory_efficient_lora = { type = "boolean", no_effect = "LoRA is one op" },
     use_triton = { type = "boolean", default = false, no_effect = "kernels are chosen by themselves" },
 }
@@ -97,7 +96,7 @@ local function check_agreement(model, given, loaded)
     local key = (given.target_modules and "target_modules") or (given.exclude_modules and "exclude_modules")
         or (given.match_all_linear and "match_all_linear")
     local has = {} -- path -> who alone has it
-    for _, item in ipairs(key and lora.find(model, matcher.new(given)) or {}) do
+    for _, item in ipairs(key and lora.find(model, matcher.new(given, model)) or {}) do
         has[item[1]] = "the setting's"
     end
     for _, path in ipairs(key and loaded.target_modules or {}) do
@@ -112,12 +111,25 @@ local function check_agreement(model, given, loaded)
     end
 end
 
--- A warning that an adapter has lm_head in it that nobody named.
+-- A warning that an adapter has the head in it that nobody named.
 local function warn_of_head(model, config)
-    local head = model:get("lm_head")
-    if matcher.by_exclusion(config) and head and head.tensor_names then
-        log:warning("lm_head is adapted too, which vLLM and other programs refuse; leave it out with "
-                    .. 'exclude_modules: ["*lm_head"], or name the modules with target_modules')
+    local head = model:get_output_embeddings()
+    for path, module in adapter.modules(model) do
+        if module == head and matcher.by_exclusion(config) then
+            log:warning('%s is adapted too, which vLLM and other programs refuse; leave it out with exclude_modules: '
+                        .. '["*%s"], or name the modules with target_modules', path, path)
+        end
+    end
+end
+
+-- A warning that experts stay as they are which no module of their own can be adapted in.
+local function warn_of_experts(model, config)
+    for path, module in model:named_modules() do
+        local slot = module._parameters[1]
+        if slot and #slot.shape == 3 and not module.in_features and matcher.names_experts(config, path, slot.name) then
+            log:warning("%s and the like are frozen: the experts of %s cannot be adapted", path, model.class_name)
+            return
+        end
     end
 end
 
@@ -128,11 +140,11 @@ local function apply_new(model, config)
     end
     local names = whole.names(config.modules_to_save, adapter_config.task_type(model))
     whole.check(model, config.modules_to_save)
-    local is_whole, matches = whole.covers(names), matcher.new(config)
+    local is_whole, matches = whole.covers(names), matcher.new(config, model)
     local paths = lora.apply(model, function(path, module)
         return not is_whole(path) and matches(path, module)
     end, function(_, base)
-        local wrapped = adapter.wrap(base, config)
+        local wrapped = adapter.wrap(base, config, model.config.num_experts_per_tok)
         wrapped:initialize(config.lora_A_init, config.lora_dtype)
         return wrapped
     end)
@@ -142,6 +154,7 @@ local function apply_new(model, config)
     whole.train(model, names)
     config.modules_to_save = #names > 0 and names or nil
     warn_of_head(model, config)
+    warn_of_experts(model, config)
     return paths
 end
 

@@ -6,6 +6,7 @@ local err = require("am.core.error")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local dora = require("am.peft.dora")
+local Conv1D = require("am.nn.conv1d")
 local Linear = require("am.nn.linear")
 local Module = require("am.nn.module")
 
@@ -19,7 +20,7 @@ end
 local LinearLoRA = Module.class("LinearLoRA")
 M.LinearLoRA = LinearLoRA
 
---- Wrap a Linear; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it, with use_dora
+--- Wrap a Linear or a Conv1D; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it, with use_dora
 --- also "lora_magnitude_vector.weight".
 ---@param base am.nn.Linear
 ---@param opts {dim: integer, alpha: number, use_rslora: boolean?, use_dora: boolean?, dropout: number?,
@@ -28,7 +29,8 @@ function LinearLoRA.new(base, opts)
     local self = Module.init(LinearLoRA)
     self.in_features, self.out_features = base.in_features, base.out_features
     self._parameters, self.weight, self.bias = base._parameters, base.weight, base.bias
-    self.dim, self.scale = opts.dim, M.scale(opts)
+    self.fan_in_fan_out = base.class_name == "Conv1D" -- as PEFT calls a weight [in, out]
+    self.dim, self.alpha, self.scale = opts.dim, opts.alpha, M.scale(opts)
     self.dropout, self.dropout_position = opts.dropout or 0, opts.dropout_position or "post"
     self:add("lora_A", Linear.new(base.in_features, opts.dim))
     self:add("lora_B", Linear.new(opts.dim, base.out_features))
@@ -42,17 +44,22 @@ end
 LinearLoRA.tensor_names = { ["lora_A.weight"] = "lora_A", ["lora_B.weight"] = "lora_B",
                             lora_magnitude_vector = "lora_magnitude_vector" }
 
+-- A weight as [out, in], or such a one as the base keeps it.
+local function turned(self, weight)
+    return self.fan_in_fan_out and weight:transpose(0, 1) or weight
+end
+
 --- W [out, in], A [r, in] and B [out, r], A and B in W's dtype.
 function LinearLoRA:matrices()
     local dtype = self.weight:dtype()
-    return self.weight, self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype)
+    return turned(self, self.weight), self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype)
 end
 
 --- x [..., in] -> [..., out]. A and B of another dtype are rounded to the weight's.
 function LinearLoRA:forward(x)
     local weight, a, b = self:matrices()
     if self.lora_magnitude_vector then
-        return dora.linear(self, x, a, b)
+        return dora.linear(self, x, weight, a, b)
     end
     return ops.lora_linear(x, weight, self.bias, a, b, {
         scale = self.scale,
@@ -82,8 +89,11 @@ initializers.uniform = initializers.kaiming -- NeMo Automodel's name
 
 function initializers.gaussian(a, dim) a:normal_(0, 1 / dim) end
 
---- The names of initializers of A, as an array.
-M.initializers = { "xavier", "kaiming", "uniform", "gaussian" }
+--- Functions (A, dim, in_features) by the names that lora_A_init has.
+M.initializers = initializers
+
+--- These names, as an array.
+M.initializer_names = { "xavier", "kaiming", "uniform", "gaussian" }
 
 --- Give A and B storage: A by an initializer's name, B zero; then DoRA's magnitudes.
 function LinearLoRA:initialize(init, dtype)
@@ -102,17 +112,17 @@ function LinearLoRA:merged_weight()
     return scope.scope(function()
         local delta = ops.matmul(self.lora_B.weight:detach():to(wide),
                                  self.lora_A.weight:detach():to(wide)) * self.scale
-        local merged = self.weight:detach():to(wide) + delta
+        local merged = turned(self, self.weight:detach():to(wide)) + delta
         if self.lora_magnitude_vector then
             merged = merged * dora.factor(self):detach():unsqueeze(1)
         end
-        return merged:to(self.weight:dtype())
+        return turned(self, merged:to(self.weight:dtype())):contiguous()
     end)
 end
 
---- The Linear that this comes to, with a weight of its own.
+--- The Linear or Conv1D that this comes to, with a weight of its own.
 function LinearLoRA:merged()
-    local plain = Linear.new(self.in_features, self.out_features, self.bias ~= nil)
+    local plain = (self.fan_in_fan_out and Conv1D or Linear).new(self.in_features, self.out_features, self.bias ~= nil)
     plain._parameters, plain.bias = self._parameters, self.bias
     plain.weight = scope.escape(self:merged_weight())
     return plain
@@ -142,7 +152,7 @@ function M.apply(model, matches, make)
     if #found == 0 then
         local names = {}
         for path, module in model:named_modules() do
-            if module.class_name == "Linear" and #names < 8 then
+            if module.in_features and #names < 8 then
                 names[#names + 1] = path
             end
         end

@@ -69,10 +69,33 @@ local function names_it(patterns, name)
     return false
 end
 
+-- Do patterns take a stack of experts: by its own path ("….experts.w1"), or by that of each expert
+-- ("….experts.0.w1"), as it was in transformers 4?
+local function takes_stack(takes, path, module)
+    local name = path:match("[^.]+$")
+    if takes(path, name) then
+        return true
+    end
+    local stem, count = path:match("^(.*)%.[^.]+$"), 0
+    for e = 0, stem and module.num_experts - 1 or -1 do
+        count = count + (takes(string.format("%s.%d.%s", stem, e, name), name) and 1 or 0)
+    end
+    if count > 0 and count < module.num_experts then
+        err.raise("usage", "peft: patterns name %d of the %d experts of %s; they can only be adapted together", count,
+                  module.num_experts, path)
+    end
+    return count > 0
+end
+
+local ALL_LINEAR = "all-linear" -- PEFT's word
+
+local linear = { Linear = true, Conv1D = true, GroupedLinear = true }
+
 --- A function (path, module) -> boolean from a PeftConfig's target_modules, exclude_modules and
 --- match_all_linear. Patterns are full names, last names, or as M.regex says. Without any of the three, every
---- "*_proj" is taken. All rules but the first take lm_head like any other linear map.
-function M.new(config)
+--- "*_proj" is taken. All rules but the first take the model's head like any other linear map; target_modules:
+--- all-linear leaves it out, as PEFT does.
+function M.new(config, model)
     local targets = list_of("target_modules", config.target_modules)
     local excluded = list_of("exclude_modules", config.exclude_modules)
     if config.match_all_linear and (#targets > 0 or #excluded > 0) then
@@ -89,15 +112,27 @@ function M.new(config)
     local is_excluded = any_of("exclude_modules", excluded)
     return function(path, module)
         local name = path:match("[^.]+$") or path
+        local function takes(rule)
+            return module.num_experts and takes_stack(rule, path, module) or rule(path, name)
+        end
         if module.class_name == "Embedding" then
             return names_it(targets, name) and is_target(path, name)
-        elseif module.class_name ~= "Linear" then
+        elseif not linear[module.class_name] then
             return false
+        elseif #targets == 1 and targets[1] == ALL_LINEAR then
+            return module ~= model:get_output_embeddings()
         elseif #targets > 0 then
-            return is_target(path, name)
+            return takes(is_target)
         end
-        return config.match_all_linear or not is_excluded(path, name)
+        return config.match_all_linear or not takes(is_excluded)
     end
+end
+
+--- Does a PeftConfig name the experts of a parameter that is in no map of its own?
+function M.names_experts(config, path, name)
+    local targets = M.is_default(config) and { "*_proj" } or list_of("target_modules", config.target_modules)
+    return M.by_exclusion(config) or targets[1] == ALL_LINEAR or any_of("target_modules", targets)(path .. "." .. name,
+                                                                                                    name)
 end
 
 local function is_empty(value)
@@ -118,9 +153,11 @@ end
 function M.unused(patterns, paths)
     local out = {}
     for _, pattern in ipairs(list_of("target_modules", patterns)) do
-        local matches, found = any_of("target_modules", { pattern }), false
+        local matches, found = any_of("target_modules", { pattern }), pattern == ALL_LINEAR
         for _, path in ipairs(paths) do
-            found = found or matches(path, path:match("[^.]+$"))
+            local stem, name = path:match("^(.*)%.([^.]+)$")
+            found = found or matches(path, name or path)
+                or stem ~= nil and matches(stem .. ".0." .. name, name) -- one of a stack of experts
         end
         out[#out + 1] = not found and pattern or nil
     end

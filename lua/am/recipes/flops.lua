@@ -4,8 +4,9 @@
 -- The rule: a multiply-add counts two. For each token a linear map of n weights costs 6 n when it is
 -- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen, so that LoRA
 -- costs two thirds and its adapters; a pair of query and key costs 12 times heads times head_dim (2 products
--- forward, 4 backward). A forward pass alone is 2 n and 4 times heads times head_dim. What an implementation
--- computes a second time does not count, nor does anything but matrix products.
+-- forward, 4 backward), in layers with a window too. A forward pass alone is 2 n and 4 times heads times head_dim. Of
+-- experts those count that a token goes through. What an implementation computes a second time does not count, nor
+-- does anything but matrix products.
 
 local am = require("am")
 local edge = require("am.core.ffi")
@@ -19,22 +20,39 @@ local QUICK_ROWS, QUICK_WEIGHTS = 256, 2 ^ 20 -- of a product of quick_rate
 local QUICK_SECONDS = 0.1
 local REMEASURED = 3
 
--- The matrices of a model: { n (out), k (in), trained, adapter, count }, one for each that differ.
+-- The matrices of a module, as a list of { out, in, weight, how many a token goes through }. active: how many experts
+-- see a token.
+local function maps_of(module, active)
+    local w = module.weight
+    if w and module.in_features then
+        return { { module.out_features, module.in_features, w, module.num_experts and active or 1 } }
+    end
+    local list = {}
+    for _, slot in ipairs(module._parameters) do
+        if #slot.shape == 3 then -- experts without modules of their own, [experts, in, out] (GPT-OSS)
+            list[#list + 1] = { slot.shape[3], slot.shape[2], module[slot.name], active }
+        end
+    end
+    return list
+end
+
+-- The matrices of a model: { n (out), k (in), trained, adapter, head, count }, one for each that differ.
 local function matrices(model)
-    local list, by_key = {}, {}
+    local list, by_key, output = {}, {}, model:get_output_embeddings()
+    local in_head
     for path, module in model:named_modules() do
-        if module.class_name == "Linear" or module.class_name == "LinearLoRA" then
-            local w = module.weight
-            local adapter = path:match("%.lora_[%a_]*[AB]$") ~= nil
-            local head = path:match("^lm_head") ~= nil
-            local key = string.format("%d %d %s %s %s", w:size(0), w:size(1), tostring(w.requires_grad),
-                                      tostring(adapter), tostring(head))
+        in_head = module == output and path or in_head
+        local adapter = path:match("%.lora_[%a_]*[AB]$") ~= nil
+        local head = in_head ~= nil and (path == in_head or path:sub(1, #in_head + 1) == in_head .. ".")
+        for _, map in ipairs(maps_of(module, model.config.num_experts_per_tok or 1)) do
+            local n, k, w, count = unpack(map)
+            local key = string.format("%d %d %s %s %s", n, k, tostring(w.requires_grad), tostring(adapter),
+                                      tostring(head))
             if not by_key[key] then
-                by_key[key] = { n = w:size(0), k = w:size(1), trained = w.requires_grad, adapter = adapter,
-                                head = head, count = 0 }
+                by_key[key] = { n = n, k = k, trained = w.requires_grad, adapter = adapter, head = head, count = 0 }
                 list[#list + 1] = by_key[key]
             end
-            by_key[key].count = by_key[key].count + 1
+            by_key[key].count = by_key[key].count + count
         end
     end
     return list
@@ -44,13 +62,15 @@ end
 --- query and key. forward: without backward.
 ---@return {token: number, head: number, pair: number}
 function M.costs(model, forward)
-    local costs, c = { token = 0, head = 0 }, model.config
+    local costs, width = { token = 0, head = 0 }, 0
     for _, m in ipairs(matrices(model)) do
         local part = m.head and "head" or "token"
         costs[part] = costs[part] + (forward and 2 or m.trained and 6 or 4) * m.n * m.k * m.count
     end
-    local width = c.num_attention_heads * (c.head_dim or c.hidden_size / c.num_attention_heads)
-    costs.pair = (forward and 4 or 12) * width * c.num_hidden_layers
+    for _, module in model:named_modules() do
+        width = width + (module.kernel == "attention" and module.heads * module.head_dim or 0)
+    end
+    costs.pair = (forward and 4 or 12) * width
     return costs
 end
 

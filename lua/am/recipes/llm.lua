@@ -142,13 +142,15 @@ function Recipe:build_model()
     return model
 end
 
--- The parts that freeze_config names. A tied head is frozen with the embeddings.
+-- The parts that freeze_config names: tables that tokens and positions are looked up in (a tied head is frozen with
+-- them), or the whole body.
 function Recipe:freeze(model)
-    for name, t in model:named_parameters() do
-        local embedding = name:match("embed_tokens%.weight$") ~= nil
-        if (embedding and self.cfg:get("freeze_config.freeze_embeddings"))
-            or (name:match("^model%.") and self.cfg:get("freeze_config.freeze_language_model")) then
-            t.requires_grad = false
+    local embeddings = self.cfg:get("freeze_config.freeze_embeddings")
+    local body = self.cfg:get("freeze_config.freeze_language_model")
+    for _, module in model.model:named_modules() do
+        local frozen = body or embeddings and module.class_name == "Embedding"
+        for _, slot in ipairs(frozen and module._parameters or {}) do
+            module[slot.name].requires_grad = false
         end
     end
 end

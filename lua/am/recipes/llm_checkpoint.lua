@@ -11,10 +11,16 @@ local weights = require("am.models.weights")
 
 local Methods = {}
 
--- What a resumed run must share with the one that saved, in config.json.
+-- What a resumed run must share with the one that saved, in config.json; families call some of it otherwise, and
+-- their configuration knows.
 local signature_keys = { "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                          "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings", "rms_norm_eps",
-                         "rope_theta", "rope_scaling" }
+                         "rope_theta", "rope_scaling", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon",
+                         "partial_rotary_factor", "rope_local_base_freq", "sliding_window", "layer_types",
+                         "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+                         "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
+                         "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+                         "shared_expert_intermediate_size" }
 
 function Methods:signature()
     local c = self.model.config

@@ -5,6 +5,7 @@
 local err = require("am.core.error")
 local edge = require("am.core.ffi")
 local optim = require("am.optim")
+local Attention = require("am.nn.attention")
 
 local M = {}
 
@@ -65,33 +66,72 @@ end
 
 -- ---- activations ------------------------------------------------------------------------------
 
---- The tensors of layer i (from 0) that backward needs, as an array of { what it is, bytes of a token, block },
---- block "input", "self_attn" or "mlp". Outputs of the norms and the product of gate and up are not among
---- them: they are computed again where backward needs them. Nor are weights and what all layers share.
-function M.saved_tensors(model, i)
-    local c, size = model.config, bytes_of[model:dtype()]
-    local hidden, inner = c.hidden_size, c.intermediate_size or 4 * c.hidden_size
-    local heads = c.num_attention_heads
-    local head_dim = c.head_dim or hidden / heads
-    local kv = (c.num_key_value_heads or heads) * head_dim
-    local list = {
-        { "input of input_layernorm", hidden * size, "input" },
-        { "1 / rms of input_layernorm", wide(size), "self_attn" },
-        { "q after rotation", heads * head_dim * size, "self_attn" },
-        { "k after rotation", kv * size, "self_attn" },
-        { "v", kv * size, "self_attn" },
-        { "output of attention", heads * head_dim * size, "self_attn" },
-        { "log of the sum of exp(scores)", heads * wide(size), "self_attn" },
-        { "input of post_attention_layernorm", hidden * size, "self_attn" },
-        { "1 / rms of post_attention_layernorm", wide(size), "mlp" },
-        { "output of gate_proj", inner * size, "mlp" },
-        { "output of up_proj", inner * size, "mlp" },
-    }
-    for path, module in model:named_modules() do
-        local name = path:match("^model%.layers%." .. i .. "%.(.+)$")
-        if name and module.class_name == "LinearLoRA" then
-            local block = name:match("^[^.]+")
-            list[#list + 1] = { "output of " .. name .. ".lora_A", module.dim * size, block }
+-- The i-th layer (from 0), also of a body that is not decoder.lua's.
+local function layer_of(model, i)
+    local body = model.model
+    return body.layer and body:layer(i + 1) or body.layers[tostring(i)]
+end
+
+-- Of a norm over rows of `width`: its input, unless that is kept anyhow, and a number or two of each row.
+local function of_norm(list, what, module, count, size, block, input)
+    list[#list + 1] = input and { "input of " .. what, input * size, block } or nil
+    local stats = module.class_name == "LayerNorm" and 2 or 1
+    list[#list + 1] = { "statistics of " .. what, stats * count * wide(size), block }
+end
+
+-- Of attention: queries, keys and values as they are multiplied, its output, and what norms of heads, one map for all
+-- three and clipping keep besides.
+local function of_attention(list, module, size)
+    local q, kv, block = module.heads * module.head_dim, module.kv_heads * module.head_dim, "self_attn"
+    local fused = not module.q_proj
+    if module.clip then
+        list[#list + 1] = { "q, k and v before they are clipped", (q + 2 * kv) * size, block }
+    end
+    if module.rotate ~= Attention.rotate then
+        list[#list + 1] = { "q before it is scaled", q * size, block }
+    end
+    if module.q_norm then
+        of_norm(list, "q_norm", module.q_norm, module.norm_all and 1 or module.heads, size, block, q)
+        of_norm(list, "k_norm", module.k_norm, module.norm_all and 1 or module.kv_heads, size, block, kv)
+    elseif fused then -- values are a view of it
+        list[#list + 1] = { "queries and keys before rotation", module.rotary and (q + kv) * size or 0, block }
+    end
+    for _, part in ipairs { { "q after rotation", q * size }, { "k after rotation", kv * size }, { "v", kv * size },
+                            { "output of attention", q * size },
+                            { "log of the sum of exp(scores)", module.heads * wide(size) } } do
+        list[#list + 1] = { part[1], part[2], block }
+    end
+end
+
+-- Of a feed-forward block: what its first maps give. The activation's output is computed again.
+local function of_mlp(list, module, size)
+    local first = module.gate_up_proj or module.gate_proj or module[module.up_name]
+    local inner = first.out_features * ((module.gate_proj and 2) or 1)
+    list[#list + 1] = { "outputs of the first maps", inner * size, "mlp" }
+end
+
+-- Of experts: rows sorted by expert, what the first maps give, the last map's output, and router's numbers.
+local function of_experts(list, module, size, hidden)
+    local k, inner = module.top_k, 0
+    for _, child in module:named_modules() do
+        if child.num_experts and child.in_features == hidden and child.class_name:find("^GroupedLinear") then
+            inner = inner + child.out_features
+        end
+    end
+    for _, part in ipairs { { "rows sorted by expert", k * hidden * size }, { "outputs of the first maps", k * inner * size },
+                            { "outputs of the experts", 2 * k * hidden * size },
+                            { "the router's numbers", 2 * module.num_experts * 4 + 8 * k * 4 } } do
+        list[#list + 1] = { part[1], part[2], "mlp" }
+    end
+end
+
+-- Of adapters below a module: the output of A, and what DoRA and dropout keep.
+local function of_adapters(list, layer, size, top_k, attention)
+    for name, module in layer:named_modules() do
+        local block = name:match("^[^.]+") == attention and "self_attn" or "mlp"
+        if module.dim and module.in_features then
+            local times = module.num_experts and top_k or 1
+            list[#list + 1] = { "output of " .. name .. ".lora_A", times * module.dim * size, block }
             if module.lora_magnitude_vector then -- DoRA scales the output, by what is trained
                 list[#list + 1] = { "output of " .. name .. " before its scaling", module.out_features * size, block }
                 if module.dropout > 0 and module.dropout_position == "pre" then
@@ -100,6 +140,49 @@ function M.saved_tensors(model, i)
             end
         end
     end
+end
+
+--- The tensors of layer i (from 0) that backward needs, as an array of { what it is, bytes of a token, block },
+--- block "input", "self_attn" or "mlp". Outputs of norms before a map and of activations are not among them: they are
+--- computed again where backward needs them. Nor are weights, what all layers share, and eager attention's scores,
+--- which grow with the square of a row's length.
+function M.saved_tensors(model, i)
+    local layer, size, list = layer_of(model, i), bytes_of[model:dtype()], {}
+    local hidden, roles = model.config.hidden_size, layer.names or {}
+    local attention_norm, mlp_norm = layer[roles.attention_norm], layer[roles.mlp_norm]
+    local parallel = layer.class_name == "ParallelDecoderLayer"
+    list[1] = { "input of the layer", hidden * size, "input" }
+    if attention_norm then
+        of_norm(list, "the norm before attention", attention_norm, 1, size, "self_attn")
+    end
+    if not parallel then
+        list[#list + 1] = { "input of the feed-forward part", hidden * size, "self_attn" }
+    end
+    if mlp_norm then
+        of_norm(list, "the norm before the feed-forward block", mlp_norm, 1, size, "mlp")
+    end
+    for _, role in ipairs { "attention_post_norm", "mlp_post_norm" } do
+        if roles[role] then
+            of_norm(list, "the norm behind a part", layer[roles[role]], 1, size,
+                    role == "mlp_post_norm" and "mlp" or "self_attn", hidden)
+        end
+    end
+    if layer.multiplier then
+        list[#list + 1] = { "output of attention before it is multiplied", hidden * size, "self_attn" }
+        list[#list + 1] = { "output of the feed-forward block before it is multiplied", hidden * size, "mlp" }
+    end
+    local top_k = 1
+    for _, module in layer:named_modules() do
+        if module.kernel == "attention" then
+            of_attention(list, module, size)
+        elseif module.top_k then
+            top_k = module.top_k
+            of_experts(list, module, size, hidden)
+        elseif module.class_name == "GatedMLP" or module.class_name == "MLP" then
+            of_mlp(list, module, size)
+        end
+    end
+    of_adapters(list, layer, size, top_k, roles.attention)
     return list
 end
 

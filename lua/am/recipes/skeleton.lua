@@ -62,27 +62,25 @@ local function train_whole(model, names)
     end
 end
 
--- The PeftConfig that counts, and which modules it adapts: those of an adapter to start from, or those it names.
+-- The PeftConfig that counts, which modules it adapts (those of an adapter to start from, or those it names), names of
+-- modules that are trained whole, and of an adapter to start from ranks by path.
 local function wanted_modules(model, wanted)
     if wanted.adapter_path then
-        local own, adapted = adapter.describe(wanted.adapter_path), {}
+        local own, numbers = adapter.describe(wanted.adapter_path, model)
         own.lora_dtype = wanted.lora_dtype
-        for _, path in ipairs(own.target_modules) do
-            adapted[path] = true
-        end
-        return own, function(path) return adapted[path] end, own.modules_to_save or {}
+        return own, function(path) return numbers[path] ~= nil end, own.modules_to_save or {}, numbers
     end
     local names = whole.names(wanted.modules_to_save, adapter_config.task_type(model))
-    local is_whole, matches = whole.covers(names), matcher.new(wanted)
+    local is_whole, matches = whole.covers(names), matcher.new(wanted, model)
     whole.check(model, wanted.modules_to_save)
     return wanted, function(path, module) return not is_whole(path) and matches(path, module) end, names
 end
 
 local function adapt(model, wanted)
-    local peft_config, matches, names = wanted_modules(model, wanted)
+    local peft_config, matches, names, numbers = wanted_modules(model, wanted)
     local given = peft_config.lora_dtype and models.weight_dtype(peft_config.lora_dtype)
-    lora.apply(model, matches, function(_, base)
-        local wrapped = adapter.wrap(base, peft_config)
+    lora.apply(model, matches, function(path, base)
+        local wrapped = adapter.wrap(base, peft_config, model.config.num_experts_per_tok, numbers and numbers[path])
         for _, child in ipairs(wrapped._children) do
             child.module.weight = shape_of(child.module._parameters[1].shape, given or base.weight:dtype())
         end

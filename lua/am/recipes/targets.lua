@@ -66,7 +66,7 @@ local model_fields = {
     activation_checkpointing = { type = "boolean|string", default = false, enum = { true, false, "selective" },
                                  doc = "recompute layers in backward; selective: their feed-forward blocks" },
     attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },
-    text_config = { type = "table", open = true, doc = "values that replace those of config.json's text_config" },
+    text_config = { type = "table", open = true, doc = "the language model's values, as if they stood beside it" },
     config_overrides = { type = "table", open = true, doc = "values that replace those of config.json" },
 }
 
@@ -75,7 +75,12 @@ local direct_overrides = {}
 for name in ([[hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
     vocab_size max_position_embeddings rope_theta rope_scaling rms_norm_eps tie_word_embeddings initializer_range
     hidden_act sliding_window use_sliding_window bos_token_id eos_token_id pad_token_id attention_bias mlp_bias
-    kda_mode]]):gmatch("%S+") do
+    partial_rotary_factor rope_local_base_freq original_max_position_embeddings layer_types max_window_layers
+    hidden_activation layer_norm_eps attn_logit_softcapping final_logit_softcapping query_pre_attn_scalar
+    num_experts num_local_experts num_experts_per_tok moe_intermediate_size norm_topk_prob output_router_logits
+    router_aux_loss_coef embedding_multiplier residual_multiplier attention_multiplier logits_scaling n_embd n_layer
+    n_head n_inner n_positions layer_norm_epsilon activation_function resid_pdrop embd_pdrop attn_pdrop hidden_dropout
+    embedding_dropout residual_dropout kda_mode]]):gmatch("%S+") do
     direct_overrides[#direct_overrides + 1] = name
     model_fields[name] = { type = "any", doc = "overrides config.json" }
 end
@@ -97,8 +102,8 @@ end
 local function model_options(args, ctx)
     args.torch_dtype = args.dtype or args.torch_dtype
     check_model_section(args, args.device or ctx.device)
-    local overrides = args.config_overrides or {}
-    for _, list in ipairs { direct_overrides, { "attention_dropout", "text_config" } } do
+    local overrides = with(args.config_overrides or {}, args.text_config or {})
+    for _, list in ipairs { direct_overrides, { "attention_dropout" } } do
         for _, key in ipairs(list) do
             if args[key] ~= nil then
                 overrides[key] = args[key]

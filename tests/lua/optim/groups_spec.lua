@@ -166,6 +166,31 @@ describe("a schedule over groups", function()
         optimizer:close()
     end)
 
+    it("moves each matrix of a stack of experts as if it were alone", function()
+        am.manual_seed(4)
+        local start, grad = am.randn { 3, 8, 5 }, am.randn { 3, 8, 5 }
+        for _, kind in ipairs { "muon", "normuon" } do
+            local function moved(w, g)
+                w, g = w:clone(), g:clone()
+                w.requires_grad = true
+                local list = { { "experts.w1.weight", w } }
+                local optimizer = optim.new(kind, function() return unpack(table.remove(list) or {}) end, { lr = 0.1 })
+                for _ = 1, 2 do
+                    (w * g):sum():backward()
+                    optimizer:step()
+                    optimizer:zero_grad()
+                end
+                optimizer:close()
+                return w:detach()
+            end
+            local all = moved(start, grad)
+            for e = 0, 2 do
+                compare.same(kind .. " of matrix " .. e, all:select(0, e):contiguous(),
+                             moved(start:select(0, e), grad:select(0, e)))
+            end
+        end
+    end)
+
     it("keeps the ratios of Muon's companions", function()
         local _, named = model()
         local optimizer = optim.new("dion_muon", named, { lr = 0.02, weight_decay = 0.1, scalar_lr = 0.01,
