@@ -12,7 +12,7 @@ local GROUPS = {
     { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance slurm vlm troubleshooting "
         .. "upgrading" },
     { "Lua", "repl tensors custom port_a_model" },
-    { "Reference", "config_reference ops api_lua api_c migration" },
+    { "Reference", "models config_reference ops api_lua api_c migration" },
     { "Project", "architecture testing CONTRIBUTING.md CHANGELOG.md" },
 }
 local MAX_TEXT = 8000 -- bytes of a section that search looks at
