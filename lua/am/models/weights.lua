@@ -56,6 +56,11 @@ local function as_table(list)
     return out
 end
 
+--- List of {name in files, tensor} of a model's parameters, in their order.
+function M.listed(model)
+    return autograd.no_grad(in_files, model, function(t) return t end)
+end
+
 --- {name in files = tensor} of a model's parameters, views of them. Shared ones come once, under the first name.
 function M.saved(model)
     return autograd.no_grad(function() return as_table(in_files(model, function(t) return t end)) end)
