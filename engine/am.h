@@ -526,8 +526,15 @@ int am_token_rows_get(am_token_row *row, am_token_rows *r, int64_t i);
 typedef struct am_tokenizer am_tokenizer;
 /* JSON text of a tokenizer.json. */
 int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
-/* The vocabulary, merges and pre-tokenizer in a GGUF file's metadata. */
+/* The vocabulary in a GGUF file's metadata: models gpt2, llama, gemma4, t5 and bert. */
 int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
+/* The bytes of a SentencePiece model, of type BPE or Unigram. */
+int am_tokenizer_from_sentencepiece(am_tokenizer **out, const void *bytes, size_t n);
+/* The text of a tiktoken file (a line for each token: base64, space, rank). It does not say how a
+ * text is cut: `cut` names the encoding (cl100k_base, o200k_base, qwen, llama3, …). */
+int am_tokenizer_from_tiktoken(am_tokenizer **out, const char *text, size_t bytes, const char *cut);
+/* The text of mistral's tekken.json. */
+int am_tokenizer_from_tekken(am_tokenizer **out, const char *text, size_t bytes);
 void am_tokenizer_release(am_tokenizer *t);
 /* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through
  * unchanged, in others they are AM_EINVAL. SPECIAL: with what the file's post-processor puts around

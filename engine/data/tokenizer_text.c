@@ -257,19 +257,20 @@ static int split_piece(const am_step *step, am_text *t, const am_piece *piece)
     return previous < n ? cut(&c, piece->start + previous, piece->end, step->invert) : AM_OK;
 }
 
+/* As Hugging Face tokenizers, what stands before the first character of a script goes. */
 static int split_scripts(am_text *t, const am_piece *piece)
 {
-    size_t from = piece->start, length;
+    size_t from = piece->end, length;
     int last = 0;
-    for (size_t i = from; i < piece->end; i += length) {
+    for (size_t i = piece->start; i < piece->end; i += length) {
         uint32_t c = am_utf8_get(t->bytes + i, piece->end - i, &length);
         int now = AM_CHAR_CLASS(AM_SCRIPTS, c);
-        if (now && i > from && now != last) {
+        if (!now || now == last)
+            continue;
+        if (last)
             AM_TRY(am_text_cut_push(t, from, i, AM_PIECE_TEXT));
-            from = i;
-        }
-        if (now)
-            last = now;
+        from = i;
+        last = now;
     }
     return am_text_cut_push(t, from, piece->end, AM_PIECE_TEXT);
 }
