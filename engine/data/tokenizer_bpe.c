@@ -13,9 +13,20 @@ enum { SHORT_WORD = 48 };
 
 /* ---- merges ----------------------------------------------------------------------------- */
 
-static am_merge *merge_slot(const am_model *m, int32_t left, int32_t right)
+static uint64_t hash_pair(int32_t left, int32_t right)
 {
-    size_t i = am_hash_mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right) & (m->merge_slots - 1);
+    return am_hash_mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+}
+
+/* The pair's bit in the filter, which has eight times as many as the table has slots. */
+static uint64_t filter_bit(const am_model *m, uint64_t hash)
+{
+    return hash >> 16 & (m->merge_slots * 8 - 1);
+}
+
+static am_merge *merge_slot(const am_model *m, uint64_t hash, int32_t left, int32_t right)
+{
+    size_t i = hash & (m->merge_slots - 1);
     while (m->merges[i].left >= 0 && (m->merges[i].left != left || m->merges[i].right != right))
         i = (i + 1) & (m->merge_slots - 1);
     return &m->merges[i];
@@ -33,7 +44,8 @@ static int merge_rehash(am_model *m, size_t slots)
         m->merges[i].left = -1;
     for (size_t i = 0; i < old_slots; i++)
         if (old[i].left >= 0)
-            *merge_slot(m, old[i].left, old[i].right) = old[i];
+            *merge_slot(m, hash_pair(old[i].left, old[i].right), old[i].left, old[i].right) =
+                old[i];
     am_free(old);
     return AM_OK;
 }
@@ -61,9 +73,24 @@ int am_bpe_merge(am_model *m, const char *left, size_t left_bytes, const char *r
                        (int)(right_bytes < 100 ? right_bytes : 100), right, missing_part(l, r));
     if ((m->merge_count + 1) * 2 > m->merge_slots)
         AM_TRY(merge_rehash(m, m->merge_slots ? m->merge_slots * 2 : 1024));
-    am_merge *slot = merge_slot(m, (int32_t)l, (int32_t)r);
+    am_merge *slot = merge_slot(m, hash_pair((int32_t)l, (int32_t)r), (int32_t)l, (int32_t)r);
     m->merge_count += slot->left < 0;
     *slot = (am_merge){(int32_t)l, (int32_t)r, m->next_rank++, (int32_t)id};
+    return AM_OK;
+}
+
+int am_bpe_filter(am_model *m)
+{
+    void *p;
+    if (!m->merge_slots)
+        return AM_OK;
+    AM_TRY(am_alloc(&p, m->merge_slots));
+    m->filter = p;
+    for (size_t i = 0; i < m->merge_slots; i++)
+        if (m->merges[i].left >= 0) {
+            uint64_t bit = filter_bit(m, hash_pair(m->merges[i].left, m->merges[i].right));
+            m->filter[bit / 64] |= (uint64_t)1 << bit % 64;
+        }
     return AM_OK;
 }
 
@@ -112,7 +139,8 @@ static int split_word(const am_model *m, am_work *w, const char *word, size_t by
             step = (size_t)am_utf8_length(word + i, bytes - i);
             step += step == 0; /* never for valid UTF-8 */
             c_bytes = step;
-            id = (int32_t)am_vocab_find(&m->vocab, c, c_bytes);
+            id = step < 4 ? m->char_ids[am_utf8_get(c, step, &c_bytes)]
+                          : (int32_t)am_vocab_find(&m->vocab, c, c_bytes);
         }
         if (id >= 0) {
             if (unk_end > unk_start)
@@ -142,10 +170,17 @@ static int split_word(const am_model *m, am_work *w, const char *word, size_t by
 
 static void look_up_pair(const am_model *m, am_symbol *left, const am_symbol *right)
 {
-    const am_merge *merge = right && m->merge_slots ? merge_slot(m, left->id, right->id) : NULL;
-    int found = merge && merge->left >= 0;
-    left->rank = found ? merge->rank : (uint32_t)NO_RANK;
-    left->merged = found ? merge->id : -1;
+    left->rank = (uint32_t)NO_RANK;
+    if (!right || !m->filter)
+        return;
+    uint64_t hash = hash_pair(left->id, right->id), bit = filter_bit(m, hash);
+    if (!(m->filter[bit / 64] >> bit % 64 & 1))
+        return;
+    const am_merge *merge = merge_slot(m, hash, left->id, right->id);
+    if (merge->left < 0)
+        return;
+    left->rank = merge->rank;
+    left->merged = merge->id;
 }
 
 /* Join pairs in a word of few symbols, which stay packed. */

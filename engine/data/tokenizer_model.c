@@ -88,10 +88,32 @@ static int build_tries(am_model *m)
     return AM_OK;
 }
 
+static int index_chars(am_model *m)
+{
+    void *p;
+    AM_TRY(am_alloc(&p, AM_CHAR_IDS * sizeof *m->char_ids));
+    m->char_ids = p;
+    for (uint32_t c = 0; c < AM_CHAR_IDS; c++)
+        m->char_ids[c] = -1;
+    for (size_t id = 0; id < m->vocab.size; id++) {
+        const am_vocab_token *t = &m->vocab.tokens[id];
+        if (!t->text || !t->bytes || t->bytes > 3 ||
+            am_utf8_length(t->text, t->bytes) != (int)t->bytes)
+            continue;
+        size_t length;
+        m->char_ids[am_utf8_get(t->text, t->bytes, &length)] = (int32_t)id;
+    }
+    return AM_OK;
+}
+
 int am_model_finish(am_model *m)
 {
+    if (m->kind != AM_MODEL_BPE)
+        return build_tries(m);
     find_cuts(m);
-    return m->kind == AM_MODEL_BPE ? AM_OK : build_tries(m);
+    if (!m->spelled)
+        AM_TRY(index_chars(m));
+    return am_bpe_filter(m);
 }
 
 void am_model_free(am_model *m)
@@ -100,6 +122,8 @@ void am_model_free(am_model *m)
     am_trie_free(&m->trie);
     am_trie_free(&m->tails);
     am_free(m->merges);
+    am_free(m->filter);
+    am_free(m->char_ids);
     am_free(m->scores);
     am_free(m->prefix);
     memset(m, 0, sizeof *m);

@@ -87,6 +87,8 @@ void am_work_free(am_work *w);
 
 enum { AM_MODEL_BPE, AM_MODEL_UNIGRAM, AM_MODEL_WORDPIECE };
 
+enum { AM_CHAR_IDS = 0x10000 };
+
 typedef struct am_merge {
     int32_t left, right; /* left -1: an empty slot */
     uint32_t rank;
@@ -110,6 +112,8 @@ typedef struct am_model {
     am_merge *merges;      /* open addressing */
     size_t merge_slots, merge_count;
     uint32_t next_rank;
+    uint64_t *filter;   /* a bit for each hash of a pair with a merge: most pairs have none */
+    int32_t *char_ids;  /* of the characters below U+10000; -1: absent */
     int cut;            /* words may be cut before U+2581 without another result, … */
     uint8_t joins[256]; /* … unless the byte before is one of these */
 
@@ -131,6 +135,7 @@ int am_model_begin(am_model *m);
 int am_bpe_merge(am_model *m, const char *left, size_t left_bytes, const char *right,
                  size_t right_bytes);
 int am_model_finish(am_model *m);
+int am_bpe_filter(am_model *m); /* of finish */
 void am_model_free(am_model *m);
 
 /* Append the tokens of the word text[start, end). Not `spelled`: it is valid UTF-8. */

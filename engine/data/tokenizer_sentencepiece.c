@@ -173,18 +173,34 @@ static int read_message(source *s, reader r)
     return AM_OK;
 }
 
+/* Spaces among the user-defined pieces are found like any other token; Unigram scores them so that
+ * they are taken wherever they stand. The other user-defined pieces become added tokens. */
+static void release_marked(am_import *im)
+{
+    double highest = 0;
+    int any = 0;
+    for (size_t i = 0; i < im->count; i++)
+        if (im->tokens[i].kind == AM_TOKEN_NORMAL && (!any++ || im->tokens[i].score > highest))
+            highest = im->tokens[i].score;
+    for (size_t i = 0; i < im->count; i++) {
+        am_import_token *t = &im->tokens[i];
+        if (t->kind != AM_TOKEN_USER_DEFINED || !memmem(t->text, t->bytes, MARK, 3))
+            continue;
+        t->kind = AM_TOKEN_NORMAL;
+        if (im->model == AM_MODEL_UNIGRAM)
+            t->score = (double)t->bytes * highest - 0.1;
+    }
+}
+
 /* As transformers' LlamaTokenizer: the beginning token goes before a text, that of BPE models. */
 static void finish(source *s)
 {
     am_import *im = &s->im;
     im->model = s->type == 1 ? AM_MODEL_UNIGRAM : AM_MODEL_BPE;
-    for (size_t i = 0; i < im->count; i++) {
-        am_import_token *t = &im->tokens[i];
-        if (t->kind == AM_TOKEN_UNKNOWN && im->unk < 0)
+    for (size_t i = 0; i < im->count; i++)
+        if (im->tokens[i].kind == AM_TOKEN_UNKNOWN && im->unk < 0)
             im->unk = (int64_t)i;
-        if (t->kind == AM_TOKEN_USER_DEFINED && memmem(t->text, t->bytes, MARK, 3))
-            t->kind = AM_TOKEN_NORMAL; /* spaces are found like any other token */
-    }
+    release_marked(im);
     if (s->bos >= 0 && s->bos < (int64_t)im->count && s->type == 2)
         im->before = s->bos;
     if (s->eos >= 0 && s->eos < (int64_t)im->count && s->type == 1)

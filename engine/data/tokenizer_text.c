@@ -13,25 +13,6 @@
 
 /* ---- characters ------------------------------------------------------------------------- */
 
-uint32_t am_utf8_get(const char *s, size_t n, size_t *length)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    if (u[0] < 0x80 || n < 2) {
-        *length = 1;
-        return u[0];
-    }
-    if (u[0] < 0xe0 || n < 3) {
-        *length = 2;
-        return (u[0] & 0x1fu) << 6 | (u[1] & 0x3fu);
-    }
-    if (u[0] < 0xf0 || n < 4) {
-        *length = 3;
-        return (u[0] & 0xfu) << 12 | (u[1] & 0x3fu) << 6 | (u[2] & 0x3fu);
-    }
-    *length = 4;
-    return (u[0] & 7u) << 18 | (u[1] & 0x3fu) << 12 | (u[2] & 0x3fu) << 6 | (u[3] & 0x3fu);
-}
-
 int am_is_space(uint32_t c)
 {
     return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||

@@ -133,8 +133,6 @@ typedef struct am_matcher {
 int am_pattern_next(const am_pattern *p, am_regex_scratch *scratch, am_matcher *m, const char *text,
                     size_t n, size_t *start, size_t *end, int *found);
 
-/* Code point at s (n > 0 bytes of valid UTF-8) and its length. */
-uint32_t am_utf8_get(const char *s, size_t n, size_t *length);
 int am_is_space(uint32_t c);       /* White_Space */
 int am_is_punctuation(uint32_t c); /* P*, and all of ASCII's symbols */
 

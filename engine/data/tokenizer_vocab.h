@@ -14,6 +14,9 @@
 uint32_t am_byte_spelling(uint8_t byte);
 int am_byte_spelled(uint32_t code_point); /* -1: not in the alphabet */
 
+/* Code point at s (n > 0 bytes of valid UTF-8) and its length. */
+uint32_t am_utf8_get(const char *s, size_t n, size_t *length);
+
 /* ---- hashing ---------------------------------------------------------------------------- */
 
 static inline uint64_t am_hash_mix(uint64_t h)
