@@ -198,7 +198,7 @@ describe("tokenizer files", function()
         end
         refused("format", "tokenizer.json is missing", {}, false)
         refused("format", "tokenizer.json", {}, "{")
-        refused("unsupported", "Unigram", {}, '{"model": {"type": "Unigram"}}')
+        refused("unsupported", "WordLevel", {}, '{"model": {"type": "WordLevel"}}')
         refused("format", "tokenizer_config.json", { ["tokenizer_config.json"] = "{" })
         refused("format", "tokenizer_config.json", { ["tokenizer_config.json"] = "[]" })
         refused("format", "special_tokens_map.json", { ["special_tokens_map.json"] = "3" })
