@@ -11,7 +11,7 @@ static int32_t *encode(am_tokenizer *t, const char *text, size_t bytes, int64_t 
     const int32_t *ids;
     const int64_t *offsets;
     int64_t m;
-    if (am_tokenizer_encode(t, text, bytes, 1, &ids, n) != AM_OK)
+    if (am_tokenizer_encode(t, text, bytes, AM_ENCODE_SPECIAL | AM_ENCODE_OFFSETS, &ids, n) != AM_OK)
         return NULL;
     if (am_tokenizer_offsets(t, &offsets, &m) != AM_OK || m != *n)
         abort();

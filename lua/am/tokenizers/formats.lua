@@ -150,7 +150,8 @@ local function from_vocab_txt(dir, config)
     local vocab, tokens, ids = json.object(), lines_of(read(path.join(dir, "vocab.txt"))), {}
     for i, token in ipairs(tokens) do
         if ids[token] then
-            err.raise("format", "%s: line %d repeats line %d, '%s'", path.join(dir, "vocab.txt"), i, ids[token] + 1, token)
+            err.raise("format", "%s: line %d repeats line %d, '%s'", path.join(dir, "vocab.txt"), i, ids[token] + 1,
+                token)
         end
         ids[token], vocab[token] = i - 1, i - 1
     end

@@ -70,8 +70,9 @@ end
 
 --- The tokenizer in a directory, or in a GGUF file. In a directory: tokenizer.json, else tokenizer.model
 --- (SentencePiece's, or tiktoken's text as Llama 3 has it), tekken.json, *.tiktoken, vocab.json with merges.txt, or
---- vocab.txt; and where present tokenizer_config.json, special_tokens_map.json, chat_template.jinja, chat_templates/. As in transformers,
---- special tokens that the files name but tokenizer.json does not have are added. opts: `chat`, a
+--- vocab.txt; and where present tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
+--- chat_templates/. As in transformers, special tokens that the files name but the vocabulary does not have are
+--- added. opts: `chat`, a
 --- template engine with compile(source) (am.chat), needed by apply_chat_template only.
 --- Raises "io", "format" or "unsupported" naming the file.
 ---@param name string
