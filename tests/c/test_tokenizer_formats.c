@@ -201,6 +201,7 @@ START_TEST(test_refused)
         {"tiktoken", "YQ== 0\nYg== 2\n", "rank 2, not 1", 0, AM_EFORMAT},
         {"tiktoken", "Y*== 0\n", "not base64", 0, AM_EFORMAT},
         {"tiktoken", "YQ== 99999999999999999999\n", "line 1", 0, AM_EFORMAT},
+        {"tiktoken", "Q== 0\n", "token 1 is empty", 0, AM_EFORMAT},
         {"tiktoken", "YQ== 0\nYQ== 1\n", "one to one", 0, AM_EFORMAT},
         {"tekken", "[]", "no object", 0, AM_EFORMAT},
         {"tekken", "{}", "'vocab' is missing", 0, AM_EFORMAT},

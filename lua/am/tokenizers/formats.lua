@@ -13,6 +13,15 @@ local function read(file)
     return text or err.raise("io", "cannot read %s: %s", file, why)
 end
 
+-- An error of `make` with the file in front.
+local function about(file, make, ...)
+    local ok, result = pcall(make, ...)
+    if not ok then
+        error(err.is(result) and err.new(result.code, file .. ": " .. result.msg) or result, 0)
+    end
+    return result
+end
+
 local function flags(content, special)
     return json.object({ id = 0, content = content, single_word = false, lstrip = false, rstrip = false,
                          normalized = false, special = special })
@@ -219,26 +228,27 @@ function M.engine_of(dir, description)
     if file then
         local text = read(file)
         if text:find("^[%w+/=]+ %d+\r?\n") then
-            return tiktoken(text, encoding_of("tokenizer.model"), config), file
+            return about(file, tiktoken, text, encoding_of("tokenizer.model"), config), file
         end
-        return go_around(engine.engine_from_sentencepiece(text), config, special), file
+        return go_around(about(file, engine.engine_from_sentencepiece, text), config, special), file
     end
     file = there("tekken.json")
     if file then
-        return engine.engine_from_tekken(read(file)), file
+        return about(file, engine.engine_from_tekken, read(file)), file
     end
     for _, name in ipairs(path.list_dir(dir)) do
         if name:find("%.tiktoken$") then
             file = path.join(dir, name)
-            return tiktoken(read(file), encoding_of(name), config), file
+            return about(file, tiktoken, read(file), encoding_of(name), config), file
         end
     end
     if there("vocab.json") and there("merges.txt") then
-        return engine.engine_from_json(from_vocab_and_merges(dir, config)), path.join(dir, "vocab.json")
+        file = path.join(dir, "vocab.json")
+        return about(file, engine.engine_from_json, from_vocab_and_merges(dir, config)), file
     end
     file = there("vocab.txt")
     if file then
-        return engine.engine_from_json(from_vocab_txt(dir, config)), file
+        return about(file, engine.engine_from_json, from_vocab_txt(dir, config)), file
     end
 end
 

@@ -22,9 +22,9 @@ local M = { AutoTokenizer = {} }
 
 -- Raise an engine's error again, with the file it is about in front.
 local function about(name, call, ...)
-    local ok, result, second = pcall(call, ...)
+    local ok, result = pcall(call, ...)
     if ok then
-        return result, second
+        return result
     end
     error(err.is(result) and err.new(result.code, name .. ": " .. result.msg) or result, 0)
 end
@@ -39,7 +39,7 @@ local function engine_of(dir, config)
         end
         return about(file, engines.engine_from_json, text), file
     end
-    local engine, from = about(dir, formats.engine_of, dir, config)
+    local engine, from = formats.engine_of(dir, config)
     if not engine then
         err.raise("format", "%s is missing, and so are tokenizer.model, tekken.json, *.tiktoken, vocab.json with "
             .. "merges.txt and vocab.txt; a tokenizer needs one of them, or name a GGUF file", file)
