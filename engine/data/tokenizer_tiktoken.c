@@ -47,6 +47,8 @@ static int add_token(source *s, const char *base64, size_t n, int64_t rank, size
         if (i % 4)
             am_buffer_put(&s->bytes, &(char){(char)(bits >> (6 - i % 4 * 2))}, 1);
     }
+    if (s->bytes.bytes == begin && !s->bytes.rc)
+        return am_fail(AM_EFORMAT, "token %zu is empty", line);
     s->im.tokens[s->im.count++] = (am_import_token){
         .bytes = s->bytes.bytes - begin, .score = -(double)rank, .kind = AM_TOKEN_NORMAL};
     return s->bytes.rc;
