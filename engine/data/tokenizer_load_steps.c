@@ -153,10 +153,9 @@ static int read_normalizer(am_tokenizer *t, const am_json *v)
         return copy_string(&step->content, &step->content_bytes, text);
     }
     if (strcmp(type, "Precompiled") == 0) {
-        text = am_json_get(v, "precompiled_charsmap");
-        if (am_tj_null(text) || (text->kind == AM_JSON_STRING && !text->count))
-            return AM_OK;
         AM_TRY(am_tj_member(&text, v, "precompiled_charsmap", AM_JSON_STRING));
+        if (!text->count)
+            return AM_OK;
         AM_TRY(add_step(&step, t, AM_STEP_CHARSMAP));
         AM_TRY(am_charsmap_new(&step->charsmap, text->as.text, text->count));
         return am_step_prepare(step);

@@ -311,7 +311,7 @@ START_TEST(test_merges_as_defined)
     uint32_t seed = 7;
 #define NEXT(k) ((seed = seed * 1664525u + 1013904223u) >> 8) % (k)
     for (int round = 0; round < 40; round++) {
-        am_model m = {.kind = AM_MODEL_BPE, .spelled = round % 2, .unk = -1};
+        am_model bpe = {.kind = AM_MODEL_BPE, .spelled = round % 2, .unk = -1};
         am_work work = {0};
         am_tokens got = {0};
         toy y = {.count = 0};
@@ -337,12 +337,12 @@ START_TEST(test_merges_as_defined)
                 strcpy(tokens[count++], both);
         }
         for (int i = 0; i < count; i++)
-            ck_ok(am_vocab_add(&m.vocab, tokens[i], strlen(tokens[i]), i));
-        ck_ok(am_model_begin(&m));
+            ck_ok(am_vocab_add(&bpe.vocab, tokens[i], strlen(tokens[i]), i));
+        ck_ok(am_model_begin(&bpe));
         for (int i = 0; i < y.count; i++)
-            ck_ok(am_bpe_merge(&m, y.merges[i][0], strlen(y.merges[i][0]), y.merges[i][1],
+            ck_ok(am_bpe_merge(&bpe, y.merges[i][0], strlen(y.merges[i][0]), y.merges[i][1],
                                strlen(y.merges[i][1])));
-        ck_ok(am_model_finish(&m));
+        ck_ok(am_model_finish(&bpe));
         for (int k = 0; k < 30; k++) {
             static char parts[300][64];
             char word[300];
@@ -355,12 +355,12 @@ START_TEST(test_merges_as_defined)
             size_t at = 0;
             for (int repeat = 0; repeat < 2; repeat++) { /* the second time out of the cache */
                 got.count = 0;
-                ck_ok(am_model_encode(&m, &work, word, 0, (size_t)n, &got));
+                ck_ok(am_model_encode(&bpe, &work, word, 0, (size_t)n, &got));
             }
             n = slow_encode(&y, parts, n);
             ck_assert_int_eq((int)got.count, n);
             for (int i = 0; i < n; i++) {
-                ck_assert_str_eq(m.vocab.tokens[got.ids[i]].text, parts[i]);
+                ck_assert_str_eq(bpe.vocab.tokens[got.ids[i]].text, parts[i]);
                 ck_assert_uint_eq(got.spans[i].start, at);
                 at += strlen(parts[i]);
                 ck_assert_uint_eq(got.spans[i].end, at);
@@ -368,7 +368,7 @@ START_TEST(test_merges_as_defined)
         }
         am_tokens_free(&got);
         am_work_free(&work);
-        am_model_free(&m);
+        am_model_free(&bpe);
     }
 }
 END_TEST
@@ -501,8 +501,9 @@ START_TEST(test_refused)
         {"{\"model\":{" VOCAB ",\"merges\":[],\"unk_token\":\"u\"}}", "'u'", AM_EFORMAT},
         {"{\"model\":{" VOCAB ",\"merges\":[],\"unk_token\":1}}", "unk_token", AM_EFORMAT},
         {"{\"model\":{" VOCAB ",\"merges\":[],\"fuse_unk\":1}}", "fuse_unk", AM_EFORMAT},
-        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}", "normalizer 'Precompiled'",
-         AM_EUNSUP},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Precompiled\"}}",
+         "'precompiled_charsmap' is missing", AM_EFORMAT},
+        {"{" MODEL ",\"normalizer\":{\"type\":\"Magic\"}}", "normalizer 'Magic'", AM_EUNSUP},
         {"{" MODEL
          ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},3]}}",
          "normalizers[1]", AM_EFORMAT},
@@ -514,15 +515,15 @@ START_TEST(test_refused)
         {"{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},"
          "\"content\":\"\"}}",
          "empty pattern", AM_EUNSUP},
-        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}",
-         "pre-tokenizer 'UnicodeScripts'", AM_EUNSUP},
+        {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"FixedLength\"}}", "pre-tokenizer 'FixedLength'",
+         AM_EUNSUP},
         {"{" MODEL ",\"pre_tokenizer\":[]}", "pre_tokenizer", AM_EFORMAT},
         {"{" MODEL ",\"pre_tokenizer\":{}}", "'type' is missing", AM_EFORMAT},
         {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},"
          "\"behavior\":\"Odd\"}}",
          "behavior", AM_EFORMAT},
-        {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}",
-         "post-processor 'BertProcessing'", AM_EUNSUP},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"Magic\"}}", "post-processor 'Magic'",
+         AM_EUNSUP},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
          "{\"SpecialToken\":{\"id\":\"q\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{}}}",
          "'q'", AM_EFORMAT},
@@ -532,7 +533,7 @@ START_TEST(test_refused)
          "77", AM_EFORMAT},
         {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}",
          "0 sequences", AM_EUNSUP},
-        {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", "decoder 'WordPiece'", AM_EUNSUP},
+        {"{" MODEL ",\"decoder\":{\"type\":\"CTC\"}}", "decoder 'CTC'", AM_EUNSUP},
         {"{" MODEL ",\"decoder\":{\"type\":\"Strip\",\"content\":\"\",\"start\":0,\"stop\":0}}",
          "empty", AM_EFORMAT},
         {"{" MODEL ",\"decoder\":{\"type\":\"Strip\",\"content\":\"a\",\"start\":-1,\"stop\":0}}",
