@@ -414,7 +414,7 @@ function Tokenizer:apply_chat_template(messages, opts)
     if opts.tokenize == false then
         return text
     end
-    local ids = self.engine:encode(text, false, masked)
+    local ids = self.engine:encode(text, false, spans ~= nil)
     if not opts.return_dict then
         return ids
     end
