@@ -541,18 +541,44 @@ int am_token_rows_get(am_token_row *row, am_token_rows *r, int64_t i);
 typedef struct am_tokenizer am_tokenizer;
 /* JSON text of a tokenizer.json. */
 int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes);
-/* The vocabulary, merges and pre-tokenizer in a GGUF file's metadata. */
+/* The vocabulary in a GGUF file's metadata: models gpt2, llama, gemma4, t5 and bert. */
 int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf);
+/* The bytes of a SentencePiece model, of type BPE or Unigram. */
+int am_tokenizer_from_sentencepiece(am_tokenizer **out, const void *bytes, size_t n);
+/* The text of a tiktoken file (a line for each token: base64, space, rank). It does not say how a
+ * text is cut: `cut` names the encoding (cl100k_base, o200k_base, qwen, llama3, …). */
+int am_tokenizer_from_tiktoken(am_tokenizer **out, const char *text, size_t bytes, const char *cut);
+/* The text of mistral's tekken.json. */
+int am_tokenizer_from_tekken(am_tokenizer **out, const char *text, size_t bytes);
 void am_tokenizer_release(am_tokenizer *t);
 /* Ids of `text`, which should be UTF-8: in byte-level tokenizers other bytes pass through
- * unchanged, in others they are AM_EINVAL. Truncation and padding of the file are not applied. *ids
- * belongs to the tokenizer and is overwritten by the next encode. */
-int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
+ * unchanged, in others they are AM_EINVAL. SPECIAL: with what the file's post-processor puts around
+ * a text. OFFSETS: so that am_tokenizer_offsets can be asked, which takes longer. Truncation and
+ * padding of the file are not applied. *ids belongs to the tokenizer and is overwritten by the next
+ * encode. */
+enum { AM_ENCODE_SPECIAL = 1, AM_ENCODE_OFFSETS = 2 };
+int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int flags,
                         const int32_t **ids, int64_t *n);
-/* Byte range in `text` that each id of the last encode came from: [2 n], start and end, whole
- * characters, without white space where the file's trim_offsets says so; 0, 0 for ids that the
- * post-processor put. */
+/* Byte range in `text` that each id of the last encode (with OFFSETS; its text must still be there)
+ * came from: [2 n], start and end, whole characters, without white space where the file's
+ * trim_offsets says so; 0, 0 for ids that the post-processor put. */
 int am_tokenizer_offsets(am_tokenizer *t, const int64_t **offsets, int64_t *n);
+/* Many texts, on am_threads() threads; the same ids as one by one. Those of text i are
+ * (*ids)[(*rows)[i]] to (*ids)[(*rows)[i + 1] - 1]; both arrays belong to the tokenizer until the
+ * next call with it. flags: AM_ENCODE_SPECIAL. An error names the first text (from 1) that has one.
+ */
+int am_tokenizer_encode_batch(am_tokenizer *t, const char *const *texts, const size_t *bytes,
+                              int64_t n, int flags, const int32_t **ids, const int64_t **rows);
+/* What the file says about truncation and padding; encoding does not apply it. */
+typedef struct am_tokenizer_limits {
+    int64_t max_length; /* ids of a text, those around it included; -1: no truncation */
+    int truncate_left;
+    int padding;        /* 0: none */
+    int64_t pad_length; /* -1: to the longest of the batch */
+    int64_t pad_to_multiple_of, pad_id;
+    int pad_left;
+} am_tokenizer_limits;
+int am_tokenizer_limits_get(const am_tokenizer *t, am_tokenizer_limits *out);
 /* Text of ids; owned by the tokenizer until the next decode. Unknown ids are AM_EINVAL. As in
  * Hugging Face tokenizers, bytes that are not UTF-8 become U+FFFD; with RAW a byte-level tokenizer
  * gives the bytes themselves. */

@@ -15,6 +15,9 @@ function am_AutoTokenizer.from_pretrained(name, opts) end
 ---@field chat_template string|table|nil the source, or sources by name
 ---@field add_bos_token boolean whether tokenizer_config.json says so; encode does what tokenizer.json says
 ---@field model_max_length number? of tokenizer_config.json
+---@field padding_side string "left" or "right": of tokenizer_config.json, else of tokenizer.json
+---@field truncation_side string the same
+---@field limits table what tokenizer.json says about truncation and padding
 ---@field vocab_size integer highest id + 1, added tokens included
 local am_Tokenizer = {}
 
@@ -23,9 +26,18 @@ function am_Tokenizer:len() end
 
 --- Ids of a text, as an array. opts.add_special_tokens (default true): put around it what the
 --- tokenizer's post-processor says. opts.return_offsets: a second array of { first, last } with
---- text:sub(first, last) being what each id came from (empty for added ids).
+--- text:sub(first, last) being what each id came from (empty for added ids). opts.truncation: true cuts the
+--- ids to opts.max_length (default: that of tokenizer.json's truncation, else model_max_length) at
+--- truncation_side, what goes around the text staying; not together with return_offsets.
 ---@return integer[]
 function am_Tokenizer:encode(text, opts) end
+
+--- Ids of an array of texts, encoded on all threads, the same as one by one: an array of arrays. opts: those of
+--- encode but return_offsets, and
+---   padding              true or "longest": to the longest row; "max_length": to opts.max_length
+---   pad_to_multiple_of   the length rounded up
+--- With padding a second array of arrays is the attention mask.
+function am_Tokenizer:encode_batch(texts, opts) end
 
 --- Text of ids (an array, or one id). opts.skip_special_tokens (default false); opts.errors: "replace"
 --- (default; bytes that are not UTF-8 become U+FFFD, as in transformers) or "keep" (the bytes themselves,

@@ -55,6 +55,13 @@ function am_models.weight_dtype(name) end
 --- for an architecture that is not there.
 function am_models.structure(c, opts) end
 
+--- Write a LoRA adapter of a model as a GGUF file for llama.cpp. adapters: am.peft.adapters(model); opts: type
+--- ("f32" by default; see save_gguf), name.
+function am_models.save_gguf_adapter(file, model, adapters, opts) end
+
+--- Raise a "usage" error unless GGUF files are written with this type.
+function am_models.check_gguf_type(name) end
+
 ---@class am.CausalLM: am.nn.Module
 local am_CausalLM = {}
 
@@ -102,6 +109,10 @@ function am_CausalLM:generate(ids, opts) end
 
 --- Write config.json and safetensors (with an index when in several files) as transformers reads.
 function am_CausalLM:save_pretrained(dir, opts) end
+
+--- Write one GGUF file that llama.cpp reads. opts: type ("f16"; f32, bf16, q8_0, q4_0, q4_k: of matrices), name
+--- (general.name), tokenizer (what Tokenizer:gguf_metadata returns; without one llama.cpp has no text).
+function am_CausalLM:save_gguf(file, opts) end
 
 --- Free all parameters now.
 function am_CausalLM:close() end

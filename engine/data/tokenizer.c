@@ -1,6 +1,6 @@
 /* tokenizer.c — the public functions: load, encode, offsets, look-ups. Encoding goes through added
  * tokens, normalizers, normalized added tokens, pre-tokenizers, model and post-processor, in this
- * order; the parts are in tokenizer_*.c. */
+ * order; the parts are in tokenizer_*.c, many texts at once in tokenizer_batch.c. */
 #include "tokenizer.h"
 
 #include <string.h>
@@ -40,15 +40,15 @@ int am_tokenizer_from_json(am_tokenizer **out, const char *text, size_t bytes)
     return rc ? am_fail_context(rc, "tokenizer.json") : AM_OK;
 }
 
-int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf)
+int am_tokenizer_take_json(am_tokenizer **out, am_buffer *json, const char *what)
 {
-    am_buffer json = {0};
-    int rc = am_tokenizer_gguf_json(&json, gguf);
+    int rc = json->rc;
     if (rc)
-        am_buffer_free(&json);
+        am_buffer_free(json);
     else
-        rc = load(out, json.data, json.bytes);
-    return rc ? am_fail_context(rc, "tokenizer of the GGUF file") : AM_OK;
+        rc = load(out, json->data, json->bytes);
+    *json = (am_buffer){0};
+    return rc ? am_fail_context(rc, "%s", what) : AM_OK;
 }
 
 void am_tokenizer_release(am_tokenizer *t)
@@ -70,9 +70,14 @@ void am_tokenizer_release(am_tokenizer *t)
     am_added_set_free(&t->raw_set);
     am_added_set_free(&t->normalized_set);
     am_regex_free(t->word);
-    am_bpe_free(t->bpe);
+    am_model_free(&t->model);
     am_vocab_free(&t->extra);
-    am_text_free(&t->text);
+    am_encoder_free(&t->one);
+    for (size_t i = 0; i < t->team_count; i++)
+        am_encoder_free(&t->team[i]);
+    am_regex_scratch_free(&t->scratch);
+    am_free(t->team);
+    am_free(t->batch_ids);
     am_free(t->json);
     am_free(t->added);
     am_free(t->added_by_id);
@@ -80,28 +85,73 @@ void am_tokenizer_release(am_tokenizer *t)
     am_free(t->prefix);
     am_free(t->suffix);
     am_free(t->decoders);
-    am_free(t->ids);
     am_free(t->offsets);
     am_free(t);
 }
 
 /* ---- encoding --------------------------------------------------------------------------- */
 
-static int push(am_tokenizer *t, int32_t id, am_span from)
+void am_encoder_free(am_encoder *e)
 {
-    void *p = t->ids;
-    int rc = am_grow(&p, &t->ids_capacity, t->count + 1, sizeof *t->ids);
-    t->ids = p;
-    AM_TRY(rc);
-    p = t->offsets;
-    rc = am_grow(&p, &t->offsets_capacity, 2 * (t->count + 1), sizeof *t->offsets);
-    t->offsets = p;
-    AM_TRY(rc);
-    t->offsets[2 * t->count] = from.start;
-    t->offsets[2 * t->count + 1] = from.end;
-    t->ids[t->count++] = id;
+    am_text_free(&e->text);
+    am_work_free(&e->work);
+    am_tokens_free(&e->tokens);
+}
+
+static int refuse_raw(const am_text *text)
+{
+    for (size_t i = 0; i < text->piece_count; i++)
+        if (text->pieces[i].id == AM_PIECE_RAW)
+            return am_fail(AM_EINVAL,
+                           "the text is not UTF-8 (byte %u), and this tokenizer has no tokens for "
+                           "single bytes",
+                           text->pieces[i].start);
     return AM_OK;
 }
+
+/* Which of the spans are whole pieces (added tokens): above any text's length. */
+enum { WHOLE_PIECE = 1 << 30 };
+
+int am_encoder_run(am_encoder *e, const am_tokenizer *t, const char *text, size_t bytes, int flags)
+{
+    am_text *x = &e->text;
+    x->track = (flags & AM_ENCODE_OFFSETS) || t->needs_origin;
+    AM_TRY(am_text_begin(x, text, bytes));
+    if (!t->byte_level)
+        AM_TRY(refuse_raw(x));
+    AM_TRY(am_tokenizer_cut_added(t, x, &t->raw_set));
+    for (size_t i = 0; i < t->normalizer_count; i++)
+        AM_TRY(am_step_run(&t->steps[i], x));
+    AM_TRY(am_tokenizer_cut_added(t, x, &t->normalized_set));
+    for (size_t i = t->normalizer_count; i < t->step_count; i++)
+        AM_TRY(am_step_run(&t->steps[i], x));
+    e->prefix = flags & AM_ENCODE_SPECIAL ? t->prefix_count : 0;
+    e->suffix = flags & AM_ENCODE_SPECIAL ? t->suffix_count : 0;
+    for (size_t i = 0; i < e->prefix; i++)
+        AM_TRY(am_tokens_push(&e->tokens, t->prefix[i], 0, 0));
+    for (size_t i = 0; i < x->piece_count; i++) {
+        const am_piece *p = &x->pieces[i];
+        if (p->id >= 0)
+            AM_TRY(am_tokens_push(&e->tokens, p->id, p->start | WHOLE_PIECE, p->end));
+        else
+            AM_TRY(am_model_encode(&t->model, &e->work, x->bytes, p->start, p->end, &e->tokens));
+    }
+    for (size_t i = 0; i < e->suffix; i++)
+        AM_TRY(am_tokens_push(&e->tokens, t->suffix[i], 0, 0));
+    return AM_OK;
+}
+
+int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int flags,
+                        const int32_t **ids, int64_t *n)
+{
+    t->one.tokens.count = 0;
+    AM_TRY(am_encoder_run(&t->one, t, text, bytes, flags));
+    *ids = t->one.tokens.ids;
+    *n = (int64_t)t->one.tokens.count;
+    return AM_OK;
+}
+
+/* ---- offsets ---------------------------------------------------------------------------- */
 
 static int trimmed(uint32_t c)
 {
@@ -112,7 +162,7 @@ static int trimmed(uint32_t c)
  * the text for each of the token, except the space that add_prefix_space may have put before. */
 static am_span trim(const am_tokenizer *t, const char *token, size_t n, am_span s, int first)
 {
-    const char *text = t->text.original;
+    const char *text = t->one.text.original;
     size_t length, leading = 0, trailing = 0;
     for (size_t i = 0; i < n && trimmed(am_utf8_get(token + i, n - i, &length)); i += length)
         leading++;
@@ -137,71 +187,47 @@ static am_span trim(const am_tokenizer *t, const char *token, size_t n, am_span 
     return s;
 }
 
-static int encode_piece(am_tokenizer *t, const am_piece *piece, int *first)
+/* Where token i of the last text came from. */
+static am_span origin(const am_tokenizer *t, size_t i, int first)
 {
-    const char *text = t->text.bytes + piece->start;
-    const am_bpe_token *tokens;
-    const am_bpe_token whole = {piece->id, 0, piece->end - piece->start};
-    size_t n = 1;
-    if (piece->id >= 0)
-        tokens = &whole;
-    else
-        AM_TRY(am_bpe_encode(t->bpe, text, piece->end - piece->start, &tokens, &n));
-    const am_vocab *vocab = am_bpe_vocab(t->bpe);
-    for (size_t i = 0; i < n; i++) {
-        am_span s =
-            am_text_origin(&t->text, piece->start + tokens[i].start, piece->start + tokens[i].end);
-        if (t->trim_offsets && piece->id >= 0)
-            s = trim(t, text, piece->end - piece->start, s, *first);
-        else if (t->trim_offsets)
-            s = trim(t, vocab->tokens[tokens[i].id].text, vocab->tokens[tokens[i].id].bytes, s,
-                     *first);
-        *first = 0;
-        AM_TRY(push(t, tokens[i].id, s));
-    }
-    return AM_OK;
-}
-
-static int refuse_raw(const am_tokenizer *t)
-{
-    for (size_t i = 0; !t->byte_level && i < t->text.piece_count; i++)
-        if (t->text.pieces[i].id == AM_PIECE_RAW)
-            return am_fail(AM_EINVAL,
-                           "the text is not UTF-8 (byte %u), and this tokenizer has no tokens for "
-                           "single bytes",
-                           t->text.pieces[i].start);
-    return AM_OK;
-}
-
-int am_tokenizer_encode(am_tokenizer *t, const char *text, size_t bytes, int add_special_tokens,
-                        const int32_t **ids, int64_t *n)
-{
-    const am_span nowhere = {0, 0};
-    t->count = 0;
-    AM_TRY(am_text_begin(&t->text, text, bytes));
-    AM_TRY(refuse_raw(t));
-    AM_TRY(am_tokenizer_cut_added(t, &t->raw_set));
-    for (size_t i = 0; i < t->normalizer_count; i++)
-        AM_TRY(am_step_run(&t->steps[i], &t->text));
-    AM_TRY(am_tokenizer_cut_added(t, &t->normalized_set));
-    for (size_t i = t->normalizer_count; i < t->step_count; i++)
-        AM_TRY(am_step_run(&t->steps[i], &t->text));
-    for (size_t i = 0; add_special_tokens && i < t->prefix_count; i++)
-        AM_TRY(push(t, t->prefix[i], nowhere));
-    int first = 1;
-    for (size_t i = 0; i < t->text.piece_count; i++)
-        AM_TRY(encode_piece(t, &t->text.pieces[i], &first));
-    for (size_t i = 0; add_special_tokens && i < t->suffix_count; i++)
-        AM_TRY(push(t, t->suffix[i], nowhere));
-    *ids = t->ids;
-    *n = (int64_t)t->count;
-    return AM_OK;
+    const am_encoder *e = &t->one;
+    const am_tokens *tokens = &e->tokens;
+    am_span at = tokens->spans[i];
+    int whole = (at.start & WHOLE_PIECE) != 0;
+    at.start &= ~(uint32_t)WHOLE_PIECE;
+    am_span from = am_text_origin(&e->text, at.start, at.end);
+    if (!t->trim_offsets)
+        return from;
+    if (whole)
+        return trim(t, e->text.bytes + at.start, at.end - at.start, from, first);
+    const am_vocab_token *token = &t->model.vocab.tokens[tokens->ids[i]];
+    return trim(t, token->text, token->bytes, from, first);
 }
 
 int am_tokenizer_offsets(am_tokenizer *t, const int64_t **offsets, int64_t *n)
 {
+    const am_encoder *e = &t->one;
+    const size_t count = e->tokens.count;
+    if (count && !e->text.track)
+        return am_fail(AM_EINVAL, "the last text was encoded without AM_ENCODE_OFFSETS");
+    void *p = t->offsets;
+    int rc = am_grow(&p, &t->offsets_capacity, 2 * count + 1, sizeof *t->offsets);
+    t->offsets = p;
+    AM_TRY(rc);
+    for (size_t i = 0; i < count; i++) {
+        int around = i < e->prefix || i >= count - e->suffix;
+        am_span s = around ? (am_span){0, 0} : origin(t, i, i == e->prefix);
+        t->offsets[2 * i] = s.start;
+        t->offsets[2 * i + 1] = s.end;
+    }
     *offsets = t->offsets;
-    *n = (int64_t)t->count;
+    *n = (int64_t)count;
+    return AM_OK;
+}
+
+int am_tokenizer_limits_get(const am_tokenizer *t, am_tokenizer_limits *out)
+{
+    *out = t->limits;
     return AM_OK;
 }
 
@@ -216,12 +242,12 @@ int64_t am_tokenizer_id(const am_tokenizer *t, const char *token)
 {
     size_t n = strlen(token);
     int64_t id = am_vocab_find(&t->extra, token, n);
-    return id >= 0 ? id : am_vocab_find(am_bpe_vocab(t->bpe), token, n);
+    return id >= 0 ? id : am_vocab_find(&t->model.vocab, token, n);
 }
 
 const char *am_tokenizer_token_text(const am_tokenizer *t, int64_t id, size_t *bytes)
 {
-    const am_vocab *vocab = am_bpe_vocab(t->bpe);
+    const am_vocab *vocab = &t->model.vocab;
     if (id < 0 || id >= t->size)
         return NULL;
     const am_added *added = t->added_by_id[id] ? &t->added[t->added_by_id[id] - 1] : NULL;

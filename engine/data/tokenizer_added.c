@@ -37,8 +37,11 @@ int am_added_set_finish(am_added_set *set)
     set->count = kept;
     for (size_t i = 0; i < kept; i++) {
         unsigned char first = (unsigned char)set->patterns[i].text[0];
-        if (!set->by_byte[first].end)
+        if (!set->by_byte[first].end) {
             set->by_byte[first].begin = (uint32_t)i;
+            set->first_bytes++;
+            set->only = first;
+        }
         set->by_byte[first].end = (uint32_t)i + 1;
     }
     return AM_OK;
@@ -88,28 +91,29 @@ static const am_added_pattern *longest_at(const am_added_set *set, const char *t
 
 /* ---- cutting ---------------------------------------------------------------------------- */
 
-static int is_word(am_tokenizer *t, const char *text, size_t n, size_t at, int *yes)
+static int is_word(const am_tokenizer *t, am_regex_scratch *scratch, const char *text, size_t n,
+                   size_t at, int *yes)
 {
     size_t start, end;
     int found;
-    AM_TRY(am_regex_find(t->word, text, n, at, &start, &end, &found));
+    AM_TRY(am_regex_find(t->word, scratch, text, n, at, &start, &end, &found));
     *yes = found && start == at;
     return AM_OK;
 }
 
 /* May a single_word token stand at [start, end)? */
-static int stands_alone(am_tokenizer *t, const char *text, size_t n, size_t start, size_t end,
-                        int *yes)
+static int stands_alone(const am_tokenizer *t, am_regex_scratch *scratch, const char *text,
+                        size_t n, size_t start, size_t end, int *yes)
 {
     int word = 0;
     if (start) {
         size_t back = start - 1;
         while (back && ((unsigned char)text[back] & 0xc0) == 0x80)
             back--;
-        AM_TRY(is_word(t, text, n, back, &word));
+        AM_TRY(is_word(t, scratch, text, n, back, &word));
     }
     if (!word && end < n)
-        AM_TRY(is_word(t, text, n, end, &word));
+        AM_TRY(is_word(t, scratch, text, n, end, &word));
     *yes = !word;
     return AM_OK;
 }
@@ -135,13 +139,20 @@ static size_t space_after(const char *text, size_t n, size_t at)
     return at;
 }
 
-static int cut_piece(am_tokenizer *t, const am_added_set *set, const am_piece *piece)
+static int cut_piece(const am_tokenizer *t, am_text *x, const am_added_set *set,
+                     const am_piece *piece)
 {
-    const char *text = t->text.bytes + piece->start;
+    const char *text = x->bytes + piece->start;
     const size_t n = piece->end - piece->start, base = piece->start;
     size_t done = 0; /* everything before is pushed */
     for (size_t i = 0; i < n;) {
         const am_added_pattern *p = NULL;
+        if (set->first_bytes == 1) { /* often they all begin with < */
+            const char *next = memchr(text + i, set->only, n - i);
+            if (!next)
+                break;
+            i = (size_t)(next - text);
+        }
         if (set->by_byte[(unsigned char)text[i]].end)
             p = longest_at(set, text + i, n - i);
         if (!p) {
@@ -153,7 +164,7 @@ static int cut_piece(am_tokenizer *t, const am_added_set *set, const am_piece *p
         i = end;
         if (token->single_word) {
             int alone;
-            AM_TRY(stands_alone(t, text, n, start, end, &alone));
+            AM_TRY(stands_alone(t, &x->scratch, text, n, start, end, &alone));
             if (!alone)
                 continue;
         }
@@ -162,27 +173,27 @@ static int cut_piece(am_tokenizer *t, const am_added_set *set, const am_piece *p
         if (token->rstrip)
             end = space_after(text, n, end);
         if (done < start)
-            AM_TRY(am_text_cut_push(&t->text, base + done, base + start, AM_PIECE_TEXT));
-        AM_TRY(am_text_cut_push(&t->text, base + start, base + end, token->id));
+            AM_TRY(am_text_cut_push(x, base + done, base + start, AM_PIECE_TEXT));
+        AM_TRY(am_text_cut_push(x, base + start, base + end, token->id));
         done = end;
     }
     if (done < n)
-        AM_TRY(am_text_cut_push(&t->text, base + done, piece->end, AM_PIECE_TEXT));
+        AM_TRY(am_text_cut_push(x, base + done, piece->end, AM_PIECE_TEXT));
     return AM_OK;
 }
 
-int am_tokenizer_cut_added(am_tokenizer *t, const am_added_set *set)
+int am_tokenizer_cut_added(const am_tokenizer *t, am_text *text, const am_added_set *set)
 {
     if (!set->count)
         return AM_OK;
-    am_text_cut_begin(&t->text);
-    for (size_t i = 0; i < t->text.piece_count; i++) {
-        const am_piece *p = &t->text.pieces[i];
+    am_text_cut_begin(text);
+    for (size_t i = 0; i < text->piece_count; i++) {
+        const am_piece *p = &text->pieces[i];
         if (p->id == AM_PIECE_TEXT)
-            AM_TRY(cut_piece(t, set, p));
+            AM_TRY(cut_piece(t, text, set, p));
         else
-            AM_TRY(am_text_cut_push(&t->text, p->start, p->end, p->id));
+            AM_TRY(am_text_cut_push(text, p->start, p->end, p->id));
     }
-    am_text_cut_end(&t->text);
+    am_text_cut_end(text);
     return AM_OK;
 }

@@ -110,7 +110,8 @@ static int decode_replace(const am_step *step, list *in, list *out)
         const char *s = string_at(in, i, &n);
         am_matcher m = {0, 0, 0};
         for (int found;;) {
-            AM_TRY(am_pattern_next(&step->pattern, &m, s, n, &start, &end, &found));
+            AM_TRY(
+                am_pattern_next(&step->pattern, &in->t->scratch, &m, s, n, &start, &end, &found));
             if (!found)
                 break;
             append(out, s + previous, start - previous);
@@ -215,6 +216,65 @@ static int decode_metaspace(const am_step *step, list *in, list *out)
     return AM_OK;
 }
 
+/* Is there `what` at the beginning of s? */
+static int begins(const char *s, size_t n, const char *what)
+{
+    size_t length = strlen(what);
+    return n >= length && memcmp(s, what, length) == 0;
+}
+
+/* What WordPiece's cleanup makes of " ." and the like, one replacement after the other as Hugging
+ * Face tokenizers does: spaces before marks and contractions go, in this token alone. */
+static void append_clean(list *out, const char *s, size_t n)
+{
+    static const char *const gone[] = {" .",  " ?",  " !",   " ,",  " n't",
+                                       " 'm", " 's", " 've", " 're"};
+    for (size_t i = 0; i < n; i++) {
+        if (begins(s + i, n - i, " ' ")) {
+            append(out, "'", 1);
+            i += 2;
+            continue;
+        }
+        if (begins(s + i, n - i, " do not")) {
+            append(out, " don't", 6);
+            i += 6;
+            continue;
+        }
+        int drop = 0;
+        for (size_t k = 0; k < sizeof gone / sizeof *gone; k++)
+            drop |= begins(s + i, n - i, gone[k]);
+        if (!drop)
+            append(out, s + i, 1);
+    }
+}
+
+static int decode_wordpiece(const am_step *step, list *in, list *out)
+{
+    const size_t width = step->content_bytes;
+    for (size_t i = 0; i < in->count; i++) {
+        am_buffer token = {0};
+        size_t n;
+        const char *s = string_at(in, i, &n);
+        int inside = n >= width && memcmp(s, step->content, width) == 0;
+        if (i && !inside)
+            am_buffer_put(&token, " ", 1);
+        if (i && inside) {
+            s += width;
+            n -= width;
+        }
+        am_buffer_put(&token, s, n);
+        int rc = token.rc;
+        if (step->left && !rc)
+            append_clean(out, token.data, token.bytes);
+        else if (!rc)
+            append(out, token.data, token.bytes);
+        am_buffer_free(&token);
+        AM_TRY(rc);
+        AM_TRY(end_string(out));
+    }
+    return AM_OK;
+}
+
 static int decode_step(const am_step *step, list *in, list *out, int keep_raw)
 {
     switch (step->kind) {
@@ -226,6 +286,8 @@ static int decode_step(const am_step *step, list *in, list *out, int keep_raw)
         return decode_fallback(in, out);
     case AM_DECODER_STRIP:
         return decode_strip(step, in, out);
+    case AM_DECODER_WORDPIECE:
+        return decode_wordpiece(step, in, out);
     case AM_DECODER_METASPACE:
         return decode_metaspace(step, in, out);
     default: /* AM_DECODER_FUSE */

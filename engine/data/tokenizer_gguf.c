@@ -1,66 +1,23 @@
-/* tokenizer_gguf.c — the tokenizer in a GGUF file's metadata, written as the tokenizer.json it was
- * made from. GGUF keeps vocabulary, merges and token kinds but only a name for the way the text is
- * cut
- * (`tokenizer.ggml.pre`); the table below says what the names mean. The rest of the pipeline is
- * that of the models' own files: ignore_merges and NFC come back where those have them. */
+/* tokenizer_gguf.c — the tokenizer in a GGUF file's metadata. Of a way to cut the text GGUF keeps a
+ * name only (`tokenizer.ggml.pre`, see tokenizer_cuts.c); models: gpt2 (byte-level BPE), llama
+ * (SentencePiece's BPE by scores), gemma4 (the same with merges), t5 (Unigram) and bert
+ * (WordPiece). */
 #include <string.h>
 
 #include "../core/error.h"
+#include "../core/mem.h"
 #include "../io/gguf.h"
-#include "tokenizer.h"
+#include "tokenizer_import.h"
 
-#define LLAMA3_CUT(digits)                                                                         \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits                           \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define MARK      "\xe2\x96\x81"
+#define KEY(name) "tokenizer.ggml." name
 
-/* Ways to cut. */
-typedef struct cut {
-    const char *names; /* of tokenizer.ggml.pre, separated by spaces */
-    const char *regex; /* of a Split before ByteLevel; NULL: ByteLevel's own */
-    int digits;        /* each digit alone first */
-    int ignore_merges;
-    int nfc;
-} cut;
-
-static const cut CUTS[] = {
-    {"default gpt-2 gpt2 phi-2", NULL, 0, 0, 0},
-    {"smollm starcoder refact", NULL, 1, 0, 0},
-    {"llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2", LLAMA3_CUT("\\p{N}{1,3}"),
-     0, 1, 0},
-    {"dbrx smaug-bpe", LLAMA3_CUT("\\p{N}{1,3}"), 0, 0, 0},
-    {"qwen2 deepseek-r1-qwen", LLAMA3_CUT("\\p{N}"), 0, 0, 1},
-};
-
-enum { TOKEN_CONTROL = 3, TOKEN_USER_DEFINED = 4 };
-
-static int names_contain(const char *names, const char *name, size_t n)
-{
-    for (const char *p = names; *p;) {
-        size_t length = strcspn(p, " ");
-        if (length == n && memcmp(p, name, n) == 0)
-            return 1;
-        p += length + (p[length] == ' ');
-    }
-    return 0;
-}
-
-static int find_cut(const cut **out, const am_archive *gguf)
-{
-    const char *name = "default";
-    size_t n = strlen(name);
-    AM_TRY(am_gguf_string(&name, &n, gguf, "tokenizer.ggml.pre"));
-    for (size_t i = 0; i < sizeof CUTS / sizeof *CUTS; i++)
-        if (names_contain(CUTS[i].names, name, n)) {
-            *out = &CUTS[i];
-            return AM_OK;
-        }
-    return am_fail(
-        AM_EUNSUP,
-        "tokenizer.ggml.pre '%.*s' is not supported (supported: %s %s %s %s %s); use the "
-        "model's own tokenizer.json",
-        (int)(n < 100 ? n : 100), name, CUTS[0].names, CUTS[1].names, CUTS[2].names, CUTS[3].names,
-        CUTS[4].names);
-}
+typedef struct source {
+    const am_archive *gguf;
+    const am_gguf_array *tokens;
+    am_import im;
+    am_buffer texts; /* of bert's tokens, which are spelled anew; or the charsmap's bytes */
+} source;
 
 static int string_array(const am_gguf_array **out, const am_archive *gguf, const char *key)
 {
@@ -72,252 +29,228 @@ static int string_array(const am_gguf_array **out, const am_archive *gguf, const
     return AM_OK;
 }
 
-/* ---- writing ---------------------------------------------------------------------------- */
-
-static void key(am_buffer *b, const char *name)
+/* An array beside the tokens, of as many items of this type; NULL when absent. */
+static int token_array(const am_gguf_array **out, const source *s, const char *key, int type,
+                       const char *what)
 {
-    am_json_put_key(b, name, strlen(name));
+    AM_TRY(am_gguf_array_find(out, s->gguf, key));
+    if (*out && (am_gguf_array_type(*out) != type ||
+                 am_gguf_array_count(*out) != am_gguf_array_count(s->tokens)))
+        return am_fail(AM_EFORMAT, "'%s' is no array of %s as long as '" KEY("tokens") "'", key,
+                       what);
+    return AM_OK;
 }
 
-static void text(am_buffer *b, const char *name, const char *value)
+static int read_tokens(source *s)
 {
-    key(b, name);
-    if (value)
-        am_json_put_string(b, value, strlen(value));
-    else
-        am_json_put_null(b);
-}
-
-static void flag(am_buffer *b, const char *name, int value)
-{
-    key(b, name);
-    am_json_put_bool(b, value);
-}
-
-/* {"type": type, … left open. */
-static void open_part(am_buffer *b, const char *name, const char *type)
-{
-    if (name)
-        key(b, name);
-    am_json_put_open(b, '{');
-    text(b, "type", type);
-}
-
-static void byte_level(am_buffer *b, const char *name, int add_prefix_space, int use_regex)
-{
-    open_part(b, name, "ByteLevel");
-    flag(b, "add_prefix_space", add_prefix_space);
-    flag(b, "trim_offsets", 1);
-    flag(b, "use_regex", use_regex);
-    am_json_put_close(b, '}');
-}
-
-static void pre_tokenizer(am_buffer *b, const cut *c)
-{
-    if (!c->regex && !c->digits) {
-        byte_level(b, "pre_tokenizer", 0, 1);
-        return;
-    }
-    open_part(b, "pre_tokenizer", "Sequence");
-    key(b, "pretokenizers");
-    am_json_put_open(b, '[');
-    if (c->digits) {
-        open_part(b, NULL, "Digits");
-        flag(b, "individual_digits", 1);
-    } else {
-        open_part(b, NULL, "Split");
-        key(b, "pattern");
-        am_json_put_open(b, '{');
-        text(b, "Regex", c->regex);
-        am_json_put_close(b, '}');
-        text(b, "behavior", "Isolated");
-        flag(b, "invert", 0);
-    }
-    am_json_put_close(b, '}');
-    byte_level(b, NULL, 0, !c->regex);
-    am_json_put_close(b, ']');
-    am_json_put_close(b, '}');
-}
-
-static void template_token(am_buffer *b, const char *kind, const char *id, size_t bytes, int type)
-{
-    am_json_put_open(b, '{');
-    key(b, kind);
-    am_json_put_open(b, '{');
-    key(b, "id");
-    am_json_put_string(b, id, bytes);
-    key(b, "type_id");
-    am_json_put_int(b, type);
-    am_json_put_close(b, '}');
-    am_json_put_close(b, '}');
-}
-
-/* The tokens that stand around a text, as add_bos_token and add_eos_token say. */
-typedef struct around {
-    int64_t ids[2]; /* before and after; -1: none */
-    const char *text[2];
-    size_t bytes[2];
-} around;
-
-static int find_around(around *out, const am_archive *gguf, const am_gguf_array *tokens)
-{
-    static const char *const flags[] = {"tokenizer.ggml.add_bos_token",
-                                        "tokenizer.ggml.add_eos_token"};
-    static const char *const ids[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"};
-    for (int i = 0; i < 2; i++) {
-        int wanted = 0;
-        out->ids[i] = -1;
-        AM_TRY(am_gguf_bool(&wanted, gguf, flags[i]));
-        if (!wanted)
-            continue;
-        AM_TRY(am_gguf_int(&out->ids[i], gguf, ids[i]));
-        if (out->ids[i] < 0 || out->ids[i] >= am_gguf_array_count(tokens))
-            return am_fail(AM_EFORMAT, "'%s' is set, but '%s' names no token", flags[i], ids[i]);
-        out->text[i] = am_gguf_array_string(tokens, out->ids[i], &out->bytes[i]);
+    const am_gguf_array *kinds, *scores;
+    void *p;
+    AM_TRY(string_array(&s->tokens, s->gguf, KEY("tokens")));
+    AM_TRY(token_array(&kinds, s, KEY("token_type"), AM_GGUF_I32, "integers"));
+    AM_TRY(token_array(&scores, s, KEY("scores"), AM_GGUF_F32, "numbers"));
+    int64_t count = am_gguf_array_count(s->tokens);
+    if (count > AM_VOCAB_MAX_ID)
+        return am_fail(AM_EFORMAT, "'" KEY("tokens") "' has %lld tokens, more than %d",
+                       (long long)count, AM_VOCAB_MAX_ID);
+    AM_TRY(am_alloc(&p, (size_t)count * sizeof *s->im.tokens));
+    s->im.tokens = p;
+    s->im.count = (size_t)count;
+    for (int64_t i = 0; i < count; i++) {
+        am_import_token *t = &s->im.tokens[i];
+        t->text = am_gguf_array_string(s->tokens, i, &t->bytes);
+        t->kind = kinds ? (int)am_gguf_array_int(kinds, i) : AM_TOKEN_NORMAL;
+        t->score = scores ? am_gguf_array_double(scores, i) : 0;
     }
     return AM_OK;
 }
 
-static void template_sequence(am_buffer *b, const around *a, const char *name, int type)
+/* The id under a key, -1 when the key is absent. */
+static int token_id(int64_t *out, const source *s, const char *key)
 {
-    if (a->ids[0] >= 0)
-        template_token(b, "SpecialToken", a->text[0], a->bytes[0], type);
-    template_token(b, "Sequence", name, 1, type);
-    if (a->ids[1] >= 0)
-        template_token(b, "SpecialToken", a->text[1], a->bytes[1], type);
+    *out = -1;
+    AM_TRY(am_gguf_int(out, s->gguf, key));
+    if (*out < -1 || *out >= (int64_t)s->im.count)
+        return am_fail(AM_EFORMAT, "'%s' names no token", key);
+    return AM_OK;
 }
 
-static void post_processor(am_buffer *b, const around *a)
+/* The token around a text that a flag asks for; `wanted` is the flag's value when it is absent. */
+static int around(int64_t *out, const source *s, const char *flag, const char *id, int wanted)
 {
-    if (a->ids[0] < 0 && a->ids[1] < 0) {
-        text(b, "post_processor", NULL);
-        return;
-    }
-    open_part(b, "post_processor", "TemplateProcessing");
-    key(b, "single");
-    am_json_put_open(b, '[');
-    template_sequence(b, a, "A", 0);
-    am_json_put_close(b, ']');
-    key(b, "pair");
-    am_json_put_open(b, '[');
-    template_sequence(b, a, "A", 0);
-    template_sequence(b, a, "B", 1);
-    am_json_put_close(b, ']');
-    key(b, "special_tokens");
-    am_json_put_open(b, '{');
-    for (int i = 0; i < 2; i++) {
-        if (a->ids[i] < 0 || (i == 1 && a->ids[0] == a->ids[1]))
-            continue;
-        am_json_put_key(b, a->text[i], a->bytes[i]);
-        am_json_put_open(b, '{');
-        key(b, "id");
-        am_json_put_string(b, a->text[i], a->bytes[i]);
-        key(b, "ids");
-        am_json_put_open(b, '[');
-        am_json_put_int(b, a->ids[i]);
-        am_json_put_close(b, ']');
-        key(b, "tokens");
-        am_json_put_open(b, '[');
-        am_json_put_string(b, a->text[i], a->bytes[i]);
-        am_json_put_close(b, ']');
-        am_json_put_close(b, '}');
-    }
-    am_json_put_close(b, '}');
-    am_json_put_close(b, '}');
+    int absent = !am_gguf_has(s->gguf, flag);
+    *out = -1;
+    AM_TRY(am_gguf_bool(&wanted, s->gguf, flag));
+    if (!wanted)
+        return AM_OK;
+    AM_TRY(token_id(out, s, id));
+    if (*out < 0 && !absent)
+        return am_fail(AM_EFORMAT, "'%s' is set, but '%s' names no token", flag, id);
+    return AM_OK;
 }
 
-static void added_tokens(am_buffer *b, const am_gguf_array *tokens, const am_gguf_array *kinds)
+static int bos_and_eos(source *s, int bos, int eos)
 {
-    key(b, "added_tokens");
-    am_json_put_open(b, '[');
-    for (int64_t i = 0; kinds && i < am_gguf_array_count(tokens); i++) {
-        size_t bytes;
-        int64_t kind = am_gguf_array_int(kinds, i);
-        const char *content = am_gguf_array_string(tokens, i, &bytes);
-        if (kind != TOKEN_CONTROL && kind != TOKEN_USER_DEFINED)
-            continue;
-        am_json_put_open(b, '{');
-        key(b, "id");
-        am_json_put_int(b, i);
-        key(b, "content");
-        am_json_put_string(b, content, bytes);
-        flag(b, "single_word", 0);
-        flag(b, "lstrip", 0);
-        flag(b, "rstrip", 0);
-        flag(b, "normalized", 0);
-        flag(b, "special", kind == TOKEN_CONTROL);
-        am_json_put_close(b, '}');
-    }
-    am_json_put_close(b, ']');
+    AM_TRY(around(&s->im.before, s, KEY("add_bos_token"), KEY("bos_token_id"), bos));
+    return around(&s->im.after, s, KEY("add_eos_token"), KEY("eos_token_id"), eos);
 }
 
-static void model(am_buffer *b, const cut *c, const am_gguf_array *tokens,
-                  const am_gguf_array *merges)
+static const char *merge_at(const void *list, int64_t i, size_t *bytes)
 {
-    open_part(b, "model", "BPE");
-    text(b, "dropout", NULL);
-    text(b, "unk_token", NULL);
-    text(b, "continuing_subword_prefix", NULL);
-    text(b, "end_of_word_suffix", NULL);
-    flag(b, "fuse_unk", 0);
-    flag(b, "byte_fallback", 0);
-    flag(b, "ignore_merges", c->ignore_merges);
-    key(b, "vocab");
-    am_json_put_open(b, '{');
-    size_t bytes;
-    for (int64_t i = 0; i < am_gguf_array_count(tokens); i++) {
-        const char *token = am_gguf_array_string(tokens, i, &bytes);
-        am_json_put_key(b, token, bytes);
-        am_json_put_int(b, i);
-    }
-    am_json_put_close(b, '}');
-    key(b, "merges");
-    am_json_put_open(b, '[');
-    for (int64_t i = 0; i < am_gguf_array_count(merges); i++) {
-        const char *merge = am_gguf_array_string(merges, i, &bytes);
-        am_json_put_string(b, merge, bytes);
-    }
-    am_json_put_close(b, ']');
-    am_json_put_close(b, '}');
+    return am_gguf_array_string(list, i, bytes);
 }
 
-int am_tokenizer_gguf_json(am_buffer *out, const am_archive *gguf)
+static int read_merges(source *s)
+{
+    const am_gguf_array *merges;
+    AM_TRY(string_array(&merges, s->gguf, KEY("merges")));
+    s->im.merge = merge_at;
+    s->im.merge_list = merges;
+    s->im.merge_count = am_gguf_array_count(merges);
+    return AM_OK;
+}
+
+/* ---- models ----------------------------------------------------------------------------- */
+
+static int read_gpt2(source *s)
+{
+    const char *name = "default";
+    size_t n = strlen(name);
+    AM_TRY(am_gguf_string(&name, &n, s->gguf, KEY("pre")));
+    s->im.cut = am_cut_find(name, n);
+    if (!s->im.cut)
+        return am_fail(AM_EUNSUP,
+                       "tokenizer.ggml.pre '%.*s' is not supported (supported: %s); use the "
+                       "model's own tokenizer.json",
+                       (int)(n < 100 ? n : 100), name, am_cut_names());
+    s->im.ignore_merges = s->im.cut->ignore_merges;
+    AM_TRY(read_merges(s));
+    return bos_and_eos(s, s->im.cut->bos, 0);
+}
+
+/* Spaces that a vocabulary has as user-defined tokens are found like any other. */
+static void release_marked(am_import *im)
+{
+    for (size_t i = 0; i < im->count; i++)
+        if (im->tokens[i].kind == AM_TOKEN_USER_DEFINED &&
+            memmem(im->tokens[i].text, im->tokens[i].bytes, MARK, 3))
+            im->tokens[i].kind = AM_TOKEN_NORMAL;
+}
+
+static int read_marked(source *s, int with_merges)
+{
+    am_import *im = &s->im;
+    im->byte_fallback = 1;
+    im->add_prefix = !with_merges;
+    AM_TRY(am_gguf_bool(&im->add_prefix, s->gguf, KEY("add_space_prefix")));
+    AM_TRY(am_gguf_bool(&im->remove_extra_whitespaces, s->gguf, KEY("remove_extra_whitespaces")));
+    AM_TRY(token_id(&im->unk, s, KEY("unknown_token_id")));
+    release_marked(im);
+    if (with_merges)
+        AM_TRY(read_merges(s));
+    return bos_and_eos(s, 1, 0);
+}
+
+static int read_t5(source *s)
+{
+    const am_gguf_array *map;
+    am_import *im = &s->im;
+    im->model = AM_MODEL_UNIGRAM;
+    im->add_prefix = 1;
+    AM_TRY(am_gguf_bool(&im->add_prefix, s->gguf, KEY("add_space_prefix")));
+    AM_TRY(am_gguf_bool(&im->remove_extra_whitespaces, s->gguf, KEY("remove_extra_whitespaces")));
+    AM_TRY(token_id(&im->unk, s, KEY("unknown_token_id")));
+    AM_TRY(am_gguf_array_find(&map, s->gguf, KEY("precompiled_charsmap")));
+    if (map && am_gguf_array_type(map) != AM_GGUF_U8 && am_gguf_array_type(map) != AM_GGUF_I8)
+        return am_fail(AM_EFORMAT, "'" KEY("precompiled_charsmap") "' is no array of bytes");
+    for (int64_t i = 0; map && i < am_gguf_array_count(map); i++)
+        am_buffer_put(&s->texts, &(char){(char)am_gguf_array_int(map, i)}, 1);
+    AM_TRY(s->texts.rc);
+    im->charsmap = s->texts.data;
+    im->charsmap_bytes = s->texts.bytes;
+    return bos_and_eos(s, 0, 1);
+}
+
+/* GGUF writes a word's beginning with U+2581 and its continuation bare; BERT has them bare and with
+ * ## before. Tokens in brackets are as they are. */
+static int read_bert(source *s)
+{
+    am_import *im = &s->im;
+    im->model = AM_MODEL_WORDPIECE;
+    im->lowercase = 1;
+    for (int pass = 0; pass < 2; pass++) {
+        size_t at = 0;
+        for (size_t i = 0; i < im->count; i++) {
+            am_import_token *t = &im->tokens[i];
+            const char *text = t->text;
+            size_t n = t->bytes;
+            int begins = n >= 3 && memcmp(text, MARK, 3) == 0;
+            int bracket = n >= 2 && text[0] == '[' && text[n - 1] == ']';
+            if (begins || bracket) {
+                t->text += begins && pass ? 3 : 0;
+                t->bytes -= begins && pass ? 3 : 0;
+                continue;
+            }
+            if (pass) { /* the buffer does not move any more */
+                t->text = s->texts.data + at;
+                t->bytes = n + 2;
+            } else {
+                am_buffer_put(&s->texts, "##", 2);
+                am_buffer_put(&s->texts, text, n);
+            }
+            at += n + 2;
+        }
+        AM_TRY(s->texts.rc);
+    }
+    AM_TRY(token_id(&im->unk, s, KEY("unknown_token_id")));
+    if (im->unk < 0)
+        return am_fail(AM_EFORMAT, "'" KEY("unknown_token_id") "' is missing");
+    AM_TRY(around(
+        &im->before, s, KEY("add_bos_token"),
+        am_gguf_has(s->gguf, KEY("cls_token_id")) ? KEY("cls_token_id") : KEY("bos_token_id"), 1));
+    return around(&im->after, s, KEY("add_sep_token"), KEY("seperator_token_id"), 1);
+}
+
+/* ---- the whole -------------------------------------------------------------------------- */
+
+static int is(const char *name, size_t n, const char *wanted)
+{
+    return n == strlen(wanted) && memcmp(name, wanted, n) == 0;
+}
+
+static int read_source(source *s, am_buffer *out)
 {
     const char *name = "";
     size_t n = 0;
-    const am_gguf_array *tokens, *merges, *kinds;
-    const cut *c = NULL;
-    around a = {0};
-    AM_TRY(am_gguf_string(&name, &n, gguf, "tokenizer.ggml.model"));
+    AM_TRY(am_gguf_string(&name, &n, s->gguf, KEY("model")));
     if (!n)
-        return am_fail(AM_EFORMAT, "'tokenizer.ggml.model' is missing");
-    if (n != 4 || memcmp(name, "gpt2", 4) != 0)
-        return am_fail(AM_EUNSUP, "tokenizer.ggml.model '%.*s' is not supported (supported: gpt2)",
+        return am_fail(AM_EFORMAT, "'" KEY("model") "' is missing");
+    AM_TRY(read_tokens(s));
+    if (is(name, n, "gpt2"))
+        AM_TRY(read_gpt2(s));
+    else if (is(name, n, "llama") || is(name, n, "gemma4"))
+        AM_TRY(read_marked(s, is(name, n, "gemma4")));
+    else if (is(name, n, "t5"))
+        AM_TRY(read_t5(s));
+    else if (is(name, n, "bert"))
+        AM_TRY(read_bert(s));
+    else
+        return am_fail(AM_EUNSUP,
+                       "tokenizer.ggml.model '%.*s' is not supported (supported: gpt2, llama, "
+                       "gemma4, t5, bert)",
                        (int)(n < 100 ? n : 100), name);
-    AM_TRY(find_cut(&c, gguf));
-    AM_TRY(string_array(&tokens, gguf, "tokenizer.ggml.tokens"));
-    AM_TRY(string_array(&merges, gguf, "tokenizer.ggml.merges"));
-    AM_TRY(am_gguf_array_find(&kinds, gguf, "tokenizer.ggml.token_type"));
-    if (kinds && (am_gguf_array_type(kinds) != AM_GGUF_I32 ||
-                  am_gguf_array_count(kinds) != am_gguf_array_count(tokens)))
-        return am_fail(AM_EFORMAT, "'tokenizer.ggml.token_type' is no array of integers as long as "
-                                   "'tokenizer.ggml.tokens'");
-    AM_TRY(find_around(&a, gguf, tokens));
-    am_json_put_open(out, '{');
-    text(out, "version", "1.0");
-    text(out, "truncation", NULL);
-    text(out, "padding", NULL);
-    added_tokens(out, tokens, kinds);
-    if (c->nfc) {
-        open_part(out, "normalizer", "NFC");
-        am_json_put_close(out, '}');
-    } else {
-        text(out, "normalizer", NULL);
+    return am_import_json(out, &s->im);
+}
+
+int am_tokenizer_from_gguf(am_tokenizer **out, am_archive *gguf)
+{
+    source s = {.gguf = gguf, .im = {.unk = -1, .before = -1, .after = -1}};
+    am_buffer json = {0};
+    int rc = read_source(&s, &json);
+    am_free(s.im.tokens);
+    am_buffer_free(&s.texts);
+    if (rc) {
+        am_buffer_free(&json);
+        return am_fail_context(rc, "tokenizer of the GGUF file");
     }
-    pre_tokenizer(out, c);
-    post_processor(out, &a);
-    byte_level(out, "decoder", 1, 1);
-    model(out, c, tokens, merges);
-    am_json_put_close(out, '}');
-    return out->rc;
+    return am_tokenizer_take_json(out, &json, "tokenizer of the GGUF file");
 }

@@ -1,26 +1,19 @@
-/* tokenizer_load.c — a parsed tokenizer.json turned into the tokenizer's parts. What it does not
- * know it refuses by name; what it ignores (truncation, padding, the pair template) has no effect
- * on encoding one text. */
+/* tokenizer_load.c — a parsed tokenizer.json turned into a tokenizer: model, added tokens, limits.
+ * Its normalizers, pre-tokenizers, post-processors and decoders are in tokenizer_load_steps.c. */
 #include <string.h>
 
 #include "../core/error.h"
 #include "../core/mem.h"
 #include "tokenizer.h"
 
-/* GPT-2's pattern, which the ByteLevel pre-tokenizer applies when use_regex is set. */
-static const char BYTE_LEVEL_PATTERN[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-/* The Whitespace pre-tokenizer's words and runs of other characters, in Rust's idea of a word. */
-static const char WHITESPACE_PATTERN[] = "[\\w\\u200c\\u200d]+|[^\\w\\s\\u200c\\u200d]+";
-
 /* ---- reading members -------------------------------------------------------------------- */
 
-static int is_null(const am_json *v)
+int am_tj_null(const am_json *v)
 {
     return !v || v->kind == AM_JSON_NULL;
 }
 
-static int member(const am_json **out, const am_json *v, const char *key, int kind)
+int am_tj_member(const am_json **out, const am_json *v, const char *key, int kind)
 {
     *out = am_json_get_kind(v, key, kind);
     if (*out)
@@ -33,11 +26,11 @@ static int member(const am_json **out, const am_json *v, const char *key, int ki
 }
 
 /* A boolean, or `absent` when it is missing or null. */
-static int flag(int *out, const am_json *v, const char *key, int absent)
+int am_tj_flag(int *out, const am_json *v, const char *key, int absent)
 {
     const am_json *there = am_json_get(v, key);
     *out = absent;
-    if (is_null(there))
+    if (am_tj_null(there))
         return AM_OK;
     if (there->kind != AM_JSON_BOOL)
         return am_fail(AM_EFORMAT, "'%s' is %s, not a boolean", key,
@@ -46,7 +39,7 @@ static int flag(int *out, const am_json *v, const char *key, int absent)
     return AM_OK;
 }
 
-static int copy_text(char **out, size_t *bytes, const char *text, size_t n)
+int am_tj_copy(char **out, size_t *bytes, const char *text, size_t n)
 {
     void *p;
     AM_TRY(am_alloc(&p, n + 1));
@@ -57,375 +50,19 @@ static int copy_text(char **out, size_t *bytes, const char *text, size_t n)
     return AM_OK;
 }
 
-static int copy_string(char **out, size_t *bytes, const am_json *v)
-{
-    return copy_text(out, bytes, v->as.text, v->count);
-}
-
-/* The value of "type", for a table of names. */
-static int type_of(const char **out, const am_json *v, const char *part)
-{
-    const am_json *type;
-    if (!am_json_is(v, AM_JSON_OBJECT))
-        return am_fail(AM_EFORMAT, "a %s is %s, not an object", part,
-                       am_json_kind_name(v ? v->kind : AM_JSON_NULL));
-    AM_TRY(member(&type, v, "type", AM_JSON_STRING));
-    *out = type->as.text;
-    return AM_OK;
-}
-
-static int unknown(const char *part, const char *type)
-{
-    return am_fail(AM_EUNSUP, "the %s '%.100s' is not supported", part, type);
-}
-
-/* ---- steps ------------------------------------------------------------------------------ */
-
-static int new_step(am_step **out, am_step **steps, size_t *count, size_t *capacity, int kind)
-{
-    void *p = *steps;
-    int rc = am_grow(&p, capacity, *count + 1, sizeof **steps);
-    *steps = p;
-    AM_TRY(rc);
-    *out = &(*steps)[(*count)++];
-    memset(*out, 0, sizeof **out);
-    (*out)->kind = kind;
-    return AM_OK;
-}
-
-static int add_step(am_step **out, am_tokenizer *t, int kind)
-{
-    return new_step(out, &t->steps, &t->step_count, &t->step_capacity, kind);
-}
-
-/* {"String": …} or {"Regex": …}. */
-static int read_pattern(am_pattern *out, const am_json *v)
-{
-    const am_json *pattern;
-    AM_TRY(member(&pattern, v, "pattern", AM_JSON_OBJECT));
-    const am_json *text = am_json_get_kind(pattern, "String", AM_JSON_STRING);
-    if (text && text->count)
-        return copy_string(&out->literal, &out->bytes, text);
-    if (text)
-        return am_fail(AM_EUNSUP, "an empty pattern is not supported");
-    text = am_json_get_kind(pattern, "Regex", AM_JSON_STRING);
-    if (!text)
-        return am_fail(AM_EFORMAT, "'pattern' has neither a string 'String' nor a string 'Regex'");
-    return am_regex_compile(&out->regex, text->as.text, text->count);
-}
-
-static int read_behavior(int *out, const am_json *v, int absent)
-{
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
-                                        "MergedWithNext", "Contiguous"};
-    const am_json *behavior = am_json_get(v, "behavior");
-    *out = absent;
-    if (!behavior && absent >= 0)
-        return AM_OK;
-    for (int i = 0; i < 5; i++)
-        if (am_json_equals(behavior, names[i])) {
-            *out = i;
-            return AM_OK;
-        }
-    return am_fail(AM_EFORMAT, "'behavior' is none of Removed, Isolated, MergedWithPrevious, "
-                               "MergedWithNext and Contiguous");
-}
-
-/* Call `read` for each item of a Sequence's list. Nesting is bounded by the parser's depth. */
-static int each(am_tokenizer *t, const am_json *v, const char *key,
-                int (*read)(am_tokenizer *, const am_json *))
-{
-    const am_json *list;
-    AM_TRY(member(&list, v, key, AM_JSON_ARRAY));
-    for (uint32_t i = 0; i < list->count; i++) {
-        int rc = read(t, &list->as.items[i]);
-        if (rc)
-            return am_fail_context(rc, "%s[%u]", key, i);
-    }
-    return AM_OK;
-}
-
-static int read_normalizer(am_tokenizer *t, const am_json *v)
-{
-    static const struct {
-        const char *name;
-        int kind;
-    } plain[] = {{"NFC", AM_STEP_NFC},
-                 {"NFD", AM_STEP_NFD},
-                 {"NFKC", AM_STEP_NFKC},
-                 {"NFKD", AM_STEP_NFKD},
-                 {"Lowercase", AM_STEP_LOWERCASE},
-                 {"ByteLevel", AM_STEP_BYTES}};
-    const char *type;
-    am_step *step;
-    AM_TRY(type_of(&type, v, "normalizer"));
-    if (strcmp(type, "Sequence") == 0)
-        return each(t, v, "normalizers", read_normalizer);
-    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (strcmp(type, plain[i].name) == 0)
-            return add_step(&step, t, plain[i].kind);
-    const am_json *text;
-    if (strcmp(type, "Replace") == 0) {
-        AM_TRY(add_step(&step, t, AM_STEP_REPLACE));
-        AM_TRY(read_pattern(&step->pattern, v));
-        AM_TRY(member(&text, v, "content", AM_JSON_STRING));
-        return copy_string(&step->content, &step->content_bytes, text);
-    }
-    if (strcmp(type, "Prepend") == 0) {
-        AM_TRY(add_step(&step, t, AM_STEP_PREPEND));
-        AM_TRY(member(&text, v, "prepend", AM_JSON_STRING));
-        return copy_string(&step->content, &step->content_bytes, text);
-    }
-    if (strcmp(type, "Strip") == 0) {
-        AM_TRY(add_step(&step, t, AM_STEP_STRIP));
-        AM_TRY(flag(&step->left, v, "strip_left", 1));
-        return flag(&step->right, v, "strip_right", 1);
-    }
-    return unknown("normalizer", type);
-}
-
-/* ---- pre-tokenizers --------------------------------------------------------------------- */
-
-static int add_regex_split(am_tokenizer *t, const char *pattern, int behavior, int invert)
-{
-    am_step *step;
-    AM_TRY(add_step(&step, t, AM_STEP_SPLIT));
-    step->behavior = behavior;
-    step->invert = invert;
-    return am_regex_compile(&step->pattern.regex, pattern, strlen(pattern));
-}
-
-static int add_class_split(am_tokenizer *t, int class, int behavior)
-{
-    am_step *step;
-    AM_TRY(add_step(&step, t, AM_STEP_SPLIT));
-    step->behavior = behavior;
-    step->pattern.class = class;
-    return AM_OK;
-}
-
-static int add_prefix(am_tokenizer *t, const char *text, size_t bytes, int first)
-{
-    am_step *step;
-    AM_TRY(add_step(&step, t, AM_STEP_PREFIX));
-    step->first = first;
-    return copy_text(&step->content, &step->content_bytes, text, bytes);
-}
-
-static int read_byte_level(am_tokenizer *t, const am_json *v)
-{
-    am_step *step;
-    int add_prefix_space, use_regex;
-    AM_TRY(flag(&add_prefix_space, v, "add_prefix_space", 1));
-    AM_TRY(flag(&use_regex, v, "use_regex", 1));
-    if (add_prefix_space)
-        AM_TRY(add_prefix(t, " ", 1, 0));
-    if (use_regex)
-        AM_TRY(add_regex_split(t, BYTE_LEVEL_PATTERN, AM_SPLIT_ISOLATED, 0));
-    return add_step(&step, t, AM_STEP_BYTES);
-}
-
-/* "prepend_scheme", or of older files "add_prefix_space". */
-static int read_prepend_scheme(int *prepend, int *first, const am_json *v)
-{
-    const am_json *scheme = am_json_get(v, "prepend_scheme");
-    *first = am_json_equals(scheme, "first");
-    *prepend = *first || am_json_equals(scheme, "always");
-    if (!scheme)
-        return flag(prepend, v, "add_prefix_space", 1);
-    if (!*prepend && !am_json_equals(scheme, "never"))
-        return am_fail(AM_EFORMAT, "'prepend_scheme' is none of always, first and never");
-    return AM_OK;
-}
-
-static int read_metaspace(am_tokenizer *t, const am_json *v)
-{
-    const am_json *mark;
-    am_step *step;
-    int prepend, first, cut;
-    AM_TRY(member(&mark, v, "replacement", AM_JSON_STRING));
-    AM_TRY(read_prepend_scheme(&prepend, &first, v));
-    AM_TRY(flag(&cut, v, "split", 1));
-    if (!mark->count)
-        return am_fail(AM_EFORMAT, "'replacement' is empty");
-    AM_TRY(add_step(&step, t, AM_STEP_REPLACE));
-    AM_TRY(copy_text(&step->pattern.literal, &step->pattern.bytes, " ", 1));
-    AM_TRY(copy_string(&step->content, &step->content_bytes, mark));
-    if (prepend)
-        AM_TRY(add_prefix(t, mark->as.text, mark->count, first));
-    if (!cut)
-        return AM_OK;
-    AM_TRY(add_step(&step, t, AM_STEP_SPLIT));
-    step->behavior = AM_SPLIT_MERGED_WITH_NEXT;
-    return copy_string(&step->pattern.literal, &step->pattern.bytes, mark);
-}
-
-static int read_pre_tokenizer(am_tokenizer *t, const am_json *v)
-{
-    const char *type;
-    am_step *step;
-    int behavior;
-    AM_TRY(type_of(&type, v, "pre-tokenizer"));
-    if (strcmp(type, "Sequence") == 0)
-        return each(t, v, "pretokenizers", read_pre_tokenizer);
-    if (strcmp(type, "ByteLevel") == 0)
-        return read_byte_level(t, v);
-    if (strcmp(type, "Metaspace") == 0)
-        return read_metaspace(t, v);
-    if (strcmp(type, "Split") == 0) {
-        AM_TRY(add_step(&step, t, AM_STEP_SPLIT));
-        AM_TRY(read_pattern(&step->pattern, v));
-        AM_TRY(read_behavior(&step->behavior, v, -1));
-        return flag(&step->invert, v, "invert", 0);
-    }
-    if (strcmp(type, "Digits") == 0) {
-        AM_TRY(flag(&behavior, v, "individual_digits", 0));
-        return add_class_split(t, AM_CLASS_NUMERIC,
-                               behavior ? AM_SPLIT_ISOLATED : AM_SPLIT_CONTIGUOUS);
-    }
-    if (strcmp(type, "Punctuation") == 0) {
-        AM_TRY(read_behavior(&behavior, v, AM_SPLIT_ISOLATED));
-        return add_class_split(t, AM_CLASS_PUNCTUATION, behavior);
-    }
-    if (strcmp(type, "WhitespaceSplit") == 0)
-        return add_class_split(t, AM_CLASS_SPACE, AM_SPLIT_REMOVED);
-    if (strcmp(type, "Whitespace") == 0)
-        return add_regex_split(t, WHITESPACE_PATTERN, AM_SPLIT_REMOVED, 1);
-    return unknown("pre-tokenizer", type);
-}
-
-/* ---- post-processors -------------------------------------------------------------------- */
-
-static int add_id(int32_t **ids, size_t *count, size_t *capacity, size_t at, int32_t id)
-{
-    void *p = *ids;
-    int rc = am_grow(&p, capacity, *count + 1, sizeof **ids);
-    *ids = p;
-    AM_TRY(rc);
-    memmove(*ids + at + 1, *ids + at, (*count - at) * sizeof **ids);
-    (*ids)[at] = id;
-    ++*count;
-    return AM_OK;
-}
-
-/* Ids of one special token of a template, put before or behind what is there. */
-static int add_template_token(am_tokenizer *t, const am_json *table, const am_json *piece,
-                              int after, size_t *at)
-{
-    const am_json *name, *token, *ids;
-    AM_TRY(member(&name, piece, "id", AM_JSON_STRING));
-    token = am_json_get_bytes(table, name->as.text, name->count);
-    if (!token)
-        return am_fail(AM_EFORMAT, "'special_tokens' lacks the template's token '%.100s'",
-                       name->as.text);
-    AM_TRY(member(&ids, token, "ids", AM_JSON_ARRAY));
-    for (uint32_t i = 0; i < ids->count; i++) {
-        const am_json *id = &ids->as.items[i];
-        if (!am_json_is_int(id) || id->as.integer < 0 || id->as.integer > AM_VOCAB_MAX_ID)
-            return am_fail(AM_EFORMAT, "the template's token '%.100s' has an id that is none",
-                           name->as.text);
-        if (after)
-            AM_TRY(add_id(&t->suffix, &t->suffix_count, &t->suffix_capacity, t->suffix_count,
-                          (int32_t)id->as.integer));
-        else
-            AM_TRY(add_id(&t->prefix, &t->prefix_count, &t->prefix_capacity, (*at)++,
-                          (int32_t)id->as.integer));
-    }
-    return AM_OK;
-}
-
-static int read_template(am_tokenizer *t, const am_json *v)
-{
-    const am_json *single, *table, *piece;
-    int sequences = 0;
-    size_t at = 0;
-    AM_TRY(member(&single, v, "single", AM_JSON_ARRAY));
-    table = am_json_get(v, "special_tokens");
-    for (uint32_t i = 0; i < single->count; i++) {
-        if (am_json_get(&single->as.items[i], "Sequence"))
-            sequences++;
-        else if ((piece = am_json_get(&single->as.items[i], "SpecialToken")))
-            AM_TRY(add_template_token(t, table, piece, sequences, &at));
-        else
-            return am_fail(AM_EFORMAT,
-                           "'single' has a piece that is neither Sequence nor SpecialToken");
-    }
-    if (sequences != 1)
-        return am_fail(AM_EUNSUP, "a template with %d sequences is not supported", sequences);
-    return AM_OK;
-}
-
-static int read_post_processor(am_tokenizer *t, const am_json *v)
-{
-    const char *type;
-    AM_TRY(type_of(&type, v, "post-processor"));
-    if (strcmp(type, "Sequence") == 0)
-        return each(t, v, "processors", read_post_processor);
-    if (strcmp(type, "TemplateProcessing") == 0) {
-        if (t->has_template)
-            return am_fail(AM_EUNSUP, "two templates in one sequence are not supported");
-        t->has_template = 1;
-        return read_template(t, v);
-    }
-    if (strcmp(type, "ByteLevel") == 0) {
-        int trim;
-        AM_TRY(flag(&trim, v, "trim_offsets", 1));
-        t->trim_offsets |= trim;
-        return trim ? flag(&t->trim_prefix_space, v, "add_prefix_space", 1) : AM_OK;
-    }
-    return unknown("post-processor", type);
-}
-
-/* ---- decoders --------------------------------------------------------------------------- */
-
-static int count_of(int *out, const am_json *v, const char *key)
+int am_tj_count(int64_t *out, const am_json *v, const char *key)
 {
     const am_json *n;
-    AM_TRY(member(&n, v, key, AM_JSON_NUMBER));
+    AM_TRY(am_tj_member(&n, v, key, AM_JSON_NUMBER));
     if (!am_json_is_int(n) || n->as.integer < 0 || n->as.integer > INT32_MAX)
         return am_fail(AM_EFORMAT, "'%s' is no count", key);
-    *out = (int)n->as.integer;
+    *out = n->as.integer;
     return AM_OK;
 }
 
-static int read_decoder(am_tokenizer *t, const am_json *v)
+int am_tj_unknown(const char *part, const char *type)
 {
-    static const struct {
-        const char *name;
-        int kind;
-    } kinds[] = {{"ByteLevel", AM_DECODER_BYTES}, {"Replace", AM_DECODER_REPLACE},
-                 {"Fuse", AM_DECODER_FUSE},       {"ByteFallback", AM_DECODER_BYTE_FALLBACK},
-                 {"Strip", AM_DECODER_STRIP},     {"Metaspace", AM_DECODER_METASPACE}};
-    const char *type;
-    AM_TRY(type_of(&type, v, "decoder"));
-    if (strcmp(type, "Sequence") == 0)
-        return each(t, v, "decoders", read_decoder);
-    int kind = -1;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(type, kinds[i].name) == 0)
-            kind = kinds[i].kind;
-    if (kind < 0)
-        return unknown("decoder", type);
-    am_step *step;
-    const am_json *text;
-    AM_TRY(new_step(&step, &t->decoders, &t->decoder_count, &t->decoder_capacity, kind));
-    if (kind == AM_DECODER_REPLACE)
-        AM_TRY(read_pattern(&step->pattern, v));
-    if (kind == AM_DECODER_STRIP) {
-        AM_TRY(count_of(&step->left, v, "start"));
-        AM_TRY(count_of(&step->right, v, "stop"));
-    }
-    if (kind == AM_DECODER_METASPACE) {
-        int first;
-        AM_TRY(read_prepend_scheme(&step->first, &first, v));
-    }
-    if (kind != AM_DECODER_REPLACE && kind != AM_DECODER_STRIP && kind != AM_DECODER_METASPACE)
-        return AM_OK;
-    AM_TRY(
-        member(&text, v, kind == AM_DECODER_METASPACE ? "replacement" : "content", AM_JSON_STRING));
-    if (!text->count && kind != AM_DECODER_REPLACE)
-        return am_fail(AM_EFORMAT, "the %s decoder's content is empty", type);
-    return copy_string(&step->content, &step->content_bytes, text);
+    return am_fail(AM_EUNSUP, "the %s '%.100s' is not supported", part, type);
 }
 
 /* ---- the model -------------------------------------------------------------------------- */
@@ -434,17 +71,17 @@ static int read_decoder(am_tokenizer *t, const am_json *v)
 static int refuse_affix(const am_json *model, const char *key)
 {
     const am_json *v = am_json_get(model, key);
-    if (is_null(v) || (v->kind == AM_JSON_STRING && v->count == 0))
+    if (am_tj_null(v) || (v->kind == AM_JSON_STRING && v->count == 0))
         return AM_OK;
     return am_fail(AM_EUNSUP, "'%s' is not supported", key);
 }
 
-static int read_merge(am_bpe *bpe, const am_json *v)
+static int read_merge(am_model *m, const am_json *v)
 {
     if (am_json_is(v, AM_JSON_ARRAY) && v->count == 2 &&
         am_json_is(&v->as.items[0], AM_JSON_STRING) && am_json_is(&v->as.items[1], AM_JSON_STRING))
-        return am_bpe_merge(bpe, v->as.items[0].as.text, v->as.items[0].count,
-                            v->as.items[1].as.text, v->as.items[1].count);
+        return am_bpe_merge(m, v->as.items[0].as.text, v->as.items[0].count, v->as.items[1].as.text,
+                            v->as.items[1].count);
     if (!am_json_is(v, AM_JSON_STRING))
         return am_fail(AM_EFORMAT, "a merge is neither a string nor a pair of strings");
     const char *space = memchr(v->as.text, ' ', v->count);
@@ -452,13 +89,13 @@ static int read_merge(am_bpe *bpe, const am_json *v)
     if (!space || memchr(space + 1, ' ', v->count - left - 1))
         return am_fail(AM_EFORMAT, "merge '%.100s' is not two parts with one space between",
                        v->as.text);
-    return am_bpe_merge(bpe, v->as.text, left, space + 1, v->count - left - 1);
+    return am_bpe_merge(m, v->as.text, left, space + 1, v->count - left - 1);
 }
 
 static int read_vocab(am_vocab *out, const am_json *model)
 {
     const am_json *vocab;
-    AM_TRY(member(&vocab, model, "vocab", AM_JSON_OBJECT));
+    AM_TRY(am_tj_member(&vocab, model, "vocab", AM_JSON_OBJECT));
     for (uint32_t i = 0; i < vocab->count; i++) {
         const am_json_member *m = &vocab->as.members[i];
         if (!am_json_is_int(&m->value))
@@ -470,42 +107,109 @@ static int read_vocab(am_vocab *out, const am_json *model)
     return AM_OK;
 }
 
-static int read_options(am_bpe_options *out, const am_json *model, const am_vocab *vocab)
+/* The unk_token of BPE and WordPiece. */
+static int read_unk(int64_t *out, const am_json *model, const am_vocab *vocab)
 {
-    const am_json *dropout = am_json_get(model, "dropout"), *unk = am_json_get(model, "unk_token");
-    if (!is_null(dropout) && am_json_double(dropout) != 0)
-        return am_fail(AM_EUNSUP, "BPE 'dropout' is not supported");
-    AM_TRY(refuse_affix(model, "continuing_subword_prefix"));
-    AM_TRY(refuse_affix(model, "end_of_word_suffix"));
-    AM_TRY(flag(&out->fuse_unk, model, "fuse_unk", 0));
-    AM_TRY(flag(&out->byte_fallback, model, "byte_fallback", 0));
-    AM_TRY(flag(&out->ignore_merges, model, "ignore_merges", 0));
-    out->unk = -1;
-    if (is_null(unk))
+    const am_json *unk = am_json_get(model, "unk_token");
+    *out = -1;
+    if (am_tj_null(unk))
         return AM_OK;
     if (unk->kind != AM_JSON_STRING)
         return am_fail(AM_EFORMAT, "'unk_token' is %s, not a string", am_json_kind_name(unk->kind));
-    out->unk = am_vocab_find(vocab, unk->as.text, unk->count);
-    if (out->unk < 0)
+    *out = am_vocab_find(vocab, unk->as.text, unk->count);
+    if (*out < 0)
         return am_fail(AM_EFORMAT, "'unk_token' '%.100s' is not in the vocabulary", unk->as.text);
     return AM_OK;
 }
 
-static int read_model(am_tokenizer *t, const am_json *model, am_vocab *vocab, int spelled)
+static int read_bpe(am_model *m, const am_json *model)
 {
-    am_bpe_options options = {.spelled = spelled};
-    const am_json *type = am_json_get(model, "type"), *merges;
-    if (type && !am_json_equals(type, "BPE"))
-        return unknown("model", type->kind == AM_JSON_STRING ? type->as.text : "?");
-    AM_TRY(member(&merges, model, "merges", AM_JSON_ARRAY));
-    AM_TRY(read_vocab(vocab, model));
-    AM_TRY(read_options(&options, model, vocab));
-    AM_TRY(am_bpe_new(&t->bpe, vocab, &options));
+    const am_json *dropout = am_json_get(model, "dropout"), *merges;
+    AM_TRY(am_tj_member(&merges, model, "merges", AM_JSON_ARRAY));
+    AM_TRY(read_vocab(&m->vocab, model));
+    if (!am_tj_null(dropout) && am_json_double(dropout) != 0)
+        return am_fail(AM_EUNSUP, "BPE 'dropout' is not supported");
+    AM_TRY(refuse_affix(model, "continuing_subword_prefix"));
+    AM_TRY(refuse_affix(model, "end_of_word_suffix"));
+    AM_TRY(am_tj_flag(&m->fuse_unk, model, "fuse_unk", 0));
+    AM_TRY(am_tj_flag(&m->byte_fallback, model, "byte_fallback", 0));
+    AM_TRY(am_tj_flag(&m->ignore_merges, model, "ignore_merges", 0));
+    AM_TRY(read_unk(&m->unk, model, &m->vocab));
+    AM_TRY(am_model_begin(m));
     for (uint32_t i = 0; i < merges->count; i++) {
-        int rc = read_merge(t->bpe, &merges->as.items[i]);
+        int rc = read_merge(m, &merges->as.items[i]);
         if (rc)
             return am_fail_context(rc, "merges[%u]", i);
     }
+    return AM_OK;
+}
+
+/* vocab: [["piece", score], …], the place in the list being the id. */
+static int read_unigram(am_model *m, const am_json *model)
+{
+    const am_json *vocab, *unk = am_json_get(model, "unk_id");
+    double lowest = 0;
+    void *p;
+    m->kind = AM_MODEL_UNIGRAM;
+    m->fuse_unk = 1;
+    m->unk = -1;
+    AM_TRY(am_tj_member(&vocab, model, "vocab", AM_JSON_ARRAY));
+    AM_TRY(am_tj_flag(&m->byte_fallback, model, "byte_fallback", 0));
+    AM_TRY(am_alloc(&p, (vocab->count + 1) * sizeof *m->scores));
+    m->scores = p;
+    for (uint32_t i = 0; i < vocab->count; i++) {
+        const am_json *entry = &vocab->as.items[i];
+        if (!am_json_is(entry, AM_JSON_ARRAY) || entry->count != 2 ||
+            !am_json_is(&entry->as.items[0], AM_JSON_STRING) ||
+            !am_json_is(&entry->as.items[1], AM_JSON_NUMBER))
+            return am_fail(AM_EFORMAT, "vocab[%u] is no pair of a string and a score", i);
+        int rc = am_vocab_add(&m->vocab, entry->as.items[0].as.text, entry->as.items[0].count, i);
+        if (rc)
+            return am_fail_context(rc, "vocab[%u]", i);
+        m->scores[i] = am_json_double(&entry->as.items[1]);
+        lowest = i == 0 || m->scores[i] < lowest ? m->scores[i] : lowest;
+    }
+    m->unk_score = lowest - 10;
+    if (!am_tj_null(unk)) {
+        AM_TRY(am_tj_count(&m->unk, model, "unk_id"));
+        if (m->unk >= vocab->count)
+            return am_fail(AM_EFORMAT, "'unk_id' %lld is not in the vocabulary of %u tokens",
+                           (long long)m->unk, vocab->count);
+    }
+    return am_model_begin(m);
+}
+
+static int read_wordpiece(am_model *m, const am_json *model)
+{
+    const am_json *prefix;
+    m->kind = AM_MODEL_WORDPIECE;
+    AM_TRY(read_vocab(&m->vocab, model));
+    AM_TRY(am_tj_member(&prefix, model, "continuing_subword_prefix", AM_JSON_STRING));
+    AM_TRY(am_tj_copy(&m->prefix, &m->prefix_bytes, prefix->as.text, prefix->count));
+    m->max_chars = 100;
+    if (am_json_get(model, "max_input_chars_per_word"))
+        AM_TRY(am_tj_count(&m->max_chars, model, "max_input_chars_per_word"));
+    AM_TRY(read_unk(&m->unk, model, &m->vocab));
+    if (m->unk < 0)
+        return am_fail(AM_EFORMAT, "'unk_token' is missing");
+    return am_model_begin(m);
+}
+
+/* Files of old have no type: the model is then known by its members, as serde does. */
+static int read_model(am_model *m, const am_json *model)
+{
+    const am_json *type = am_json_get(model, "type");
+    if (am_json_equals(type, "BPE") || (!type && am_json_get(model, "merges")))
+        AM_TRY(read_bpe(m, model));
+    else if (am_json_equals(type, "WordPiece") ||
+             (!type && am_json_get(model, "continuing_subword_prefix")))
+        AM_TRY(read_wordpiece(m, model));
+    else if (am_json_equals(type, "Unigram") || (!type && am_json_get(model, "unk_id")))
+        AM_TRY(read_unigram(m, model));
+    else if (!type)
+        return am_fail(AM_EFORMAT, "'type' is missing");
+    else
+        return am_tj_unknown("model", type->kind == AM_JSON_STRING ? type->as.text : "?");
     return AM_OK;
 }
 
@@ -514,23 +218,23 @@ static int read_model(am_tokenizer *t, const am_json *model, am_vocab *vocab, in
 /* The id a new added token gets: as Hugging Face tokenizers counts, whatever the file says. */
 static int64_t next_added_id(const am_tokenizer *t, int64_t highest)
 {
-    int64_t model = (int64_t)am_bpe_vocab(t->bpe)->count;
+    int64_t model = (int64_t)t->model.vocab.count;
     return highest >= model ? highest + 1 : model;
 }
 
 static int read_added(am_tokenizer *t, const am_json *v, int64_t *highest)
 {
-    const am_vocab *vocab = am_bpe_vocab(t->bpe);
+    const am_vocab *vocab = &t->model.vocab;
     const am_json *content;
     am_added token = {0};
     if (!am_json_is(v, AM_JSON_OBJECT))
         return am_fail(AM_EFORMAT, "is %s, not an object", am_json_kind_name(v->kind));
-    AM_TRY(member(&content, v, "content", AM_JSON_STRING));
-    AM_TRY(flag(&token.single_word, v, "single_word", 0));
-    AM_TRY(flag(&token.lstrip, v, "lstrip", 0));
-    AM_TRY(flag(&token.rstrip, v, "rstrip", 0));
-    AM_TRY(flag(&token.special, v, "special", 0));
-    AM_TRY(flag(&token.normalized, v, "normalized", !token.special));
+    AM_TRY(am_tj_member(&content, v, "content", AM_JSON_STRING));
+    AM_TRY(am_tj_flag(&token.single_word, v, "single_word", 0));
+    AM_TRY(am_tj_flag(&token.lstrip, v, "lstrip", 0));
+    AM_TRY(am_tj_flag(&token.rstrip, v, "rstrip", 0));
+    AM_TRY(am_tj_flag(&token.special, v, "special", 0));
+    AM_TRY(am_tj_flag(&token.normalized, v, "normalized", !token.special));
     if (!content->count)
         return AM_OK;
     int64_t id = am_vocab_find(&t->extra, content->as.text, content->count);
@@ -557,7 +261,7 @@ static int read_added(am_tokenizer *t, const am_json *v, int64_t *highest)
     int rc = am_grow(&p, &t->added_capacity, t->added_count + 1, sizeof *t->added);
     t->added = p;
     AM_TRY(rc);
-    AM_TRY(copy_string(&token.content, &token.bytes, content));
+    AM_TRY(am_tj_copy(&token.content, &token.bytes, content->as.text, content->count));
     t->added[t->added_count++] = token;
     t->added_by_id[id] = (int32_t)t->added_count;
     return AM_OK;
@@ -571,7 +275,7 @@ static int add_pattern(am_added_set *set, const char *text, size_t bytes, size_t
     AM_TRY(rc);
     am_added_pattern *pattern = &set->patterns[set->count];
     *pattern = (am_added_pattern){.token = token};
-    AM_TRY(copy_text(&pattern->text, &pattern->bytes, text, bytes));
+    AM_TRY(am_tj_copy(&pattern->text, &pattern->bytes, text, bytes));
     set->count++;
     return AM_OK;
 }
@@ -579,14 +283,14 @@ static int add_pattern(am_added_set *set, const char *text, size_t bytes, size_t
 /* A normalized token is looked for by what the normalizers make of its content. */
 static int add_normalized_pattern(am_tokenizer *t, size_t token)
 {
-    am_text text = {0};
+    am_text text = {.track = t->needs_origin};
     int rc = am_text_begin(&text, t->added[token].content, t->added[token].bytes);
     for (size_t i = 0; !rc && i < t->normalizer_count; i++)
         rc = am_step_run(&t->steps[i], &text);
     if (!rc && text.n)
         rc = add_pattern(&t->normalized_set, text.bytes, text.n, token);
     if (!rc)
-        rc = copy_text(&t->added[token].shown, &t->added[token].shown_bytes, text.bytes, text.n);
+        rc = am_tj_copy(&t->added[token].shown, &t->added[token].shown_bytes, text.bytes, text.n);
     am_text_free(&text);
     return rc;
 }
@@ -595,8 +299,8 @@ static int read_added_tokens(am_tokenizer *t, const am_json *list)
 {
     /* A token not in the vocabulary gets an id at most one above all before it. */
     void *p;
-    AM_TRY(am_alloc(&p, (am_bpe_vocab(t->bpe)->size + (list ? list->count : 0) + 1) *
-                            sizeof *t->added_by_id));
+    AM_TRY(am_alloc(&p,
+                    (t->model.vocab.size + (list ? list->count : 0) + 1) * sizeof *t->added_by_id));
     t->added_by_id = p;
     int64_t highest = -1;
     for (uint32_t i = 0; list && i < list->count; i++) {
@@ -604,7 +308,7 @@ static int read_added_tokens(am_tokenizer *t, const am_json *list)
         if (rc)
             return am_fail_context(rc, "added_tokens[%u]", i);
     }
-    t->size = (int64_t)am_bpe_vocab(t->bpe)->size;
+    t->size = (int64_t)t->model.vocab.size;
     if (t->size <= highest)
         t->size = highest + 1;
     /* Specials come first, as of equal patterns the first counts. */
@@ -636,45 +340,74 @@ static int check_template(const am_tokenizer *t)
     return AM_OK;
 }
 
-/* ---- the whole -------------------------------------------------------------------------- */
+/* ---- truncation and padding ------------------------------------------------------------- */
 
-static int part(am_tokenizer *t, const am_json *root, const char *key,
-                int (*read)(am_tokenizer *, const am_json *))
+static int read_side(int *left, const am_json *v)
+{
+    const am_json *side = am_json_get(v, "direction");
+    *left = am_json_equals(side, "Left");
+    if (!am_tj_null(side) && !*left && !am_json_equals(side, "Right"))
+        return am_fail(AM_EFORMAT, "'direction' is neither Left nor Right");
+    return AM_OK;
+}
+
+static int read_truncation(am_tokenizer_limits *out, const am_json *v)
+{
+    AM_TRY(am_tj_count(&out->max_length, v, "max_length"));
+    return read_side(&out->truncate_left, v);
+}
+
+/* strategy: "BatchLongest" or {"Fixed": n}. */
+static int read_padding(am_tokenizer_limits *out, const am_json *v)
+{
+    const am_json *strategy = am_json_get(v, "strategy");
+    out->padding = 1;
+    if (am_json_is(strategy, AM_JSON_OBJECT))
+        AM_TRY(am_tj_count(&out->pad_length, strategy, "Fixed"));
+    else if (!am_json_equals(strategy, "BatchLongest"))
+        return am_fail(AM_EFORMAT, "'strategy' is neither BatchLongest nor {\"Fixed\": length}");
+    if (!am_tj_null(am_json_get(v, "pad_to_multiple_of")))
+        AM_TRY(am_tj_count(&out->pad_to_multiple_of, v, "pad_to_multiple_of"));
+    AM_TRY(am_tj_count(&out->pad_id, v, "pad_id"));
+    return read_side(&out->pad_left, v);
+}
+
+static int limit(am_tokenizer_limits *out, const am_json *root, const char *key,
+                 int (*read)(am_tokenizer_limits *, const am_json *))
 {
     const am_json *v = am_json_get(root, key);
-    if (is_null(v))
+    if (am_tj_null(v))
         return AM_OK;
-    int rc = read(t, v);
+    int rc = read(out, v);
     return rc ? am_fail_context(rc, "%s", key) : AM_OK;
 }
+
+/* ---- the whole -------------------------------------------------------------------------- */
 
 int am_tokenizer_load(am_tokenizer *t, const am_json *root)
 {
     const am_json *model, *added;
     if (!am_json_is(root, AM_JSON_OBJECT))
         return am_fail(AM_EFORMAT, "is %s, not an object", am_json_kind_name(root->kind));
-    AM_TRY(member(&model, root, "model", AM_JSON_OBJECT));
-    AM_TRY(part(t, root, "normalizer", read_normalizer));
-    t->normalizer_count = t->step_count;
-    AM_TRY(part(t, root, "pre_tokenizer", read_pre_tokenizer));
-    AM_TRY(part(t, root, "post_processor", read_post_processor));
-    AM_TRY(part(t, root, "decoder", read_decoder));
-    t->has_decoder = !is_null(am_json_get(root, "decoder"));
-    /* A last step that spells bytes is left to the model, which looks bytes up directly. */
-    for (size_t i = 0; i < t->step_count; i++)
-        t->byte_level |= t->steps[i].kind == AM_STEP_BYTES;
-    int spelled =
-        t->step_count > t->normalizer_count && t->steps[t->step_count - 1].kind == AM_STEP_BYTES;
-    t->step_count -= (size_t)spelled;
-    am_vocab vocab = {0};
-    int rc = read_model(t, model, &vocab, spelled);
-    am_vocab_free(&vocab);
+    AM_TRY(am_tj_member(&model, root, "model", AM_JSON_OBJECT));
+    t->limits = (am_tokenizer_limits){.max_length = -1, .pad_length = -1};
+    AM_TRY(limit(&t->limits, root, "truncation", read_truncation));
+    AM_TRY(limit(&t->limits, root, "padding", read_padding));
+    AM_TRY(am_tokenizer_load_steps(t, root));
+    int rc = read_model(&t->model, model);
     if (rc)
         return am_fail_context(rc, "model");
+    /* A last step that spells bytes is left to BPE, which looks bytes up directly. */
+    if (t->model.kind == AM_MODEL_BPE && t->step_count > t->normalizer_count &&
+        t->steps[t->step_count - 1].kind == AM_STEP_BYTES) {
+        t->step_count--;
+        t->model.spelled = 1;
+    }
+    AM_TRY(am_model_finish(&t->model));
     added = am_json_get(root, "added_tokens");
-    if (!is_null(added) && added->kind != AM_JSON_ARRAY)
+    if (!am_tj_null(added) && added->kind != AM_JSON_ARRAY)
         return am_fail(AM_EFORMAT, "'added_tokens' is %s, not an array",
                        am_json_kind_name(added->kind));
-    AM_TRY(read_added_tokens(t, is_null(added) ? NULL : added));
+    AM_TRY(read_added_tokens(t, am_tj_null(added) ? NULL : added));
     return check_template(t);
 }

@@ -26,9 +26,6 @@ enum { JIT_STACK_FIRST = 32 * 1024, JIT_STACK_MAX = 1024 * 1024 };
 
 struct am_regex {
     pcre2_code *code;
-    pcre2_match_data *data;
-    pcre2_match_context *limits;
-    pcre2_jit_stack *stack;
     int jit;
 };
 
@@ -363,19 +360,8 @@ static int compile(am_regex *re, const rewrite *r)
         return am_fail(AM_EUNSUP, "regular expression '%.*s' cannot be compiled: %s",
                        (int)(r->n < 200 ? r->n : 200), r->in, (const char *)why);
     }
-    re->data = pcre2_match_data_create(1, NULL);
-    re->limits = pcre2_match_context_create(NULL);
-    if (!re->data || !re->limits)
-        return am_fail(AM_ENOMEM, "out of memory for a regular expression");
-    pcre2_set_depth_limit(re->limits, DEPTH_LIMIT);
-    pcre2_set_heap_limit(re->limits, HEAP_LIMIT_KIB);
     /* Without JIT support (or memory for it) the interpreter does the same, slower. */
     re->jit = pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE) == 0;
-    if (re->jit) {
-        re->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MAX, NULL);
-        if (re->stack)
-            pcre2_jit_stack_assign(re->limits, NULL, re->stack);
-    }
     return AM_OK;
 }
 
@@ -408,29 +394,52 @@ void am_regex_free(am_regex *re)
 {
     if (!re)
         return;
-    pcre2_match_context_free(re->limits);
-    pcre2_jit_stack_free(re->stack);
-    pcre2_match_data_free(re->data);
     pcre2_code_free(re->code);
     am_free(re);
 }
 
-int am_regex_find(am_regex *re, const char *text, size_t bytes, size_t from, size_t *start,
-                  size_t *end, int *found)
+void am_regex_scratch_free(am_regex_scratch *s)
 {
+    pcre2_match_context_free(s->limits);
+    pcre2_jit_stack_free(s->stack);
+    pcre2_match_data_free(s->data);
+    memset(s, 0, sizeof *s);
+}
+
+static int scratch_begin(am_regex_scratch *s)
+{
+    if (s->data && s->limits)
+        return AM_OK;
+    am_regex_scratch_free(s);
+    s->data = pcre2_match_data_create(1, NULL);
+    s->limits = pcre2_match_context_create(NULL);
+    if (!s->data || !s->limits)
+        return am_fail(AM_ENOMEM, "out of memory for a regular expression");
+    pcre2_set_depth_limit(s->limits, DEPTH_LIMIT);
+    pcre2_set_heap_limit(s->limits, HEAP_LIMIT_KIB);
+    s->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MAX, NULL);
+    if (s->stack)
+        pcre2_jit_stack_assign(s->limits, NULL, s->stack);
+    return AM_OK;
+}
+
+int am_regex_find(const am_regex *re, am_regex_scratch *s, const char *text, size_t bytes,
+                  size_t from, size_t *start, size_t *end, int *found)
+{
+    AM_TRY(scratch_begin(s));
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
     size_t steps = STEPS_BASE + STEPS_PER_BYTE * (bytes - from);
-    pcre2_set_match_limit(re->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
-    int n = re->jit ? pcre2_jit_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, re->data,
-                                      re->limits)
-                    : pcre2_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, re->data,
-                                  re->limits);
+    pcre2_set_match_limit(s->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    int n = re->jit ? pcre2_jit_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, s->data,
+                                      s->limits)
+                    : pcre2_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK, s->data,
+                                  s->limits);
     if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-        n = pcre2_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, re->data,
-                        re->limits);
+        n = pcre2_match(re->code, subject, bytes, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->data,
+                        s->limits);
     *found = n >= 0;
     if (n >= 0) {
-        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(re->data);
+        const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->data);
         *start = range[0];
         *end = range[1] < range[0] ? range[0] : range[1];
         return AM_OK;

@@ -8,29 +8,10 @@
 #include "../core/error.h"
 #include "../core/mem.h"
 #include "../io/json.h"
-#include "tokenizer_bpe.h"
 #include "tokenizer_normalize.h"
+#include "tokenizer_tables.h"
 
 /* ---- characters ------------------------------------------------------------------------- */
-
-uint32_t am_utf8_get(const char *s, size_t n, size_t *length)
-{
-    const unsigned char *u = (const unsigned char *)s;
-    if (u[0] < 0x80 || n < 2) {
-        *length = 1;
-        return u[0];
-    }
-    if (u[0] < 0xe0 || n < 3) {
-        *length = 2;
-        return (u[0] & 0x1fu) << 6 | (u[1] & 0x3fu);
-    }
-    if (u[0] < 0xf0 || n < 4) {
-        *length = 3;
-        return (u[0] & 0xfu) << 12 | (u[1] & 0x3fu) << 6 | (u[2] & 0x3fu);
-    }
-    *length = 4;
-    return (u[0] & 7u) << 18 | (u[1] & 0x3fu) << 12 | (u[2] & 0x3fu) << 6 | (u[3] & 0x3fu);
-}
 
 int am_is_space(uint32_t c)
 {
@@ -39,21 +20,27 @@ int am_is_space(uint32_t c)
            c == 0x205f || c == 0x3000;
 }
 
+int am_is_punctuation(uint32_t c)
+{
+    if (c < 0x80)
+        return c > 0x20 && c < 0x7f && !(c >= '0' && c <= '9') &&
+               !((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+    return AM_CHAR_CLASS(AM_PUNCTUATION, c);
+}
+
+static int is_numeric(uint32_t c)
+{
+    if (c < 0x80)
+        return c >= '0' && c <= '9';
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+
 static int in_class(int class, uint32_t c)
 {
-    if (class == AM_CLASS_SPACE)
-        return am_is_space(c);
-    if (c < 0x80) {
-        int digit = c >= '0' && c <= '9';
-        int letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        return class == AM_CLASS_NUMERIC ? digit : c > 0x20 && c < 0x7f && !digit && !letter;
-    }
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    if (class == AM_CLASS_NUMERIC)
-        return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
-    return k == UTF8PROC_CATEGORY_PC || k == UTF8PROC_CATEGORY_PD || k == UTF8PROC_CATEGORY_PS ||
-           k == UTF8PROC_CATEGORY_PE || k == UTF8PROC_CATEGORY_PI || k == UTF8PROC_CATEGORY_PF ||
-           k == UTF8PROC_CATEGORY_PO;
+    return class == AM_CLASS_SPACE     ? am_is_space(c)
+           : class == AM_CLASS_NUMERIC ? is_numeric(c)
+                                       : am_is_punctuation(c);
 }
 
 /* ---- the text --------------------------------------------------------------------------- */
@@ -91,6 +78,7 @@ void am_text_free(am_text *t)
     }
     am_free(t->pieces);
     am_free(t->next);
+    am_regex_scratch_free(&t->scratch);
     memset(t, 0, sizeof *t);
 }
 
@@ -147,13 +135,13 @@ void am_text_cut_end(am_text *t)
 
 /* ---- matching --------------------------------------------------------------------------- */
 
-int am_pattern_next(const am_pattern *p, am_matcher *m, const char *text, size_t n, size_t *start,
-                    size_t *end, int *found)
+int am_pattern_next(const am_pattern *p, am_regex_scratch *scratch, am_matcher *m, const char *text,
+                    size_t n, size_t *start, size_t *end, int *found)
 {
     *found = 0;
     if (p->regex) {
         while (m->from <= n) {
-            AM_TRY(am_regex_find(p->regex, text, n, m->from, start, end, found));
+            AM_TRY(am_regex_find(p->regex, scratch, text, n, m->from, start, end, found));
             if (!*found)
                 return AM_OK;
             if (*start < *end || !m->any || m->last_end != *end) {
@@ -239,7 +227,7 @@ static int split_piece(const am_step *step, am_text *t, const am_piece *piece)
     am_matcher m = {0, 0, 0};
     int found;
     for (;;) {
-        AM_TRY(am_pattern_next(&step->pattern, &m, text, n, &start, &end, &found));
+        AM_TRY(am_pattern_next(&step->pattern, &t->scratch, &m, text, n, &start, &end, &found));
         if (!found)
             break;
         if (previous < start)
@@ -250,12 +238,32 @@ static int split_piece(const am_step *step, am_text *t, const am_piece *piece)
     return previous < n ? cut(&c, piece->start + previous, piece->end, step->invert) : AM_OK;
 }
 
+/* As Hugging Face tokenizers, what stands before the first character of a script goes. */
+static int split_scripts(am_text *t, const am_piece *piece)
+{
+    size_t from = piece->end, length;
+    int last = 0;
+    for (size_t i = piece->start; i < piece->end; i += length) {
+        uint32_t c = am_utf8_get(t->bytes + i, piece->end - i, &length);
+        int now = AM_CHAR_CLASS(AM_SCRIPTS, c);
+        if (!now || now == last)
+            continue;
+        if (last)
+            AM_TRY(am_text_cut_push(t, from, i, AM_PIECE_TEXT));
+        from = i;
+        last = now;
+    }
+    return am_text_cut_push(t, from, piece->end, AM_PIECE_TEXT);
+}
+
 static int split(const am_step *step, am_text *t)
 {
     am_text_cut_begin(t);
     for (size_t i = 0; i < t->piece_count; i++) {
         const am_piece *p = &t->pieces[i];
-        if (p->id == AM_PIECE_TEXT)
+        if (p->id == AM_PIECE_TEXT && step->kind == AM_STEP_SCRIPTS)
+            AM_TRY(split_scripts(t, p));
+        else if (p->id == AM_PIECE_TEXT)
             AM_TRY(split_piece(step, t, p));
         else
             AM_TRY(am_text_cut_push(t, p->start, p->end, p->id));
@@ -266,7 +274,8 @@ static int split(const am_step *step, am_text *t)
 
 int am_step_run(const am_step *step, am_text *t)
 {
-    return step->kind == AM_STEP_SPLIT ? split(step, t) : am_normalize(step, t);
+    int cuts = step->kind == AM_STEP_SPLIT || step->kind == AM_STEP_SCRIPTS;
+    return cuts ? split(step, t) : am_normalize(step, t);
 }
 
 void am_step_free(am_step *step)
@@ -274,4 +283,6 @@ void am_step_free(am_step *step)
     am_regex_free(step->pattern.regex);
     am_free(step->pattern.literal);
     am_free(step->content);
+    am_charsmap_free(step->charsmap);
+    am_free(step->ascii);
 }

@@ -3,6 +3,7 @@
 
 Small files that reach every branch of the readers; Python's standard library is enough.
 """
+import base64
 import gzip
 import io
 import json
@@ -49,6 +50,46 @@ def safetensors_seeds():
         "g": entry("F99", [1], 17, 18)}, bytes(range(18))))
 
 
+def protobuf(number, value):
+    """One field: bytes, a float or a small number."""
+    if isinstance(value, bytes):
+        return bytes([number << 3 | 2, len(value)]) + value
+    if isinstance(value, float):
+        return bytes([number << 3 | 5]) + struct.pack("<f", value)
+    tag = number << 3
+    return (bytes([tag]) if tag < 128 else bytes([tag & 0x7f | 0x80, tag >> 7])) + bytes([value])
+
+
+def vocabulary_seeds():
+    """SentencePiece models, tiktoken files, tekken.json, and GGUF vocabularies of each model."""
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("<0x61>", 0.0, 6), ("<m>", 0.0, 4), ("\u2581t", -1.0, 1), ("he", -2.0, 1),
+              ("\u2581the", -3.0, 1)] + [(c, -9.0 - i, 1) for i, c in enumerate("\u2581theode ml".replace(" ", ""))]
+    pieces = list(dict((p[0], p) for p in pieces).values())
+    body = b"".join(protobuf(1, protobuf(1, t.encode()) + protobuf(2, s) + protobuf(3, k)) for t, s, k in pieces)
+    for name, kind in (("unigram", 1), ("bpe", 2)):
+        write("sentencepiece", name, body + protobuf(2, protobuf(3, kind) + protobuf(35, 1)) + protobuf(3, protobuf(3, 1) + protobuf(4, 1)))
+    lines = [bytes([c]) for c in b"abthe 12"] + [b"th", b"the", b" th"]
+    lines = list(dict.fromkeys(lines))
+    write("tiktoken", "ranks", b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(lines)))
+    vocab = [{"rank": i, "token_bytes": base64.b64encode(t).decode()} for i, t in enumerate(lines)]
+    write("tiktoken", "tekken", json.dumps({"config": {"default_vocab_size": len(lines) + 2, "default_num_special_tokens": 2}, "vocab": vocab,
+                                            "special_tokens": [{"rank": 0, "token_str": "<s>"}]}).encode())
+
+    def text(value):
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    for model, names in (("llama", []), ("t5", []), ("bert", []), ("gpt2", ["smollm"])):
+        tokens = [p[0] for p in pieces]
+        entries = [text("tokenizer.ggml.model") + struct.pack("<I", 8) + text(model),
+                   text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(map(text, tokens)),
+                   text("tokenizer.ggml.scores") + struct.pack("<IIQ", 9, 6, len(tokens)) + b"".join(struct.pack("<f", p[1]) for p in pieces),
+                   text("tokenizer.ggml.token_type") + struct.pack("<IIQ", 9, 5, len(tokens)) + b"".join(struct.pack("<i", p[2]) for p in pieces),
+                   text("tokenizer.ggml.merges") + struct.pack("<IIQ", 9, 8, 1) + text("h e"),
+                   text("tokenizer.ggml.unknown_token_id") + struct.pack("<II", 4, 0), text("tokenizer.ggml.bos_token_id") + struct.pack("<II", 4, 1)]
+        entries += [text("tokenizer.ggml.pre") + struct.pack("<I", 8) + text(n) for n in names]
+        write("gguf_vocabulary", model, b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries))
+
+
 def tokenizer_seeds():
     vocab = {t: i for i, t in enumerate(["a", "b", "ab", "\u0120", "\u0120a", "1", "\u2581", "<0xC3>", "<0xA9>", "<s>"])}
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -79,6 +120,25 @@ def tokenizer_seeds():
          decoder={"type": "Sequence", "decoders": [
              {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
              {"type": "Strip", "content": " ", "start": 1, "stop": 1}, {"type": "Metaspace", "replacement": "b"}]})
+
+
+def model_seeds():
+    """A Unigram and a WordPiece with their pipelines."""
+    text = "\u00c9 the thing\t\u4e2d a1 <s>!".encode() + b"\xff"
+    mark = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    added = [{"content": "<s>", "special": True, "normalized": False}]
+    pieces = [["<unk>", 0], ["\u2581t", -1.5], ["he", -2], ["\u2581the", -1], ["t", -9], ["h", -9], ["e", -9], ["\u2581", -3]]
+    bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    cls = {"type": "BertProcessing", "cls": ["c", 1], "sep": ["s", 2]}
+    tables = {
+        "unigram": {"added_tokens": added, "normalizer": {"type": "Nmt"}, "pre_tokenizer": mark, "decoder": mark,
+                    "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": False, "vocab": pieces}},
+        "wordpiece": {"added_tokens": added, "normalizer": bert, "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": cls,
+                      "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+                      "model": {"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##",
+                                "vocab": {"u": 0, "c": 1, "s": 2, "the": 3, "##ing": 4, "th": 5, "a": 6, "##1": 7}}}}
+    for name, table in tables.items():
+        write("tokenizer", name, json.dumps(table, ensure_ascii=False).encode() + b"\0" + text)
 
 
 def gguf_string(text):
@@ -371,6 +431,8 @@ pytorch_seeds()
 npy_seeds()
 token_rows_seeds()
 tokenizer_seeds()
+model_seeds()
+vocabulary_seeds()
 yaml_seeds()
 hub_seeds()
 jsonl_seeds()

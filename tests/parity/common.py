@@ -116,3 +116,24 @@ def float64_llama(model):
         modeling_llama.eager_attention_forward = eager
         model.float()
         model.set_attn_implementation(implementation)
+
+
+def charsmap():
+    """SentencePiece's compiled replacements, of a few rules, in base64: what a Precompiled normalizer holds."""
+    import base64
+    import io
+    import tempfile
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    rules = {"\u00c9": "E", "e\u0301": "\u00e9", "\u2167": "VIII", "\u3000": " ", "\u00a0": " ", "\t": " ", "\u00bd": "1/2", "\ufb01": "fi",
+             "\u00ad": "", "\uff0c": ",", "\u1112\u1161\u11ab": "\ud55c", "q": "Q"}
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as f:
+        for source, target in rules.items():
+            f.write(" ".join(f"{ord(c):X}" for c in source) + "\t" + " ".join(f"{ord(c):X}" for c in target) + "\n")
+        f.flush()
+        out = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(["the thing in the word"] * 9), model_writer=out, vocab_size=18,
+                                                 normalization_rule_tsv=f.name, hard_vocab_limit=False, minloglevel=2)
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(out.getvalue())
+    return base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()

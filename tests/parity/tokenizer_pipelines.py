@@ -143,18 +143,74 @@ def char_documents():
     yield "some_fallback", document(model(some, unk_token="<unk>", byte_fallback=True))
     words = char_vocab(["the thing", "word's"])
     yield "ignore_merges", document(model(words, ignore_merges=True), pre_tokenizer={"type": "WhitespaceSplit"})
+    joined = char_vocab(["e\u2581", "e\u2581a", "\u2581t", "\u2581the"])
+    yield "joined_words", document(model(joined, ["t h", "e \u2581", "e\u2581 a", "\u2581 t", "th e"]), normalizer=normalizer, decoder=decoders)
     repeated = char_vocab(["ab", "abc", "bc"])
     yield "merge_order", document(model(repeated, ["a b", "b c", "ab c", "a bc", "a b"]))
 
 
-INEXACT_OFFSETS = {"no_pre_tokenizer", "NFC", "NFD", "NFKC", "NFKD", "lowercase_nfd", "unk", "fuse_unk", "no_unk", "some_fallback", "ignore_merges",
+def lattice_vocab():
+    words = ["\u2581the", "\u2581a", "the", "ing", "thing", "in", "th", "he", "word", "wor", "or", "\u2581", "\u2581\u2581", "aa", "aaaa", "\u2581in",
+             "caf", "\u00e9", "e\u0301", "1", "2", "12", "345", "\u4e2d", "end", "'s", "lead", "\u2581and", "and", "trail"]
+    letters = [chr(c) for c in range(33, 127) if chr(c) not in "xXqQ"]
+    scores = {t: -3.0 - 0.37 * len(t) - 0.01 * i for i, t in enumerate(words)}
+    scores.update({c: -9.5 - 0.001 * i for i, c in enumerate(letters) if c not in scores})
+    return [["<unk>", 0.0]] + [[t, s] for t, s in scores.items()]
+
+
+def model_documents():
+    """Unigram and WordPiece, and the steps that go with them."""
+    vocab = lattice_vocab()
+    meta = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    fallback = vocab + [[f"<0x{i:02X}>", -20.0 - i / 100] for i in range(256)]
+
+    def unigram(entries=vocab, unk=0, **parts):
+        options = {"byte_fallback": parts.pop("byte_fallback", False)}
+        return document({"type": "Unigram", "unk_id": unk, "vocab": entries, **options},
+                        **{"pre_tokenizer": meta, "decoder": meta, "added_tokens": added(("<x>", {}), ("<y>", {"lstrip": True})), **parts})
+
+    yield "unigram", unigram()
+    yield "unigram_whole", unigram(pre_tokenizer={**meta, "split": False})
+    yield "unigram_fallback", unigram(fallback, byte_fallback=True, decoder=sequence("decoders", {"type": "ByteFallback"}, meta))
+    yield "unigram_some_fallback", unigram(fallback[:-30], byte_fallback=True)
+    nmt = sequence("normalizers", {"type": "Nmt"}, {"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+    yield "unigram_nmt", unigram(normalizer=nmt)
+    yield "unigram_precompiled", unigram(normalizer={"type": "Precompiled", "precompiled_charsmap": common.charsmap()})
+    yield "unigram_scripts", unigram(pre_tokenizer=sequence("pretokenizers", {"type": "UnicodeScripts"}, meta))
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "a", "thing", "##ing", "th", "##e", "##s", "in", "word", "wor", "##d", "end", "cafe", "caf",
+              "##\u00e9", "\u4e2d", "\u6587", "hello", "world", "aei", "1", "##2", "12", "##345", "'", "-", "!", "?", ",", ".", "lead", "and", "trail", "##\u0301"]
+    pieces += [p for c in "abcdefghijklmnopqrstuvwyz" for p in (c, "##" + c) if p not in pieces]
+    bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    processor = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+
+    def wordpiece(most=100, **parts):
+        model_part = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": most,
+                      "vocab": {t: i for i, t in enumerate(pieces)}}
+        return document(model_part, **{"normalizer": bert, "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": processor,
+                                       "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+                                       "added_tokens": added(("[UNK]", {}), ("[CLS]", {}), ("[SEP]", {})), **parts})
+
+    yield "bert", wordpiece()
+    yield "bert_cased", wordpiece(normalizer={**bert, "lowercase": False}, decoder={"type": "WordPiece", "prefix": "##", "cleanup": False})
+    yield "bert_accents", wordpiece(normalizer={**bert, "lowercase": False, "strip_accents": True})
+    yield "bert_short", wordpiece(6, normalizer={**bert, "clean_text": False, "handle_chinese_chars": False})
+    yield "strip_accents", wordpiece(normalizer=sequence("normalizers", {"type": "NFD"}, {"type": "StripAccents"}))
+    yield "delimiter", wordpiece(pre_tokenizer={"type": "CharDelimiterSplit", "delimiter": "e"})
+    roberta = {"type": "RobertaProcessing", "sep": ["the", 5], "cls": ["Ġ", 7], "trim_offsets": True, "add_prefix_space": False}
+    byte = byte_vocab()
+    yield "roberta", document(model(byte), pre_tokenizer=byte_level(), decoder=byte_level(), post_processor=roberta)
+
+
+INEXACT_OFFSETS = {"joined_words", "bert", "bert_cased", "bert_accents", "bert_short", "strip_accents", "delimiter", "unigram", "unigram_whole", "unigram_fallback",
+                   "unigram_some_fallback", "unigram_nmt", "unigram_precompiled", "unigram_scripts", "roberta", "no_pre_tokenizer", "NFC", "NFD", "NFKC", "NFKD", "lowercase_nfd", "unk", "fuse_unk", "no_unk", "some_fallback", "ignore_merges",
                    "merge_order", "replace_string", "replace_regex"}
 
 
 def run(name, table):
     tokenizer = Tokenizer.from_str(json.dumps(table))
     cases = []
-    for text in TEXTS:
+    for text in TEXTS + (["the apple a the e a the"] if name == "joined_words" else []):
         encoding = tokenizer.encode(text, add_special_tokens=True)
         case = {"text": text, "ids": encoding.ids, "ids_plain": tokenizer.encode(text, add_special_tokens=False).ids,
                 "decoded": tokenizer.decode(encoding.ids, skip_special_tokens=False)}
@@ -165,7 +221,7 @@ def run(name, table):
 
 
 def main():
-    rows = [run(name, table) for documents in (byte_documents(), char_documents()) for name, table in documents]
+    rows = [run(name, table) for documents in (byte_documents(), char_documents(), model_documents()) for name, table in documents]
     with open(common.golden_path("tokenizers", "pipelines.json"), "w", encoding="ascii") as f:
         f.write("[\n" + ",\n".join(json.dumps(r, ensure_ascii=True, separators=(",", ":")) for r in rows) + "\n]\n")
     print(f"{len(rows)} tokenizers, {len(TEXTS)} texts")

@@ -15,7 +15,7 @@ local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 
-local M = { MAX_BYTES = 256 * 1024 * 1024 }
+local M = {}
 
 local MAX_CONFIG = 16 * 1024 * 1024
 local NAMES = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token" }

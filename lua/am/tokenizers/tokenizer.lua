@@ -1,106 +1,13 @@
 -- A tokenizer object: encode, decode, look-ups, chat templates, saving. Names and behaviour follow
 -- transformers. Reading files is init.lua's and files.lua's.
 
-local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local files = require("am.tokenizers.files")
 local json = require("am.utils.json")
 
-local C, check = edge.C, edge.check
+local C = edge.C
 local M = {}
-
--- ---------------------------------------------------------------- the engine's tokenizer
-
-local ids_box, n_box = ffi.new("const int32_t *[1]"), ffi.new("int64_t[1]")
-local offsets_box = ffi.new("const int64_t *[1]")
-local text_box, bytes_box = ffi.new("const char *[1]"), ffi.new("size_t[1]")
-
----@class am.tokenizers.Engine the C object behind a tokenizer
-local Engine = {}
-Engine.__index = Engine
-
-local function wrap(box)
-    return setmetatable({ handle = ffi.gc(box[0], C.am_tokenizer_release) }, Engine)
-end
-
---- From the text of a tokenizer.json.
-function M.engine_from_json(text)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_json, box, text, #text)
-    return wrap(box)
-end
-
---- From an open GGUF archive (am.core.io).
-function M.engine_from_gguf(archive)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_gguf, box, archive.handle)
-    return wrap(box)
-end
-
-function Engine:size()
-    return tonumber(C.am_tokenizer_size(self.handle))
-end
-
---- Id of a token, or nil.
-function Engine:id(token)
-    if type(token) ~= "string" or token:find("%z") then
-        return nil
-    end
-    local id = tonumber(C.am_tokenizer_id(self.handle, token))
-    return id >= 0 and id or nil
-end
-
---- Token of an id, or nil.
-function Engine:token(id)
-    if id % 1 ~= 0 or id < 0 or id >= self:size() then
-        return nil
-    end
-    local text = C.am_tokenizer_token(self.handle, id)
-    return text ~= nil and ffi.string(text) or nil
-end
-
-function Engine:is_special(id)
-    return C.am_tokenizer_is_special(self.handle, id) == 1
-end
-
-function Engine:encode(text, add_special_tokens)
-    check(C.am_tokenizer_encode(self.handle, text, #text, add_special_tokens and 1 or 0, ids_box, n_box))
-    local list, ids = {}, ids_box[0]
-    for i = 1, tonumber(n_box[0]) do
-        list[i] = ids[i - 1]
-    end
-    return list
-end
-
--- Ranges of the last encode: two arrays, bytes counted from 0, the end excluded.
-function Engine:offsets()
-    check(C.am_tokenizer_offsets(self.handle, offsets_box, n_box))
-    local starts, ends, offsets = {}, {}, offsets_box[0]
-    for i = 1, tonumber(n_box[0]) do
-        starts[i], ends[i] = tonumber(offsets[2 * i - 2]), tonumber(offsets[2 * i - 1])
-    end
-    return starts, ends
-end
-
-function Engine:decode(ids, flags)
-    local n, size = #ids, self:size()
-    local list = ffi.new("int32_t[?]", n)
-    for i = 1, n do
-        local id = ids[i]
-        if type(id) ~= "number" or id % 1 ~= 0 or id < 0 or id >= size then
-            err.raise("data", "decode: ids[%d] is %s, not a token id in 0..%d", i, tostring(id), size - 1)
-        end
-        list[i - 1] = id
-    end
-    check(C.am_tokenizer_decode(self.handle, list, n, flags, text_box, bytes_box))
-    return ffi.string(text_box[0], bytes_box[0])
-end
-
-function Engine:json()
-    check(C.am_tokenizer_to_json(self.handle, text_box, bytes_box))
-    return ffi.string(text_box[0], bytes_box[0])
-end
 
 -- ---------------------------------------------------------------- the tokenizer
 
@@ -110,6 +17,9 @@ end
 ---@field chat_template string|table|nil the source, or sources by name
 ---@field add_bos_token boolean whether tokenizer_config.json says so; encode does what tokenizer.json says
 ---@field model_max_length number? of tokenizer_config.json
+---@field padding_side string "left" or "right": of tokenizer_config.json, else of tokenizer.json
+---@field truncation_side string the same
+---@field limits table what tokenizer.json says about truncation and padding
 ---@field vocab_size integer highest id + 1, added tokens included
 local Tokenizer = {}
 Tokenizer.__index = Tokenizer
@@ -125,6 +35,10 @@ function M.new(engine, description, opts)
     local config = description.config or {}
     self.add_bos_token = config.add_bos_token == true
     self.model_max_length = type(config.model_max_length) == "number" and config.model_max_length or nil
+    local limits = engine:limits()
+    self.truncation_side = config.truncation_side or limits.truncation_side
+    self.padding_side = config.padding_side or limits.padding_side
+    self.limits = limits
     local templates = description.templates
     if templates then
         self.chat_template = next(templates) == "default" and next(templates, "default") == nil
@@ -144,14 +58,78 @@ local function check_text(text)
     end
 end
 
+-- How many ids truncation leaves at most; nil: all. As in transformers, `true` means max_length, where it is not
+-- given what the files say, and where they say nothing all.
+local function longest(self, opts)
+    local wanted = opts.truncation
+    if wanted == nil or wanted == false then
+        return nil
+    elseif wanted ~= true then
+        err.raise("usage", "encode: truncation is true or false, not %s", tostring(wanted))
+    end
+    local n = opts.max_length or self.limits.max_length or self.model_max_length
+    if n == nil then
+        return nil
+    elseif type(n) ~= "number" or n < 0 or n % 1 ~= 0 then
+        err.raise("usage", "encode: max_length is %s, not a number of tokens", tostring(n))
+    end
+    return n
+end
+
+-- Ids cut to n, so that what goes around the text stays: `around` of them, `before` at the beginning.
+local function truncate(self, ids, n, before, around)
+    if #ids <= n then
+        return ids
+    elseif n < around then
+        err.raise("usage", "encode: max_length is %d, and %d special tokens go around a text", n, around)
+    end
+    local out, gone = {}, #ids - n
+    local from = self.truncation_side == "left" and before or #ids - (around - before) - gone
+    for i = 1, #ids do
+        if i <= from or i > from + gone then
+            out[#out + 1] = ids[i]
+        end
+    end
+    return out
+end
+
+-- How many ids go before a text, and around it in all.
+local function around(self)
+    if not self.ends then
+        local text = self.engine:encode("a", false)
+        local whole = self.engine:encode("a", true)
+        local before = 0
+        while before < #whole - #text and whole[before + 1] ~= text[1] do
+            before = before + 1
+        end
+        self.ends = { before, #whole - #text }
+    end
+    return self.ends[1], self.ends[2]
+end
+
+local function truncated(self, ids, opts)
+    local n = opts and longest(self, opts)
+    if not n then
+        return ids
+    elseif opts.add_special_tokens == false then
+        return truncate(self, ids, n, 0, 0)
+    end
+    return truncate(self, ids, n, around(self))
+end
+
 --- Ids of a text, as an array. opts.add_special_tokens (default true): put around it what the
 --- tokenizer's post-processor says. opts.return_offsets: a second array of { first, last } with
---- text:sub(first, last) being what each id came from (empty for added ids).
+--- text:sub(first, last) being what each id came from (empty for added ids). opts.truncation: true cuts the
+--- ids to opts.max_length (default: that of tokenizer.json's truncation, else model_max_length) at
+--- truncation_side, what goes around the text staying; not together with return_offsets.
 function Tokenizer:encode(text, opts)
     check_text(text)
-    local ids = self.engine:encode(text, not opts or opts.add_special_tokens ~= false)
-    if not (opts and opts.return_offsets) then
-        return ids
+    local offsets = opts and opts.return_offsets
+    local ids = self.engine:encode(text, not opts or opts.add_special_tokens ~= false, offsets)
+    if not offsets then
+        return truncated(self, ids, opts)
+    elseif opts.truncation then
+        err.raise("unsupported", "encode: truncation together with return_offsets is not supported")
     end
     local starts, ends = self.engine:offsets()
     local ranges = {}
@@ -159,6 +137,66 @@ function Tokenizer:encode(text, opts)
         ranges[i] = { starts[i] + 1, ends[i] }
     end
     return ids, ranges
+end
+
+-- Length to pad to: "max_length", or true and "longest"; what tokenizer.json says counts for true.
+local function padded_length(self, rows, opts)
+    local n, padding = 0, opts.padding
+    if padding == "max_length" then
+        n = opts.max_length or self.model_max_length
+            or err.raise("usage", "encode_batch: padding \"max_length\" needs max_length")
+    elseif padding == true or padding == "longest" then
+        n = padding == true and self.limits.pad_length or 0
+    else
+        err.raise("usage", "encode_batch: padding is true, \"longest\" or \"max_length\", not %s", tostring(padding))
+    end
+    for _, ids in ipairs(rows) do
+        n = math.max(n, #ids)
+    end
+    local multiple = opts.pad_to_multiple_of or self.limits.pad_to_multiple_of or 1
+    return math.ceil(n / multiple) * multiple
+end
+
+-- Rows of one length, and which ids are a text's.
+local function pad(self, rows, opts)
+    local id = self.pad_token_id or self.limits.padding and self.limits.pad_id
+        or err.raise("usage", "encode_batch: this tokenizer has no pad_token to pad with")
+    local length, masks = padded_length(self, rows, opts), {}
+    for r, ids in ipairs(rows) do
+        local missing, row, mask = length - #ids, {}, {}
+        local first = self.padding_side == "left" and missing or 0
+        for i = 1, length do
+            local own = ids[i - first]
+            row[i], mask[i] = own or id, own and 1 or 0
+        end
+        rows[r], masks[r] = row, mask
+    end
+    return masks
+end
+
+--- Ids of an array of texts, encoded on all threads, the same as one by one: an array of arrays. opts: those of
+--- encode but return_offsets, and
+---   padding              true or "longest": to the longest row; "max_length": to opts.max_length
+---   pad_to_multiple_of   the length rounded up
+--- With padding a second array of arrays is the attention mask.
+function Tokenizer:encode_batch(texts, opts)
+    opts = opts or {}
+    if type(texts) ~= "table" then
+        err.raise("usage", "encode_batch: needs an array of texts, got a %s", type(texts))
+    end
+    for i = 1, #texts do
+        if type(texts[i]) ~= "string" then
+            err.raise("usage", "encode_batch: texts[%d] is a %s, not a string", i, type(texts[i]))
+        end
+    end
+    local rows = self.engine:encode_batch(texts, opts.add_special_tokens ~= false)
+    for i = 1, #rows do
+        rows[i] = truncated(self, rows[i], opts)
+    end
+    if not opts.padding then
+        return rows
+    end
+    return rows, pad(self, rows, opts)
 end
 
 --- Text of ids (an array, or one id). opts.skip_special_tokens (default false); opts.errors: "replace"
@@ -382,7 +420,7 @@ function Tokenizer:apply_chat_template(messages, opts)
     if opts.tokenize == false then
         return text
     end
-    local ids = self.engine:encode(text, false)
+    local ids = self.engine:encode(text, false, spans ~= nil)
     if not opts.return_dict then
         return ids
     end

@@ -198,7 +198,7 @@ describe("tokenizer files", function()
         end
         refused("format", "tokenizer.json is missing", {}, false)
         refused("format", "tokenizer.json", {}, "{")
-        refused("unsupported", "Unigram", {}, '{"model": {"type": "Unigram"}}')
+        refused("unsupported", "WordLevel", {}, '{"model": {"type": "WordLevel"}}')
         refused("format", "tokenizer_config.json", { ["tokenizer_config.json"] = "{" })
         refused("format", "tokenizer_config.json", { ["tokenizer_config.json"] = "[]" })
         refused("format", "special_tokens_map.json", { ["special_tokens_map.json"] = "3" })
@@ -216,6 +216,126 @@ describe("tokenizer files", function()
         fails("format", "", AutoTokenizer.from_pretrained, "tests/lua/tokenizers/goldens.json")
         fails("format", "safetensors", AutoTokenizer.from_pretrained, "tests/c/data/io/types.safetensors")
         fails("format", "tokenizer.ggml.model", AutoTokenizer.from_pretrained, "tests/c/data/io/types.gguf")
+    end)
+end)
+
+describe("tokenizer formats", function()
+    local FORMATS = GOLDEN .. "formats/"
+    local goldens = json.decode(read(FORMATS .. "formats.json"))
+
+    local function cases(name)
+        for _, row in ipairs(goldens) do
+            if row.file == name then
+                return row.cases
+            end
+        end
+    end
+
+    local function check(tok, name, what)
+        for _, case in ipairs(cases(name)) do
+            local ids = tok:encode(case.text, { add_special_tokens = false })
+            assert.same(plain(case.ids), ids, what .. ": " .. case.text)
+        end
+    end
+
+    -- The files by themselves in a directory, and what is saved of them.
+    for name, as in pairs { ["bpe.model"] = "tokenizer.model", ["unigram.model"] = "tokenizer.model",
+                            ["small.tiktoken"] = "small.tiktoken", ["tekken.json"] = "tekken.json" } do
+        it("are found in a directory: " .. name, function()
+            local tok = load({ [as] = read(FORMATS .. name) }, false)
+            check(tok, name, name)
+            local dir = path.join(folder, "saved-" .. name)
+            tok:save_pretrained(dir)
+            check(AutoTokenizer.from_pretrained(dir), name, "saved " .. name)
+        end)
+    end
+
+    it("put a beginning token where tokenizer_config.json does not say otherwise", function()
+        local bpe = read(FORMATS .. "bpe.model")
+        assert.equal(1, load({ ["tokenizer.model"] = bpe }, false):encode("the")[1])
+        local bare = load({ ["tokenizer.model"] = bpe, ["tokenizer_config.json"] = '{"add_bos_token": false}' }, false)
+        assert.same(bare:encode("the", { add_special_tokens = false }), bare:encode("the"))
+        local both = load({ ["tokenizer.model"] = bpe, ["tokenizer_config.json"] =
+            '{"add_bos_token": true, "add_eos_token": true, "bos_token": "<s>", "eos_token": "</s>"}' }, false)
+        local ids = both:encode("the")
+        assert.same({ 1, 2 }, { ids[1], ids[#ids] })
+    end)
+
+    it("take tokenizer.json first", function()
+        assert.equal("<|im_end|>", load { ["tokenizer.model"] = read(FORMATS .. "bpe.model") }:convert_ids_to_tokens(2))
+    end)
+
+    it("read vocab.txt as BERT's, and refuse a word twice", function()
+        local tok = load({ ["vocab.txt"] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n##n\ncafe\n!\n" }, false)
+        local ids = tok:encode("then Caf\195\169! x")
+        assert.same({ 2, 4, 5, 6, 7, 1, 3 }, ids)
+        assert.equal("[CLS] then cafe! [UNK] [SEP]", tok:decode(ids))
+        fails("format", "line 3 repeats line 1", load, { ["vocab.txt"] = "[UNK]\n[CLS]\n[UNK]\n" }, false)
+        fails("format", "lacks the token '[SEP]'", load, { ["vocab.txt"] = "[UNK]\n[CLS]\n" }, false)
+    end)
+
+    it("read vocab.json with merges.txt", function()
+        local files = { ["vocab.json"] = '{"a": 0, "b": 1, "ab": 2, "\\u0120": 3}',
+                        ["merges.txt"] = "#version: 0.2\na b\n" }
+        assert.same({ 2, 3, 1 }, load(files, false):encode("ab b"))
+        files["tokenizer_config.json"] = '{"tokenizer_class": "Qwen2Tokenizer"}'
+        assert.same({ 2, 3, 1 }, load(files, false):encode("ab b"))
+    end)
+
+    it("are refused by the file's name", function()
+        fails("format", "tokenizer.model", load, { ["tokenizer.model"] = "\10\127" }, false)
+        fails("format", "tekken.json", load, { ["tekken.json"] = "{" }, false)
+        fails("format", "tiktoken", load, { ["a.tiktoken"] = "x" }, false)
+    end)
+end)
+
+describe("batches", function()
+    local function smollm2(config)
+        return load { ["tokenizer_config.json"] = config or '{"pad_token": "<|im_end|>"}' }
+    end
+
+    it("give the ids of one by one", function()
+        local tok, texts = smollm2(), {}
+        for i = 1, 100 do
+            texts[i] = ("text %d "):format(i):rep(i % 7)
+        end
+        local rows = tok:encode_batch(texts)
+        for i, text in ipairs(texts) do
+            assert.same(tok:encode(text), rows[i])
+        end
+        assert.same({}, tok:encode_batch {})
+        fails("usage", "texts[2] is a number", tok.encode_batch, tok, { "a", 1 })
+        fails("usage", "array of texts", tok.encode_batch, tok, "a")
+    end)
+
+    it("are padded and cut as transformers does", function()
+        local tok = smollm2()
+        local pad = tok.pad_token_id
+        local rows, masks = tok:encode_batch({ "a b c", "a" }, { padding = true })
+        assert.same({ 3, 3 }, { #rows[1], #rows[2] })
+        assert.same({ rows[1][1], pad, pad }, rows[2])
+        assert.same({ { 1, 1, 1 }, { 1, 0, 0 } }, masks)
+        rows = tok:encode_batch({ "a b c", "a" }, { padding = true, pad_to_multiple_of = 8 })
+        assert.same({ 8, 8 }, { #rows[1], #rows[2] })
+        rows = tok:encode_batch({ "a b c" }, { truncation = true, max_length = 2 })
+        assert.same({ { unpack(tok:encode("a b c"), 1, 2) } }, rows)
+        local left = smollm2('{"pad_token": "<|im_end|>", "padding_side": "left", "truncation_side": "left"}')
+        rows, masks = left:encode_batch({ "a b c", "a" }, { padding = "max_length", max_length = 4 })
+        assert.same({ pad, pad, pad, rows[1][2] }, rows[2])
+        assert.same({ 0, 0, 0, 1 }, masks[2])
+        assert.same({ unpack(tok:encode("a b c"), 2, 3) }, left:encode("a b c", { truncation = true, max_length = 2 }))
+        fails("usage", "no pad_token", smollm2("{}").encode_batch, smollm2("{}"), { "a" }, { padding = true })
+        fails("usage", "padding is true", tok.encode_batch, tok, { "a" }, { padding = "all" })
+        fails("usage", "max_length", tok.encode, tok, "a", { truncation = true, max_length = -1 })
+    end)
+
+    it("keep what goes around a text when it is cut", function()
+        local tok = load({ ["tokenizer.model"] = read(GOLDEN .. "formats/bpe.model") }, false)
+        local text = "the thing in the word"
+        local whole = tok:encode(text)
+        assert.same({ unpack(whole, 1, 3) }, tok:encode(text, { truncation = true, max_length = 3 }))
+        assert.equal(1, whole[1])
+        fails("usage", "1 special tokens", tok.encode, tok, "the thing", { truncation = true, max_length = 0 })
     end)
 end)
 
