@@ -185,13 +185,14 @@ end
 
 local Body = Module.class("Model")
 
--- Rotary tables by layer type; what is wrong about them names the field.
+-- What makes the rotary tables, by layer type, or one for all as that of full_attention; what is wrong about it
+-- names the field.
 local function rotaries(c, spec)
     if spec.rotary == false or c.alibi then
         return {}
     end
     local options, made = (spec.rotary or M.rotary)(c), {}
-    for kind, o in pairs(options.theta and { full_attention = options, sliding_attention = options } or options) do
+    for kind, o in pairs(options.theta and { full_attention = options } or options) do
         local known, rotary = pcall(rope.Rotary, o)
         made[kind] = known and rotary or c:unsupported("rope_scaling", rotary)
     end
@@ -221,12 +222,10 @@ local function new_body(c, spec, names)
     return self
 end
 
--- A table for each kind of layer; kinds that share their frequencies share it.
 local function rotary_tables(self, position_ids, longest)
-    local tables, made = {}, {}
+    local tables = {}
     for kind, rotary in pairs(self.rotaries) do
-        made[rotary.options] = made[rotary.options] or rotary:table(position_ids, longest)
-        tables[kind] = made[rotary.options]
+        tables[kind] = rotary:table(position_ids, longest)
     end
     return tables
 end
@@ -250,7 +249,7 @@ function Body:forward(input_ids, position_ids, ctx)
     local tables, router_logits = rotary_tables(self, position_ids, ctx.longest), {}
     for i = 1, self.layer_count do
         local layer = self[names.layers][tostring(i - 1)]
-        local rotary = tables[layer.kind or "full_attention"]
+        local rotary = tables[layer.kind] or tables.full_attention
         local function run(h)
             return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i,
                                                position_ids = position_ids, checkpointing = checkpointing })

@@ -7,6 +7,7 @@ local log = require("am.utils.log").get("am.models")
 local tensor = require("am.core.tensor")
 local config = require("am.models.config")
 local json = require("am.utils.json")
+local strings = require("am.utils.strings")
 local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
@@ -281,7 +282,8 @@ function M.write(c, desc)
     end)
     set("vocab_size", c.vocab_size, "u32")
     write_rope(c, desc, set, extra)
-    for field, value in pairs(desc.only or {}) do
+    for _, field in ipairs(strings.sorted_keys(desc.only or {})) do -- the same refusal each time
+        local value = desc.only[field]
         if type(value) == "function" then
             value = value(c)
         end

@@ -23,7 +23,7 @@ end
 
 -- Goldens of what GGUF cannot say, with the field that it is about.
 local REFUSED = {
-    falcon_alibi = "alibi", gemma2 = "query_pre_attn_scalar", gemma3 = "sliding_window_pattern",
+    falcon_alibi = "alibi", gemma2 = "query_pre_attn_scalar", gemma3 = "query_pre_attn_scalar",
     gpt_oss = "swiglu_limit", phi = "qk_layernorm", qwen2_moe = "mlp_only_layers", smollm3 = "no_rope_layers",
     olmoe = "num_key_value_heads", ministral3 = "mscale",
 }
