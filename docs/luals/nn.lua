@@ -146,6 +146,9 @@ function am_nn_Cache:append(layer, k, v) end
 --- Count t more tokens, once every layer has appended theirs.
 function am_nn_Cache:advance(t) end
 
+--- Forget all tokens; the buffers stay.
+function am_nn_Cache:reset() end
+
 --- Free the stored keys and values now.
 function am_nn_Cache:release() end
 

@@ -94,24 +94,25 @@ local function check_shape(t, want, name, where)
     end
 end
 
--- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack.
+-- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack. It is the caller's scope's.
 local function read_parameter(source, name, slot, dtype)
     local names, whole, lacking = names_in_files(name, slot), nil, {}
     for e, file_name in ipairs(names) do
-        scope.scope(function()
+        local made = scope.scope(function()
             local t = source.get(file_name, dtype)
             if not t then
                 lacking[#lacking + 1] = file_name
                 return
             end
             check_shape(t, slot.each and { unpack(slot.shape, 2) } or slot.shape, file_name, source.where)
-            if not slot.each then
-                whole = scope.escape(t)
-                return
+            local stack = slot.each and not whole
+                and tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() })
+            if slot.each then
+                (whole or stack):select(0, e - 1):copy_(t)
             end
-            whole = whole or scope.escape(tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() }))
-            whole:select(0, e - 1):copy_(t)
+            return stack or not slot.each and t or nil
         end)
+        whole = whole or made
     end
     if #lacking > 0 then
         return nil, lacking
@@ -167,7 +168,7 @@ local function load(model, source, dtype)
         if not model.tied[name] then
             local t, lacking = read_parameter(source, name, slot, dtype)
             if t then
-                module[slot.name] = t
+                module[slot.name] = scope.escape(t)
             elseif model.fresh and model.fresh[name] then
                 fresh[#fresh + 1] = { name = name, module = module, slot = slot }
             else

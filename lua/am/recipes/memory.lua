@@ -69,7 +69,7 @@ end
 -- The i-th layer (from 0), also of a body that is not decoder.lua's.
 local function layer_of(model, i)
     local body = model.model
-    return body.layer and body:layer(i + 1) or body.layers[tostring(i)]
+    return body[body.names and body.names.layers or "layers"][tostring(i)]
 end
 
 -- Of a norm over rows of `width`: its input, unless that is kept anyhow, and a number or two of each row.
@@ -121,7 +121,8 @@ local function of_experts(list, module, size, hidden)
             inner = inner + 4 * slot.shape[3]
         end
     end
-    for _, part in ipairs { { "rows sorted by expert", k * hidden * size }, { "outputs of the first maps", k * inner * size },
+    for _, part in ipairs { { "rows sorted by expert", k * hidden * size },
+                            { "outputs of the first maps", k * inner * size },
                             { "outputs of the experts", 2 * k * hidden * size },
                             { "the router's numbers", 2 * module.num_experts * 4 + 16 * k * 4 } } do
         list[#list + 1] = { part[1], part[2], "mlp" }
