@@ -107,7 +107,8 @@ function Recipe:step(window)
     self.window = nil
     self.lr_schedule:step(1)
     self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
-    return { loss = loss, grad_norm = grad_norm, aux_loss = aux_loss, num_label_tokens = label_tokens, num_tokens = tokens,
+    return { loss = loss, grad_norm = grad_norm, aux_loss = aux_loss, num_label_tokens = label_tokens,
+             num_tokens = tokens,
              flops = work, seconds = edge.C.am_clock() - started }
 end
 

@@ -129,7 +129,7 @@ for _, family in ipairs { "mistral", "gemma2", "gpt_neox", "qwen2_moe" } do
         teardown(helper.cleanup)
 
         it("is that of a batch, however it is split", function()
-            for _, peft in ipairs { {}, { peft = lora.peft and { target_modules = "all-linear", dim = 2 } } } do
+            for _, peft in ipairs { {}, { peft = { target_modules = "all-linear", dim = 2 } } } do
                 local whole = of_window(family, 8, peft)
                 check_same(whole, of_window(family, 2, peft))
                 check_same(whole, of_window(family, 1, peft))
@@ -146,8 +146,8 @@ for _, family in ipairs { "mistral", "gemma2", "gpt_neox", "qwen2_moe" } do
 
         it("is that of an unbroken run, where it is interrupted", function()
             for _, kind in ipairs { {}, lora } do
-                local function train(dir, steps, more)
-                    local cfg = config_of(family, helper.changes(kind, { model = { attention_dropout = 0.1 } }, more or {}))
+                local function train(dir, steps)
+                    local cfg = config_of(family, helper.changes(kind, { model = { attention_dropout = 0.1 } }))
                     cfg.checkpoint.checkpoint_dir, cfg.step_scheduler.max_steps = dir, steps
                     cfg.step_scheduler.num_epochs = 4
                     helper.train_here(cfg)

@@ -195,7 +195,8 @@ function M.read(dir)
         dim = c.r, alpha = c.lora_alpha, use_rslora = c.use_rslora == true or nil,
         use_dora = c.use_dora == true or nil, dropout = c.lora_dropout or 0,
         -- PEFT's own adapters do not say, and have it on the input
-        dropout_position = own.dropout_position == "post" and "post" or "pre", modules_to_save = saved_names(file, c), target_modules = {},
+        dropout_position = own.dropout_position == "post" and "post" or "pre",
+        modules_to_save = saved_names(file, c), target_modules = {},
     }
     if own.moe_rank_scaling == true then -- r is that of experts
         config.moe_rank_scaling = true

@@ -88,8 +88,8 @@ M.scale = autograd.custom {
     end,
 }
 
---- What DoRA makes of x [..., k] in a LinearLoRA with the weight w [n, k], a and b in its dtype. Dropout of the input ("pre")
---- drops it for V and not for W, as in PEFT; that of LoRA's output ("post") is NeMo Automodel's.
+--- What DoRA makes of x [..., k] in a LinearLoRA with the weight w [n, k], a and b in its dtype. Dropout of the input
+--- ("pre") drops it for V and not for W, as in PEFT; that of LoRA's output ("post") is NeMo Automodel's.
 function M.linear(module, x, w, a, b)
     local p = module.training and module.dropout or 0
     local factor = M.factor(module)

@@ -20,8 +20,8 @@ end
 local LinearLoRA = Module.class("LinearLoRA")
 M.LinearLoRA = LinearLoRA
 
---- Wrap a Linear or a Conv1D; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it, with use_dora
---- also "lora_magnitude_vector.weight".
+--- Wrap a Linear or a Conv1D; its weight keeps its name, "lora_A.weight" and "lora_B.weight" come beside it, with
+--- use_dora also "lora_magnitude_vector.weight".
 ---@param base am.nn.Linear
 ---@param opts {dim: integer, alpha: number, use_rslora: boolean?, use_dora: boolean?, dropout: number?,
 ---  dropout_position: string?}
