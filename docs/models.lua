@@ -221,7 +221,8 @@ local function page()
         out[#out + 1] = row(name, goldens[name])
     end
     out[#out + 1] = "\nA feature is named where a configuration can switch it on; classification, which all have, "
-        .. "where transformers has a class to compare with. GGUF names the architecture in llama.cpp's files that are read."
+        .. "where transformers has a class to compare with. GGUF names the architecture in llama.cpp's files that are "
+        .. "read."
     return table.concat(out, "\n") .. "\n"
 end
 

@@ -418,6 +418,21 @@ const char *am_archive_metadata(const am_archive *a);
 int am_safetensors_save(const char *path, int64_t n, const char *const *names,
                         am_tensor *const *tensors, const char *metadata);
 
+/* Writing GGUF (version 3), tensor by tensor. metadata: a JSON object of {"type": value} or
+ * {"type": [value, …]}, type being u8 … i64, f32, f64, bool or string. Tensor i has the name
+ * names[i] (at most 63 bytes), the type types[i] (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K) and
+ * ndims[i] (1 to 4) dims from shapes[i * AM_MAX_DIMS]; rows must divide into the type's blocks.
+ * Quantising is that of ggml's reference. Then add all tensors in that order: any float dtype,
+ * device and strides. commit syncs the file, which was written beside `path`, and renames it over
+ * that. Release in any case: what was not committed is removed, and the old file stays. */
+typedef struct am_gguf_writer am_gguf_writer;
+int am_gguf_writer_begin(am_gguf_writer **out, const char *path, const char *metadata, int64_t n,
+                         const char *const *names, const char *const *types, const int *ndims,
+                         const int64_t *shapes);
+int am_gguf_writer_add(am_gguf_writer *w, am_tensor *t);
+int am_gguf_writer_commit(am_gguf_writer *w);
+void am_gguf_writer_release(am_gguf_writer *w);
+
 /* NumPy's .npy, versions 1 and 2, little endian f4 f2 f8 i4 i8 u1 b1; Fortran order is read too.
  * What is saved has the bytes numpy.save would write. Loading registers with the scope. */
 int am_npy_load(am_tensor **out, const char *path, int device);

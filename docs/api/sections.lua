@@ -62,7 +62,14 @@ M.sections = {
         { name = "am.nn", value = {} }, -- which has no functions of its own
         { name = "am.nn.Module", value = am.nn.Module }, { name = "am.nn.Linear", value = am.nn.Linear },
         { name = "am.nn.Embedding", value = am.nn.Embedding }, { name = "am.nn.RMSNorm", value = am.nn.RMSNorm },
-        { name = "am.nn.GatedMLP", value = am.nn.GatedMLP }, { name = "am.nn.Attention", value = am.nn.Attention },
+        { name = "am.nn.LayerNorm", value = am.nn.LayerNorm },
+        { name = "am.nn.GatedMLP", value = am.nn.GatedMLP }, { name = "am.nn.MLP", value = am.nn.MLP },
+        { name = "am.nn.Attention", value = am.nn.Attention },
+        { name = "am.nn.DecoderLayer", value = am.nn.DecoderLayer },
+        { name = "am.nn.ParallelDecoderLayer", value = am.nn.ParallelDecoderLayer },
+        { name = "am.nn.moe", value = am.nn.moe }, { name = "am.nn.moe.SparseMoE", value = am.nn.moe.SparseMoE },
+        { name = "am.nn.moe.Experts", value = am.nn.moe.Experts },
+        { name = "am.nn.moe.GroupedLinear", value = am.nn.moe.GroupedLinear },
         { name = "am.nn.Cache", value = am.nn.Cache },
     } },
     { title = "Models", name = "am.models",
@@ -77,6 +84,8 @@ M.sections = {
         class("am.SequenceClassifier", "classifier", "models/sequence_classification.lua", "Classifier"),
         class("am.PretrainedConfig", "config", "models/config.lua", "Config"),
     } },
+    component("am.models.decoder", required("am.models.decoder") .. " What the file of an architecture is made with: "
+        .. "[port_a_model.md](port_a_model.md)."),
     { title = "Tokenizers", name = "am.AutoTokenizer",
       about = "", tables = { { name = "am.AutoTokenizer", value = am.AutoTokenizer } },
       classes = { class("am.Tokenizer", "tok", "tokenizers/tokenizer.lua", "Tokenizer") } },
@@ -153,6 +162,9 @@ M.parents = {
     am = "am.Ops", ["am.Tensor"] = "am.Ops", ["am.CausalLM"] = "am.nn.Module",
     ["am.SequenceClassifier"] = "am.CausalLM", ["am.nn.Linear"] = "am.nn.Module", ["am.nn.Embedding"] = "am.nn.Module",
     ["am.nn.RMSNorm"] = "am.nn.Module", ["am.nn.GatedMLP"] = "am.nn.Module", ["am.nn.Attention"] = "am.nn.Module",
+    ["am.nn.LayerNorm"] = "am.nn.Module", ["am.nn.MLP"] = "am.nn.Module", ["am.nn.DecoderLayer"] = "am.nn.Module",
+    ["am.nn.ParallelDecoderLayer"] = "am.nn.Module", ["am.nn.moe.SparseMoE"] = "am.nn.Module",
+    ["am.nn.moe.Experts"] = "am.nn.Module", ["am.nn.moe.GroupedLinear"] = "am.nn.Module",
 }
 
 return M

@@ -47,6 +47,10 @@ function am_Tokenizer:content() end
 --- Write tokenizer.json, tokenizer_config.json and special_tokens_map.json into a directory.
 function am_Tokenizer:save_pretrained(dir) end
 
+--- What a GGUF file says of this tokenizer: a list of { key, type, value } for a model with `rows` embeddings
+--- (tokens that the tokenizer lacks are padding). Raises "unsupported" for one that llama.cpp cannot have.
+function am_Tokenizer:gguf_metadata(rows) end
+
 --- The source of the template to use: `wanted` (source or name), else the one for tools when there
 --- are tools, else the default.
 function am_Tokenizer:get_chat_template(wanted, tools) end

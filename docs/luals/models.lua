@@ -84,6 +84,9 @@ function am_CausalLM:head(hidden) end
 --- softcap, vocab_size.
 function am_CausalLM:head_context() end
 
+--- See Body:rotary_stage (decoder.lua); nil for a body that has none.
+function am_CausalLM:rotary_stage(longest) end
+
 --- The name of the device that the embeddings are on.
 function am_CausalLM:device() end
 
@@ -126,6 +129,9 @@ function am_PretrainedConfig:bind(family) end
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.
 function am_PretrainedConfig:override(values) end
+
+--- A field's name as the family's files have it.
+function am_PretrainedConfig:spelling(key) end
 
 --- A field that must be a positive integer of at most `max` (2^31); the error names the file.
 function am_PretrainedConfig:integer(key, default, max) end

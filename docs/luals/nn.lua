@@ -98,6 +98,20 @@ function am_nn_RMSNorm:forward(x) end
 --- What repr shows in brackets.
 function am_nn_RMSNorm:extra_repr() end
 
+---@class am.nn.LayerNorm: am.nn.Module
+local am_nn_LayerNorm = {}
+
+--- A norm over a last dim of `size`: with weight and bias, unless these are false, and an offset that is added to
+--- the weight (1 in Nemotron).
+---@param opts? {weight: boolean?, bias: boolean?, offset: number?}
+function am_nn_LayerNorm.new(size, eps, opts) end
+
+--- x [..., size] -> the same shape. self.composed: of elementwise ops.
+function am_nn_LayerNorm:forward(x) end
+
+--- What repr shows in brackets.
+function am_nn_LayerNorm:extra_repr() end
+
 ---@class am.nn.GatedMLP: am.nn.Module
 local am_nn_GatedMLP = {}
 
@@ -110,6 +124,17 @@ function am_nn_GatedMLP:gated(gate, up) end
 
 --- x [..., hidden_size] -> the same shape
 function am_nn_GatedMLP:forward(x) end
+
+---@class am.nn.MLP: am.nn.Module
+local am_nn_MLP = {}
+
+--- up and down are {name, module} pairs, maps from and to the hidden size; hidden_act is a name of
+--- ops.activations.
+---@param opts {up: table, down: table, hidden_act: string}
+function am_nn_MLP.new(opts) end
+
+--- x [..., hidden_size] -> the same shape
+function am_nn_MLP:forward(x) end
 
 ---@class am.nn.Attention: am.nn.Module
 local am_nn_Attention = {}
@@ -132,6 +157,77 @@ function am_nn_Attention:rotate(q, k, rotary) end
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
 function am_nn_Attention:forward(x, rotary, ctx) end
 
+---@class am.nn.DecoderLayer: am.nn.Module
+local am_nn_DecoderLayer = {}
+
+--- x = x + post_norm(attention(norm(x))), then the same with the feed-forward block.
+---@param parts am.DecoderLayerParts
+function am_nn_DecoderLayer.new(parts) end
+
+--- [B, T, C] -> the same shape; of a layer with experts also the router's logits.
+function am_nn_DecoderLayer:forward(x, rotary, ctx) end
+
+---@class am.nn.ParallelDecoderLayer: am.nn.Module
+local am_nn_ParallelDecoderLayer = {}
+
+--- x + attention(attention_norm(x)) + mlp(mlp_norm(x)); without mlp_norm the first norm is both's.
+---@param parts am.DecoderLayerParts
+function am_nn_ParallelDecoderLayer.new(parts) end
+
+--- [B, T, C] -> the same shape
+function am_nn_ParallelDecoderLayer:forward(x, rotary, ctx) end
+
+---@class am.nn.moe
+local am_nn_moe = {}
+
+--- The loss that balances experts (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6), as transformers'
+--- load_balancing_loss_func has it: the number of experts times the sum over them of the share of tokens that
+--- they get (all k choices counted) times their mean probability, over all layers together. A scalar.
+---@param logits table of the layers' router logits [N, E]
+---@param mask? table a tensor [N], 1 for tokens that count
+function am_nn_moe.load_balancing_loss(logits, num_experts, top_k, mask) end
+
+---@class am.nn.moe.SparseMoE: am.nn.Module
+local am_nn_moe_SparseMoE = {}
+
+--- Give an instance of a class what SparseMoE.new's options say.
+function am_nn_moe_SparseMoE.configure(class, opts) end
+
+--- router and experts (and shared, an expert that sees all tokens, with shared_gate before it) are {name, module};
+--- the router maps [N, C] to logits [N, num_experts].
+---@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer, top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all before the choice; normalize: the chosen probabilities are divided by their sum
+function am_nn_moe_SparseMoE.new(opts) end
+
+--- x [N, C], rows sorted by expert, offsets int32 [E + 1] -> [N, C]
+function am_nn_moe_SparseMoE:run_experts(x, offsets) end
+
+--- x [B, T, C] -> the same shape, and the router's logits [B T, E].
+function am_nn_moe_SparseMoE:forward(x) end
+
+---@class am.nn.moe.Experts: am.nn.Module
+local am_nn_moe_Experts = {}
+
+--- Gated feed-forward blocks, one for each expert. names: of the three maps, {"gate_proj", "up_proj", "down_proj"}.
+---@param opts {num_experts: integer, hidden_size: integer, intermediate_size: integer, hidden_act: string, names: table?}
+function am_nn_moe_Experts.new(opts) end
+
+--- x [N, C], rows sorted by expert -> [N, C]
+function am_nn_moe_Experts:forward(x, offsets) end
+
+---@class am.nn.moe.GroupedLinear: am.nn.Module
+local am_nn_moe_GroupedLinear = {}
+
+--- A linear map for each expert, their weights [E, out, in] one tensor. Checkpoints hold one matrix for each expert,
+--- whose number stands before this module's name; with `stacked` they hold the tensor as it is.
+---@param opts {num_experts: integer, in_features: integer, out_features: integer, stacked: boolean?}
+function am_nn_moe_GroupedLinear.new(opts) end
+
+--- x [N, in], rows sorted by expert; offsets int32 [E + 1]: where each expert's begin -> [N, out]
+function am_nn_moe_GroupedLinear:forward(x, offsets) end
+
+--- What repr shows in brackets.
+function am_nn_moe_GroupedLinear:extra_repr() end
+
 ---@class am.nn.Cache
 local am_nn_Cache = {}
 
@@ -146,6 +242,9 @@ function am_nn_Cache:append(layer, k, v) end
 --- Count t more tokens, once every layer has appended theirs.
 function am_nn_Cache:advance(t) end
 
+--- Forget all tokens; the buffers stay.
+function am_nn_Cache:reset() end
+
 --- Free the stored keys and values now.
 function am_nn_Cache:release() end
 
@@ -153,7 +252,15 @@ am_nn.Module = am_nn_Module
 am_nn.Linear = am_nn_Linear
 am_nn.Embedding = am_nn_Embedding
 am_nn.RMSNorm = am_nn_RMSNorm
+am_nn.LayerNorm = am_nn_LayerNorm
 am_nn.GatedMLP = am_nn_GatedMLP
+am_nn.MLP = am_nn_MLP
 am_nn.Attention = am_nn_Attention
+am_nn.DecoderLayer = am_nn_DecoderLayer
+am_nn.ParallelDecoderLayer = am_nn_ParallelDecoderLayer
+am_nn.moe = am_nn_moe
+am_nn_moe.SparseMoE = am_nn_moe_SparseMoE
+am_nn_moe.Experts = am_nn_moe_Experts
+am_nn_moe.GroupedLinear = am_nn_moe_GroupedLinear
 am_nn.Cache = am_nn_Cache
 return am_nn

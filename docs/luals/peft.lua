@@ -12,6 +12,10 @@ function am_peft.lora_modules(model) end
 --- PeftConfig. The base's own embeddings, which PEFT writes with an adapter of them, are left out.
 function am_peft.save_adapter(model, dir, config) end
 
+--- What a model's adapters compute, for writers of other formats: an array of { name, a [r, in], b [out, r], scale,
+--- embedding = true where a is [in, r] }. Raises "unsupported" for DoRA, which is more than that.
+function am_peft.adapters(model) end
+
 --- Put the adapter of a directory onto a model (freezing everything else but modules_to_save). opts: dtype of the
 --- adapter (default: each weight's own), dropout, dropout_position (default: the adapter's), check, a function
 --- of the PeftConfig that may refuse it while the model is as it was.

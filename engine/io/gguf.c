@@ -1,7 +1,8 @@
 /* gguf.c — reading GGUF versions 2 and 3 (little endian): magic, counts, key-values, tensor
  * descriptions, then the tensors' bytes from the next multiple of general.alignment. Everything
  * is checked when the file is opened; the accessors of gguf.h then read without checks.
- * Source of the layout: ggml's docs/gguf.md. Dequantising is in gguf_types.c. */
+ * Source of the layout: ggml's docs/gguf.md. Dequantising is in gguf_types.c, writing in
+ * gguf_write.c. */
 #include "gguf.h"
 
 #include <string.h>
@@ -45,6 +46,12 @@ static const struct {
     [AM_GGUF_ARRAY] = {"array", 0}, [AM_GGUF_U64] = {"u64", 8},   [AM_GGUF_I64] = {"i64", 8},
     [AM_GGUF_F64] = {"f64", 8},
 };
+
+const char *am_gguf_value_type(int type, int *bytes)
+{
+    *bytes = value_types[type].bytes;
+    return value_types[type].name;
+}
 
 /* ---- bytes ------------------------------------------------------------------------------- */
 

@@ -25,6 +25,8 @@ enum {
     AM_GGUF_F64,
     AM_GGUF_TYPE_COUNT
 };
+/* Its name ("u8", …) and bytes, 0 where it has a length of its own. */
+const char *am_gguf_value_type(int type, int *bytes);
 
 /* 1 when the archive is a GGUF file with this key. */
 int am_gguf_has(const am_archive *a, const char *key);

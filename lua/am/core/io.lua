@@ -1,4 +1,4 @@
--- Tensors from and to files: safetensors, GGUF and PyTorch's (reading), and .npy, over the engine's readers.
+-- Tensors from and to files: safetensors, GGUF, PyTorch's (reading) and .npy, over the engine's readers and writers.
 
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
@@ -11,6 +11,7 @@ local M = {}
 local box = edge.box("am_tensor")
 local int_box, ndim_box = ffi.new("int[1]"), ffi.new("int[1]")
 local text_box, shape_box = ffi.new("const char *[1]"), ffi.new("int64_t[8]")
+local shape_length = tonumber(C.AM_MAX_DIMS)
 
 ---@class am.Archive an opened safetensors, GGUF or PyTorch file
 local Archive = {}
@@ -99,6 +100,47 @@ function M.save_safetensors(path, tensors, metadata)
         names[i - 1], handles[i - 1] = item[1], item[2]
     end
     check(C.am_safetensors_save(path, n, names, handles, metadata))
+end
+
+---@class am.GGUFWriter a GGUF file that is being written
+local GGUFWriter = {}
+GGUFWriter.__index = GGUFWriter
+
+--- Begin a GGUF file. metadata: JSON text of {key: {type: value or list}}; tensors: a list of { name, type
+--- ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_0", "Q4_K"), shape }, to be added in this order. Nothing is at
+--- `path` before commit.
+function M.gguf_writer(path, metadata, tensors)
+    local n, most = #tensors, shape_length
+    local names, types = ffi.new("const char *[?]", n + 1), ffi.new("const char *[?]", n + 1)
+    local ndims, shapes = ffi.new("int[?]", n + 1), ffi.new("int64_t[?]", n * most + 1)
+    for i, item in ipairs(tensors) do
+        local shape = item[3]
+        names[i - 1], types[i - 1], ndims[i - 1] = item[1], item[2], #shape
+        for d = 1, math.min(#shape, most) do
+            shapes[(i - 1) * most + d - 1] = shape[d]
+        end
+    end
+    local b = edge.box("am_gguf_writer")
+    check(C.am_gguf_writer_begin(b, path, metadata, n, names, types, ndims, shapes))
+    return setmetatable({ handle = ffi.gc(b[0], C.am_gguf_writer_release) }, GGUFWriter)
+end
+
+--- Write the next tensor: of a floating dtype and the shape announced.
+function GGUFWriter:add(t)
+    check(C.am_gguf_writer_add(self.handle, t))
+end
+
+--- Put the file in its place: all tensors are written.
+function GGUFWriter:commit()
+    check(C.am_gguf_writer_commit(self.handle))
+end
+
+--- Leave off; what was not committed is removed.
+function GGUFWriter:close()
+    if self.handle then
+        C.am_gguf_writer_release(ffi.gc(self.handle, nil))
+        self.handle = nil
+    end
 end
 
 --- A tensor from NumPy's .npy file. opts.device: where to.

@@ -321,6 +321,12 @@ function CausalLM:save_pretrained(dir, opts)
     return require("am.models.weights").save(self, dir, opts)
 end
 
+--- Write one GGUF file that llama.cpp reads. opts: type ("f16"; f32, bf16, q8_0, q4_0, q4_k: of matrices), name
+--- (general.name), tokenizer (what Tokenizer:gguf_metadata returns; without one llama.cpp has no text).
+function CausalLM:save_gguf(file, opts)
+    return require("am.models.gguf_export").save(file, self, opts or {})
+end
+
 --- Free all parameters now.
 function CausalLM:close()
     for _, module in self:named_modules() do

@@ -85,8 +85,37 @@ return decoder.architecture {
         architecture = "falcon",
         root = "transformer.",
         config = { activation = "gelu" },
+        only = { alibi = false, parallel_attn = true, bias = false },
+        no_head_dim = true,
         keys = { ["attention.layer_norm_epsilon"] = "layer_norm_epsilon",
-                 ["attention.layer_norm_rms_epsilon"] = false },
-        changes = { { "query_key_value%.", "qkv", "num_attention_heads", "num_kv_heads" } },
+                 ["attention.layer_norm_rms_epsilon"] = false, ["attention.head_count_kv"] = false,
+                 ["feed_forward_length"] = false },
+        names = {
+            ["transformer.word_embeddings"] = "token_embd",
+            ["transformer.h.%d.ln_attn"] = "blk.%d.attn_norm_2",
+            ["transformer.h.%d.ln_mlp"] = "blk.%d.attn_norm",
+            ["transformer.h.%d.self_attention.query_key_value"] = "blk.%d.attn_qkv",
+            ["transformer.h.%d.self_attention.dense"] = "blk.%d.attn_output",
+            ["transformer.h.%d.mlp.dense_h_to_4h"] = "blk.%d.ffn_up",
+            ["transformer.h.%d.mlp.dense_4h_to_h"] = "blk.%d.ffn_down",
+        },
+        from = function(archive)
+            local two = archive:info("blk.0.attn_norm_2.weight")
+            return { ["blk.%d.attn_norm"] = two and "transformer.h.%d.ln_mlp" or "transformer.h.%d.input_layernorm" }
+        end,
+        changes = { { "query_key_value%.", "qkv", "num_attention_heads", kv_heads } },
+        read = function(c, get, archive)
+            c.ffn_hidden_size = get("feed_forward_length")
+            c.num_kv_heads = get("attention.head_count_kv")
+            c.multi_query = c.num_kv_heads == 1
+            c.new_decoder_architecture = archive:info("blk.0.attn_norm_2.weight") ~= nil
+                or not c.multi_query and c.num_kv_heads ~= c.num_attention_heads
+            c.num_ln_in_parallel_attn = archive:info("blk.0.attn_norm_2.weight") and 2 or 1
+        end,
+        write = function(c, set)
+            set("attention.head_count_kv", kv_heads(c), "u32")
+            set("feed_forward_length", c.ffn_hidden_size or 4 * c.hidden_size, "u32")
+            set("tensor_data_layout", "jploski", "string")
+        end,
     },
 }

@@ -1,170 +1,43 @@
--- GGUF files under Hugging Face names: which architecture a file is of, the configuration that its metadata
--- amounts to, and its tensors as a checkpoint's. Both directions read one description of an architecture, which
--- its file in this folder returns as `gguf`:
+-- GGUF files under Hugging Face names: which architecture a file is of, and its tensors as a checkpoint's. Reading
+-- and writing (gguf_export.lua) follow one description of an architecture, which its file in this folder returns
+-- as `gguf`:
 --
---   architecture  general.architecture, and the prefix of its keys: "llama"
---   model_type    config.json's, where it is another word
---   root          what the names of its tensors begin with: "model." by default
---   names         { Hugging Face name = GGUF's } where gguf_names.lua has another. Without ".weight" and ".bias",
---                 except for tensors that have neither there: { ["model.layers.%d.self_attn.sinks"] =
---                 "blk.%d.attn_sinks.weight" }
---   splits        list of { Hugging Face name, { GGUF's, … }, dim = d, interleaved = true|nil }: one tensor there
---                 is several here, its parts along d one after another or in turn
---   changes       list of { Lua pattern of Hugging Face names, kind, … }: gguf_changes.lua has the kinds
---   keys          { ["attention.head_count"] = "n_head" }: fields of config.json where `standard_keys` below has
---                 others; false: there is none
---   config        fields that are the same in every model of it: { hidden_act = "silu" }
---   experts       true: a file of this architecture with experts; one without is another's
---   write_only    true: files of it are read as another architecture that has the same name
---   read, write   functions for what no table says: read(c, get, archive) completes the configuration c, get(key)
---                 being a value of the metadata; write(c, set) sets metadata, set(key, value, type)
+--   architecture    general.architecture, and the prefix of its keys: "llama"
+--   model_type      config.json's, where it is another word
+--   root            what the names of its tensors begin with: "model." by default
+--   names           { Hugging Face name = GGUF's } where gguf_names.lua has another. Without ".weight" and ".bias",
+--                   except for tensors that have neither there: { ["model.layers.%d.self_attn.sinks"] =
+--                   "blk.%d.attn_sinks.weight" }
+--   splits          list of { Hugging Face name, { GGUF's, … }, dim = d, interleaved = true|nil }: one tensor there
+--                   is several here, its parts along d one after another or in turn
+--   changes         list of { Lua pattern of Hugging Face names, kind, … }: gguf_changes.lua has the kinds
+--   keys            { ["expert_count"] = "num_experts" }: fields of config.json where gguf_metadata.lua's
+--                   standard_keys have others or none; false: there is no such key
+--   config          fields that are the same in every model of it: { hidden_act = "silu" }
+--   only            { field = value or function(c) }: what llama.cpp computes with; other values are not written
+--   flags           { field = tensor }: boolean fields that say whether there is such a tensor
+--   partial_rotary  a part of each head is rotated (partial_rotary_factor)
+--   no_head_dim     config.json has no head_dim
+--   rope_tensors    llama.cpp reads scaled frequencies of it from tensors (Llama 3.1's, Phi-3's)
+--   no_window       llama.cpp has no sliding window for it
+--   head            llama.cpp needs output.weight, also where embeddings are tied
+--   from            function(archive): { GGUF name = Hugging Face name } where that depends on the file
+--   experts         true: a file of this architecture with experts; false: one without. Else both
+--   write_only      true: files of it are read as another architecture that has the same name
+--   read, write     functions for what no table says: read(c, get, archive) completes the configuration c, get(key)
+--                   being a value of the metadata; write(c, set) sets metadata, set(key, value, type)
 --
--- What changes on the way: gguf_changes.lua. Names that all share: gguf_names.lua.
+-- What changes on the way: gguf_changes.lua. Names that all share: gguf_names.lua. Key-values: gguf_metadata.lua.
 
-local err = require("am.core.error")
 local ops = require("am.core.ops")
 local scope = require("am.core.scope")
-local config = require("am.models.config")
 local changes = require("am.models.gguf_changes")
 local standard_names = require("am.models.gguf_names")
 local json = require("am.utils.json")
-local frequencies = require("am.nn.rope").frequencies
 
 local M = {}
 
--- ---- metadata -------------------------------------------------------------------------------
-
--- { key behind the architecture's name, field of config.json, needed }. Of two with one key the first that a
--- configuration has is written.
-local standard_keys = {
-    { "context_length", "max_position_embeddings", true },
-    { "embedding_length", "hidden_size", true },
-    { "block_count", "num_hidden_layers", true },
-    { "feed_forward_length", "intermediate_size", true },
-    { "attention.head_count", "num_attention_heads", true },
-    { "attention.head_count_kv", "num_key_value_heads" },
-    { "attention.layer_norm_rms_epsilon", "rms_norm_eps", true },
-    { "attention.layer_norm_epsilon", false },
-    { "attention.sliding_window", "sliding_window" },
-    { "rope.freq_base", "rope_theta" },
-    { "expert_count", false },
-    { "expert_used_count", "num_experts_per_tok" },
-    { "expert_feed_forward_length", "moe_intermediate_size" },
-    { "expert_shared_feed_forward_length", "shared_expert_intermediate_size" },
-    { "attn_logit_softcapping", "attn_logit_softcapping" },
-    { "final_logit_softcapping", "final_logit_softcapping" },
-}
-
-local TEXT = "tokenizer.ggml."
-
--- Llama 3.1's scaling, of which a GGUF file holds only what each frequency is divided by. The models
--- differ in `factor`, which is the largest of these; the rest is the same in all of them.
-local function scaling_of_factors(archive, c)
-    local factors, factor, ones = archive:get("rope_freqs.weight", "float64"):totable(), 1, true
-    for _, f in ipairs(factors) do
-        factor, ones = f > factor and f or factor, ones and f == 1
-    end
-    if ones then
-        return nil
-    end
-    local scaling = { rope_type = "llama3", factor = factor, low_freq_factor = 1, high_freq_factor = 4,
-                      original_max_position_embeddings = 8192 }
-    local plain = frequencies { theta = c.rope_theta, dim = c.head_dim }
-    local scaled = frequencies { theta = c.rope_theta, dim = c.head_dim, scaling = scaling }
-    local same = #factors == #plain
-    for i = 1, same and #factors or 0 do
-        same = same and math.abs(plain[i] / scaled[i] / factors[i] - 1) < 1e-5
-    end
-    if not same then
-        err.raise("unsupported", "%s: rope_freqs.weight is not the scaling of Llama 3.1 and its successors; convert "
-                  .. "from the Hugging Face directory instead", archive.path)
-    end
-    return scaling
-end
-
--- Positions: rope_theta is read already.
-local function read_rope(c, get, archive, heads, hidden)
-    local dims = get("rope.dimension_count")
-    c.head_dim = get("attention.key_length") or dims or hidden / heads
-    if dims and dims ~= c:integer("head_dim") then
-        c.partial_rotary_factor = dims / c.head_dim
-    end
-    c.rope_theta = c.rope_theta or 10000
-    local kind = get("rope.scaling.type")
-    if kind == "linear" or kind == "yarn" then
-        c.rope_scaling = { rope_type = kind, factor = get("rope.scaling.factor"),
-                           original_max_position_embeddings = get("rope.scaling.original_context_length") }
-    elseif archive:info("rope_freqs.weight") then
-        c:integer("head_dim")
-        c:check().rope_scaling = scaling_of_factors(archive, c)
-    end
-end
-
--- The fields that standard_keys and the description name.
-local function read_fields(c, desc, get, need)
-    local keys = desc.keys or {}
-    for _, row in ipairs(standard_keys) do
-        local key, field = row[1], row[2]
-        if keys[key] ~= nil then
-            field = keys[key]
-        end
-        if field then
-            c[field] = row[3] and need(key) or get(key)
-        end
-    end
-    for key, field in pairs(keys) do
-        if field and c[field] == nil then
-            c[field] = get(key)
-        end
-    end
-end
-
---- The configuration that a GGUF file's metadata amounts to.
----@param archive am.Archive
----@param class string the architecture's class, for config.json
-function M.config(archive, class, desc)
-    local meta = json.decode(archive:metadata_json())
-    local arch = desc.architecture
-    local function get(key)
-        return meta[arch .. "." .. key]
-    end
-    local function need(key)
-        local v = get(key)
-        if type(v) ~= "number" then
-            err.raise("format", "%s: the metadata lacks %s.%s", archive.path, arch, key)
-        end
-        return v
-    end
-    local embedding = archive:info("token_embd.weight")
-        or err.raise("format", "%s holds no tensor \"token_embd.weight\"", archive.path)
-    local c = config.new {
-        architectures = json.array { class },
-        model_type = desc.model_type or arch,
-        vocab_size = embedding.shape[1],
-        tie_word_embeddings = archive:info("output.weight") == nil,
-        attention_bias = archive:info("blk.0.attn_q.bias") ~= nil,
-        mlp_bias = archive:info("blk.0.ffn_gate.bias") ~= nil,
-        attention_dropout = 0,
-        initializer_range = 0.02,
-        bos_token_id = meta[TEXT .. "bos_token_id"],
-        eos_token_id = meta[TEXT .. "eos_token_id"],
-        pad_token_id = meta[TEXT .. "padding_token_id"],
-        torch_dtype = "float32",
-        use_cache = true,
-    }
-    c._name_or_path = archive.path
-    for field, v in pairs(desc.config or {}) do
-        c[field] = v
-    end
-    local heads, hidden = need("attention.head_count"), need("embedding_length")
-    read_fields(c, desc, get, need)
-    c.num_key_value_heads = c.num_key_value_heads or heads
-    read_rope(c, get, archive, heads, hidden)
-    if desc.read then
-        desc.read(c, get, archive)
-    end
-    return c
-end
+-- ---- architectures --------------------------------------------------------------------------
 
 --- general.architecture of a file, and whether it has experts.
 function M.architecture(archive)
@@ -269,8 +142,8 @@ end
 
 -- ---- tensors --------------------------------------------------------------------------------
 
--- fn(kind's functions, arguments …) for each change that befalls a tensor.
-local function each_change(desc, name, fn)
+--- fn(kind's functions, arguments …) for each change that befalls a Hugging Face tensor.
+function M.each_change(desc, name, fn)
     for _, change in ipairs(desc.changes or {}) do
         if name:find(change[1]) then
             fn(changes[change[2]], unpack(change, 3))
@@ -297,10 +170,13 @@ local MOST_EXPERTS = 10000 -- an empty tensor may claim any number of rows
 -- { Hugging Face name -> its place } of all tensors of an archive. Those that have none keep their name, to be
 -- reported as unexpected.
 local function places_of(archive, desc)
-    local map, places = map_of(desc), {}
+    local from, places = map_of(desc).from, {}
+    if desc.from then
+        from = setmetatable(desc.from(archive), { __index = from })
+    end
     for _, gguf in ipairs(archive:names()) do
-        local pattern, suffix, numbers = look_up(map.from, gguf)
-        local hf = pattern and map.from[pattern] .. suffix
+        local pattern, suffix, numbers = look_up(from, gguf)
+        local hf = pattern and from[pattern] .. suffix
         local _, wanted = (hf or ""):gsub("%%d", "")
         if hf and wanted > #numbers then
             for e = 0, math.min(archive:info(gguf).shape[1] or 0, MOST_EXPERTS) - 1 do
@@ -336,7 +212,7 @@ function M.source(archive, desc, c, device)
         return scope.scope(function()
             local t
             local as = dtype
-            each_change(desc, name, function(kind) as = kind.in_f32 and "float32" or as end)
+            M.each_change(desc, name, function(kind) as = kind.in_f32 and "float32" or as end)
             if split then
                 local parts = {}
                 for i, gguf in ipairs(list) do
@@ -348,7 +224,7 @@ function M.source(archive, desc, c, device)
             else
                 t = archive:get(list[1], as, device)
             end
-            each_change(desc, name, function(kind, ...)
+            M.each_change(desc, name, function(kind, ...)
                 t = kind.from_gguf(t, archive.path .. ": " .. list[1], c, ...)
             end)
             return dtype and t:to(dtype) or t

@@ -6,12 +6,15 @@ local ops = require("am.core.ops")
 
 local M = {}
 
--- A count that config.json gives.
+-- A count that a field of config.json gives, or a function of the configuration.
 local function count(config, field)
-    local n = config[field]
+    local n = type(field) == "function" and field(config) or config[field]
+    if n == nil and field == "num_key_value_heads" then
+        n = config.num_attention_heads
+    end
     if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
         err.raise("format", "%s: \"%s\" must be a positive integer, not %s", config._name_or_path or "config.json",
-                  field, tostring(n))
+                  tostring(field), tostring(n))
     end
     return n
 end
@@ -33,12 +36,13 @@ end
 --- { "rotary", heads }: rows of a rotary projection. Hugging Face has each head's in halves, GGUF in pairs.
 --- heads: the field of config.json that counts them.
 M.rotary = {
+    of_rows = true, -- also of an adapter's B, whose rows are these
     to_gguf = function(t, name, config, heads)
-        local n = count(config, config[heads] and heads or "num_attention_heads")
+        local n = count(config, heads)
         return reordered(t, n, 2, part_size(t, name, n, 2))
     end,
     from_gguf = function(t, name, config, heads)
-        local n = count(config, config[heads] and heads or "num_attention_heads")
+        local n = count(config, heads)
         return reordered(t, n, part_size(t, name, n, 2), 2)
     end,
 }
@@ -57,7 +61,16 @@ local function transposed(t, name)
     end
     return t:transpose(-2, -1):contiguous()
 end
-M.transpose = { to_gguf = transposed, from_gguf = transposed }
+M.transpose = {
+    to_gguf = transposed,
+    from_gguf = transposed,
+    --- The shape in GGUF, where it is another.
+    shape = function(s)
+        local out = { unpack(s) }
+        out[#s - 1], out[#s] = s[#s], s[#s - 1]
+        return out
+    end,
+}
 
 -- Heads of queries and of keys (or values) in a joint projection.
 local function groups(t, name, config, heads, kv_heads)
@@ -73,6 +86,7 @@ end
 --- { "qkv", heads, kv_heads }: rows of a joint projection. Hugging Face has a key's and a value's behind the
 --- queries that use them, GGUF all queries, then all keys, then all values.
 M.qkv = {
+    of_rows = true,
     to_gguf = function(t, name, config, heads, kv_heads)
         local per, kv, size, width = groups(t, name, config, heads, kv_heads)
         local all, shape = t:reshape(kv, per + 2, size, width), t:size()

@@ -25,6 +25,8 @@ return decoder.architecture {
     gguf = {
         architecture = "glm4",
         config = { hidden_act = "silu" },
+        flags = { attention_bias = "blk.0.attn_q.bias" },
+        partial_rotary = true,
         names = {
             ["model.layers.%d.post_self_attn_layernorm"] = "blk.%d.post_attention_norm",
             ["model.layers.%d.post_mlp_layernorm"] = "blk.%d.post_ffw_norm",

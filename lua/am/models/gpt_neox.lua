@@ -57,10 +57,17 @@ return decoder.architecture {
     unused = { "%.attention%.bias$", "%.attention%.masked_bias$" }, -- masks in the first files
     gguf = {
         architecture = "gptneox",
+        model_type = "gpt_neox",
         root = "gpt_neox.",
         config = { hidden_act = "gelu" },
-        keys = { ["attention.layer_norm_epsilon"] = "layer_norm_eps", ["attention.layer_norm_rms_epsilon"] = false,
+        flags = { attention_bias = "blk.0.attn_qkv.bias" },
+        partial_rotary = true,
+        no_head_dim = true,
+        head = true,
+        keys = { ["attention.head_count_kv"] = false, ["attention.layer_norm_epsilon"] = "layer_norm_eps",
+                 ["attention.layer_norm_rms_epsilon"] = false,
                  ["use_parallel_residual"] = "use_parallel_residual" },
+        names = { ["embed_out"] = "output" },
         changes = { { "query_key_value%.", "qkv", "num_attention_heads" } },
     },
 }

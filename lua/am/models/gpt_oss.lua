@@ -61,4 +61,31 @@ return decoder.architecture {
         rope_scaling = { rope_type = "yarn", factor = 32, beta_fast = 32, beta_slow = 1, truncate = false,
                          original_max_position_embeddings = 4096 },
     },
+    gguf = {
+        architecture = "gpt-oss",
+        model_type = "gpt_oss",
+        config = { hidden_act = "silu" },
+        only = { swiglu_alpha = 1.702, swiglu_limit = 7 },
+        head = true,
+        keys = { ["expert_count"] = "num_local_experts", ["expert_feed_forward_length"] = "intermediate_size" },
+        names = {
+            ["model.layers.%d.post_attention_layernorm"] = "blk.%d.post_attention_norm",
+            ["model.layers.%d.self_attn.sinks"] = "blk.%d.attn_sinks.weight",
+            ["model.layers.%d.mlp.router"] = "blk.%d.ffn_gate_inp",
+            ["model.layers.%d.mlp.experts.down_proj"] = "blk.%d.ffn_down_exps.weight",
+            ["model.layers.%d.mlp.experts.down_proj_bias"] = "blk.%d.ffn_down_exps.bias",
+        },
+        splits = {
+            { "model.layers.%d.mlp.experts.gate_up_proj",
+              { "blk.%d.ffn_gate_exps.weight", "blk.%d.ffn_up_exps.weight" }, dim = 1, interleaved = true },
+            { "model.layers.%d.mlp.experts.gate_up_proj_bias",
+              { "blk.%d.ffn_gate_exps.bias", "blk.%d.ffn_up_exps.bias" }, dim = 1, interleaved = true },
+        },
+        changes = { { "gate_up_proj$", "transpose" }, { "down_proj$", "transpose" } },
+        read = function(c)
+            if c.rope_scaling then
+                c.rope_scaling.truncate = false -- as in all of its files; GGUF does not say
+            end
+        end,
+    },
 }

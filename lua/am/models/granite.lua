@@ -24,6 +24,8 @@ return decoder.architecture {
     gguf = {
         architecture = "granite",
         config = { hidden_act = "silu" },
+        flags = { attention_bias = "blk.0.attn_q.bias", mlp_bias = "blk.0.ffn_gate.bias" },
+        rope_tensors = true,
         keys = { ["attention.scale"] = "attention_multiplier", ["embedding_scale"] = "embedding_multiplier",
                  ["residual_scale"] = "residual_multiplier", ["logit_scale"] = "logits_scaling" },
         changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },

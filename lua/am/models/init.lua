@@ -14,6 +14,7 @@ local config = require("am.models.config")
 local generation = require("am.models.generation")
 local gguf = require("am.models.gguf")
 local kernels = require("am.nn.kernels")
+local gguf_metadata = require("am.models.gguf_metadata")
 local weights = require("am.models.weights")
 
 local M = {}
@@ -107,6 +108,7 @@ local function build(c, opts, classifier)
     end
     model.model.activation_checkpointing = opts.activation_checkpointing
     kernels.patch_model_with_kernel_optimizations(model, opts)
+    model.gguf_description = impl.gguf
     return model, impl
 end
 
@@ -125,7 +127,7 @@ function M.AutoConfig.from_pretrained(name, opts)
     if path.is_file(where) and not where:match("%.json$") then
         local archive = io_core.open(where)
         local class, impl = implementation_of_gguf(archive)
-        return gguf.config(archive, class, impl.gguf)
+        return gguf_metadata.read(archive, class, impl.gguf)
     end
     return config.from_pretrained(where)
 end
@@ -141,7 +143,7 @@ local function from_pretrained(name, opts, classifier)
                       .. "it with its config.json", where)
         end
         local class, impl = implementation_of_gguf(archive)
-        model = build(gguf.config(archive, class, impl.gguf), opts, classifier)
+        model = build(gguf_metadata.read(archive, class, impl.gguf), opts, classifier)
         weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
     else
         local c = config.from_pretrained(where)
@@ -198,6 +200,17 @@ end
 function M.structure(c, opts)
     opts = opts or {}
     return (build(config.new(c), opts, opts.classifier))
+end
+
+--- Write a LoRA adapter of a model as a GGUF file for llama.cpp. adapters: am.peft.adapters(model); opts: type
+--- ("f32" by default; see save_gguf), name.
+function M.save_gguf_adapter(file, model, adapters, opts)
+    return require("am.models.gguf_adapter").save(file, model, adapters, opts or {})
+end
+
+--- Raise a "usage" error unless GGUF files are written with this type.
+function M.check_gguf_type(name)
+    require("am.models.gguf_export").type_named(name)
 end
 
 M.PretrainedConfig = config.new

@@ -20,7 +20,9 @@ return decoder.architecture {
     gguf = {
         architecture = "llama",
         experts = false,
-        config = { hidden_act = "silu" },
+        config = { hidden_act = "silu", attention_dropout = 0 },
+        flags = { attention_bias = "blk.0.attn_q.bias", mlp_bias = "blk.0.ffn_gate.bias" },
+        rope_tensors = true,
         changes = {
             { "%.q_proj%.", "rotary", "num_attention_heads" },
             { "%.k_proj%.", "rotary", "num_key_value_heads" },

@@ -39,4 +39,26 @@ return decoder.architecture {
         rope_scaling = { rope_type = "yarn", factor = 16, original_max_position_embeddings = 16384, beta_fast = 32,
                          beta_slow = 1, mscale = 1, mscale_all_dim = 1, llama_4_scaling_beta = 0.1 },
     },
+    gguf = {
+        architecture = "mistral3",
+        model_type = "ministral3",
+        config = { hidden_act = "silu" },
+        no_window = true,
+        changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },
+                    { "%.k_proj%.", "rotary", "num_key_value_heads" } },
+        read = function(c, get)
+            local scaling = c.rope_scaling or {}
+            scaling.mscale_all_dim = get("rope.scaling.yarn_log_multiplier")
+            scaling.mscale = scaling.mscale_all_dim
+            scaling.llama_4_scaling_beta = get("attention.temperature_scale")
+        end,
+        write = function(c, set)
+            local scaling = c.rope_scaling or {}
+            if scaling.mscale ~= scaling.mscale_all_dim then
+                c:unsupported("rope_scaling", "GGUF has one number for mscale and mscale_all_dim")
+            end
+            set("rope.scaling.yarn_log_multiplier", scaling.mscale_all_dim, "f32")
+            set("attention.temperature_scale", scaling.llama_4_scaling_beta, "f32")
+        end,
+    },
 }

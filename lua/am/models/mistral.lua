@@ -24,6 +24,8 @@ return decoder.architecture {
         architecture = "llama",
         write_only = true,
         config = { hidden_act = "silu" },
+        rope_tensors = true,
+        no_window = true,
         changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },
                     { "%.k_proj%.", "rotary", "num_key_value_heads" } },
     },

@@ -24,9 +24,18 @@ return decoder.architecture {
                  rope_theta = 1000000, num_local_experts = 8, num_experts_per_tok = 2, router_aux_loss_coef = 0.001 },
     gguf = {
         architecture = "llama",
+        model_type = "mixtral",
         experts = true,
         config = { hidden_act = "silu" },
+        rope_tensors = true,
+        no_window = true,
         keys = { ["expert_count"] = "num_local_experts" },
+        names = {
+            ["model.layers.%d.block_sparse_moe.gate"] = "blk.%d.ffn_gate_inp",
+            ["model.layers.%d.block_sparse_moe.experts.%d.w1"] = "blk.%d.ffn_gate_exps",
+            ["model.layers.%d.block_sparse_moe.experts.%d.w2"] = "blk.%d.ffn_down_exps",
+            ["model.layers.%d.block_sparse_moe.experts.%d.w3"] = "blk.%d.ffn_up_exps",
+        },
         changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },
                     { "%.k_proj%.", "rotary", "num_key_value_heads" } },
     },

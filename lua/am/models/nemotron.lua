@@ -33,6 +33,9 @@ return decoder.architecture {
     gguf = {
         architecture = "nemotron",
         config = { hidden_act = "relu2" },
+        flags = { attention_bias = "blk.0.attn_q.bias", mlp_bias = "blk.0.ffn_up.bias" },
+        partial_rotary = true,
+        head = true,
         keys = { ["attention.layer_norm_epsilon"] = "norm_eps", ["attention.layer_norm_rms_epsilon"] = false },
         changes = { { "norm%.weight$", "add", 1 } },
     },

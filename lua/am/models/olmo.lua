@@ -23,4 +23,13 @@ return decoder.architecture {
     end,
     norm = norm,
     defaults = { hidden_act = "silu", max_position_embeddings = 2048, pad_token_id = 1 },
+    gguf = {
+        architecture = "olmo",
+        config = { hidden_act = "silu" },
+        only = { attention_bias = false },
+        keys = { ["attention.layer_norm_rms_epsilon"] = false, ["attention.clamp_kqv"] = "clip_qkv" },
+        changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },
+                    { "%.k_proj%.", "rotary", "num_key_value_heads" } },
+        write = function(_, set) set("attention.layer_norm_epsilon", 1e-5, "f32") end,
+    },
 }

@@ -23,6 +23,7 @@ return decoder.architecture {
     gguf = {
         architecture = "olmo2",
         config = { hidden_act = "silu" },
+        head = true,
         names = {
             ["model.layers.%d.post_attention_layernorm"] = "blk.%d.post_attention_norm",
             ["model.layers.%d.post_feedforward_layernorm"] = "blk.%d.post_ffw_norm",

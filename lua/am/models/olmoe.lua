@@ -27,6 +27,9 @@ return decoder.architecture {
     gguf = {
         architecture = "olmoe",
         config = { hidden_act = "silu" },
+        only = { norm_topk_prob = false, clip_qkv = false,
+                 num_key_value_heads = function(c) return c.num_attention_heads end },
+        head = true,
         keys = { ["expert_count"] = "num_experts" },
     },
 }

@@ -53,4 +53,20 @@ return decoder.architecture {
     embedding_dropout = function(c) return c.embd_pdrop end,
     defaults = { hidden_act = "gelu_new", layer_norm_eps = 1e-5, max_position_embeddings = 2048,
                  partial_rotary_factor = 0.5 },
+    gguf = {
+        architecture = "phi2",
+        model_type = "phi",
+        config = { hidden_act = "gelu_new" },
+        only = { qk_layernorm = false },
+        partial_rotary = true,
+        no_head_dim = true,
+        head = true,
+        keys = { ["attention.layer_norm_epsilon"] = "layer_norm_eps", ["attention.layer_norm_rms_epsilon"] = false },
+        names = {
+            ["model.final_layernorm"] = "output_norm",
+            ["model.layers.%d.self_attn.dense"] = "blk.%d.attn_output",
+            ["model.layers.%d.mlp.fc1"] = "blk.%d.ffn_up",
+            ["model.layers.%d.mlp.fc2"] = "blk.%d.ffn_down",
+        },
+    },
 }

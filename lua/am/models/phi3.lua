@@ -48,6 +48,10 @@ return decoder.architecture {
     gguf = {
         architecture = "phi3",
         config = { hidden_act = "silu" },
+        partial_rotary = true,
+        rope_tensors = true,
+        no_window = true,
+        no_head_dim = true,
         names = {
             ["model.layers.%d.self_attn.qkv_proj"] = "blk.%d.attn_qkv",
             ["model.layers.%d.mlp.gate_up_proj"] = "blk.%d.ffn_up",

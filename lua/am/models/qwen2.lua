@@ -22,5 +22,5 @@ return decoder.architecture {
     end,
     defaults = { hidden_act = "silu", rms_norm_eps = 1e-6, max_position_embeddings = 32768, num_key_value_heads = 32,
                  sliding_window = 4096, max_window_layers = 28 },
-    gguf = { architecture = "qwen2", config = { hidden_act = "silu" } },
+    gguf = { architecture = "qwen2", config = { hidden_act = "silu" }, no_window = true },
 }

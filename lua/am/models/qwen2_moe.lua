@@ -35,7 +35,16 @@ return decoder.architecture {
                  num_experts_per_tok = 4, router_aux_loss_coef = 0.001 },
     gguf = {
         architecture = "qwen2moe",
+        model_type = "qwen2_moe",
         config = { hidden_act = "silu" },
+        only = { norm_topk_prob = false, decoder_sparse_step = 1 },
+        head = true,
+        no_window = true,
+        write = function(c)
+            if #(c.mlp_only_layers or {}) > 0 then
+                c:unsupported("mlp_only_layers", "llama.cpp has experts in every layer")
+            end
+        end,
         keys = { ["expert_count"] = "num_experts" },
     },
 }

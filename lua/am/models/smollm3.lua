@@ -34,6 +34,15 @@ return decoder.architecture {
     gguf = {
         architecture = "smollm3",
         config = { hidden_act = "silu" },
+        flags = { attention_bias = "blk.0.attn_q.bias", mlp_bias = "blk.0.ffn_gate.bias" },
+        write = function(c)
+            for i = 0, c.num_hidden_layers - 1 do
+                if rotates(c, i) ~= ((i + 1) % 4 ~= 0) then
+                    c:unsupported("no_rope_layers", "llama.cpp rotates in all layers but every fourth")
+                end
+            end
+        end,
+        no_window = true,
         changes = { { "%.q_proj%.", "rotary", "num_attention_heads" },
                     { "%.k_proj%.", "rotary", "num_key_value_heads" } },
     },

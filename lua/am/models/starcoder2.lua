@@ -37,6 +37,9 @@ return decoder.architecture {
     gguf = {
         architecture = "starcoder2",
         config = { hidden_act = "gelu_pytorch_tanh" },
+        flags = { use_bias = "blk.0.attn_q.bias" },
+        no_window = true,
+        no_head_dim = true,
         keys = { ["attention.layer_norm_epsilon"] = "norm_epsilon", ["attention.layer_norm_rms_epsilon"] = false },
         names = { ["model.layers.%d.mlp.c_fc"] = "blk.%d.ffn_up", ["model.layers.%d.mlp.c_proj"] = "blk.%d.ffn_down" },
     },

@@ -56,6 +56,11 @@ local function as_table(list)
     return out
 end
 
+--- List of {name in files, tensor} of a model's parameters, in their order.
+function M.listed(model)
+    return autograd.no_grad(in_files, model, function(t) return t end)
+end
+
 --- {name in files = tensor} of a model's parameters, views of them. Shared ones come once, under the first name.
 function M.saved(model)
     return autograd.no_grad(function() return as_table(in_files(model, function(t) return t end)) end)
@@ -94,29 +99,33 @@ local function check_shape(t, want, name, where)
     end
 end
 
--- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack.
+-- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack. It belongs to the scope
+-- that is open.
 local function read_parameter(source, name, slot, dtype)
-    local names, whole, lacking = names_in_files(name, slot), nil, {}
+    local names = names_in_files(name, slot)
+    local t, lacking = source.get(names[1], dtype), {}
+    if t and not slot.each then
+        check_shape(t, slot.shape, name, source.where)
+        return t
+    end
+    local stack = t and tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() })
     for e, file_name in ipairs(names) do
         scope.scope(function()
-            local t = source.get(file_name, dtype)
-            if not t then
+            local one = source.get(file_name, dtype)
+            if one then
+                check_shape(one, { unpack(slot.shape, 2) }, file_name, source.where)
+            else
                 lacking[#lacking + 1] = file_name
-                return
             end
-            check_shape(t, slot.each and { unpack(slot.shape, 2) } or slot.shape, file_name, source.where)
-            if not slot.each then
-                whole = scope.escape(t)
-                return
+            if one and stack then
+                stack:select(0, e - 1):copy_(one)
             end
-            whole = whole or scope.escape(tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() }))
-            whole:select(0, e - 1):copy_(t)
         end)
     end
     if #lacking > 0 then
         return nil, lacking
     end
-    return whole
+    return stack
 end
 
 -- Random numbers for one parameter, as transformers initialises it.
@@ -167,7 +176,7 @@ local function load(model, source, dtype)
         if not model.tied[name] then
             local t, lacking = read_parameter(source, name, slot, dtype)
             if t then
-                module[slot.name] = t
+                module[slot.name] = scope.escape(t)
             elseif model.fresh and model.fresh[name] then
                 fresh[#fresh + 1] = { name = name, module = module, slot = slot }
             else

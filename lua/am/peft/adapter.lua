@@ -103,6 +103,23 @@ function M.save(model, dir, config)
     adapter_config.write(model, dir, config, what)
 end
 
+--- What a model's adapters compute, for writers of other formats: an array of { name, a [r, in], b [out, r], scale,
+--- embedding = true where a is [in, r] }. Raises "unsupported" for DoRA, which is more than that.
+function M.list(model)
+    local list = {}
+    for name, module in M.modules(model) do
+        if module.lora_magnitude_vector then
+            err.raise("unsupported", "%s is adapted by DoRA, which other programs' LoRA files cannot hold; merge it",
+                      name)
+        end
+        local embedding = module.lora_embedding_A ~= nil
+        list[#list + 1] = { name = name, embedding = embedding or nil, scale = module.scale,
+                            a = (module.lora_embedding_A or module.lora_A).weight,
+                            b = (module.lora_embedding_B or module.lora_B).weight }
+    end
+    return list
+end
+
 -- ---- reading --------------------------------------------------------------------------------
 
 -- A tensor's name in three forms of PEFT's, or nil: the module's path and the part of its adapter.

@@ -15,6 +15,7 @@ local M = {
     load_adapter = adapter.load,
     restore_adapter = adapter.restore,
     lora_modules = adapter.modules,
+    adapters = adapter.list,
     merge = merging.merge,
     merge_checked = merging.merge_checked,
 }

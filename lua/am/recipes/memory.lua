@@ -66,10 +66,10 @@ end
 
 -- ---- activations ------------------------------------------------------------------------------
 
--- The i-th layer (from 0), also of a body that is not decoder.lua's.
+-- The i-th layer (from 0); the whole body of a model by hand that has none of that name.
 local function layer_of(model, i)
-    local body = model.model
-    return body.layer and body:layer(i + 1) or body.layers[tostring(i)]
+    local layers = model.model[model.names.layers]
+    return layers and layers[tostring(i)] or model.model
 end
 
 -- Of a norm over rows of `width`: its input, unless that is kept anyhow, and a number or two of each row.

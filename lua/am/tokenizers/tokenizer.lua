@@ -216,6 +216,12 @@ function Tokenizer:save_pretrained(dir)
     files.write(dir, self.description, self.engine:json())
 end
 
+--- What a GGUF file says of this tokenizer: a list of { key, type, value } for a model with `rows` embeddings
+--- (tokens that the tokenizer lacks are padding). Raises "unsupported" for one that llama.cpp cannot have.
+function Tokenizer:gguf_metadata(rows)
+    return require("am.tokenizers.gguf").metadata(self, rows)
+end
+
 -- ---------------------------------------------------------------- chat templates
 
 --- The source of the template to use: `wanted` (source or name), else the one for tools when there
