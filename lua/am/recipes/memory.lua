@@ -113,14 +113,18 @@ end
 -- Of experts: rows sorted by expert, what the first maps give, the last map's output, and router's numbers.
 local function of_experts(list, module, size, hidden)
     local k, inner = module.top_k, 0
-    for _, child in module:named_modules() do
-        if child.num_experts and child.in_features == hidden and child.class_name:find("^GroupedLinear") then
+    for path, child in module:named_modules() do
+        local slot = child._parameters[1]
+        if child.num_experts and child.in_features == hidden and not path:find("%.lora_[AB]$") then
             inner = inner + child.out_features
+        elseif slot and #slot.shape == 3 and not child.in_features then -- GPT-OSS: its activation is of several ops
+            inner = inner + 4 * slot.shape[3]
         end
     end
-    for _, part in ipairs { { "rows sorted by expert", k * hidden * size }, { "outputs of the first maps", k * inner * size },
+    for _, part in ipairs { { "rows sorted by expert", k * hidden * size },
+                            { "outputs of the first maps", k * inner * size },
                             { "outputs of the experts", 2 * k * hidden * size },
-                            { "the router's numbers", 2 * module.num_experts * 4 + 8 * k * 4 } } do
+                            { "the router's numbers", 2 * module.num_experts * 4 + 16 * k * 4 } } do
         list[#list + 1] = { part[1], part[2], "mlp" }
     end
 end
