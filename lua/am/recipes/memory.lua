@@ -117,7 +117,7 @@ local function of_experts(list, module, size, hidden)
         local slot = child._parameters[1]
         if child.num_experts and child.in_features == hidden and not path:find("%.lora_[AB]$") then
             inner = inner + child.out_features
-        elseif slot and #slot.shape == 3 and not child.in_features then -- GPT-OSS: its activation is of several ops
+        elseif slot and #slot.shape == 3 and not child.in_features then -- GPT-OSS's activation: several ops
             inner = inner + 4 * slot.shape[3]
         end
     end
