@@ -157,9 +157,11 @@ end
 -- What a source has and no parameter wants, but for what files may hold besides.
 local function unexpected_in(model, source, used)
     local list = {}
+    local layer = "^" .. model.names.body .. "%." .. model.names.layers .. "%.(%d+)%."
     for name in pairs(source.names) do
         -- older files carry the rotary frequencies, which are computed here
         local known = used[name] or name:find("rotary_emb%.inv_freq$")
+            or model.layers_asked and (tonumber(name:match(layer)) or -1) >= model.layers_asked
         for _, pattern in ipairs(model.unused or {}) do
             known = known or name:find(pattern)
         end

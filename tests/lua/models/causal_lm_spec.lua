@@ -260,8 +260,8 @@ describe("the output", function()
             for _, pad in ipairs { 4, 5000 } do -- GPT-2's own id may be beyond a small vocabulary
                 local other = am.AutoModelForCausalLM.from_config {
                     architectures = { name }, vocab_size = 9, hidden_size = 16, num_attention_heads = 2,
-                    rotary_pct = 0.5, num_hidden_layers = 1, intermediate_size = 8, max_position_embeddings = 8, pad_token_id = pad,
-                    tie_word_embeddings = false,
+                    rotary_pct = 0.5, num_hidden_layers = 1, intermediate_size = 8, max_position_embeddings = 8,
+                    pad_token_id = pad, tie_word_embeddings = false,
                 }
                 other:forward({ input_ids = { 4, 1, 4 }, labels = { 1, 1, 1 } }).loss:backward()
                 local grad = other:get_input_embeddings().weight.grad

@@ -331,6 +331,25 @@ describe("a directory that does not fit", function()
         end)
     end)
 
+    it("may hold more layers than config_overrides asks for", function()
+        with_saved({ architectures = { "Gemma2ForCausalLM" }, num_hidden_layers = 3, query_pre_attn_scalar = 6,
+                     layer_types = { "sliding_attention", "full_attention", "sliding_attention" },
+                     sliding_window = 4 }, nil, function(dir, _, expected)
+            local model = load(dir, { config_overrides = { num_hidden_layers = 2 } })
+            assert.same({ "sliding_attention", "full_attention" }, { unpack(model.config.layer_types) })
+            local found = tiny.weights(model)
+            for name, bits in pairs(found) do
+                assert.equal(expected[name], bits, name)
+            end
+            assert.is_nil(found["model.layers.2.mlp.up_proj.weight"])
+            model:save_pretrained(dir)
+            model:close()
+            same(found, (loaded(dir)))
+            raised("format", { dir, "model.layers.2" }, load, dir, { config_overrides = { num_hidden_layers = 3,
+                layer_types = { "full_attention", "full_attention", "full_attention" } } })
+        end)
+    end)
+
     it("names the tensor of another shape", function()
         for _, shape in ipairs { { 19, 12 }, { 20, 12, 1 }, { 240 }, { 12, 20 }, {} } do
             edited({}, function(t) t["model.layers.1.mlp.up_proj.weight"] = am.ones(shape) end, function(dir)
