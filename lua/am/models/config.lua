@@ -142,6 +142,9 @@ end
 
 --- A configuration with a copy of config.json's fields, given as a table or another configuration.
 function M.new(values)
+    if type(values) ~= "table" then
+        err.raise("argument", "a configuration is a table of config.json's fields, not a %s", type(values))
+    end
     return merge(setmetatable({ _nulls = {} }, Config), respell(copy(values)))
 end
 
@@ -163,6 +166,9 @@ end
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.
 function Config:override(values)
+    if type(values) ~= "table" then
+        err.raise("argument", "config_overrides is a table of config.json's fields, not a %s", type(values))
+    end
     values = respell(copy(values))
     local known = {}
     for _, set in ipairs { self, fields.kinds } do
