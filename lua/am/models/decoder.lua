@@ -24,6 +24,7 @@
 -- A model that this cannot describe is made by hand: causal_lm.lua says what it must have.
 
 local ops = require("am.core.ops")
+local err = require("am.core.error")
 local autograd = require("am.core.autograd")
 local scope = require("am.core.scope")
 local Module = require("am.nn.module")
@@ -249,6 +250,11 @@ function Body:forward(input_ids, position_ids, ctx)
         x = x * self.embedding_multiplier
     end
     if self.positions then
+        local most = self[self.positions].num_embeddings
+        if ctx.longest and ctx.longest > most then
+            err.raise("argument", "a row reaches position %d, but the model has %d (\"%s\")", ctx.longest, most,
+                      self.config:spelling("max_position_embeddings"))
+        end
         x = x + self[self.positions]:forward(position_ids)
     end
     if self.training and self.embedding_dropout > 0 then
