@@ -57,7 +57,7 @@ return decoder.architecture {
                 down = { "dense_4h_to_h", Linear.new(inner, hidden, c.bias) },
                 hidden_act = decoder.activation(c),
             } },
-            dropout = c.hidden_dropout,
+            dropout = c.hidden_dropout, drop_sum = true, attention_dropout = c.attention_dropout,
         }
         if new and (c.num_ln_in_parallel_attn or 2) == 2 then
             parts.attention_norm, parts.mlp_norm = { "ln_attn", norm(c) }, { "ln_mlp", norm(c) }

@@ -18,7 +18,8 @@ local function assemble(self, parts, roles)
             self.names[role] = parts[role][1]
         end
     end
-    self.dropout, self.multiplier = parts.dropout or 0, parts.multiplier
+    self.dropout, self.multiplier, self.drop_sum = parts.dropout or 0, parts.multiplier, parts.drop_sum
+    self.attention_dropout = parts.attention_dropout or self.dropout
     return self
 end
 
@@ -31,8 +32,8 @@ local function run(self, role, x, ...)
     return x
 end
 
-local function drop(self, x)
-    return self.training and self.dropout > 0 and x:dropout(self.dropout) or x
+local function drop(self, x, p)
+    return self.training and p > 0 and x:dropout(p) or x
 end
 
 local Sequential = Module.class("DecoderLayer")
@@ -46,6 +47,8 @@ M.DecoderLayer = Sequential
 ---@field mlp_norm table? before the feed-forward block
 ---@field mlp_post_norm table? after it, before the sum
 ---@field dropout number? of what both give, in training
+---@field attention_dropout number? of what attention gives, where that is another
+---@field drop_sum boolean? of two parts from the same input, their sum is dropped and not each of them
 ---@field multiplier number? of what both give
 
 --- x = x + post_norm(attention(norm(x))), then the same with the feed-forward block.
@@ -55,8 +58,8 @@ function Sequential.new(parts)
                                                       "attention_post_norm", "mlp_post_norm" })
 end
 
-local function add(self, x, y)
-    y = drop(self, y)
+local function add(self, x, y, p)
+    y = drop(self, y, p)
     return x + (self.multiplier and y * self.multiplier or y)
 end
 
@@ -71,12 +74,12 @@ end
 --- [B, T, C] -> the same shape; of a layer with experts also the router's logits.
 function Sequential:forward(x, rotary, ctx)
     local y = run(self, "attention", run(self, "attention_norm", x), rotary, ctx)
-    x = add(self, x, run(self, "attention_post_norm", y))
+    x = add(self, x, run(self, "attention_post_norm", y), self.attention_dropout)
     local fed, logits = feed(ctx, function(h)
         local out, routed = run(self, "mlp", run(self, "mlp_norm", h))
         return run(self, "mlp_post_norm", out), routed
     end, x)
-    return add(self, x, fed), logits
+    return add(self, x, fed, self.dropout), logits
 end
 
 local Parallel = Module.class("ParallelDecoderLayer")
@@ -95,7 +98,10 @@ function Parallel:forward(x, rotary, ctx)
     local fed = feed(ctx, function(h)
         return run(self, "mlp", run(self, "mlp_norm", h))
     end, self.names.mlp_norm and x or normed)
-    return x + (drop(self, attended) + drop(self, fed))
+    if self.drop_sum then
+        return x + drop(self, attended + fed, self.dropout)
+    end
+    return x + (drop(self, attended, self.attention_dropout) + drop(self, fed, self.dropout))
 end
 
 return M
