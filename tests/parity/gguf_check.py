@@ -12,8 +12,9 @@ model in HF_DIR:
   BF16
   Q8_0,   logits within 5 % (root mean square over that of the logits, of the middle position) of transformers' with
   Q4_0,   the file's weights, as amlua reads them back: llama.cpp rounds activations to 8 bits, too. A model with
-  Q4_K    experts chooses all of them here: the rounding of activations cannot send a position to other experts then,
-          and all else about the experts counts as before. Which of them are chosen is what F32 proves
+  Q4_K,   experts chooses all of them here: the rounding of activations cannot send a position to other experts then,
+  MXFP4   and all else about the experts counts as before. Which of them are chosen is what F32 proves. MXFP4: the
+          experts of GPT-OSS, written by the gguf package as llama.cpp's converter lays them out
   LoRA    the adapter on the F32 file gives the logits of the model that PEFT merged, within 1e-3
 
 Prints a row for each; exit status 1 when one fails.
@@ -280,6 +281,35 @@ def check_tokenizer(judge, folder):
             raise AssertionError(f"llama.cpp cuts {text!r} into {got}, not {expected}")
 
 
+def experts_in_mxfp4(source, path):
+    """A GGUF file with the matrices of its experts in MXFP4, all else the same."""
+    import gguf
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, reader.get_field("general.architecture").contents())
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            array = field.types[0] == gguf.GGUFValueType.ARRAY
+            writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if array else None)
+    mxfp4 = gguf.GGMLQuantizationType.MXFP4
+    for t in reader.tensors:
+        if t.name.endswith("_exps.weight"):
+            writer.add_tensor(t.name, gguf.quants.quantize(t.data, mxfp4), raw_dtype=mxfp4)
+        else:
+            writer.add_tensor(t.name, t.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_kind(folder, path, kind):
+    amlua("--input", folder, "--output-file", path, "--type", "f32" if kind == "mxfp4" else kind)
+    if kind == "mxfp4":
+        os.rename(path, path + ".f32")
+        experts_in_mxfp4(path + ".f32", path)
+        os.remove(path + ".f32")
+
+
 def check_model(name, folder, work, prompts, row):
     f32 = os.path.join(work, "f32.gguf")
     amlua("--input", folder, "--output-file", f32, "--type", "f32")
@@ -302,9 +332,9 @@ def check_model(name, folder, work, prompts, row):
         os.remove(path)
     every = all_experts(folder, work)
     reference = Reference(every)
-    for kind in ("q8_0", "q4_0", "q4_k"):
+    for kind in ("q8_0", "q4_0", "q4_k") + (("mxfp4",) if name == "gpt_oss" else ()):
         path, read = os.path.join(work, kind + ".gguf"), os.path.join(work, kind)
-        amlua("--input", every, "--output-file", path, "--type", kind)
+        write_kind(every, path, kind)
         amlua("--input", path, "--output-dir", read, "--torch_dtype", "float32")
         judge, stored = Judge(path), Reference(read)
         error = max(noise(judge.logits(p), stored.logits(p)) for p in prompts)
