@@ -127,6 +127,10 @@ end
 local function first_fields(archive, class, desc, meta)
     local embedding = archive:info("token_embd.weight")
         or err.raise("format", "%s holds no tensor \"token_embd.weight\"", archive.path)
+    if #embedding.shape ~= 2 or embedding.shape[1] == 0 then
+        err.raise("format", "%s: token_embd.weight is [%s], which holds no embeddings", archive.path,
+                  table.concat(embedding.shape, ", "))
+    end
     local c = config.new {
         architectures = json.array { class },
         model_type = desc.model_type or desc.architecture,
