@@ -143,7 +143,7 @@ end
 
 -- Fields of a scaling that may be left out.
 local numbers = { "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
-                  "mscale_all_dim" }
+                  "mscale_all_dim", "llama_4_scaling_beta" }
 
 --- Inverse frequencies as a Lua array of dim/2 and the scaling of cosines and sines.
 ---@param o {theta: number, dim: integer, max_position_embeddings: integer, scaling: table?,

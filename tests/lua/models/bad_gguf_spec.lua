@@ -35,6 +35,7 @@ local INSTEAD = {
     ["attention.layer_norm_rms_epsilon"] = { "rms_norm_eps" },
     ["attention.layer_norm_epsilon"] = { "norm_eps", "layer_norm" },
     ["attention.scale"] = { "attention_multiplier" },
+    ["attention.temperature_scale"] = { "llama_4_scaling_beta" },
     ["attention.clamp_kqv"] = { "clip_qkv" },
     embedding_scale = { "embedding_multiplier" },
     residual_scale = { "residual_multiplier" },
@@ -127,30 +128,45 @@ end
 
 edge.check(edge.C.am_threads_set(1)) -- there is nothing to share
 
--- fn(file, meta, tensors) with a golden's GGUF file, unless there is none of its family.
+-- Fields of goldens that GGUF cannot say, as it can.
+local FITTING = {
+    gemma2 = { query_pre_attn_scalar = 6 }, gpt_oss = { swiglu_limit = 7 },
+    gemma3 = { query_pre_attn_scalar = 8, sliding_window_pattern = 6,
+               layer_types = json.array { "sliding_attention", "sliding_attention", "sliding_attention" } },
+    phi = { qk_layernorm = false }, qwen2_moe = { mlp_only_layers = json.array {} },
+    smollm3 = { no_rope_layers = json.array { 1, 1, 1 } }, olmoe = { num_key_value_heads = 4 },
+}
+local NOT_IN_GGUF = { glm = true, ministral = true, falcon_alibi = true }
+
+-- fn(file, meta, tensors) with the GGUF file of a model with a golden's configuration.
 local function with_golden(case, fn)
     files.with_folder(function(folder)
         local file = path.join(folder, "x.gguf")
         local fields = json.decode(assert(path.read_file(path.join(ROOT, case, "config.json"), 1e6)))
         local rope = fields.rope_scaling or fields.rope_parameters
+        for field, value in pairs(FITTING[case] or {}) do
+            fields[field] = value
+        end
         if type(rope) == "table" and rope.rope_type == "llama3" then -- others' factors are not read
             rope.factor, rope.low_freq_factor, rope.high_freq_factor = 8, 1, 4
             rope.original_max_position_embeddings, rope.rope_theta = 8192, 500000
+        elseif type(rope) == "table" and rope.mscale then
+            rope.mscale = rope.mscale_all_dim
         end
         local model = am.AutoModelForCausalLM.from_config(fields, { torch_dtype = "float32" })
-        local ok, e = pcall(function() model:save_gguf(file, { type = "f32" }) end)
+        model:save_gguf(file, { type = "f32" })
         model:close()
-        if ok then
-            runs(file)
-            fn(file, contents(file))
-        else
-            assert.equal("unsupported", e.code)
-        end
+        runs(file)
+        fn(file, contents(file))
     end)
 end
 
 describe("a GGUF file of", function()
+    local cases = {}
     for _, case in ipairs(path.names(ROOT)) do
+        cases[#cases + 1] = not NOT_IN_GGUF[case] and case or nil
+    end
+    for _, case in ipairs(cases) do
         it(case .. " with one key broken is refused by its name, or is a model that runs", function()
             with_golden(case, function(file, meta, tensors)
                 local problems = {}
