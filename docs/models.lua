@@ -147,9 +147,9 @@ local function lora_of(case)
     local adapted, others, experts = 0, 0, 0
     for name, module in model:named_modules() do
         local shape = name:sub(1, #inside) == inside and module._parameters[1] and module._parameters[1].shape or {}
-        if module.class_name == "LinearLoRA" then
+        if module.class_name:find("LoRA$") then
             adapted = adapted + 1
-        elseif #shape == 3 then
+        elseif #shape == 3 and not name:find("lora_", 1, true) then
             experts = experts + 1
         elseif #shape == 2 and not name:find("lora_", 1, true) then
             others = others + 1

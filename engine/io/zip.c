@@ -113,7 +113,7 @@ static int read_entry(const am_zip *z, am_zip_entry *e, const uint8_t **at, cons
 
 int am_zip_read(am_zip *z, const am_mapping *map, const char *path)
 {
-    uint64_t begin, bytes, count;
+    uint64_t begin = 0, bytes = 0, count = 0;
     void *p;
     *z = (am_zip){.map = map, .path = path};
     AM_TRY(read_end(z, &begin, &bytes, &count));

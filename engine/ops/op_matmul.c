@@ -100,6 +100,12 @@ static int shape_mismatch(const am_call *c, const am_tensor *a, const am_tensor 
 /* ---- linear: y = x W^T + b --------------------------------------------------------------
  * dx = dy W;  dW = dy^T x;  db = sum of dy over rows. */
 
+/* A matrix that is dense when transposed (GPT-2's weights): it is multiplied as it lies. */
+static bool is_turned(const am_tensor *w)
+{
+    return w->stride[0] == 1 && w->stride[1] == w->shape[0] && !am_tensor_is_contiguous(w);
+}
+
 static int linear_check(am_call *c, int bias)
 {
     am_tensor *x = c->in[0], *w = c->in[1];
@@ -126,14 +132,16 @@ static int linear_out(am_call *c)
 
 static int linear_forward(am_call *c)
 {
-    am_tensor *x, *w, *bias = NULL;
+    am_tensor *x, *w = c->in[1], *bias = NULL;
     AM_TRY(linear_check(c, 2));
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
-    AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
+    if (!is_turned(w))
+        AM_TRY(am_temp_dense(&c->temps, &w, w));
     if (c->n_in > 2 && c->in[2])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[2]));
     AM_TRY(linear_out(c));
-    AM_TRY(gemm(c->out[0], x, false, w, true, bias, rows_of(x), w->shape[0], w->shape[1], 1, 0));
+    AM_TRY(gemm(c->out[0], x, false, w, !is_turned(w), bias, rows_of(x), w->shape[0], w->shape[1],
+                1, 0));
     if (c->needs[1])
         AM_TRY(am_save(c, 0, x));
     if (c->needs[0])
@@ -146,8 +154,8 @@ static int linear_dx(am_bwd *b, int i, am_tensor *w)
 {
     am_grad g;
     AM_TRY(am_grad_begin(b, i, true, &g));
-    AM_TRY(gemm(g.t, b->dout, false, w, false, NULL, rows_of(b->dout), w->shape[1], w->shape[0], 1,
-                g.accumulate));
+    AM_TRY(gemm(g.t, b->dout, false, w, is_turned(w), NULL, rows_of(b->dout), w->shape[1],
+                w->shape[0], 1, g.accumulate));
     return am_grad_end(b, i, &g);
 }
 

@@ -163,7 +163,6 @@ describe("a recipe", function()
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["processor: {a: 1}"] = "processor: not there yet", ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",
-        ["peft: {moe_rank_scaling: true}"] = "models with experts",
     } do
         it("says that it has not yet " .. text, function()
             local ok, e = pcall(validate, text)

@@ -112,6 +112,9 @@ local function read_parameter(source, name, slot, dtype)
         return t
     end
     local stack = t and tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() })
+    if t then
+        t:release() -- it would hold the whole file
+    end
     for e, file_name in ipairs(names) do
         scope.scope(function()
             local one = source.get(file_name, dtype)

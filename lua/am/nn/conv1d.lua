@@ -17,7 +17,7 @@ end
 
 --- x [..., in] -> [..., out]
 function Conv1D:forward(x)
-    return ops.matmul(x, self.weight) + self.bias -- a linear of the transposed weight would copy it
+    return ops.linear(x, self.weight:transpose(0, 1), self.bias)
 end
 
 --- What repr shows in brackets.

@@ -75,7 +75,8 @@ end
 -- Settings that change what an adapter's numbers mean. Those that only say how they began, or which modules were
 -- chosen, don't matter once there are numbers with names.
 local not_understood = {
-    "layer_replication", "trainable_token_indices", "lora_bias", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
+    "layer_replication", "trainable_token_indices", "lora_bias", "use_qalora",
+    "use_bdlora", "alora_invocation_tokens", "arrow_config", "velora_config",
     "monteclora_config", "kasa_config", "ensure_weight_tying", "megatron_config",
 }
 

@@ -113,14 +113,18 @@ end
 -- Of experts: rows sorted by expert, what the first maps give, the last map's output, and router's numbers.
 local function of_experts(list, module, size, hidden)
     local k, inner = module.top_k, 0
-    for _, child in module:named_modules() do
-        if child.num_experts and child.in_features == hidden and child.class_name:find("^GroupedLinear") then
+    for path, child in module:named_modules() do
+        local slot = child._parameters[1]
+        if child.num_experts and child.in_features == hidden and not path:find("%.lora_[AB]$") then
             inner = inner + child.out_features
+        elseif slot and #slot.shape == 3 and not child.in_features then -- GPT-OSS's activation: several ops
+            inner = inner + 4 * slot.shape[3]
         end
     end
-    for _, part in ipairs { { "rows sorted by expert", k * hidden * size }, { "outputs of the first maps", k * inner * size },
+    for _, part in ipairs { { "rows sorted by expert", k * hidden * size },
+                            { "outputs of the first maps", k * inner * size },
                             { "outputs of the experts", 2 * k * hidden * size },
-                            { "the router's numbers", 2 * module.num_experts * 4 + 8 * k * 4 } } do
+                            { "the router's numbers", 2 * module.num_experts * 4 + 16 * k * 4 } } do
         list[#list + 1] = { part[1], part[2], "mlp" }
     end
 end
@@ -186,6 +190,17 @@ function M.saved_tensors(model, i)
     return list
 end
 
+-- Bytes of weights [in, out] (GPT-2's) below adapters, which their op turns round and keeps so until backward.
+local function turned_bytes(model)
+    local bytes, first = 0, model.model.activation_checkpointing == true and model.config.num_hidden_layers - 1 or 0
+    for i = first, model.config.num_hidden_layers - 1 do
+        for _, module in layer_of(model, i):named_modules() do
+            bytes = bytes + (module.fan_in_fan_out and module.weight:numel() * bytes_of[module.weight:dtype()] or 0)
+        end
+    end
+    return bytes
+end
+
 -- Bytes of a token: what all layers keep from forward to backward, and the most that one has saved while it
 -- runs, which activation checkpointing makes again for a layer at a time.
 local function layers_bytes(model)
@@ -212,7 +227,7 @@ function M.kept(model, opts, tokens)
     local kept, _, again = layers_bytes(model)
     local final_norm = model.config.hidden_size * size + wide(size)
     return { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
-             activations = tokens * (kept + again + final_norm) }
+             activations = tokens * (kept + again + final_norm) + turned_bytes(model) }
 end
 
 -- Bytes of the logits that are there at once.
@@ -256,7 +271,7 @@ local function activation_parts(model, tokens)
     local head = model:head_context().head_weight
     local logits = logits_bytes(model, tokens)
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
-    return tokens * (kept + 3 * c.hidden_size * size), working, logits, tokens * layer
+    return tokens * (kept + 3 * c.hidden_size * size) + turned_bytes(model), working, logits, tokens * layer
 end
 
 --- What is resident at the worst moment of a run, as it is expected (not as a bound): { weights, gradients,

@@ -185,6 +185,36 @@ describe("a mixture of experts", function()
     end)
 end)
 
+describe("a linear map whose weight is dense when transposed", function()
+    it("is that of the copied weight, and makes no copy", function()
+        C.am_rng_seed(4)
+        for _, shape in ipairs { { 7, 5, 9 }, { 1, 6, 4 }, { 5, 1, 3 }, { 5, 3, 1 }, { 3, 1, 1 } } do
+            local n, k, m = unpack(shape)
+            local x, stored, bias = am.randn { n, k }, am.randn { k, m }, am.randn { m }
+            local found = {}
+            for way = 1, 2 do
+                for _, t in ipairs { x, stored, bias } do t.grad, t.requires_grad = nil, true end
+                local w = stored:transpose(0, 1)
+                local y = ops.linear(x, way == 1 and w:contiguous() or w, bias)
+                ops.sum(y * y):backward()
+                found[way] = { y:detach(), x.grad:clone(), stored.grad:clone(), bias.grad:clone() }
+            end
+            for i = 1, 4 do
+                -- another order of sums: a few roundings of numbers below 100
+                assert.is_true((found[1][i] - found[2][i]):abs():amax():item() < 1e-4, i)
+            end
+        end
+        local x, stored = am.randn { 1, 300 }, am.randn { 300, 400 }
+        local stats = ffi.new("am_mem_stats")
+        C.am_mem_reset_peak(0)
+        C.am_mem_get(0, stats)
+        local before = tonumber(stats.peak_bytes)
+        am.no_grad(ops.linear, x, stored:transpose(0, 1))
+        C.am_mem_get(0, stats)
+        assert.is_true(tonumber(stats.peak_bytes) - before < stored:nbytes())
+    end)
+end)
+
 describe("linear_cross_entropy", function()
     -- So many columns that the logits of 40 rows come in three chunks (op_loss.c: 8 Mi elements, 16
     -- rows at least).

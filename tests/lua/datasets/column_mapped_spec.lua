@@ -227,7 +227,7 @@ describe("am.datasets.column_mapped", function()
         assert.equal(5, utils.count_labels(row.labels))
     end)
 
-    it("uses generation blocks when the template has them, refuses templates that rewrite", function()
+    it("uses generation blocks when the template has them, else what it tells of its turns", function()
         tok.chat_template = "{%- generation -%}"
         local labels = dataset('{"q":"Who?","a":"The cook"}', { use_hf_chat_template = true }):get(1).labels
         assert.equal(("_|"):rep(7) .. "The| cook|<|end|>", tok:text(labels))
@@ -236,7 +236,11 @@ describe("am.datasets.column_mapped", function()
             { role = "user", content = "a" }, { role = "assistant", content = "b" }, { role = "user", content = "c" },
             { role = "assistant", content = "d" },
         }
+        local told = conversation.row(tok, messages, {}, "row 5")
+        assert.equal(4, utils.count_labels(told.labels)) -- two answers, each with its end
+        tok.tells_no_turns = true
         helpers.fails("data", "row 5: the chat template", conversation.row, tok, messages, {}, "row 5")
+        tok.tells_no_turns = nil
         tok.chat_template = "chatml"
         local last = conversation.row(tok, messages, { last_turn_only = true, mask_generation_prompt = true }, "x")
         assert.equal(2, utils.count_labels(last.labels))

@@ -63,6 +63,8 @@ function Tokenizer:apply_chat_template(messages, opts)
     local ids = self:encode(table.concat(parts), {})
     if not opts.return_assistant_tokens_mask then
         return ids
+    elseif self.tells_no_turns then
+        error("the template does not tell its turns")
     end
     local masks = {}
     for i, part in ipairs(parts) do
