@@ -1,4 +1,5 @@
--- recipes/convert.lua: GGUF files of models, adapters and a run's checkpoints, what it refuses, and a full disk. Directories: bad_files_spec.lua.
+-- recipes/convert.lua: GGUF files of models, adapters and a run's checkpoints, what it refuses, and a full disk.
+-- Directories: bad_files_spec.lua.
 
 local am = require("am")
 local faults = require("tests.support.faults")
@@ -91,36 +92,36 @@ describe("convert.lua", function()
     end)
 
     it("writes GGUF, which reads back the same, and an adapter, too", function()
-        local text_model, folder = text_model(), helper.folder()
+        local source, folder = text_model(), helper.folder()
         local file, lora, adapter = folder .. "/m.gguf", folder .. "/lora.gguf", folder .. "/adapter"
-        local status, _, errors = convert("--input", text_model, "--output-file", file, "--type", "f32")
+        local status, _, errors = convert("--input", source, "--output-file", file, "--type", "f32")
         assert.equal(0, status, errors)
-        local a, b = am.AutoModelForCausalLM.from_pretrained(text_model), am.AutoModelForCausalLM.from_pretrained(file)
+        local a, b = am.AutoModelForCausalLM.from_pretrained(source), am.AutoModelForCausalLM.from_pretrained(file)
         assert.same({}, tiny.differing(tiny.weights(a), tiny.weights(b)))
-        local from, to = am.AutoTokenizer.from_pretrained(text_model), am.AutoTokenizer.from_pretrained(file)
+        local from, to = am.AutoTokenizer.from_pretrained(source), am.AutoTokenizer.from_pretrained(file)
         assert.same(from:encode("The keeper is Ada."), to:encode("The keeper is Ada."))
         b:close()
         local config = am.peft.apply(a, { target_modules = { "*q_proj" }, dim = 2 })
         path.mkdir_p(adapter)
         am.peft.save_adapter(a, adapter, config)
         a:close()
-        status, _, errors = convert("--input", adapter, "--base-model", text_model, "--output-file", lora)
+        status, _, errors = convert("--input", adapter, "--base-model", source, "--output-file", lora)
         assert.equal(0, status, errors)
         local archive = require("am.core.io").open(lora)
         assert.is_table(archive:info("blk.0.attn_q.weight.lora_b"))
         archive:close()
 
         local before = helper.read(file)
-        refused(2, { file, "--output-file" }, convert("--input", text_model, "--output-file", file))
+        refused(2, { file, "--output-file" }, convert("--input", source, "--output-file", file))
         assert.equal(before, helper.read(file))
-        refused(2, { '"q4_l"', "q4_k" }, convert("--input", text_model, "--output-file", folder .. "/x", "--type",
+        refused(2, { '"q4_l"', "q4_k" }, convert("--input", source, "--output-file", folder .. "/x", "--type",
                                                 "q4_l"))
-        refused(2, { "either --output-dir", "--output-file" }, convert("--input", text_model))
-        refused(1, { "/proc/nowhere/x" }, convert("--input", text_model, "--output-file", "/proc/nowhere/x"))
+        refused(2, { "either --output-dir", "--output-file" }, convert("--input", source))
+        refused(1, { "/proc/nowhere/x" }, convert("--input", source, "--output-file", "/proc/nowhere/x"))
         local bare = folder .. "/bare"
         path.mkdir_p(bare)
         for _, name in ipairs { "config.json", "model.safetensors" } do
-            path.write_file(bare .. "/" .. name, helper.read(text_model .. "/" .. name))
+            path.write_file(bare .. "/" .. name, helper.read(source .. "/" .. name))
         end
         refused(1, { bare, "tokenizer.json" }, convert("--input", bare, "--output-file", folder .. "/x"))
         assert.is_false(path.exists(folder .. "/x"))

@@ -158,7 +158,7 @@ function M.frequencies(o)
     for _, name in ipairs(numbers) do
         local v = o.scaling and o.scaling[name]
         if v ~= nil and type(v) ~= "number" then
-            err.raise("format", "rope_scaling: \"%s\" must be a number, not %s", name, tostring(v))
+            err.raise("format", "rope_scaling of type \"%s\": \"%s\" must be a number, not %s", kind, name, tostring(v))
         end
     end
     return fn(o)
