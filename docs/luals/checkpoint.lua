@@ -17,7 +17,8 @@ function am_checkpoint.clean(root) end
 function am_checkpoint.pointed(root, pointer) end
 
 --- Write a folder that stands alone, as a merged model's: write(dir) fills it. It gets its name, which must be free
---- or an empty folder's, when it is complete and on disk; on an error nothing is there.
+--- or an empty folder's, when it is complete and on disk; on an error nothing is there. What a killed write of the
+--- same name left beside it goes away.
 function am_checkpoint.write_folder(final, write) end
 
 --- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there

@@ -30,7 +30,7 @@ function am_models_decoder.attention(c, options) end
 function am_models_decoder.mlp(c, options) end
 
 --- Experts (nn/moe.lua) in place of a feed-forward block. options: intermediate_size, names of an expert's maps,
---- and those of moe.SparseMoE that differ: normalize, shared, shared_gate.
+--- and those of moe.SparseMoE that differ: normalize, shared, shared_gate, jitter.
 function am_models_decoder.experts(c, options) end
 
 --- Whether the i-th layer (from 0) has experts, by mlp_only_layers and decoder_sparse_step.

@@ -134,7 +134,7 @@ function am_SequenceClassifier:generate() end
 local am_PretrainedConfig = {}
 
 --- Give the configuration its family's defaults and names of fields, {defaults =, attribute_map =}, as
---- transformers' configuration class has them.
+--- transformers' configuration class has them; padding = false where pad_token_id names no row of the embeddings.
 function am_PretrainedConfig:bind(family) end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A

@@ -15,8 +15,9 @@ function am_nn_Module.class(name, parent) end
 --- An instance of a class, to be filled by its constructor.
 function am_nn_Module.init(class) end
 
---- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros" or a function
---- of the tensor). The tensor itself comes with `materialize` or `set_parameter`.
+--- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", or a number that
+--- initializer_range is multiplied by for a narrower or wider "normal"). The tensor itself comes as weights are loaded
+--- or made.
 function am_nn_Module:declare(name, shape, init) end
 
 --- Add a child under a name ("q_proj", or "0" in lists).
@@ -56,7 +57,8 @@ local am_nn_Linear = {}
 ---@param in_features integer
 ---@param out_features integer
 ---@param bias boolean?
-function am_nn_Linear.new(in_features, out_features, bias) end
+---@param bias_init string? how the bias begins (Module:declare), "zeros" by default
+function am_nn_Linear.new(in_features, out_features, bias, bias_init) end
 
 --- x [..., in] -> [..., out]
 function am_nn_Linear:forward(x) end
@@ -195,7 +197,7 @@ function am_nn_moe_SparseMoE.configure(class, opts) end
 
 --- router and experts (and shared, an expert that sees all tokens, with shared_gate before it) are {name, module};
 --- the router maps [N, C] to logits [N, num_experts].
----@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer, top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all before the choice; normalize: the chosen probabilities are divided by their sum
+---@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer, top_k: integer, softmax_after: boolean?, normalize: boolean?, jitter: number?} softmax_after: over the chosen logits, not over all before the choice; normalize: the chosen probabilities are divided by their sum; jitter: in training each number that comes in is multiplied by a draw from 1 - jitter to 1 + jitter
 function am_nn_moe_SparseMoE.new(opts) end
 
 --- x [N, C], rows sorted by expert, offsets int32 [E + 1] -> [N, C]

@@ -59,6 +59,15 @@ describe("a classifier", function()
         assert.same({ 2, 32 }, tied.score.weight:size())
     end)
 
+    it("is Gemma 3's by the name that transformers writes", function()
+        local fields = { architectures = { "Gemma3TextForSequenceClassification" }, vocab_size = 9, hidden_size = 8,
+                         intermediate_size = 8, num_hidden_layers = 1, num_attention_heads = 2, num_key_value_heads = 1,
+                         head_dim = 4 }
+        local model = am.AutoModelForSequenceClassification.from_config(fields)
+        assert.equal("Gemma3TextForSequenceClassification", model.class_name)
+        model:close()
+    end)
+
     it("says what it can't do", function()
         for text, call in pairs {
             ["regression (1) is not"] = function()

@@ -135,9 +135,16 @@ local function fill(dir, write)
 end
 
 --- Write a folder that stands alone, as a merged model's: write(dir) fills it. It gets its name, which must be free
---- or an empty folder's, when it is complete and on disk; on an error nothing is there.
+--- or an empty folder's, when it is complete and on disk; on an error nothing is there. What a killed write of the
+--- same name left beside it goes away.
 function M.write_folder(final, write)
-    path.mkdir_p(path.dirname(path.absolute(final)))
+    local parent, begun = path.dirname(path.absolute(final)), path.basename(path.absolute(final)) .. ".reserving-"
+    path.mkdir_p(parent)
+    for _, name in ipairs(path.names(parent)) do
+        if name:sub(1, #begun) == begun then
+            path.remove_tree(path.join(parent, name))
+        end
+    end
     local reserved = path.unique(final .. ".reserving-")
     local ok, e = pcall(function()
         fill(reserved, write)

@@ -142,13 +142,17 @@ end
 
 --- A configuration with a copy of config.json's fields, given as a table or another configuration.
 function M.new(values)
+    if type(values) ~= "table" then
+        err.raise("argument", "a configuration is a table of config.json's fields, not a %s", type(values))
+    end
     return merge(setmetatable({ _nulls = {} }, Config), respell(copy(values)))
 end
 
 --- Give the configuration its family's defaults and names of fields, {defaults =, attribute_map =}, as
---- transformers' configuration class has them.
+--- transformers' configuration class has them; padding = false where pad_token_id names no row of the embeddings.
 function Config:bind(family)
-    self._family = { defaults = family.defaults or {}, attribute_map = family.attribute_map or {} }
+    self._family = { defaults = family.defaults or {}, attribute_map = family.attribute_map or {},
+                     padding = family.padding }
     for common, name in pairs(self._family.attribute_map) do
         local value = rawget(self, common)
         if value ~= nil then -- the last word of config_overrides, or transformers 5's
@@ -162,6 +166,9 @@ end
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.
 function Config:override(values)
+    if type(values) ~= "table" then
+        err.raise("argument", "config_overrides is a table of config.json's fields, not a %s", type(values))
+    end
     values = respell(copy(values))
     local known = {}
     for _, set in ipairs { self, fields.kinds } do
@@ -231,7 +238,8 @@ function Config:check()
         end
     end
     if self.pad_token_id ~= nil then
-        check_field(self, "pad_token_id", self.pad_token_id, "integer", -1, self:integer("vocab_size") - 1)
+        check_field(self, "pad_token_id", self.pad_token_id, "integer", -1,
+                    not (family and family.padding == false) and self:integer("vocab_size") - 1 or nil)
     end
     for key, v in pairs(self.rope_scaling or {}) do
         if key == "rope_type" then

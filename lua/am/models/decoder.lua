@@ -17,12 +17,14 @@
 --   embedding_scale, embedding_multiplier, embedding_dropout, logit_scale, logit_softcap   function(c): a number; the
 --                   first rounded to the embeddings' dtype
 --   head_bias       the head has a bias
+--   padding         false: the row of pad_token_id is one like the others; else it is given no gradient
 --   unused          Lua patterns of tensors that files hold and the model does not need
 --   check           function(c): raises about what the family does not allow
 --
 -- A model that this cannot describe is made by hand: causal_lm.lua says what it must have.
 
 local ops = require("am.core.ops")
+local err = require("am.core.error")
 local autograd = require("am.core.autograd")
 local scope = require("am.core.scope")
 local Module = require("am.nn.module")
@@ -122,7 +124,7 @@ function M.mlp(c, options)
 end
 
 --- Experts (nn/moe.lua) in place of a feed-forward block. options: intermediate_size, names of an expert's maps,
---- and those of moe.SparseMoE that differ: normalize, shared, shared_gate.
+--- and those of moe.SparseMoE that differ: normalize, shared, shared_gate, jitter.
 function M.experts(c, options)
     local n, hidden = c:integer("num_experts", nil, 65536), c:integer("hidden_size")
     return moe.SparseMoE.new {
@@ -133,6 +135,7 @@ function M.experts(c, options)
         } },
         num_experts = n, top_k = c:integer("num_experts_per_tok", nil, n),
         normalize = options.normalize, shared = options.shared, shared_gate = options.shared_gate,
+        jitter = options.jitter,
     }
 end
 
@@ -199,6 +202,11 @@ local function rotaries(c, spec)
     return made
 end
 
+-- The row of the embeddings that pad_token_id names; -1 is the last, as in PyTorch.
+local function padding_row(c)
+    return c.pad_token_id == -1 and c.vocab_size - 1 or c.pad_token_id
+end
+
 local function new_body(c, spec, names)
     local class = spec.name:gsub("ForCausalLM$", "Model"):gsub("LMHeadModel$", "Model")
     local self = Module.init(Module.class(class, Body))
@@ -207,7 +215,8 @@ local function new_body(c, spec, names)
     self.config, self.names, self.rotaries = c, names, rotaries(c, spec)
     self.embedding_dropout = spec.embedding_dropout and spec.embedding_dropout(c) or 0
     self.embedding_multiplier = spec.embedding_multiplier and spec.embedding_multiplier(c)
-    self:add(names.embeddings, Embedding.new(c:integer("vocab_size"), hidden, c.pad_token_id,
+    self:add(names.embeddings, Embedding.new(c:integer("vocab_size"), hidden,
+                                             spec.padding ~= false and padding_row(c) or nil,
                                              spec.embedding_scale and spec.embedding_scale(c)))
     if spec.positions then
         self.positions = spec.positions
@@ -241,6 +250,11 @@ function Body:forward(input_ids, position_ids, ctx)
         x = x * self.embedding_multiplier
     end
     if self.positions then
+        local most = self[self.positions].num_embeddings
+        if ctx.longest and ctx.longest > most then
+            err.raise("argument", "a row reaches position %d, but the model has %d (\"%s\")", ctx.longest, most,
+                      self.config:spelling("max_position_embeddings"))
+        end
         x = x + self[self.positions]:forward(position_ids)
     end
     if self.training and self.embedding_dropout > 0 then
@@ -304,7 +318,7 @@ function M.architecture(spec)
         return self
     end
     return { new = new, name = spec.name, gguf = spec.gguf, defaults = spec.defaults,
-             attribute_map = spec.attribute_map }
+             attribute_map = spec.attribute_map, padding = spec.padding }
 end
 
 return M

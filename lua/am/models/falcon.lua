@@ -71,6 +71,7 @@ return decoder.architecture {
         return layers.DecoderLayer.new(parts)
     end,
     norm = norm,
+    padding = false,
     check = function(c)
         decoder.whole_heads(c)
         if c.new_decoder_architecture and not c.parallel_attn then

@@ -34,6 +34,7 @@ return decoder.architecture {
                  tie_word_embeddings = true, pad_token_id = 0 },
     gguf = {
         architecture = "gemma2",
+        full_every = 2,
         config = { hidden_activation = "gelu_pytorch_tanh" },
         only = { query_pre_attn_scalar = function(c)
             return c.num_hidden_layers == 46 and c.hidden_size / c.num_attention_heads or c.head_dim

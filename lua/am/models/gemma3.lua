@@ -46,6 +46,7 @@ return decoder.architecture {
                  tie_word_embeddings = true, pad_token_id = 0 },
     gguf = {
         architecture = "gemma3",
+        full_every = 6,
         model_type = "gemma3_text",
         config = { hidden_activation = "gelu_pytorch_tanh" },
         keys = { ["rope.freq_base_swa"] = "rope_local_base_freq" },

@@ -20,6 +20,7 @@
 --   no_head_dim     config.json has no head_dim
 --   rope_tensors    llama.cpp reads scaled frequencies of it from tensors (Llama 3.1's, Phi-3's)
 --   no_window       llama.cpp has no sliding window for it
+--   full_every      every how many layers one sees all in llama.cpp, whatever layer_types say
 --   head            llama.cpp needs output.weight, also where embeddings are tied
 --   from            function(archive): { GGUF name = Hugging Face name } where that depends on the file
 --   experts         true: a file of this architecture with experts; false: one without. Else both

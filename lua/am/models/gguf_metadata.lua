@@ -272,6 +272,17 @@ local function check_only(c, desc, field, value)
     end
 end
 
+-- Raise "unsupported" unless the layers that see all are those of llama.cpp.
+local function check_layer_types(c, desc)
+    local every = desc.full_every
+    for i = 1, every and c.layer_types and c.num_hidden_layers or 0 do
+        if (c.layer_types[i] == "full_attention") ~= (i % every == 0) then
+            c:unsupported("layer_types", string.format("llama.cpp's \"%s\" sees all in every layer whose number "
+                .. "divides by %d, and in no other; number %d is %s", desc.architecture, every, i, c.layer_types[i]))
+        end
+    end
+end
+
 --- The key-values of a model: a list of { key, type, value }, and a list of { name, tensor } that GGUF keeps beside
 --- the weights.
 function M.write(c, desc)
@@ -302,6 +313,7 @@ function M.write(c, desc)
         end
         check_only(c, desc, field, value)
     end
+    check_layer_types(c, desc)
     if desc.write then
         desc.write(c, set)
     end

@@ -15,7 +15,7 @@ function GPT2Attention.new(o)
     local self = Attention.configure(GPT2Attention, o)
     self.output = "c_proj"
     self:add("c_attn", Conv1D.new(o.hidden_size, 3 * o.hidden_size))
-    self:add("c_proj", Conv1D.new(o.hidden_size, o.hidden_size))
+    self:add("c_proj", Conv1D.new(o.hidden_size, o.hidden_size, o.residual_init))
     return self
 end
 
@@ -37,15 +37,16 @@ return decoder.architecture {
     rotary = false,
     layer = function(c, i)
         local hidden, inner = c.hidden_size, c:integer("n_inner", 4 * c.hidden_size)
+        local residual_init = (2 * c:integer("num_hidden_layers")) ^ -0.5 -- what is added grows with the depth
         local scale = c.scale_attn_weights and decoder.head_dim(c) ^ -0.5 or 1
         return DecoderLayer.new {
             attention = { "attn", GPT2Attention.new(decoder.attention(c, {
-                rotary = false, dropout = c.attn_pdrop,
+                rotary = false, dropout = c.attn_pdrop, residual_init = residual_init,
                 scale = c.scale_attn_by_inverse_layer_idx and scale / (i + 1) or scale,
             })) },
             mlp = { "mlp", MLP.new {
                 up = { "c_fc", Conv1D.new(hidden, inner) },
-                down = { "c_proj", Conv1D.new(inner, hidden) },
+                down = { "c_proj", Conv1D.new(inner, hidden, residual_init) },
                 hidden_act = decoder.activation(c),
             } },
             attention_norm = { "ln_1", norm(c) },
@@ -54,6 +55,7 @@ return decoder.architecture {
         }
     end,
     norm = norm,
+    padding = false,
     embedding_dropout = function(c) return c.embd_pdrop end,
     check = function(c)
         decoder.whole_heads(c)

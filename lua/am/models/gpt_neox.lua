@@ -49,6 +49,7 @@ return decoder.architecture {
         }
     end,
     norm = norm,
+    padding = false,
     embedding_dropout = function(c) return c.hidden_dropout end,
     check = decoder.whole_heads,
     attribute_map = { rope_theta = "rotary_emb_base", partial_rotary_factor = "rotary_pct" },

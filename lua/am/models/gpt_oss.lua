@@ -45,7 +45,7 @@ return decoder.architecture {
                 sinks = true, window = decoder.window(c, i, is_sliding(i)),
             })) },
             mlp = { "mlp", moe.SparseMoE.new {
-                router = { "router", Linear.new(c.hidden_size, n, true) },
+                router = { "router", Linear.new(c.hidden_size, n, true, "normal") },
                 experts = { "experts", Experts.new(c, n) },
                 num_experts = n, top_k = c:integer("num_experts_per_tok", nil, n), softmax_after = true,
             } },
@@ -63,6 +63,7 @@ return decoder.architecture {
     },
     gguf = {
         architecture = "gpt-oss",
+        full_every = 2,
         model_type = "gpt_oss",
         config = { hidden_act = "silu" },
         only = { swiglu_alpha = 1.702, swiglu_limit = 7 },

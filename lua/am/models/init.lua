@@ -95,10 +95,25 @@ local function check_quantization(c)
     c.quantization_config = nil
 end
 
+-- The number of layers that config_overrides asks for, if it does: a file's layers above it are left out then, and so
+-- is what the configuration says of them.
+local function layers_asked(c, overrides)
+    local asked = overrides.num_hidden_layers or overrides[c:spelling("num_hidden_layers")]
+    for _, key in ipairs { "layer_types", "no_rope_layers" } do
+        local list = c[key]
+        if asked and type(list) == "table" and #list > asked and not overrides[key] then
+            c[key] = json.array { unpack(list, 1, asked) }
+        end
+    end
+    return asked
+end
+
 local function build(c, opts, classifier)
-    local impl = implementation(c, classifier)
-    c:override(opts.config_overrides or {}):bind(impl):check()
+    local impl, overrides = implementation(c, classifier), opts.config_overrides or {}
+    c:override(overrides):bind(impl):check()
     check_quantization(c)
+    c:integer("num_hidden_layers", nil, 10000)
+    local asked = layers_asked(c, overrides)
     local model = causal_lm.extend(impl.new(c))
     if classifier then
         c.num_labels = opts.num_labels or c.num_labels
@@ -106,6 +121,7 @@ local function build(c, opts, classifier)
     else
         c.architectures = json.array { model.class_name }
     end
+    model.layers_asked = asked
     model.model.activation_checkpointing = opts.activation_checkpointing
     kernels.patch_model_with_kernel_optimizations(model, opts)
     model.gguf_description = impl.gguf

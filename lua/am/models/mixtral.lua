@@ -14,6 +14,7 @@ return decoder.architecture {
             })) },
             mlp = { "block_sparse_moe", decoder.experts(c, {
                 intermediate_size = c:integer("intermediate_size"), names = { "w1", "w3", "w2" }, normalize = true,
+                jitter = c.router_jitter_noise,
             }) },
             attention_norm = { "input_layernorm", decoder.rms_norm(c) },
             mlp_norm = { "post_attention_layernorm", decoder.rms_norm(c) },

@@ -29,7 +29,8 @@ return decoder.architecture {
         }
     end,
     norm = norm,
-    defaults = { hidden_act = "relu2", norm_eps = 1e-5, max_position_embeddings = 4096, partial_rotary_factor = 0.5 },
+    defaults = { hidden_act = "relu2", norm_eps = 1e-5, max_position_embeddings = 4096, partial_rotary_factor = 0.5,
+                 initializer_range = 0.0134 },
     gguf = {
         architecture = "nemotron",
         config = { hidden_act = "relu2" },

@@ -114,8 +114,14 @@ end
 
 local SUFFIX = "ForSequenceClassification"
 
+-- Classes of Gemma 3 without "Text" are those of its model of images.
+local OTHERS = { Gemma3ForCausalLM = "Gemma3TextForSequenceClassification" }
+
 --- The classifier's name by its causal model's: "LlamaForCausalLM" -> "LlamaForSequenceClassification".
 function M.class_name(causal)
+    if OTHERS[causal] then
+        return OTHERS[causal]
+    end
     return (causal:gsub("ForCausalLM$", SUFFIX):gsub("LMHeadModel$", SUFFIX))
 end
 

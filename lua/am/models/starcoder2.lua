@@ -33,7 +33,7 @@ return decoder.architecture {
     norm = norm,
     embedding_dropout = function(c) return c.embedding_dropout end,
     defaults = { hidden_act = "gelu_pytorch_tanh", norm_epsilon = 1e-5, max_position_embeddings = 4096, use_bias = true,
-                 num_key_value_heads = 2, tie_word_embeddings = true },
+                 num_key_value_heads = 2, tie_word_embeddings = true, initializer_range = 0.018042 },
     gguf = {
         architecture = "starcoder2",
         config = { hidden_act = "gelu_pytorch_tanh" },

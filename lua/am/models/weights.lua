@@ -137,8 +137,9 @@ end
 -- Random numbers for one parameter, as transformers initialises it.
 local function initialize_slot(model, module, slot, opts)
     local t = scope.escape(tensor.empty(slot.shape, opts))
-    if slot.init == "normal" then
-        t:normal_(0, model.config.initializer_range or 0.02)
+    if slot.init == "normal" or type(slot.init) == "number" then
+        local scale = type(slot.init) == "number" and slot.init or 1
+        t:normal_(0, (model.config.initializer_range or 0.02) * scale)
     else
         t:fill_(slot.init == "ones" and 1 or 0)
     end
@@ -159,9 +160,11 @@ end
 -- What a source has and no parameter wants, but for what files may hold besides.
 local function unexpected_in(model, source, used)
     local list = {}
+    local layer = "^" .. model.names.body .. "%." .. model.names.layers .. "%.(%d+)%."
     for name in pairs(source.names) do
         -- older files carry the rotary frequencies, which are computed here
         local known = used[name] or name:find("rotary_emb%.inv_freq$")
+            or model.layers_asked and (tonumber(name:match(layer)) or -1) >= model.layers_asked
         for _, pattern in ipairs(model.unused or {}) do
             known = known or name:find(pattern)
         end
@@ -172,8 +175,42 @@ local function unexpected_in(model, source, used)
     return list
 end
 
---- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored.
-local function load(model, source, dtype)
+local halves = { float16 = true, bfloat16 = true }
+
+-- The dtype of a model whose tensors are stored in several (GGUF files have norms in float32, whatever the matrices
+-- are in): the one that config.json names, or the widest of the matrices. nil where all are of one.
+local function common_dtype(model, named)
+    local first, mixed, widest
+    for _, t in model:named_parameters() do
+        local dtype = t:dtype()
+        first = first or dtype
+        mixed = mixed or dtype ~= first
+        if t:dim() > 1 and dtype ~= widest then
+            widest = (not widest or halves[widest] and not halves[dtype]) and dtype
+                or halves[widest] and halves[dtype] and "float32" or dtype == "float64" and dtype or widest
+        end
+    end
+    return mixed and ((halves[named] or named == "float32" or named == "float64") and named or widest or first) or nil
+end
+
+-- Give parameters that are stored in several dtypes one, since ops mix none.
+local function unify(model, named)
+    local dtype = common_dtype(model, named)
+    if not dtype then
+        return
+    end
+    for _, module, slot in model:parameter_slots() do
+        local t = module[slot.name]
+        if t and t:dtype() ~= dtype then
+            module[slot.name] = scope.escape(t:to(dtype))
+            t:release()
+        end
+    end
+end
+
+--- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored, if all is in one dtype;
+--- named is that of config.json.
+local function load(model, source, dtype, named)
     local missing, used, fresh = {}, {}, {}
     for name, module, slot in model:parameter_slots() do
         for _, file_name in ipairs(names_in_files(name, slot)) do
@@ -201,6 +238,9 @@ local function load(model, source, dtype)
         err.raise("format", "%s holds tensors that %s has no place for: %s", source.where,
                   model.class_name, list_of(unexpected, {}))
     end
+    if not dtype then
+        unify(model, named)
+    end
     M.tie(model)
     if #fresh > 0 then
         initialize_fresh(model, fresh, source.where, { dtype = dtype or model:dtype(), device = model:device() })
@@ -223,7 +263,7 @@ end
 --- Load from a Hugging Face directory.
 function M.from_directory(model, dir, opts)
     local source = open_directory(model, dir, opts.device)
-    load(model, source, opts.dtype)
+    load(model, source, opts.dtype, model.config.torch_dtype)
     source.close()
 end
 

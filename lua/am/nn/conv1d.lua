@@ -7,10 +7,11 @@ local Conv1D = Module.class("Conv1D")
 
 ---@param in_features integer
 ---@param out_features integer
-function Conv1D.new(in_features, out_features)
+---@param init number? of the weight (Module:declare)
+function Conv1D.new(in_features, out_features, init)
     local self = Module.init(Conv1D)
     self.in_features, self.out_features = in_features, out_features
-    self:declare("weight", { in_features, out_features })
+    self:declare("weight", { in_features, out_features }, init)
     self:declare("bias", { out_features }, "zeros")
     return self
 end

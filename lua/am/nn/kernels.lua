@@ -25,6 +25,9 @@ end
 ---  change nothing.
 function M.patch_model_with_kernel_optimizations(model, opts)
     opts = opts or {}
+    if type(model) ~= "table" or not model.named_modules then
+        err.raise("argument", "a model is needed, not a %s", type(model))
+    end
     M.check_attention(opts.attn_implementation)
     local eager = attention[opts.attn_implementation or "sdpa"] == "eager"
     local composed = opts.use_liger_kernel == false

@@ -14,7 +14,7 @@ function LayerNorm.new(size, eps, opts)
     local self = Module.init(LayerNorm)
     self.size, self.eps, self.offset = size, eps, opts.offset or 0
     if opts.weight ~= false then
-        self:declare("weight", { size }, self.offset == 1 and "zeros" or "ones")
+        self:declare("weight", { size }, "ones")
     end
     if opts.bias ~= false then
         self:declare("bias", { size }, "zeros")

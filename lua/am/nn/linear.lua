@@ -8,12 +8,13 @@ local Linear = Module.class("Linear")
 ---@param in_features integer
 ---@param out_features integer
 ---@param bias boolean?
-function Linear.new(in_features, out_features, bias)
+---@param bias_init string? how the bias begins (Module:declare), "zeros" by default
+function Linear.new(in_features, out_features, bias, bias_init)
     local self = Module.init(Linear)
     self.in_features, self.out_features = in_features, out_features
     self:declare("weight", { out_features, in_features })
     if bias then
-        self:declare("bias", { out_features }, "zeros")
+        self:declare("bias", { out_features }, bias_init or "zeros")
     end
     return self
 end

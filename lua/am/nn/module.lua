@@ -20,8 +20,9 @@ function Module.init(class)
     return setmetatable({ _parameters = {}, _children = {}, training = false }, class)
 end
 
---- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros" or a function
---- of the tensor). The tensor itself comes with `materialize` or `set_parameter`.
+--- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", or a number that
+--- initializer_range is multiplied by for a narrower or wider "normal"). The tensor itself comes as weights are loaded
+--- or made.
 function Module:declare(name, shape, init)
     self._parameters[#self._parameters + 1] = { name = name, shape = shape, init = init or "normal" }
 end

@@ -67,7 +67,7 @@ M.SparseMoE = SparseMoE
 function SparseMoE.configure(class, opts)
     local self = Module.init(class)
     self.num_experts, self.top_k = opts.num_experts, opts.top_k
-    self.softmax_after, self.normalize = opts.softmax_after, opts.normalize
+    self.softmax_after, self.normalize, self.jitter = opts.softmax_after, opts.normalize, opts.jitter or 0
     self.names = {}
     for _, role in ipairs { "router", "experts", "shared", "shared_gate" } do
         if opts[role] then
@@ -81,8 +81,9 @@ end
 --- router and experts (and shared, an expert that sees all tokens, with shared_gate before it) are {name, module};
 --- the router maps [N, C] to logits [N, num_experts].
 ---@param opts {router: table, experts: table, shared: table?, shared_gate: table?, num_experts: integer,
----  top_k: integer, softmax_after: boolean?, normalize: boolean?} softmax_after: over the chosen logits, not over all
----  before the choice; normalize: the chosen probabilities are divided by their sum
+---  top_k: integer, softmax_after: boolean?, normalize: boolean?, jitter: number?} softmax_after: over the chosen
+---  logits, not over all before the choice; normalize: the chosen probabilities are divided by their sum; jitter: in
+---  training each number that comes in is multiplied by a draw from 1 - jitter to 1 + jitter
 function SparseMoE.new(opts)
     return SparseMoE.configure(SparseMoE, opts)
 end
@@ -106,6 +107,10 @@ end
 --- x [B, T, C] -> the same shape, and the router's logits [B T, E].
 function SparseMoE:forward(x)
     local rows = x:reshape(-1, x:size(2))
+    if self.training and self.jitter > 0 then
+        local noise = tensor.empty(rows:size(), { dtype = rows:dtype(), device = rows:device() })
+        rows = rows * noise:uniform_(1 - self.jitter, 1 + self.jitter)
+    end
     local n, k = rows:size(0), self.top_k
     local logits = self[self.names.router]:forward(rows)
     local weights, index = choose(self, logits)

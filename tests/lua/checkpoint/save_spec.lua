@@ -50,6 +50,15 @@ describe("a folder that stands alone", function()
                 assert.equal("whole", content(dir, name))
                 assert.same({ "model" }, path.names(final))
             end
+            -- what a killed write of that name left goes, others' stays
+            path.remove_tree(path.join(dir, "empty"))
+            for _, left in ipairs { "empty.reserving-.1-2-3.tmp", "other.reserving-.1-2-3.tmp" } do
+                path.mkdir_p(path.join(dir, left))
+                path.write_file(path.join(dir, left, "model"), "half")
+            end
+            checkpoint.write_folder(path.join(dir, "empty"), text("whole"))
+            assert.equal("below empty other.reserving-.1-2-3.tmp", tree(dir))
+            path.remove_tree(path.join(dir, "other.reserving-.1-2-3.tmp"))
             -- what is there stays
             raised("io", "below/merged", checkpoint.write_folder, path.join(dir, "below/merged"), text("other"))
             assert.equal("whole", content(dir, "below/merged"))

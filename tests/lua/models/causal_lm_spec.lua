@@ -248,6 +248,31 @@ describe("the output", function()
             assert.equal(seen, am.ops.abs(grad:select(0, id)):amax():item() > 0, "token " .. id)
         end
         padded:close()
+        -- -1 is the last row, as in PyTorch
+        local last = tiny.model { pad_token_id = -1, vocab_size = 8 }
+        last:forward({ input_ids = { 7, 1, 7 }, labels = { 1, 1, 1 } }).loss:backward()
+        assert.equal(0, last.model.embed_tokens.weight.grad:select(0, 7):abs():amax():item())
+        last:close()
+    end)
+
+    it("gives it one in families whose embeddings have no padding row", function()
+        for _, name in ipairs { "GPT2LMHeadModel", "FalconForCausalLM", "GPTNeoXForCausalLM" } do
+            for _, pad in ipairs { 4, 5000 } do -- GPT-2's own id may be beyond a small vocabulary
+                local other = am.AutoModelForCausalLM.from_config {
+                    architectures = { name }, vocab_size = 9, hidden_size = 16, num_attention_heads = 2,
+                    rotary_pct = 0.5, num_hidden_layers = 1, intermediate_size = 8, max_position_embeddings = 8,
+                    pad_token_id = pad, tie_word_embeddings = false,
+                }
+                other:forward({ input_ids = { 4, 1, 4 }, labels = { 1, 1, 1 } }).loss:backward()
+                local grad = other:get_input_embeddings().weight.grad
+                if other.model.positions then
+                    raised("argument", { "position 9", "has 8", "n_positions" }, other.forward, other,
+                           { input_ids = { 1, 1, 1, 1, 1, 1, 1, 1, 1 } })
+                end
+                assert.is_true(grad:select(0, 4):abs():amax():item() > 0, name)
+                other:close()
+            end
+        end
     end)
 
     it("has frequencies for all that was seen when they depend on the length", function()

@@ -102,6 +102,22 @@ describe("the types of a GGUF file", function()
         model:close()
     end)
 
+    it("are read as one dtype, that of the matrices", function()
+        for _, name in ipairs { "f16", "bf16" } do
+            files.with_folder(function(folder)
+                local model, file = tiny.model {}, path.join(folder, "half.gguf")
+                model:save_gguf(file, { type = name })
+                model:close()
+                local read = load(file) -- its norms are f32
+                for key, t in read:named_parameters() do
+                    assert.equal(name == "f16" and "float16" or "bfloat16", t:dtype(), key)
+                end
+                assert.equal(5, #read:generate({ 1, 2 }, { max_new_tokens = 3, eos_token_id = false }))
+                read:close()
+            end)
+        end
+    end)
+
     it("are others where rows do not divide into blocks", function()
         local model = tiny.model { hidden_size = 64, intermediate_size = 256, num_attention_heads = 4, head_dim = 16,
                                    num_key_value_heads = 4 }
@@ -137,6 +153,23 @@ describe("a model that GGUF cannot hold", function()
         local model = tiny.model { rope_scaling = { rope_type = "dynamic", factor = 2 } }
         raised("unsupported", { "rope_scaling", "dynamic" }, function() model:save_gguf("/nonexistent/x.gguf", {}) end)
         model:close()
+    end)
+
+    it("has windows in other layers than llama.cpp", function()
+        for name, good in pairs { Gemma2ForCausalLM = true, GptOssForCausalLM = true, Gemma3ForCausalLM = false } do
+            for _, types in ipairs { { "sliding_attention", "full_attention" },
+                                     { "full_attention", "sliding_attention" } } do
+                local model = tiny.model { architectures = { name }, layer_types = types, query_pre_attn_scalar = 6,
+                                           sliding_window = 4, num_local_experts = 2, num_experts_per_tok = 1 }
+                if good and types[2] == "full_attention" then
+                    files.with_folder(function(folder) model:save_gguf(path.join(folder, "x.gguf"), {}) end)
+                else
+                    raised("unsupported", { "layer_types", "llama.cpp" },
+                           function() model:save_gguf("/nonexistent/x.gguf", {}) end)
+                end
+                model:close()
+            end
+        end
     end)
 
     it("classifies", function()

@@ -121,6 +121,29 @@ describe("saving and loading", function()
         end)
     end)
 
+    it("takes one dtype where files hold several: config.json's, or the widest of the matrices", function()
+        for named, expected in pairs { bfloat16 = "bfloat16", float16 = "float16", [false] = "float32" } do
+            files.with_folder(function(dir)
+                local model = tiny.model { tie_word_embeddings = true }
+                model:save_pretrained(dir)
+                local mixed = {}
+                for name, t in pairs(weights.saved(model)) do -- a norm in f32, one matrix in f16, others in bf16
+                    mixed[name] = name:find("norm") and t or t:to(name:find("0.*q_proj") and "float16" or "bfloat16")
+                end
+                am.save_safetensors(path.join(dir, SINGLE), mixed)
+                model.config.torch_dtype = named or nil
+                model.config:save(dir)
+                model:close()
+                local read = load(dir)
+                for name, t in read:named_parameters() do
+                    assert.equal(expected, t:dtype(), name)
+                end
+                read:forward({ input_ids = { 1, 2, 3 }, labels = { 1, 2, 3 } }).loss:backward()
+                read:close()
+            end)
+        end
+    end)
+
     it("puts weights on the device that is asked for", function()
         with_saved({ tie_word_embeddings = true }, nil, function(dir, _, expected)
             local model = load(dir, { device = "ref" })
@@ -305,6 +328,25 @@ describe("a directory that does not fit", function()
         -- computed here, so not read
         edited({}, function(t) t["model.layers.0.self_attn.rotary_emb.inv_freq"] = am.ones { 3 } end, function(dir, w)
             same(w, loaded(dir))
+        end)
+    end)
+
+    it("may hold more layers than config_overrides asks for", function()
+        with_saved({ architectures = { "Gemma2ForCausalLM" }, num_hidden_layers = 3, query_pre_attn_scalar = 6,
+                     layer_types = { "sliding_attention", "full_attention", "sliding_attention" },
+                     sliding_window = 4 }, nil, function(dir, _, expected)
+            local model = load(dir, { config_overrides = { num_hidden_layers = 2 } })
+            assert.same({ "sliding_attention", "full_attention" }, { unpack(model.config.layer_types) })
+            local found = tiny.weights(model)
+            for name, bits in pairs(found) do
+                assert.equal(expected[name], bits, name)
+            end
+            assert.is_nil(found["model.layers.2.mlp.up_proj.weight"])
+            model:save_pretrained(dir)
+            model:close()
+            same(found, (loaded(dir)))
+            raised("format", { dir, "model.layers.2" }, load, dir, { config_overrides = { num_hidden_layers = 3,
+                layer_types = { "full_attention", "full_attention", "full_attention" } } })
         end)
     end)
 

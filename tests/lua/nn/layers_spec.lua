@@ -368,3 +368,22 @@ describe("rotary frequencies", function()
         end
     end)
 end)
+
+describe("experts", function()
+    it("see noise while they are trained, where jitter is given", function()
+        local moe = require("am.nn.moe")
+        local layer = moe.SparseMoE.new {
+            router = { "gate", Linear.new(4, 3) }, num_experts = 3, top_k = 3, normalize = true, jitter = 0.25,
+            experts = { "experts", { forward = function(_, x) return x end, train = function() end,
+                                     _parameters = {}, _children = {} } },
+        }
+        fill(layer)
+        local x = am.ones({ 1, 500, 4 })
+        -- experts that give what they see, and weights whose sum is 1: what comes out is what went in
+        assert.is_true((layer:eval():forward(x) - x):abs():max():item() < 1e-6)
+        layer.training = true
+        local y = layer:forward(x)
+        assert.is_true(y:amin():item() >= 0.75 - 1e-6 and y:amax():item() <= 1.25 + 1e-6)
+        assert.is_true(y:amin():item() < 0.77 and y:amax():item() > 1.23)
+    end)
+end)
