@@ -85,6 +85,22 @@ static void q8_0(float *restrict out, const uint8_t *restrict b, size_t n)
     }
 }
 
+/* An exponent, 2^(e - 128) for halves; 16 bytes of numbers in halves, which is exact also where the
+ * exponent makes a subnormal scale. */
+static void mxfp4(float *restrict out, const uint8_t *restrict b, size_t n)
+{
+    static const int8_t halves[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    for (size_t i = 0; i < n; i++, b += 17, out += BLOCK) {
+        uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23;
+        float d;
+        memcpy(&d, &bits, 4);
+        for (int j = 0; j < HALF; j++) {
+            out[j] = d * (float)halves[b[1 + j] & 15];
+            out[j + HALF] = d * (float)halves[b[1 + j] >> 4];
+        }
+    }
+}
+
 /* Sizes of types without a reader are here too: a file that has such a tensor can be checked and
  * its other tensors read. */
 static const am_gguf_type types[] = {
@@ -119,7 +135,7 @@ static const am_gguf_type types[] = {
     [30] = {"BF16", 1, 2, AM_BF16, NULL, am_gguf_to_bf16},
     [34] = {"TQ1_0", 256, 54, -1, NULL, NULL},
     [35] = {"TQ2_0", 256, 66, -1, NULL, NULL},
-    [39] = {"MXFP4", 32, 17, -1, NULL, NULL},
+    [39] = {"MXFP4", 32, 17, AM_F32, mxfp4, NULL},
 };
 
 const am_gguf_type *am_gguf_type_find(uint32_t number)

@@ -154,8 +154,8 @@ END_TEST
 /* The same bits as gguf.quants.dequantize, subnormal scales included. */
 START_TEST(test_quantised_types)
 {
-    static const char *const names[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
-                                        "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"};
+    static const char *const names[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K",
+                                        "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4"};
     enum { SIMPLE = 5 };
     am_archive *simple = open_types(), *k_quants;
     int fence;

@@ -154,13 +154,13 @@ def gguf_seeds():
         ("af", 9, struct.pack("<IQ1d", 12, 1, 2.5)),
         ("aa", 9, struct.pack("<IQ", 9, 1) + struct.pack("<IQ", 8, 1) + gguf_string("in")),
         ("general.alignment", 4, struct.pack("<I", 8))]
-    types = [(0, 4), (1, 2), (2, 18), (3, 20), (6, 22), (7, 24), (8, 34), (24, 1), (28, 8)]
+    types = [(0, 4), (1, 2), (2, 18), (3, 20), (6, 22), (7, 24), (8, 34), (24, 1), (28, 8), (39, 17)]
     k_quants = [(10, 84), (11, 110), (12, 144), (13, 176), (14, 210)]
 
     def gguf(types):
         tensors, data = b"", b""
         for number, size in types:
-            items = 256 if number in range(10, 15) else 32 if number in (2, 3, 6, 7, 8) else 1
+            items = 256 if number in range(10, 15) else 32 if number in (2, 3, 6, 7, 8, 39) else 1
             data += b"\0" * (-len(data) % 8)
             tensors += gguf_string("t%d" % number) + struct.pack("<IQQIQ", 2, items, 1, number, len(data))
             data += bytes(i * 7 % 256 for i in range(size))

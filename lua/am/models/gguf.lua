@@ -30,6 +30,7 @@
 --
 -- What changes on the way: gguf_changes.lua. Names that all share: gguf_names.lua. Key-values: gguf_metadata.lua.
 
+local err = require("am.core.error")
 local ops = require("am.core.ops")
 local scope = require("am.core.scope")
 local changes = require("am.models.gguf_changes")
@@ -43,7 +44,10 @@ local M = {}
 --- general.architecture of a file, and whether it has experts.
 function M.architecture(archive)
     local meta = json.decode(archive:metadata_json())
-    local name = tostring(meta["general.architecture"])
+    local name = meta["general.architecture"]
+    if type(name) ~= "string" then
+        err.raise("format", "%s: general.architecture must be a text, which names the model's family", archive.path)
+    end
     local experts = meta[name .. ".expert_count"]
     return name, type(experts) == "number" and experts > 0
 end
@@ -152,6 +156,26 @@ function M.each_change(desc, name, fn)
     end
 end
 
+-- Raise "format" where tensors are too small for what befalls them on the way, or parts of one another's size.
+local function check_shapes(archive, list, least)
+    local first
+    for _, gguf in ipairs(list) do
+        local info = archive:info(gguf) or err.raise("format", "%s lacks tensor %s", archive.path, gguf)
+        local shape, numel = table.concat(info.shape, ", "), 1
+        for _, n in ipairs(info.shape) do
+            numel = numel * n
+        end
+        first = first or shape
+        if #info.shape < least or numel == 0 then
+            err.raise("format", "%s: %s is [%s], which holds no %s", archive.path, gguf, shape,
+                      least > 1 and "matrices" or "numbers")
+        elseif shape ~= first then
+            err.raise("format", "%s: %s is [%s], but %s, which belongs to it, [%s]", archive.path, gguf, shape, list[1],
+                      first)
+        end
+    end
+end
+
 -- A tensor's parts along a dim, one after another or in turn, as one again.
 local function join(parts, split)
     if not split.interleaved then
@@ -213,7 +237,13 @@ function M.source(archive, desc, c, device)
         return scope.scope(function()
             local t
             local as = dtype
-            M.each_change(desc, name, function(kind) as = kind.in_f32 and "float32" or as end)
+            local least = split and split.dim + 1 or expert and 2 or 0
+            M.each_change(desc, name, function(kind)
+                as, least = kind.in_f32 and "float32" or as, math.max(least, 1)
+            end)
+            if least > 0 then
+                check_shapes(archive, list, least)
+            end
             if split then
                 local parts = {}
                 for i, gguf in ipairs(list) do

@@ -57,10 +57,19 @@ end
 
 -- ---- reading --------------------------------------------------------------------------------
 
+-- The numbers of a tensor with one dim.
+local function vector(archive, name)
+    local info = archive:info(name) or err.raise("format", "%s lacks tensor %s", archive.path, name)
+    if #info.shape ~= 1 then
+        err.raise("format", "%s: %s is [%s], which is no vector", archive.path, name, table.concat(info.shape, ", "))
+    end
+    return archive:get(name, "float64"):totable()
+end
+
 -- Llama 3.1's scaling, of which a GGUF file holds only what each frequency is divided by. The models
 -- differ in `factor`, which is the largest of these; the rest is the same in all of them.
 local function scaling_of_factors(archive, c)
-    local factors, factor, ones = archive:get("rope_freqs.weight", "float64"):totable(), 1, true
+    local factors, factor, ones = vector(archive, "rope_freqs.weight"), 1, true
     for _, f in ipairs(factors) do
         factor, ones = f > factor and f or factor, ones and f == 1
     end
@@ -69,9 +78,9 @@ local function scaling_of_factors(archive, c)
     end
     local scaling = { rope_type = "llama3", factor = factor, low_freq_factor = 1, high_freq_factor = 4,
                       original_max_position_embeddings = 8192 }
-    local plain = frequencies { theta = c.rope_theta, dim = c.head_dim }
-    local scaled = frequencies { theta = c.rope_theta, dim = c.head_dim, scaling = scaling }
-    local same = #factors == #plain
+    local same = c.head_dim == 2 * #factors -- else there may be too many to count
+    local plain = same and frequencies { theta = c.rope_theta, dim = c.head_dim }
+    local scaled = same and frequencies { theta = c.rope_theta, dim = c.head_dim, scaling = scaling }
     for i = 1, same and #factors or 0 do
         same = same and math.abs(plain[i] / scaled[i] / factors[i] - 1) < 1e-5
     end
@@ -85,7 +94,7 @@ end
 -- Phi-3's factors, one for each frequency.
 local function longrope(archive, get)
     local function factors(name)
-        return archive:get("rope_factors_" .. name .. ".weight", "float64"):totable()
+        return vector(archive, "rope_factors_" .. name .. ".weight")
     end
     return { rope_type = "longrope", short_factor = json.array(factors("short")),
              long_factor = json.array(factors("long")), attention_factor = get("rope.scaling.attn_factor"),
@@ -127,6 +136,10 @@ end
 local function first_fields(archive, class, desc, meta)
     local embedding = archive:info("token_embd.weight")
         or err.raise("format", "%s holds no tensor \"token_embd.weight\"", archive.path)
+    if #embedding.shape ~= 2 or embedding.shape[1] == 0 then
+        err.raise("format", "%s: token_embd.weight is [%s], which holds no embeddings", archive.path,
+                  table.concat(embedding.shape, ", "))
+    end
     local c = config.new {
         architectures = json.array { class },
         model_type = desc.model_type or desc.architecture,

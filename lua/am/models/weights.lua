@@ -104,8 +104,11 @@ end
 local function read_parameter(source, name, slot, dtype)
     local names = names_in_files(name, slot)
     local t, lacking = source.get(names[1], dtype), {}
+    local shape = slot.each and { unpack(slot.shape, 2) } or slot.shape
+    if t then -- before there is room for a stack of such
+        check_shape(t, shape, names[1], source.where)
+    end
     if t and not slot.each then
-        check_shape(t, slot.shape, name, source.where)
         return t
     end
     local stack = t and tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() })
@@ -116,7 +119,7 @@ local function read_parameter(source, name, slot, dtype)
         scope.scope(function()
             local one = source.get(file_name, dtype)
             if one then
-                check_shape(one, { unpack(slot.shape, 2) }, file_name, source.where)
+                check_shape(one, shape, file_name, source.where)
             else
                 lacking[#lacking + 1] = file_name
             end

@@ -141,6 +141,10 @@ function types.llama3(o)
     return inv, 1
 end
 
+-- Fields of a scaling that may be left out.
+local numbers = { "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+                  "mscale_all_dim", "llama_4_scaling_beta" }
+
 --- Inverse frequencies as a Lua array of dim/2 and the scaling of cosines and sines.
 ---@param o {theta: number, dim: integer, max_position_embeddings: integer, scaling: table?,
 ---  seq_len: integer?} seq_len only matters for the dynamic type
@@ -150,6 +154,12 @@ function M.frequencies(o)
     if not fn then
         err.raise("unsupported", "rope type \"%s\" is not known; known are default, linear, "
                   .. "dynamic, yarn, longrope, llama3", tostring(kind))
+    end
+    for _, name in ipairs(numbers) do
+        local v = o.scaling and o.scaling[name]
+        if v ~= nil and type(v) ~= "number" then
+            err.raise("format", "rope_scaling of type \"%s\": \"%s\" must be a number, not %s", kind, name, tostring(v))
+        end
     end
     return fn(o)
 end

@@ -34,6 +34,7 @@ local INSTEAD = {
 local function hostile()
     return { NULL, -1, 0, 1, 3, 1.5, 1e9, 1e300, 0 / 0, math.huge, -math.huge, "x", "12", true, false, {}, { 1, 2 },
              { a = 1 }, { full_attention = 1 }, { rope_type = "yarn" }, { rope_type = 7, rope_theta = "x" },
+             { rope_type = "yarn", factor = 2, attention_factor = true },
              { rope_type = "longrope", factor = -1, short_factor = { "a" } }, { { { {} } } } }
 end
 

@@ -352,6 +352,8 @@ describe("rotary frequencies", function()
     it("say which type or number is wrong", function()
         raised("unsupported", { '"spiral"', "llama3" }, frequencies, { rope_type = "spiral" })
         raised("format", { '"longrope"', '"short_factor"', "4" }, frequencies, { rope_type = "longrope" })
+        raised("format", { '"yarn"', '"attention_factor"', "true" }, frequencies,
+               { rope_type = "yarn", factor = 2, attention_factor = true })
         for kind, keys in pairs { linear = { "factor" }, dynamic = { "factor" }, yarn = { "factor" },
                                   llama3 = { "factor", "low_freq_factor", "high_freq_factor",
                                              "original_max_position_embeddings" } } do

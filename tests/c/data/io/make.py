@@ -92,7 +92,7 @@ def gguf_types():
 
 
 def gguf_kquants():
-    """K-quants, the same way; apart from types.gguf, every byte of which a test damages in turn."""
+    """K-quants and MXFP4, the same way; apart from types.gguf, every byte of which a test damages in turn."""
     rng = np.random.default_rng(8)
     w = gguf.GGUFWriter(path("kquants.gguf"), "test")
     # d, and for some the minima's, lie at the front or the end of a block
@@ -106,6 +106,12 @@ def gguf_kquants():
         rows = blocks.reshape(3, 2 * size)
         w.add_tensor(name, rows, raw_dtype=qtype)
         w.add_tensor(name + ".f32", gguf.quants.dequantize(rows, qtype))
+    qtype = gguf.GGMLQuantizationType.MXFP4
+    blocks = rng.integers(0, 256, (3, 16, 17), dtype=np.uint8)
+    blocks[0, :4, 0] = 0, 1, 2, 255  # subnormal scales, and numbers beyond f32
+    rows = blocks.reshape(3, 16 * 17)
+    w.add_tensor("MXFP4", rows, raw_dtype=qtype)
+    w.add_tensor("MXFP4.f32", gguf.quants.dequantize(rows, qtype))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
