@@ -18,7 +18,8 @@
 #define LETTERS                                                                                                                                  \
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-"                                                \
     "ՖႠ"                                                                                                                                      \
-    "-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-"                        \
+    "-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-"                               \
+    "ᾴᾶ-"                                                                                                                                    \
     "ᾼιῂ-"                                                                                                                                 \
     "ῄῆ-"                                                                                                                                    \
     "ῌῐ-"                                                                                                                                    \
@@ -44,7 +45,12 @@ static const am_cut CUTS[] = {
      .patterns = {LLAMA3_CUT("\\p{N}{1,3}")},
      .ignore_merges = 1,
      .bos = 1},
-    {.names = "dbrx smaug-bpe chatglm-bpe cl100k_base", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}},
+    {.names = "dbrx smaug-bpe chatglm-bpe", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}},
+    /* Llama 3's, but white space at the text's end stays whole, line breaks or not. */
+    {.names = "cl100k_base",
+     .patterns = {CONTRACTIONS
+                  "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+                  "|\\s++\\z|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {.names = "glm4 glm5", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}, .ignore_merges = 1},
     {.names = "minicpm5", .patterns = {"\\p{N}{1,3}", LLAMA3_CUT("\\p{N}+")}, .ignore_merges = 1},
     {.names = "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez qwen",
