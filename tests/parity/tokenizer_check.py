@@ -10,7 +10,7 @@ sentencepiece and tiktoken; fastokens is timed where it is installed. Prints a l
     text     texts whose ids decode differently
     own      texts with other ids than the program whose format the vocabulary is in (sentencepiece, tiktoken), or ids
              other than llama.cpp's .out files
-    MB/s     amlua, tokenizers, their ratio, and the other program's
+    MB/s     amlua, tokenizers, their ratio, and the other program's; by processor time, one thread each
 
 Ends with 1 when `ids` or `text` is not 0 anywhere. The text is built from seeds: prose and code of the machine, digits,
 all characters that Unicode 14 assigns, emoji, control characters. (Characters assigned later are left out: see
@@ -212,9 +212,9 @@ def mixed_text(size, seed=1):
 
 
 def seconds(call):
-    start = time.perf_counter()
+    start = time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def ground_truth(tokenizer, path):
