@@ -77,13 +77,15 @@ static void find_cuts(am_model *m)
 static int build_tries(am_model *m)
 {
     const size_t n = m->prefix_bytes;
+    m->trie.tokens = m->tails.tokens = m->vocab.tokens;
+    m->tails.skip = n;
     for (size_t id = 0; id < m->vocab.size; id++) {
         const am_vocab_token *t = &m->vocab.tokens[id];
         if (!t->text)
             continue;
-        AM_TRY(am_trie_add(&m->trie, t->text, t->bytes, (int32_t)id));
+        AM_TRY(am_trie_add(&m->trie, (int32_t)id));
         if (m->kind == AM_MODEL_WORDPIECE && t->bytes > n && memcmp(t->text, m->prefix, n) == 0)
-            AM_TRY(am_trie_add(&m->tails, t->text + n, t->bytes - n, (int32_t)id));
+            AM_TRY(am_trie_add(&m->tails, (int32_t)id));
     }
     return AM_OK;
 }
