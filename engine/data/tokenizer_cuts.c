@@ -14,12 +14,12 @@
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" more "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER    \
     "*" more "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* DeepSeek LLM's letters. */
+/* DeepSeek LLM's letters. (clang-format would cut the strings anew each time.) */
+/* clang-format off */
 #define LETTERS                                                                                                                                  \
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-"                                                \
     "ՖႠ"                                                                                                                                      \
-    "-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-"                               \
-    "ᾴᾶ-"                                                                                                                                    \
+    "-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-"                        \
     "ᾼιῂ-"                                                                                                                                 \
     "ῄῆ-"                                                                                                                                    \
     "ῌῐ-"                                                                                                                                    \
@@ -32,6 +32,7 @@
     "𑣟𞤀-"                                                                                                                                  \
     "𞥃]"                                                                                                                                      \
     "+"
+/* clang-format on */
 
 static const am_cut CUTS[] = {
     {.names = "default gpt-2 gpt2 phi-2 mpt jais trillion granite-docling exaone4 r50k_base "
