@@ -112,6 +112,8 @@ static int refuse_raw(const am_text *text)
 /* Which of the spans are whole pieces (added tokens): above any text's length. */
 enum { WHOLE_PIECE = 1 << 30 };
 
+enum { AHEAD = 2 }; /* how many pieces ahead the cache is told what comes */
+
 int am_encoder_run(am_encoder *e, const am_tokenizer *t, const char *text, size_t bytes, int flags)
 {
     am_text *x = &e->text;
@@ -130,7 +132,9 @@ int am_encoder_run(am_encoder *e, const am_tokenizer *t, const char *text, size_
     for (size_t i = 0; i < e->prefix; i++)
         AM_TRY(am_tokens_push(&e->tokens, t->prefix[i], 0, 0));
     for (size_t i = 0; i < x->piece_count; i++) {
-        const am_piece *p = &x->pieces[i];
+        const am_piece *p = &x->pieces[i], *soon = p + AHEAD;
+        if (i + AHEAD < x->piece_count)
+            am_model_expect(&e->work, x->bytes + soon->start, soon->end - soon->start);
         if (p->id >= 0)
             AM_TRY(am_tokens_push(&e->tokens, p->id, p->start | WHOLE_PIECE, p->end));
         else

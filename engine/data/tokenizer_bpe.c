@@ -96,27 +96,28 @@ int am_bpe_filter(am_model *m)
 
 /* ---- symbols ---------------------------------------------------------------------------- */
 
-static int add_symbol(am_work *w, int32_t id, size_t start, size_t end)
+/* There is room for one a byte of the word. */
+static void add_symbol(am_work *w, int32_t id, size_t start, size_t end)
 {
-    void *p = w->symbols;
-    int rc = am_grow(&p, &w->symbol_capacity, w->symbol_count + 1, sizeof *w->symbols);
-    w->symbols = p;
-    AM_TRY(rc);
     w->symbols[w->symbol_count++] =
         (am_symbol){.id = id, .start = (uint32_t)start, .end = (uint32_t)end};
-    return AM_OK;
 }
 
 /* The tokens <0xNN> of an unknown character, when all of them exist. */
 static int add_fallback(const am_model *m, am_work *w, const char *c, size_t bytes, size_t start,
-                        size_t end, int *done)
+                        size_t end)
 {
-    *done = m->byte_fallback;
+    int all = m->byte_fallback;
     for (size_t i = 0; i < bytes; i++)
-        *done &= m->fallback_ids[(unsigned char)c[i]] >= 0;
-    for (size_t i = 0; *done && i < bytes; i++)
-        AM_TRY(add_symbol(w, m->fallback_ids[(unsigned char)c[i]], start, end));
-    return AM_OK;
+        all &= m->fallback_ids[(unsigned char)c[i]] >= 0;
+    for (size_t i = 0; all && i < bytes; i++)
+        add_symbol(w, m->fallback_ids[(unsigned char)c[i]], start, end);
+    return all;
+}
+
+static int32_t char_id(const am_model *m, uint32_t c)
+{
+    return m->char_ids[m->char_pages[c / AM_CHAR_PAGE] * AM_CHAR_PAGE + c % AM_CHAR_PAGE];
 }
 
 /* The word as symbols, one a character. An unknown token waits until the next known character, as
@@ -125,6 +126,11 @@ static int split_word(const am_model *m, am_work *w, const char *word, size_t by
 {
     size_t unk_start = 0, unk_end = 0; /* of the waiting unknown token; empty: none */
     const int32_t unk = (int32_t)m->unk;
+    const size_t most = (m->spelled ? 2 : 1) * bytes + 1; /* a byte's spelling has up to two */
+    void *p = w->symbols;
+    int rc = am_grow(&p, &w->symbol_capacity, most, sizeof *w->symbols);
+    w->symbols = p;
+    AM_TRY(rc);
     w->symbol_count = 0;
     for (size_t i = 0, step; i < bytes; i += step) {
         char spelled[4];
@@ -139,31 +145,30 @@ static int split_word(const am_model *m, am_work *w, const char *word, size_t by
             step = (size_t)am_utf8_length(word + i, bytes - i);
             step += step == 0; /* never for valid UTF-8 */
             c_bytes = step;
-            id = step < 4 ? m->char_ids[am_utf8_get(c, step, &c_bytes)]
-                          : (int32_t)am_vocab_find(&m->vocab, c, c_bytes);
+            id = char_id(m, am_utf8_get(c, step, &c_bytes));
         }
         if (id >= 0) {
             if (unk_end > unk_start)
-                AM_TRY(add_symbol(w, unk, unk_start, unk_end));
+                add_symbol(w, unk, unk_start, unk_end);
             unk_end = unk_start;
-            AM_TRY(add_symbol(w, id, i, i + step));
+            add_symbol(w, id, i, i + step);
             continue;
         }
         if (m->spelled) {
             c_bytes = (size_t)am_utf8_put(spelled, am_byte_spelling((uint8_t)word[i]));
             c = spelled;
         }
-        int done;
-        AM_TRY(add_fallback(m, w, c, c_bytes, i, i + step, &done));
-        if (done || unk < 0)
+        if (add_fallback(m, w, c, c_bytes, i, i + step) || unk < 0)
             continue;
         if (unk_end > unk_start && !m->fuse_unk)
-            AM_TRY(add_symbol(w, unk, unk_start, unk_end));
+            add_symbol(w, unk, unk_start, unk_end);
         if (unk_end == unk_start || !m->fuse_unk)
             unk_start = i;
         unk_end = i + step;
     }
-    return unk_end > unk_start ? add_symbol(w, unk, unk_start, unk_end) : AM_OK;
+    if (unk_end > unk_start)
+        add_symbol(w, unk, unk_start, unk_end);
+    return AM_OK;
 }
 
 /* ---- joining ---------------------------------------------------------------------------- */

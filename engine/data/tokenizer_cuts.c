@@ -14,7 +14,8 @@
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" more "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER    \
     "*" more "|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* DeepSeek LLM's letters. */
+/* DeepSeek LLM's letters. (clang-format would cut the strings anew each time.) */
+/* clang-format off */
 #define LETTERS                                                                                                                                  \
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-"                                                \
     "ՖႠ"                                                                                                                                      \
@@ -31,6 +32,7 @@
     "𑣟𞤀-"                                                                                                                                  \
     "𞥃]"                                                                                                                                      \
     "+"
+/* clang-format on */
 
 static const am_cut CUTS[] = {
     {.names = "default gpt-2 gpt2 phi-2 mpt jais trillion granite-docling exaone4 r50k_base "
@@ -44,7 +46,12 @@ static const am_cut CUTS[] = {
      .patterns = {LLAMA3_CUT("\\p{N}{1,3}")},
      .ignore_merges = 1,
      .bos = 1},
-    {.names = "dbrx smaug-bpe chatglm-bpe cl100k_base", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}},
+    {.names = "dbrx smaug-bpe chatglm-bpe", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}},
+    /* Llama 3's, but white space at the text's end stays whole, line breaks or not. */
+    {.names = "cl100k_base",
+     .patterns = {CONTRACTIONS
+                  "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+                  "|\\s++\\z|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {.names = "glm4 glm5", .patterns = {LLAMA3_CUT("\\p{N}{1,3}")}, .ignore_merges = 1},
     {.names = "minicpm5", .patterns = {"\\p{N}{1,3}", LLAMA3_CUT("\\p{N}+")}, .ignore_merges = 1},
     {.names = "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez qwen",

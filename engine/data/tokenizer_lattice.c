@@ -30,16 +30,12 @@ static int find_ways(const am_model *m, am_work *w, const char *word, size_t byt
         step = (size_t)am_utf8_length(word + at, bytes - at);
         step += step == 0; /* never for valid UTF-8 */
         uint32_t node = 0;
-        for (size_t end = at; end < bytes;) {
-            const am_trie_edge *edge = am_trie_next(&m->trie, node, word[end]);
-            if (!edge)
-                break;
-            end++;
-            node = edge->child;
-            if (edge->value < 0)
+        size_t done = 0;
+        for (int32_t id; am_trie_next(&m->trie, &node, word + at, bytes - at, &done, &id);) {
+            if (id < 0)
                 continue;
-            offer(&w->ways[end], m->scores[edge->value] + here, edge->value, at);
-            alone |= end - at == step;
+            offer(&w->ways[at + done], m->scores[id] + here, id, at);
+            alone |= done == step;
         }
         if (alone)
             continue;
@@ -112,20 +108,14 @@ int am_wordpiece_encode(const am_model *m, const char *word, size_t bytes, size_
     size_t at = 0;
     while (chars <= m->max_chars && at < bytes) {
         const am_trie *trie = at ? &m->tails : &m->trie;
-        int32_t id = -1;
-        size_t stop = at;
+        int32_t id = -1, found;
+        size_t stop = at, done = 0;
         uint32_t node = 0;
-        for (size_t end = at; end < bytes;) {
-            const am_trie_edge *edge = am_trie_next(trie, node, word[end]);
-            if (!edge)
-                break;
-            end++;
-            node = edge->child;
-            if (edge->value >= 0) {
-                id = edge->value;
-                stop = end;
+        while (am_trie_next(trie, &node, word + at, bytes - at, &done, &found))
+            if (found >= 0) {
+                id = found;
+                stop = at + done;
             }
-        }
         if (id < 0)
             break;
         AM_TRY(am_tokens_push(out, id, base + at, base + stop));

@@ -35,7 +35,7 @@ void am_tokens_free(am_tokens *t)
 
 void am_work_free(am_work *w)
 {
-    am_free(w->cache);
+    am_free(w->cache_memory);
     am_free(w->symbols);
     am_free(w->heap);
     am_free(w->spelling);
@@ -77,31 +77,46 @@ static void find_cuts(am_model *m)
 static int build_tries(am_model *m)
 {
     const size_t n = m->prefix_bytes;
+    m->trie.tokens = m->tails.tokens = m->vocab.tokens;
+    m->tails.skip = n;
     for (size_t id = 0; id < m->vocab.size; id++) {
         const am_vocab_token *t = &m->vocab.tokens[id];
         if (!t->text)
             continue;
-        AM_TRY(am_trie_add(&m->trie, t->text, t->bytes, (int32_t)id));
+        AM_TRY(am_trie_add(&m->trie, (int32_t)id));
         if (m->kind == AM_MODEL_WORDPIECE && t->bytes > n && memcmp(t->text, m->prefix, n) == 0)
-            AM_TRY(am_trie_add(&m->tails, t->text + n, t->bytes - n, (int32_t)id));
+            AM_TRY(am_trie_add(&m->tails, (int32_t)id));
     }
+    return AM_OK;
+}
+
+/* Page 0 is for the characters of which none is a token. */
+static int add_char_page(am_model *m, size_t count)
+{
+    void *p = m->char_ids;
+    AM_TRY(am_realloc(&p, (count + 1) * AM_CHAR_PAGE * sizeof *m->char_ids));
+    m->char_ids = p;
+    memset(m->char_ids + count * AM_CHAR_PAGE, 0xff, AM_CHAR_PAGE * sizeof *m->char_ids);
     return AM_OK;
 }
 
 static int index_chars(am_model *m)
 {
-    void *p;
-    AM_TRY(am_alloc(&p, AM_CHAR_IDS * sizeof *m->char_ids));
-    m->char_ids = p;
-    for (uint32_t c = 0; c < AM_CHAR_IDS; c++)
-        m->char_ids[c] = -1;
+    size_t pages = 1;
+    AM_TRY(add_char_page(m, 0));
     for (size_t id = 0; id < m->vocab.size; id++) {
         const am_vocab_token *t = &m->vocab.tokens[id];
-        if (!t->text || !t->bytes || t->bytes > 3 ||
+        size_t length;
+        if (!t->text || !t->bytes || t->bytes > 4 ||
             am_utf8_length(t->text, t->bytes) != (int)t->bytes)
             continue;
-        size_t length;
-        m->char_ids[am_utf8_get(t->text, t->bytes, &length)] = (int32_t)id;
+        uint32_t c = am_utf8_get(t->text, t->bytes, &length);
+        uint16_t *page = &m->char_pages[c / AM_CHAR_PAGE];
+        if (!*page) {
+            AM_TRY(add_char_page(m, pages));
+            *page = (uint16_t)pages++;
+        }
+        m->char_ids[*page * AM_CHAR_PAGE + c % AM_CHAR_PAGE] = (int32_t)id;
     }
     return AM_OK;
 }
@@ -153,18 +168,36 @@ static void keep(am_cached *slot, const char *word, size_t bytes, size_t base, c
         slot->ends[i] = (uint8_t)(out->spans[first + i].end - base);
 }
 
+static int cache_begin(am_work *w)
+{
+    void *p;
+    const size_t line = sizeof *w->cache; /* a slot is one line of the processor's cache */
+    AM_TRY(am_alloc(&p, (AM_CACHE_SLOTS + 1) * sizeof *w->cache));
+    w->cache_memory = p;
+    w->cache = (am_cached *)(((uintptr_t)p + line - 1) / line * line);
+    return AM_OK;
+}
+
+static am_cached *slot_of(const am_work *w, const char *word, size_t bytes)
+{
+    return &w->cache[am_hash_bytes(word, bytes) & (AM_CACHE_SLOTS - 1)];
+}
+
+void am_model_expect(const am_work *w, const char *word, size_t bytes)
+{
+    if (w->cache && bytes <= AM_CACHE_WORD)
+        __builtin_prefetch(slot_of(w, word, bytes));
+}
+
 static int encode_word(const am_model *m, am_work *w, const char *word, size_t bytes, size_t base,
                        am_tokens *out)
 {
     am_cached *slot = NULL;
     size_t first = out->count;
     if (bytes <= AM_CACHE_WORD) {
-        if (!w->cache) {
-            void *p;
-            AM_TRY(am_alloc(&p, AM_CACHE_SLOTS * sizeof *w->cache));
-            w->cache = p;
-        }
-        slot = &w->cache[am_hash_bytes(word, bytes) & (AM_CACHE_SLOTS - 1)];
+        if (!w->cache)
+            AM_TRY(cache_begin(w));
+        slot = slot_of(w, word, bytes);
         if (slot->count && slot->bytes == bytes && memcmp(slot->word, word, bytes) == 0) {
             if (out->capacity - first < AM_CACHE_IDS)
                 AM_TRY(am_tokens_reserve(out, AM_CACHE_IDS));
@@ -190,26 +223,33 @@ static int encode_word(const am_model *m, am_work *w, const char *word, size_t b
     return AM_OK;
 }
 
+static int is_mark(const char *s)
+{
+    return s[0] == MARK[0] && s[1] == MARK[1] && s[2] == MARK[2];
+}
+
+/* The next U+2581 that stands behind another character which no token joins it to, or `end`. */
+static size_t next_cut(const am_model *m, const char *text, size_t at, size_t end)
+{
+    for (size_t i = at + 1; i + MARK_BYTES <= end; i++)
+        if (is_mark(text + i) && !m->joins[(unsigned char)text[i - 1]] &&
+            !(i >= at + MARK_BYTES && is_mark(text + i - MARK_BYTES)))
+            return i;
+    return end;
+}
+
 int am_model_encode(const am_model *m, am_work *w, const char *text, size_t start, size_t end,
                     am_tokens *out)
 {
-    size_t at = start;
-    while (m->cut && at < end) {
-        /* To the next U+2581 that stands behind another character which no token joins it to. */
-        const char *from = text + at + 1, *mark;
-        size_t left = end - at - 1;
-        for (;;) {
-            mark = memmem(from, left, MARK, MARK_BYTES);
-            if (!mark || !(m->joins[(unsigned char)mark[-1]] ||
-                           (mark - MARK_BYTES >= text + at &&
-                            memcmp(mark - MARK_BYTES, MARK, MARK_BYTES) == 0)))
-                break;
-            left -= (size_t)(mark - from) + 1;
-            from = mark + 1;
-        }
-        size_t stop = mark ? (size_t)(mark - text) : end;
+    if (start == end)
+        return AM_OK;
+    if (!m->cut)
+        return encode_word(m, w, text + start, end - start, start, out);
+    for (size_t at = start, stop = next_cut(m, text, at, end), after; at < end;
+         at = stop, stop = after) {
+        after = stop < end ? next_cut(m, text, stop, end) : end;
+        am_model_expect(w, text + stop, after - stop);
         AM_TRY(encode_word(m, w, text + at, stop - at, at, out));
-        at = stop;
     }
-    return at < end ? encode_word(m, w, text + at, end - at, at, out) : AM_OK;
+    return AM_OK;
 }

@@ -71,6 +71,7 @@ typedef struct am_way {
 
 typedef struct am_work {
     am_cached *cache;
+    void *cache_memory; /* what `cache` lies in, aligned */
     am_symbol *symbols;
     size_t symbol_count, symbol_capacity;
     am_candidate *heap;
@@ -87,7 +88,7 @@ void am_work_free(am_work *w);
 
 enum { AM_MODEL_BPE, AM_MODEL_UNIGRAM, AM_MODEL_WORDPIECE };
 
-enum { AM_CHAR_IDS = 0x10000 };
+enum { AM_CHAR_PAGE = 256, AM_CHAR_PAGES = 0x110000 / AM_CHAR_PAGE };
 
 typedef struct am_merge {
     int32_t left, right; /* left -1: an empty slot */
@@ -112,8 +113,9 @@ typedef struct am_model {
     am_merge *merges;      /* open addressing */
     size_t merge_slots, merge_count;
     uint32_t next_rank;
-    uint64_t *filter;   /* a bit for each hash of a pair with a merge: most pairs have none */
-    int32_t *char_ids;  /* of the characters below U+10000; -1: absent */
+    uint64_t *filter; /* a bit for each hash of a pair with a merge: most pairs have none */
+    uint16_t char_pages[AM_CHAR_PAGES]; /* which page of char_ids a character's id is in */
+    int32_t *char_ids;                  /* of characters; -1: absent */
     int cut;            /* words may be cut before U+2581 without another result, … */
     uint8_t joins[256]; /* … unless the byte before is one of these */
 
@@ -141,6 +143,9 @@ void am_model_free(am_model *m);
 /* Append the tokens of the word text[start, end). Not `spelled`: it is valid UTF-8. */
 int am_model_encode(const am_model *m, am_work *w, const char *text, size_t start, size_t end,
                     am_tokens *out);
+
+/* The word is one of the next: fetch its slot of the cache. */
+void am_model_expect(const am_work *w, const char *word, size_t bytes);
 
 /* The models' own ways, without cache. */
 int am_bpe_encode(const am_model *m, am_work *w, const char *word, size_t bytes, size_t base,

@@ -131,8 +131,6 @@ void am_vocab_free(am_vocab *v)
 
 /* ---- trie ------------------------------------------------------------------------------- */
 
-enum { MOST_NODES = 1 << 24 };
-
 static am_trie_edge *edge_slot(const am_trie *t, uint32_t from)
 {
     size_t i = (from * (uint64_t)0x9e3779b97f4a7c15u >> 32) & (t->slot_count - 1);
@@ -155,22 +153,45 @@ static int trie_rehash(am_trie *t, size_t slot_count)
     return AM_OK;
 }
 
-int am_trie_add(am_trie *t, const char *text, size_t bytes, int32_t value)
+static void put_last(am_trie *t, uint32_t node, uint8_t byte, int32_t id)
 {
+    uint32_t from = node << 8 | byte;
+    *edge_slot(t, from) = (am_trie_edge){from, AM_TRIE_LAST, id};
+    t->count++;
+}
+
+/* The last edge, `done` bytes behind the beginning, gets a node, and its string an edge behind. */
+static int open_edge(am_trie *t, am_trie_edge *edge, size_t done)
+{
+    const int32_t id = edge->value;
+    const am_vocab_token *token = &t->tokens[id];
+    if (t->nodes + 1 >= AM_TRIE_LAST)
+        return am_fail(AM_EUNSUP, "the vocabulary's strings need more than %d nodes", AM_TRIE_LAST);
+    edge->child = ++t->nodes;
+    if (token->bytes - t->skip > done) {
+        edge->value = -1;
+        put_last(t, t->nodes, (uint8_t)token->text[t->skip + done], id);
+    }
+    return AM_OK;
+}
+
+int am_trie_add(am_trie *t, int32_t id)
+{
+    const char *text = t->tokens[id].text + t->skip;
+    const size_t bytes = t->tokens[id].bytes - t->skip;
     uint32_t node = 0;
     for (size_t i = 0; i < bytes; i++) {
         if ((t->count + 1) * 2 > t->slot_count)
             AM_TRY(trie_rehash(t, t->slot_count ? t->slot_count * 2 : 1024));
-        uint32_t from = node << 8 | (unsigned char)text[i];
-        am_trie_edge *edge = edge_slot(t, from);
+        am_trie_edge *edge = edge_slot(t, node << 8 | (unsigned char)text[i]);
         if (!edge->child) {
-            if (t->count + 1 >= MOST_NODES)
-                return am_fail(AM_EUNSUP, "the vocabulary's strings need more than %d nodes",
-                               MOST_NODES);
-            *edge = (am_trie_edge){from, (uint32_t)++t->count, -1};
+            put_last(t, node, (uint8_t)text[i], id);
+            return AM_OK;
         }
+        if (edge->child == AM_TRIE_LAST)
+            AM_TRY(open_edge(t, edge, i + 1));
         if (i + 1 == bytes)
-            edge->value = value;
+            edge->value = id;
         node = edge->child;
     }
     return AM_OK;

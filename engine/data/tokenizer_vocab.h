@@ -64,34 +64,58 @@ int64_t am_vocab_find(const am_vocab *v, const char *text, size_t bytes); /* -1:
 void am_vocab_free(am_vocab *v);
 
 /* ---- trie -------------------------------------------------------------------------------
- * One hash table of edges: a node and a byte lead to a node, and to a value where a string ends. */
+ * The strings of a vocabulary, found byte by byte. One hash table of edges: a node and a byte lead
+ * to a node, and to an id where a string ends. Where only one string is left the edge is the last:
+ * the bytes behind it are those of the string. */
+
+enum { AM_TRIE_LAST = 0xffffff };
 
 typedef struct am_trie_edge {
     uint32_t from;  /* node * 256 + byte */
-    uint32_t child; /* 0: an empty slot */
+    uint32_t child; /* 0: an empty slot; AM_TRIE_LAST: only `value` is left */
     int32_t value;  /* -1: no string ends here */
 } am_trie_edge;
 
+/* Begins with `tokens`, which stay, and `skip`; the rest is zero. */
 typedef struct am_trie {
+    const am_vocab_token *tokens;
+    size_t skip; /* bytes at each string's beginning that do not count */
     am_trie_edge *edges;
     size_t slot_count, count;
+    uint32_t nodes;
 } am_trie;
 
-/* Of equal strings the last counts. The empty string is left out. */
-int am_trie_add(am_trie *t, const char *text, size_t bytes, int32_t value);
+/* Adds the token's string. The empty string is left out. */
+int am_trie_add(am_trie *t, int32_t id);
 void am_trie_free(am_trie *t);
 
-/* The edge from a node (0: the root) by a byte, or NULL. */
-static inline const am_trie_edge *am_trie_next(const am_trie *t, uint32_t node, char byte)
+/* One step on through the text from a node (0: the root), `done` bytes behind the beginning. False
+ * when no string goes this way; else `value` is the id of the string that ends at `done`, or -1. */
+static inline int am_trie_next(const am_trie *t, uint32_t *node, const char *text, size_t n,
+                               size_t *done, int32_t *value)
 {
-    uint32_t from = node << 8 | (unsigned char)byte;
-    if (!t->slot_count)
-        return NULL;
+    if (*node == AM_TRIE_LAST || *done == n || !t->slot_count)
+        return 0;
+    uint32_t from = *node << 8 | (unsigned char)text[*done];
     size_t i = (from * (uint64_t)0x9e3779b97f4a7c15u >> 32) & (t->slot_count - 1);
-    for (; t->edges[i].child; i = (i + 1) & (t->slot_count - 1))
-        if (t->edges[i].from == from)
-            return &t->edges[i];
-    return NULL;
+    while (t->edges[i].child && t->edges[i].from != from)
+        i = (i + 1) & (t->slot_count - 1);
+    *node = t->edges[i].child;
+    if (!*node)
+        return 0;
+    ++*done;
+    *value = t->edges[i].value;
+    if (*node != AM_TRIE_LAST)
+        return 1;
+    const am_vocab_token *token = &t->tokens[*value];
+    size_t at = *done, rest = token->bytes - t->skip - at;
+    if (rest > n - at)
+        return 0;
+    for (size_t k = 0; k < rest; k++) /* few, as a rule */
+        if (token->text[t->skip + at + k] != text[at + k])
+            return 0;
+    *done += rest;
+    return 1;
 }
 
 #endif

@@ -85,6 +85,36 @@ START_TEST(test_formats)
 }
 END_TEST
 
+/* White space at the text's end is one word for cl100k_base, for Llama 3 only up to its line break:
+ * tiktoken 0.14's ids with the 256 bytes and one token more. */
+START_TEST(test_space_at_the_end)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char file[256 * 16], *end = file;
+    for (int i = 0; i < 256; i++)
+        end += sprintf(end, "%c%c== %d\n", letters[i >> 2], letters[(i & 3) << 4], i);
+    end += sprintf(end, "CiA= 256\n"); /* "\n " */
+    static const struct {
+        const char *cut, *text;
+        int32_t ids[4];
+        int64_t count;
+    } cases[] = {{"cl100k_base", "x\n ", {'x', 256}, 2},
+                 {"cl100k_base", "x\n y", {'x', '\n', ' ', 'y'}, 4},
+                 {"llama-bpe", "x\n ", {'x', '\n', ' '}, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        am_tokenizer *t;
+        const int32_t *ids;
+        int64_t n;
+        ck_ok(am_tokenizer_from_tiktoken(&t, file, (size_t)(end - file), cases[i].cut));
+        ck_ok(am_tokenizer_encode(t, cases[i].text, strlen(cases[i].text), 0, &ids, &n));
+        ck_assert_int_eq(n, cases[i].count);
+        ck_assert_int_eq(memcmp(ids, cases[i].ids, (size_t)n * sizeof *ids), 0);
+        am_tokenizer_release(t);
+    }
+}
+END_TEST
+
 /* ---- many texts ------------------------------------------------------------------------- */
 
 enum { TEXTS = 257 };
@@ -316,8 +346,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {test_formats, test_batch,   test_offsets_on_demand,
-                                  test_limits,  test_refused, test_no_unknown,
-                                  test_damaged, test_tables};
+    const TTest *const tests[] = {test_formats,           test_space_at_the_end, test_batch,
+                                  test_offsets_on_demand, test_limits,           test_refused,
+                                  test_no_unknown,        test_damaged,          test_tables};
     return run_suite("tokenizer_formats", tests, sizeof tests / sizeof *tests);
 }

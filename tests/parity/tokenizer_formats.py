@@ -24,8 +24,9 @@ OUT = os.path.dirname(common.golden_path("tokenizers", "formats", "formats.json"
 # Without the one text where Hugging Face's way through a charsmap (by grapheme), which amlua takes, is not
 # SentencePiece's (the longest match).
 TEXTS = [t for t in tokenizer_pipelines.TEXTS if "\u1112" not in t] + [" x", "\n\nthe\tthe", "f(x) = {a: 1}", "'Tis I'LL", "   ", "the   the ", "\u2581 a\u2581b", "\U0001f600\u200d\u00e9 naïve"]
-CL100K = ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+"
-          "|\\s+(?!\\S)|\\s+")
+# As tiktoken 0.14 has it.
+CL100K = ("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|\\s*[\\r\\n]"
+          "|\\s+(?!\\S)|\\s")
 UPPER, LOWER = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]", "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 TEKKEN = (f"[^\\r\\n\\p{{L}}\\p{{N}}]?{UPPER}*{LOWER}+|[^\\r\\n\\p{{L}}\\p{{N}}]?{UPPER}+{LOWER}*|\\p{{N}}"
           "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+")
