@@ -49,7 +49,7 @@ describe("help", function()
         end
         assert.equal(help(am.nn), help "am.nn")
         has(help "am.nn.Linear", "am.nn.Linear\n\nLinear: y = x W^T + b.\n", "\n  forward  ")
-        has(help "am.nn.Linear.new", "am.nn.Linear.new(in_features, out_features, bias)")
+        has(help "am.nn.Linear.new", "am.nn.Linear.new(in_features, out_features, bias, bias_init)")
         has(help "am.AutoTokenizer.from_pretrained", "(name, opts)", "A tokenizer from")
         has(help(am.AutoTokenizer), "am.AutoTokenizer", "from_pretrained")
         has(help "am", "what `local am", "\n  matmul  ", "\n  peft  ")
