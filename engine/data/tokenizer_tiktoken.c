@@ -13,14 +13,14 @@ typedef struct source {
     am_buffer bytes; /* the tokens', one behind the other */
 } source;
 
-static int8_t base64_digit(char c)
+static int base64_digit(char c)
 {
-    return (int8_t)(c >= 'A' && c <= 'Z'   ? c - 'A'
-                    : c >= 'a' && c <= 'z' ? c - 'a' + 26
-                    : c >= '0' && c <= '9' ? c - '0' + 52
-                    : c == '+'             ? 62
-                    : c == '/'             ? 63
-                                           : -1);
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
 }
 
 /* Add the token of a rank. Its text is an offset until finish(), as the buffer moves. */
