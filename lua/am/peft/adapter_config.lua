@@ -46,14 +46,14 @@ function M.write(model, dir, config, what)
     path.write_file(path.join(dir, "adapter_config.json"), json.encode({
         base_model_name_or_path = base and path.exists(base) and path.absolute(base) or base or json.null,
         bias = "none",
-        alpha_pattern = object(what.alpha_pattern),
+        alpha_pattern = next(what.alpha_pattern) and object(what.alpha_pattern) or nil,
         fan_in_fan_out = what.fan_in_fan_out or false,
         lora_alpha = what.alpha,
         lora_dropout = what.experts and 0 or config.dropout or 0, -- PEFT has none for experts and refuses another
         modules_to_save = list_or_null(config.modules_to_save),
         peft_type = "LORA",
         r = what.rank,
-        rank_pattern = object(what.rank_pattern),
+        rank_pattern = next(what.rank_pattern) and object(what.rank_pattern) or nil,
         target_modules = json.array(what.target_modules),
         target_parameters = list_or_null(what.target_parameters),
         task_type = M.task_type(model),
