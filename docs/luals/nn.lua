@@ -209,6 +209,9 @@ function am_nn_moe_SparseMoE:forward(x) end
 ---@class am.nn.moe.Experts: am.nn.Module
 local am_nn_moe_Experts = {}
 
+--- act(gate) * up in one op, or in two with self.composed.
+function am_nn_moe_Experts:gated(gate, up) end
+
 --- Gated feed-forward blocks, one for each expert. names: of the three maps, {"gate_proj", "up_proj", "down_proj"}.
 ---@param opts {num_experts: integer, hidden_size: integer, intermediate_size: integer, hidden_act: string, names: table?}
 function am_nn_moe_Experts.new(opts) end

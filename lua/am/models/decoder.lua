@@ -211,7 +211,6 @@ local function new_body(c, spec, names)
     local class = spec.name:gsub("ForCausalLM$", "Model"):gsub("LMHeadModel$", "Model")
     local self = Module.init(Module.class(class, Body))
     local hidden = c:integer("hidden_size")
-    M.head_dim(c)
     self.config, self.names, self.rotaries = c, names, rotaries(c, spec)
     self.embedding_dropout = spec.embedding_dropout and spec.embedding_dropout(c) or 0
     self.embedding_multiplier = spec.embedding_multiplier and spec.embedding_multiplier(c)

@@ -14,7 +14,7 @@ local FalconAttention = Module.class("FalconAttention", Attention)
 
 function FalconAttention.new(o)
     local self = Attention.configure(FalconAttention, o)
-    self.output, self.grouped = "dense", o.grouped
+    self.output = "dense"
     self:add("query_key_value", Linear.new(o.hidden_size, (o.num_heads + 2 * o.num_kv_heads) * o.head_dim, o.bias))
     self:add("dense", Linear.new(o.hidden_size, o.hidden_size, o.bias))
     return self

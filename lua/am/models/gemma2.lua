@@ -39,9 +39,6 @@ return decoder.architecture {
         only = { query_pre_attn_scalar = function(c)
             return c.num_hidden_layers == 46 and c.hidden_size / c.num_attention_heads or c.head_dim
         end },
-        read = function(c)
-            c.query_pre_attn_scalar = c.num_hidden_layers == 46 and c.hidden_size / c.num_attention_heads or c.head_dim
-        end,
         names = {
             ["model.layers.%d.post_attention_layernorm"] = "blk.%d.post_attention_norm",
             ["model.layers.%d.pre_feedforward_layernorm"] = "blk.%d.ffn_norm",

@@ -53,9 +53,6 @@ return decoder.architecture {
         only = { sliding_window_pattern = 6, attn_logit_softcapping = false, query_pre_attn_scalar = function(c)
             return c.num_hidden_layers == 62 and c.hidden_size / c.num_attention_heads or c.head_dim
         end },
-        read = function(c)
-            c.query_pre_attn_scalar = c.num_hidden_layers == 62 and c.hidden_size / c.num_attention_heads or c.head_dim
-        end,
         names = {
             ["model.layers.%d.post_attention_layernorm"] = "blk.%d.post_attention_norm",
             ["model.layers.%d.pre_feedforward_layernorm"] = "blk.%d.ffn_norm",

@@ -14,7 +14,8 @@
 --   keys            { ["expert_count"] = "num_experts" }: fields of config.json where gguf_metadata.lua's
 --                   standard_keys have others or none; false: there is no such key
 --   config          fields that are the same in every model of it: { hidden_act = "silu" }
---   only            { field = value or function(c) }: what llama.cpp computes with; other values are not written
+--   only            { field = value or function(c) }: what llama.cpp computes with; other values are not written, and
+--                   it is what is read
 --   flags           { field = tensor }: boolean fields that say whether there is such a tensor
 --   partial_rotary  a part of each head is rotated (partial_rotary_factor)
 --   no_head_dim     config.json has no head_dim

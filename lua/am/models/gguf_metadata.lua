@@ -157,7 +157,10 @@ local function first_fields(archive, class, desc, meta)
         c[field] = v
     end
     for field, v in pairs(desc.only or {}) do
-        if v and type(v) ~= "function" then
+        if type(v) == "function" then
+            v = c[field] == nil and v(c)
+        end
+        if v then
             c[field] = v
         end
     end

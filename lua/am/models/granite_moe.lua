@@ -2,7 +2,6 @@
 -- layer, whose gate and up are the halves of one tensor.
 
 local decoder = require("am.models.decoder")
-local ops = require("am.core.ops")
 local Attention = require("am.nn.attention")
 local DecoderLayer = require("am.nn.decoder_layer").DecoderLayer
 local Linear = require("am.nn.linear")
@@ -16,6 +15,7 @@ function Router:forward(x)
 end
 
 local GraniteMoE = Module.class("GraniteMoeMoE", moe.SparseMoE)
+GraniteMoE.kernel, GraniteMoE.gated = moe.Experts.kernel, moe.Experts.gated
 
 function GraniteMoE.new(c)
     local n, hidden, inner = c:integer("num_local_experts"), c.hidden_size, c:integer("intermediate_size")
@@ -37,8 +37,7 @@ end
 function GraniteMoE:run_experts(x, offsets)
     local both = self.input_linear:forward(x, offsets)
     local inner = both:size(1) / 2
-    local gated = ops.glu(both:narrow(1, 0, inner), both:narrow(1, inner, inner), self.act)
-    return self.output_linear:forward(gated, offsets)
+    return self.output_linear:forward(self:gated(both:narrow(1, 0, inner), both:narrow(1, inner, inner)), offsets)
 end
 
 return decoder.architecture {

@@ -32,11 +32,12 @@ local function names_in_files(name, slot)
     return names
 end
 
--- List of {name in files, tensor} of what each parameter gives: itself, or nil.
-local function in_files(model, give)
+-- List of {name in files, tensor} of a model's parameters, or of their gradients where they have one.
+local function in_files(model, gradients)
     local list = {}
     for name, module, slot in model:parameter_slots() do
-        local t = not slot.shared and module[slot.name] and give(module[slot.name])
+        local t = not slot.shared and module[slot.name] or nil
+        t = t and gradients and t.grad or not gradients and t
         if t and slot.each then
             for e, file_name in ipairs(names_in_files(name, slot)) do
                 list[#list + 1] = { file_name, t:select(0, e - 1) }
@@ -56,19 +57,20 @@ local function as_table(list)
     return out
 end
 
---- List of {name in files, tensor} of a model's parameters, in their order.
+--- List of {name in files, tensor} of a model's parameters, views of them, in their order. Shared ones come once,
+--- under the first name.
 function M.listed(model)
-    return autograd.no_grad(in_files, model, function(t) return t end)
+    return autograd.no_grad(in_files, model)
 end
 
---- {name in files = tensor} of a model's parameters, views of them. Shared ones come once, under the first name.
+--- The same as a table {name in files = tensor}.
 function M.saved(model)
-    return autograd.no_grad(function() return as_table(in_files(model, function(t) return t end)) end)
+    return as_table(M.listed(model))
 end
 
 --- The same of their gradients, where they have one.
 function M.saved_gradients(model)
-    return autograd.no_grad(function() return as_table(in_files(model, function(t) return t.grad end)) end)
+    return as_table(autograd.no_grad(in_files, model, true))
 end
 
 -- ---- loading --------------------------------------------------------------------------------
@@ -102,31 +104,29 @@ end
 -- A parameter from a source in a dtype (nil: as stored), or nil and the names that lack. It belongs to the scope
 -- that is open.
 local function read_parameter(source, name, slot, dtype)
-    local names = names_in_files(name, slot)
-    local t, lacking = source.get(names[1], dtype), {}
-    local shape = slot.each and { unpack(slot.shape, 2) } or slot.shape
-    if t then -- before there is room for a stack of such
-        check_shape(t, shape, names[1], source.where)
-    end
-    if t and not slot.each then
+    local names, lacking, stack = names_in_files(name, slot), {}, nil
+    local function get(file_name, shape)
+        local t = source.get(file_name, dtype)
+        if t then
+            check_shape(t, shape, file_name, source.where)
+        else
+            lacking[#lacking + 1] = file_name
+        end
         return t
     end
-    local stack = t and tensor.empty(slot.shape, { dtype = t:dtype(), device = t:device() })
-    if t then
-        t:release() -- it would hold the whole file
+    if not slot.each then
+        return get(name, slot.shape), lacking
     end
-    for e, file_name in ipairs(names) do
-        scope.scope(function()
-            local one = source.get(file_name, dtype)
+    for e, file_name in ipairs(names) do -- a scope each: one that stays would hold the whole file
+        local made = scope.scope(function()
+            local one = get(file_name, { unpack(slot.shape, 2) })
+            local fresh = one and not stack and tensor.empty(slot.shape, { dtype = one:dtype(), device = one:device() })
             if one then
-                check_shape(one, shape, file_name, source.where)
-            else
-                lacking[#lacking + 1] = file_name
+                (stack or fresh):select(0, e - 1):copy_(one)
             end
-            if one and stack then
-                stack:select(0, e - 1):copy_(one)
-            end
+            return fresh or nil
         end)
+        stack = stack or made
     end
     if #lacking > 0 then
         return nil, lacking
@@ -333,7 +333,7 @@ local function shards_of(model, opts)
     for i = 1, count do
         shards[i] = {}
     end
-    for _, item in ipairs(in_files(model, function(t) return t end)) do
+    for _, item in ipairs(M.listed(model)) do
         local name, t = unpack(item)
         local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
         if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
@@ -364,7 +364,7 @@ end
 function M.save(model, dir, opts)
     opts = opts or {}
     path.mkdir_p(dir)
-    local shards, total = autograd.no_grad(shards_of, model, opts)
+    local shards, total = shards_of(model, opts)
     local written = {}
     if #shards == 1 and not opts.numbered then
         io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])

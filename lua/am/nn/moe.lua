@@ -4,6 +4,7 @@
 
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
+local GatedMLP = require("am.nn.mlp").GatedMLP
 local Module = require("am.nn.module")
 
 local M = {}
@@ -34,6 +35,7 @@ function GroupedLinear:extra_repr()
 end
 
 local Experts = Module.class("Experts")
+Experts.kernel, Experts.gated = GatedMLP.kernel, GatedMLP.gated
 M.Experts = Experts
 
 --- Gated feed-forward blocks, one for each expert. names: of the three maps, {"gate_proj", "up_proj", "down_proj"}.
@@ -56,8 +58,7 @@ end
 --- x [N, C], rows sorted by expert -> [N, C]
 function Experts:forward(x, offsets)
     local gate, up, down = unpack(self.names)
-    local inner = ops.glu(self[gate]:forward(x, offsets), self[up]:forward(x, offsets), self.act)
-    return self[down]:forward(inner, offsets)
+    return self[down]:forward(self:gated(self[gate]:forward(x, offsets), self[up]:forward(x, offsets)), offsets)
 end
 
 local SparseMoE = Module.class("SparseMoE")
@@ -132,25 +133,23 @@ end
 ---@param logits table of the layers' router logits [N, E]
 ---@param mask? table a tensor [N], 1 for tokens that count
 function M.load_balancing_loss(logits, num_experts, top_k, mask)
-    local counts, probabilities, rows
+    local numbers, counts, probabilities = {}, nil, nil
+    for e = 1, num_experts do
+        numbers[e] = e - 1
+    end
+    local experts = tensor.tensor(numbers, { dtype = "int64", device = logits[1]:device() }):reshape(1, 1, num_experts)
     for _, z in ipairs(logits) do
         local p = z:to("float32"):softmax(-1)
         local _, index = ops.topk(p, top_k)
-        local numbers = {}
-        for e = 1, num_experts do
-            numbers[e] = e - 1
-        end
-        local all = tensor.tensor(numbers, { dtype = "int64", device = z:device() }):reshape(1, 1, num_experts)
-        local chosen = index:to("int64"):unsqueeze(-1):eq(all):to("float32"):sum(1)
+        local chosen = index:unsqueeze(-1):eq(experts):to("float32"):sum(1)
         if mask then
             p, chosen = p * mask:unsqueeze(-1), chosen * mask:unsqueeze(-1)
         end
         local count, probability = chosen:sum(0), p:sum(0)
         counts = counts and counts + count or count
         probabilities = probabilities and probabilities + probability or probability
-        local n = mask and mask:sum():item() or z:size(0)
-        rows = (rows or 0) + n
     end
+    local rows = #logits * (mask and mask:sum():item() or logits[1]:size(0))
     return (counts * probabilities):sum() * (num_experts / math.max(rows * rows, 1))
 end
 

@@ -16,43 +16,36 @@ local text_box, bytes_box = ffi.new("const char *[1]"), ffi.new("size_t[1]")
 local Engine = {}
 Engine.__index = Engine
 
-local function wrap(box)
+-- What one of the C constructors makes of its arguments.
+local function made_by(constructor, ...)
+    local box = edge.box("am_tokenizer")
+    edge.check_retry(constructor, box, ...)
     return setmetatable({ handle = ffi.gc(box[0], C.am_tokenizer_release) }, Engine)
 end
 
 --- From the text of a tokenizer.json.
 function M.engine_from_json(text)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_json, box, text, #text)
-    return wrap(box)
+    return made_by(C.am_tokenizer_from_json, text, #text)
 end
 
 --- From the bytes of a SentencePiece model.
 function M.engine_from_sentencepiece(bytes)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_sentencepiece, box, bytes, #bytes)
-    return wrap(box)
+    return made_by(C.am_tokenizer_from_sentencepiece, bytes, #bytes)
 end
 
 --- From the text of a tiktoken file; `cut` names the encoding, as am.h says.
 function M.engine_from_tiktoken(text, cut)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_tiktoken, box, text, #text, cut)
-    return wrap(box)
+    return made_by(C.am_tokenizer_from_tiktoken, text, #text, cut)
 end
 
 --- From the text of a tekken.json.
 function M.engine_from_tekken(text)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_tekken, box, text, #text)
-    return wrap(box)
+    return made_by(C.am_tokenizer_from_tekken, text, #text)
 end
 
 --- From an open GGUF archive (am.core.io).
 function M.engine_from_gguf(archive)
-    local box = edge.box("am_tokenizer")
-    edge.check_retry(C.am_tokenizer_from_gguf, box, archive.handle)
-    return wrap(box)
+    return made_by(C.am_tokenizer_from_gguf, archive.handle)
 end
 
 function Engine:size()
