@@ -50,7 +50,7 @@ path.mkdir_p(out)
 local tokenizer = am.AutoTokenizer.from_pretrained(args.model)
 tokenizer:save_pretrained(out)
 local text_of_tokenizer = read_json(path.join(out, "tokenizer.json"))
-local image_id = #tokenizer
+local image_id = tokenizer.vocab_size
 table.insert(text_of_tokenizer.added_tokens, {
     id = image_id, content = IMAGE, single_word = false, lstrip = false, rstrip = false, normalized = false, special = true,
 })
