@@ -212,9 +212,7 @@ function Recipe:build_hooks()
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
     if self.cfg:has("samples") then
-        local limit = am.models.position_limit(self.model.config)
-        local function log(record) self:log_sample(record) end
-        table.insert(list, 1, samples.new(self:section("samples"), self:get_tokenizer(), limit, log))
+        table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
         list[#list + 1] = hook
@@ -223,11 +221,17 @@ function Recipe:build_hooks()
     return self:track("hooks.json", hooks.new(list))
 end
 
---- Note what the model answered to a prompt: { step, prompt, text }.
-function Recipe:log_sample(record)
+--- The hook that the `samples` section describes. log: takes a record, see log_sample.
+function Recipe:build_samples(log)
+    return samples.new(self:section("samples"), self:get_tokenizer(), am.models.position_limit(self.model.config), log)
+end
+
+--- Note what the model answered to a prompt: { step, prompt, text }, of a row of data also row (its name) and truth.
+--- images: its pictures as data: URIs.
+function Recipe:log_sample(record, images)
     self.log:info("[sample] step %d | %s | %s", record.step, json.encode(record.prompt), json.encode(record.text))
     self:log_record("samples", record)
-    self.hooks:call("sample", self, record)
+    self.hooks:call("sample", self, record, images)
 end
 
 --- End the run after this step, as if it had been planned so.

@@ -175,6 +175,15 @@ function Methods:check_batch(batch)
     self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
 end
 
+--- What the model sees of a batch, forward's arguments. int32(array, shape): makes a tensor of a C array.
+function Methods.inputs(_, batch, int32)
+    return {
+        input_ids = int32(batch.input_ids, { batch.B, batch.T }),
+        position_ids = int32(batch.position_ids, { batch.B, batch.T }),
+        bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
+    }
+end
+
 --- Where a batch has labels: a C array of its num_label_tokens places in [B T].
 function Methods.labelled_rows(batch)
     local rows, count = ffi.new("int32_t[?]", batch.num_label_tokens), 0
