@@ -1,20 +1,30 @@
--- Generate text: a model, or a model with a LoRA adapter, answers prompts.
+-- Generate text: a model, or a model with a LoRA adapter, answers prompts, with pictures where it sees them.
 --
 --   amlua recipes/generate.lua --model DIR_OR_GGUF [--adapter DIR] --prompt TEXT [--prompt TEXT …]
+--   amlua recipes/generate.lua --checkpoint-path DIR [--base-model-path DIR] --image FILE_OR_URL --prompt TEXT
 --
--- A prompt is a user's message when the tokenizer has a chat template (--raw: plain text instead).
+-- A prompt is a user's message when the tokenizer has a chat template (--raw: plain text instead). Pictures stand
+-- before the prompt.
 
 local am = require("am")
+local checkpoint = require("am.checkpoint")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
+local path = require("am.utils.path")
+local saved_model = require("am.recipes.saved_model")
 
 local M = {}
 
 local specs = {
-    { "model", required = true, doc = "Hugging Face directory, GGUF file, or hub name in the cache" },
+    { "model", doc = "Hugging Face directory, GGUF file, or hub name in the cache" },
     { "adapter", doc = "directory of a LoRA adapter to put on it" },
+    { "checkpoint-path", doc = "in place of these: a run's folder or checkpoint, with whatever model is in it" },
+    { "base-model-path", doc = "the model that --checkpoint-path was trained from, if that does not say so" },
     { "prompt", list = true, required = true, doc = "may be given several times" },
+    { "image", list = true, doc = "file or address of a picture before each prompt; may be given several times" },
+    { "image-path", list = true, doc = "the same" },
+    { "image-url", list = true, doc = "the same" },
     { "system", doc = "the system's message" },
     { "raw", type = "flag", doc = "no chat template: the prompt is continued as it is" },
     { "max_new_tokens", type = "integer", min = 1, default = 128, doc = "at most so many (128)" },
@@ -25,6 +35,8 @@ local specs = {
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
     { "threads", doc = "threads to use" },
     { "json", type = "flag", doc = "print an object with prompt and text a line" },
+    { "output-format", default = "text", doc = "text, or json: one object with prompt, image_url and response" },
+    { "output-file", doc = "write there and print nothing" },
 }
 
 local function prompt_ids(tokenizer, args, prompt)

@@ -4,8 +4,7 @@
 local am = require("am")
 local config = require("am.config")
 local err = require("am.core.error")
-local llm_data = require("am.recipes.llm_data")
-local sections = require("am.recipes.sections")
+local llm = require("am.recipes.llm")
 
 local M = { Methods = {} }
 local Methods = M.Methods
@@ -100,7 +99,7 @@ end
 --- The processor's tokenizer, unless a `tokenizer` section names another.
 function Methods:get_tokenizer()
     if self.cfg:has("tokenizer") then
-        return llm_data.get_tokenizer(self)
+        return llm.get_tokenizer(self)
     end
     return self:get_processor().tokenizer
 end
