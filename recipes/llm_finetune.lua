@@ -99,7 +99,7 @@ function Recipe:step(window)
     for _, batch in ipairs(window) do
         self:check_batch(batch)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
-        work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch))
+        work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch), batch)
     end
     if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
         loss, grad_norm, aux_loss = self:learn(window, 1 / label_tokens)

@@ -237,6 +237,13 @@ function M.AutoModelForImageTextToText.from_config(c, opts)
     return from_config(c, opts, "image_text_to_text")
 end
 
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function M.sees_images(c)
+    local sees = registry.image_text_to_text
+    local name = type(c.architectures) == "table" and c.architectures[1] or sees.by_model_type[c.model_type or ""]
+    return sees.modules[name or ""] ~= nil
+end
+
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
 --- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier" or "image_text_to_text". Raises
 --- "unsupported" for an architecture that is not there.

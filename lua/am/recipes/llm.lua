@@ -281,7 +281,7 @@ function Recipe:counts_tokens()
 end
 
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
---- learnt. seen: see am.recipes.flops.of_rows.
+--- learnt. seen: see am.recipes.flops.of_rows. A fifth argument is their batch, where there is one already.
 function Recipe:batch_flops(rows, length, labels, seen)
     self.costs = self.costs or flops.costs(self.model)
     return flops.of_rows(self.costs, rows, length, labels, seen)
@@ -292,7 +292,7 @@ function Recipe:check_memory()
         return
     end
     local loader = self.loader
-    local batch = loader.collate_fn { loader:sample_row() }
+    local batch = self:sample_batch(loader)
     local count = loader.dataset.is_iterable and loader.batch_size or loader.dataset:len()
     local rows, mean, longest = math.min(loader.batch_size, count), batch.T, batch.T
     local stats = loader.dataset.stats and loader.dataset:stats()

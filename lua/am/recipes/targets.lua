@@ -269,7 +269,7 @@ local function vlm_options(args, ctx)
     local parts = { text_config = args.text_config, vision_config = args.vision_config }
     args.text_config = nil
     local options = pretrained_options(args, ctx)
-    options.config_overrides = with(parts, options.config_overrides)
+    options.config_overrides, options.kind = with(parts, options.config_overrides), "image_text_to_text"
     return options
 end
 

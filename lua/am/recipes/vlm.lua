@@ -3,8 +3,11 @@
 
 local am = require("am")
 local config = require("am.config")
+local datasets = require("am.datasets")
 local err = require("am.core.error")
 local llm = require("am.recipes.llm")
+local vision_costs = require("am.recipes.vision_costs")
+local vlm_samples = require("am.recipes.vlm_samples")
 
 local M = { Methods = {} }
 local Methods = M.Methods
@@ -27,7 +30,15 @@ M.fields = {
                                   doc = "leave parts whose path holds language, text or llm; not the head" },
         freeze_video_embedder = { type = "boolean", no_effect = "no model here has one" },
     }, doc = "parts that are not trained; these defaults hold without the section, too" },
+    samples = { fields = vlm_samples.fields, doc = "answers to fixed prompts and about the first rows of the "
+                    .. "validation set, at every validation" },
+    packed_sequence = { fields = datasets.vlm.packed_sequence_fields, doc = "several samples in a row" },
 }
+for key, doc in pairs { dataset = "training data", validation_dataset = "absent: no validation",
+                        ["validation_dataset_*"] = "further ones, each with a name" } do
+    M.fields[key] = { target = true, required = key == "dataset" or nil, of = "^am%.datasets%.vlm%.",
+                      given = { "processor" }, doc = doc }
+end
 
 -- ---- parts that are frozen ------------------------------------------------------------------
 
@@ -68,17 +79,6 @@ end
 
 -- ---- the processor --------------------------------------------------------------------------
 
--- A processor of another model makes ids that this one does not know, or does not take for images.
-local function check_fit(self, processor)
-    local model, where = self.model, self.cfg:where(self.cfg:has("processor") and "processor" or "model")
-    local own = model.config.image_token_id or model.config.image_token_index
-    if own and processor.image_token_id ~= own then
-        err.raise("usage", "%s: the processor does not fit the model: its image token is %s (id %s), and the model's "
-                  .. "has the id %s; take the processor of the same checkpoint", where,
-                  tostring(processor.image_token), tostring(processor.image_token_id), tostring(own))
-    end
-end
-
 --- What makes pixel values and ids: the `processor` section's, or the model's own.
 function Methods:get_processor()
     if not self.processor then
@@ -90,7 +90,10 @@ function Methods:get_processor()
         end
         local processor = config.instantiate(section or config.from_table {}, self.ctx, given,
                                              { default_target = "am.AutoProcessor.from_pretrained" })
-        check_fit(self, processor)
+        local ok, e = pcall(processor.check, processor, self.model.config) -- one of another model makes other ids
+        if not ok then
+            error(err.within(e, "processor, " .. self.cfg:where(section and "processor" or "model")), 0)
+        end
         self.processor = processor
     end
     return self.processor
@@ -102,6 +105,125 @@ function Methods:get_tokenizer()
         return llm.get_tokenizer(self)
     end
     return self:get_processor().tokenizer
+end
+
+-- ---- data -----------------------------------------------------------------------------------
+
+-- The loader's section that goes with a section of data.
+local function loader_key(cfg, section)
+    local own = section.key:gsub("dataset", "dataloader", 1)
+    return cfg:has(own) and own or section.key:find("^validation") and "validation_dataloader" or own
+end
+
+--- Token rows for a dataset section: conversations, rendered by the processor.
+function Methods:build_dataset(section)
+    local processor, dataset = self:get_processor(), llm.build_dataset(self, section)
+    if not dataset.has_pictures then -- of one's own: read when batches are made
+        return dataset
+    end
+    local collate = self.cfg:child(loader_key(self.cfg, section) .. ".collate_fn")
+    local packs = section.key == "dataset" and self:pack_size() > 0
+    local rows = datasets.vlm.prepare(dataset, processor, {
+        max_length = packs and self.cfg:get("packed_sequence.max_length")
+            or collate and collate.kind == "map" and collate:get("max_length") or nil,
+        drop_overlong = packs or collate and collate.kind == "map" and collate:get("drop_overlong") or nil,
+    })
+    if section.key == "dataset" then
+        self.training_rows = rows
+    end
+    return rows
+end
+
+function Methods:pack_size()
+    return datasets.vlm.pack_size(self:section("packed_sequence"))
+end
+
+function Methods:pack(dataset)
+    local options = self:section("packed_sequence")
+    options.padding_id = self:padding_id()
+    return datasets.vlm.pack_dataset(dataset, options)
+end
+
+--- Rows to a batch, where a dataloader section names no collate_fn: that of the processor's class.
+function Methods:collate(rows)
+    local processor = self:get_processor()
+    return datasets.vlm.collate_fn_for(processor)(rows, processor)
+end
+
+function Methods:sample_batch(loader)
+    return loader.collate_fn({ loader:sample_row() }, self:get_processor())
+end
+
+--- Batches are as long as their longest row.
+Methods.tokens_at_once = function(_, rows, length) return rows * length end
+
+--- Pictures beside what text models see.
+function Methods:inputs(batch, int32)
+    local inputs = llm.inputs(self, batch, int32)
+    if batch.token_type_ids then
+        inputs.token_type_ids = int32(batch.token_type_ids, { batch.B, batch.T })
+    end
+    for name, tensor in pairs(self.processor.to_tensors(batch.fields, self.model:device())) do
+        inputs[name] = tensor
+    end
+    return inputs
+end
+
+-- ---- what pictures cost ---------------------------------------------------------------------
+
+local LOOKED_AT = 32 -- rows, for an estimate
+
+-- FLOPs and bytes of pictures for a token of the training data, by its first rows: the mean, and the most.
+local function costs_of_token(self)
+    if self.picture_costs then
+        return unpack(self.picture_costs)
+    end
+    local costs, size = vision_costs.of(self.model), self.model:dtype() == "float32" and 4 or 2
+    local rows, work, tokens, most = self.training_rows, 0, 0, 0
+    for i = 1, rows and math.min(rows:len(), LOOKED_AT) or 0 do
+        local row = rows:get(i)
+        if row.plans then
+            work = work + vision_costs.flops(costs, row.plans)
+            tokens, most = tokens + #row.input_ids,
+                math.max(most, vision_costs.bytes(costs, row.plans, size) / #row.input_ids)
+        end
+    end
+    self.picture_costs = { work / math.max(tokens, 1), most }
+    return unpack(self.picture_costs)
+end
+
+function Methods:batch_flops(rows, length, labels, seen, batch)
+    local work = llm.batch_flops(self, rows, length, labels, seen)
+    if batch then
+        self.vision_costs = self.vision_costs or vision_costs.of(self.model)
+        return work + vision_costs.flops(self.vision_costs, batch.plans)
+    end
+    return work + costs_of_token(self) * rows * length
+end
+
+Methods.other_model = "pictures and the vision tower"
+
+function Methods:bytes_beside(tokens)
+    local _, bytes = costs_of_token(self)
+    return llm.bytes_beside(self, tokens), bytes * tokens
+end
+
+-- ---- samples and saving ---------------------------------------------------------------------
+
+function Methods:build_samples(log)
+    local set = self.validation_sets[1]
+    return vlm_samples.new(self:section("samples"), {
+        processor = self:get_processor(), device = function() return self.model:device() end,
+        limit = am.models.position_limit(self.model.config), dataset = set and set.loader.dataset,
+    }, log)
+end
+
+--- The processor's files, which are the tokenizer's and more.
+function Methods:save_tokenizer(dir)
+    self:get_processor():save_pretrained(dir)
+    if self.cfg:has("tokenizer") then
+        llm.save_tokenizer(self, dir)
+    end
 end
 
 return M
