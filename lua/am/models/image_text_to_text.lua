@@ -5,9 +5,9 @@
 --   return image_text_to_text.architecture {
 --       name = "LlavaForConditionalGeneration",  -- as config.json's "architectures" has it
 --       text_type = "llama",                     -- model_type of a text_config that names none
---       add_vision = function(body, c) … end,    -- adds tower and projector to the body, which text_config's is part of
---       image_features = function(body, inputs) … end,  -- inputs: what forward was given -> [N, C] in the dtype of
---                                                -- the model, one row an image token, in their order in the batch
+--       add_vision = function(body, c) … end,    -- adds tower and projector to the body; the language model is next
+--       image_features = function(body, inputs) … end,  -- inputs: what forward was given -> [N, C], one row an image
+--                                                -- token, in their order in the batch
 --       file_names = function(body) … end,       -- file_names.lua's rules of the whole model
 --   }
 --

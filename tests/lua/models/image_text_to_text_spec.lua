@@ -14,7 +14,9 @@ am.models.register("ToyForConditionalGeneration", image_text_to_text.architectur
     name = "ToyForConditionalGeneration",
     text_type = "llama",
     add_vision = function(body, c) body:add("vision_tower", Linear.new(PATCH, c:integer("hidden_size"))) end,
-    image_features = function(body, inputs) return body.vision_tower:forward(inputs.pixel_values:reshape(-1, PATCH)) end,
+    image_features = function(body, inputs)
+        return body.vision_tower:forward(inputs.pixel_values:reshape(-1, PATCH))
+    end,
     file_names = function()
         return file_names.joined(file_names.under(nil, "model.vision_tower.", "vision_tower."),
                                  file_names.under(nil, "model.language_model.", "language_model.model."),
