@@ -80,8 +80,9 @@ function Hook:validation(_, name, record)
     self.trackers:validation(name, record)
 end
 
-function Hook:sample(_, record)
-    self.trackers:sample(record.step, record.prompt, record.text)
+function Hook:sample(_, record, images)
+    local prompt = record.row and record.row .. ": " .. record.prompt or record.prompt -- rows may ask the same
+    self.trackers:sample(record.step, prompt, record.text, { truth = record.truth, images = images })
 end
 
 function Hook:save()
