@@ -76,8 +76,8 @@ end
 -- What is in the columns of a padded place.
 local function padding(self, name)
     if name == "input_ids" then
-        return self.tokenizer.pad_token_id or err.raise("usage", "texts of different lengths need a pad_token, and this "
-            .. "tokenizer has none")
+        return self.tokenizer.pad_token_id
+            or err.raise("usage", "texts of different lengths need a pad_token, and this tokenizer has none")
     end
     return name == "labels" and -100 or 0
 end
@@ -123,7 +123,7 @@ function Processor:__call(args)
     if texts and not self.family then
         err.raise("usage", "%s takes images only", self.class)
     end
-    local rows, pendings, plans = texts and {}, nil, {}
+    local rows, plans = texts and {}, {}
     local images = nested(args.images, texts, self.image_token)
     if texts and #images > #texts then
         err.raise("usage", "%d lists of images for %d texts", #images, #texts)
@@ -134,8 +134,7 @@ function Processor:__call(args)
         rows[i] = self:encode(sample, plans[i], nil, { add_special_tokens = args.add_special_tokens,
                                                        suffix = suffix[i], labels = true })
     end
-    pendings = submitted(self, plans)
-    return gathered(self, rows, pendings, args.device)
+    return gathered(self, rows, submitted(self, plans), args.device)
 end
 
 -- The sources of a conversation's images, in order.

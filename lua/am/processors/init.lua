@@ -15,7 +15,6 @@ local batch = require("am.processors.batch")
 local files = require("am.processors.files")
 local image_processor = require("am.processors.image_processor")
 local path = require("am.utils.path")
-local processor = require("am.processors.processor")
 local settings = require("am.processors.settings")
 
 local M = { AutoProcessor = {}, AutoImageProcessor = {} }
@@ -35,7 +34,8 @@ local PROCESSORS = {
 local TOWERS = { CLIPProcessor = true, SiglipProcessor = true }
 
 -- Options that are no keys of a file.
-local OWN = { backend = true, use_fast = true, alpha = true, tokenizer = true, load_tokenizer = true, revision = true }
+local OWN = { backend = true, use_fast = true, alpha = true, tokenizer = true, load_tokenizer = true,
+              revision = true }
 
 local function names_of(classes)
     local names = {}
@@ -115,10 +115,11 @@ function M.AutoImageProcessor.from_pretrained(name, opts)
 end
 
 --- The processor of a folder: the class that processor_config.json, preprocessor_config.json, tokenizer_config.json
---- or config.json names. Where that is a tower's, or none, its image processor. opts: `tokenizer`, or
---- `load_tokenizer`, a function of the folder, needed for all but those; `backend` ("torchvision", default, or "pil": whose rounding; `use_fast` true and false mean the same),
---- `alpha` ("white", default: transparent pictures lie on white; "drop": their alpha is left off), and any key of
---- preprocessor_config.json or processor_config.json instead of the file's.
+--- or config.json names. Where that is a tower's, or none, its image processor. opts:
+---   tokenizer or load_tokenizer   the tokenizer, or a function of the folder that gives it (am.AutoProcessor does)
+---   backend      "torchvision" (default) or "pil": whose rounding; use_fast = true and false mean the same
+---   alpha        "white" (default): transparent pictures lie on white; "drop": their alpha is left off
+---   size, …      any key of preprocessor_config.json or processor_config.json, instead of the file's
 --- Raises "io", "format", "unsupported" or "usage" naming the file.
 ---@return am.Processor
 function M.AutoProcessor.from_pretrained(name, opts)

@@ -37,8 +37,8 @@ local LLaVA = {
 function LLaVA.setup(self)
     local s = self.settings
     if not s.patch_size then
-        err.raise("format", "%s: patch_size is missing; set it to that of the vision tower, in the file or as an option",
-            self.file)
+        err.raise("format", "%s: patch_size is missing; set it to that of the vision tower, in the file or as an "
+            .. "option", self.file)
     end
     self:use_image_token(self.tokenizer:named_token("image_token") or s.image_token)
 end

@@ -19,7 +19,7 @@ local M = {}
 ---@field image_token_id integer the id that is repeated for an image's features
 ---@field special_ids table a set of the ids that no model should be taught to write: image tokens and what is
 ---   around them
----@field chat_template string|table|nil the processor's own, or several by name; the tokenizer's count where it has none
+---@field chat_template string|table|nil the processor's own, or several by name; the tokenizer's where it has none
 ---@field settings table keys of processor_config.json
 local Processor = {}
 Processor.__index = Processor
@@ -54,8 +54,8 @@ end
 
 -- ---- images -------------------------------------------------------------------------------------
 
---- The plan of an image, from its header alone. `source`: a path, a URL, a data: URL, or { path = } or { data =
---- bytes } with { name =, max_pixels = } if you like. A plan has
+--- The plan of an image, from its header alone. `source`: a path, a URL, a data: URL, or a table with path or data
+--- (a file's bytes), and name (for messages) and max_pixels where you like. A plan has
 ---   source, steps, n_floats, shape     what collect will make of it: n_floats numbers in this shape
 ---   expansion                          the text that stands for the image
 ---   num_tokens                         how many image_token_id are in it: the features of the image
@@ -78,7 +78,7 @@ Pending.__index = Pending
 --- Begin to decode and prepare the images of these plans, on background threads. Give what it returns to wait or
 --- collect.
 ---@return am.processors.Pending
-function Processor:submit(plans)
+function Processor.submit(_, plans)
     local jobs, total = {}, 0
     for i, plan in ipairs(plans) do
         jobs[i] = image.submit(plan.source, plan.steps, plan.n_floats)
@@ -89,7 +89,7 @@ end
 
 --- Wait for images that were submitted; once is enough. An image that cannot be used raises an error whose message
 --- begins with its name and whose field `image` is its number among the plans.
-function Processor:wait(pending) -- luacheck: no self
+function Processor.wait(_, pending)
     if pending.buffer then
         return pending
     end
@@ -97,7 +97,7 @@ function Processor:wait(pending) -- luacheck: no self
     for i, plan in ipairs(pending.plans) do
         local job = pending.jobs[i]
         pending.jobs[i] = nil
-        local ok, e = pcall(image.wait, job, buffer + at)
+        local ok, e = pcall(job.wait, job, buffer + at)
         if not ok then
             if err.is(e) then e.image = i end
             error(e, 0)
@@ -178,7 +178,8 @@ function join.samples(pendings, plans, masked)
     end
     return {
         pixel_values = { buffer = buffer, shape = { #pendings, most, first[2], first[3], first[4] } },
-        pixel_attention_mask = masked and { buffer = mask, shape = { #pendings, most, first[3], first[4] }, dtype = "int64" } or nil,
+        pixel_attention_mask = masked and { buffer = mask, dtype = "int64",
+                                            shape = { #pendings, most, first[3], first[4] } } or nil,
     }
 end
 

@@ -20,7 +20,7 @@ local Samples = { name = "samples" }
 Samples.__index = Samples
 
 --- A hook over prompts: each { text, ids, room (new tokens at most), row (a row's name) and truth (what it should
---- say) or nil, images (data: URIs) or nil, inputs() -> what the model sees beside the ids, or nil }.
+--- say) or nil, images (data: URIs) or nil, inputs() -> what forward takes beside the ids, or nil }.
 --- log(record, images): takes { step, prompt, text, row, truth }.
 function M.hook(prompts, tokenizer, log)
     return setmetatable({ prompts = prompts, tokenizer = tokenizer, log = log }, Samples)
@@ -53,8 +53,7 @@ end
 
 -- What the model says to a prompt, greedily.
 local function answer(self, model, prompt)
-    local opts = prompt.inputs and prompt.inputs() or {}
-    opts.max_new_tokens = prompt.room
+    local opts = { max_new_tokens = prompt.room, inputs = prompt.inputs and prompt.inputs() }
     local out, ids = autograd.no_grad(model.generate, model, prompt.ids, opts), {}
     for i = #prompt.ids + 1, #out do
         ids[#ids + 1] = out[i]

@@ -15,6 +15,7 @@ local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
 local tensor = require("am.core.tensor")
 local training = require("am.training")
+local vlm_datasets = require("am.datasets.vlm")
 
 local M = {}
 
@@ -252,8 +253,9 @@ end
 local processor_fields = {
     pretrained_model_name_or_path = { type = "string", required = true, doc = "directory or hub name; the model's" },
     revision = { type = "string", doc = "branch, tag or commit on the hub" },
-    backend = { type = "string", enum = { "torchvision", "pil" }, default = "torchvision",
-                doc = "whose pixels: transformers' processors have two ways to resize" },
+    backend = { type = "string", enum = { "torchvision", "pil" },
+                doc = "whose pixels: transformers' processors have two ways to resize (torchvision)" },
+    alpha = { type = "string", enum = { "white", "drop" }, doc = "transparent pictures lie on white, or lose their alpha" },
     use_fast = { type = "boolean", doc = "an older spelling: false is backend pil" },
     trust_remote_code = model_fields.trust_remote_code,
     padding_side = { type = "string", no_effect = "rows are padded on the right" },
@@ -311,8 +313,12 @@ local function define_vlms(registry)
         doc = "what makes pixel values and token ids of images and text",
         fields = processor_fields,
         build = function(args)
-            local name = args.pretrained_model_name_or_path
-            return require("am").AutoProcessor.from_pretrained(name, args)
+            local options = {}
+            for key, value in pairs(args) do
+                options[key] = not processor_fields[key].no_effect and value or nil
+            end
+            options.pretrained_model_name_or_path = nil
+            return require("am").AutoProcessor.from_pretrained(args.pretrained_model_name_or_path, options)
         end,
     }
 end
@@ -373,6 +379,7 @@ function M.registry()
     define_vlms(registry)
     define_rest(registry)
     registry:define_all(datasets.targets)
+    registry:define_all(vlm_datasets.targets)
     registry:define_all(training.targets)
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)

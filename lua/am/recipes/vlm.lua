@@ -3,7 +3,7 @@
 
 local am = require("am")
 local config = require("am.config")
-local datasets = require("am.datasets")
+local vlm_datasets = require("am.datasets.vlm")
 local err = require("am.core.error")
 local llm = require("am.recipes.llm")
 local vision_costs = require("am.recipes.vision_costs")
@@ -32,7 +32,7 @@ M.fields = {
     }, doc = "parts that are not trained; these defaults hold without the section, too" },
     samples = { fields = vlm_samples.fields, doc = "answers to fixed prompts and about the first rows of the "
                     .. "validation set, at every validation" },
-    packed_sequence = { fields = datasets.vlm.packed_sequence_fields, doc = "several samples in a row" },
+    packed_sequence = { fields = vlm_datasets.packed_sequence_fields, doc = "several samples in a row" },
 }
 for key, doc in pairs { dataset = "training data", validation_dataset = "absent: no validation",
                         ["validation_dataset_*"] = "further ones, each with a name" } do
@@ -123,7 +123,7 @@ function Methods:build_dataset(section)
     end
     local collate = self.cfg:child(loader_key(self.cfg, section) .. ".collate_fn")
     local packs = section.key == "dataset" and self:pack_size() > 0
-    local rows = datasets.vlm.prepare(dataset, processor, {
+    local rows = vlm_datasets.prepare(dataset, processor, {
         max_length = packs and self.cfg:get("packed_sequence.max_length")
             or collate and collate.kind == "map" and collate:get("max_length") or nil,
         drop_overlong = packs or collate and collate.kind == "map" and collate:get("drop_overlong") or nil,
@@ -135,19 +135,19 @@ function Methods:build_dataset(section)
 end
 
 function Methods:pack_size()
-    return datasets.vlm.pack_size(self:section("packed_sequence"))
+    return vlm_datasets.pack_size(self:section("packed_sequence"))
 end
 
 function Methods:pack(dataset)
     local options = self:section("packed_sequence")
     options.padding_id = self:padding_id()
-    return datasets.vlm.pack_dataset(dataset, options)
+    return vlm_datasets.pack_dataset(dataset, options)
 end
 
 --- Rows to a batch, where a dataloader section names no collate_fn: that of the processor's class.
 function Methods:collate(rows)
     local processor = self:get_processor()
-    return datasets.vlm.collate_fn_for(processor)(rows, processor)
+    return vlm_datasets.collate_fn_for(processor)(rows, processor)
 end
 
 function Methods:sample_batch(loader)
