@@ -1,0 +1,354 @@
+/* resample.c — changing a picture's size with the numbers of Pillow and of torchvision's
+ * antialiased resize of uint8 tensors.
+ *
+ * Both do the same: weights of a filter stretched by the ratio of sizes, in double; a pass over rows
+ * and then one over columns, each rounded to 8 bits; a pass whose size stays is left out. They
+ * differ in the fixed point of the weights: Pillow's have 22 bits behind the point, torchvision's as
+ * many as let the largest fit 16 bits.
+ *
+ * The passes run together. Four rows at a time are interleaved, so that a pixel of all four is one
+ * vector, and those rows of the first pass that the second still needs stay in a ring. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../core/mem.h"
+#include "image.h"
+
+/* The passes are compiled for several instruction sets; the loader picks one. They compute with
+ * integers, so all give the same bits. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "sse4.1", "default")))
+#else
+#define CLONES
+#endif
+
+enum { PILLOW_BITS = 22, ROWS = 4 };
+
+/* ---- filters */
+
+static double box(double x)
+{
+    return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+}
+
+static double triangle(double x)
+{
+    x = fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+/* Keys' cubic with a = -1/2. */
+static double cubic(double x)
+{
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1.0)
+        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
+    if (x < 2.0)
+        return (((x - 5) * x + 8) * x - 4) * a;
+    return 0.0;
+}
+
+static double sinc(double x)
+{
+    if (x == 0.0)
+        return 1.0;
+    x *= M_PI;
+    return sin(x) / x;
+}
+
+static double lanczos3(double x)
+{
+    return -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
+}
+
+static const struct {
+    double (*weight)(double x);
+    double support;
+} filters[] = {
+    [AM_IMAGE_LANCZOS] = {lanczos3, 3.0},
+    [AM_IMAGE_BILINEAR] = {triangle, 1.0},
+    [AM_IMAGE_BICUBIC] = {cubic, 2.0},
+    [AM_IMAGE_BOX] = {box, 0.5},
+};
+
+/* ---- weights of one direction */
+
+typedef struct weights {
+    int32_t bits;    /* behind the point */
+    int32_t most;    /* inputs of an output, at most */
+    int32_t *starts; /* [n] first input of an output */
+    int32_t *counts; /* [n] how many */
+    int32_t *fixed;  /* [n, most] */
+} weights;
+
+static void weights_free(weights *w)
+{
+    am_free(w->starts);
+    am_free(w->counts);
+    am_free(w->fixed);
+}
+
+static int32_t rounded(double v)
+{
+    return (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
+}
+
+/* As many bits as keep the largest weight below 2^15, 22 at most. */
+static int32_t bits_of(double largest)
+{
+    int32_t bits = 0;
+    while (bits < PILLOW_BITS && (int32_t)(0.5 + largest * (double)(1 << (bits + 1))) < 1 << 15)
+        bits++;
+    return bits;
+}
+
+static int weights_new(weights *w, int64_t in, int64_t out, int filter, int backend)
+{
+    *w = (weights){0};
+    double scale = (double)in / (double)out, stretch = scale < 1.0 ? 1.0 : scale;
+    double support = filters[filter].support * stretch;
+    int64_t most = (int64_t)ceil(support) * 2 + 1;
+    w->most = (int32_t)most;
+    void *exact = NULL;
+    size_t total = (size_t)(out * most);
+    int rc;
+    AM_TRY_OUT(am_alloc((void **)&w->starts, (size_t)out * sizeof(int32_t)));
+    AM_TRY_OUT(am_alloc((void **)&w->counts, (size_t)out * sizeof(int32_t)));
+    AM_TRY_OUT(am_alloc((void **)&w->fixed, total * sizeof(int32_t)));
+    AM_TRY_OUT(am_alloc(&exact, total * sizeof(double)));
+    double *k = exact, largest = 0;
+    for (int64_t i = 0; i < out; i++, k += most) {
+        double center = ((double)i + 0.5) * scale, sum = 0, inverse = 1.0 / stretch;
+        int64_t first = (int64_t)(center - support + 0.5), end = (int64_t)(center + support + 0.5);
+        first = first < 0 ? 0 : first;
+        end = end > in ? in : end;
+        w->starts[i] = (int32_t)first;
+        w->counts[i] = (int32_t)(end - first);
+        for (int64_t j = 0; j < end - first; j++) {
+            k[j] = filters[filter].weight(((double)(j + first) - center + 0.5) * inverse);
+            sum += k[j];
+        }
+        for (int64_t j = 0; j < end - first; j++) {
+            if (sum != 0.0)
+                k[j] /= sum;
+            largest = k[j] > largest ? k[j] : largest;
+        }
+    }
+    w->bits = backend == AM_IMAGE_PIL ? PILLOW_BITS : bits_of(largest);
+    k = exact;
+    for (size_t i = 0; i < total; i++)
+        w->fixed[i] = rounded(k[i] * (double)(1 << w->bits));
+out:
+    am_free(exact);
+    if (rc != AM_OK)
+        weights_free(w);
+    return rc;
+}
+
+/* ---- the passes. A lane is a channel of a pixel, of four rows or of four columns. */
+
+typedef int32_t lanes __attribute__((vector_size(32), aligned(4)));
+typedef uint8_t bytes8 __attribute__((vector_size(8), aligned(1)));
+
+#define WIDEN(p) __builtin_convertvector(*(const bytes8 *)(p), lanes)
+
+/* Back to 8 bits. */
+#define NARROW(to, sum, bits)                                                                      \
+    do {                                                                                           \
+        lanes v_ = (sum) >> (bits);                                                                \
+        v_ &= ~(v_ >> 31);                                                                         \
+        lanes over_ = v_ > 255;                                                                    \
+        v_ = (v_ & ~over_) | (255 & over_);                                                        \
+        *(bytes8 *)(to) = __builtin_convertvector(v_, bytes8);                                     \
+    } while (0)
+
+/* rows[0..3], each width pixels -> [width][4 rows]. */
+static void interleave(uint32_t *to, const uint32_t *const rows[ROWS], int64_t width)
+{
+    for (int64_t x = 0; x < width; x++) {
+        for (int r = 0; r < ROWS; r++)
+            to[ROWS * x + r] = rows[r][x];
+    }
+}
+
+/* The first pass over four rows. */
+CLONES static void pass_rows(uint32_t *const to[ROWS], const uint8_t *from, const weights *w,
+                             int64_t width)
+{
+    const int32_t *k = w->fixed;
+    for (int64_t x = 0; x < width; x++, k += w->most) {
+        const uint8_t *p = from + (size_t)w->starts[x] * 4 * ROWS;
+        lanes a = (lanes){0} + (1 << (w->bits - 1)), b = a;
+        for (int32_t j = 0; j < w->counts[x]; j++, p += 4 * ROWS) {
+            a += WIDEN(p) * k[j];
+            b += WIDEN(p + 8) * k[j];
+        }
+        uint32_t pixels[ROWS];
+        NARROW((uint8_t *)pixels, a, w->bits);
+        NARROW((uint8_t *)pixels + 8, b, w->bits);
+        for (int r = 0; r < ROWS; r++)
+            to[r][x] = pixels[r];
+    }
+}
+
+/* The second: one row of `bytes` bytes (a multiple of 4) from n rows. */
+CLONES static void pass_columns(uint8_t *to, const uint8_t *const *rows, const int32_t *k,
+                                int32_t n, int32_t bits, size_t bytes)
+{
+    size_t i = 0;
+    for (; i + 32 <= bytes; i += 32) {
+        lanes a = (lanes){0} + (1 << (bits - 1)), b = a, c = a, d = a;
+        for (int32_t j = 0; j < n; j++) {
+            const uint8_t *p = rows[j] + i;
+            a += WIDEN(p) * k[j];
+            b += WIDEN(p + 8) * k[j];
+            c += WIDEN(p + 16) * k[j];
+            d += WIDEN(p + 24) * k[j];
+        }
+        NARROW(to + i, a, bits);
+        NARROW(to + i + 8, b, bits);
+        NARROW(to + i + 16, c, bits);
+        NARROW(to + i + 24, d, bits);
+    }
+    for (; i < bytes; i++) {
+        int32_t sum = 1 << (bits - 1);
+        for (int32_t j = 0; j < n; j++)
+            sum += rows[j][i] * k[j];
+        sum >>= bits;
+        to[i] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+    }
+}
+
+/* ---- both together */
+
+typedef struct resizer {
+    const am_picture *from;
+    am_picture *to;
+    weights across, down; /* of the passes; starts is NULL for one that is left out */
+    uint32_t *group;      /* [from width][4] */
+    uint32_t *ring;       /* [slots][to width], rows of the first pass; row y in slot y % slots */
+    int64_t slots;
+    const uint8_t **rows; /* those that an output row is made of */
+} resizer;
+
+static const uint32_t *row_of(const am_picture *p, int64_t y)
+{
+    return (const uint32_t *)(const void *)(p->pixels + (size_t)y * (size_t)p->width * 4);
+}
+
+/* The first pass over rows y to y + 3; beyond the last row it is the last again. */
+static void fill_ring(resizer *r, int64_t y)
+{
+    const uint32_t *in[ROWS];
+    uint32_t *out[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        int64_t row = y + i < r->from->height ? y + i : r->from->height - 1;
+        in[i] = row_of(r->from, row);
+        out[i] = r->ring + (y + i) % r->slots * r->to->width;
+    }
+    interleave(r->group, in, r->from->width);
+    pass_rows(out, (const uint8_t *)r->group, &r->across, r->to->width);
+}
+
+/* Row y after the first pass. */
+static const uint8_t *across_row(const resizer *r, int64_t y)
+{
+    const uint32_t *row = r->across.starts ? r->ring + y % r->slots * r->to->width
+                                           : row_of(r->from, y);
+    return (const uint8_t *)row;
+}
+
+static void run(resizer *r)
+{
+    size_t bytes = (size_t)r->to->width * 4;
+    int64_t next = 0; /* the first row that the ring has never held */
+    for (int64_t y = 0; y < r->to->height; y++) {
+        int64_t first = r->down.starts ? r->down.starts[y] : y;
+        int32_t n = r->down.starts ? r->down.counts[y] : 1;
+        for (next = next < first ? first : next; r->across.starts && next < first + n; next += ROWS)
+            fill_ring(r, next);
+        uint8_t *to = r->to->pixels + (size_t)y * bytes;
+        if (!r->down.starts) {
+            memcpy(to, across_row(r, y), bytes);
+            continue;
+        }
+        for (int32_t j = 0; j < n; j++)
+            r->rows[j] = across_row(r, first + j);
+        pass_columns(to, r->rows, r->down.fixed + y * r->down.most, n, r->down.bits, bytes);
+    }
+}
+
+static int filtered(am_picture *to, const am_picture *from, int filter, int backend)
+{
+    resizer r = {.from = from, .to = to};
+    int rc = AM_OK;
+    if (to->width != from->width)
+        AM_TRY_OUT(weights_new(&r.across, from->width, to->width, filter, backend));
+    if (to->height != from->height)
+        AM_TRY_OUT(weights_new(&r.down, from->height, to->height, filter, backend));
+    int32_t most = r.down.starts ? r.down.most : 1;
+    r.slots = most + ROWS;
+    if (r.across.starts) {
+        AM_TRY_OUT(am_alloc((void **)&r.group, (size_t)from->width * ROWS * 4));
+        AM_TRY_OUT(am_alloc((void **)&r.ring, (size_t)(r.slots * to->width) * 4));
+    }
+    AM_TRY_OUT(am_alloc((void **)&r.rows, (size_t)most * sizeof *r.rows));
+    run(&r);
+out:
+    weights_free(&r.across);
+    weights_free(&r.down);
+    am_free(r.group);
+    am_free(r.ring);
+    am_free(r.rows);
+    return rc;
+}
+
+/* Pillow adds up positions in double; torch multiplies in float ("nearest-exact"). */
+static void nearest_index(int32_t *at, int64_t in, int64_t out, int backend)
+{
+    double scale = (double)in / (double)out, position = scale * 0.5;
+    for (int64_t i = 0; i < out; i++, position += scale) {
+        float exact = ((float)i + 0.5f) * ((float)in / (float)out);
+        int64_t index = backend == AM_IMAGE_PIL ? (int64_t)position : (int64_t)exact;
+        at[i] = (int32_t)(index < in ? index : in - 1);
+    }
+}
+
+static int nearest(am_picture *to, const am_picture *from, int backend)
+{
+    void *index = NULL;
+    AM_TRY(am_alloc(&index, ((size_t)to->width + (size_t)to->height) * sizeof(int32_t)));
+    int32_t *columns = index, *lines = columns + to->width;
+    nearest_index(columns, from->width, to->width, backend);
+    nearest_index(lines, from->height, to->height, backend);
+    uint32_t *pixel = (uint32_t *)(void *)to->pixels;
+    for (int32_t y = 0; y < to->height; y++) {
+        const uint32_t *row = row_of(from, lines[y]);
+        for (int32_t x = 0; x < to->width; x++)
+            *pixel++ = row[columns[x]];
+    }
+    am_free(index);
+    return AM_OK;
+}
+
+int am_picture_resize(am_picture *out, const am_picture *p, int64_t width, int64_t height,
+                      int filter, int backend)
+{
+    am_picture q;
+    AM_TRY(am_picture_new(&q, width, height));
+    int rc = AM_OK;
+    if (width == p->width && height == p->height)
+        memcpy(q.pixels, p->pixels, (size_t)(width * height) * 4);
+    else if (filter == AM_IMAGE_NEAREST)
+        rc = nearest(&q, p, backend);
+    else
+        rc = filtered(&q, p, filter, backend);
+    if (rc != AM_OK) {
+        am_picture_free(&q);
+        return rc;
+    }
+    *out = q;
+    return AM_OK;
+}
