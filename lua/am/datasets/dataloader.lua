@@ -39,15 +39,19 @@ M.fields = {
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
     step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },
-    num_workers = { type = "integer", min = 0, max = 256, null = true,
-                    doc = "threads that prepare pictures ahead; 0: when they are needed (rows of text are made before "
-                        .. "the first step, whatever this says)" },
+    num_workers = { type = "integer", min = 0, no_effect = "rows are made before the first step" },
     pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
     persistent_workers = { type = "boolean", default = false, no_effect = "there are no workers to keep" },
-    prefetch_factor = { type = "integer", min = 1, max = 1024, null = true,
-                        doc = "batches whose pictures are prepared ahead (2)" },
+    prefetch_factor = { type = "integer", min = 1, no_effect = "there are no workers that could read ahead" },
     processor = { type = "any", doc = "given by the recipe, for datasets with pictures" },
     timeout = { type = "number", min = 0, no_effect = "there are no workers to wait for" },
+}
+
+--- What these keys mean instead where rows have pictures: for the recipes that train on such.
+M.picture_fields = {
+    num_workers = { type = "integer", min = 0, max = 256,
+                    doc = "threads that prepare pictures (the engine's choice); 0: prepared when they are needed" },
+    prefetch_factor = { type = "integer", min = 1, max = 1024, doc = "batches whose pictures are prepared ahead (2)" },
 }
 
 local Loader = {}

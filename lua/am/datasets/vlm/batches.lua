@@ -1,8 +1,8 @@
 -- Token rows with pictures as a batch. Holds no labels and no template, and knows no device.
 --
 -- A batch is that of ../collate.lua, with names (of its rows), and
---   token_type_ids   int32_t[B * T], where the processor has them; 0 in padding
---   plans            those of its pictures, row by row in order
+--   token_type_ids, mm_token_type_ids   int32_t[B * T], where the processor has them; 0 in padding
+--   plans            those of its pictures, sample by sample in order
 --   start()          begin to prepare the pictures on the processor's threads
 --   finish()         wait for them -> a batch with `fields`: what processor:collect gives (pixel_values, …; empty
 --                    without pictures). It is another batch where a picture proved broken and its row was left out
@@ -15,6 +15,7 @@ local err = require("am.core.error")
 local collate = require("am.datasets.collate")
 local utils = require("am.datasets.utils")
 local broken = require("am.datasets.vlm.broken")
+local samples = require("am.datasets.vlm.samples")
 
 local M = {}
 
@@ -26,23 +27,18 @@ local function samples_of(row)
     return row.samples or { row }
 end
 
-local function token_types(batch, rows)
-    local out = ffi.new("int32_t[?]", batch.B * batch.T)
+-- The numbers that rows have under a key, as the batch holds them; nil where none has any.
+local function types_of(batch, rows, key)
+    local out
     for b, row in ipairs(rows) do
-        for t, x in ipairs(row.token_type_ids or {}) do
-            out[(b - 1) * batch.T + t - 1] = x
+        if row[key] then
+            out = out or ffi.new("int32_t[?]", batch.B * batch.T)
+            for t, x in ipairs(row[key]) do
+                out[(b - 1) * batch.T + t - 1] = x
+            end
         end
     end
     return out
-end
-
-local function any_types(rows)
-    for _, row in ipairs(rows) do
-        if row.token_type_ids then
-            return true
-        end
-    end
-    return false
 end
 
 --- A batch of token rows (see samples.row, packed.lua). opts: those of ../collate.lua's default_collater.
@@ -58,13 +54,21 @@ function M.new(rows, processor, opts)
             end
         end
     end
-    self.token_type_ids = any_types(rows) and token_types(self, rows) or nil
+    for _, key in ipairs(samples.TYPES) do
+        self[key] = types_of(self, rows, key)
+    end
     return self
 end
 
 function Batch:start()
-    if #self.plans > 0 and not self.pending then
-        self.pending = self.processor:submit(self.plans)
+    if self.pending or #self.plans == 0 then
+        return
+    end
+    self.pending = {} -- one for each sample
+    for _, row in ipairs(self.rows) do
+        for _, sample in ipairs(samples_of(row)) do
+            self.pending[#self.pending + 1] = self.processor:submit(sample.plans)
+        end
     end
 end
 
@@ -76,7 +80,7 @@ local function without_broken(self, reason)
         for _, sample in ipairs(all) do
             local ok, e = true, nil
             if #sample.plans > 0 then
-                ok, e = pcall(function() return self.processor:collect(self.processor:submit(sample.plans)) end)
+                ok, e = pcall(function() return self.processor:collect { self.processor:submit(sample.plans) } end)
             end
             if ok then
                 good[#good + 1] = sample

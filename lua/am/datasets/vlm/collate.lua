@@ -63,7 +63,7 @@ M.COLLATE_FNS = { Qwen2_5_VLProcessor = M.qwen2_5_collate_fn, default = M.defaul
 
 --- The one for a processor, where a configuration names none.
 function M.collate_fn_for(processor)
-    return M.COLLATE_FNS[processor.class_name] or M.COLLATE_FNS.default
+    return M.COLLATE_FNS[processor.class] or M.COLLATE_FNS.default
 end
 
 local homes = "nemo_automodel.components.datasets.vlm.collate_fns."

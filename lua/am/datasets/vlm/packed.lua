@@ -6,6 +6,7 @@ local err = require("am.core.error")
 local packed = require("am.datasets.packed")
 local formatting = require("am.datasets.formatting")
 local utils = require("am.datasets.utils")
+local TYPES = require("am.datasets.vlm.samples").TYPES
 
 local M = {}
 
@@ -58,15 +59,21 @@ function Packs:stats() return self.packs:stats() end
 -- Samples one behind the other, filled up with padding.
 local function joined(self, samples, name)
     local row = { input_ids = {}, labels = {}, position_ids = {}, seq_lens = {}, samples = samples, name = name }
-    local fill, types = 0, {}
+    for _, key in ipairs(TYPES) do
+        row[key] = samples[1][key] and {} -- a processor gives them to all rows, or to none
+    end
+    local fill = 0
     for s, sample in ipairs(samples) do
         for k, id in ipairs(sample.input_ids) do
-            fill = fill + 1
-            row.input_ids[fill], row.labels[fill], row.position_ids[fill] = id, sample.labels[k], k - 1
-            types[fill] = sample.token_type_ids and sample.token_type_ids[k] or 0
+            row.input_ids[fill + k], row.labels[fill + k], row.position_ids[fill + k] = id, sample.labels[k], k - 1
         end
-        row.token_type_ids = (row.token_type_ids or sample.token_type_ids) and types
+        for _, key in ipairs(TYPES) do
+            for k, x in ipairs(row[key] and sample[key] or {}) do
+                row[key][fill + k] = x
+            end
+        end
         row.seq_lens[s] = #sample.input_ids
+        fill = fill + row.seq_lens[s]
     end
     for k = fill + 1, self.size do
         row.input_ids[k], row.labels[k], row.position_ids[k] = self.padding, utils.IGNORE, 0

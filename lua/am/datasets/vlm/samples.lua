@@ -1,7 +1,7 @@
 -- A conversation as a token row: the processor's template and image tokens, what of it is learnt, and cutting.
 -- Reads headers of pictures, decodes none. The processor is handed in; it has
 --   plan(source) -> plan          from the header alone
---   render(messages, plans, opts) -> { input_ids, assistant_masks, token_type_ids? }
+--   render(messages, plans, opts) -> { input_ids, assistant_masks, token_type_ids?, mm_token_type_ids? }
 --   tokenizer, special_ids        a set of ids that are never trained: those of images and what stands around them
 --
 -- Labels come of the template's own marks, shifted once: labels[i] is the token behind input_ids[i] where the
@@ -79,8 +79,11 @@ function M.plans(example, processor)
     return plans
 end
 
+--- What a row may have beside ids and labels, a number for each token.
+M.TYPES = { "token_type_ids", "mm_token_type_ids" }
+
 --- The token row of an example (see rows.lua), and its plans:
----   { input_ids, labels, token_type_ids?, plans, name, broken }
+---   { input_ids, labels, token_type_ids?, mm_token_type_ids?, plans, name, broken }
 --- nil and the error of its first picture that cannot be read. Raises "data" with the row's name.
 function M.row(example, processor)
     local plans, why = M.plans(example, processor)
@@ -94,10 +97,12 @@ function M.row(example, processor)
     end
     local mask = out.assistant_masks
     trim_runs(mask, out.input_ids, processor.tokenizer)
-    return {
-        input_ids = out.input_ids, labels = labels_of(out.input_ids, mask, processor.special_ids),
-        token_type_ids = out.token_type_ids, plans = plans, name = example.name, broken = example.broken,
-    }
+    local row = { input_ids = out.input_ids, labels = labels_of(out.input_ids, mask, processor.special_ids),
+                  plans = plans, name = example.name, broken = example.broken }
+    for _, key in ipairs(M.TYPES) do
+        row[key] = out[key]
+    end
+    return row
 end
 
 -- The place of the last token that belongs to a picture; 0 without pictures.
@@ -133,7 +138,9 @@ function M.cut(row, opts, processor)
         end
         row.input_ids, row.labels, row.truncated = shortened(row.input_ids, most), shortened(row.labels, most), true
         row.labels[most] = utils.IGNORE -- its token is cut off
-        row.token_type_ids = row.token_type_ids and shortened(row.token_type_ids, most)
+        for _, key in ipairs(M.TYPES) do
+            row[key] = row[key] and shortened(row[key], most)
+        end
     end
     if utils.count_labels(row.labels) == 0 then
         return nil, "no label left"

@@ -1,4 +1,4 @@
--- What a row calls an image, as a source that a processor takes: { path = … } or { bytes = …, name = … }.
+-- What a row calls an image, as a source that a processor takes: { path = … } or { data = its bytes, name = … }.
 -- Opens nothing but what a URL names. A value may be
 --   a path, relative to the folder that goes with the data; "data:image/png;base64,…"; an http(s) URL
 --   { bytes =, path = }, as the Image feature of Hugging Face's datasets has it in Parquet files
@@ -79,7 +79,7 @@ local function encoded(text, name)
     if not bytes then
         err.raise("data", "%s: an image that should be base64 is none", name)
     end
-    return { bytes = bytes, name = name }
+    return { data = bytes, name = name }
 end
 
 local function of_text(text, base, name)
@@ -106,7 +106,7 @@ function M.of(value, base, name)
     end
     local shown = type(value.path) == "string" and value.path or nil
     if has(value.bytes) then
-        return type(value.bytes) == "string" and { bytes = value.bytes, name = shown and name .. ", " .. shown or name }
+        return type(value.bytes) == "string" and { data = value.bytes, name = shown and name .. ", " .. shown or name }
             or err.raise("data", "%s: an image's bytes are no bytes", name)
     elseif has(value.base64) then
         return type(value.base64) == "string" and encoded(value.base64, name)

@@ -132,7 +132,7 @@ describe("am.datasets.vlm, batches", function()
         batch = vlm.default_collate_fn({ dataset:get(1) }, processor, { max_length = 15, pad_seq_len_divisible = 8 })
         assert.same({ 16, 2 }, { batch.T, batch.num_label_tokens })
         assert.equal(vlm.default_collate_fn, vlm.collate_fn_for(processor))
-        processor.class_name = "Qwen2_5_VLProcessor"
+        processor.class = "Qwen2_5_VLProcessor"
         assert.equal(vlm.qwen2_5_collate_fn, vlm.collate_fn_for(processor))
     end)
 

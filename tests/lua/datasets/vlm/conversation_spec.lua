@@ -13,7 +13,7 @@ local function read(text, opts)
         for _, part in ipairs(message.content) do
             if part.type == "image" then
                 at = at + 1
-                parts[#parts + 1] = "<" .. (images[at].path or images[at].url or images[at].bytes) .. ">"
+                parts[#parts + 1] = "<" .. (images[at].path or images[at].url or images[at].data) .. ">"
             else
                 parts[#parts + 1] = part.text
             end
@@ -101,8 +101,8 @@ describe("am.datasets.vlm.sources", function()
         assert.same({ path = "folder/a.png" }, of "a.png")
         assert.same({ path = "/a.png" }, of "/a.png")
         assert.same({ url = "https://host/a.png" }, of "https://host/a.png")
-        assert.same({ bytes = "PNG!", name = "row 1" }, of "data:image/png;base64,UE5HIQ==")
-        assert.same({ bytes = "PNG", name = "row 1, a.png" }, of { bytes = "PNG", path = "a.png" })
+        assert.same({ data = "PNG!", name = "row 1" }, of "data:image/png;base64,UE5HIQ==")
+        assert.same({ data = "PNG", name = "row 1, a.png" }, of { bytes = "PNG", path = "a.png" })
         assert.same({ path = "folder/a.png" }, of { bytes = json.null, path = "a.png" })
         for _, bad in ipairs { "", "data:image/png,abc", "data:;base64,a", "data:;base64,?%", {}, json.null,
                                json.array { 1 }, { bytes = 3 }, { base64 = "a b?" }, 7, true } do
@@ -112,7 +112,8 @@ describe("am.datasets.vlm.sources", function()
 
     it("decodes base64", function()
         for text, bytes in pairs {
-            [""] = "", ["QQ=="] = "A", QUI = "AB", ["QU\nJD "] = "ABC", ["-_-_"] = "\251\255\191", ["/+8="] = "\255\239",
+            [""] = "", ["QQ=="] = "A", QUI = "AB", ["QU\nJD "] = "ABC",
+            ["-_-_"] = "\251\255\191", ["/+8="] = "\255\239",
         } do
             assert.equal(bytes, sources.from_base64(text))
         end

@@ -25,7 +25,7 @@ local function shown(dataset, i)
     local row = dataset:get(i)
     local images, texts = {}, {}
     for k, source in ipairs(row.images) do
-        images[k] = source.bytes or (source.path and path.relative(source.path, folder)) or source.url
+        images[k] = source.data or (source.path and path.relative(source.path, folder)) or source.url
     end
     for k, message in ipairs(row.conversation) do
         local parts = {}
@@ -153,10 +153,10 @@ describe("am.datasets.vlm.build_mock_vlm_dataset", function()
         local small = { num_samples = 3, image_size = { 4, 2 }, num_images_per_sample = 2, max_length = 5 }
         local row = new(small)
         assert.same(row.images, new(small).images)
-        assert.not_equal(row.images[1].bytes, row.images[2].bytes)
+        assert.not_equal(row.images[1].data, row.images[2].data)
         small.seed = 9
-        assert.not_equal(row.images[1].bytes, new(small).images[1].bytes)
-        assert.equal("\137PNG\r\n\26\n\0\0\0\13IHDR\0\0\0\4\0\0\0\2\8\2", row.images[1].bytes:sub(1, 26))
+        assert.not_equal(row.images[1].data, new(small).images[1].data)
+        assert.equal("\137PNG\r\n\26\n\0\0\0\13IHDR\0\0\0\4\0\0\0\2\8\2", row.images[1].data:sub(1, 26))
         assert.equal(5, #row.conversation[2].content[1].text:gsub("%S+", "x"):gsub(" ", ""))
         assert.equal("b", new({ responses = { "a", "b" } }).conversation[2].content[1].text)
         helpers.fails("usage", "width and a height", new, { image_size = { 1 } })

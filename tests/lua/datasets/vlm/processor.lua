@@ -26,8 +26,8 @@ function M.new(opts)
 end
 
 local function bytes_of(source)
-    if source.bytes then
-        return source.bytes
+    if source.data then
+        return source.data
     end
     local file = io.open(source.path, "rb")
     if not file then
@@ -81,9 +81,14 @@ function Processor:submit(plans)
     return { plans = plans }
 end
 
-function Processor:collect(pending)
-    local sums = {}
-    for i, plan in ipairs(pending.plans) do
+function Processor:collect(pendings)
+    local plans, sums = {}, {}
+    for _, pending in ipairs(pendings) do
+        for _, plan in ipairs(pending.plans) do
+            plans[#plans + 1] = plan
+        end
+    end
+    for i, plan in ipairs(plans) do
         local bytes, sum = bytes_of(plan.source), 0
         if bytes:sub(-8, -5) ~= "IEND" then
             err.raise("format", "%s: the picture is cut off", plan.name)
@@ -93,7 +98,7 @@ function Processor:collect(pending)
         end
         sums[i] = sum
     end
-    self.collected = self.collected + #pending.plans
+    self.collected = self.collected + #plans
     return { pixel_values = sums }
 end
 
