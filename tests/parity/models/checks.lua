@@ -2,6 +2,7 @@
 -- parameters after three steps of AdamW (run.lua). Not here: what is run.
 
 local compare = require("tests.support.compare")
+local path = require("am.utils.path")
 local run = require("tests.parity.models.run")
 
 local M = {}
@@ -97,6 +98,25 @@ function M.check_steps(model, golden, initial)
                       "%s moved further than three steps can", name)
     end
     compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
+end
+
+-- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Dropouts and
+-- multipliers it takes in both.
+local function floats_of(text)
+    local out = {}
+    for key, value in text:gmatch('"([%w_]+)": ([%d.e+-]+)') do
+        out[key] = value:find("[.e]") and not key:find("dropout") and not key:find("pdrop")
+            and not key:find("multiplier") and key ~= "logits_scaling" or nil
+    end
+    return out
+end
+
+--- Fails unless the fields that one config.json has as floats are floats in the other.
+function M.check_floats(have, want)
+    local floats = floats_of(path.read_file(have, 1e6))
+    for key in pairs(floats_of(path.read_file(want, 1e6):gsub('"rope_parameters": %b{}', ""))) do
+        compare.check(floats[key], "config.json has %s as no float", key)
+    end
 end
 
 return M

@@ -103,6 +103,7 @@ local function check_files(case)
     for key, value in pairs(original) do
         assert.same({ [key] = value }, { [key] = saved[key] })
     end
+    checks.check_floats(out .. "/config.json", dir .. "/config.json")
     -- names as the model has them, which transformers writes too
     local named = {}
     for name, t in model:named_parameters() do

@@ -179,6 +179,7 @@ local function check_files(case)
     for key, value in pairs(original) do
         assert.same({ [key] = value }, { [key] = saved[key] })
     end
+    checks.check_floats(out .. "/config.json", dir .. "/config.json")
     local golden = load_golden(case)
     local inputs = inputs_of(golden)
     inputs.labels = nil
