@@ -100,12 +100,12 @@ function M.check_steps(model, golden, initial)
     compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
 end
 
--- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Dropouts and
+-- Fields that transformers wrote with a decimal point; it takes some of them in no other way. What is dropped and
 -- multipliers it takes in both.
 local function floats_of(text)
     local out = {}
     for key, value in text:gmatch('"([%w_]+)": ([%d.e+-]+)') do
-        out[key] = value:find("[.e]") and not key:find("dropout") and not key:find("pdrop")
+        out[key] = value:find("[.e]") and not key:find("drop")
             and not key:find("multiplier") and key ~= "logits_scaling" or nil
     end
     return out
