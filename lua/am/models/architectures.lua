@@ -69,9 +69,11 @@ M.by_model_type = {
 M.image_text_to_text = {
     modules = {
         LlavaForConditionalGeneration = "am.models.llava",
+        PaliGemmaForConditionalGeneration = "am.models.paligemma",
     },
     by_model_type = {
         llava = "LlavaForConditionalGeneration",
+        paligemma = "PaliGemmaForConditionalGeneration",
     },
 }
 
