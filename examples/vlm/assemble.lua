@@ -3,8 +3,9 @@
 --
 --   amlua examples/vlm/assemble.lua --tower DIR --model DIR_OR_GGUF --output-dir DIR [--height 112 --width 112]
 --
--- A picture is resized to height x width, without keeping its shape, and each patch of it becomes one token: fewer
--- pixels, fewer tokens. Sizes other than the tower's own need one that interpolates its positions (DINOv2).
+-- A picture is resized to height x width, without keeping its shape, or stays as it is (--keep-size: pictures that go
+-- into a batch must be of one size). Each patch of it becomes one token: fewer pixels, fewer tokens. Sizes other than
+-- the tower's own need one that interpolates its positions (DINOv2).
 -- The chat template must place <image> where a message has a picture; chatml.jinja beside this does so for language
 -- models that know ChatML (SmolLM2, Qwen). Another model wants its own (--chat-template).
 
@@ -22,6 +23,7 @@ local args = options.parse(arg, "amlua examples/vlm/assemble.lua --tower DIR --m
     { "output-dir", required = true, doc = "new directory to write" },
     { "height", type = "integer", min = 1, doc = "of pictures, in pixels (the tower's)" },
     { "width", type = "integer", min = 1, doc = "likewise" },
+    { "keep-size", type = "flag", doc = "do not resize pictures" },
     { "feature-layer", type = "integer", default = -2, doc = "the tower's layer whose states are taken" },
     { "strategy", default = "default", doc = "of its states: default (patches), full (the class token, too)" },
     { "chat-template", default = "examples/vlm/chatml.jinja", doc = "file" },
@@ -52,7 +54,8 @@ tokenizer:save_pretrained(out)
 local text_of_tokenizer = read_json(path.join(out, "tokenizer.json"))
 local image_id = tokenizer.vocab_size
 table.insert(text_of_tokenizer.added_tokens, {
-    id = image_id, content = IMAGE, single_word = false, lstrip = false, rstrip = false, normalized = false, special = true,
+    id = image_id, content = IMAGE, single_word = false, lstrip = false, rstrip = false, normalized = false,
+    special = true,
 })
 write_json("tokenizer.json", text_of_tokenizer)
 local settings = read_json(path.join(out, "tokenizer_config.json"))
@@ -68,7 +71,7 @@ local vision = tower.config
 local own = pictures.crop_size or pictures.size or {}
 local height = args.height or own.height or vision.image_size
 local width = args.width or own.width or vision.image_size
-pictures.size, pictures.do_resize = { height = height, width = width }, true
+pictures.size, pictures.do_resize = { height = height, width = width }, not args.keep_size
 pictures.do_center_crop, pictures.crop_size = false, nil
 pictures.processor_class = "LlavaProcessor"
 write_json("preprocessor_config.json", pictures)
@@ -126,6 +129,5 @@ am.no_grad(function()
 end)
 model.generation_config = lm.generation_config
 model:save_pretrained(out)
-print(string.format("wrote a LLaVA of %s and %s with %d tokens a picture, %.1f million parameters, to %s",
-                    vision.model_type, text.model_type, patches + (args.strategy == "full" and has_class_token and 1 or 0),
-                    model:num_parameters() / 1e6, out))
+print(string.format("wrote a LLaVA of %s and %s, %.1f million parameters, %d patches a picture, to %s",
+                    vision.model_type, text.model_type, model:num_parameters() / 1e6, patches, out))

