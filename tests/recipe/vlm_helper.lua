@@ -37,7 +37,7 @@ function M.llava(fields)
         architectures = { "LlavaForConditionalGeneration" }, model_type = "llava", image_token_index = M.IMAGE,
         text_config = { model_type = "llama", hidden_size = 32, intermediate_size = 64, num_hidden_layers = 2,
                         num_attention_heads = 4, num_key_value_heads = 2, vocab_size = 4240, rms_norm_eps = 1e-5,
-                        max_position_embeddings = 256 },
+                        max_position_embeddings = 256, eos_token_id = 4235 },
         vision_config = { model_type = "clip_vision_model", hidden_size = 24, intermediate_size = 32,
                           num_hidden_layers = 2, num_attention_heads = 2, image_size = 16, patch_size = 4 },
         vision_feature_layer = -1,
