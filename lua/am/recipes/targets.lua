@@ -15,7 +15,6 @@ local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
 local tensor = require("am.core.tensor")
 local training = require("am.training")
-local vlm_datasets = require("am.datasets.vlm")
 
 local M = {}
 
@@ -379,7 +378,6 @@ function M.registry()
     define_vlms(registry)
     define_rest(registry)
     registry:define_all(datasets.targets)
-    registry:define_all(vlm_datasets.targets)
     registry:define_all(training.targets)
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)

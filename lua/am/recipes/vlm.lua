@@ -3,7 +3,7 @@
 
 local am = require("am")
 local config = require("am.config")
-local vlm_datasets = require("am.datasets.vlm")
+local vlm_datasets = require("am.datasets").vlm
 local err = require("am.core.error")
 local llm = require("am.recipes.llm")
 local vision_costs = require("am.recipes.vision_costs")
