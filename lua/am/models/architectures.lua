@@ -75,4 +75,23 @@ M.image_text_to_text = {
     },
 }
 
+--- Vision towers alone, in the same way: also out of models that have more than the tower.
+M.towers = {
+    modules = {
+        CLIPVisionModel = "am.models.vision.clip",
+        CLIPVisionModelWithProjection = "am.models.vision.clip",
+        Dinov2ForImageClassification = "am.models.vision.dinov2",
+        Dinov2Model = "am.models.vision.dinov2",
+        SiglipForImageClassification = "am.models.vision.siglip",
+        SiglipVisionModel = "am.models.vision.siglip",
+    },
+    by_model_type = {
+        clip = "CLIPVisionModel",
+        clip_vision_model = "CLIPVisionModel",
+        dinov2 = "Dinov2Model",
+        siglip = "SiglipVisionModel",
+        siglip_vision_model = "SiglipVisionModel",
+    },
+}
+
 return M
