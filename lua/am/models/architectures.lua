@@ -68,10 +68,16 @@ M.by_model_type = {
 --- Models of images and text, in the same way.
 M.image_text_to_text = {
     modules = {
+        Gemma3ForConditionalGeneration = "am.models.gemma3_vlm",
+        Idefics3ForConditionalGeneration = "am.models.idefics3",
         LlavaForConditionalGeneration = "am.models.llava",
+        SmolVLMForConditionalGeneration = "am.models.smolvlm",
     },
     by_model_type = {
+        gemma3 = "Gemma3ForConditionalGeneration",
+        idefics3 = "Idefics3ForConditionalGeneration",
         llava = "LlavaForConditionalGeneration",
+        smolvlm = "SmolVLMForConditionalGeneration",
     },
 }
 

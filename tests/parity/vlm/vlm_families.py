@@ -178,11 +178,12 @@ def greedy(model, inputs, count):
             if types is not None:
                 more["token_type_ids"] = torch.nn.functional.pad(types, (0, ids.shape[1] - types.shape[1]))
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **more).logits[0, -1]
-            logits[IMAGE] = -1e4  # no part of what is generated
             best = logits.topk(2).values
-            margin = min(margin, ((best[0] - best[1]) / logits[:IMAGE].abs().max()).item())
+            margin = min(margin, ((best[0] - best[1]) / logits.abs().max()).item())
+            if logits.argmax() == IMAGE:  # there is no image for it
+                return ids[0].tolist(), 0.0, False
             ids = torch.cat([ids, logits.argmax().reshape(1, 1)], 1)
         model.generation_config.eos_token_id = None
         cached = model.generate(**{k: v for k, v in inputs.items() if k != "labels"}, do_sample=False,
-                                bad_words_ids=[[IMAGE]], max_new_tokens=count, use_cache=True)
+                                max_new_tokens=count, use_cache=True)
     return ids[0].tolist(), margin, cached[0].tolist() == ids[0].tolist()
