@@ -21,6 +21,8 @@ TEXT = dict(vocab_size=48, hidden_size=12, intermediate_size=20, num_hidden_laye
 VISION = dict(hidden_size=12, intermediate_size=18, num_hidden_layers=2, num_attention_heads=2, patch_size=4,
               layer_norm_eps=EPS)
 LLAMA = dict(TEXT, model_type="llama", rope_parameters=rope(theta=500.0))
+# Arguments of forward, of which each model takes some.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values", "pixel_attention_mask")
 # Images of the rows of a batch; the second one's is text alone.
 COUNTS = (2, 0, 1)
 
