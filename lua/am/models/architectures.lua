@@ -71,12 +71,14 @@ M.image_text_to_text = {
         Gemma3ForConditionalGeneration = "am.models.gemma3_vlm",
         Idefics3ForConditionalGeneration = "am.models.idefics3",
         LlavaForConditionalGeneration = "am.models.llava",
+        PaliGemmaForConditionalGeneration = "am.models.paligemma",
         SmolVLMForConditionalGeneration = "am.models.smolvlm",
     },
     by_model_type = {
         gemma3 = "Gemma3ForConditionalGeneration",
         idefics3 = "Idefics3ForConditionalGeneration",
         llava = "LlavaForConditionalGeneration",
+        paligemma = "PaliGemmaForConditionalGeneration",
         smolvlm = "SmolVLMForConditionalGeneration",
     },
 }
