@@ -6,6 +6,7 @@ local core = require("am.core")
 local lazy = {
     AutoModelForCausalLM = function() return require("am.models").AutoModelForCausalLM end,
     AutoModelForSequenceClassification = function() return require("am.models").AutoModelForSequenceClassification end,
+    AutoModelForImageTextToText = function() return require("am.models").AutoModelForImageTextToText end,
     AutoConfig = function() return require("am.models").AutoConfig end,
     AutoTokenizer = function()
         local tokenizers, chat = require("am.tokenizers"), require("am.chat")
