@@ -69,9 +69,13 @@ M.by_model_type = {
 M.image_text_to_text = {
     modules = {
         LlavaForConditionalGeneration = "am.models.llava",
+        Qwen2_5_VLForConditionalGeneration = "am.models.qwen2_5_vl",
+        Qwen2VLForConditionalGeneration = "am.models.qwen2_vl",
     },
     by_model_type = {
         llava = "LlavaForConditionalGeneration",
+        qwen2_5_vl = "Qwen2_5_VLForConditionalGeneration",
+        qwen2_vl = "Qwen2VLForConditionalGeneration",
     },
 }
 
