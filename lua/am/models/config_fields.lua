@@ -32,6 +32,8 @@ M.kinds = {
     -- dropout
     attention_dropout = dropout, residual_dropout = dropout, embedding_dropout = dropout,
     hidden_dropout = dropout, resid_pdrop = dropout, embd_pdrop = dropout, attn_pdrop = dropout,
+    -- vision towers
+    mlp_ratio = positive, fullatt_block_indexes = list,
     -- experts
     norm_topk_prob = boolean, mlp_only_layers = list, router_aux_loss_coef = { "number", 0 },
     output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,

@@ -11,8 +11,8 @@ local M = {}
 -- What is wrong where picture `number` should begin at place `at` of row i and only `count` of its tokens are there.
 local function refuse(number, grid, tokens, i, at, count)
     if not grid then
-        err.raise("data", "row %d has an image token at %d, but image_grid_thw has only %d pictures, which end before it",
-                  i, at, number - 1)
+        err.raise("data", "row %d has an image token at %d, but image_grid_thw has only %d pictures, which end "
+                  .. "before it", i, at, number - 1)
     end
     err.raise("data", "picture %d of image_grid_thw, [%s], has %d features, but row %d has %d image tokens for it from "
               .. "%d on", number, table.concat(grid, ", "), tokens, i, count, at)
@@ -32,8 +32,8 @@ local function place(out, plane, at, grid, merge, from)
     return from + math.max(grid[1], height, width)
 end
 
---- ids: int32 [b, t], bounds: int32 [b, t, 2], the sample that each token is of (key ranges; empty ones are padding), or
---- nil. grids: {frames, height, width} of all pictures in their order, in patches of which merge x merge are a token.
+--- ids: int32 [b, t], bounds: int32 [b, t, 2], the sample that each token is of (key ranges; empty ones are padding),
+--- or nil. grids: {frames, height, width} of all pictures in their order, in patches of which merge x merge are a token.
 --- Returns int32 [3, b, t]; how far behind its place the next token of each row is, what transformers calls
 --- rope_deltas; and one more than the largest position.
 function M.rows(ids, b, t, bounds, grids, merge, image_token)

@@ -1,5 +1,5 @@
--- Qwen2.5-VL (Bai et al. 2025, arXiv:2502.13923) as transformers' modeling_qwen2_5_vl.py has it: pictures of any size in
--- a tower most of whose layers see windows (vision/qwen2_5_vl.lua), and Qwen2 (qwen_vl.lua).
+-- Qwen2.5-VL (Bai et al. 2025, arXiv:2502.13923) as transformers' modeling_qwen2_5_vl.py has it: pictures of any size
+-- in a tower most of whose layers see windows (vision/qwen2_5_vl.lua), and Qwen2 (qwen_vl.lua).
 
 local qwen_vl = require("am.models.qwen_vl")
 

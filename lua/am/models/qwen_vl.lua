@@ -70,13 +70,13 @@ local function positions(body, input_ids, position_ids, ctx)
     local inputs, cache, b, t = ctx.inputs, ctx.cache, input_ids:size(0), input_ids:size(1)
     local ids, n = input_ids:to_buffer()
     local placed = { dtype = "int32", device = input_ids:device() }
-    refuse_videos(body, ids, n, inputs)
     if cache and cache.used > 0 then
         if not cache.rope_deltas or inputs.position_ids ~= nil then
             return position_ids
         end
         return tensor.from_buffer(after_cache(ctx, b, t), { b, t }, placed)
     end
+    refuse_videos(body, ids, n, inputs)
     if inputs.image_grid_thw == nil then
         if inputs.pixel_values ~= nil then
             err.raise("argument", "pixel_values need image_grid_thw, the sizes of the pictures in patches")
@@ -107,6 +107,7 @@ function M.architecture(spec)
             body:add("visual", spec.vision.new(c:part("vision_config", spec.vision)))
         end,
         image_features = function(body, inputs)
+            body.visual.activation_checkpointing = body.activation_checkpointing
             return body.visual:forward(inputs.pixel_values, inputs.image_grid_thw).pooler_output
         end,
         positions = positions,

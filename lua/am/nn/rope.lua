@@ -198,6 +198,9 @@ Rotary.__index = Rotary
 -- Sections of the frequencies that are turned by a row of positions each.
 local function check_sections(sections, n)
     local sum = 0
+    if type(sections) ~= "table" then
+        err.raise("format", "mrope_section: it must be a list, not %s", tostring(sections))
+    end
     for i, count in ipairs(sections) do
         if type(count) ~= "number" or count < 1 or count % 1 ~= 0 then
             err.raise("format", "mrope_section: number %d is %s, not a whole number above 0", i, tostring(count))

@@ -157,6 +157,8 @@ def greedy(model, inputs, count):
             best = logits.topk(2).values
             margin = min(margin, ((best[0] - best[1]) / logits.abs().max()).item())
             ids = torch.cat([ids, logits.argmax().reshape(1, 1)], 1)
+            if ids[0, -1] in (IMAGE, VIDEO):
+                return ids[0].tolist(), 0.0, True  # a picture that is not there
         model.generation_config.eos_token_id = None
         cached = model.generate(**for_transformers({"input_ids": inputs["input_ids"], **more}),
                                 attention_mask=torch.ones_like(inputs["input_ids"]), do_sample=False,

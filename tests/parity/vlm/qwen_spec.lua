@@ -6,10 +6,11 @@ local am = require("am")
 local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
 local edge = require("am.core.ffi")
-local ffi = require("ffi")
+local grid_positions = require("am.models.grid_positions")
 local grids = require("am.models.vision.grids")
 local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
+local qwen = require("tests.parity.vlm.qwen_run")
 local run = require("tests.parity.models.run")
 local tiny = require("tests.support.tiny")
 
@@ -30,11 +31,6 @@ local function open(case, opts)
     return am.AutoModelForImageTextToText.from_pretrained(path.join(ROOT, case), opts)
 end
 
-local function inputs_of(golden)
-    return { input_ids = golden.input_ids, attention_mask = golden.attention_mask, labels = golden.labels,
-             pixel_values = golden.pixel_values, image_grid_thw = golden.image_grid_thw }
-end
-
 local function attended(golden)
     local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
     return function(i) return mask[math.floor(i / vocab)] ~= 0 end
@@ -45,7 +41,7 @@ local function check_features(case, opts)
     local out = am.no_grad(model.model.visual.forward, model.model.visual, golden.pixel_values, golden.image_grid_thw)
     compare.within("features", out.pooler_output, golden.features, LOGITS)
     compare.within("last_hidden_state", out.last_hidden_state, golden.last_hidden_state, LOGITS)
-    local same = am.no_grad(model.get_image_features, model, inputs_of(golden))
+    local same = am.no_grad(model.get_image_features, model, qwen.inputs(golden))
     compare.same("get_image_features", same, out.pooler_output)
     model:close()
 end
@@ -53,7 +49,7 @@ end
 local function check_training(case, opts)
     local golden, model = load_golden(case), open(case, opts)
     local losses = golden.losses:totable()
-    local found = run.train(model, inputs_of(golden), function(out)
+    local found = run.train(model, qwen.inputs(golden), function(out)
         compare.within("logits", out.logits, golden.logits, LOGITS, nil, attended(golden))
         checks.check_gradients(model, golden)
     end)
@@ -64,87 +60,44 @@ local function check_training(case, opts)
     model:close()
 end
 
--- Logits of a row alone and its continuation, greedily.
 local function check_greedy(case)
     local golden, model = load_golden(case), open(case)
-    local want, prompt = golden.greedy:totable(), golden["prompt.input_ids"]:totable()[1]
-    for _, use_cache in ipairs { true, false } do
-        local ids = model:generate(prompt, {
-            max_new_tokens = #want - #prompt, eos_token_id = false, use_cache = use_cache,
-            inputs = { pixel_values = golden["prompt.pixel_values"],
-                       image_grid_thw = golden["prompt.image_grid_thw"] },
-        })
-        assert.same(want, ids)
-    end
+    local want = golden.greedy:totable()
+    assert.same(want, qwen.greedy(model, golden, #want, true))
+    assert.same(want, qwen.greedy(model, golden, #want, false))
     model:close()
 end
 
--- ---- the same bits in any company -----------------------------------------------------------------
-
--- The rows of a golden without padding: {ids, pixel_values, image_grid_thw}; the latter two nil of text alone.
-local function rows_of(golden, model)
-    local ids, mask = golden.input_ids:totable(), golden.attention_mask:totable()
-    local list, token = golden.image_grid_thw:totable(), model.config.image_token_id
-    local rows, picture, patch = {}, 0, 0
-    for i, row in ipairs(ids) do
-        local kept, tokens = {}, 0
-        for k, id in ipairs(row) do
-            if mask[i][k] == 1 then
-                kept[#kept + 1] = id
-                tokens = tokens + (id == token and 1 or 0)
-            end
+-- Positions of get_rope_index, from the samples that attention_mask leaves of each row.
+local function check_positions(case)
+    local golden, model = load_golden(case), open(case)
+    local b, t = golden.input_ids:size(0), golden.input_ids:size(1)
+    local mask, bounds = golden.attention_mask:totable(), {}
+    for i, row in ipairs(mask) do
+        local first, count = nil, 0
+        for k, on in ipairs(row) do
+            first, count = on == 1 and (first or k - 1) or first, count + on
         end
-        local first, patches = picture, 0
-        while tokens > 0 do
-            picture = picture + 1
-            tokens = tokens - grids.tokens(list[picture], model.model.visual.merge)
-            patches = patches + list[picture][1] * list[picture][2] * list[picture][3]
+        bounds[i] = {}
+        for k, on in ipairs(row) do
+            bounds[i][k] = on == 1 and { first, first + count } or { 0, 0 }
         end
-        rows[i] = { ids = kept, pixel_values = patches > 0 and golden.pixel_values:narrow(0, patch, patches) or nil,
-                    image_grid_thw = patches > 0 and golden.image_grid_thw:narrow(0, first, picture - first) or nil }
-        patch = patch + patches
     end
-    return rows
-end
-
--- The bits of `count` rows of logits from place `start` in row `row` of a batch.
-local function bits(logits, row, start, count)
-    local buffer, width = logits:to_buffer(), logits:size(2)
-    return ffi.string(buffer + (row * logits:size(1) + start) * width, count * width * 4)
+    local merge = model.model.visual.merge
+    local rows, deltas = grid_positions.rows(golden.input_ids:to("int32"):to_buffer(), b, t,
+        am.tensor(bounds, { dtype = "int32" }):to_buffer(), grids.list(golden.image_grid_thw, merge), merge,
+        model.config.image_token_id)
+    local want = golden.position_ids:to("int32"):to_buffer()
+    for i = 0, 3 * b * t - 1 do
+        compare.check(rows[i] == want[i], "position %d is %d, not %d", i, rows[i], want[i])
+    end
+    assert.same(golden.rope_deltas:reshape(-1):totable(), deltas)
+    model:close()
 end
 
 local function check_company(case)
-    local golden, model = load_golden(case), open(case)
-    local function logits(args)
-        return am.no_grad(model.forward, model, args).logits
-    end
-    local inputs = inputs_of(golden)
-    inputs.labels = nil
-    local batch = logits(inputs)
-    local mask = golden.attention_mask:totable()
-    local pack = { {}, {} }
-    local rows = rows_of(golden, model)
-    for _, row in ipairs(rows) do
-        for k, id in ipairs(row.ids) do
-            table.insert(pack[1], id)
-            table.insert(pack[2], k - 1)
-        end
-    end
-    local packed = logits { input_ids = { pack[1] }, position_ids = { pack[2] }, pixel_values = golden.pixel_values,
-                            image_grid_thw = golden.image_grid_thw }
-    local start = 0
-    for i, row in ipairs(rows) do
-        local alone = logits { input_ids = { row.ids }, pixel_values = row.pixel_values,
-                               image_grid_thw = row.image_grid_thw }
-        local first = 0
-        while mask[i][first + 1] == 0 do
-            first = first + 1
-        end
-        local want = bits(alone, 0, 0, #row.ids)
-        compare.check(bits(batch, i - 1, first, #row.ids) == want, "row %d has other bits in a padded batch", i)
-        compare.check(bits(packed, 0, start, #row.ids) == want, "row %d has other bits in a pack", i)
-        start = start + #row.ids
-    end
+    local model = open(case)
+    assert.is_nil(qwen.other_in_company(model, load_golden(case)))
     model:close()
 end
 
@@ -158,7 +111,7 @@ local function check_accumulation(case)
         local sums = (out.logits * weights):sum(-1)
         return ((mask and sums * mask:to("float32") or sums):sum()):backward()
     end
-    local inputs = inputs_of(golden)
+    local inputs = qwen.inputs(golden)
     inputs.labels = nil
     backward(inputs)
     local want = {}
@@ -168,7 +121,7 @@ local function check_accumulation(case)
     for _, t in model:named_parameters() do
         t.grad = nil
     end
-    for _, row in ipairs(rows_of(golden, model)) do
+    for _, row in ipairs(qwen.rows(golden, model)) do
         backward { input_ids = { row.ids }, pixel_values = row.pixel_values, image_grid_thw = row.image_grid_thw }
     end
     local top = 0
@@ -192,7 +145,7 @@ local function check_files(case)
     for name, text in pairs(want) do
         compare.check(have[name] == text, "%s is saved with other numbers", name)
     end
-    local inputs = inputs_of(golden)
+    local inputs = qwen.inputs(golden)
     local function logits(m) return tiny.bits(am.no_grad(m.forward, m, inputs).logits) end
     local again = am.AutoModelForImageTextToText.from_pretrained(out)
     assert.is_true(logits(again) == logits(model), "what was saved computes other logits")
@@ -235,6 +188,7 @@ for _, case in ipairs(cases) do
         for _, device in ipairs { "ref", "fence" } do
             test("does so on " .. device, check_training, { device = device })
         end
+        test("has the positions of transformers", check_positions)
         test("goes on as transformers does, with a cache and without", check_greedy)
         test("gives a row the same bits alone, padded and packed", check_company)
         test("accumulates what a batch has", check_accumulation)

@@ -64,8 +64,8 @@ local function merger(norm, width, merge, out)
     local self, inner = Module.init(PatchMerger), width * merge * merge
     self.inner = inner
     self:add("ln_q", norm)
-    self:add("mlp", MLP.new { up = { "0", Linear.new(inner, inner, true) }, down = { "2", Linear.new(inner, out, true) },
-                              hidden_act = "gelu" })
+    self:add("mlp", MLP.new { up = { "0", Linear.new(inner, inner, true) },
+                              down = { "2", Linear.new(inner, out, true) }, hidden_act = "gelu" })
     return self
 end
 
@@ -93,7 +93,12 @@ function M.new(class_name, c, parts)
     local width, heads = parts.width, c:integer("num_attention_heads", nil, 65536)
     if width % heads ~= 0 or width / heads % 4 ~= 0 then
         c:unsupported("num_attention_heads", string.format(
-            "%d heads of %d numbers are not what rows and columns can rotate, which takes four at a time", heads, width))
+            "%d heads of %d numbers together are not what rows and columns can rotate, which takes four at a time",
+            heads, width))
+    end
+    if c.rope_scaling and c.rope_scaling.rope_type ~= "axial" then
+        c:unsupported("rope_parameters", "rope_type " .. tostring(c.rope_scaling.rope_type) .. " is not known here; "
+                      .. "known is axial")
     end
     self.config, self.merge = c, c:integer("spatial_merge_size", nil, 1024)
     self.layer_count = c:integer("num_hidden_layers", nil, 10000)

@@ -1,5 +1,5 @@
--- Qwen2.5-VL's vision tower (Bai et al. 2025, arXiv:2502.13923) as transformers' modeling_qwen2_5_vl.py has it: RMSNorm,
--- a gated feed-forward block, and in most layers a patch sees its window only.
+-- Qwen2.5-VL's vision tower (Bai et al. 2025, arXiv:2502.13923) as transformers' modeling_qwen2_5_vl.py has it:
+-- RMSNorm, a gated feed-forward block, and in most layers a patch sees its window only.
 
 local decoder = require("am.models.decoder")
 local GatedMLP = require("am.nn.mlp").GatedMLP

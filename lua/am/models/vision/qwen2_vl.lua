@@ -10,8 +10,8 @@ local qwen = require("am.models.vision.qwen")
 local M = {}
 
 M.attribute_map = { num_attention_heads = "num_heads", num_hidden_layers = "depth" }
-M.defaults = { depth = 32, embed_dim = 1280, hidden_size = 3584, hidden_act = "quick_gelu", mlp_ratio = 4, num_heads = 16,
-               in_channels = 3, patch_size = 14, spatial_merge_size = 2, temporal_patch_size = 2 }
+M.defaults = { depth = 32, embed_dim = 1280, hidden_size = 3584, hidden_act = "quick_gelu", mlp_ratio = 4,
+               num_heads = 16, in_channels = 3, patch_size = 14, spatial_merge_size = 2, temporal_patch_size = 2 }
 
 --- c: a bound vision configuration.
 function M.new(c)
