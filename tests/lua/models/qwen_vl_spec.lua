@@ -168,7 +168,9 @@ describe("Qwen2.5-VL", function()
     it("names the picture whose size is wrong", function()
         local ids = { row(1, 2) }
         local function with(thw, pixels)
-            return function() forward { input_ids = ids, pixel_values = pixels or patches(12), image_grid_thw = thw } end
+            return function()
+                forward { input_ids = ids, pixel_values = pixels or patches(12), image_grid_thw = thw }
+            end
         end
         am.scope(function()
             with({ { 1, 2, 2 }, { 1, 2, 4 } })() -- as it should be
