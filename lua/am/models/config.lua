@@ -300,15 +300,24 @@ function Config:to_table()
     return out
 end
 
---- Write config.json into a directory.
-function Config:save(dir)
-    local out = self:to_table()
+-- A copy in which fields that transformers takes as floats only are written as such, those of parts too.
+local function with_floats(values)
+    local out = {}
+    for key, value in pairs(values) do
+        out[key] = is_object(value) and with_floats(value) or value
+    end
     for _, key in ipairs(fields.floats) do
         if type(out[key]) == "number" then
             out[key] = json.float(out[key])
         end
     end
-    path.write_file(path.join(dir, "config.json"), json.encode(out, { indent = 2, sort_keys = true }) .. "\n")
+    return setmetatable(out, getmetatable(values))
+end
+
+--- Write config.json into a directory.
+function Config:save(dir)
+    local text = json.encode(with_floats(self:to_table()), { indent = 2, sort_keys = true })
+    path.write_file(path.join(dir, "config.json"), text .. "\n")
 end
 
 --- Read DIR/config.json (or the file itself).

@@ -16,8 +16,9 @@
 --   text_family     function(c): the text architecture's module and its raw values; by text_config.model_type else
 --   image_token     function(c): the id of image tokens (image_token_id)
 --   positions       function(body, input_ids, position_ids, ctx): position_ids as the language model takes them
---   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
---                   tokens see others than those before them (nn/attention.lua)
+--   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds where tokens see others than
+--                   those before them (nn/attention.lua)
+--   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
 local ffi = require("ffi")
@@ -70,7 +71,13 @@ end
 
 --- The features of the pictures that forward was given -> [N, C], one row an image token.
 function Body:image_features(inputs)
-    return self.spec.image_features(self, inputs)
+    local pixels, language = inputs.pixel_values, self:language()
+    if not tensor.is(pixels) then
+        err.raise("argument", "pixel_values must be a tensor, not a %s", type(pixels))
+    end
+    local device = language[language.names.embeddings].weight:device()
+    return self.spec.image_features(self, setmetatable({ pixel_values = pixels:to { device = device } },
+                                                       { __index = inputs }))
 end
 
 -- Rows of text with the pictures' features in place of image tokens -> [B, T, C].
@@ -180,9 +187,9 @@ function M.architecture(spec)
         self.names = setmetatable({ body = "model", head = "lm_head" }, { __index = body[name].names })
         self.model = self:add("model", body)
         family.add_head(self, text, "lm_head")
-        self.tied = (c.tie_word_embeddings or text.tie_word_embeddings)
+        self.tied = (c.tie_word_embeddings or spec.text_ties ~= false and text.tie_word_embeddings)
             and { ["lm_head.weight"] = string.format("model.%s.%s.weight", name, body[name].names.embeddings) } or {}
-        self.file_names = spec.file_names(body)
+        self.file_names = spec.file_names and spec.file_names(body)
         return self
     end
     return { new = new, name = spec.name, defaults = spec.defaults, attribute_map = spec.attribute_map,

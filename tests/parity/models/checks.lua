@@ -1,13 +1,14 @@
--- Checks of a tiny checkpoint's training against its golden, which more than one spec makes: names, gradients,
--- parameters after three steps of AdamW (run.lua). Not here: what is run.
+-- How what amlua computes is compared with a golden of golden.py's kind, and how closely. models_spec.lua and
+-- vlm_spec.lua use it.
 
-local am = require("am")
 local compare = require("tests.support.compare")
-local path = require("am.utils.path")
 local run = require("tests.parity.models.run")
 
 local M = {}
 
+-- f32 rounds at 6e-8; a few hundred roundings in another order than transformers' give some 1e-6 of
+-- the largest logit, and a mistake of any kind far more than 1e-5.
+M.LOGITS = 1e-5
 -- Gradients go through twice as many sums. Tensors whose gradient is next to nothing (a shift of all
 -- keys changes no softmax) hold the rounding of the others, hence the floor: a part of the largest gradient.
 local GRADIENT, FLOOR = 1e-4, 1e-3
@@ -25,17 +26,20 @@ local function largest(t)
 end
 
 --- Tensors of a golden whose names begin with a prefix, by the rest of the name.
-function M.part(golden, prefix)
+--- rename (optional): a function of the name.
+function M.part(golden, prefix, rename)
     local out = {}
     for name, t in pairs(golden) do
         if name:sub(1, #prefix) == prefix then
-            out[name:sub(#prefix + 1)] = t
+            name = name:sub(#prefix + 1)
+            out[rename and rename(name) or name] = t
         end
     end
     return out
 end
 
-function M.check_names(what, have, want)
+--- Fails unless both tables have the same keys.
+function M.names(what, have, want)
     for name in pairs(want) do
         compare.check(have[name], "%s: no %s", what, name)
     end
@@ -57,21 +61,23 @@ local function scales(gradients)
     return out
 end
 
-function M.check_gradients(model, golden)
-    local want = M.part(golden, "grad.")
-    local have = run.saved(model, "gradients")
-    M.check_names("gradients", have, want)
+--- Compare gradients {name -> tensor} with a golden's grad.NAME, whose names `rename` changes.
+function M.gradients(golden, have, rename)
+    local want = M.part(golden, "grad.", rename)
+    M.names("gradients", have, want)
     local scale = scales(want)
     for name, t in pairs(want) do
         compare.within("gradient of " .. name, have[name], t, GRADIENT, scale[name])
     end
 end
 
-function M.check_steps(model, golden, dir)
-    local initial = am.load_safetensors(path.join(dir, "model.safetensors"))
+--- Compare parameters {name -> tensor} after three steps with step.NAME; initial: those before the first, under the
+--- golden's names.
+function M.steps(golden, have, initial, rename)
+    initial = M.part(initial, "", rename)
     local decay = (1 - run.LR * run.WEIGHT_DECAY) ^ run.STEPS
-    local want, gradients, have = M.part(golden, "step."), M.part(golden, "grad."), run.saved(model)
-    M.check_names("parameters", have, want)
+    local want, gradients = M.part(golden, "step.", rename), M.part(golden, "grad.", rename)
+    M.names("parameters", have, want)
     local scale, total, noise = scales(gradients), 0, 0
     for name, t in pairs(want) do
         local g, n = gradients[name]:to_buffer()
@@ -92,6 +98,25 @@ function M.check_steps(model, golden, dir)
                       "%s moved further than three steps can", name)
     end
     compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
+end
+
+--- Which logits count: those of padding mean nothing.
+function M.attended(golden)
+    local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
+    return function(i) return mask[math.floor(i / vocab)] ~= 0 end
+end
+
+--- Train a model for three steps on a golden's batch and compare logits, losses, gradients and parameters. inputs:
+--- of forward; initial, rename: see steps.
+function M.training(model, golden, inputs, initial, rename)
+    local found = run.train(model, inputs, function(out)
+        compare.within("logits", out.logits, golden.logits, M.LOGITS, nil, M.attended(golden))
+        M.gradients(golden, run.saved(model, "gradients"), rename)
+    end)
+    for step, loss in ipairs(golden.losses:totable()) do
+        compare.near("loss of step " .. step, found[step], loss, M.LOGITS * loss)
+    end
+    M.steps(golden, run.saved(model), initial, rename)
 end
 
 return M

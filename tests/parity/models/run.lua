@@ -10,11 +10,7 @@ M.LR, M.WEIGHT_DECAY, M.STEPS = 1e-3, 0.1, 3
 
 --- {name in the checkpoint -> tensor} of a model's parameters, or of their gradients.
 function M.saved(model, what)
-    local tensors, out = what == "gradients" and weights.saved_gradients(model) or weights.saved(model), {}
-    for name, t in pairs(tensors) do
-        out[model.file_names and model.file_names:to_file(name) or name] = t
-    end
-    return out
+    return what == "gradients" and weights.saved_gradients(model) or weights.saved(model)
 end
 
 --- The arguments of forward among a golden's tensors.
