@@ -72,6 +72,8 @@ M.image_text_to_text = {
         Idefics3ForConditionalGeneration = "am.models.idefics3",
         LlavaForConditionalGeneration = "am.models.llava",
         PaliGemmaForConditionalGeneration = "am.models.paligemma",
+        Qwen2_5_VLForConditionalGeneration = "am.models.qwen2_5_vl",
+        Qwen2VLForConditionalGeneration = "am.models.qwen2_vl",
         SmolVLMForConditionalGeneration = "am.models.smolvlm",
     },
     by_model_type = {
@@ -79,6 +81,8 @@ M.image_text_to_text = {
         idefics3 = "Idefics3ForConditionalGeneration",
         llava = "LlavaForConditionalGeneration",
         paligemma = "PaliGemmaForConditionalGeneration",
+        qwen2_5_vl = "Qwen2_5_VLForConditionalGeneration",
+        qwen2_vl = "Qwen2VLForConditionalGeneration",
         smolvlm = "SmolVLMForConditionalGeneration",
     },
 }

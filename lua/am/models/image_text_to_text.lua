@@ -100,14 +100,14 @@ end
 --- ctx.inputs: pixel_values and what else the family takes.
 function Body:forward(input_ids, position_ids, ctx)
     local spec, language = self.spec, self:language()
+    if spec.positions then -- first: it names the picture that does not fit its tokens
+        position_ids = spec.positions(self, input_ids, position_ids, ctx)
+    end
     if not ctx.cache or ctx.cache.used == 0 then -- what comes later is text
         ctx.inputs_embeds = merged(self, input_ids, ctx.inputs)
     end
     if spec.see then
         spec.see(self, input_ids, ctx)
-    end
-    if spec.positions then
-        position_ids = spec.positions(self, input_ids, position_ids, ctx)
     end
     for _, child in ipairs(self._children) do
         child.module.activation_checkpointing = self.activation_checkpointing

@@ -11,12 +11,10 @@ local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
-local run = require("tests.parity.models.run")
 local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/vlm/golden"
--- As those of models alone (tests/parity/models/models_spec.lua).
-local LOGITS = 1e-5
+local LOGITS = checks.LOGITS
 -- Of gradients that are added up row by row, where the batch's are summed at once.
 local ACCUMULATED = 1e-5
 
@@ -49,12 +47,6 @@ local function renamed(tensors)
     return out
 end
 
--- Which logits count: those of padding mean nothing.
-local function attended(golden)
-    local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
-    return function(i) return mask[math.floor(i / vocab)] ~= 0 end
-end
-
 local function check_features(case, opts)
     local golden, model = load_golden(case), open(case, opts)
     local have = am.no_grad(model.get_image_features, model, inputs_of(golden))
@@ -64,14 +56,8 @@ end
 
 local function check_training(case, opts)
     local golden, model = renamed(load_golden(case)), open(case, opts)
-    local found = run.train(model, inputs_of(golden), function(out)
-        compare.within("logits", out.logits, golden.logits, LOGITS, nil, attended(golden))
-        checks.check_gradients(model, golden)
-    end)
-    for step, loss in ipairs(golden.losses:totable()) do
-        compare.near("loss of step " .. step, found[step], loss, LOGITS * loss)
-    end
-    checks.check_steps(model, golden, renamed(am.load_safetensors(path.join(ROOT, case, "model.safetensors"))))
+    checks.check_training(model, golden, inputs_of(golden),
+                          renamed(am.load_safetensors(path.join(ROOT, case, "model.safetensors"))))
     model:close()
 end
 
