@@ -70,9 +70,9 @@ end
 -- without the pictures of zeros that fill rows with fewer. nil where there is none; with `one` the first stays then.
 local function pictures_of(inputs, one)
     local x, mask = inputs.pixel_values, inputs.pixel_attention_mask
-    if not tensor.is(x) or x:dim() ~= 5 then
-        err.raise("shape", "pixel_values must be a tensor [batch, pictures, channels, height, width]%s",
-                  tensor.is(x) and ", not [" .. table.concat(x:size(), ", ") .. "]" or "")
+    if x:dim() ~= 5 then
+        err.raise("shape", "pixel_values must be [batch, pictures, channels, height, width], not [%s]",
+                  table.concat(x:size(), ", "))
     end
     local b, n, channels, height, width = unpack(x:size())
     if mask ~= nil and (not tensor.is(mask) or table.concat(mask:size(), " ")
