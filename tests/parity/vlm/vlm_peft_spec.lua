@@ -140,8 +140,8 @@ describe("an adapter written here for a model with pictures", function()
         for _, name in ipairs(paths) do
             names[name:match("[^.]+$")] = true
         end
-        assert.same({ "down_proj", "fc1", "fc2", "gate_proj", "k_proj", "lm_head", "o_proj", "out_proj", "proj", "q_proj",
-                      "up_proj", "v_proj" }, strings.sorted_keys(names))
+        assert.same({ "down_proj", "fc1", "fc2", "gate_proj", "k_proj", "lm_head", "o_proj", "out_proj", "proj",
+                      "q_proj", "up_proj", "v_proj" }, strings.sorted_keys(names))
         model:close()
     end)
 end)
