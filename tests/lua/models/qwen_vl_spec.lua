@@ -188,7 +188,7 @@ describe("Qwen2.5-VL", function()
                   with({ { 1, 2, 2 }, { 1, 4, 4 } }, patches(20)))
             fails("shape", "pixel_values must be %[patches, 24%], not %[12, 12%]",
                   with({ { 1, 2, 2 }, { 1, 2, 4 } }, am.randn({ 12, 12 })))
-            fails("shape", "pixel_values must be %[patches, 24%], not string",
+            fails("argument", "pixel_values must be a tensor, not a string",
                   with({ { 1, 2, 2 }, { 1, 2, 4 } }, "x"))
             fails("argument", "pixel_values need image_grid_thw", with(nil))
             fails("argument", "image_grid_thw must be a tensor or a table", with(7))
