@@ -300,24 +300,24 @@ function Config:to_table()
     return out
 end
 
--- A copy in which fields that transformers takes as floats only are written as such, those of parts too.
+-- A copy in which fields that transformers takes as floats only are such, also those of parts.
 local function with_floats(values)
-    local out = {}
+    local out = setmetatable({}, getmetatable(values))
     for key, value in pairs(values) do
-        out[key] = is_object(value) and with_floats(value) or value
+        out[key] = is_object(value) and key:find("_config$") and with_floats(value) or value
     end
     for _, key in ipairs(fields.floats) do
         if type(out[key]) == "number" then
             out[key] = json.float(out[key])
         end
     end
-    return setmetatable(out, getmetatable(values))
+    return out
 end
 
 --- Write config.json into a directory.
 function Config:save(dir)
-    local text = json.encode(with_floats(self:to_table()), { indent = 2, sort_keys = true })
-    path.write_file(path.join(dir, "config.json"), text .. "\n")
+    local out = with_floats(self:to_table())
+    path.write_file(path.join(dir, "config.json"), json.encode(out, { indent = 2, sort_keys = true }) .. "\n")
 end
 
 --- Read DIR/config.json (or the file itself).

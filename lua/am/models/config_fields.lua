@@ -32,14 +32,12 @@ M.kinds = {
     -- dropout
     attention_dropout = dropout, residual_dropout = dropout, embedding_dropout = dropout,
     hidden_dropout = dropout, resid_pdrop = dropout, embd_pdrop = dropout, attn_pdrop = dropout,
-    -- vision towers
-    mlp_ratio = positive, fullatt_block_indexes = list,
     -- experts
     norm_topk_prob = boolean, mlp_only_layers = list, router_aux_loss_coef = { "number", 0 },
     output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,
     -- vision towers
     vision_use_head = boolean, qkv_bias = boolean, use_swiglu_ffn = boolean, use_mask_token = boolean,
-    mlp_ratio = { "number", 1e-3, 1e6 }, layerscale_value = number, drop_path_rate = dropout,
+    fullatt_block_indexes = list, mlp_ratio = { "number", 1e-3, 1e6 }, layerscale_value = number, drop_path_rate = dropout,
     hidden_dropout_prob = dropout, attention_probs_dropout_prob = dropout,
     -- weights
     initializer_factor = { "number", 0 }, initializer_range = { "number", 0 }, torch_dtype = text,

@@ -42,42 +42,45 @@ end
 -- ---- what tokens see --------------------------------------------------------------------------
 
 -- Key ranges [B, T, 2] in which the tokens of a picture (type 1) see all of its run of tokens, beside what comes before
--- them: one sample's, so a run that goes on in the next one of a pack is parted. types, ranges: C arrays, ranges nil
--- where each row is one sample.
-local function widened(types, ranges, b, t)
-    local out = ffi.new("int32_t[?]", b * t * 2)
+-- them, and those of layers with a window, which ends behind a token all the same. A run is one sample's: it is parted
+-- where the next sample of a pack begins. types, ranges: C arrays, ranges nil where each row is one sample.
+local function widened(types, ranges, b, t, window)
+    local all, near = ffi.new("int32_t[?]", b * t * 2), ffi.new("int32_t[?]", b * t * 2)
     for row = 0, b - 1 do
-        local stop = 0 -- of the run that q is in
+        local run = 0 -- the end of the run of tokens of a picture
         for q = 0, t - 1 do
             local at = row * t + q
             local first, last = ranges and ranges[2 * at] or 0, ranges and ranges[2 * at + 1] or t
-            if types[at] == 1 and q >= stop then
-                stop = q + 1
-                while stop < last and types[row * t + stop] == 1 do
-                    stop = stop + 1
+            if types[at] == 1 and q >= run then
+                run = q + 1
+                while run < last and types[row * t + run] == 1 do
+                    run = run + 1
                 end
             end
-            out[2 * at] = first
-            out[2 * at + 1] = math.min(last, types[at] == 1 and stop or q + 1)
+            local stop = math.min(last, types[at] == 1 and run or q + 1)
+            all[2 * at], all[2 * at + 1] = first, stop
+            near[2 * at], near[2 * at + 1] = math.max(first, q + 1 - window), stop
         end
     end
-    return out
+    return all, near
 end
 
-local function see(_, input_ids, ctx)
+local function see(body, input_ids, ctx)
     local types, b, t = ctx.inputs.token_type_ids, input_ids:size(0), input_ids:size(1)
     if types == nil or ctx.cache and ctx.cache.used > 0 then
-        return
+        return -- what comes after the prompt is text
     end
     types = tensor.is(types) and types or tensor.tensor(types, { dtype = "int32" })
     if types:dim() ~= 2 or types:size(0) ~= b or types:size(1) ~= t then
         err.raise("shape", "token_type_ids must be [%d, %d], as input_ids, not [%s]", b, t,
                   table.concat(types:size(), ", "))
     end
-    local ranges = ctx.bounds and ctx.bounds:to_buffer()
-    ctx.bounds = tensor.from_buffer(widened(types:to_buffer(), ranges, b, t), { b, t, 2 },
-                                    { dtype = "int32", device = input_ids:device() })
+    local all, near = widened(types:to_buffer(), ctx.bounds and ctx.bounds:to_buffer(), b, t,
+                              body:language().config.sliding_window or t)
+    local placed = { dtype = "int32", device = input_ids:device() }
     ctx.causal = false
+    ctx.bounds, ctx.window_bounds = tensor.from_buffer(all, { b, t, 2 }, placed),
+        tensor.from_buffer(near, { b, t, 2 }, placed)
 end
 
 -- ---- the architecture -------------------------------------------------------------------------

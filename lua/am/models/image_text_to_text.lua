@@ -16,8 +16,8 @@
 --   text_family     function(c): the text architecture's module and its raw values; by text_config.model_type else
 --   image_token     function(c): the id of image tokens (image_token_id)
 --   positions       function(body, input_ids, position_ids, ctx): position_ids as the language model takes them
---   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds where tokens see others than
---                   those before them (nn/attention.lua)
+--   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
+--                   tokens see others than those before them (nn/attention.lua)
 --   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
@@ -71,13 +71,12 @@ end
 
 --- The features of the pictures that forward was given -> [N, C], one row an image token.
 function Body:image_features(inputs)
-    local pixels, language = inputs.pixel_values, self:language()
+    local pixels = inputs.pixel_values
     if not tensor.is(pixels) then
         err.raise("argument", "pixel_values must be a tensor, not a %s", type(pixels))
     end
-    local device = language[language.names.embeddings].weight:device()
-    return self.spec.image_features(self, setmetatable({ pixel_values = pixels:to { device = device } },
-                                                       { __index = inputs }))
+    pixels = pixels:to { device = self:language()[self:language().names.embeddings].weight:device() }
+    return self.spec.image_features(self, setmetatable({ pixel_values = pixels }, { __index = inputs }))
 end
 
 -- Rows of text with the pictures' features in place of image tokens -> [B, T, C].
@@ -110,7 +109,9 @@ function Body:forward(input_ids, position_ids, ctx)
     if spec.see then
         spec.see(self, input_ids, ctx)
     end
-    language.activation_checkpointing = self.activation_checkpointing
+    for _, child in ipairs(self._children) do
+        child.module.activation_checkpointing = self.activation_checkpointing
+    end
     return language:forward(input_ids, position_ids, ctx)
 end
 
@@ -152,8 +153,8 @@ function M.extend(model)
     return model
 end
 
--- The text architecture by its model_type, and the values of its configuration.
-local function text_family(c, spec)
+--- The text architecture by its model_type, and the values of its configuration.
+function M.text_family(c, spec)
     local values = c.text_config or {}
     local kind = type(values) == "table" and values.model_type or spec.text_type
     local found = registry.modules[registry.by_model_type[kind] or ""]
@@ -171,7 +172,7 @@ function M.architecture(spec)
         if spec.check then
             spec.check(c)
         end
-        local family, values = (spec.text_family or text_family)(c, spec)
+        local family, values = (spec.text_family or M.text_family)(c, spec)
         local text = c:part("text_config", family, values)
         c:answer_by(text)
         local body = Module.init(Module.class(spec.name:gsub("ForConditionalGeneration$", "Model"), Body))

@@ -30,7 +30,7 @@ local function ranges(bounds, t, s, window, causal)
             first = kept[(b * t + q) * 2]
             stop = math.min(stop, kept[(b * t + q) * 2 + 1])
         end
-        return window and math.max(first, q + s - t + 1 - window) or first, stop, first
+        return window and math.max(first, stop - window) or first, stop, first
     end
 end
 

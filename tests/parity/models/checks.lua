@@ -1,13 +1,14 @@
--- How what amlua computes is compared with a golden of golden.py's kind, and how closely. models_spec.lua and
--- vlm_spec.lua use it.
+-- Checks of a tiny checkpoint's training against its golden, which more than one spec makes: names, gradients,
+-- parameters after three steps of AdamW (run.lua). Not here: what is run.
 
 local compare = require("tests.support.compare")
+local path = require("am.utils.path")
 local run = require("tests.parity.models.run")
 
 local M = {}
 
--- f32 rounds at 6e-8; a few hundred roundings in another order than transformers' give some 1e-6 of
--- the largest logit, and a mistake of any kind far more than 1e-5.
+--- f32 rounds at 6e-8; a few hundred roundings in another order than transformers' give some 1e-6 of the largest logit,
+--- and a mistake of any kind far more than 1e-5.
 M.LOGITS = 1e-5
 -- Gradients go through twice as many sums. Tensors whose gradient is next to nothing (a shift of all
 -- keys changes no softmax) hold the rounding of the others, hence the floor: a part of the largest gradient.
@@ -16,7 +17,7 @@ local GRADIENT, FLOOR = 1e-4, 1e-3
 -- Where a gradient is small beside what its error is measured by (below NOISE of it), rounding is more of it, and
 -- where it is nothing but rounding its sign is chance: a parameter may move by lr a step either way, in torch too, and
 -- nothing more is asked. (A gradient of 0 in all three steps, as of tokens that are not there, is certain: the weight
--- decays, and nothing else.)
+-- decays, and nothing else; what the loss does not see at all stays as it is.)
 local STEP, NOISE = 1e-4, 1e-3
 -- The parameters that such gradients move may be no more than this part of all.
 local MOST_NOISE = 0.07
@@ -26,20 +27,17 @@ local function largest(t)
 end
 
 --- Tensors of a golden whose names begin with a prefix, by the rest of the name.
---- rename (optional): a function of the name.
-function M.part(golden, prefix, rename)
+function M.part(golden, prefix)
     local out = {}
     for name, t in pairs(golden) do
         if name:sub(1, #prefix) == prefix then
-            name = name:sub(#prefix + 1)
-            out[rename and rename(name) or name] = t
+            out[name:sub(#prefix + 1)] = t
         end
     end
     return out
 end
 
---- Fails unless both tables have the same keys.
-function M.names(what, have, want)
+function M.check_names(what, have, want)
     for name in pairs(want) do
         compare.check(have[name], "%s: no %s", what, name)
     end
@@ -61,30 +59,35 @@ local function scales(gradients)
     return out
 end
 
---- Compare gradients {name -> tensor} with a golden's grad.NAME, whose names `rename` changes.
-function M.gradients(golden, have, rename)
-    local want = M.part(golden, "grad.", rename)
-    M.names("gradients", have, want)
+function M.check_gradients(model, golden)
+    local want = M.part(golden, "grad.")
+    local have = run.saved(model, "gradients")
     local scale = scales(want)
+    for name, t in pairs(want) do
+        if not have[name] and largest(t) == 0 then -- the loss does not see it
+            want[name] = nil
+        end
+    end
+    M.check_names("gradients", have, want)
     for name, t in pairs(want) do
         compare.within("gradient of " .. name, have[name], t, GRADIENT, scale[name])
     end
 end
 
---- Compare parameters {name -> tensor} after three steps with step.NAME; initial: those before the first, under the
---- golden's names.
-function M.steps(golden, have, initial, rename)
-    initial = M.part(initial, "", rename)
+--- initial: {name = tensor} of the parameters before the first step.
+function M.check_steps(model, golden, initial)
     local decay = (1 - run.LR * run.WEIGHT_DECAY) ^ run.STEPS
-    local want, gradients = M.part(golden, "step.", rename), M.part(golden, "grad.", rename)
-    M.names("parameters", have, want)
+    local want, gradients, have = M.part(golden, "step."), M.part(golden, "grad."), run.saved(model)
+    M.check_names("parameters", have, want)
     local scale, total, noise = scales(gradients), 0, 0
     for name, t in pairs(want) do
         local g, n = gradients[name]:to_buffer()
         local before, after = initial[name]:to_buffer(), t:to_buffer()
+        local most = largest(gradients[name])
+        local rounding = most > 0 and most < NOISE * scale[name] -- all of it, where it is 0 by chance, too
         local function certain(i)
-            return math.abs(g[i]) >= NOISE * scale[name]
-                or g[i] == 0 and math.abs(after[i] - before[i] * decay) <= 1e-6 * math.abs(before[i])
+            return math.abs(g[i]) >= NOISE * scale[name] or g[i] == 0 and not rounding
+                and (after[i] == before[i] or math.abs(after[i] - before[i] * decay) <= 1e-6 * math.abs(before[i]))
         end
         local count = 0
         for i = 0, n - 1 do
@@ -106,17 +109,36 @@ function M.attended(golden)
     return function(i) return mask[math.floor(i / vocab)] ~= 0 end
 end
 
---- Train a model for three steps on a golden's batch and compare logits, losses, gradients and parameters. inputs:
---- of forward; initial, rename: see steps.
-function M.training(model, golden, inputs, initial, rename)
+--- Train a model for three steps on a golden's batch: logits, losses, gradients and parameters. inputs: of forward;
+--- initial: see check_steps.
+function M.check_training(model, golden, inputs, initial)
     local found = run.train(model, inputs, function(out)
         compare.within("logits", out.logits, golden.logits, M.LOGITS, nil, M.attended(golden))
-        M.gradients(golden, run.saved(model, "gradients"), rename)
+        M.check_gradients(model, golden)
     end)
     for step, loss in ipairs(golden.losses:totable()) do
         compare.near("loss of step " .. step, found[step], loss, M.LOGITS * loss)
     end
-    M.steps(golden, run.saved(model), initial, rename)
+    M.check_steps(model, golden, initial)
+end
+
+-- Fields that transformers wrote with a decimal point; it takes some of them in no other way. What is dropped and
+-- multipliers it takes in both.
+local function floats_of(text)
+    local out = {}
+    for key, value in text:gmatch('"([%w_]+)": ([%d.e+-]+)') do
+        out[key] = value:find("[.e]") and not key:find("drop")
+            and not key:find("multiplier") and key ~= "logits_scaling" or nil
+    end
+    return out
+end
+
+--- Fails unless the fields that one config.json has as floats are floats in the other.
+function M.check_floats(have, want)
+    local floats = floats_of(path.read_file(have, 1e6))
+    for key in pairs(floats_of(path.read_file(want, 1e6):gsub('"rope_parameters": %b{}', ""))) do
+        compare.check(floats[key], "config.json has %s as no float", key)
+    end
 end
 
 return M

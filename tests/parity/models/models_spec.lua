@@ -3,20 +3,19 @@
 -- alone, in a padded batch and in a pack. Goldens: golden.py.
 
 local am = require("am")
-local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local checks = require("tests.parity.models.checks")
 local run = require("tests.parity.models.run")
 local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/models/golden"
 
 local LOGITS = checks.LOGITS
-
 local cases = path.list_dir(ROOT)
 table.sort(cases)
 
@@ -45,7 +44,8 @@ end
 
 local function check_training(case, opts)
     local golden, model = load_golden(case), open(case, opts)
-    checks.training(model, golden, run.inputs(golden), am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
+    checks.check_training(model, golden, run.inputs(golden),
+                          am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
     model:close()
 end
 
@@ -156,23 +156,12 @@ local function read_json(file)
     return json.decode(assert(path.read_file(file, 1e6)))
 end
 
--- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Dropouts and
--- multipliers it takes in both.
-local function floats_of(text)
-    local out = {}
-    for key, value in text:gmatch('"([%w_]+)": ([%d.e+-]+)') do
-        out[key] = value:find("[.e]") and not key:find("dropout") and not key:find("pdrop")
-            and not key:find("multiplier") and key ~= "logits_scaling" or nil
-    end
-    return out
-end
-
 local function check_files(case)
     local dir, model = path.join(ROOT, case), open(case)
     local out = helper.folder()
     model:save_pretrained(out)
     local have, want = helper.tensors(out .. "/model.safetensors"), helper.tensors(dir .. "/model.safetensors")
-    checks.names("saved", have, want)
+    checks.check_names("saved", have, want)
     for name, text in pairs(want) do
         compare.check(have[name] == text, "%s is saved with other numbers", name)
     end
@@ -180,10 +169,7 @@ local function check_files(case)
     for key, value in pairs(original) do
         assert.same({ [key] = plain(value) }, { [key] = plain(fields[key]) })
     end
-    local floats = floats_of(path.read_file(out .. "/config.json", 1e6))
-    for key in pairs(floats_of(path.read_file(dir .. "/config.json", 1e6):gsub('"rope_parameters": %b{}', ""))) do
-        compare.check(floats[key], "config.json has %s as no float", key)
-    end
+    checks.check_floats(out .. "/config.json", dir .. "/config.json")
     assert.same(read_json(dir .. "/generation_config.json"), read_json(out .. "/generation_config.json"))
 
     local golden = load_golden(case)

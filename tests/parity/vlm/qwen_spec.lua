@@ -41,8 +41,8 @@ end
 local function check_training(case, opts)
     local model = open(case, opts)
     local golden = load_golden(case)
-    checks.training(model, golden, qwen.inputs(golden),
-                    am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
+    checks.check_training(model, golden, qwen.inputs(golden),
+                          am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
     model:close()
 end
 
@@ -73,7 +73,7 @@ local function check_positions(case)
     local rows, deltas = grid_positions.rows(golden.input_ids:to("int32"):to_buffer(), b, t,
         am.tensor(bounds, { dtype = "int32" }):to_buffer(), grids.list(golden.image_grid_thw, merge), merge,
         model.config.image_token_id)
-    local want = golden.position_ids:to("int32"):to_buffer()
+    local want = golden.rope_index:to("int32"):to_buffer()
     for i = 0, 3 * b * t - 1 do
         compare.check(rows[i] == want[i], "position %d is %d, not %d", i, rows[i], want[i])
     end
@@ -127,7 +127,7 @@ local function check_files(case)
     local golden, out = load_golden(case), helper.folder()
     model:save_pretrained(out)
     local have, want = helper.tensors(out .. "/model.safetensors"), helper.tensors(dir .. "/model.safetensors")
-    checks.names("saved", have, want)
+    checks.check_names("saved", have, want)
     for name, text in pairs(want) do
         compare.check(have[name] == text, "%s is saved with other numbers", name)
     end
