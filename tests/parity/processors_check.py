@@ -56,8 +56,10 @@ def picture(rng, folder, n):
     return path
 
 
-def opened(path):
-    return ImageOps.exif_transpose(Image.open(path))
+def opened(path, case):
+    """As users open pictures; as RGB where preprocessor_config.json leaves do_convert_rgb out, which then must be so."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    return image.convert("RGB") if case["opts"].get("alpha") == "drop" else image
 
 
 def size(rng, low, high):
@@ -119,8 +121,8 @@ def conversation(rng, paths):
     return messages
 
 
-def with_pictures(messages):
-    return [dict(m, content=[dict(type="image", image=opened(p["path"])) if p["type"] == "image" else p
+def with_pictures(messages, case):
+    return [dict(m, content=[dict(type="image", image=opened(p["path"], case)) if p["type"] == "image" else p
                              for p in m["content"]]) for m in messages]
 
 
@@ -135,6 +137,8 @@ def draw(rng, n, names, paths, folder):
         call = dict(do_pan_and_scan=True, pan_and_scan_min_crop_size=rng.choice([10, 50, 256]),
                     pan_and_scan_max_num_crops=rng.choice([2, 4, 5]))
     case["opts"].update(call)
+    if name == "paligemma":
+        case["opts"]["alpha"] = "drop"
     case["call"] = call
     if name in families.TOWERS:
         case["images"] = [rng.choice(paths)]
@@ -164,16 +168,16 @@ def theirs(case):
     processor = families.load(case["folder"], case["opts"]["backend"])
     call = dict(case["call"], return_tensors="pt")
     if "messages" in case:
-        out = processor.apply_chat_template(with_pictures(case["messages"]), tokenize=True, return_dict=True,
+        out = processor.apply_chat_template(with_pictures(case["messages"], case), tokenize=True, return_dict=True,
                                             return_tensors=None, return_assistant_tokens_mask=True,
                                             processor_kwargs=dict(case["call"]))
         out = {k: (v if torch.is_tensor(v) else torch.tensor(np.array(v))) for k, v in out.items()}
         return out
     images = case.get("images")
     if case["name"] in families.TOWERS:
-        return dict(processor(images=[opened(p) for p in images], return_tensors="pt"))
+        return dict(processor(images=[opened(p, case) for p in images], return_tensors="pt"))
     if images is not None:
-        images = [[opened(p) for p in row] for row in images]
+        images = [[opened(p, case) for p in row] for row in images]
         if case["name"] in ("llava", "qwen2_5_vl"):
             images = [p for row in images for p in row]
     if case.get("suffix"):
