@@ -70,8 +70,10 @@ static void put(am_picture *p, size_t at, const ColorMapObject *colors, int inde
     if (!colors) /* without a palette, grey */
         memset(pixel, index, 3);
     else if (index < colors->ColorCount)
-        memcpy(pixel, (uint8_t[]){colors->Colors[index].Red, colors->Colors[index].Green,
-                                  colors->Colors[index].Blue}, 3);
+        memcpy(pixel,
+               (uint8_t[]){colors->Colors[index].Red, colors->Colors[index].Green,
+                           colors->Colors[index].Blue},
+               3);
     else
         memset(pixel, 0, 3);
     pixel[3] = index == transparent ? 0 : 255;

@@ -86,8 +86,7 @@ static int crop(am_picture *out, const am_picture *p, const am_image_step *s)
                 memcpy(row + 4 * x, fill, 4);
         }
         if (inside)
-            memcpy(row + 4 * left,
-                   p->pixels + 4 * ((y + s->y) * (int64_t)p->width + left + s->x),
+            memcpy(row + 4 * left, p->pixels + 4 * ((y + s->y) * (int64_t)p->width + left + s->x),
                    (size_t)(right - left) * 4);
     }
     *out = q;
@@ -105,13 +104,13 @@ static float emitted(const am_image_step *s, int channel, int v)
     }
     float scaled = (float)v;
     if (s->do_rescale)
-        scaled = s->backend == AM_IMAGE_PIL ? (float)(v * s->rescale)
-                                            : (float)v * (float)s->rescale;
+        scaled =
+            s->backend == AM_IMAGE_PIL ? (float)(v * s->rescale) : (float)v * (float)s->rescale;
     return s->do_normalize ? (scaled - mean) / std : scaled;
 }
 
-static int emit_chw(float *out, const am_picture *p, const am_image_step *s,
-                    float table[3][256], int64_t room)
+static int emit_chw(float *out, const am_picture *p, const am_image_step *s, float table[3][256],
+                    int64_t room)
 {
     int64_t width = s->frame_width ? s->frame_width : p->width;
     int64_t height = s->frame_height ? s->frame_height : p->height;

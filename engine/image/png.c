@@ -1,6 +1,6 @@
-/* png.c — PNG by libspng: all colour types and depths, interlaced too. Samples of 16 bits keep their
- * high byte as Pillow's do, but for grey, where Pillow cuts off at 255. Checksums of chunks are
- * compared. */
+/* png.c — PNG by libspng: all colour types and depths, interlaced too. Samples of 16 bits keep
+ * their high byte as Pillow's do, but for grey, where Pillow cuts off at 255. Checksums of chunks
+ * are compared. */
 #include <string.h>
 
 #include <spng.h>

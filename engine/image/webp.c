@@ -84,9 +84,9 @@ int am_webp_decode(am_picture *p, am_image_bytes file)
     WebPFreeDecBuffer(&config.output);
     if (status == VP8_STATUS_OUT_OF_MEMORY)
         return am_fail(AM_ENOMEM, "out of memory for a WebP");
-    return status == VP8_STATUS_OK ? AM_OK
-                                   : am_fail(AM_EFORMAT, "damaged WebP: %s",
-                                             status == VP8_STATUS_NOT_ENOUGH_DATA
-                                                 ? "the file is truncated"
-                                                 : "its picture cannot be decoded");
+    return status == VP8_STATUS_OK
+               ? AM_OK
+               : am_fail(AM_EFORMAT, "damaged WebP: %s",
+                         status == VP8_STATUS_NOT_ENOUGH_DATA ? "the file is truncated"
+                                                              : "its picture cannot be decoded");
 }

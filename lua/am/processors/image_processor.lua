@@ -178,9 +178,14 @@ function M.new(class, family, description, overrides, backend)
     if kinds.size ~= "area" and type(description.image.default_to_square) == "boolean" then
         kinds.size = description.image.default_to_square and "square" or "shortest" -- what a number alone means
     end
-    local s = settings.read(description.image, where, kinds, family.defaults, overrides)
-    if s.rescale_factor == nil then s.rescale_factor = 1 / 255 end
-    if s.do_normalize and not (s.image_mean and s.image_std) then
+    local s = settings.read(description.image, where, kinds, setmetatable({ rescale_factor = 1 / 255 },
+        { __index = family.defaults }), overrides)
+    s.resample = s.resample or "bilinear"
+    if s.do_rescale and not s.rescale_factor then
+        err.raise("format", "%s: do_rescale needs rescale_factor", where)
+    elseif s.do_resize and not s.size then
+        err.raise("format", "%s: do_resize needs size", where)
+    elseif s.do_normalize and not (s.image_mean and s.image_std) then
         err.raise("format", "%s: do_normalize needs image_mean and image_std", where)
     end
     if family.prepare then
