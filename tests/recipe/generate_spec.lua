@@ -31,7 +31,7 @@ local function run(changes)
     return dir
 end
 
-setup(function() model, pictures = vlm.llava(), vlm.rows(3) end)
+setup(function() model, pictures = vlm.model("llava"), vlm.rows(3) end)
 teardown(helper.cleanup)
 
 describe("generate.lua", function()
@@ -59,16 +59,18 @@ describe("generate.lua", function()
     it("says it as the original does, into a file where asked", function()
         local file, picture = helper.folder() .. "/answer.json", pictures .. "/1.png"
         local text = answer("--model", model, "--prompt", "What?", "--image-url", picture)
-        assert.equal("", answer("--model", model, "--prompt", "What?", "--image-url", picture, "--output-format", "json",
-                                "--output-file", file))
-        assert.same({ prompt = "What?", image_url = picture, response = text:sub(1, -2) }, json.decode(helper.read(file)))
+        assert.equal("", answer("--model", model, "--prompt", "What?", "--image-url", picture, "--output-format",
+                                "json", "--output-file", file))
+        assert.same({ prompt = "What?", image_url = picture, response = text:sub(1, -2) },
+                    json.decode(helper.read(file)))
     end)
 
     it("continues a text with markers where --raw asks for that", function()
-        local raw = answer("--model", model, "--raw", "--prompt", "What?", "--image", pictures .. "/1.png")
-        assert.equal(raw, answer("--model", model, "--raw", "--prompt", "<image>What?", "--image", pictures .. "/1.png"))
-        assert.not_equal(raw, answer("--model", model, "--raw", "--prompt", "What?<image>", "--image",
-                                     pictures .. "/1.png"))
+        local function raw(prompt)
+            return answer("--model", model, "--raw", "--image", pictures .. "/1.png", "--prompt", prompt)
+        end
+        assert.equal(raw("What?"), raw("<image>What?"))
+        assert.not_equal(raw("What?"), raw("What?<image>"))
     end)
 
     it("finds what a run saved: a whole model, an adapter, weights alone", function()

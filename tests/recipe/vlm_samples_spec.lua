@@ -22,7 +22,7 @@ local function count(text, pattern)
     return n
 end
 
-setup(function() model = vlm.llava() end)
+setup(function() model = vlm.model("llava") end)
 teardown(helper.cleanup)
 
 describe("samples of vlm_finetune", function()

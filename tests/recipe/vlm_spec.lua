@@ -81,7 +81,7 @@ local function check_alike(changes_a, changes_b, on)
 end
 
 setup(function()
-    model, rows = vlm.llava(), vlm.rows(16, { text_rows = true })
+    model, rows = vlm.model("llava"), vlm.rows(16, { text_rows = true })
 end)
 teardown(helper.cleanup)
 
@@ -143,7 +143,8 @@ describe("vlm_finetune", function()
         local latest, few = {}, vlm.rows(2)
         for _, device in ipairs { "ref", "fence" } do
             local cfg, dir = config {
-                device = device, step_scheduler = { max_steps = 2 }, samples = { validation_rows = 1, max_new_tokens = 3 },
+                device = device, step_scheduler = { max_steps = 2 },
+                samples = { validation_rows = 1, max_new_tokens = 3 },
                 freeze_config = { freeze_vision_tower = false },
                 validation_dataset = { _target_ = "am.datasets.vlm.ImageFolder", path_or_dataset = few },
             }
