@@ -96,8 +96,15 @@ local families = {
 }
 
 --- A tiny random model of a family with its processor: its folder. LLaVA's and Gemma 3's pictures are 16 x 16 pixels.
-function M.model(name)
-    local family, dir = families[name], helper.folder()
+--- text_fields, vision_fields: in place of those of config.json.
+function M.model(name, text_fields, vision_fields)
+    local dir, family = helper.folder(), helper.changes(families[name])
+    for key, value in pairs(text_fields or {}) do
+        (family.config.text_config or family.config)[key] = value
+    end
+    for key, value in pairs(vision_fields or {}) do
+        family.config.vision_config[key], family.image[key] = value, value
+    end
     write_tokenizer(dir, family)
     am.manual_seed(5)
     am.scope(function() am.AutoModelForImageTextToText.from_config(family.config):save_pretrained(dir) end)

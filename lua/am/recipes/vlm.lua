@@ -3,6 +3,7 @@
 
 local am = require("am")
 local config = require("am.config")
+local dataloader = require("am.datasets.dataloader")
 local vlm_datasets = require("am.datasets").vlm
 local err = require("am.core.error")
 local llm = require("am.recipes.llm")
@@ -15,8 +16,7 @@ local Methods = M.Methods
 
 -- ---- sections -------------------------------------------------------------------------------
 
---- Sections and keys of the configuration, in place of those for text.
-M.fields = {
+local fields = {
     model = { target = true, required = true, of = "^am%.AutoModel", doc = "the model" },
     processor = { target = true, of = "^am%.AutoProcessor%.", default_target = "am.AutoProcessor.from_pretrained",
                   given = { "pretrained_model_name_or_path" },
@@ -40,8 +40,23 @@ M.fields = {
 }
 for key, doc in pairs { dataset = "training data", validation_dataset = "absent: no validation",
                         ["validation_dataset_*"] = "further ones, each with a name" } do
-    M.fields[key] = { target = true, required = key == "dataset" or nil, of = "^am%.datasets%.vlm%.",
-                      given = { "processor" }, doc = doc }
+    fields[key] = { target = true, required = key == "dataset" or nil, of = "^am%.datasets%.vlm%.",
+                    given = { "processor" }, doc = doc }
+end
+
+local loader_fields = sections.with({
+    collate_fn = { type = "function", of = "^am%.datasets%.vlm%.", doc = "examples to a batch (the processor's)" },
+}, dataloader.picture_fields)
+
+--- The schema of the recipe for text with the sections and keys of this one.
+function M.schema(schema)
+    for key, spec in pairs(fields) do
+        schema[key] = spec
+    end
+    for _, key in ipairs { "dataloader", "validation_dataloader", "validation_dataloader_*" } do
+        schema[key] = sections.with({ fields = sections.with({}, loader_fields, schema[key].fields or {}) }, schema[key])
+    end
+    return schema
 end
 
 -- ---- parts that are frozen ------------------------------------------------------------------
