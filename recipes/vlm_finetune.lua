@@ -12,11 +12,7 @@ local Recipe = llm_finetune:extend("vlm_finetune")
 Recipe.doc = "Fine-tune a model of images and text, fully or with LoRA."
 
 function Recipe.schema()
-    local fields = llm_finetune.schema()
-    for key, spec in pairs(vlm.fields) do
-        fields[key] = spec
-    end
-    return fields
+    return vlm.schema(llm_finetune.schema())
 end
 
 for name, method in pairs(vlm.Methods) do

@@ -6,8 +6,8 @@
  * left out. They differ in the fixed point of the weights: Pillow's have 22 bits behind the point,
  * torchvision's as many as let the largest fit 16 bits.
  *
- * The passes run together. Four rows at a time are interleaved, so that a pixel of all four is one
- * vector, and those rows that went across and are still needed to go down stay in a ring. */
+ * The passes run together. Eight rows at a time are interleaved, so that a pixel of all eight is
+ * one vector, and those rows that went across and are still needed to go down stay in a ring. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@
 #define CLONES
 #endif
 
-enum { PILLOW_BITS = 22, ROWS = 4 };
+enum { PILLOW_BITS = 22, ROWS = 8 };
 
 /* ---- filters */
 
@@ -147,24 +147,39 @@ out:
     return rc;
 }
 
-/* ---- the passes. A lane is a channel of a pixel, of four rows or of four columns. */
+/* ---- the passes. A lane is a pixel, whose three colours are taken out of it and summed apart:
+ * alpha means nothing here and becomes 0. */
 
-typedef int32_t lanes __attribute__((vector_size(32), aligned(4)));
-typedef uint8_t bytes8 __attribute__((vector_size(8), aligned(1)));
+typedef int32_t lanes __attribute__((vector_size(4 * ROWS), aligned(4)));
 
-#define WIDEN(p) __builtin_convertvector(*(const bytes8 *)(p), lanes)
+/* Sums of eight pixels' colours; half of what is cut off in the end is added first. */
+typedef struct sums {
+    lanes red, green, blue;
+} sums;
 
-/* Back to 8 bits. */
-#define NARROW(to, sum, bits)                                                                      \
-    do {                                                                                           \
-        lanes v_ = (sum) >> (bits);                                                                \
-        v_ &= ~(v_ >> 31);                                                                         \
-        lanes over_ = v_ > 255;                                                                    \
-        v_ = (v_ & ~over_) | (255 & over_);                                                        \
-        *(bytes8 *)(to) = __builtin_convertvector(v_, bytes8);                                     \
-    } while (0)
+static inline __attribute__((always_inline)) sums sums_of_none(int32_t bits)
+{
+    lanes half = (lanes){0} + (1 << (bits - 1));
+    return (sums){half, half, half};
+}
 
-/* rows[0..3], each width pixels -> [width][4 rows]. */
+static inline __attribute__((always_inline)) void add(sums *s, const void *pixels, int32_t k)
+{
+    lanes v = *(const lanes *)pixels;
+    s->red += (v & 255) * k;
+    s->green += ((v >> 8) & 255) * k;
+    s->blue += ((v >> 16) & 255) * k;
+}
+
+#define CLAMPED(v) (((v) & ~((v) >> 31) & ~((v) > 255)) | (((v) > 255) & 255))
+
+static inline __attribute__((always_inline)) void put(void *pixels, sums s, int32_t bits)
+{
+    lanes red = s.red >> bits, green = s.green >> bits, blue = s.blue >> bits;
+    *(lanes *)pixels = CLAMPED(red) | CLAMPED(green) << 8 | CLAMPED(blue) << 16;
+}
+
+/* rows[0..7], each width pixels -> [width][8 rows]. */
 static void interleave(uint32_t *to, const uint32_t *const rows[ROWS], int64_t width)
 {
     for (int64_t x = 0; x < width; x++) {
@@ -173,51 +188,45 @@ static void interleave(uint32_t *to, const uint32_t *const rows[ROWS], int64_t w
     }
 }
 
-/* Across, four rows at once. */
-CLONES static void pass_rows(uint32_t *const to[ROWS], const uint8_t *from, const weights *w,
+/* Across, eight rows at once. */
+CLONES static void pass_rows(uint32_t *const to[ROWS], const uint32_t *from, const weights *w,
                              int64_t width)
 {
     const int32_t *k = w->fixed;
+    int32_t bits = w->bits;
     for (int64_t x = 0; x < width; x++, k += w->most) {
-        const uint8_t *p = from + (size_t)w->starts[x] * 4 * ROWS;
-        lanes a = (lanes){0} + (1 << (w->bits - 1)), b = a;
-        for (int32_t j = 0; j < w->counts[x]; j++, p += 4 * ROWS) {
-            a += WIDEN(p) * k[j];
-            b += WIDEN(p + 8) * k[j];
-        }
+        const uint32_t *p = from + (size_t)w->starts[x] * ROWS;
+        int32_t n = w->counts[x];
+        sums s = sums_of_none(bits);
+        for (int32_t j = 0; j < n; j++, p += ROWS)
+            add(&s, p, k[j]);
         uint32_t pixels[ROWS];
-        NARROW((uint8_t *)pixels, a, w->bits);
-        NARROW((uint8_t *)pixels + 8, b, w->bits);
+        put(pixels, s, bits);
         for (int r = 0; r < ROWS; r++)
             to[r][x] = pixels[r];
     }
 }
 
-/* Down: one row of `bytes` bytes (a multiple of 4) from n rows. */
-CLONES static void pass_columns(uint8_t *to, const uint8_t *const *rows, const int32_t *k,
-                                int32_t n, int32_t bits, size_t bytes)
+/* Down: one row of `width` pixels from n rows. */
+CLONES static void pass_columns(uint32_t *to, const uint32_t *const *rows, const int32_t *k,
+                                int32_t n, int32_t bits, int64_t width)
 {
-    size_t i = 0;
-    for (; i + 32 <= bytes; i += 32) {
-        lanes a = (lanes){0} + (1 << (bits - 1)), b = a, c = a, d = a;
-        for (int32_t j = 0; j < n; j++) {
-            const uint8_t *p = rows[j] + i;
-            a += WIDEN(p) * k[j];
-            b += WIDEN(p + 8) * k[j];
-            c += WIDEN(p + 16) * k[j];
-            d += WIDEN(p + 24) * k[j];
-        }
-        NARROW(to + i, a, bits);
-        NARROW(to + i + 8, b, bits);
-        NARROW(to + i + 16, c, bits);
-        NARROW(to + i + 24, d, bits);
-    }
-    for (; i < bytes; i++) {
-        int32_t sum = 1 << (bits - 1);
+    int64_t x = 0;
+    for (; x + ROWS <= width; x += ROWS) {
+        sums s = sums_of_none(bits);
         for (int32_t j = 0; j < n; j++)
-            sum += rows[j][i] * k[j];
-        sum >>= bits;
-        to[i] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+            add(&s, rows[j] + x, k[j]);
+        put(to + x, s, bits);
+    }
+    if (x < width) { /* the rest, by way of eight pixels of which some are not there */
+        uint32_t pixels[ROWS] = {0};
+        sums s = sums_of_none(bits);
+        for (int32_t j = 0; j < n; j++) {
+            memcpy(pixels, rows[j] + x, (size_t)(width - x) * 4);
+            add(&s, pixels, k[j]);
+        }
+        put(pixels, s, bits);
+        memcpy(to + x, pixels, (size_t)(width - x) * 4);
     }
 }
 
@@ -227,10 +236,10 @@ typedef struct resizer {
     const am_picture *from;
     am_picture *to;
     weights across, down; /* of the passes; starts is NULL for one that is left out */
-    uint32_t *group;      /* [from width][4] */
+    uint32_t *group;      /* [from width][8] */
     uint32_t *ring;       /* rows of the pass that comes first; row y in slot y % slots */
     int64_t slots;
-    const uint8_t **rows; /* those that an output row is made of */
+    const uint32_t **rows; /* those that an output row is made of */
 } resizer;
 
 static uint32_t *row_of(const am_picture *p, int64_t y)
@@ -238,7 +247,7 @@ static uint32_t *row_of(const am_picture *p, int64_t y)
     return (uint32_t *)(void *)(p->pixels + (size_t)y * (size_t)p->width * 4);
 }
 
-/* Rows y to y + 3 into the ring, across; beyond the last row it is the last again. */
+/* Rows y to y + 7 into the ring, across; beyond the last row it is the last again. */
 static void fill_ring(resizer *r, int64_t y)
 {
     const uint32_t *in[ROWS];
@@ -248,7 +257,7 @@ static void fill_ring(resizer *r, int64_t y)
         out[i] = r->ring + (y + i) % r->slots * r->to->width;
     }
     interleave(r->group, in, r->from->width);
-    pass_rows(out, (const uint8_t *)r->group, &r->across, r->to->width);
+    pass_rows(out, r->group, &r->across, r->to->width);
 }
 
 /* Output row y of the pass down, whose inputs are rows of `from`, or of the ring. */
@@ -257,10 +266,9 @@ static void make_row(resizer *r, uint32_t *to, int64_t y, int from_ring)
     int64_t first = r->down.starts[y], width = from_ring ? r->to->width : r->from->width;
     int32_t n = r->down.counts[y];
     for (int32_t j = 0; j < n; j++)
-        r->rows[j] = (const uint8_t *)(from_ring ? r->ring + (first + j) % r->slots * width
-                                                 : row_of(r->from, first + j));
-    pass_columns((uint8_t *)to, r->rows, r->down.fixed + y * r->down.most, n, r->down.bits,
-                 (size_t)width * 4);
+        r->rows[j] =
+            from_ring ? r->ring + (first + j) % r->slots * width : row_of(r->from, first + j);
+    pass_columns(to, r->rows, r->down.fixed + y * r->down.most, n, r->down.bits, width);
 }
 
 static void across_only(resizer *r)
@@ -297,7 +305,7 @@ static void down_then_across(resizer *r)
                 make_row(r, in[i], y + i, 0);
         }
         interleave(r->group, (const uint32_t *const *)in, r->from->width);
-        pass_rows(out, (const uint8_t *)r->group, &r->across, r->to->width);
+        pass_rows(out, r->group, &r->across, r->to->width);
     }
 }
 

@@ -81,7 +81,7 @@ local function check_alike(changes_a, changes_b, on)
 end
 
 setup(function()
-    model, rows = vlm.llava(), vlm.rows(16, { text_rows = true })
+    model, rows = vlm.model("llava"), vlm.rows(16, { text_rows = true })
 end)
 teardown(helper.cleanup)
 
@@ -123,19 +123,35 @@ describe("vlm_finetune", function()
 
     it("resumes as if it had not been stopped, in every bit", function()
         local changes = {
-            step_scheduler = { max_steps = 6, ckpt_every_steps = 1 }, freeze_config = { freeze_vision_tower = false },
+            step_scheduler = { max_steps = 6, ckpt_every_steps = 2 }, freeze_config = { freeze_vision_tower = false },
             validation_dataset = { _target_ = "am.datasets.vlm.ImageFolder", path_or_dataset = vlm.rows(4) },
-            model = { attention_dropout = 0.1 }, samples = { validation_rows = 2, max_new_tokens = 4 },
+            samples = { validation_rows = 2, max_new_tokens = 4 },
         }
-        local whole, in_one = config(changes)
-        helper.close(trained(whole))
-        local parts, in_parts = config(changes)
-        for _, steps in ipairs { 2, 5, 6 } do
-            parts.step_scheduler.max_steps = steps
+        local cfg, whole = config(changes)
+        helper.close(trained(cfg))
+        local curve, last = helper.curve(whole), helper.latest(whole)
+        for _, name in ipairs { "epoch_0_step_1", "epoch_0_step_3" } do
+            changes.checkpoint = { restore_from = path.join(whole, name) }
+            local parts, dir = config(changes)
             helper.close(trained(parts))
+            assert.same({ unpack(curve, tonumber(name:match("%d+$")) + 2) }, helper.curve(dir))
+            assert.is_nil(helper.checkpoint_difference(last, helper.latest(dir)))
         end
-        assert.same(helper.curve(in_one), helper.curve(in_parts))
-        assert.is_nil(helper.checkpoint_difference(helper.latest(in_one), helper.latest(in_parts)))
+    end)
+
+    it("touches no memory that is not the host's", function() -- which of the device fence faults
+        local latest, few = {}, vlm.rows(2)
+        for _, device in ipairs { "ref", "fence" } do
+            local cfg, dir = config {
+                device = device, step_scheduler = { max_steps = 2 },
+                samples = { validation_rows = 1, max_new_tokens = 3 },
+                freeze_config = { freeze_vision_tower = false },
+                validation_dataset = { _target_ = "am.datasets.vlm.ImageFolder", path_or_dataset = few },
+            }
+            helper.close(trained(cfg))
+            latest[device] = helper.latest(dir)
+        end
+        assert.is_nil(helper.checkpoint_difference(latest.ref, latest.fence))
     end)
 
     it("changes nothing that freeze_config names, to the bit", function()
@@ -198,5 +214,61 @@ describe("vlm_finetune", function()
         assert.is_true(path.is_file(helper.latest(dir) .. "/model/consolidated/preprocessor_config.json"))
         again:close()
         helper.close(recipe)
+    end)
+end)
+
+describe("vlm_finetune refuses", function()
+    -- A run's configuration on one row of captions.jsonl.
+    local function on_row(fields, changes)
+        local dir = vlm.rows(1)
+        helper.write(dir .. "/captions.jsonl", json.encode(fields) .. "\n")
+        return (config(changes, dir)), dir
+    end
+
+    local function refused(cfg, ...)
+        local status, out, errors = helper.run { vlm.recipe, helper.yaml(helper.folder(), cfg) }
+        assert.is_nil(helper.refusal_problem(status, { ... }, status, out, errors))
+        assert.is_true(status == 1 or status == 2, tostring(status))
+    end
+
+    it("a picture that is missing, broken or too large, by row and file", function()
+        local cfg, dir = on_row { file_name = "none.png", text = "x" }
+        refused(cfg, "captions.jsonl row 1", dir .. "/none.png")
+        cfg, dir = on_row { file_name = "1.png", text = "x" }
+        helper.write(dir .. "/1.png", helper.read(dir .. "/1.png"):sub(1, 60)) -- the header is whole
+        refused(cfg, "captions.jsonl row 1", dir .. "/1.png", "on_bad_image: skip")
+    end)
+
+    it("more markers than images, and the reverse", function()
+        local function said(content)
+            return json.array { { role = "user", content = content }, { role = "assistant", content = "x" } }
+        end
+        refused(on_row { file_name = "1.png", messages = said("<image><image> two?") }, "captions.jsonl row 1",
+                "more places for images than images")
+        refused(on_row { file_name = "1.png", messages = said("none?") }, "captions.jsonl row 1",
+                "1 images beside the conversation, but 0 places")
+    end)
+
+    it("sound, which it does not hear", function()
+        refused(on_row { file_name = "1.png", messages = json.array {
+            { role = "user", content = json.array { { type = "audio", audio = "a.wav" } } },
+            { role = "assistant", content = "x" } } }, "captions.jsonl row 1", "audio")
+    end)
+
+    it("a processor that does not fit the model", function()
+        local other = helper.copy(model, helper.folder() .. "/other")
+        helper.write(other .. "/processor_config.json", json.encode {
+            processor_class = "LlavaProcessor", patch_size = 8, vision_feature_select_strategy = "default",
+            num_additional_image_tokens = 1, image_token = "<image>" })
+        refused(on_row({ file_name = "1.png", text = "x" }, { processor = { pretrained_model_name_or_path = other } }),
+                "processor", "patch_size is 8 here and 4 in the model")
+    end)
+
+    it("a model that reads no images, and llm_finetune one that does", function()
+        local cfg = config { model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } }
+        refused(cfg, "model", "am.AutoModelForImageTextToText.from_pretrained")
+        cfg = config()
+        local status, out, errors = helper.run { helper.finetune, helper.yaml(helper.folder(), cfg) }
+        assert.is_nil(helper.refusal_problem(2, { "model" }, status, out, errors))
     end)
 end)

@@ -1,6 +1,6 @@
 -- Settings of processors: keys of preprocessor_config.json with their types, their classes' defaults and what a
--- caller sets instead. As in transformers, null means the class's default, and keys that a class does not know are
--- passed over. What a file says is untrusted: types and ranges are checked here, once.
+-- caller sets instead. As in transformers, null takes the class's default away, and keys that a class does not know
+-- are passed over. What a file says is untrusted: types and ranges are checked here, once.
 
 local err = require("am.core.error")
 local json = require("am.utils.json")
@@ -160,8 +160,8 @@ function M.read(object, where, kinds, defaults, overrides)
         local mine = overrides[key]
         local value = mine
         if value == nil then value = object[key] end
-        if value == nil or value == json.null then value = defaults[key] end
-        if value ~= nil then
+        if value == nil then value = defaults[key] end
+        if value ~= nil and value ~= json.null then
             local read, should = types[kind](value)
             if read == nil then
                 err.raise(mine ~= nil and "usage" or "format", "%s: %s is %s, not %s",
@@ -171,6 +171,15 @@ function M.read(object, where, kinds, defaults, overrides)
         end
     end
     return out
+end
+
+--- Raise "format" for keys of a list that null took away.
+function M.need(values, where, keys)
+    for _, key in ipairs(keys or {}) do
+        if values[key] == nil then
+            err.raise("format", "%s: %s is missing; set it in the file or as an option", where, key)
+        end
+    end
 end
 
 --- Raise "usage" for overrides that are in none of the tables of kinds.

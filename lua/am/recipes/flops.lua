@@ -5,8 +5,8 @@
 -- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen, so that LoRA
 -- costs two thirds and its adapters; a pair of query and key costs 12 times heads times head_dim (2 products
 -- forward, 4 backward), in layers with a window too. A forward pass alone is 2 n and 4 times heads times head_dim. Of
--- experts those count that a token goes through; what pictures cost is vision_costs.lua's. What an implementation computes a second time does not count, nor
--- does anything but matrix products.
+-- experts those count that a token goes through; what pictures cost is vision_costs.lua's. What an implementation
+-- computes a second time does not count, nor does anything but matrix products.
 
 local am = require("am")
 local edge = require("am.core.ffi")

@@ -254,10 +254,12 @@ local processor_fields = {
     revision = { type = "string", doc = "branch, tag or commit on the hub" },
     backend = { type = "string", enum = { "torchvision", "pil" },
                 doc = "whose pixels: transformers' processors have two ways to resize (torchvision)" },
-    alpha = { type = "string", enum = { "white", "drop" }, doc = "transparent pictures lie on white, or lose their alpha" },
+    alpha = { type = "string", enum = { "white", "drop" },
+              doc = "transparent pictures lie on white (the default), or lose their alpha" },
     use_fast = { type = "boolean", doc = "an older spelling: false is backend pil" },
     trust_remote_code = model_fields.trust_remote_code,
     padding_side = { type = "string", no_effect = "rows are padded on the right" },
+    video_processor = { type = "any", no_effect = "videos are not read" },
 }
 for name in ([[min_pixels max_pixels size crop_size resample do_resize do_center_crop do_rescale rescale_factor
     do_normalize image_mean image_std do_convert_rgb do_pad do_pan_and_scan pan_and_scan_min_crop_size

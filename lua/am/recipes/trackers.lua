@@ -81,7 +81,8 @@ function Hook:validation(_, name, record)
 end
 
 function Hook:sample(_, record, images)
-    local prompt = record.row and record.row .. ": " .. record.prompt or record.prompt -- rows may ask the same
+    local row = record.row and record.row:match("[^/]*$")
+    local prompt = row and row .. ": " .. record.prompt or record.prompt -- several rows may ask the same
     self.trackers:sample(record.step, prompt, record.text, { truth = record.truth, images = images })
 end
 

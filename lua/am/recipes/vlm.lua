@@ -3,9 +3,11 @@
 
 local am = require("am")
 local config = require("am.config")
-local vlm_datasets = require("am.datasets.vlm")
+local dataloader = require("am.datasets.dataloader")
+local vlm_datasets = require("am.datasets").vlm
 local err = require("am.core.error")
 local llm = require("am.recipes.llm")
+local sections = require("am.recipes.sections")
 local vision_costs = require("am.recipes.vision_costs")
 local vlm_samples = require("am.recipes.vlm_samples")
 
@@ -14,9 +16,8 @@ local Methods = M.Methods
 
 -- ---- sections -------------------------------------------------------------------------------
 
---- Sections and keys of the configuration, in place of those for text.
-M.fields = {
-    model = { target = true, required = true, of = "^am%.AutoModelForImageTextToText%.", doc = "the model" },
+local fields = {
+    model = { target = true, required = true, of = "^am%.AutoModel", doc = "the model" },
     processor = { target = true, of = "^am%.AutoProcessor%.", default_target = "am.AutoProcessor.from_pretrained",
                   given = { "pretrained_model_name_or_path" },
                   doc = "what makes pixel values and ids of images and text; the model's by default" },
@@ -32,12 +33,30 @@ M.fields = {
     }, doc = "parts that are not trained; these defaults hold without the section, too" },
     samples = { fields = vlm_samples.fields, doc = "answers to fixed prompts and about the first rows of the "
                     .. "validation set, at every validation" },
-    packed_sequence = { fields = vlm_datasets.packed_sequence_fields, doc = "several samples in a row" },
+    packed_sequence = { doc = "several samples in a row", fields = sections.with({
+        post_tokenize_hook_fn = { type = "any", not_yet = "rows are packed as the chat template makes them; leave it "
+                                      .. "out" },
+    }, vlm_datasets.packed_sequence_fields) },
 }
 for key, doc in pairs { dataset = "training data", validation_dataset = "absent: no validation",
                         ["validation_dataset_*"] = "further ones, each with a name" } do
-    M.fields[key] = { target = true, required = key == "dataset" or nil, of = "^am%.datasets%.vlm%.",
-                      given = { "processor" }, doc = doc }
+    fields[key] = { target = true, required = key == "dataset" or nil, of = "^am%.datasets%.vlm%.",
+                    given = { "processor" }, doc = doc }
+end
+
+local loader_fields = sections.with({
+    collate_fn = { type = "function", of = "^am%.datasets%.vlm%.", doc = "examples to a batch (the processor's)" },
+}, dataloader.picture_fields)
+
+--- The schema of the recipe for text with the sections and keys of this one.
+function M.schema(schema)
+    for key, spec in pairs(fields) do
+        schema[key] = spec
+    end
+    for _, key in ipairs { "dataloader", "validation_dataloader", "validation_dataloader_*" } do
+        schema[key] = sections.with({ fields = sections.with({}, loader_fields, schema[key].fields or {}) }, schema[key])
+    end
+    return schema
 end
 
 -- ---- parts that are frozen ------------------------------------------------------------------

@@ -48,17 +48,16 @@ end
 --- A request { text, images = sources, system, raw } -> ids, inputs of generate. raw: no chat template, the pictures'
 --- markers before the text, unless it has its own.
 function M.make(processor, request, device)
-    local plans, rendered = {}, nil
+    local plans = {}
     for i, source in ipairs(request.images) do
         plans[i] = processor:plan(source)
     end
     if request.raw or not (processor.chat_template or processor.tokenizer.chat_template) then
         local marker = processor.image_token
         local marked = request.text:find(marker, 1, true) and request.text or marker:rep(#plans) .. request.text
-        rendered = processor:encode(marked, plans)
-    else
-        rendered = processor:render(M.messages(request), plans, { add_generation_prompt = true })
+        return processor:encode(marked, plans).input_ids, M.inputs(processor, plans, device)
     end
+    local rendered = processor:render(M.messages(request), plans, { add_generation_prompt = true })
     return rendered.input_ids, M.inputs(processor, plans, device)
 end
 

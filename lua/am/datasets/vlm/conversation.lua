@@ -110,10 +110,10 @@ end
 function Builder:content(content, role, where)
     local parts = {}
     if type(content) == "string" then
-        if role == "user" and self.markers then
+        if role == "user" then
             self:add_marked(parts, content, where)
         else
-            parts[1] = { type = "text", text = content }
+            parts[1] = { type = "text", text = self.trimmed and strings.trim(content) or content }
         end
     elseif is_list(content) then
         for i, part in ipairs(content) do
@@ -143,7 +143,7 @@ end
 ---   base      the folder that the images' paths are seen from
 ---   images    those that stand beside it, a list of values (see sources.lua)
 ---   repeated  the last of these stands at every further place, too
----   markers   <image> in a user's text is a place (default true)
+---   trimmed   answers lose the white space around them
 --- `name` is what messages call the row. Raises "data", for audio and video "unsupported", naming row and message.
 function M.read(list, opts, name)
     if type(list) == "string" then
@@ -154,7 +154,7 @@ function M.read(list, opts, name)
         err.raise("data", "%s: the conversation is no list of messages", name)
     end
     local builder = setmetatable({ base = opts.base or "", beside = opts.images or {}, used = 0, images = {},
-                                   repeated = opts.repeated, markers = opts.markers ~= false }, Builder)
+                                   repeated = opts.repeated, trimmed = opts.trimmed }, Builder)
     local messages, answered = {}, false
     for i, message in ipairs(list) do
         messages[i] = message_of(builder, message, string.format("%s: message %d", name, i))

@@ -34,8 +34,8 @@ function M.beside(raw, columns)
     return type(value) == "table" and json.is_array(value) and value or { value }
 end
 
--- A dataset of such rows; repeated: see conversation.lua.
-local function open(opts, repeated)
+-- A dataset of such rows; `how` are further options of conversation.lua.
+local function open(opts, how)
     return rows.open(opts, { texts = { "conversation", "image" }, convert = function(raw, where, name)
         local list = first_of(raw, { "conversation", "messages", "conversations" })
         for _, column in ipairs { "audio", "audios", "video", "videos" } do
@@ -48,19 +48,19 @@ local function open(opts, repeated)
             err.raise("data", '%s: a row needs a conversation under "conversation", "messages" or "conversations"',
                 name)
         end
-        where.images, where.repeated = M.beside(raw, { "images", "image" }), repeated
+        where.images, where.repeated, where.trimmed = M.beside(raw, { "images", "image" }), how.repeated, how.trimmed
         return conversation.read(list, where, name)
     end })
 end
 
 --- A dataset of conversations. opts: the keys of `fields`.
 function M.make_conversation_dataset(opts)
-    return open(opts, false)
+    return open(opts, {})
 end
 
 --- The same where one image beside the conversation stands at each of its places.
 function M.make_unimm_chat_dataset(opts)
-    return open(opts, true)
+    return open(opts, { repeated = true, trimmed = true })
 end
 
 local homes = "nemo_automodel.components.datasets.vlm.datasets."
