@@ -39,8 +39,13 @@ local function check_ids(model, tokenizer)
     return { unpack(ids, 1, math.min(#ids, most)) }
 end
 
+-- The tokenizer of the base model, and its processor where it sees pictures, whose files hold the tokenizer's too.
 local function tokenizer_of(model)
     local from = model.resolved_path
+    if am.models.sees_images(model.config) then
+        local processor = am.AutoProcessor.from_pretrained(from)
+        return processor.tokenizer, processor
+    end
     local has = from and (path.is_file(from) or path.is_file(path.join(from, "tokenizer.json")))
     return has and am.AutoTokenizer.from_pretrained(from) or nil
 end
@@ -50,7 +55,8 @@ local function base_model(args)
     local opts, dir = { torch_dtype = args.dtype or args.torch_dtype }, hub.resolve(args.adapter_path)
     local settings = path.join(dir, "adapter_config.json")
     if not path.is_file(settings) or checkpoint.read_json(settings).task_type ~= "SEQ_CLS" then
-        return am.AutoModelForCausalLM.from_pretrained(args.base_model, opts)
+        local sees = am.models.sees_images(am.AutoConfig.from_pretrained(args.base_model))
+        return (sees and am.AutoModelForImageTextToText or am.AutoModelForCausalLM).from_pretrained(args.base_model, opts)
     end
     local adapter = io_core.open(path.join(dir, "adapter_model.safetensors"))
     local head = adapter:info("base_model.model.score.weight")
@@ -70,7 +76,7 @@ function M.main(argv)
         err.raise("usage", "%s is there already and not an empty folder; choose another --output-dir", out)
     end
     local model = base_model(args)
-    local tokenizer = tokenizer_of(model)
+    local tokenizer, processor = tokenizer_of(model)
     am.peft.load_adapter(model, args.adapter_path)
     local ids = check_ids(model, tokenizer)
     local report = am.peft.merge_checked(model, ids)
@@ -80,7 +86,7 @@ function M.main(argv)
     checkpoint.write_folder(out, function(dir)
         model:save_pretrained(dir)
         if tokenizer and not args.no_save_tokenizer then
-            tokenizer:save_pretrained(dir)
+            (processor or tokenizer):save_pretrained(dir)
         end
     end)
     print(string.format("merged %d modules into %s", report.modules, out))
