@@ -9,7 +9,6 @@ local am = require("am")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
-local vlm = require("am.datasets.vlm")
 
 local args = options.parse(arg, "amlua examples/vlm/answers.lua --model DIR --rows FILE --output FILE", {
     { "model", required = true, doc = "directory" },
@@ -24,10 +23,7 @@ if not args then
     return
 end
 
-local first = assert(path.read_file(args.rows)):match("^[^\n]*")
-local open = first:find('"ground_truth"', 1, true) and vlm.make_cord_v2_dataset or vlm.make_conversation_dataset
-local rows = open { path_or_dataset = args.rows, limit_dataset_samples = args.limit,
-                    prompt = open == vlm.make_cord_v2_dataset and args.prompt or nil }
+local rows = require("examples.vlm.rows").rows(args.rows, args.limit, args.prompt)
 local processor = am.AutoProcessor.from_pretrained(args.model)
 local model = am.AutoModelForImageTextToText.from_pretrained(args.model, { torch_dtype = "bfloat16" })
 if args.adapter then

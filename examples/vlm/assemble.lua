@@ -1,15 +1,20 @@
 -- A LLaVA of two parts: any vision tower and any language model that amlua knows, with a projector of random numbers
 -- between them. Writes a directory that amlua and transformers open; nothing in it has learnt to see yet.
 --
---   amlua examples/vlm/assemble.lua --tower DIR --model DIR_OR_GGUF --output-dir DIR [--height 112 --width 112]
+--   amlua examples/vlm/assemble.lua --tower DIR --model DIR_OR_GGUF --output-dir DIR --rows FILE
+--       [--height 112 --width 112]
 --
 -- A picture is resized to height x width, without keeping its shape, or stays as it is (--keep-size: pictures that go
 -- into a batch must be of one size). Each patch of it becomes one token: fewer pixels, fewer tokens. Sizes other than
 -- the tower's own need one that interpolates its positions (DINOv2).
+-- What a layer of a tower gives may be small and far from zero, and then a projector of small random numbers tells the
+-- language model next to nothing for hundreds of steps. So it begins with features of pictures of --rows: their means
+-- and deviations are taken into its first map, and what it gives is as large as the embeddings of words.
 -- The chat template must place <image> where a message has a picture; chatml.jinja beside this does so for language
 -- models that know ChatML (SmolLM2, Qwen). Another model wants its own (--chat-template).
 
 local am = require("am")
+local examples = require("examples.vlm.rows")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
@@ -21,6 +26,7 @@ local args = options.parse(arg, "amlua examples/vlm/assemble.lua --tower DIR --m
     { "tower", required = true, doc = "directory of the vision tower" },
     { "model", required = true, doc = "directory or GGUF file of the language model" },
     { "output-dir", required = true, doc = "new directory to write" },
+    { "rows", required = true, doc = "file of rows, as answers.lua reads, whose pictures it will see" },
     { "height", type = "integer", min = 1, doc = "of pictures, in pixels (the tower's)" },
     { "width", type = "integer", min = 1, doc = "likewise" },
     { "keep-size", type = "flag", doc = "do not resize pictures" },
@@ -127,6 +133,39 @@ am.no_grad(function()
     copy(lm, "model.", "model.language_model.")
     copy(lm, "lm_head.", "lm_head.")
 end)
+
+-- ---- the projector's scale --------------------------------------------------------------------
+
+local PICTURES = 64
+
+-- Features of the first pictures of --rows as the projector takes them, [N, width of the tower].
+local function features()
+    local set, processor, list = examples.rows(args.rows, PICTURES), am.AutoProcessor.from_pretrained(out), {}
+    local skip = has_class_token and args.strategy == "default" and 1 or 0
+    for i = 1, set:len() do
+        for _, source in ipairs(set:get(i).images) do
+            local fields = processor:collect(processor:submit { processor:plan(source) })
+            local pixels = processor.to_tensors(fields, "cpu").pixel_values
+            local seen = model.model.vision_tower:forward(pixels, { layers = { args.feature_layer } })
+            local states = seen.hidden_states[1]
+            list[#list + 1] = states:narrow(1, skip, states:size(1) - skip):reshape(-1, states:size(2))
+        end
+    end
+    return am.cat(list, 0)
+end
+
+local function deviation(x, ...) return x:sub(x:mean(...)):pow(2):mean(...):sqrt() end
+
+am.no_grad(am.scope, function()
+    local projector, x = model.model.multi_modal_projector, features()
+    local first, second = projector.linear_1, projector.linear_2
+    local numbers = am.randn({ first.weight:size(0), x:size(1) }):div(math.sqrt(x:size(1)))
+    first.weight:copy_(numbers:div(deviation(x, 0, true)))
+    first.bias:copy_(first.weight:matmul(x:mean(0)):mul(-1))
+    local words = deviation(model:get_input_embeddings().weight):item()
+    second.weight:mul_(words / deviation(projector:forward(x)):item())
+end)
+
 model.generation_config = lm.generation_config
 model:save_pretrained(out)
 print(string.format("wrote a LLaVA of %s and %s, %.1f million parameters, %d patches a picture, to %s",

@@ -25,13 +25,13 @@ render() {
     touch "$dir/done"
 }
 
-# answers NAME MODEL [LEAST]: asks a model for receipts that were held out, unless it has answered, and prints its
+# answers NAME MODEL LEAST: asks a model for receipts that were held out, unless it has answered, and prints its
 # score.
 answers() {
     local file=$run/answers_$1.jsonl
     [ -f "$file" ] || "$amlua" examples/vlm/answers.lua --model "$2" --rows "$run/heldout/metadata.jsonl" \
         --prompt "What does the receipt say?" --max-new-tokens 224 --output "$file"
-    "$amlua" examples/vlm/score.lua receipts "$file" "${3:-0}"
+    "$amlua" examples/vlm/score.lua receipts "$file" "$3"
 }
 
 step "Parts"
@@ -43,10 +43,10 @@ render lines_heldout 64 2 lines
 render train 2000 3
 render heldout 50 4
 [ -f "$run/base/config.json" ] || "$amlua" examples/vlm/assemble.lua --tower "$tower" --model "$model" \
-    --output-dir "$run/base" --keep-size --feature-layer 4
+    --output-dir "$run/base" --rows "$run/train/metadata.jsonl" --keep-size --feature-layer 4
 
 step "Before"
-answers before "$run/base"
+answers before "$run/base" 0
 
 step "Lines: amlua recipes/vlm_finetune.lua examples/vlm/receipts/lines.yaml"
 "$amlua" recipes/vlm_finetune.lua examples/vlm/receipts/lines.yaml

@@ -16,12 +16,12 @@ run=checkpoints/stamps # as the configurations have it
 
 step() { printf '\n== %s\n' "$*"; }
 
-# answers NAME MODEL [LEAST]: asks a model for all stamps that were held out, unless it has answered, and prints its
+# answers NAME MODEL LEAST: asks a model for all stamps that were held out, unless it has answered, and prints its
 # score.
 answers() {
     local file=$run/answers_$1.jsonl
     [ -f "$file" ] || "$amlua" examples/vlm/answers.lua --model "$2" --rows "$run/heldout.jsonl" --output "$file"
-    "$amlua" examples/vlm/score.lua stamps "$file" "${3:-0}"
+    "$amlua" examples/vlm/score.lua stamps "$file" "$3"
 }
 
 step "Parts"
@@ -30,21 +30,25 @@ tower=$(examples/vlm/dinov2.sh)
 model=$(examples/smollm2.sh)
 "$amlua" examples/vlm/stamps/rows.lua "$run"
 [ -f "$run/base/config.json" ] || "$amlua" examples/vlm/assemble.lua --tower "$tower" --model "$model" \
-    --output-dir "$run/base" --height 112 --width 112 --feature-layer -1 --strategy full
+    --output-dir "$run/base" --rows "$run/train.jsonl" --height 112 --width 112 --feature-layer -1 --strategy full
 
 step "Before"
-answers before "$run/base"
+answers before "$run/base" 0
 
 step "The projector: amlua recipes/vlm_finetune.lua examples/vlm/stamps/projector.yaml"
 "$amlua" recipes/vlm_finetune.lua examples/vlm/stamps/projector.yaml
+
+answers projector "$run/projector/LATEST/model/consolidated" 0
 
 step "LoRA: amlua recipes/vlm_finetune.lua examples/vlm/stamps/lora.yaml"
 "$amlua" recipes/vlm_finetune.lua examples/vlm/stamps/lora.yaml
 
 step "After"
-answers after "$run/lora/LATEST/model/consolidated" 0.6
+[ -f "$run/merged/config.json" ] || "$amlua" recipes/merge_lora.lua --output-dir "$run/merged" \
+    --base-model "$run/projector/LATEST/model/consolidated" --adapter-path "$run/lora/LATEST/model"
+answers after "$run/merged" 0.6
 cat <<EOF
-The model, which transformers opens:  $run/lora/LATEST/model/consolidated
+The model, which transformers opens:  $run/merged
 Pictures and what it says of them:    $run/lora/report.html
 To train afresh:                      rm -r $run
 EOF

@@ -30,11 +30,12 @@ local function tower()
     return dir
 end
 
--- A LLaVA of two tiny parts. The tokenizer knows no ChatML: its words are letters to it.
-local function assemble(...)
+-- A LLaVA of two tiny parts, for the pictures of `rows`. The tokenizer knows no ChatML: its words are letters to it.
+local function assemble(rows, ...)
     local dir, eyes = helper.folder(), tower()
     local mouth = helper.model({ max_position_embeddings = 1024 }, helper.text_model())
-    amlua("examples/vlm/assemble.lua", "--tower", eyes, "--model", mouth, "--output-dir", dir, ...)
+    amlua("examples/vlm/assemble.lua", "--tower", eyes, "--model", mouth, "--output-dir", dir, "--rows", rows,
+          ...)
     return dir, eyes, mouth
 end
 
@@ -73,7 +74,15 @@ describe("examples/vlm", function()
     teardown(helper.cleanup)
 
     it("assembles a tower and a language model, each as it was", function()
-        local dir, eyes, mouth = assemble("--height", "28", "--width", "42", "--feature-layer", "-1")
+        local rows = helper.write(helper.folder() .. "/rows.jsonl", "")
+        for i = 1, 3 do
+            helper.write(string.format("%s/%d.png", path.dirname(rows), i), (vlm.picture(i, 30, 50)))
+            helper.write(rows, helper.read(rows) .. json.encode {
+                image = i .. ".png", messages = json.array {
+                    { role = "user", content = json.array { { type = "image" }, { type = "text", text = "What?" } } },
+                    { role = "assistant", content = "That." } } } .. "\n")
+        end
+        local dir, eyes, mouth = assemble(rows, "--height", "28", "--width", "42", "--feature-layer", "-1")
         local config = json.decode(helper.read(dir .. "/config.json"))
         assert.equal("llava", config.model_type)
         assert.equal(4238, config.image_token_index) -- behind those of the tokenizer
@@ -84,22 +93,32 @@ describe("examples/vlm", function()
                     numbers(file, "vision_tower.encoder.layer.1.mlp.fc1.weight"))
         local name = "model.layers.1.mlp.up_proj.weight"
         assert.same(numbers(mouth .. "/model.safetensors", name), numbers(file, "language_model." .. name))
-        local rows = numbers(file, "language_model.model.embed_tokens.weight")
+        local words_now = numbers(file, "language_model.model.embed_tokens.weight")
         local own = numbers(mouth .. "/model.safetensors", "model.embed_tokens.weight")
-        assert.same(own[4240], rows[4240])
+        assert.same(own[4240], words_now[4240])
         local mean = 0
         for _, row in ipairs(own) do
             mean = mean + row[1] / #own
         end
-        assert.near(mean, rows[4241][1], 1e-6)
+        assert.near(mean, words_now[4241][1], 1e-6)
 
         local processor = am.AutoProcessor.from_pretrained(dir)
         assert.equal(4238, processor.image_token_id)
-        local bytes = vlm.picture(1, 30, 50)
-        local picture = helper.write(helper.folder() .. "/a.png", bytes)
+        local picture = path.dirname(rows) .. "/1.png"
         assert.equal(6, processor:plan(picture).num_tokens)
+        -- the projector gives as much as an embedding of a word has
+        local model = am.AutoModelForImageTextToText.from_pretrained(dir).model
+        local function deviation(x) return x:sub(x:mean()):pow(2):mean():sqrt():item() end
+        local words, features = deviation(am.tensor(own)), {}
+        for i = 1, 3 do
+            local source = processor:plan(string.format("%s/%d.png", path.dirname(rows), i))
+            local pixels = processor.to_tensors(processor:collect(processor:submit { source }), "cpu").pixel_values
+            local states = model.vision_tower:forward(pixels, { layers = { -1 } }).hidden_states[1]:narrow(1, 1, 6)
+            features[i] = model.multi_modal_projector:forward(states):reshape(-1, 32)
+        end
+        assert.near(1, deviation(am.cat(features, 0)) / words, 0.02)
         local rc, _, errors = helper.run { "examples/vlm/assemble.lua", "--tower", eyes, "--model", mouth,
-                                           "--output-dir", dir }
+                                           "--output-dir", dir, "--rows", rows }
         assert.is_true(rc ~= 0 and errors:find("already holds a model", 1, true) ~= nil, errors)
     end)
 
@@ -119,7 +138,8 @@ describe("examples/vlm", function()
         assert.equal(first, helper.read(run .. "/train.jsonl"))
         assert.is_nil(first:find("_mirror", 1, true))
 
-        local base = assemble("--height", "28", "--width", "28", "--feature-layer", "-1", "--strategy", "full")
+        local base = assemble(run .. "/train.jsonl", "--height", "28", "--width", "28", "--feature-layer", "-1",
+                              "--strategy", "full")
         local function train(config, from, to)
             amlua("recipes/vlm_finetune.lua", "examples/vlm/stamps/" .. config .. ".yaml",
                   "--model.pretrained_model_name_or_path", from, "--checkpoint.checkpoint_dir", run .. "/" .. to,
@@ -147,8 +167,8 @@ describe("examples/vlm", function()
         assert.is_true(changed(2, up))
         assert.is_false(changed(2, "vision_tower.encoder.layer.0.mlp.fc1.weight"))
 
-        amlua("examples/vlm/answers.lua", "--model", projector, "--adapter", adapter, "--rows", run .. "/heldout.jsonl", "--output",
-              run .. "/answers.jsonl", "--max-new-tokens", "3")
+        amlua("examples/vlm/answers.lua", "--model", projector, "--adapter", adapter, "--rows",
+              run .. "/heldout.jsonl", "--output", run .. "/answers.jsonl", "--max-new-tokens", "3")
         assert.matches("of 4 stamps", amlua("examples/vlm/score.lua", "stamps", run .. "/answers.jsonl"))
     end)
 
@@ -164,7 +184,7 @@ describe("examples/vlm", function()
         for i = 1, 4 do
             helper.write(string.format("%s/a/%05d.png", run, i), (vlm.picture(1, 224, 154)))
         end
-        local base = assemble("--keep-size", "--feature-layer", "2")
+        local base = assemble(run .. "/a/metadata.jsonl", "--keep-size", "--feature-layer", "2")
         amlua("recipes/vlm_finetune.lua", "examples/vlm/receipts/receipts.yaml",
               "--model.pretrained_model_name_or_path", base, "--checkpoint.checkpoint_dir", run .. "/run",
               "--dataset.path_or_dataset", run .. "/a/metadata.jsonl", "--validation_dataset.path_or_dataset",
@@ -195,8 +215,8 @@ describe("examples/vlm", function()
         end
         -- words: { a red car } and { a car } share 2 of 3 and 2; none of the second
         local rc, out = score("stamps", "0.5", { "town: a red car", "town: A car." }, { "no", "food: Tea." })
-        assert.equal("kind named 50.0 %, words of the sentence F1 0.400, sentences with all words right 0.0 %, of 2 stamps",
-                     out:match("[^\n]+"))
+        assert.equal("kind named 50.0 %, words of the sentence F1 0.400, sentences with all words right 0.0 %, "
+                     .. "of 2 stamps", out:match("[^\n]+"))
         assert.equal(0, rc)
         assert.equal(1, (score("stamps", "0.6", { "town: a red car", "town: A car." }, { "no", "food: Tea." })))
         -- 2 of 3 fields of the answer are among the 4 of the truth; an open tag says nothing
