@@ -120,8 +120,8 @@ function Processor:__call(args)
         err.raise("usage", "a processor is called with { text =, images = }")
     end
     local texts = type(args.text) == "string" and { args.text } or args.text
-    if texts and not self.family then
-        err.raise("usage", "%s takes images only", self.class)
+    if texts then
+        self:need_text()
     end
     local rows, plans = texts and {}, {}
     local images = nested(args.images, texts, self.image_token)
