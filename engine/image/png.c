@@ -8,6 +8,9 @@
 #include "../core/mem.h"
 #include "image.h"
 
+/* Of all chunks but the pixels', compressed texts and profiles among them. */
+enum { MAX_CHUNK = 8 << 20, MAX_CHUNKS = 32 << 20 };
+
 static int failed(int rc)
 {
     return rc == SPNG_EMEM ? am_fail(AM_ENOMEM, "out of memory for a PNG")
@@ -107,7 +110,9 @@ static int decode_grey16(spng_ctx *ctx, am_picture *p)
 static int decode_with(spng_ctx *ctx, am_picture *p, am_image_bytes file)
 {
     struct spng_ihdr ihdr;
-    int rc = spng_set_png_buffer(ctx, file.data, file.bytes);
+    int rc = spng_set_chunk_limits(ctx, MAX_CHUNK, MAX_CHUNKS);
+    if (rc == 0)
+        rc = spng_set_png_buffer(ctx, file.data, file.bytes);
     if (rc == 0)
         rc = spng_get_ihdr(ctx, &ihdr);
     if (rc != 0)
