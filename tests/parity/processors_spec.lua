@@ -6,7 +6,7 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 
 local GOLDEN = "tests/parity/golden/processors/"
-local PICTURES = os.getenv("AMLUA_TEST_PICTURES") or "tests/parity/golden/processors/pictures/"
+local PICTURES = "tests/c/data/image/"
 local golden = assert(json.decode(assert(path.read_file(GOLDEN .. "golden.json"))))
 local folders = assert(json.decode(assert(path.read_file(GOLDEN .. "folders.json"))))
 

@@ -1,14 +1,13 @@
 """Goldens of processors: what transformers 5.24 makes of the pictures and of conversations with them.
 
-    python tests/parity/processors/golden.py PICTURES
+    python tests/parity/processors/golden.py
 
-Writes ../golden/processors/golden.json, and the tokenizers beside it where they are not there. PICTURES is the folder
-of pictures (processors_spec.lua names the same). Of each picture's pixel values it keeps the shape and samples, as
+Writes ../golden/processors/golden.json, and the tokenizers beside it where they are not there. The pictures are those
+of tests/c/data/image. Of each picture's pixel values it keeps the shape and samples, as
 levels from 0 to 255 before normalisation; of texts all ids, masks and grids, runs of one id as [id, count].
 """
 import json
 import os
-import sys
 import tempfile
 import warnings
 
@@ -158,14 +157,12 @@ def texts_of(name, processor, folder, names):
 
 
 def main():
-    folder = sys.argv[1]
+    folder = os.path.join(families.HERE, "..", "..", "c", "data", "image")
     if not os.path.exists(os.path.join(families.HERE, "..", "golden", "processors", "tokenizers")):
         families.make_tokenizers()
     paths = sorted(os.path.join(folder, n) for n in os.listdir(folder)
-                   if n.rpartition(".")[2] in ("jpg", "jpeg", "png", "webp", "gif"))
-    three = [n for n in ("landscape.jpg",) if os.path.exists(os.path.join(folder, n))]
-    names = [os.path.basename(p) for p in paths if min(Image.open(p).size) > 30 and max(Image.open(p).size) < 600]
-    three = (three + [names[0], names[len(names) // 2], names[-1]])[:3]
+                   if n.rpartition(".")[2] in ("jpg", "png", "webp", "gif") and not n.startswith("expected_"))
+    three = ["ycbcr_420.jpg", "rgb.png", "exif_6.jpg"]
     files = {}
     for name, family in families.FAMILIES.items():
         files[name] = {"preprocessor_config.json": family["image"]}
