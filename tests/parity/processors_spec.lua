@@ -170,6 +170,16 @@ describe("conversations as transformers tokenises them", function()
         end
     end
 
+    it("gemma3: crops of pan and scan", function()
+        local entry = golden.crops
+        local processor = load("gemma3", {}, golden.families.gemma3_pan_and_scan.call)
+        local plans = { processor:plan(PICTURES .. entry.images[1]), processor:plan(PICTURES .. entry.images[2]) }
+        assert.is_true(plans[1].crops > 1 and plans[2].crops == 0)
+        local row = processor:encode(entry.text, plans)
+        same_ids(expanded(entry.input_ids), row.input_ids, "input_ids")
+        same_ids(expanded(entry.token_type_ids), row.token_type_ids, "token_type_ids")
+    end)
+
     it("paligemma: prompts and answers", function()
         local processor = load("paligemma", {}, { alpha = "drop" })
         for _, entry in ipairs(golden.texts.paligemma) do

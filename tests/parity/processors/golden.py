@@ -34,6 +34,7 @@ VARIANTS = {
                                 do_center_crop=False), {}),
     "gemma3_pan_and_scan": ("gemma3", {}, dict(do_pan_and_scan=True, pan_and_scan_min_crop_size=20)),
     "idefics3_whole": ("idefics3", dict(IMAGES["idefics3"], do_image_splitting=False), {}),
+    "clip_small": ("clip", dict(do_resize=False, crop_size=dict(height=97, width=132)), {}),
     "clip_plain": ("clip", dict(do_center_crop=False, size=dict(shortest_edge=40, longest_edge=60), do_normalize=False,
                                 resample=2), {}),
     "qwen2_vl_three": ("qwen2_5_vl", dict(IMAGES["qwen2_5_vl"], merge_size=3, temporal_patch_size=1, do_rescale=False,
@@ -156,6 +157,16 @@ def texts_of(name, processor, folder, names):
     return out
 
 
+def crops_of(processor, folder, call, pictures):
+    """A text with a picture of several crops and one of none."""
+    most = max(pictures, key=lambda n: pictures[n].get("num_crops", [0])[0])
+    none = next(n for n in pictures if pictures[n].get("num_crops") == [0])
+    text = "Look: <start_of_image>\n<start_of_image> which?"
+    got = processor(text=[text], images=[[opened(os.path.join(folder, n)) for n in (most, none)]], **call)
+    return dict(text=text, images=[most, none], input_ids=runs(got["input_ids"][0]),
+                token_type_ids=runs(got["token_type_ids"][0]))
+
+
 def main():
     folder = os.path.join(families.HERE, "..", "..", "c", "data", "image")
     if not os.path.exists(os.path.join(families.HERE, "..", "golden", "processors", "tokenizers")):
@@ -182,6 +193,8 @@ def main():
                 processor = families.load(made, backend)
                 entry[backend] = pictures_of(processor, paths, call, name == "paligemma")
             out["families"][case] = entry
+            if case == "gemma3_pan_and_scan":
+                out["crops"] = crops_of(families.load(made, "torchvision"), folder, call, entry["torchvision"])
             if case == name and name not in families.TOWERS:
                 out["texts"][name] = texts_of(name, families.load(made, "torchvision"), folder, three)
     target = os.path.join(families.HERE, "..", "golden", "processors", "golden.json")
