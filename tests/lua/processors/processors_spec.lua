@@ -437,6 +437,14 @@ describe("saving", function()
         assert.equal("LlavaProcessor", own.processor_class)
     end)
 
+    it("writes a key that both files may have where its class reads it", function()
+        local gemma = { image = { image_processor_type = "Gemma3ImageProcessor", size = { height = 8, width = 8 } },
+                        processor = { processor_class = "Gemma3Processor", image_seq_length = 3 } }
+        local to = path.join(root, "gemma")
+        am.AutoProcessor.from_pretrained(folder(files_of(gemma, "gemma3")), { image_seq_length = 5 }):save_pretrained(to)
+        assert.equal(5, am.AutoProcessor.from_pretrained(to):plan(png).num_tokens)
+    end)
+
     it("writes into image_processor where the file has it", function()
         local nested = with(LLAVA.processor, { image_processor = CLIP })
         local to = path.join(root, "nested")
