@@ -222,6 +222,15 @@ describe("processors", function()
                                                                      ["chat_templates/b.jinja"] = "B" })
     end)
 
+    it("refuse images of no tokens, or of more than any model reads", function()
+        local opts = { vision_feature_select_strategy = "full", num_additional_image_tokens = 0, patch_size = 17 }
+        fails("data", "40 x 30.gif, which becomes 1 x 3 x 16 x 16, would stand for 0 tokens", function()
+            llava(nil, opts):plan(png)
+        end)
+        opts.patch_size, opts.crop_size = 1, 600
+        fails("data", "would stand for 360000 tokens", function() llava(nil, opts):plan(png) end)
+    end)
+
     it("refuse videos", function()
         local processor = am.AutoProcessor.from_pretrained(folder(files_of(QWEN, "qwen2_5_vl")))
         fails("unsupported", "<|video_pad|>", function() processor:encode("a <|video_pad|>", {}) end)
