@@ -48,7 +48,7 @@ function Processor:use_image_token(token, others)
 end
 
 -- For families: how many features an image has, of a plan without expansion.
-function Processor:count(plan, n)
+function Processor.count(_, plan, n)
     if n < 1 or n > MAX_TOKENS then
         err.raise("data", "%s, which becomes %s, would stand for %d tokens, and an image has 1 to %d",
             plan.source.name, table.concat(plan.shape, " x "), n, MAX_TOKENS)

@@ -261,6 +261,9 @@ describe("processors", function()
             ["preprocessor_config.json"] = { image_processor_type = "BitImageProcessorFast" } })
         assert.equal("BitImageProcessor", class { ["processor_config.json"] = false, ["preprocessor_config.json"] = {},
                                                   ["config.json"] = { model_type = "dinov2" } })
+        assert.equal("LlavaProcessor", class { ["config.json"] = { model_type = "llava" },
+            ["processor_config.json"] = with(LLAVA.processor, { processor_class = "OlderProcessor" }),
+            ["preprocessor_config.json"] = with(CLIP, { image_processor_type = "OlderImageProcessor" }) })
         fails("unsupported", 'the class "WhisperProcessor" is not known; these are: Gemma3Processor', class,
             { ["processor_config.json"] = { processor_class = "WhisperProcessor" } })
         fails("unsupported", 'the class "ViTImageProcessor" is not known', class,
