@@ -16,6 +16,7 @@ local token_rows = require("am.datasets.token_rows")
 
 local M = {}
 
+local EMBEDDED = "an embedded picture" -- what messages, which name the row, call one that has no name
 local MAX_BYTES = 256 * 1024 * 1024 -- of an image that a URL names
 
 -- ---------------------------------------------------------------- base64
@@ -79,7 +80,7 @@ local function encoded(text, name)
     if not bytes then
         err.raise("data", "%s: an image that should be base64 is none", name)
     end
-    return { data = bytes, name = name }
+    return { data = bytes, name = EMBEDDED }
 end
 
 local function of_text(text, base, name)
@@ -106,7 +107,7 @@ function M.of(value, base, name)
     end
     local shown = type(value.path) == "string" and value.path or nil
     if has(value.bytes) then
-        return type(value.bytes) == "string" and { data = value.bytes, name = shown and name .. ", " .. shown or name }
+        return type(value.bytes) == "string" and { data = value.bytes, name = shown or EMBEDDED }
             or err.raise("data", "%s: an image's bytes are no bytes", name)
     elseif has(value.base64) then
         return type(value.base64) == "string" and encoded(value.base64, name)

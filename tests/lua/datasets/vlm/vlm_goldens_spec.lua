@@ -7,6 +7,7 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 local vlm = require("am.datasets.vlm")
 local sources = require("am.datasets.vlm.sources")
+local helpers = require("tests.lua.datasets.helpers")
 
 local golden = assert(json.decode(assert(path.read_file("tests/lua/datasets/vlm/vlm_goldens.json")),
                                   { exact_numbers = true }))
@@ -63,6 +64,18 @@ describe("am.datasets.vlm beside NeMo Automodel", function()
             end
         end)
     end
+
+    it("reads pictures out of Parquet files", function()
+        local dataset = vlm.make_rdr_dataset { path_or_dataset = "tests/lua/datasets/vlm/pictures.parquet" }
+        assert.equal(3, dataset:len())
+        for i, bytes in ipairs(golden.pictures) do
+            local row = dataset:get(i)
+            assert.equal(sources.from_base64(bytes), row.images[1].data)
+            assert.equal(i - 1 .. ".png", row.images[1].name)
+            assert.equal("picture " .. i - 1, row.conversation[2].content[1].text)
+        end
+        helpers.fails("data", "row 3: no image", dataset.get, dataset, 3)
+    end)
 
     for name, batch in pairs(golden.batches) do
         it("learns the same tokens: " .. name, function()
