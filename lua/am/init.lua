@@ -17,6 +17,7 @@ end
 local lazy = {
     AutoModelForCausalLM = function() return require("am.models").AutoModelForCausalLM end,
     AutoModelForSequenceClassification = function() return require("am.models").AutoModelForSequenceClassification end,
+    AutoModelForImageTextToText = function() return require("am.models").AutoModelForImageTextToText end,
     AutoConfig = function() return require("am.models").AutoConfig end,
     AutoTokenizer = function()
         return {

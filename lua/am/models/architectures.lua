@@ -65,4 +65,14 @@ M.by_model_type = {
     starcoder2 = "Starcoder2ForCausalLM",
 }
 
+--- Models of images and text, in the same way.
+M.image_text_to_text = {
+    modules = {
+        LlavaForConditionalGeneration = "am.models.llava",
+    },
+    by_model_type = {
+        llava = "LlavaForConditionalGeneration",
+    },
+}
+
 return M

@@ -13,7 +13,7 @@ local M = {}
 local Config = {}
 
 -- A field that config.json leaves out is the family's default, under the family's name of it (see bind). One that
--- config.json has as null is nil.
+-- config.json has as null is nil. What a configuration of several parts does not say itself, its text part does.
 function Config.__index(self, key)
     local method, family = Config[key], rawget(self, "_family")
     if method ~= nil or not family then
@@ -23,6 +23,10 @@ function Config.__index(self, key)
     local value = rawget(self, name)
     if value == nil and not rawget(self, "_nulls")[name] then
         value = family.defaults[name]
+    end
+    local text = rawget(self, "_text")
+    if value == nil and text and key:sub(1, 1) ~= "_" then
+        value = text[key]
     end
     return value
 end
@@ -118,7 +122,7 @@ local function copy(value)
     end
     local out = {}
     for k, v in pairs(value) do
-        if k ~= "_family" then -- which comes with `bind`
+        if k ~= "_family" and k ~= "_text" then -- which come with the model
             out[k] = copy(v)
         end
     end
@@ -161,6 +165,25 @@ function Config:bind(family)
         end
     end
     return self
+end
+
+--- A part of a configuration, the object `key` in it, as a configuration with its family's defaults; values: in place
+--- of that object. What messages call it names file and part.
+function Config:part(key, family, values)
+    values = values or self[key]
+    if values == nil then
+        values = {}
+    elseif not is_object(values) and (type(values) ~= "table" or next(values) ~= nil) then
+        err.raise("format", "%s: \"%s\" must be an object", self._name_or_path or "config.json", key)
+    end
+    local part = M.new(values)
+    part._name_or_path = string.format("%s, %s", self._name_or_path or "config.json", key)
+    return part:bind(family):check()
+end
+
+--- The part that is about text (see part) answers for fields that this one does not have.
+function Config:answer_by(text)
+    self._text = text
 end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A

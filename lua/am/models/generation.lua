@@ -134,7 +134,8 @@ end
 --- Ids of the prompt followed by new ones, as transformers returns them.
 --- opts: max_new_tokens (20), do_sample (false), temperature (1), top_k, top_p, seed (42),
 --- eos_token_id (number or list; the checkpoint's by default; false: never stop), use_cache (true),
---- on_token (function(id), called as each comes).
+--- on_token (function(id), called as each comes), inputs (what forward takes beside input_ids for the prompt:
+--- pixel_values and so on).
 ---@param ids integer[]
 function M.generate(model, ids, opts)
     opts = setmetatable({ temperature = opts and opts.temperature or 1 }, { __index = opts or {} })
@@ -175,8 +176,11 @@ function M.generate(model, ids, opts)
                                                  { dtype = "int32", device = model:device() })
                 -- Prompts are of any length, 1 too, and go through products that are the same for all of them.
                 local mode = step > 1 and #feed == 1 and autograd.inference_mode or autograd.no_grad
-                local result = mode(model.forward, model,
-                                    { input_ids = input, cache = cache, logits_to_keep = 1 })
+                local args = { input_ids = input, cache = cache, logits_to_keep = 1 }
+                if feed == out then -- the prompt is seen
+                    setmetatable(args, { __index = opts.inputs })
+                end
+                local result = mode(model.forward, model, args)
                 logits, n = result.logits:to("float32"):to_buffer()
             end)
             local id = opts.do_sample and sample(logits, n, opts, step) or greedy(logits, n)

@@ -67,6 +67,23 @@ function M.directory(dir, device)
     }
 end
 
+--- The same source, or one whose tensors are called as the model calls them, by its file_names.
+function M.renamed(source, model)
+    if not model.file_names then
+        return source
+    end
+    local names = {}
+    for name in pairs(source.names) do
+        names[model.file_names:to_model(name)] = name
+    end
+    return setmetatable({
+        names = names,
+        get = function(name, dtype)
+            return names[name] and source.get(names[name], dtype)
+        end,
+    }, { __index = source })
+end
+
 --- The same source, or one that adds the body's name to its tensors': files of a model without a head (GPT-2's first
 --- ones) leave it out.
 function M.with_body(source, model)

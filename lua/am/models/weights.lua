@@ -1,5 +1,6 @@
 -- Weights of a model from and to files: Hugging Face directories (sources.lua) and GGUF files (gguf.lua). What a
--- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each.
+-- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each;
+-- and where the model has file_names (file_names.lua), which apply as files are opened and written.
 
 local err = require("am.core.error")
 local autograd = require("am.core.autograd")
@@ -257,7 +258,7 @@ end
 
 -- A directory's tensors under the model's names.
 local function open_directory(model, dir, device)
-    return sources.with_body(mxfp4.unpacked(sources.directory(dir, device)), model)
+    return sources.with_body(sources.renamed(mxfp4.unpacked(sources.directory(dir, device)), model), model)
 end
 
 --- Load from a Hugging Face directory.
@@ -323,6 +324,10 @@ local function original_layout(model)
     return count > 0 and numbers or nil, count
 end
 
+local function name_to_write(model, name)
+    return model.file_names and model.file_names:to_file(name) or name
+end
+
 -- The tensors as lists, one a file: as the original had them (new ones go into the last), or by size.
 local function shards_of(model, opts)
     local shards, bytes, total = { {} }, 0, 0
@@ -334,7 +339,7 @@ local function shards_of(model, opts)
         shards[i] = {}
     end
     for _, item in ipairs(M.listed(model)) do
-        local name, t = unpack(item)
+        local name, t = name_to_write(model, item[1]), item[2]
         local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
         if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
             i, bytes = i + 1, 0

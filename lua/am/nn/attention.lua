@@ -86,6 +86,8 @@ end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
+--- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
+--- have in them.
 function Attention:forward(x, rotary, ctx)
     local b, t = x:size(0), x:size(1)
     local q, k, v = self:project(x)
@@ -94,9 +96,10 @@ function Attention:forward(x, rotary, ctx)
         k, v = ctx.cache:append(ctx.layer, k, v)
     end
     local attend = (self.eager or self.slopes) and eager.attention or ops.attention
-    local out = attend(q, k, v, ctx.bounds, {
-        causal = true,
-        window = self.window,
+    local ranges = ctx.causal == false
+    local out = attend(q, k, v, ranges and self.window and ctx.window_bounds or ctx.bounds, {
+        causal = not ranges,
+        window = not ranges and self.window or nil,
         scale = self.scale,
         softcap = self.softcap,
         sinks = self.sinks,

@@ -203,7 +203,7 @@ local classifier_fields = with(model_fields, {
 
 local function classifier_options(args, ctx)
     local options = pretrained_options(args, ctx)
-    options.num_labels, options.classifier = args.num_labels, true
+    options.num_labels, options.kind = args.num_labels, "classifier"
     return options
 end
 
