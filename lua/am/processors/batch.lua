@@ -178,30 +178,43 @@ local function with_images(messages)
     return out
 end
 
+-- A list of conversations rather than of messages.
+local function is_batch(conversations)
+    local first = conversations[1]
+    return type(first) == "table" and first.role == nil and type(first[1]) == "table"
+end
+
 --- A conversation as text; with { tokenize = true } as ids, and with { tokenize = true, return_dict = true } as
 --- tensors for forward, images included: those that its parts { type = "image", image | url | path | base64 = }
---- name, or opts.images. Other opts: those of the tokenizer's apply_chat_template, `images`, `device`.
+--- name, or opts.images. A list of conversations gives a list, or tensors of as many rows. Other opts: those of the
+--- tokenizer's apply_chat_template, `images`, `device`.
 function Processor:apply_chat_template(messages, opts)
     opts = opts or {}
     if type(messages) ~= "table" then
         err.raise("usage", "apply_chat_template: needs an array of messages, got a %s", type(messages))
     end
-    local own = {}
+    local own, batch = {}, is_batch(messages)
     for name, value in pairs(opts) do
         if name ~= "images" and name ~= "device" and name ~= "tokenize" and name ~= "return_dict" then
             own[name] = value
         end
     end
-    local conversation = with_images(messages)
-    if not opts.tokenize then
-        return (self:chat_text(conversation, own))
+    local rows, plans = {}, {}
+    for i, conversation in ipairs(batch and messages or { messages }) do
+        local shown = with_images(conversation)
+        if opts.tokenize then
+            local images = opts.images and (batch and opts.images[i] or opts.images) or images_of(conversation)
+            plans[i] = plans_of(self, images)
+            rows[i] = self:render(shown, plans[i], own)
+        else
+            rows[i] = self:chat_text(shown, own)
+        end
     end
-    local plans = plans_of(self, opts.images or images_of(messages))
-    local row = self:render(conversation, plans, own)
-    if not opts.return_dict then
-        return row.input_ids
+    if opts.tokenize and opts.return_dict then
+        return gathered(self, rows, submitted(self, plans), opts.device)
     end
-    return gathered(self, { row }, { self:submit(plans) }, opts.device)
+    for i, row in ipairs(rows) do rows[i] = opts.tokenize and row.input_ids or row end
+    return batch and rows or rows[1]
 end
 
 -- ---- saving -------------------------------------------------------------------------------------
@@ -213,6 +226,9 @@ function Processor:save_pretrained(dir)
     local kinds = image_processor.kinds(self.image_processor.family)
     for key, value in pairs(self.overrides) do
         if kinds[key] then image[key] = value else own[key] = value end
+    end
+    if self.image_processor.family.saved then
+        self.image_processor.family.saved(image, self.image_processor.settings)
     end
     if self.tokenizer then
         self.tokenizer:save_pretrained(dir)

@@ -1,6 +1,7 @@
 -- Gemma 3: an image is resized to a square, and stands for image_seq_length tokens between two others; with pan and
 -- scan, crops of a long image follow it.
 
+local settings = require("am.processors.settings")
 local sizes = require("am.processors.sizes")
 
 -- The picture, then its crops, all of one size.
@@ -36,6 +37,7 @@ end
 local Gemma3 = {
     kinds = { image_seq_length = "count" },
     defaults = { image_seq_length = 256 },
+    needs = { "image_seq_length" },
     -- What the processor says to its image processor, whatever preprocessor_config.json has: it has nulls there.
     image_values = { do_pan_and_scan = false, pan_and_scan_min_crop_size = 256, pan_and_scan_max_num_crops = 4,
                      pan_and_scan_min_ratio_to_activate = 1.2 },
@@ -87,6 +89,10 @@ return {
             kinds = { do_pan_and_scan = "boolean", pan_and_scan_min_crop_size = "side",
                       pan_and_scan_max_num_crops = "side", pan_and_scan_min_ratio_to_activate = "ratio" },
             picture = picture,
+            prepare = function(s, _, where)
+                settings.need(s, where, s.do_pan_and_scan and { "pan_and_scan_min_crop_size",
+                    "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate" })
+            end,
         },
     },
     processors = { Gemma3Processor = Gemma3 },

@@ -44,6 +44,7 @@ end
 local Idefics3 = {
     kinds = { image_seq_len = "count" },
     defaults = { image_seq_len = 169 },
+    needs = { "image_seq_len" },
 }
 
 function Idefics3.setup(self)
@@ -91,6 +92,7 @@ local image = {
         max_image_size = { longest_edge = 364 },
     },
     kinds = { do_image_splitting = "boolean", max_image_size = "square" },
+    needs = { "max_image_size" },
     prepare = prepare, picture = picture, join = "samples", own_sizes = true,
 }
 

@@ -168,9 +168,12 @@ end
 --- From a description (files.lua), a family's table of the class and what the caller sets instead:
 ---   defaults   values of keys that the file leaves out
 ---   kinds      types of keys beyond the common ones
+---   needs      keys that must have a value
 ---   prepare    (settings, file's object, where, overrides): checks and what derives from settings; default: those
 ---              of the standard processor
 ---   picture    (program, slot 0) -> fields of a plan; default: the standard processor
+---   saved      (overrides, settings): what save_pretrained writes of the overrides, where that is more than they are
+---   own_sizes  true where sizes mean something else than to the standard processor
 ---   join       how several plans' outputs become one: "stack" (default), "rows" or "samples"
 function M.new(class, family, description, overrides, backend)
     local where = description.image_file
@@ -181,13 +184,10 @@ function M.new(class, family, description, overrides, backend)
     local s = settings.read(description.image, where, kinds, setmetatable({ rescale_factor = 1 / 255 },
         { __index = family.defaults }), overrides)
     s.resample = s.resample or "bilinear"
-    if s.do_rescale and not s.rescale_factor then
-        err.raise("format", "%s: do_rescale needs rescale_factor", where)
-    elseif s.do_resize and not s.size then
-        err.raise("format", "%s: do_resize needs size", where)
-    elseif s.do_normalize and not (s.image_mean and s.image_std) then
-        err.raise("format", "%s: do_normalize needs image_mean and image_std", where)
-    end
+    settings.need(s, where, s.do_rescale and { "rescale_factor" })
+    settings.need(s, where, s.do_resize and { "size" })
+    settings.need(s, where, s.do_normalize and { "image_mean", "image_std" })
+    settings.need(s, where, family.needs)
     if family.prepare then
         family.prepare(s, description.image, where, overrides)
     end

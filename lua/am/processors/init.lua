@@ -137,6 +137,7 @@ function M.AutoProcessor.from_pretrained(name, opts)
     local self = base(class, d, opts, nil, overrides)
     self.family, self.file = family, where
     self.settings = settings.read(d.processor, d.processor_file, family.kinds, family.defaults or {}, overrides)
+    settings.need(self.settings, where, family.needs)
     local values = setmetatable({}, { __index = overrides })
     for key, value in pairs(family.image_values or {}) do
         if overrides[key] == nil then values[key] = value end

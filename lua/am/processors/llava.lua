@@ -31,16 +31,12 @@ end
 local LLaVA = {
     kinds = { image_token = "text", patch_size = "side", vision_feature_select_strategy = "text",
               num_additional_image_tokens = "count" },
-    defaults = { num_additional_image_tokens = 0, image_token = "<image>" },
+    defaults = { num_additional_image_tokens = 0 },
+    needs = { "patch_size", "num_additional_image_tokens" },
 }
 
 function LLaVA.setup(self)
-    local s = self.settings
-    if not s.patch_size then
-        err.raise("format", "%s: patch_size is missing; set it to that of the vision tower, in the file or as an "
-            .. "option", self.file)
-    end
-    self:use_image_token(self.tokenizer:named_token("image_token") or s.image_token)
+    self:use_image_token(self.tokenizer:named_token("image_token") or self.settings.image_token or "<image>")
 end
 
 function LLaVA.expand(self, plan)
@@ -48,6 +44,10 @@ function LLaVA.expand(self, plan)
     local n = math.floor(shape[3] / s.patch_size) * math.floor(shape[4] / s.patch_size) + s.num_additional_image_tokens
     if s.vision_feature_select_strategy == "default" then
         n = n - 1
+    end
+    if n < 1 then
+        err.raise("data", "%s becomes %d x %d, too small for a patch of %d", plan.source.name, shape[4], shape[3],
+            s.patch_size)
     end
     return self.image_token:rep(n), n
 end

@@ -88,23 +88,25 @@ function Processor.submit(_, plans)
 end
 
 --- Wait for images that were submitted; once is enough. An image that cannot be used raises an error whose message
---- begins with its name and whose field `image` is its number among the plans.
+--- begins with its name and whose field `image` is its number among the plans; the images behind it are let go.
 function Processor.wait(_, pending)
-    if pending.buffer then
+    if pending.failure then
+        error(pending.failure, 0)
+    elseif pending.buffer then
         return pending
     end
     local buffer, at = ffi.new("float[?]", math.max(1, pending.n_floats)), 0
     for i, plan in ipairs(pending.plans) do
-        local job = pending.jobs[i]
-        pending.jobs[i] = nil
-        local ok, e = pcall(job.wait, job, buffer + at)
+        local ok, e = pcall(pending.jobs[i].wait, pending.jobs[i], buffer + at)
         if not ok then
+            for _, job in ipairs(pending.jobs) do job:cancel() end
             if err.is(e) then e.image = i end
+            pending.failure = e
             error(e, 0)
         end
         at = at + plan.n_floats
     end
-    pending.buffer = buffer
+    pending.buffer, pending.jobs = buffer, nil
     return pending
 end
 

@@ -10,7 +10,7 @@ local clip = require("am.processors.clip").images.CLIPImageProcessor
 -- has both.
 local function prepare(s, _, where, overrides)
     local size = {}
-    for key, value in pairs(s.size) do size[key] = value end
+    for key, value in pairs(s.size or {}) do size[key] = value end
     for key, edge in pairs { min_pixels = "shortest_edge", max_pixels = "longest_edge" } do
         if s[key] and not (overrides.size and overrides[key] == nil) then
             size[edge] = s[key]
@@ -20,6 +20,13 @@ local function prepare(s, _, where, overrides)
     if s.do_resize and not (size.shortest_edge and size.longest_edge) then
         err.raise("format", "%s: size needs both shortest_edge and longest_edge, the least and the most pixels of an "
             .. "image", where)
+    end
+end
+
+-- transformers reads min_pixels and max_pixels of a file before its size, so they say the same.
+local function saved(overrides, s)
+    if overrides.size then
+        overrides.min_pixels, overrides.max_pixels = s.size.shortest_edge, s.size.longest_edge
     end
 end
 
@@ -84,7 +91,8 @@ return {
             },
             kinds = { size = "area", min_pixels = "pixels", max_pixels = "pixels", patch_size = "patch",
                       temporal_patch_size = "patch", merge_size = "patch" },
-            prepare = prepare, picture = picture, join = "rows", own_sizes = true,
+            needs = { "patch_size", "temporal_patch_size", "merge_size" },
+            prepare = prepare, saved = saved, picture = picture, join = "rows", own_sizes = true,
         },
     },
     processors = { Qwen2VLProcessor = Qwen, Qwen2_5_VLProcessor = Qwen },

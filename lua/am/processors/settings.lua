@@ -173,6 +173,15 @@ function M.read(object, where, kinds, defaults, overrides)
     return out
 end
 
+--- Raise "format" for keys of a list that null took away.
+function M.need(values, where, keys)
+    for _, key in ipairs(keys or {}) do
+        if values[key] == nil then
+            err.raise("format", "%s: %s is missing; set it in the file or as an option", where, key)
+        end
+    end
+end
+
 --- Raise "usage" for overrides that are in none of the tables of kinds.
 function M.check_names(overrides, where, ...)
     local names = {}
