@@ -44,7 +44,8 @@ function Processor:plan(source)
         err.raise("format", "%s: no picture", name)
     end
     local width, height = bytes:byte(20), bytes:byte(24)
-    return { source = source, name = name, n_floats = self.n_floats or 1, num_tokens = math.ceil(width / 4) * math.ceil(height / 4) }
+    return { source = source, name = name, n_floats = self.n_floats or 1,
+             num_tokens = math.ceil(width / 4) * math.ceil(height / 4) }
 end
 
 function Processor:render(messages, plans, opts)
