@@ -109,15 +109,4 @@ describe("am.datasets.vlm.sources", function()
             helpers.fails("data", "^row 1: ", of, bad)
         end
     end)
-
-    it("decodes base64", function()
-        for text, bytes in pairs {
-            [""] = "", ["QQ=="] = "A", QUI = "AB", ["QU\nJD "] = "ABC",
-            ["-_-_"] = "\251\255\191", ["/+8="] = "\255\239",
-        } do
-            assert.equal(bytes, sources.from_base64(text))
-        end
-        assert.is_nil(sources.from_base64("QUJDR"))
-        assert.is_nil(sources.from_base64("QU*D"))
-    end)
 end)

@@ -6,7 +6,7 @@ local am = require("am")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local vlm = require("am.datasets.vlm")
-local sources = require("am.datasets.vlm.sources")
+local base64 = require("am.utils.base64")
 local helpers = require("tests.lua.datasets.helpers")
 
 local golden = assert(json.decode(assert(path.read_file("tests/lua/datasets/vlm/vlm_goldens.json")),
@@ -70,7 +70,7 @@ describe("am.datasets.vlm beside NeMo Automodel", function()
         assert.equal(3, dataset:len())
         for i, bytes in ipairs(golden.pictures) do
             local row = dataset:get(i)
-            assert.equal(sources.from_base64(bytes), row.images[1].data)
+            assert.equal(base64.decode(bytes), row.images[1].data)
             assert.equal(i - 1 .. ".png", row.images[1].name)
             assert.equal("picture " .. i - 1, row.conversation[2].content[1].text)
         end
@@ -89,7 +89,7 @@ describe("am.datasets.vlm beside NeMo Automodel", function()
                 for _, message in ipairs(messages) do
                     for _, part in ipairs(message.content) do
                         if part.type == "image" then
-                            part.image = { bytes = sources.from_base64(golden.pictures[part.image + 1]) }
+                            part.image = { bytes = base64.decode(golden.pictures[part.image + 1]) }
                         end
                     end
                 end
