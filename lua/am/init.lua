@@ -18,6 +18,7 @@ local lazy = {
     AutoModelForCausalLM = function() return require("am.models").AutoModelForCausalLM end,
     AutoModelForSequenceClassification = function() return require("am.models").AutoModelForSequenceClassification end,
     AutoModelForImageTextToText = function() return require("am.models").AutoModelForImageTextToText end,
+    AutoModel = function() return require("am.models").AutoModel end,
     AutoConfig = function() return require("am.models").AutoConfig end,
     AutoTokenizer = function()
         return {

@@ -339,10 +339,13 @@ function CausalLM:close()
             end
         end
     end
-    if self.model.release then
+    if self.model and self.model.release then
         self.model:release()
     end
 end
+
+--- The methods by name; a model of another kind takes those that fit (vision/tower.lua).
+M.methods = CausalLM
 
 --- What files call a model's parts, unless it says otherwise; layers and norm are those of decoder.lua.
 M.names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }

@@ -66,7 +66,7 @@ local function respell_rope(c, rope)
             scaling[k] = v
         end
     end
-    c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+    c.rope_scaling = scaling
 end
 
 -- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}, and for layers with a window of their own
@@ -96,7 +96,10 @@ local function respell(c)
     if type(scaling) == "table" and scaling ~= json.null then
         scaling.rope_type = scaling.rope_type or scaling.type
         scaling.type = nil
-        if scaling.rope_type == "default" then
+        if scaling.rope_type == "mrope" then -- what it meant is said by mrope_section
+            scaling.rope_type = "default"
+        end
+        if scaling.rope_type == "default" and not scaling.mrope_section then
             c.rope_scaling = json.null
         end
     end
@@ -297,14 +300,23 @@ function Config:to_table()
     return out
 end
 
---- Write config.json into a directory.
-function Config:save(dir)
-    local out = self:to_table()
+-- A copy in which fields that transformers takes as floats only are such, also those of parts.
+local function with_floats(values)
+    local out = setmetatable({}, getmetatable(values))
+    for key, value in pairs(values) do
+        out[key] = is_object(value) and key:find("_config$") and with_floats(value) or value
+    end
     for _, key in ipairs(fields.floats) do
         if type(out[key]) == "number" then
             out[key] = json.float(out[key])
         end
     end
+    return out
+end
+
+--- Write config.json into a directory.
+function Config:save(dir)
+    local out = with_floats(self:to_table())
     path.write_file(path.join(dir, "config.json"), json.encode(out, { indent = 2, sort_keys = true }) .. "\n")
 end
 

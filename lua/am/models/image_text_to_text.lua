@@ -18,6 +18,7 @@
 --   positions       function(body, input_ids, position_ids, ctx): position_ids as the language model takes them
 --   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
 --                   tokens see others than those before them (nn/attention.lua)
+--   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
 local ffi = require("ffi")
@@ -70,7 +71,12 @@ end
 
 --- The features of the pictures that forward was given -> [N, C], one row an image token.
 function Body:image_features(inputs)
-    return self.spec.image_features(self, inputs)
+    local pixels = inputs.pixel_values
+    if not tensor.is(pixels) then
+        err.raise("argument", "pixel_values must be a tensor, not a %s", type(pixels))
+    end
+    pixels = pixels:to { device = self:language()[self:language().names.embeddings].weight:device() }
+    return self.spec.image_features(self, setmetatable({ pixel_values = pixels }, { __index = inputs }))
 end
 
 -- Rows of text with the pictures' features in place of image tokens -> [B, T, C].
@@ -94,16 +100,18 @@ end
 --- ctx.inputs: pixel_values and what else the family takes.
 function Body:forward(input_ids, position_ids, ctx)
     local spec, language = self.spec, self:language()
+    if spec.positions then -- first: it names the picture that does not fit its tokens
+        position_ids = spec.positions(self, input_ids, position_ids, ctx)
+    end
     if not ctx.cache or ctx.cache.used == 0 then -- what comes later is text
         ctx.inputs_embeds = merged(self, input_ids, ctx.inputs)
     end
     if spec.see then
         spec.see(self, input_ids, ctx)
     end
-    if spec.positions then
-        position_ids = spec.positions(self, input_ids, position_ids, ctx)
+    for _, child in ipairs(self._children) do
+        child.module.activation_checkpointing = self.activation_checkpointing
     end
-    language.activation_checkpointing = self.activation_checkpointing
     return language:forward(input_ids, position_ids, ctx)
 end
 
@@ -145,8 +153,8 @@ function M.extend(model)
     return model
 end
 
--- The text architecture by its model_type, and the values of its configuration.
-local function text_family(c, spec)
+--- The text architecture by its model_type, and the values of its configuration.
+function M.text_family(c, spec)
     local values = c.text_config or {}
     local kind = type(values) == "table" and values.model_type or spec.text_type
     local found = registry.modules[registry.by_model_type[kind] or ""]
@@ -164,7 +172,7 @@ function M.architecture(spec)
         if spec.check then
             spec.check(c)
         end
-        local family, values = (spec.text_family or text_family)(c, spec)
+        local family, values = (spec.text_family or M.text_family)(c, spec)
         local text = c:part("text_config", family, values)
         c:answer_by(text)
         local body = Module.init(Module.class(spec.name:gsub("ForConditionalGeneration$", "Model"), Body))
@@ -180,9 +188,9 @@ function M.architecture(spec)
         self.names = setmetatable({ body = "model", head = "lm_head" }, { __index = body[name].names })
         self.model = self:add("model", body)
         family.add_head(self, text, "lm_head")
-        self.tied = (c.tie_word_embeddings or text.tie_word_embeddings)
+        self.tied = (c.tie_word_embeddings or spec.text_ties ~= false and text.tie_word_embeddings)
             and { ["lm_head.weight"] = string.format("model.%s.%s.weight", name, body[name].names.embeddings) } or {}
-        self.file_names = spec.file_names(body)
+        self.file_names = spec.file_names and spec.file_names(body)
         return self
     end
     return { new = new, name = spec.name, defaults = spec.defaults, attribute_map = spec.attribute_map,

@@ -57,6 +57,7 @@ local kinds = {
     causal = registry,
     classifier = registry, -- made of the architecture's causal model
     image_text_to_text = registry.image_text_to_text,
+    tower = registry.towers,
 }
 
 local function implementation(c, kind)
@@ -121,10 +122,11 @@ end
 
 local function build(c, opts, kind)
     local impl, overrides = implementation(c, kind), opts.config_overrides or {}
+    c = impl.own_config and impl.own_config(c) or c
     c:override(overrides):bind(impl):check()
     check_quantization(c)
     local asked
-    if not impl.extend then
+    if kind ~= "image_text_to_text" then
         c:integer("num_hidden_layers", nil, 10000)
         asked = layers_asked(c, overrides)
     end
@@ -136,7 +138,8 @@ local function build(c, opts, kind)
         c.architectures = json.array { model.class_name }
     end
     model.layers_asked = asked
-    model.model.activation_checkpointing = opts.activation_checkpointing
+    local body = model.model or model
+    body.activation_checkpointing = opts.activation_checkpointing
     kernels.patch_model_with_kernel_optimizations(model, opts)
     model.gguf_description = impl.gguf
     return model, impl
@@ -237,9 +240,29 @@ function M.AutoModelForImageTextToText.from_config(c, opts)
     return from_config(c, opts, "image_text_to_text")
 end
 
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function M.sees_images(c)
+    local sees = registry.image_text_to_text
+    local name = type(c.architectures) == "table" and c.architectures[1] or sees.by_model_type[c.model_type or ""]
+    return sees.modules[name or ""] ~= nil
+end
+
+M.AutoModel = {}
+
+--- A vision tower (CLIP, SigLIP, DINOv2) with a checkpoint's weights, its own or those of a model of pictures and texts
+--- that it is part of; opts as AutoModelForCausalLM's. What forward takes and gives: vision/tower.lua.
+function M.AutoModel.from_pretrained(name, opts)
+    return from_pretrained(name, opts, "tower")
+end
+
+--- The same with random weights.
+function M.AutoModel.from_config(c, opts)
+    return from_config(c, opts, "tower")
+end
+
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier" or "image_text_to_text". Raises
---- "unsupported" for an architecture that is not there.
+--- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier", "image_text_to_text" or "tower".
+--- Raises "unsupported" for an architecture that is not there.
 function M.structure(c, opts)
     opts = opts or {}
     return (build(config.new(c), opts, opts.kind or "causal"))

@@ -47,7 +47,7 @@ local function in_files(model, gradients)
             list[#list + 1] = { name, t }
         end
     end
-    return list
+    return model.file_names and model.file_names:to_files(list) or list
 end
 
 local function as_table(list)
@@ -58,8 +58,8 @@ local function as_table(list)
     return out
 end
 
---- List of {name in files, tensor} of a model's parameters, views of them, in their order. Shared ones come once,
---- under the first name.
+--- List of {name in files, tensor} of a model's parameters, views of them, in their order; copies of those that are
+--- stacked in files (file_names.lua). Shared ones come once, under the first name.
 function M.listed(model)
     return autograd.no_grad(in_files, model)
 end
@@ -137,12 +137,13 @@ end
 
 -- Random numbers for one parameter, as transformers initialises it.
 local function initialize_slot(model, module, slot, opts)
-    local t = scope.escape(tensor.empty(slot.shape, opts))
-    if slot.init == "normal" or type(slot.init) == "number" then
-        local scale = type(slot.init) == "number" and slot.init or 1
-        t:normal_(0, (model.config.initializer_range or 0.02) * scale)
+    local t, init = scope.escape(tensor.empty(slot.shape, opts)), slot.init
+    if type(init) == "table" and init.std then
+        t:normal_(0, init.std)
+    elseif init == "normal" or type(init) == "number" then
+        t:normal_(0, (model.config.initializer_range or 0.02) * (type(init) == "number" and init or 1))
     else
-        t:fill_(slot.init == "ones" and 1 or 0)
+        t:fill_(type(init) == "table" and init.fill or init == "ones" and 1 or 0)
     end
     if module.padding_idx and slot.name == "weight" then
         scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
@@ -324,10 +325,6 @@ local function original_layout(model)
     return count > 0 and numbers or nil, count
 end
 
-local function name_to_write(model, name)
-    return model.file_names and model.file_names:to_file(name) or name
-end
-
 -- The tensors as lists, one a file: as the original had them (new ones go into the last), or by size.
 local function shards_of(model, opts)
     local shards, bytes, total = { {} }, 0, 0
@@ -339,7 +336,7 @@ local function shards_of(model, opts)
         shards[i] = {}
     end
     for _, item in ipairs(M.listed(model)) do
-        local name, t = name_to_write(model, item[1]), item[2]
+        local name, t = unpack(item)
         local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
         if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
             i, bytes = i + 1, 0

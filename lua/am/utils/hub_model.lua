@@ -12,8 +12,9 @@ local MAX_INDEX = 64 * 1024 * 1024
 
 -- Lua patterns of names in the outermost folder.
 local TOKENIZER = { "^tokenizer", "^special_tokens_map%.json$", "^added_tokens%.json$", "^chat_template",
-                    "^vocab%.json$", "^vocab%.txt$", "^merges%.txt$", "%.model$", "^config%.json$" }
-local OTHERS = { "^generation_config%.json$", "^adapter_config%.json$", "processor_config%.json$", "^processor%.json$" }
+                    "^vocab%.json$", "^vocab%.txt$", "^merges%.txt$", "%.model$", "^config%.json$",
+                    "processor_config%.json$" } -- a processor is a tokenizer and more small files
+local OTHERS = { "^generation_config%.json$", "^adapter_config%.json$", "^processor%.json$" }
 
 local function any(name, list)
     for _, pattern in ipairs(list) do
