@@ -33,8 +33,8 @@ local function place(out, plane, at, grid, merge, from)
 end
 
 --- ids: int32 [b, t], bounds: int32 [b, t, 2], the sample that each token is of (key ranges; empty ones are padding),
---- or nil. grids: {frames, height, width} of all pictures in their order, in patches of which merge x merge are a
---- token. Returns int32 [3, b, t]; how far behind its place the next token of each row is, what transformers calls
+--- or nil. grids: {frames, height, width} of all pictures in their order, in patches; merge x merge are a token.
+--- Returns int32 [3, b, t]; how far behind its place the next token of each row is, what transformers calls
 --- rope_deltas; and one more than the largest position.
 function M.rows(ids, b, t, bounds, grids, merge, image_token)
     local plane = b * t

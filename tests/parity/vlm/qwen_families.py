@@ -175,4 +175,4 @@ def numbers(model, inputs):
             seen["input_ids"], seen["mm_token_type_ids"], image_grid_thw=seen["image_grid_thw"],
             attention_mask=seen["attention_mask"])
     return {"features": torch.cat(list(out.pooler_output)), "last_hidden_state": out.last_hidden_state,
-            "position_ids": positions, "rope_deltas": deltas, **families.losses_and_steps(model, seen)}
+            "rope_index": positions, "rope_deltas": deltas, **families.losses_and_steps(model, seen)}

@@ -5,7 +5,7 @@
 Writes qwen/CASE/{config.json,generation_config.json,model.safetensors} as transformers' save_pretrained does; hub.json,
 the same configuration as files on the hub spell it; and golden.safetensors: four rows with two pictures, none, one and
 one: input_ids, attention_mask, labels, pixel_values, image_grid_thw; features, last_hidden_state of the tower;
-position_ids [3,4,T] and rope_deltas of get_rope_index; logits; losses [3], before each of three steps of torch's AdamW
+rope_index [3,4,T] and rope_deltas of get_rope_index; logits; losses [3], before each of three steps of torch's AdamW
 (lr 1e-3, weight decay 0.1); grad.NAME of the first and step.NAME after the third, under the names of
 model.safetensors; a prompt with pictures, prompt.input_ids, prompt.pixel_values, prompt.image_grid_thw, and greedy, its
 ids and the twelve that follow.

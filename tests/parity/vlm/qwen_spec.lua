@@ -73,7 +73,7 @@ local function check_positions(case)
     local rows, deltas = grid_positions.rows(golden.input_ids:to("int32"):to_buffer(), b, t,
         am.tensor(bounds, { dtype = "int32" }):to_buffer(), grids.list(golden.image_grid_thw, merge), merge,
         model.config.image_token_id)
-    local want = golden.position_ids:to("int32"):to_buffer()
+    local want = golden.rope_index:to("int32"):to_buffer()
     for i = 0, 3 * b * t - 1 do
         compare.check(rows[i] == want[i], "position %d is %d, not %d", i, rows[i], want[i])
     end

@@ -44,7 +44,7 @@ def draw(r, name):
                 rms_norm_eps=r.choice([1e-6, 1e-2]), hidden_act=r.choice(ACTIVATIONS),
                 rope_parameters=dict(rules.scaled_rope(r, dim, 0.6), mrope_section=sections(r, dim // 2)))
     if rules.coin(r, 0.3):
-        text.update(use_sliding_window=True, sliding_window=r.randint(1, 12), max_window_layers=r.randint(0, layers))
+        text.update(use_sliding_window=True, sliding_window=r.randint(2, 12), max_window_layers=r.randint(0, layers))
     heads, head, merge, patch = r.choice([1, 2, 3]), 4 * r.choice([1, 2, 3]), r.choice([1, 2, 2, 3]), r.choice([1, 2, 3])
     depth = r.randint(1, 4)
     vision = dict(depth=depth, num_heads=heads, in_channels=r.choice([1, 3]), patch_size=patch, spatial_merge_size=merge,
