@@ -91,10 +91,10 @@ end
 function M.new(class_name, c, parts)
     local self = Module.init(Module.class(class_name, Tower))
     local width, heads = parts.width, c:integer("num_attention_heads", nil, 65536)
-    if width % heads ~= 0 or width / heads % 4 ~= 0 then
+    if width % heads ~= 0 or width / heads % 4 ~= 0 or width / heads > 65536 then
         c:unsupported("num_attention_heads", string.format(
-            "%d heads of %d numbers together are not what rows and columns can rotate, which takes four at a time",
-            heads, width))
+            "%d heads of %d numbers together are not what rows and columns can rotate, which takes four at a time, and "
+            .. "at most 65536", heads, width))
     end
     if c.rope_scaling and c.rope_scaling.rope_type ~= "axial" then
         c:unsupported("rope_parameters", "rope_type " .. tostring(c.rope_scaling.rope_type) .. " is not known here; "
