@@ -100,7 +100,7 @@ function M.check_steps(model, golden, initial)
     compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
 end
 
--- Fields that transformers wrote with a decimal point; it takes some of them in no other way. What is dropped and
+-- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Rates of dropping and
 -- multipliers it takes in both.
 local function floats_of(text)
     local out = {}
