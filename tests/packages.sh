@@ -6,7 +6,8 @@
 # Debian trixie.
 # shellcheck disable=SC2034  # the lists are read by the scripts that source this file
 BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-dev libpcre2-dev
-    libutf8proc-dev zlib1g-dev libzstd-dev libsnappy-dev libedit-dev lua-yaml lua-cjson curl)
+    libutf8proc-dev zlib1g-dev libzstd-dev libsnappy-dev libjpeg62-turbo-dev
+    libspng-dev libwebp-dev libgif-dev libedit-dev lua-yaml lua-cjson curl)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang zstd
     libclang-rt-dev libomp-dev)

@@ -51,8 +51,8 @@ function am_models.register(name, implementation) end
 function am_models.weight_dtype(name) end
 
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier" or "image_text_to_text". Raises
---- "unsupported" for an architecture that is not there.
+--- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier", "image_text_to_text" or "tower".
+--- Raises "unsupported" for an architecture that is not there.
 function am_models.structure(c, opts) end
 
 --- Write a LoRA adapter of a model as a GGUF file for llama.cpp. adapters: am.peft.adapters(model); opts: type

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../image/jobs.h"
 #include "error.h"
 #include "mem.h"
 
@@ -98,5 +99,6 @@ void am_shutdown(void)
         devices[i].stream = NULL;
         devices[i].be = NULL;
     }
+    am_image_shutdown();
     (void)am_signals_watch(AM_SIGNALS_OFF);
 }

@@ -68,12 +68,22 @@ M.by_model_type = {
 --- Models of images and text, in the same way.
 M.image_text_to_text = {
     modules = {
+        Gemma3ForConditionalGeneration = "am.models.gemma3_vlm",
+        Idefics3ForConditionalGeneration = "am.models.idefics3",
         LlavaForConditionalGeneration = "am.models.llava",
         PaliGemmaForConditionalGeneration = "am.models.paligemma",
+        Qwen2_5_VLForConditionalGeneration = "am.models.qwen2_5_vl",
+        Qwen2VLForConditionalGeneration = "am.models.qwen2_vl",
+        SmolVLMForConditionalGeneration = "am.models.smolvlm",
     },
     by_model_type = {
+        gemma3 = "Gemma3ForConditionalGeneration",
+        idefics3 = "Idefics3ForConditionalGeneration",
         llava = "LlavaForConditionalGeneration",
         paligemma = "PaliGemmaForConditionalGeneration",
+        qwen2_5_vl = "Qwen2_5_VLForConditionalGeneration",
+        qwen2_vl = "Qwen2VLForConditionalGeneration",
+        smolvlm = "SmolVLMForConditionalGeneration",
     },
 }
 

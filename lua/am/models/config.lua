@@ -66,7 +66,7 @@ local function respell_rope(c, rope)
             scaling[k] = v
         end
     end
-    c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+    c.rope_scaling = scaling
 end
 
 -- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}, and for layers with a window of their own
@@ -96,7 +96,10 @@ local function respell(c)
     if type(scaling) == "table" and scaling ~= json.null then
         scaling.rope_type = scaling.rope_type or scaling.type
         scaling.type = nil
-        if scaling.rope_type == "default" then
+        if scaling.rope_type == "mrope" then -- what it meant is said by mrope_section
+            scaling.rope_type = "default"
+        end
+        if scaling.rope_type == "default" and not scaling.mrope_section then
             c.rope_scaling = json.null
         end
     end

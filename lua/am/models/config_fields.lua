@@ -37,7 +37,8 @@ M.kinds = {
     output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,
     -- vision towers
     vision_use_head = boolean, qkv_bias = boolean, use_swiglu_ffn = boolean, use_mask_token = boolean,
-    mlp_ratio = { "number", 1e-3, 1e6 }, layerscale_value = number, drop_path_rate = dropout,
+    fullatt_block_indexes = list, mlp_ratio = { "number", 1e-3, 1e6 }, layerscale_value = number,
+    drop_path_rate = dropout,
     hidden_dropout_prob = dropout, attention_probs_dropout_prob = dropout,
     -- weights
     initializer_factor = { "number", 0 }, initializer_range = { "number", 0 }, torch_dtype = text,

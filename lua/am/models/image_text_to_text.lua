@@ -18,6 +18,7 @@
 --   positions       function(body, input_ids, position_ids, ctx): position_ids as the language model takes them
 --   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
 --                   tokens see others than those before them (nn/attention.lua)
+--   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
 local ffi = require("ffi")
@@ -99,14 +100,14 @@ end
 --- ctx.inputs: pixel_values and what else the family takes.
 function Body:forward(input_ids, position_ids, ctx)
     local spec, language = self.spec, self:language()
+    if spec.positions then -- first: it names the picture that does not fit its tokens
+        position_ids = spec.positions(self, input_ids, position_ids, ctx)
+    end
     if not ctx.cache or ctx.cache.used == 0 then -- what comes later is text
         ctx.inputs_embeds = merged(self, input_ids, ctx.inputs)
     end
     if spec.see then
         spec.see(self, input_ids, ctx)
-    end
-    if spec.positions then
-        position_ids = spec.positions(self, input_ids, position_ids, ctx)
     end
     for _, child in ipairs(self._children) do
         child.module.activation_checkpointing = self.activation_checkpointing
@@ -187,9 +188,9 @@ function M.architecture(spec)
         self.names = setmetatable({ body = "model", head = "lm_head" }, { __index = body[name].names })
         self.model = self:add("model", body)
         family.add_head(self, text, "lm_head")
-        self.tied = (c.tie_word_embeddings or text.tie_word_embeddings)
+        self.tied = (c.tie_word_embeddings or spec.text_ties ~= false and text.tie_word_embeddings)
             and { ["lm_head.weight"] = string.format("model.%s.%s.weight", name, body[name].names.embeddings) } or {}
-        self.file_names = spec.file_names(body)
+        self.file_names = spec.file_names and spec.file_names(body)
         return self
     end
     return { new = new, name = spec.name, defaults = spec.defaults, attribute_map = spec.attribute_map,

@@ -240,6 +240,13 @@ function M.AutoModelForImageTextToText.from_config(c, opts)
     return from_config(c, opts, "image_text_to_text")
 end
 
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function M.sees_images(c)
+    local sees = registry.image_text_to_text
+    local name = type(c.architectures) == "table" and c.architectures[1] or sees.by_model_type[c.model_type or ""]
+    return sees.modules[name or ""] ~= nil
+end
+
 M.AutoModel = {}
 
 --- A vision tower (CLIP, SigLIP, DINOv2) with a checkpoint's weights, its own or those of a model of pictures and texts

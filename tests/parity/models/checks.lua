@@ -7,6 +7,9 @@ local run = require("tests.parity.models.run")
 
 local M = {}
 
+--- f32 rounds at 6e-8; a few hundred roundings in another order than transformers' give some 1e-6 of the largest logit,
+--- and a mistake of any kind far more than 1e-5.
+M.LOGITS = 1e-5
 -- Gradients go through twice as many sums. Tensors whose gradient is next to nothing (a shift of all
 -- keys changes no softmax) hold the rounding of the others, hence the floor: a part of the largest gradient.
 local GRADIENT, FLOOR = 1e-4, 1e-3
@@ -98,6 +101,25 @@ function M.check_steps(model, golden, initial)
                       "%s moved further than three steps can", name)
     end
     compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
+end
+
+--- Which logits count: those of padding mean nothing.
+function M.attended(golden)
+    local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
+    return function(i) return mask[math.floor(i / vocab)] ~= 0 end
+end
+
+--- Train a model for three steps on a golden's batch: logits, losses, gradients and parameters. inputs: of forward;
+--- initial: see check_steps.
+function M.check_training(model, golden, inputs, initial)
+    local found = run.train(model, inputs, function(out)
+        compare.within("logits", out.logits, golden.logits, M.LOGITS, nil, M.attended(golden))
+        M.check_gradients(model, golden)
+    end)
+    for step, loss in ipairs(golden.losses:totable()) do
+        compare.near("loss of step " .. step, found[step], loss, M.LOGITS * loss)
+    end
+    M.check_steps(model, golden, initial)
 end
 
 -- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Rates of dropping and

@@ -157,7 +157,7 @@ function Encoder:forward(x, ctx, tower)
     for i = 1, last do
         local layer = self[self.list][tostring(i - 1)]
         local function run(h)
-            return (layer:forward(h, nil, { checkpointing = checkpointing }))
+            return (layer:forward(h, nil, { checkpointing = checkpointing, bounds = ctx.bounds }))
         end
         -- A scope each: what backward does not need is freed as the layer ends; what came in, too.
         local before = x

@@ -1,0 +1,73 @@
+-- Where images come from: files, bytes, URLs and data: URLs, made into what core/image.lua opens.
+
+local bit = require("bit")
+local err = require("am.core.error")
+local http = require("am.utils.http")
+
+local M = {}
+
+local MAX_BYTES = 256 * 1024 * 1024 -- of an answer
+
+local ALPHABET = {}
+for i = 1, 64 do
+    ALPHABET[("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):byte(i)] = i - 1
+end
+
+--- Bytes of base64 text; nil where it is none. White space counts for nothing.
+function M.base64(text)
+    text = text:gsub("%s+", ""):gsub("=+$", "")
+    local out, word, bits = {}, 0, 0
+    for i = 1, #text do
+        local value = ALPHABET[text:byte(i)]
+        if not value then
+            return nil
+        end
+        word, bits = bit.band(bit.lshift(word, 6) + value, 0xffffff), bits + 6
+        if bits >= 8 then
+            bits = bits - 8
+            out[#out + 1] = string.char(bit.band(bit.rshift(word, bits), 255))
+        end
+    end
+    return table.concat(out)
+end
+
+local function download(url)
+    local answer, message = http.request { url = url, max_bytes = MAX_BYTES, retries = 2 }
+    if not answer then
+        err.raise("io", "%s: %s", http.shown(url), message)
+    elseif answer.status ~= 200 then
+        err.raise("io", "%s: the server answered %d", http.shown(url), answer.status)
+    end
+    return answer.body
+end
+
+-- A text: a URL, a data: URL or a path.
+local function of_text(text)
+    if text:find("^https?://") then
+        return { data = download(text), name = http.shown(text) }
+    elseif text:find("^data:image/") then
+        local data = text:match("^data:image/[^,]*;base64,(.*)$")
+        return { data = data and M.base64(data) or err.raise("data", "a data: URL of an image holds no base64"),
+                 name = "a data: URL" }
+    end
+    return { path = text, name = text }
+end
+
+--- { path or data, name, max_pixels, background } of what a caller calls an image: a text, or a table with these
+--- fields. `alpha`: "white" lays transparent pictures on white, "drop" leaves their alpha off.
+function M.open(source, alpha)
+    local opened
+    if type(source) == "string" and source ~= "" then
+        opened = of_text(source)
+    elseif type(source) == "table" and (type(source.path) == "string" or type(source.data) == "string") then
+        opened = { path = source.path, data = not source.path and source.data or nil,
+                   name = source.name or source.path or "image", max_pixels = source.max_pixels }
+    else
+        err.raise("data", "an image is a path, a URL or a table with path or data, not %s",
+            type(source) == "table" and "a table without them" or tostring(source))
+    end
+    opened.background = alpha == "drop" and -1 or 0xffffff
+    return opened
+end
+
+return M
