@@ -4,8 +4,8 @@
 --   amlua vlm_check.lua CASE WORK
 --
 -- Reads CASE/golden.safetensors and WORK/prompt.safetensors, a row with its pictures. Writes models WORK/full (trained
--- whole) and WORK/merged, adapters WORK/text (the projector is trained whole) and WORK/all, and beside each NAME.safetensors with features, logits and
--- greedy.
+-- whole) and WORK/merged, adapters WORK/text (the projector is trained whole) and WORK/all, and beside each
+-- NAME.safetensors with features, logits and greedy.
 
 local am = require("am")
 local path = require("am.utils.path")
