@@ -298,6 +298,8 @@ describe("the configuration of Qwen2.5-VL", function()
             refused("unsupported", "mrope_section", nil, nil,
                     { rope_scaling = { type = "mrope", mrope_section = sections } })
         end
+        refused("unsupported", "out_hidden_size.*hidden_size", nil, { out_hidden_size = 20 })
+        refused("unsupported", "image_token_id", { image_token_id = 1.5 })
         refused("format", "hidden_size", nil, nil, { hidden_size = 0 })
     end)
 end)
