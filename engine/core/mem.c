@@ -5,6 +5,7 @@
 #include "mem.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__GLIBC__)
@@ -20,15 +21,16 @@ enum { CACHE = 0 }; /* let the sanitizer see every release */
 enum { CACHE = 1 };
 #endif
 
-static int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
-static int fail_forever;
+/* Threads that prepare images allocate, too. */
+static _Atomic int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
+static _Atomic int fail_forever;
 
 static int set_failing(const char *name, int64_t k, int forever)
 {
     if (k < 0)
         return am_fail(AM_EINVAL, "%s: k is %lld", name, (long long)k);
-    fail_countdown = k;
     fail_forever = forever;
+    fail_countdown = k;
     return AM_OK;
 }
 
@@ -44,12 +46,12 @@ int am_mem_fail_from(int64_t k)
 
 static int injected(void)
 {
-    if (fail_countdown == 0)
-        return 0;
-    int fails = fail_countdown == 1;
-    if (!fails || !fail_forever)
-        fail_countdown--;
-    return fails;
+    int64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    while (left > 0 && !(left == 1 && fail_forever)) {
+        if (atomic_compare_exchange_weak(&fail_countdown, &left, left - 1))
+            return left == 1;
+    }
+    return left > 0;
 }
 
 /* ---- host structures -------------------------------------------------------------------- */

@@ -11,6 +11,7 @@ local gpt_dataset = require("am.datasets.gpt_dataset")
 local nanogpt = require("am.datasets.nanogpt_dataset")
 local mlflow = require("am.loggers.mlflow")
 local path = require("am.utils.path")
+local processors = require("am.processors")
 local row_stream = require("am.datasets.row_stream")
 local report = require("am.loggers.report")
 local wandb_api = require("am.loggers.wandb_api")
@@ -304,6 +305,42 @@ function M.adapter(text)
             assert(not peft.lora_modules(model)() and model:get("lm_head").class_name == "Linear")
         end
     end)
+end
+
+local processor_folder
+local SIZES = { { 1, 1 }, { 30, 40 }, { 1, 199 }, { 1500, 64 }, { 4000, 3000 } }
+
+-- A tokenizer that has every token.
+local all_tokens = { bos_token = "<s>", eos_token = "</s>", engine = { id = function() return 3 end },
+                     named_token = function() return nil end }
+
+--- A preprocessor_config.json, behind a NUL a processor_config.json: what is read plans pictures of all shapes whose
+--- steps fit together, or refuses them.
+function M.processor(text)
+    if not processor_folder then
+        processor_folder = os.tmpname()
+        os.remove(processor_folder)
+        path.mkdir_p(processor_folder)
+    end
+    for stem, content in pairs { preprocessor_config = text:match("^%Z*"), processor_config = text:match("%z(.*)$") } do
+        local file = assert(io.open(processor_folder .. "/" .. stem .. ".json", "wb"))
+        file:write(content)
+        file:close()
+    end
+    local processor = try(processors.AutoProcessor.from_pretrained, processor_folder, { tokenizer = all_tokens })
+    for _, size in ipairs(processor and SIZES or {}) do
+        local plan = try(processor.image_processor.layout, processor.image_processor, size[1], size[2], "x")
+        local n = 1
+        for _, side in ipairs(plan and plan.shape or {}) do n = n * side end
+        assert(not plan or n == plan.n_floats)
+        for _, step in ipairs(plan and plan.steps or {}) do
+            assert(step.src >= 0 and step.src < 256 and (step.dst or 0) < 256)
+            assert(step.kind == "emit" or (step.width >= 1 and step.height >= 1))
+        end
+    end
+    local of_model = json.decode(text:match("%z(.*)$") or "")
+    try(function() return processor and type(of_model) == "table" and processor:check(of_model) end)
+    os.remove(processor_folder .. "/processor_config.json")
 end
 
 --- What a hub says of a repository: only names that stay in its folder are taken, and those that are chosen

@@ -75,8 +75,7 @@ function Idefics3.expand(self, plan)
     return table.concat(out), self.settings.image_seq_len * plan.shape[1]
 end
 
-function Idefics3.check(self, config, must)
-    local vision = config.vision_config or {}
+function Idefics3.check(self, config, vision, must)
     must.same("the image token's id", self.image_token_id, config.image_token_id)
     must.same("the side of a tile", self.image_processor.settings.max_image_size.longest_edge, vision.image_size)
     local size, patch, scale = vision.image_size, vision.patch_size, config.scale_factor

@@ -53,8 +53,8 @@ function LLaVA.expand(self, plan)
 end
 
 -- The tower's features as the model will count them, against the tokens that stand for them.
-function LLaVA.check(self, config, must)
-    local s, vision = self.settings, config.vision_config or {}
+function LLaVA.check(self, config, vision, must)
+    local s = self.settings
     must.same("image_token_id", self.image_token_id, config.image_token_id or config.image_token_index)
     must.same("patch_size", s.patch_size, vision.patch_size)
     must.same("vision_feature_select_strategy", s.vision_feature_select_strategy,
