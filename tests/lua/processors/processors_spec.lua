@@ -441,7 +441,8 @@ describe("saving", function()
         local gemma = { image = { image_processor_type = "Gemma3ImageProcessor", size = { height = 8, width = 8 } },
                         processor = { processor_class = "Gemma3Processor", image_seq_length = 3 } }
         local to = path.join(root, "gemma")
-        am.AutoProcessor.from_pretrained(folder(files_of(gemma, "gemma3")), { image_seq_length = 5 }):save_pretrained(to)
+        local from = folder(files_of(gemma, "gemma3"))
+        am.AutoProcessor.from_pretrained(from, { image_seq_length = 5 }):save_pretrained(to)
         assert.equal(5, am.AutoProcessor.from_pretrained(to):plan(png).num_tokens)
     end)
 
