@@ -381,6 +381,31 @@ def nanogpt_seeds():
     write("nanogpt", "legacy", shard(20240520, 0, [5, 1, 2, 3, 5, 1, 2, 3]))
 
 
+def conversation_seeds():
+    def lines(*rows):
+        return b"\n".join(json.dumps(row).encode() for row in rows)
+
+    text, answer = {"type": "text", "text": "a"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+    write("conversation", "parts", lines(
+        {"conversation": [{"role": "user", "content": [{"type": "image", "image": "a.png"}, text]}, answer]},
+        {"images": ["a", {"bytes": "x", "path": None}], "messages": [
+            {"role": "user", "content": [{"type": "image"}, text, {"type": "image_url", "image_url": {"url": "http://h"}},
+                                         {"type": "image"}]}, answer]}))
+    write("conversation", "llava", json.dumps([
+        {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nA <b>?"}, {"from": "gpt", "value": "C"}]},
+        {"image": ["a", "b"], "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "C"}]},
+    ]).encode())
+    write("conversation", "unimm", lines({"image": "a", "conversation": json.dumps([
+        {"from": "human", "value": "<image> <image>"}, {"from": "gpt", "value": " c "}])}))
+    write("conversation", "cord", lines(
+        {"image": "data:image/png;base64,QUJD", "ground_truth": json.dumps({"gt_parse": {"a": [1, 2.5, {"b": None}], "c": {}}})},
+        {"file_name": "a", "ground_truth": json.dumps({"gt_parses": [{"a": "b"}, {"text_sequence": "c"}]})}))
+    write("conversation", "captions", lines(
+        {"file_name": "a.png", "text": "b", "prompt": "c"}, {"file_names": ["a", "b"], "conversation": [
+            {"role": "user", "content": "<image><image>"}, {"role": "assistant", "content": "d"}]},
+        {"image_id": "a", "question": "b", "answer": "c"}, {"image": {"base64": "QQ=="}, "caption": "x", "text": None}))
+
+
 def megatron_seeds():
     def pair(code, letter, lengths):
         ids = [k % 7 for k in range(sum(lengths))]
@@ -457,6 +482,7 @@ yaml_seeds()
 hub_seeds()
 jsonl_seeds()
 nanogpt_seeds()
+conversation_seeds()
 megatron_seeds()
 parquet_seeds()
 csv_seeds()

@@ -186,6 +186,44 @@ function M.megatron(text)
     end
 end
 
+local picture_folder
+
+-- Rows of a dataset of conversations: each is an error, or has as many images as places for them.
+local function read_conversations(make, opts)
+    local dataset = try(make, opts)
+    for i = 1, dataset and math.min(dataset:len(), 50) or 0 do
+        local row = try(dataset.get, dataset, i)
+        local places = 0
+        for _, message in ipairs(row and row.conversation or {}) do
+            for _, part in ipairs(message.content) do
+                places = places + (part.type == "image" and 1 or 0)
+                assert(part.type == "image" or type(part.text) == "string")
+            end
+        end
+        for _, source in ipairs(row and row.images or {}) do
+            places = places - 1
+            assert(type(source.path or source.data or source.url) == "string")
+        end
+        assert(places == 0)
+    end
+end
+
+--- Conversations with images, in JSON, Parquet or compressed by their first bytes, as each dataset of such reads them,
+--- and as the captions of a folder.
+function M.conversation(text)
+    picture_folder = picture_folder or os.tmpname()
+    os.remove(picture_folder)
+    path.mkdir_p(picture_folder)
+    local file = path.join(picture_folder, "captions.jsonl")
+    write(file, text)
+    local vlm = datasets.vlm
+    for _, make in ipairs { vlm.make_conversation_dataset, vlm.make_unimm_chat_dataset, vlm.make_cord_v2_dataset,
+                            vlm.make_rdr_dataset, vlm.make_medpix_dataset } do
+        read_conversations(make, { path_or_dataset = file })
+    end
+    read_conversations(vlm.ImageFolder, { path_or_dataset = picture_folder })
+end
+
 --- The same of CSV, and of TSV where the text begins with a tab.
 function M.csv(text)
     read_rows(text, text:sub(1, 1) == "\t" and ".tsv" or ".csv")
