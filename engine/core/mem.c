@@ -5,7 +5,6 @@
 #include "mem.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__GLIBC__)
@@ -22,15 +21,15 @@ enum { CACHE = 1 };
 #endif
 
 /* Threads that prepare images allocate, too. */
-static _Atomic int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
-static _Atomic int fail_forever;
+static int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
+static int fail_forever;
 
 static int set_failing(const char *name, int64_t k, int forever)
 {
     if (k < 0)
         return am_fail(AM_EINVAL, "%s: k is %lld", name, (long long)k);
     fail_forever = forever;
-    fail_countdown = k;
+    __atomic_store_n(&fail_countdown, k, __ATOMIC_RELEASE);
     return AM_OK;
 }
 
@@ -46,9 +45,10 @@ int am_mem_fail_from(int64_t k)
 
 static int injected(void)
 {
-    int64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    int64_t left = __atomic_load_n(&fail_countdown, __ATOMIC_ACQUIRE);
     while (left > 0 && !(left == 1 && fail_forever)) {
-        if (atomic_compare_exchange_weak(&fail_countdown, &left, left - 1))
+        if (__atomic_compare_exchange_n(&fail_countdown, &left, left - 1, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
             return left == 1;
     }
     return left > 0;

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Write the seeds of tests/fuzz/corpus. usage: python3 tests/fuzz/make_corpus.py
 
-Small files that reach every branch of the readers; Python's standard library is enough.
+Small files that reach every branch of the readers; Python's standard library is enough. The images are written by
+tests/c/data/image/make.py.
 """
 import base64
 import gzip
