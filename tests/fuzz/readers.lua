@@ -371,6 +371,10 @@ function M.processor(text)
         local n = 1
         for _, side in ipairs(plan and plan.shape or {}) do n = n * side end
         assert(not plan or n == plan.n_floats)
+        if plan and processor.family then -- a plan has shapes that say what its image stands for
+            plan.source = { name = "x" }
+            try(processor.family.expand, processor, plan)
+        end
         for _, step in ipairs(plan and plan.steps or {}) do
             assert(step.src >= 0 and step.src < 256 and (step.dst or 0) < 256)
             assert(step.kind == "emit" or (step.width >= 1 and step.height >= 1))

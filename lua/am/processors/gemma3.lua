@@ -56,7 +56,7 @@ function Gemma3.setup(self)
 end
 
 function Gemma3.expand(self, plan)
-    local whole, n = self.image_sequence, self.settings.image_seq_length * (plan.crops + 1)
+    local whole, n = self.image_sequence, self:count(plan, self.settings.image_seq_length * (plan.crops + 1))
     if plan.crops == 0 then
         return whole, n
     end

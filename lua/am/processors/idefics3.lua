@@ -64,6 +64,7 @@ function Idefics3.refused(self)
 end
 
 function Idefics3.expand(self, plan)
+    local n = self:count(plan, self.settings.image_seq_len * plan.shape[1])
     local tokens, out = self.image_token:rep(self.settings.image_seq_len), {}
     for row = 1, plan.rows do
         for col = 1, plan.cols do
@@ -72,7 +73,7 @@ function Idefics3.expand(self, plan)
         out[#out + 1] = "\n"
     end
     out[#out + 1] = (plan.rows > 0 and "\n" or "") .. self.fake_token .. self.global_token .. tokens .. self.fake_token
-    return table.concat(out), self.settings.image_seq_len * plan.shape[1]
+    return table.concat(out), n
 end
 
 function Idefics3.check(self, config, vision, must)

@@ -19,8 +19,8 @@ function PaliGemma.setup(self)
     end
 end
 
-function PaliGemma.expand(self)
-    return self.image_token:rep(self.image_seq_length), self.image_seq_length
+function PaliGemma.expand(self, plan)
+    return self.image_token:rep(self:count(plan, self.image_seq_length)), self.image_seq_length
 end
 
 -- <bos> behind the last image, which stands first where the text has none; a newline at the end.

@@ -11,6 +11,8 @@ local text = require("am.processors.text")
 
 local M = {}
 
+local MAX_TOKENS = 2 ^ 18 -- that an image stands for
+
 ---@class am.Processor
 ---@field class string transformers' name of the class
 ---@field tokenizer am.Tokenizer
@@ -43,6 +45,15 @@ function Processor:use_image_token(token, others)
             self.special_ids[id] = true
         end
     end
+end
+
+-- For families: how many features an image has, of a plan without expansion.
+function Processor.count(_, plan, n)
+    if n < 1 or n > MAX_TOKENS then
+        err.raise("data", "%s, which becomes %s, would stand for %d tokens, and an image has 1 to %d",
+            plan.source.name, table.concat(plan.shape, " x "), n, MAX_TOKENS)
+    end
+    return n
 end
 
 -- 1 where an id is that of an image's features, else 0.

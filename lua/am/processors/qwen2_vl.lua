@@ -65,7 +65,7 @@ function Qwen.refused(self)
 end
 
 function Qwen.expand(self, plan)
-    local n = plan.shape[1] / self.image_processor.settings.merge_size ^ 2
+    local n = self:count(plan, plan.shape[1] / self.image_processor.settings.merge_size ^ 2)
     return self.image_token:rep(n), n
 end
 

@@ -222,6 +222,15 @@ describe("processors", function()
                                                                      ["chat_templates/b.jinja"] = "B" })
     end)
 
+    it("refuse images of no tokens, or of more than any model reads", function()
+        local opts = { vision_feature_select_strategy = "full", num_additional_image_tokens = 0, patch_size = 17 }
+        fails("data", "40 x 30.gif, which becomes 1 x 3 x 16 x 16, would stand for 0 tokens", function()
+            llava(nil, opts):plan(png)
+        end)
+        opts.patch_size, opts.crop_size = 1, 600
+        fails("data", "would stand for 360000 tokens", function() llava(nil, opts):plan(png) end)
+    end)
+
     it("refuse videos", function()
         local processor = am.AutoProcessor.from_pretrained(folder(files_of(QWEN, "qwen2_5_vl")))
         fails("unsupported", "<|video_pad|>", function() processor:encode("a <|video_pad|>", {}) end)
@@ -252,6 +261,9 @@ describe("processors", function()
             ["preprocessor_config.json"] = { image_processor_type = "BitImageProcessorFast" } })
         assert.equal("BitImageProcessor", class { ["processor_config.json"] = false, ["preprocessor_config.json"] = {},
                                                   ["config.json"] = { model_type = "dinov2" } })
+        assert.equal("LlavaProcessor", class { ["config.json"] = { model_type = "llava" },
+            ["processor_config.json"] = with(LLAVA.processor, { processor_class = "OlderProcessor" }),
+            ["preprocessor_config.json"] = with(CLIP, { image_processor_type = "OlderImageProcessor" }) })
         fails("unsupported", 'the class "WhisperProcessor" is not known; these are: Gemma3Processor', class,
             { ["processor_config.json"] = { processor_class = "WhisperProcessor" } })
         fails("unsupported", 'the class "ViTImageProcessor" is not known', class,
