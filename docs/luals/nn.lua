@@ -160,7 +160,8 @@ function am_nn_Attention:rotate(q, k, rotary) end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
---- ctx.causal = false: the key ranges say how far ahead a query sees; a window still ends behind it.
+--- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
+--- have in them.
 function am_nn_Attention:forward(x, rotary, ctx) end
 
 ---@class am.nn.DecoderLayer: am.nn.Module
