@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # DINOv2-small and SmolLM2-135M-Instruct learn to read receipts, rendered here, into CORD-v2's structured text. First
-# single lines are read out, then whole receipts; receipts that were held out show what was learnt. Fails when the F1
+# the projector learns characters from single words, then all but the tower learns whole receipts; receipts that were
+# held out show what was learnt. Fails when the F1
 # of their fields is less than 0.8. Run again it only does what is left to do.
 #
 # usage: examples/vlm/receipts.sh
@@ -15,7 +16,7 @@ run=checkpoints/receipts # as the configurations have it
 
 step() { printf '\n== %s\n' "$*"; }
 
-# render FOLDER COUNT SEED [lines]: pictures and what they say, unless they are there.
+# render FOLDER COUNT SEED [words]: pictures and what they say, unless they are there.
 render() {
     local dir=$run/$1
     [ -f "$dir/done" ] && return
@@ -38,8 +39,8 @@ step "Parts"
 install_packages librsvg2-bin fonts-dejavu-core
 tower=$(examples/vlm/dinov2.sh)
 model=$(examples/smollm2.sh)
-render lines 4000 1 lines
-render lines_heldout 64 2 lines
+render words 3000 1 words
+render words_heldout 48 2 words
 render train 2000 3
 render heldout 50 4
 [ -f "$run/base/config.json" ] || "$amlua" examples/vlm/assemble.lua --tower "$tower" --model "$model" \
@@ -48,8 +49,8 @@ render heldout 50 4
 step "Before"
 answers before "$run/base" 0
 
-step "Lines: amlua recipes/vlm_finetune.lua examples/vlm/receipts/lines.yaml"
-"$amlua" recipes/vlm_finetune.lua examples/vlm/receipts/lines.yaml
+step "Words: amlua recipes/vlm_finetune.lua examples/vlm/receipts/words.yaml"
+"$amlua" recipes/vlm_finetune.lua examples/vlm/receipts/words.yaml
 
 step "Receipts: amlua recipes/vlm_finetune.lua examples/vlm/receipts/receipts.yaml"
 "$amlua" recipes/vlm_finetune.lua examples/vlm/receipts/receipts.yaml

@@ -1,10 +1,10 @@
 -- Receipts as a till prints them, with what they say in CORD-v2's form (gt_parse), for make_cord_v2_dataset.
 --
---   amlua examples/vlm/receipts/render.lua OUTPUT_DIR COUNT SEED [lines]
+--   amlua examples/vlm/receipts/render.lua OUTPUT_DIR COUNT SEED [words]
 --
 -- Writes COUNT pictures as SVG files and metadata.jsonl, a row of file_name (of the PNG file that rsvg-convert is to
--- make) and ground_truth for each. With "lines" a picture is one line of a receipt, and the row has its text, for
--- ImageFolder. The same seed gives the same files.
+-- make) and ground_truth for each. With "words" a picture is a character, a price or a word of half a line, and the row
+-- has its text, for ImageFolder. The same seed gives the same files.
 --
 -- A receipt has 16 columns and 11 lines of DejaVu Sans Mono in double width, as tills print for cafés: a character is
 -- 14 x 14 pixels, the size of a patch of DINOv2. Shop, date, one to three articles of a card of 32, subtotal, tax of
@@ -23,8 +23,8 @@ local CARD = {
     "Pizza", "Pasta", "Omelette", "Pancakes", "Waffle", "Yogurt", "Burrito", "Steak",
 }
 
-local out, count, state, one_line = arg[1], tonumber(arg[2]), tonumber(arg[3]), arg[4] == "lines"
-assert(out and count and state, "usage: amlua examples/vlm/receipts/render.lua OUTPUT_DIR COUNT SEED [lines]")
+local out, count, state, as_words = arg[1], tonumber(arg[2]), tonumber(arg[3]), arg[4] == "words"
+assert(out and count and state, "usage: amlua examples/vlm/receipts/render.lua OUTPUT_DIR COUNT SEED [words]")
 
 local function below(n) -- a whole number from 0, by Park and Miller's generator: the same on every machine
     state = state * 16807 % 0x7fffffff
@@ -69,6 +69,24 @@ local function receipt()
     }
 end
 
+local CHARACTERS = "0123456789.ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+-- A line with one thing on it, to the left or to the right, and what it is.
+local function word()
+    local kind, text = below(20)
+    if kind < 7 then
+        local i = below(#CHARACTERS) + 1
+        text = CHARACTERS:sub(i, i)
+    elseif kind < 10 then
+        text = tostring(below(10))
+    elseif kind < 17 then
+        text = money(below(kind < 14 and 1000 or 10000))
+    else
+        text = kind < 19 and one_of(CARD) or one_of { "Subtotal", "Tax", "Total" }
+    end
+    return { (" "):rep(below(2) * (COLUMNS / 2 - #text)) .. text }, text
+end
+
 local function grey(level) return string.format("#%02x%02x%02x", level, level, level) end
 
 local LINE = '<text transform="translate(%d,%d) scale(2,1)" fill="%s" xml:space="preserve">%s</text>\n'
@@ -77,7 +95,7 @@ local PAGE = '<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" fon
 
 -- A cell is CELL wide; DejaVu Sans Mono's advance is 1233/2048 of its size.
 local function svg(lines)
-    local width, height = COLUMNS * CELL, (one_line and 1 or LINES) * CELL
+    local width, height = COLUMNS * CELL / (as_words and 2 or 1), (as_words and 1 or LINES) * CELL
     local texts = {}
     for i, text in ipairs(lines) do
         texts[i] = string.format(LINE, below(3) - 1, i * CELL - 3 + below(2), grey(below(80)), text)
@@ -88,21 +106,16 @@ end
 path.mkdir_p(out)
 local rows = {}
 for i = 1, count do
-    local lines, truth = receipt()
-    local name = string.format("%05d", i)
+    local name, lines, truth = string.format("%05d", i)
     local row = { file_name = name .. ".png" }
-    if one_line then
-        local chosen
-        repeat
-            chosen = lines[4 + below(#lines - 3)]
-        until not chosen:find("^%-")
-        lines = { chosen }
-        row.text = lines[1]:gsub(" +", " ")
+    if as_words then
+        lines, row.text = word()
     else
+        lines, truth = receipt()
         row.ground_truth = json.encode({ gt_parse = truth }, { sort_keys = true })
     end
     path.write_file(path.join(out, name .. ".svg"), svg(lines))
     rows[i] = json.encode(row, { sort_keys = true }) .. "\n"
 end
 path.write_file(path.join(out, "metadata.jsonl"), table.concat(rows))
-print(string.format("%d %s in %s", count, one_line and "lines" or "receipts", out))
+print(string.format("%d %s in %s", count, as_words and "words" or "receipts", out))
