@@ -73,7 +73,8 @@ local CHARACTERS = "0123456789.ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 
 -- A line with one thing on it, to the left or to the right, and what it is.
 local function word()
-    local kind, text = below(20)
+    local kind = below(20)
+    local text
     if kind < 7 then
         local i = below(#CHARACTERS) + 1
         text = CHARACTERS:sub(i, i)
@@ -106,7 +107,8 @@ end
 path.mkdir_p(out)
 local rows = {}
 for i = 1, count do
-    local name, lines, truth = string.format("%05d", i)
+    local name = string.format("%05d", i)
+    local lines, truth
     local row = { file_name = name .. ".png" }
     if as_words then
         lines, row.text = word()
