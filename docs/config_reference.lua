@@ -115,7 +115,8 @@ local function page()
         end
         if #own + #idle > 0 then
             out[#out + 1] = string.format("\n## `recipes/%s.lua`\n\n%s%s", name, recipe.doc or "",
-                name == "llm_finetune" and "" or " All of llm_finetune's sections, of which these have other keys, or are new:")
+                name == "llm_finetune" and "" or " All of llm_finetune's sections, of which these have other keys, "
+                    .. "or are new:")
         end
         for _, section in ipairs(own) do
             add_section(out, section)
