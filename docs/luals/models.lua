@@ -50,6 +50,9 @@ function am_models.register(name, implementation) end
 --- The dtype that torch_dtype names; nil for auto, which is the checkpoint's.
 function am_models.weight_dtype(name) end
 
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function am_models.sees_images(c) end
+
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
 --- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier", "image_text_to_text" or "tower".
 --- Raises "unsupported" for an architecture that is not there.
