@@ -35,8 +35,9 @@ enum { AM_ABI = 1 };
 int am_abi(void);             /* AM_ABI of the library, to compare with the header's */
 const char *am_version(void); /* "0.1.0" */
 const char *am_build(void);   /* "Release, gcc 12.2.0": build type and compiler */
-/* Version of "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy" or "openmp" as the library
- * itself (Snappy: its header) tells; NULL for other names. */
+/* Version of "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy", "libjpeg-turbo", "spng",
+ * "webp", "giflib" or "openmp" as the library itself (Snappy, libjpeg-turbo, giflib: its header)
+ * tells; NULL for other names. */
 const char *am_library_version(const char *name);
 
 /* ---- errors ---------------------------------------------------------------------------- */

@@ -20,6 +20,7 @@ enum { CACHE = 0 }; /* let the sanitizer see every release */
 enum { CACHE = 1 };
 #endif
 
+/* Threads that prepare images allocate, too. */
 static int64_t fail_countdown; /* 0: off; 1: the next allocation fails */
 static int fail_forever;
 
@@ -27,8 +28,8 @@ static int set_failing(const char *name, int64_t k, int forever)
 {
     if (k < 0)
         return am_fail(AM_EINVAL, "%s: k is %lld", name, (long long)k);
-    fail_countdown = k;
     fail_forever = forever;
+    __atomic_store_n(&fail_countdown, k, __ATOMIC_RELEASE);
     return AM_OK;
 }
 
@@ -44,12 +45,13 @@ int am_mem_fail_from(int64_t k)
 
 static int injected(void)
 {
-    if (fail_countdown == 0)
-        return 0;
-    int fails = fail_countdown == 1;
-    if (!fails || !fail_forever)
-        fail_countdown--;
-    return fails;
+    int64_t left = __atomic_load_n(&fail_countdown, __ATOMIC_ACQUIRE);
+    while (left > 0 && !(left == 1 && fail_forever)) {
+        if (__atomic_compare_exchange_n(&fail_countdown, &left, left - 1, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return left == 1;
+    }
+    return left > 0;
 }
 
 /* ---- host structures -------------------------------------------------------------------- */

@@ -1,12 +1,17 @@
 /* version.c — what this library is, and those that it is made with. */
+#include <gif_lib.h>
 #include <oneapi/dnnl/dnnl.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <spng.h>
 #include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
+#include <webp/decode.h>
 #include <zlib.h>
 #include <zstd.h>
+/* After stdio.h, which it does not include itself. */
+#include <jpeglib.h>
 
 #include "../am.h"
 
@@ -54,6 +59,16 @@ const char *am_library_version(const char *name)
         snprintf(text, sizeof text, "%s", ZSTD_versionString());
     } else if (strcmp(name, "snappy") == 0) {
         snprintf(text, sizeof text, "%s", AM_SNAPPY_VERSION);
+    } else if (strcmp(name, "libjpeg-turbo") == 0) {
+        snprintf(text, sizeof text, "%d.%d.%d", LIBJPEG_TURBO_VERSION_NUMBER / 1000000,
+                 LIBJPEG_TURBO_VERSION_NUMBER / 1000 % 1000, LIBJPEG_TURBO_VERSION_NUMBER % 1000);
+    } else if (strcmp(name, "spng") == 0) {
+        snprintf(text, sizeof text, "%s", spng_version_string());
+    } else if (strcmp(name, "webp") == 0) {
+        int v = WebPGetDecoderVersion();
+        snprintf(text, sizeof text, "%d.%d.%d", v >> 16, v >> 8 & 255, v & 255);
+    } else if (strcmp(name, "giflib") == 0) {
+        snprintf(text, sizeof text, "%d.%d.%d", GIFLIB_MAJOR, GIFLIB_MINOR, GIFLIB_RELEASE);
     } else if (strcmp(name, "openmp") == 0) {
         snprintf(text, sizeof text, "%d", OPENMP_VERSION);
     }

@@ -1,5 +1,6 @@
-/* gif.c — a GIF's first frame by giflib, on the canvas as Pillow shows it: what the frame does not
- * cover is its transparent colour, else the background. */
+/* gif.c — a GIF's first frame by giflib, on the canvas as Pillow shows it: as large as the screen
+ * and the frame need; what the frame does not cover is its transparent colour, else the first one.
+ */
 #include <string.h>
 
 #include <gif_lib.h>
@@ -21,20 +22,6 @@ static int damaged(int code)
 {
     const char *what = GifErrorString(code);
     return am_fail(AM_EFORMAT, "damaged GIF: %s", what ? what : "unknown error");
-}
-
-/* The screen's size is that of the picture, or that of the first frame where this is larger. */
-int am_gif_header(am_image_info *info, am_image_bytes file)
-{
-    if (file.bytes < 13)
-        return am_fail(AM_EFORMAT, "damaged GIF: the file is truncated");
-    const uint8_t *p = file.data;
-    info->width = p[6] | p[7] << 8;
-    info->height = p[8] | p[9] << 8;
-    info->channels = 1;
-    info->has_alpha = 0;
-    info->orientation = 1;
-    return AM_OK;
 }
 
 /* Skip extensions up to the first frame, noting its transparent colour. */
@@ -64,6 +51,24 @@ static int find_frame(GifFileType *gif, int *transparent)
     }
 }
 
+int am_gif_header(am_image_info *info, am_image_bytes file)
+{
+    int code = 0, transparent = 0;
+    GifFileType *gif = DGifOpen(&file, read_bytes, &code);
+    if (!gif)
+        return damaged(code);
+    int rc = find_frame(gif, &transparent);
+    const GifImageDesc *frame = &gif->Image;
+    int right = frame->Left + frame->Width, bottom = frame->Top + frame->Height;
+    info->width = right > gif->SWidth ? right : gif->SWidth;
+    info->height = bottom > gif->SHeight ? bottom : gif->SHeight;
+    info->channels = 1;
+    info->orientation = 1;
+    info->has_alpha = rc == AM_OK && transparent != NO_TRANSPARENT_COLOR;
+    (void)DGifCloseFile(gif, &code);
+    return rc;
+}
+
 static void put(am_picture *p, size_t at, const ColorMapObject *colors, int index, int transparent)
 {
     uint8_t *pixel = p->pixels + 4 * at;
@@ -83,7 +88,7 @@ static int read_frame(GifFileType *gif, am_picture *p, int transparent, GifByteT
 {
     const GifImageDesc *frame = &gif->Image;
     const ColorMapObject *colors = frame->ColorMap ? frame->ColorMap : gif->SColorMap;
-    int fill = transparent != NO_TRANSPARENT_COLOR ? transparent : gif->SBackGroundColor;
+    int fill = transparent != NO_TRANSPARENT_COLOR ? transparent : 0;
     for (size_t i = 0; i < (size_t)p->width * (size_t)p->height; i++)
         put(p, i, colors, fill, transparent);
     static const int first[] = {0, 4, 2, 1, 0}, step[] = {8, 8, 4, 2, 1};

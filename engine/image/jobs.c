@@ -2,6 +2,7 @@
  * with the first job and end with am_shutdown. A copy of the process (fork) begins with an empty
  * queue and no threads: jobs of before are its parent's. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -162,13 +163,27 @@ static void after_fork_child(void)
     pthread_mutex_unlock(&pool.lock);
 }
 
+/* Signals are the main thread's to receive; what a thread does to itself is not held back. */
+static int start_thread(pthread_t *thread)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int rc = pthread_create(thread, NULL, work, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 /* With the lock held. Fewer threads than wanted will do: am_image_wait runs what none has begun. */
 static void start_threads(void)
 {
     if (!pool.watches_forks)
         pool.watches_forks = pthread_atfork(before_fork, after_fork_parent, after_fork_child) == 0;
     while (pool.running < pool.wanted && pool.watches_forks &&
-           pthread_create(&pool.threads[pool.running], NULL, work, NULL) == 0)
+           start_thread(&pool.threads[pool.running]) == 0)
         pool.running++;
 }
 
@@ -233,16 +248,17 @@ int am_image_wait(am_image_job *job, float *out)
 {
     if (job->generation != pool.generation)
         return am_fail(AM_ESTATE, "an image's job of another process");
-    if (job->state == TAKEN)
-        return am_fail(AM_ESTATE, "an image's job was waited for twice");
     pthread_mutex_lock(&pool.lock);
     int mine = job->state == QUEUED;
     if (mine)
         unlink_job(job);
-    while (!mine && job->state != DONE)
+    while (!mine && job->state == RUNNING)
         pthread_cond_wait(&pool.done, &pool.lock);
+    int taken = job->state == TAKEN;
     job->state = TAKEN;
     pthread_mutex_unlock(&pool.lock);
+    if (taken)
+        return am_fail(AM_ESTATE, "an image's job was waited for twice");
     size_t bytes = (size_t)job->n_floats * sizeof(float);
     if (mine) {
         memset(out, 0, bytes);

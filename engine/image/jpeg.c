@@ -12,10 +12,7 @@
 #include "../core/mem.h"
 #include "image.h"
 
-enum {
-    MAX_SCANS = 500, /* of a progressive file: each is a pass over all of its pixels */
-    MAX_LIBRARY_MEMORY = 1 << 30
-};
+enum { MAX_SCANS = 500 }; /* of a progressive file: each is a pass over all of its pixels */
 
 typedef struct reader {
     struct jpeg_decompress_struct info;
@@ -121,7 +118,6 @@ static void open_reader(reader *r, am_image_bytes file)
     r->info.client_data = r;
     jpeg_create_decompress(&r->info);
     r->info.client_data = r;
-    r->info.mem->max_memory_to_use = MAX_LIBRARY_MEMORY;
     r->progress.progress_monitor = on_scan;
     r->info.progress = &r->progress;
     r->source.next_input_byte = file.data;
@@ -137,11 +133,10 @@ static void open_reader(reader *r, am_image_bytes file)
 static int close_reader(reader *r, int failed)
 {
     jpeg_destroy_decompress(&r->info);
-    return failed ? am_fail(AM_EFORMAT, "damaged JPEG: %s", r->message) : AM_OK;
+    return failed ? am_fail(AM_EFORMAT, "the JPEG cannot be read: %s", r->message) : AM_OK;
 }
 
-/* Reads up to the first scan; sets *unsupported to the number of channels that Pillow has no mode
- * for. */
+/* Read up to the first scan. 0: a number of channels that Pillow has no mode for either. */
 static int read_header(reader *r)
 {
     (void)jpeg_read_header(&r->info, TRUE);

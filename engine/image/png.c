@@ -8,6 +8,9 @@
 #include "../core/mem.h"
 #include "image.h"
 
+/* Of all chunks but the pixels', compressed texts and profiles among them. */
+enum { MAX_CHUNK = 8 << 20, MAX_CHUNKS = 32 << 20 };
+
 static int failed(int rc)
 {
     return rc == SPNG_EMEM ? am_fail(AM_ENOMEM, "out of memory for a PNG")
@@ -69,36 +72,62 @@ int am_png_header(am_image_info *info, am_image_bytes file)
     return AM_OK;
 }
 
-/* 16-bit grey: values above 255 become 255. Rows arrive in the host's byte order. */
+/* The transparent colour of a picture without palette. As in Pillow, the low byte of the number in
+ * the file is compared with values of 8 bits, also where the file's have more or fewer; but for one
+ * bit, where what is not 0 is white. */
+static void hide_color(am_picture *p, const struct spng_trns *trns, const struct spng_ihdr *ihdr)
+{
+    int grey = ihdr->color_type == SPNG_COLOR_TYPE_GRAYSCALE;
+    uint8_t red = (uint8_t)(grey ? trns->gray : trns->red);
+    uint8_t green = (uint8_t)(grey ? trns->gray : trns->green);
+    uint8_t blue = (uint8_t)(grey ? trns->gray : trns->blue);
+    if (ihdr->bit_depth == 1)
+        red = green = blue = trns->gray ? 255 : 0;
+    uint8_t *pixel = p->pixels, *end = pixel + (size_t)p->width * (size_t)p->height * 4;
+    for (; pixel < end; pixel += 4) {
+        if (pixel[0] == red && pixel[1] == green && pixel[2] == blue)
+            pixel[3] = 0;
+    }
+}
+
+/* Values above 255 become 255. Rows arrive in the host's byte order. */
 static int decode_grey16(spng_ctx *ctx, am_picture *p)
 {
     size_t pixels = (size_t)p->width * (size_t)p->height;
     void *grey = NULL;
-    AM_TRY(am_alloc(&grey, pixels * 2));
+    if (am_alloc(&grey, pixels * 2) != AM_OK)
+        return SPNG_EMEM;
     int rc = spng_decode_image(ctx, grey, pixels * 2, SPNG_FMT_PNG, 0);
-    struct spng_trns trns;
-    int transparent = rc == 0 && spng_get_trns(ctx, &trns) == 0;
     for (size_t i = 0; rc == 0 && i < pixels; i++) {
         uint16_t v = ((const uint16_t *)grey)[i];
         memset(p->pixels + 4 * i, v > 255 ? 255 : v, 3);
-        p->pixels[4 * i + 3] = transparent && v == trns.gray ? 0 : 255;
+        p->pixels[4 * i + 3] = 255;
     }
     am_free(grey);
-    return rc == 0 ? AM_OK : failed(rc);
+    return rc;
 }
 
 static int decode_with(spng_ctx *ctx, am_picture *p, am_image_bytes file)
 {
     struct spng_ihdr ihdr;
-    int rc = spng_set_png_buffer(ctx, file.data, file.bytes);
+    int rc = spng_set_chunk_limits(ctx, MAX_CHUNK, MAX_CHUNKS);
+    if (rc == 0)
+        rc = spng_set_png_buffer(ctx, file.data, file.bytes);
     if (rc == 0)
         rc = spng_get_ihdr(ctx, &ihdr);
     if (rc != 0)
         return failed(rc);
-    if (ihdr.color_type == SPNG_COLOR_TYPE_GRAYSCALE && ihdr.bit_depth == 16)
-        return decode_grey16(ctx, p);
-    size_t bytes = (size_t)p->width * (size_t)p->height * 4;
-    rc = spng_decode_image(ctx, p->pixels, bytes, SPNG_FMT_RGBA8, SPNG_DECODE_TRNS);
+    int palette = ihdr.color_type == SPNG_COLOR_TYPE_INDEXED;
+    if (ihdr.color_type == SPNG_COLOR_TYPE_GRAYSCALE && ihdr.bit_depth == 16) {
+        rc = decode_grey16(ctx, p);
+    } else {
+        size_t bytes = (size_t)p->width * (size_t)p->height * 4;
+        rc = spng_decode_image(ctx, p->pixels, bytes, SPNG_FMT_RGBA8,
+                               palette ? SPNG_DECODE_TRNS : 0);
+    }
+    struct spng_trns trns;
+    if (rc == 0 && !palette && spng_get_trns(ctx, &trns) == 0)
+        hide_color(p, &trns, &ihdr);
     return rc == 0 ? AM_OK : failed(rc);
 }
 

@@ -30,8 +30,9 @@ local lazy = {
     end,
     AutoProcessor = function()
         return {
-            --- A processor and its tokenizer, from a Hugging Face directory or a hub name. opts: those of
-            --- am.processors; revision, of a hub name.
+            --- A processor and its tokenizer, from a Hugging Face directory or a hub name. opts: backend, alpha,
+            --- any key of the processor's files (processors.md), tokenizer (instead of the folder's); revision, of
+            --- a hub name.
             from_pretrained = function(name, opts)
                 local own = { load_tokenizer = load_tokenizer }
                 for key, value in pairs(opts or {}) do own[key] = value end

@@ -23,7 +23,8 @@ fi
 # OpenMP's pragmas do nothing here (clang has no runtime of its own); its functions are gcc's.
 sanitizers=address,undefined
 omp=$(gcc -print-file-name=libgomp.so)
-read -ra libraries < <(pkg-config --libs libpcre2-8 libutf8proc zlib libzstd snappy luajit)
+read -ra libraries < <(pkg-config --libs libpcre2-8 libutf8proc zlib libzstd snappy libjpeg spng libwebp \
+    libwebpdemux luajit)
 read -ra includes < <(pkg-config --cflags luajit)
 build() {
     cmake -B $out -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=None \
@@ -42,7 +43,7 @@ for reader in "$@"; do
     mkdir -p "$out/corpus/$reader"
     if clang -std=gnu11 -D_GNU_SOURCE -O1 -g -Iengine -Itests "${includes[@]}" \
         "-fsanitize=fuzzer,$sanitizers" -fno-sanitize-recover=all "tests/fuzz/fuzz_$reader.c" \
-        $out/tests/libamlua_static.a "${libraries[@]}" -ldnnl "$omp" -lpthread -lm -ldl \
+        $out/tests/libamlua_static.a "${libraries[@]}" -lgif -ldnnl "$omp" -lpthread -lm -ldl \
         -o "$out/fuzz_$reader" >"$log" 2>&1 &&
         "$out/fuzz_$reader" -max_total_time="$seconds" -max_len=4096 -timeout=10 \
             -rss_limit_mb=2048 -artifact_prefix="$out/$reader-" -print_final_stats=1 -verbosity=0 \

@@ -87,7 +87,8 @@ end
 
 local function libraries()
     local out = { { "LuaJIT", jit.version .. ", compiler " .. (jit.status() and "on" or "off") } }
-    for _, name in ipairs { "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy", "openmp" } do
+    for _, name in ipairs { "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy",
+                        "libjpeg-turbo", "spng", "webp", "giflib", "openmp" } do
         out[#out + 1] = { name, ffi.string(C.am_library_version(name)) }
     end
     out[#out + 1] = { "lua-yaml", lua_library("yaml") }

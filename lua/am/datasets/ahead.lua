@@ -1,6 +1,6 @@
 -- Batches that are begun before they are asked for: pictures are prepared by background threads while the step
 -- before is computed. Rows and tokens are made here, on the caller's thread, as always. Knows nothing of pictures:
--- a batch that has any has start() and finish() -> batch (vlm/batches.lua).
+-- a batch that has any has start(), finish() -> batch and bytes (vlm/batches.lua).
 --
 -- What is ahead changes no batch, no order and no position: those are counted as batches are handed out. An error of
 -- a batch that was begun ahead is raised when that batch is asked for.
@@ -11,6 +11,7 @@ local err = require("am.core.error")
 local M = {}
 
 local BATCHES = 2 -- ahead, where nobody says
+local MOST_BYTES = 2 ^ 30 -- of pictures in batches ahead; beyond, no further one is begun
 
 --- Batches to begin ahead, for the options of a loader; sets the number of threads. None of text alone, and none
 --- where num_workers is 0.
@@ -46,14 +47,17 @@ local function begin(self, position)
     return batch, after
 end
 
--- Begin batches until there are `depth` behind the first.
+-- Begin batches until there are `depth` behind the first, or many bytes.
 local function fill(self, position)
-    local entries = self.entries
+    local entries, bytes = self.entries, 0
+    for _, entry in ipairs(entries) do
+        bytes = bytes + (entry.batch and entry.batch.bytes or 0)
+    end
     local at = position
     if #entries > 0 then
         at = entries[#entries].after -- nil behind a problem
     end
-    while at and #entries <= self.depth do
+    while at and #entries <= self.depth and (#entries == 0 or bytes < MOST_BYTES) do
         local ok, batch, after = pcall(begin, self, at)
         if not ok and err.is(batch) and batch.code == "interrupted" then
             error(batch, 0)
@@ -64,6 +68,7 @@ local function fill(self, position)
             break
         end
         entries[#entries + 1] = { position = at, after = after, batch = batch }
+        bytes = bytes + (batch.bytes or 0)
         at = after
     end
 end

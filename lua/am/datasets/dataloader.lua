@@ -121,7 +121,6 @@ end
 function Loader:set_epoch(epoch)
     if epoch ~= self.epoch then
         self.epoch, self.position = epoch, 0
-        self.queue:clear()
     end
 end
 

@@ -3,7 +3,6 @@
 
 local err = require("am.core.error")
 local files = require("am.processors.files")
-local image_processor = require("am.processors.image_processor")
 local json = require("am.utils.json")
 local tensor = require("am.core.tensor")
 local text = require("am.processors.text")
@@ -120,8 +119,8 @@ function Processor:__call(args)
         err.raise("usage", "a processor is called with { text =, images = }")
     end
     local texts = type(args.text) == "string" and { args.text } or args.text
-    if texts and not self.family then
-        err.raise("usage", "%s takes images only", self.class)
+    if texts then
+        self:need_text()
     end
     local rows, plans = texts and {}, {}
     local images = nested(args.images, texts, self.image_token)
@@ -223,9 +222,9 @@ end
 --- so that transformers' AutoProcessor opens it.
 function Processor:save_pretrained(dir)
     local image, own = {}, {}
-    local kinds = image_processor.kinds(self.image_processor.family)
+    local kinds = self.family and self.family.kinds or {}
     for key, value in pairs(self.overrides) do
-        if kinds[key] then image[key] = value else own[key] = value end
+        if kinds[key] then own[key] = value else image[key] = value end
     end
     if self.image_processor.family.saved then
         self.image_processor.family.saved(image, self.image_processor.settings)

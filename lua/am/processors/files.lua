@@ -8,7 +8,8 @@
 --   image_file what to call the place of its keys in messages
 --   image_name the file it is in, and image_nested: whether under "image_processor"
 --   processor  processor_config.json's object (empty where there is none), processor_file its name for messages
---   classes    { processor =, image = } names of classes, nil where no file says
+--   classes    { processor =, image = } names of classes, nil where no file says; of_model: the same of the model_type
+--              of config.json, for names that are not known
 --   templates  { default = source, NAME = source } of the processor's own chat templates, nil where there is none
 --   texts      { [name of a file] = its bytes }, for writing them back
 
@@ -134,7 +135,8 @@ local function classes_of(d)
         or name_of(tokenizer.processor_class, path.join(d.dir, "tokenizer_config.json") .. ": processor_class")
         or name_of(config.processor_class, path.join(d.dir, "config.json") .. ": processor_class")
         or of_model.processor
-    return { processor = processor, image = image and image:gsub("Fast$", ""):gsub("Pil$", "") or of_model.image }
+    return { processor = processor, image = image and image:gsub("Fast$", ""):gsub("Pil$", "") or of_model.image,
+             of_model = of_model }
 end
 
 --- The description of a folder. Raises "io" or "format" naming the file.

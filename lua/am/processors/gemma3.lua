@@ -56,7 +56,7 @@ function Gemma3.setup(self)
 end
 
 function Gemma3.expand(self, plan)
-    local whole, n = self.image_sequence, self.settings.image_seq_length * (plan.crops + 1)
+    local whole, n = self.image_sequence, self:count(plan, self.settings.image_seq_length * (plan.crops + 1))
     if plan.crops == 0 then
         return whole, n
     end
@@ -68,8 +68,8 @@ function Gemma3.finish(self, out)
     out.token_type_ids = self:marked(out.input_ids)
 end
 
-function Gemma3.check(self, config, must)
-    local vision, size = config.vision_config or {}, self.image_processor.settings.size
+function Gemma3.check(self, config, vision, must)
+    local size = self.image_processor.settings.size or {}
     must.same("the image token's id", self.image_token_id, config.image_token_id or config.image_token_index)
     must.same("the id of " .. self.image_token, self:token_id(self.image_token),
         config.boi_token_id or config.boi_token_index)

@@ -64,6 +64,7 @@ function Idefics3.refused(self)
 end
 
 function Idefics3.expand(self, plan)
+    local n = self:count(plan, self.settings.image_seq_len * plan.shape[1])
     local tokens, out = self.image_token:rep(self.settings.image_seq_len), {}
     for row = 1, plan.rows do
         for col = 1, plan.cols do
@@ -72,11 +73,10 @@ function Idefics3.expand(self, plan)
         out[#out + 1] = "\n"
     end
     out[#out + 1] = (plan.rows > 0 and "\n" or "") .. self.fake_token .. self.global_token .. tokens .. self.fake_token
-    return table.concat(out), self.settings.image_seq_len * plan.shape[1]
+    return table.concat(out), n
 end
 
-function Idefics3.check(self, config, must)
-    local vision = config.vision_config or {}
+function Idefics3.check(self, config, vision, must)
     must.same("the image token's id", self.image_token_id, config.image_token_id)
     must.same("the side of a tile", self.image_processor.settings.max_image_size.longest_edge, vision.image_size)
     local size, patch, scale = vision.image_size, vision.patch_size, config.scale_factor

@@ -72,6 +72,11 @@ local function overrides_of(opts)
     return out
 end
 
+-- A class that is known; else, as in transformers, that of the model beside it.
+local function known(classes, class, of_model)
+    return not classes[class or ""] and classes[of_model or ""] and of_model or class
+end
+
 local function read(name)
     if type(name) ~= "string" or name == "" then
         err.raise("usage", "a processor is named by a directory, not by %s", tostring(name))
@@ -85,6 +90,10 @@ local function read(name)
     elseif not d.classes.image then
         err.raise("format", "%s names no image_processor_type, and no config.json with a known model_type is beside it",
             d.image_file)
+    end
+    d.classes.image = known(IMAGES, d.classes.image, d.classes.of_model.image)
+    if not TOWERS[d.classes.processor or ""] then
+        d.classes.processor = known(PROCESSORS, d.classes.processor, d.classes.of_model.processor)
     end
     return d
 end

@@ -1,7 +1,6 @@
 -- LLaVA: an image stands for the features of its patches, one token each. Image processor: the standard one after
 -- padding to a square, where do_pad asks for it.
 
-local err = require("am.core.error")
 local image_processor = require("am.processors.image_processor")
 
 local clip = require("am.processors.clip").images.CLIPImageProcessor
@@ -45,16 +44,12 @@ function LLaVA.expand(self, plan)
     if s.vision_feature_select_strategy == "default" then
         n = n - 1
     end
-    if n < 1 then
-        err.raise("data", "%s becomes %d x %d, too small for a patch of %d", plan.source.name, shape[4], shape[3],
-            s.patch_size)
-    end
-    return self.image_token:rep(n), n
+    return self.image_token:rep(self:count(plan, n)), n
 end
 
 -- The tower's features as the model will count them, against the tokens that stand for them.
-function LLaVA.check(self, config, must)
-    local s, vision = self.settings, config.vision_config or {}
+function LLaVA.check(self, config, vision, must)
+    local s = self.settings
     must.same("image_token_id", self.image_token_id, config.image_token_id or config.image_token_index)
     must.same("patch_size", s.patch_size, vision.patch_size)
     must.same("vision_feature_select_strategy", s.vision_feature_select_strategy,

@@ -19,8 +19,8 @@ function PaliGemma.setup(self)
     end
 end
 
-function PaliGemma.expand(self)
-    return self.image_token:rep(self.image_seq_length), self.image_seq_length
+function PaliGemma.expand(self, plan)
+    return self.image_token:rep(self:count(plan, self.image_seq_length)), self.image_seq_length
 end
 
 -- <bos> behind the last image, which stands first where the text has none; a newline at the end.
@@ -104,8 +104,8 @@ function PaliGemma.render(self, messages, plans, opts)
     return out
 end
 
-function PaliGemma.check(self, config, must)
-    local vision, size = config.vision_config or {}, self.image_processor.settings.size
+function PaliGemma.check(self, config, vision, must)
+    local size = self.image_processor.settings.size or {}
     must.same("the image token's id", self.image_token_id, config.image_token_id or config.image_token_index)
     must.same("the height of an image", size.height, vision.image_size)
     must.same("the width of an image", size.width, vision.image_size)

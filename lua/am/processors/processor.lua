@@ -11,6 +11,8 @@ local text = require("am.processors.text")
 
 local M = {}
 
+local MAX_TOKENS = 2 ^ 18 -- that an image stands for
+
 ---@class am.Processor
 ---@field class string transformers' name of the class
 ---@field tokenizer am.Tokenizer
@@ -27,13 +29,13 @@ M.Processor = Processor
 
 -- ---- tokens -------------------------------------------------------------------------------------
 
---- The id of a token that the tokenizer must know. Raises "format".
+-- The id of a token that the tokenizer must know. Raises "format".
 function Processor:token_id(token)
     return self.tokenizer.engine:id(token) or err.raise("format", "%s: %s needs the token \"%s\", and the tokenizer "
         .. "in %s does not have it", self.file, self.class, token, self.description.dir)
 end
 
---- For families: the token that marks an image and is repeated for its features. `others`: tokens around images.
+-- For families: the token that marks an image and is repeated for its features. `others`: tokens around images.
 function Processor:use_image_token(token, others)
     self.image_token, self.image_token_id = token, self:token_id(token)
     self.special_ids[self.image_token_id] = true
@@ -45,7 +47,16 @@ function Processor:use_image_token(token, others)
     end
 end
 
---- 1 where an id is that of an image's features, else 0.
+-- For families: how many features an image has, of a plan without expansion.
+function Processor.count(_, plan, n)
+    if n < 1 or n > MAX_TOKENS then
+        err.raise("data", "%s, which becomes %s, would stand for %d tokens, and an image has 1 to %d",
+            plan.source.name, table.concat(plan.shape, " x "), n, MAX_TOKENS)
+    end
+    return n
+end
+
+-- 1 where an id is that of an image's features, else 0.
 function Processor:marked(ids)
     local out = {}
     for i, id in ipairs(ids) do out[i] = id == self.image_token_id and 1 or 0 end
@@ -78,7 +89,7 @@ Pending.__index = Pending
 --- Begin to decode and prepare the images of these plans, on background threads. Give what it returns to wait or
 --- collect.
 ---@return am.processors.Pending
-function Processor.submit(_, plans)
+function Processor:submit(plans) -- luacheck: no self
     local jobs, total = {}, 0
     for i, plan in ipairs(plans) do
         jobs[i] = image.submit(plan.source, plan.steps, plan.n_floats)
@@ -89,7 +100,7 @@ end
 
 --- Wait for images that were submitted; once is enough. An image that cannot be used raises an error whose message
 --- begins with its name and whose field `image` is its number among the plans; the images behind it are let go.
-function Processor.wait(_, pending)
+function Processor:wait(pending) -- luacheck: no self
     if pending.failure then
         error(pending.failure, 0)
     elseif pending.buffer then
@@ -201,6 +212,13 @@ function Processor:collect(pendings)
         or nil
 end
 
+-- Raise "usage" where this is an image processor alone.
+function Processor:need_text()
+    if not self.family then
+        err.raise("usage", "%s takes images only", self.class)
+    end
+end
+
 -- ---- text ---------------------------------------------------------------------------------------
 
 -- The source of the template to use: one given, one of several by name, the processor's, else nil for the tokenizer's.
@@ -216,6 +234,7 @@ end
 --- A conversation as text, its images as markers, and the spans that the assistant wrote where
 --- opts.return_assistant_tokens_mask asks for them; opts as those of the tokenizer's apply_chat_template.
 function Processor:chat_text(messages, opts)
+    self:need_text()
     local own = {}
     for name, value in pairs(opts or {}) do own[name] = value end
     own.chat_template, own.return_dict = template_of(self, own.chat_template), true
@@ -242,6 +261,7 @@ end
 --- Ids of a text with markers, as render gives them. `spans`: what the assistant wrote, or nil. opts:
 --- add_special_tokens (default true), suffix (PaliGemma's).
 function Processor:encode(rendered, plans, spans, opts)
+    self:need_text()
     opts = opts or {}
     plans = plans or {}
     local video = self.family.refused and self.family.refused(self)
@@ -271,6 +291,7 @@ end
 --- mm_token_type_ids (of families that have them) }. `plans`: those of its images, in order. opts: those of the
 --- tokenizer's apply_chat_template. Raises "data" where images and markers do not match.
 function Processor:render(messages, plans, opts)
+    self:need_text()
     if self.family.render then
         local out = self.family.render(self, messages, plans or {}, opts or {})
         if out then
@@ -284,7 +305,7 @@ end
 -- ---- fitting a model ----------------------------------------------------------------------------
 
 --- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: other image
---- tokens, patches or sizes.
+--- tokens, patches or sizes. An image processor alone fits any.
 function Processor:check(config)
     local must = {}
     function must.fail(fmt, ...)
@@ -295,7 +316,10 @@ function Processor:check(config)
             must.fail("%s is %s here and %s in the model", name, tostring(ours), tostring(models))
         end
     end
-    self.family.check(self, config, must)
+    if self.family then
+        local vision = config.vision_config
+        self.family.check(self, config, type(vision) == "table" and vision or {}, must)
+    end
 end
 
 return M

@@ -65,7 +65,7 @@ function Qwen.refused(self)
 end
 
 function Qwen.expand(self, plan)
-    local n = plan.shape[1] / self.image_processor.settings.merge_size ^ 2
+    local n = self:count(plan, plan.shape[1] / self.image_processor.settings.merge_size ^ 2)
     return self.image_token:rep(n), n
 end
 
@@ -73,8 +73,8 @@ function Qwen.finish(self, out)
     out.mm_token_type_ids = self:marked(out.input_ids)
 end
 
-function Qwen.check(self, config, must)
-    local vision, s = config.vision_config or {}, self.image_processor.settings
+function Qwen.check(self, config, vision, must)
+    local s = self.image_processor.settings
     must.same("the image token's id", self.image_token_id, config.image_token_id)
     must.same("patch_size", s.patch_size, vision.patch_size)
     must.same("temporal_patch_size", s.temporal_patch_size, vision.temporal_patch_size)

@@ -10,7 +10,7 @@ local M = {}
 
 local MAX_SIDE = 65536       -- of a picture, in pixels
 local MAX_PIXELS = 2 ^ 31 - 1
-local MAX_COUNT = 2 ^ 20     -- tokens an image stands for, crops, …
+local MAX_COUNT = 65536      -- tokens a picture stands for, crops, …
 
 -- Sets of keys that a size may have.
 local SIZES = { "height width", "shortest_edge", "longest_edge shortest_edge", "longest_edge", "max_height max_width",

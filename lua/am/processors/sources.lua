@@ -1,35 +1,12 @@
 -- Where images come from: files, bytes, URLs and data: URLs, made into what core/image.lua opens.
 
-local bit = require("bit")
+local base64 = require("am.utils.base64")
 local err = require("am.core.error")
 local http = require("am.utils.http")
 
 local M = {}
 
 local MAX_BYTES = 256 * 1024 * 1024 -- of an answer
-
-local ALPHABET = {}
-for i = 1, 64 do
-    ALPHABET[("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):byte(i)] = i - 1
-end
-
---- Bytes of base64 text; nil where it is none. White space counts for nothing.
-function M.base64(text)
-    text = text:gsub("%s+", ""):gsub("=+$", "")
-    local out, word, bits = {}, 0, 0
-    for i = 1, #text do
-        local value = ALPHABET[text:byte(i)]
-        if not value then
-            return nil
-        end
-        word, bits = bit.band(bit.lshift(word, 6) + value, 0xffffff), bits + 6
-        if bits >= 8 then
-            bits = bits - 8
-            out[#out + 1] = string.char(bit.band(bit.rshift(word, bits), 255))
-        end
-    end
-    return table.concat(out)
-end
 
 local function download(url)
     local answer, message = http.request { url = url, max_bytes = MAX_BYTES, retries = 2 }
@@ -47,7 +24,7 @@ local function of_text(text)
         return { data = download(text), name = http.shown(text) }
     elseif text:find("^data:image/") then
         local data = text:match("^data:image/[^,]*;base64,(.*)$")
-        return { data = data and M.base64(data) or err.raise("data", "a data: URL of an image holds no base64"),
+        return { data = data and base64.decode(data) or err.raise("data", "a data: URL of an image holds no base64"),
                  name = "a data: URL" }
     end
     return { path = text, name = text }

@@ -72,8 +72,8 @@ local function weights(names)
     return #gguf == 1 and gguf or out
 end
 
---- The names to bring, of all (sorted). opts: part = "tokenizer", "processor" (no weights) or "model"; include, exclude:
---- lists of patterns in which * is any run; with include they alone decide.
+--- The names to bring, of all (sorted). opts: part = "tokenizer", "processor" (no weights) or "model"; include,
+--- exclude: lists of patterns in which * is any run; with include they alone decide.
 function M.choose(names, opts)
     local wanted = {}
     for _, name in ipairs(names) do

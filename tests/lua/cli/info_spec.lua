@@ -23,7 +23,8 @@ describe("amlua --info", function()
         assert.truthy(line(out, "build"):find("^Release, %a+ %d+"), out)
         assert.equal("generic in use, " .. ffi.string(C.am_cpu_isa_available()) .. " available",
                      line(out, "instructions"))
-        for _, name in ipairs { "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy", "openmp", "lua-cjson",
+        for _, name in ipairs { "onednn", "pcre2", "utf8proc", "zlib", "zstd", "snappy", "libjpeg-turbo", "spng",
+                                "webp", "giflib", "openmp", "lua-cjson",
                                 "lua-yaml", "libcurl" } do
             assert.truthy(line(out, name):find("%d"), name)
         end

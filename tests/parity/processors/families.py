@@ -144,6 +144,11 @@ def write(path, value):
         f.write(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def tokenizer_config(family):
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 << 30,
+            "clean_up_tokenization_spaces": False, **family["tokens"]}
+
+
 def make(name, folder, image=None, processor=None, training=True):
     """The folder of a family, with other values under some keys; `training`: which chat template it has."""
     family = FAMILIES[name]
@@ -155,8 +160,7 @@ def make(name, folder, image=None, processor=None, training=True):
         return folder
     made = os.path.join(HERE, "..", "golden", "processors", "tokenizers", name + ".json")
     shutil.copy(made, f"{folder}/tokenizer.json")
-    write(f"{folder}/tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 << 30,
-                                              "clean_up_tokenization_spaces": False, **family["tokens"]})
+    write(f"{folder}/tokenizer_config.json", tokenizer_config(family))
     template = f"{HERE}/templates/{name}{'_training' if training else ''}.jinja"
     if os.path.exists(template):
         with open(template, encoding="utf-8") as f:

@@ -1,7 +1,8 @@
 -- Runs processors on the cases of a JSON file, for ../processors_check.py: each case's tensors go to a safetensors
 -- file, an error to a text file beside it.
 -- usage: luajit tests/parity/processors/run.lua CASES.json
--- A case: { folder, opts, out, and text, images, suffix (a call) or messages, chat (apply_chat_template's options) }
+-- A case: { folder, opts, out, saved (where the processor is written to), and text, images, suffix (a call) or
+-- messages, chat (apply_chat_template's options) }
 
 local am = require("am")
 local json = require("am.utils.json")
@@ -9,6 +10,7 @@ local path = require("am.utils.path")
 
 local function run(case)
     local processor = am.AutoProcessor.from_pretrained(case.folder, case.opts)
+    processor:save_pretrained(case.saved)
     if case.messages then
         local opts = { tokenize = true, return_dict = true }
         for key, value in pairs(case.chat or {}) do opts[key] = value end

@@ -3,6 +3,7 @@
 -- A batch is that of ../collate.lua, with names (of its rows), and
 --   token_type_ids, mm_token_type_ids   int32_t[B * T], where the processor has them; 0 in padding
 --   plans            those of its pictures, sample by sample in order
+--   bytes            that these will take
 --   start()          begin to prepare the pictures on the processor's threads
 --   finish()         wait for them -> a batch with `fields`: what processor:collect gives (pixel_values, …; empty
 --                    without pictures). It is another batch where a picture proved broken and its row was left out
@@ -45,12 +46,13 @@ end
 function M.new(rows, processor, opts)
     local padding = { input_ids = { opts.pad_token_id or 0 }, labels = { utils.IGNORE } }
     local self = setmetatable(collate.default_collater(#rows > 0 and rows or { padding }, opts), Batch)
-    self.rows, self.processor, self.opts, self.names, self.plans = rows, processor, opts, {}, {}
+    self.rows, self.processor, self.opts, self.names, self.plans, self.bytes = rows, processor, opts, {}, {}, 0
     for b, row in ipairs(rows) do
         self.names[b] = row.name
         for _, sample in ipairs(samples_of(row)) do
             for _, plan in ipairs(sample.plans) do
                 self.plans[#self.plans + 1] = plan
+                self.bytes = self.bytes + 4 * plan.n_floats
             end
         end
     end

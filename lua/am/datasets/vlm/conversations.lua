@@ -81,6 +81,13 @@ M.targets = {
         build = M.make_conversation_dataset,
     },
     {
+        name = "am.datasets.vlm.make_tulu3_dataset",
+        aliases = { homes .. "make_tulu3_dataset" },
+        doc = "the same, Tulu 3's text by default",
+        fields = rows.file_fields("allenai/tulu-3-sft-mixture"),
+        build = M.make_conversation_dataset,
+    },
+    {
         name = "am.datasets.vlm.make_unimm_chat_dataset",
         aliases = { homes .. "make_unimm_chat_dataset", homes .. "UnimmChatDatasetConfig" },
         doc = "conversations about one image (UniMM-Chat)",

@@ -9,7 +9,6 @@
 --
 -- A processor is handed in; see samples.lua and batches.lua for what is asked of it.
 
-local dataloader = require("am.datasets.dataloader")
 local batches = require("am.datasets.vlm.batches")
 local collate = require("am.datasets.vlm.collate")
 local columns = require("am.datasets.vlm.columns")
@@ -36,7 +35,6 @@ local M = {
     pack_dataset = packed.pack_dataset,
     pack_size = packed.size,
     packed_sequence_fields = packed.fields,
-    dataloader_fields = dataloader.picture_fields,
     default_collate_fn = collate.default_collate_fn,
     qwen2_5_collate_fn = collate.qwen2_5_collate_fn,
     COLLATE_FNS = collate.COLLATE_FNS,

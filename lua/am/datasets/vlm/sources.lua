@@ -5,8 +5,7 @@
 --   { path = }, { url = } or { base64 = }, as transformers' conversations have it
 -- What a URL names is brought once, into the folder amlua-images of the hub's cache.
 
-local ffi = require("ffi")
-local bit = require("bit")
+local base64 = require("am.utils.base64")
 local err = require("am.core.error")
 local http = require("am.utils.http")
 local hub = require("am.utils.hub")
@@ -16,36 +15,8 @@ local token_rows = require("am.datasets.token_rows")
 
 local M = {}
 
+local EMBEDDED = "an embedded picture" -- what messages, which name the row, call one that has no name
 local MAX_BYTES = 256 * 1024 * 1024 -- of an image that a URL names
-
--- ---------------------------------------------------------------- base64
-
-local digits = ffi.new("int8_t[256]")
-ffi.fill(digits, 256, -1)
-for i, c in ipairs { ("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):byte(1, 64) } do
-    digits[c] = i - 1
-end
-digits[("-"):byte()], digits[("_"):byte()] = 62, 63 -- as URLs have it
-
---- The bytes of a base64 text; nil where it is none. White space and padding are passed over.
-function M.from_base64(text)
-    text = text:gsub("%s+", ""):gsub("=+$", "")
-    local out, n, bits, count = ffi.new("uint8_t[?]", math.floor(#text * 3 / 4) + 1), 0, 0, 0
-    local bytes = ffi.cast("const uint8_t *", text)
-    for i = 0, #text - 1 do
-        local digit = digits[bytes[i]]
-        if digit < 0 then
-            return nil
-        end
-        bits, count = bit.bor(bit.lshift(bit.band(bits, 0xffffff), 6), digit), count + 6
-        if count >= 8 then
-            count = count - 8
-            out[n] = bit.band(bit.rshift(bits, count), 255)
-            n = n + 1
-        end
-    end
-    return count < 6 and ffi.string(out, n) or nil
-end
 
 -- ---------------------------------------------------------------- URLs
 
@@ -75,11 +46,11 @@ local function has(value)
 end
 
 local function encoded(text, name)
-    local bytes = M.from_base64(text)
+    local bytes = base64.decode(text)
     if not bytes then
         err.raise("data", "%s: an image that should be base64 is none", name)
     end
-    return { data = bytes, name = name }
+    return { data = bytes, name = EMBEDDED }
 end
 
 local function of_text(text, base, name)
@@ -106,7 +77,7 @@ function M.of(value, base, name)
     end
     local shown = type(value.path) == "string" and value.path or nil
     if has(value.bytes) then
-        return type(value.bytes) == "string" and { data = value.bytes, name = shown and name .. ", " .. shown or name }
+        return type(value.bytes) == "string" and { data = value.bytes, name = shown or EMBEDDED }
             or err.raise("data", "%s: an image's bytes are no bytes", name)
     elseif has(value.base64) then
         return type(value.base64) == "string" and encoded(value.base64, name)

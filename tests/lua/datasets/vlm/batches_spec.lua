@@ -211,7 +211,7 @@ describe("am.datasets.vlm, a loader's batches ahead", function()
 
     it("are the same as without, in order, position and after a resume", function()
         local dataset, processor = pictures(many(9)), stand_in.new()
-        local plain = read(new(dataset, processor, { prefetch_factor = 0 }))
+        local plain = read(new(dataset, processor, { num_workers = 0 }))
         assert.equal(5, #plain)
         assert.same(plain, read(new(dataset, processor)))
         local loader = new(dataset, processor, { prefetch_factor = 3 })
@@ -226,6 +226,14 @@ describe("am.datasets.vlm, a loader's batches ahead", function()
         assert.equal(5, #second)
         assert.not_equal(plain[1], second[1])
         loader:set_epoch(0)
+        read(loader, 2)
+        loader:set_epoch(1) -- in the middle of another
+        assert.same(second, read(loader))
+        loader:load_state_dict { epoch = 0, position = 2, done = false, num_rows = 9, seed = 5, shuffle = true }
+        assert.same({ plain[2] }, read(loader, 1))
+        loader:load_state_dict { epoch = 1, position = 4, done = false, num_rows = 9, seed = 5, shuffle = true }
+        assert.same({ second[3] }, read(loader, 1))
+        loader:load_state_dict { epoch = 0, position = 0, done = false, num_rows = 9, seed = 5, shuffle = true }
         assert.same(plain, read(loader))
         local count = 0
         for batch in loader:batches() do
@@ -241,7 +249,13 @@ describe("am.datasets.vlm, a loader's batches ahead", function()
         assert.same({ 6, 2 }, { processor.submitted, processor.collected })
         loader:next()
         assert.same({ 8, 4 }, { processor.submitted, processor.collected })
-        loader = new(dataset, stand_in.new(), { prefetch_factor = 0 })
+        processor = stand_in.new { n_floats = 2 ^ 27 } -- half a GiB each: a batch of two is enough
+        loader = new(dataset, processor, { prefetch_factor = 3, num_workers = 2 })
+        loader:next()
+        assert.same({ 2, 2 }, { processor.submitted, processor.collected })
+        loader:next()
+        assert.same({ 4, 4 }, { processor.submitted, processor.collected })
+        loader = new(dataset, stand_in.new(), { prefetch_factor = 2, num_workers = 0 })
         loader:next()
         assert.equal(2, loader.processor.submitted)
     end)
@@ -256,7 +270,8 @@ describe("am.datasets.vlm, broken pictures", function()
             .. "dataset.on_bad_image: skip", vlm.prepare, dataset, stand_in.new())
         dataset = pictures { { picture(4, 4) }, { nil } }
         helpers.fails("data", "row 2: broken picture: .*2.png: no such file", vlm.prepare, dataset, stand_in.new())
-        local rows = vlm.prepare(pictures { { picture(4, 4) }, { picture(4, 4) }, { cut_off } }, stand_in.new())
+        local rows = vlm.prepare(pictures { { picture(4, 4) }, { picture(4, 4) }, { cut_off }, { picture(4, 4) } },
+                                 stand_in.new())
         local loader = dataloader.StatefulDataLoader { dataset = rows, processor = stand_in.new(),
                                                        collate_fn = vlm.default_collate_fn }
         assert.is_table(loader:next())

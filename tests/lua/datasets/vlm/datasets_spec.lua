@@ -113,7 +113,8 @@ describe("am.datasets.vlm, rows of other sets", function()
         assert.equal("<a.png> What? → It.", shown(vlm.make_conversation_dataset { path_or_dataset = trl }, 1))
         local unimm = write("unimm.jsonl", json.encode {
             image = "a.png", conversation = '[{"from": "human", "value": "<image>Hm?"}, '
-                .. '{"from": "gpt", "value": "Ah."}, {"from": "human", "value": "<image>"}, {"from": "gpt", "value": "Oh."}]',
+                .. '{"from": "gpt", "value": "Ah."}, {"from": "human", "value": "<image>"}, '
+                .. '{"from": "gpt", "value": "Oh."}]',
         })
         assert.equal("<a.png,a.png> Hm? → Ah. →  → Oh.",
             shown(vlm.make_unimm_chat_dataset { path_or_dataset = unimm }, 1))

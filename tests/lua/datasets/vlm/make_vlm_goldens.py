@@ -1,6 +1,6 @@
 """What NeMo Automodel makes of rows with images, for vlm_goldens_spec.lua: conversations, tags, ids and labels.
 
-Writes vlm_goldens.json beside itself; the tokenizers are those of tests/parity/golden/processors. Needs the packages
+Writes vlm_goldens.json and pictures.parquet beside itself; the tokenizers are those of tests/parity/golden/processors. Needs the packages
 nemo-automodel (0.7.0), datasets, transformers, torch and pillow:
     python make_vlm_goldens.py
 """
@@ -104,7 +104,16 @@ def batches(name):
     return {"files": files, "cases": cases}
 
 
+def parquet():
+    """The two pictures as the Image feature has them, with their bytes in the file."""
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    rows = [{"image": {"bytes": p, "path": f"{i}.png"}, "text": f"picture {i}"} for i, p in enumerate(PICTURES)]
+    datasets.Dataset.from_list(rows + [{"image": None, "text": "none"}], features=features).to_parquet(
+        str(HERE / "pictures.parquet"))
+
+
 def main():
+    parquet()
     golden = {
         "json2token": [{"tree": json.dumps(tree), "text": json2token(tree)} for tree in TREES],
         "conversations": {name: conversations(name, rows) for name, rows in SETS.items()},

@@ -38,13 +38,14 @@ local function bytes_of(source)
     return bytes
 end
 
-function Processor.plan(_, source)
+function Processor:plan(source)
     local bytes, name = bytes_of(source), source.path or source.name
     if bytes:sub(1, 4) ~= "\137PNG" then
         err.raise("format", "%s: no picture", name)
     end
     local width, height = bytes:byte(20), bytes:byte(24)
-    return { source = source, name = name, num_tokens = math.ceil(width / 4) * math.ceil(height / 4) }
+    return { source = source, name = name, n_floats = self.n_floats or 1,
+             num_tokens = math.ceil(width / 4) * math.ceil(height / 4) }
 end
 
 function Processor:render(messages, plans, opts)

@@ -6,7 +6,8 @@ local am = require("am")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local vlm = require("am.datasets.vlm")
-local sources = require("am.datasets.vlm.sources")
+local base64 = require("am.utils.base64")
+local helpers = require("tests.lua.datasets.helpers")
 
 local golden = assert(json.decode(assert(path.read_file("tests/lua/datasets/vlm/vlm_goldens.json")),
                                   { exact_numbers = true }))
@@ -64,6 +65,18 @@ describe("am.datasets.vlm beside NeMo Automodel", function()
         end)
     end
 
+    it("reads pictures out of Parquet files", function()
+        local dataset = vlm.make_rdr_dataset { path_or_dataset = "tests/lua/datasets/vlm/pictures.parquet" }
+        assert.equal(3, dataset:len())
+        for i, bytes in ipairs(golden.pictures) do
+            local row = dataset:get(i)
+            assert.equal(base64.decode(bytes), row.images[1].data)
+            assert.equal(i - 1 .. ".png", row.images[1].name)
+            assert.equal("picture " .. i - 1, row.conversation[2].content[1].text)
+        end
+        helpers.fails("data", "row 3: no image", dataset.get, dataset, 3)
+    end)
+
     for name, batch in pairs(golden.batches) do
         it("learns the same tokens: " .. name, function()
             for file, text in pairs(batch.files) do
@@ -76,7 +89,7 @@ describe("am.datasets.vlm beside NeMo Automodel", function()
                 for _, message in ipairs(messages) do
                     for _, part in ipairs(message.content) do
                         if part.type == "image" then
-                            part.image = { bytes = sources.from_base64(golden.pictures[part.image + 1]) }
+                            part.image = { bytes = base64.decode(golden.pictures[part.image + 1]) }
                         end
                     end
                 end
