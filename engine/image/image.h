@@ -55,8 +55,8 @@ int am_image_fail(int rc, const am_image_source *source);
 int am_picture_resize(am_picture *out, const am_picture *p, int64_t width, int64_t height,
                       int filter, int backend);
 
-/* Check steps as far as they can be without the picture; run them on it. Slot 0 becomes the
- * caller's *p, which is left empty. `out` has n_floats, zeroed. */
+/* Check steps as far as they can be without the picture; run them on it. The caller's
+ * *p becomes slot 0 and is left empty, also after an error. `out` has n_floats, zeroed. */
 int am_plan_check(const am_image_step *steps, int64_t n, int64_t n_floats);
 int am_plan_run(am_picture *p, const am_image_step *steps, int64_t n, float *out, int64_t n_floats);
 

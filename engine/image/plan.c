@@ -204,8 +204,10 @@ int am_plan_run(am_picture *p, const am_image_step *steps, int64_t n, float *out
 {
     void *memory = NULL;
     int rc = am_alloc(&memory, AM_IMAGE_SLOTS * sizeof(am_picture));
-    if (rc != AM_OK)
+    if (rc != AM_OK) {
+        am_picture_free(p);
         return rc;
+    }
     am_picture *slots = memory;
     slots[0] = *p;
     *p = (am_picture){0, 0, NULL};

@@ -104,6 +104,7 @@ static int32_t bits_of(double largest)
     return bits;
 }
 
+/* Also after an error, *w is to be freed. */
 static int weights_new(weights *w, int64_t in, int64_t out, int filter, int backend)
 {
     *w = (weights){0};
@@ -142,8 +143,6 @@ static int weights_new(weights *w, int64_t in, int64_t out, int filter, int back
         w->fixed[i] = rounded(k[i] * (double)(1 << w->bits));
 out:
     am_free(exact);
-    if (rc != AM_OK)
-        weights_free(w);
     return rc;
 }
 

@@ -103,6 +103,7 @@ local function measure(name, fields, shapes, dtype, batch, train)
     tower:release()
 end
 
+io.stdout:setvbuf("line")
 local name, train = nil, false
 for _, word in ipairs(arg) do
     train = train or word == "--train"

@@ -5,7 +5,8 @@ tuxpaint-stamps-default, and each of some written anew in every format and mode.
 
 Needs Pillow, torch, torchvision and scikit-image. Every picture is decoded (plain, and over white where it has
 alpha) and resized to random sizes by every filter and backend. Prints each picture that differs, then the
-counts; status 1 when one differs. Pillow 13.0.0, torchvision 0.29.2: none of 909 pictures and 32,724 resizes.
+counts; status 1 when one differs. Pillow 13.0.0, torchvision 0.29.2: of 1228 pictures none differs, in 25,432
+comparisons with --resizes 2.
 """
 
 import argparse

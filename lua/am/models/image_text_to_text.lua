@@ -179,8 +179,9 @@ function M.architecture(spec)
         local body = Module.init(Module.class(spec.name:gsub("ForConditionalGeneration$", "Model"), Body))
         body.config, body.spec, body.text_name, body.vocab_size = c, spec, name, text:integer("vocab_size")
         body.image_token = (spec.image_token or function() return c.image_token_id end)(c)
-        if type(body.image_token) ~= "number" then
-            c:unsupported("image_token_id", "the id of image tokens is not there")
+        if type(body.image_token) ~= "number" or body.image_token < 0 or body.image_token % 1 ~= 0 then
+            c:unsupported("image_token_id", "the id of image tokens is " .. tostring(body.image_token)
+                          .. ", not a whole number of at least 0")
         end
         spec.add_vision(body, c)
         body:add(name, family.new_body(text))

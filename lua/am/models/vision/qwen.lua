@@ -103,7 +103,7 @@ function M.new(class_name, c, parts)
     self.config, self.merge = c, c:integer("spatial_merge_size", nil, 1024)
     self.layer_count = c:integer("num_hidden_layers", nil, 10000)
     self.rotary = rope.Rotary { theta = c.rope_theta or 10000, dim = width / heads / 2, axial = true }
-    self.full = parts.full
+    self.full, self.out = parts.full, parts.out
     if parts.window then
         self.window = math.floor(math.floor(parts.window / self.merge) / square_size(c, "patch_size"))
         if self.window < 1 then

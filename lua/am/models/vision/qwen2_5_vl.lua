@@ -19,7 +19,7 @@ function M.new(c)
     if c.fullatt_block_indexes == nil then
         c:unsupported("fullatt_block_indexes", "which layers see a whole picture is not said")
     end
-    for _, i in ipairs(c.fullatt_block_indexes) do
+    for _, i in ipairs(c.fullatt_block_indexes or {}) do
         full[i] = true
     end
     return qwen.new("Qwen2_5_VisionTransformerPretrainedModel", c, {
