@@ -120,6 +120,7 @@ return image_text_to_text.architecture {
         return position_ids + 1
     end,
     see = see,
+    new_token_type = 1,
     file_names = function(body)
         return file_names.joined(
             file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
