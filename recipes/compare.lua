@@ -2,14 +2,16 @@
 --
 --   amlua recipes/compare.lua --model DIR [--golden FILE]
 --
--- FILE (DIR/golden.safetensors) holds input_ids and any of attention_mask, position_ids, labels, logits, loss
--- (or losses, whose first counts), hidden.0 (embeddings) to hidden.N (after the last norm), grad.NAME under the
+-- FILE (DIR/golden.safetensors) holds input_ids and any of attention_mask, position_ids, labels, what goes with
+-- pictures (pixel_values, image_grid_thw, pixel_attention_mask, token_type_ids), logits, loss (or losses, whose first
+-- counts), hidden.0 (embeddings) to hidden.N (after the last norm), grad.NAME under the
 -- checkpoint's names: docs/port_a_model.md has a script that makes one with transformers.
 
 local am = require("am")
 local err = require("am.core.error")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
+local registry = require("am.models.architectures")
 local weights = require("am.models.weights")
 
 local M = {}
@@ -18,6 +20,10 @@ local M = {}
 -- twice as many sums. Those that are next to nothing hold the rounding of the others: the least that one is
 -- measured by is a part of the largest of all.
 local STATES, GRADIENTS, FLOOR = 1e-5, 1e-4, 1e-3
+
+-- What forward takes of a golden.
+local INPUTS = { "input_ids", "attention_mask", "position_ids", "labels", "pixel_values", "image_grid_thw",
+                 "pixel_attention_mask", "token_type_ids" }
 
 local specs = {
     { "model", required = true, doc = "Hugging Face directory" },
@@ -99,10 +105,11 @@ local function compare_forward(model, golden, list)
             states(i == 0 and "embeddings" or "layer " .. i - 1, x, golden["hidden." .. i])
         end
     end
-    local out = watching_layers(layers, note, function()
-        return model:forward { input_ids = golden.input_ids, attention_mask = mask,
-                               position_ids = golden.position_ids, labels = golden.labels, output_hidden_states = true }
-    end)
+    local inputs = { output_hidden_states = true }
+    for _, name in ipairs(INPUTS) do
+        inputs[name] = golden[name]
+    end
+    local out = watching_layers(layers, note, function() return model:forward(inputs) end)
     states("layer " .. last - 1 .. " and the last norm", out.hidden_states, last > 0 and golden["hidden." .. last])
     states("logits", out.logits, golden.logits)
     local loss = golden.loss or golden.losses
@@ -113,22 +120,33 @@ local function compare_forward(model, golden, list)
     return out
 end
 
+-- A parameter's name in files that amlua writes, by any that it reads.
+local function written_name(model, name)
+    local known = model.file_names and model.file_names:to_model(name) or name
+    return model.file_names and model.file_names:to_file(type(known) == "table" and known[1] or known) or known
+end
+
 local function compare_gradients(model, golden, list)
-    local have, want, top = weights.saved_gradients(model), {}, 0
+    local have, want, expected, top = weights.saved_gradients(model), {}, {}, 0
     for name, t in pairs(golden) do
         local of = name:match("^grad%.(.+)$")
         if of then
             local buffer, n = t:to("float64"):to_buffer()
-            want[#want + 1] = of
+            of = written_name(model, of)
+            local largest = 0
             for i = 0, n - 1 do
-                top = math.max(top, math.abs(buffer[i]))
+                largest = math.max(largest, math.abs(buffer[i]))
             end
+            if have[of] or largest > 0 then -- of what is not used there may be none
+                want[#want + 1], expected[of] = of, t
+            end
+            top = math.max(top, largest)
         end
     end
     table.sort(want)
     for _, name in ipairs(want) do
         if have[name] then
-            local worst, largest = distances(name, have[name], golden["grad." .. name])
+            local worst, largest = distances(name, have[name], expected[name])
             list[#list + 1] = item("gradient of " .. name, worst / math.max(largest, FLOOR * top), GRADIENTS)
         else
             list[#list + 1] = item("gradient of " .. name .. " (there is none)", math.huge, GRADIENTS)
@@ -153,13 +171,21 @@ function M.errors(model, golden)
     end)
 end
 
+--- The model in a folder, of either kind.
+function M.open(dir)
+    local names = am.AutoConfig.from_pretrained(dir).architectures
+    local sees = type(names) == "table" and registry.image_text_to_text.modules[names[1] or ""]
+    local class = sees and am.AutoModelForImageTextToText or am.AutoModelForCausalLM
+    return class.from_pretrained(dir, { torch_dtype = "float32" })
+end
+
 function M.main(argv)
     local args = options.parse(argv, "amlua recipes/compare.lua --model DIR [--golden FILE]", specs)
     if not args then
         return 0
     end
     local file = args.golden or path.join(args.model, "golden.safetensors")
-    local model = am.AutoModelForCausalLM.from_pretrained(args.model, { torch_dtype = "float32" })
+    local model = M.open(args.model)
     local first
     for _, e in ipairs(M.errors(model, am.load_safetensors(file))) do
         print(string.format("%-60s %8.1e%s", e.name, e.error, e.differs and "  differs" or ""))

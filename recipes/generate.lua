@@ -1,20 +1,31 @@
--- Generate text: a model, or a model with a LoRA adapter, answers prompts.
+-- Generate text: a model, or a model with a LoRA adapter, answers prompts, with pictures where it sees them.
 --
 --   amlua recipes/generate.lua --model DIR_OR_GGUF [--adapter DIR] --prompt TEXT [--prompt TEXT …]
+--   amlua recipes/generate.lua --checkpoint-path DIR [--base-model-path DIR] --image FILE_OR_URL --prompt TEXT
 --
--- A prompt is a user's message when the tokenizer has a chat template (--raw: plain text instead).
+-- A prompt is a user's message when the tokenizer has a chat template (--raw: plain text instead). Pictures stand
+-- before the prompt.
 
 local am = require("am")
+local checkpoint = require("am.checkpoint")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
+local path = require("am.utils.path")
+local saved_model = require("am.recipes.saved_model")
+local vlm_prompt = require("am.recipes.vlm_prompt")
 
 local M = {}
 
 local specs = {
-    { "model", required = true, doc = "Hugging Face directory, GGUF file, or hub name in the cache" },
+    { "model", doc = "Hugging Face directory, GGUF file, or hub name in the cache" },
     { "adapter", doc = "directory of a LoRA adapter to put on it" },
+    { "checkpoint-path", doc = "in place of these: a run's folder or checkpoint, with whatever model is in it" },
+    { "base-model-path", doc = "the model that --checkpoint-path was trained from, if that does not say so" },
     { "prompt", list = true, required = true, doc = "may be given several times" },
+    { "image", list = true, doc = "file or address of a picture before each prompt; may be given several times" },
+    { "image-path", list = true, doc = "the same" },
+    { "image-url", list = true, doc = "the same" },
     { "system", doc = "the system's message" },
     { "raw", type = "flag", doc = "no chat template: the prompt is continued as it is" },
     { "max_new_tokens", type = "integer", min = 1, default = 128, doc = "at most so many (128)" },
@@ -25,9 +36,44 @@ local specs = {
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
     { "threads", doc = "threads to use" },
     { "json", type = "flag", doc = "print an object with prompt and text a line" },
+    { "output-format", default = "text", doc = "text, or json: one object with prompt, image_url and response" },
+    { "output-file", doc = "write there and print nothing" },
 }
 
-local function prompt_ids(tokenizer, args, prompt)
+-- ---- the model ------------------------------------------------------------------------------
+
+-- What is to be loaded, { model, adapter, weights }, by --model and --adapter or by --checkpoint-path.
+local function wanted(args)
+    if args.checkpoint_path and not (args.model or args.adapter) then
+        return saved_model.find(args.checkpoint_path, args.base_model_path)
+    elseif args.checkpoint_path or not args.model then
+        err.raise("usage", "give --model (with --adapter, if there is one) or --checkpoint-path (with "
+                  .. "--base-model-path)")
+    end
+    return { model = args.model, adapter = args.adapter }
+end
+
+-- The model, and its processor where it sees pictures.
+local function load(args)
+    local found, opts = wanted(args), { torch_dtype = args.torch_dtype }
+    local sees = am.models.sees_images(am.AutoConfig.from_pretrained(found.model))
+    local class = sees and am.AutoModelForImageTextToText or am.AutoModelForCausalLM
+    local model = class.from_pretrained(found.model, opts)
+    if found.adapter then
+        am.peft.load_adapter(model, found.adapter)
+    elseif found.weights then
+        local list = {}
+        for name, t in model:named_parameters() do
+            list[#list + 1] = { name, t }
+        end
+        checkpoint.read_tensors(found.weights, list)
+    end
+    return model, sees and am.AutoProcessor.from_pretrained(found.model) or nil, found.model
+end
+
+-- ---- the prompt -----------------------------------------------------------------------------
+
+local function text_ids(tokenizer, args, prompt)
     if args.raw or not tokenizer.chat_template then
         return tokenizer:encode(prompt)
     end
@@ -40,45 +86,86 @@ end
 
 -- How many ids may follow those of a prompt: what the model has positions for. At least one, for which
 -- generate says what is wrong.
-local function room(model, ids, wanted)
+local function room(model, ids, most)
     if #ids == 0 then
         err.raise("data", "the prompt is empty; give it text")
     end
-    return math.max(1, math.min(wanted, am.models.position_limit(model.config) - #ids))
+    return math.max(1, math.min(most, am.models.position_limit(model.config) - #ids))
+end
+
+local function images_of(args)
+    local list = {}
+    for _, key in ipairs { "image", "image_path", "image_url" } do
+        for _, name in ipairs(args[key]) do
+            list[#list + 1] = name
+        end
+    end
+    return list
+end
+
+-- ---- the answer -----------------------------------------------------------------------------
+
+-- Text that answers a prompt of ids; inputs: what the model sees beside them.
+local function answer(model, tokenizer, ids, inputs, args)
+    local out, new = model:generate(ids, {
+        max_new_tokens = room(model, ids, args.max_new_tokens),
+        do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
+        temperature = args.temperature ~= 0 and args.temperature or 1,
+        top_k = args.top_k, top_p = args.top_p, seed = args.seed, inputs = inputs,
+    }), {}
+    for i = #ids + 1, #out do
+        new[#new + 1] = out[i]
+    end
+    return tokenizer:decode(new, { skip_special_tokens = true })
+end
+
+local function shown(args, prompt, images, text)
+    if args.json then
+        return json.encode({ prompt = prompt, text = text }, { keys = { "prompt", "text" }, ascii = true })
+    elseif args.output_format == "json" then
+        local urls = #images > 1 and json.array(images) or images[1] or json.null
+        return json.encode({ prompt = prompt, image_url = urls, response = text },
+                           { keys = { "prompt", "image_url", "response" }, indent = 2, ascii = true })
+    end
+    return text
 end
 
 function M.main(argv)
-    local args = options.parse(argv, "amlua recipes/generate.lua --model DIR --prompt TEXT", specs)
+    local args = options.parse(argv, "amlua recipes/generate.lua --model DIR [--image FILE] --prompt TEXT", specs)
     if not args then
         return 0
-    end
-    if args.threads then
+    elseif args.output_format ~= "text" and args.output_format ~= "json" then
+        err.raise("usage", "--output-format is text or json, not %s", args.output_format)
+    elseif args.threads then
         require("am.cli").set_threads(args.threads)
     end
-    local model = am.AutoModelForCausalLM.from_pretrained(args.model, { torch_dtype = args.torch_dtype })
-    local tokenizer = am.AutoTokenizer.from_pretrained(args.model)
-    if args.adapter then
-        am.peft.load_adapter(model, args.adapter)
+    local model, processor, name = load(args)
+    local images = images_of(args)
+    if #images > 0 and not processor then
+        err.raise("usage", "--image: %s reads text alone", name)
     end
-    for _, prompt in ipairs(args.prompt) do
-        local ids = prompt_ids(tokenizer, args, prompt)
-        local out = model:generate(ids, {
-            max_new_tokens = room(model, ids, args.max_new_tokens),
-            do_sample = args.temperature ~= 0 and (args.temperature or args.top_k or args.top_p) ~= nil,
-            temperature = args.temperature ~= 0 and args.temperature or 1,
-            top_k = args.top_k, top_p = args.top_p, seed = args.seed,
-        })
-        local answer = {}
-        for i = #ids + 1, #out do
-            answer[#answer + 1] = out[i]
+    local tokenizer = processor and processor.tokenizer or am.AutoTokenizer.from_pretrained(name)
+    local texts = {}
+    for i, prompt in ipairs(args.prompt) do
+        local text = am.scope(function()
+            local ids, inputs
+            if processor then
+                ids, inputs = vlm_prompt.make(processor, { text = prompt, system = args.system, raw = args.raw,
+                                                           images = vlm_prompt.sources(images, "--image") },
+                                              model:device())
+            else
+                ids = text_ids(tokenizer, args, prompt)
+            end
+            return answer(model, tokenizer, ids, inputs, args)
+        end)
+        texts[i] = shown(args, prompt, images, text)
+        if not args.output_file then
+            print(texts[i])
+            io.flush()
         end
-        local text = tokenizer:decode(answer, { skip_special_tokens = true })
-        if args.json then
-            print(json.encode({ prompt = prompt, text = text }, { keys = { "prompt", "text" }, ascii = true }))
-        else
-            print(text)
-        end
-        io.flush()
+    end
+    if args.output_file then
+        path.write_file(args.output_file, table.concat(texts, "\n") .. "\n")
     end
     return 0
 end

@@ -99,7 +99,7 @@ function Recipe:step(window)
     for _, batch in ipairs(window) do
         self:check_batch(batch)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
-        work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch))
+        work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch), batch)
     end
     if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
         loss, grad_norm, aux_loss = self:learn(window, 1 / label_tokens)
@@ -155,12 +155,9 @@ function Recipe:label_states(model, batch)
     local function int32(array, shape)
         return am.from_buffer(array, shape, { dtype = "int32", device = device })
     end
-    local out = model:forward {
-        input_ids = int32(batch.input_ids, { batch.B, batch.T }),
-        position_ids = int32(batch.position_ids, { batch.B, batch.T }),
-        bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
-        logits_to_keep = false,
-    }
+    local inputs = self:inputs(batch, int32)
+    inputs.logits_to_keep = false
+    local out = model:forward(inputs)
     if model == self.model and model.training then
         self.balance = out.aux_loss -- objective's
     end

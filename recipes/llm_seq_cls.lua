@@ -58,15 +58,12 @@ Recipe.tokens_at_once = llm_finetune.tokens_at_once -- collate pads rows, and no
 
 --- Sum of the cross-entropy over a batch's rows. Counts those that are classified rightly in self.right.
 function Recipe:loss(batch)
-    local device, B, T = self.model:device(), batch.B, batch.T
+    local device, B = self.model:device(), batch.B
     local function int32(array, shape)
         return am.from_buffer(array, shape, { dtype = "int32", device = device })
     end
     local labels = int32(batch.labels, { B })
-    local logits = self.model:forward({
-        input_ids = int32(batch.input_ids, { B, T }), position_ids = int32(batch.position_ids, { B, T }),
-        bounds = int32(batch.bounds, { B, T, 2 }),
-    }).logits:to("float32")
+    local logits = self.model:forward(self:inputs(batch, int32)).logits:to("float32")
     self.right = (self.right or 0)
         + logits:detach():argmax(-1):to("int32"):eq(labels):to("float32"):sum():item()
     return am.ops.cross_entropy(logits, labels)

@@ -52,6 +52,10 @@ function am_Tokenizer:convert_tokens_to_ids(tokens) end
 --- Token of an id, or tokens of an array of ids, as the vocabulary spells them.
 function am_Tokenizer:convert_ids_to_tokens(ids) end
 
+--- Text of a token that tokenizer_config.json names ("image_token", "boi_token", …, by itself or under
+--- extra_special_tokens), nil where it names none.
+function am_Tokenizer:named_token(name) end
+
 --- All that ids depend on, as text: the tokenizer, its special tokens and chat templates. For the keys of
 --- caches.
 function am_Tokenizer:content() end
@@ -66,6 +70,11 @@ function am_Tokenizer:gguf_metadata(rows) end
 --- The source of the template to use: `wanted` (source or name), else the one for tools when there
 --- are tools, else the default.
 function am_Tokenizer:get_chat_template(wanted, tools) end
+
+--- A conversation as text, with the options of apply_chat_template that shape it. With
+--- return_assistant_tokens_mask also the spans that the assistant wrote, an array of { first, last } bytes (for
+--- callers that change the text before it is encoded; an empty span has last = first - 1).
+function am_Tokenizer:chat_text(messages, opts) end
 
 --- A conversation as ids, or as text. `messages`: { { role = "user", content = "…" }, … }. opts:
 ---   tokenize (default true)          ids; false: the text

@@ -12,6 +12,8 @@
 ---@field AutoConfig am.AutoConfig
 ---@field models am.models
 ---@field AutoTokenizer am.AutoTokenizer
+---@field AutoProcessor am.AutoProcessor
+---@field AutoImageProcessor am.AutoImageProcessor
 ---@field peft am.peft
 ---@field optim am.optim
 ---@field loss am.loss

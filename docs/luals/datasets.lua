@@ -41,7 +41,9 @@ function am_datasets.ColumnMappedTextInstructionIterableDataset(opts) end
 
 --- opts: dataset (len, get), collate_fn (array of rows -> batch; default_collater), batch_size (1),
 --- shuffle (false), seed (0), drop_last (false), group_by_length (false; with step_rows, batch_size by
---- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams).
+--- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams). Where the dataset
+--- has_pictures also processor, which collate_fn gets as its second argument, num_workers (the engine's choice) and
+--- prefetch_factor (2).
 ---@return am.DataLoader
 function am_datasets.StatefulDataLoader(opts) end
 

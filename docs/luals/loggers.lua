@@ -36,8 +36,9 @@ function am_Trackers:validation(name, record) end
 --- Further numbers of a step that train() was called with: an array of { name, number }.
 function am_Trackers:scalars(step, list) end
 
---- What the model says to a prompt at a step: before the first step, and later.
-function am_Trackers:sample(step, prompt, text) end
+--- What the model says to a prompt at a step: before the first step, and later. more: nil, or { truth = what it
+--- should say, images = the prompt's pictures as data: URIs }.
+function am_Trackers:sample(step, prompt, text, more) end
 
 --- A file that belongs to the run, for trackers that keep files.
 function am_Trackers:artifact(path) end

@@ -46,7 +46,9 @@ function am_models_decoder.window(c, i, sliding) end
 --- The rotary options (nn/rope.lua) that the configuration's fields amount to.
 function am_models_decoder.rotary(c) end
 
---- What models/init.lua's registry takes, made of the description at the head of this file.
+--- What models/init.lua's registry takes, made of the description at the head of this file: `new(c)` makes the model.
+--- new_body(c) and add_head(model, c, name) make its two parts for a model that has them beside others
+--- (image_text_to_text.lua).
 function am_models_decoder.architecture(spec) end
 
 return am_models_decoder

@@ -44,15 +44,18 @@ function am_models.PretrainedConfig(values) end
 function am_models.position_limit(c) end
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
---- that such a module returns (decoder.lua says what).
+--- that such a module returns (decoder.lua says what; image_text_to_text.lua of one that has `extend`).
 function am_models.register(name, implementation) end
 
 --- The dtype that torch_dtype names; nil for auto, which is the checkpoint's.
 function am_models.weight_dtype(name) end
 
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function am_models.sees_images(c) end
+
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's, with opts.classifier of AutoModelForSequenceClassification's. Raises "unsupported"
---- for an architecture that is not there.
+--- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier", "image_text_to_text" or "tower".
+--- Raises "unsupported" for an architecture that is not there.
 function am_models.structure(c, opts) end
 
 --- Write a LoRA adapter of a model as a GGUF file for llama.cpp. adapters: am.peft.adapters(model); opts: type
@@ -136,6 +139,13 @@ local am_PretrainedConfig = {}
 --- Give the configuration its family's defaults and names of fields, {defaults =, attribute_map =}, as
 --- transformers' configuration class has them; padding = false where pad_token_id names no row of the embeddings.
 function am_PretrainedConfig:bind(family) end
+
+--- A part of a configuration, the object `key` in it, as a configuration with its family's defaults; values: in place
+--- of that object. What messages call it names file and part.
+function am_PretrainedConfig:part(key, family, values) end
+
+--- The part that is about text (see part) answers for fields that this one does not have.
+function am_PretrainedConfig:answer_by(text) end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
 --- name that looks like a mistyped one is a "usage" error.

@@ -15,10 +15,13 @@ function am_nn_Module.class(name, parent) end
 --- An instance of a class, to be filled by its constructor.
 function am_nn_Module.init(class) end
 
---- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", or a number that
---- initializer_range is multiplied by for a narrower or wider "normal"). The tensor itself comes as weights are loaded
---- or made.
+--- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", a number that
+--- initializer_range is multiplied by for a narrower or wider "normal", {std = number} for one that does not depend on
+--- it, {fill = number}). The tensor itself comes as weights are loaded or made.
 function am_nn_Module:declare(name, shape, init) end
+
+--- Initialise a declared parameter otherwise; returns the module.
+function am_nn_Module:initialized(name, init) end
 
 --- Add a child under a name ("q_proj", or "0" in lists).
 function am_nn_Module:add(name, child) end
@@ -157,6 +160,8 @@ function am_nn_Attention:rotate(q, k, rotary) end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
+--- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
+--- have in them.
 function am_nn_Attention:forward(x, rotary, ctx) end
 
 ---@class am.nn.DecoderLayer: am.nn.Module

@@ -3,19 +3,49 @@
 
 local core = require("am.core")
 
+-- The folder of a model, or what is needed of it; from the hub where it is a name there.
+local function resolve(name, part, opts)
+    return require("am.utils.hub").resolve(name, { part = part, revision = (opts or {}).revision })
+end
+
+-- A tokenizer that renders chat templates.
+local function load_tokenizer(folder, opts)
+    opts = setmetatable({ chat = require("am.chat") }, { __index = opts or {} })
+    return require("am.tokenizers").AutoTokenizer.from_pretrained(folder, opts)
+end
+
 local lazy = {
     AutoModelForCausalLM = function() return require("am.models").AutoModelForCausalLM end,
     AutoModelForSequenceClassification = function() return require("am.models").AutoModelForSequenceClassification end,
+    AutoModelForImageTextToText = function() return require("am.models").AutoModelForImageTextToText end,
+    AutoModel = function() return require("am.models").AutoModel end,
     AutoConfig = function() return require("am.models").AutoConfig end,
     AutoTokenizer = function()
-        local tokenizers, chat = require("am.tokenizers"), require("am.chat")
         return {
             --- A tokenizer from a Hugging Face directory, a GGUF file, or a hub name. opts.revision: of a hub name.
             from_pretrained = function(name, opts)
-                opts = setmetatable({ chat = chat }, { __index = opts or {} })
-                local hub = require("am.utils.hub")
-                local folder = hub.resolve(name, { part = "tokenizer", revision = opts.revision })
-                return tokenizers.AutoTokenizer.from_pretrained(folder, opts)
+                return load_tokenizer(resolve(name, "tokenizer", opts), opts)
+            end,
+        }
+    end,
+    AutoProcessor = function()
+        return {
+            --- A processor and its tokenizer, from a Hugging Face directory or a hub name. opts: backend, alpha,
+            --- any key of the processor's files (processors.md), tokenizer (instead of the folder's); revision, of
+            --- a hub name.
+            from_pretrained = function(name, opts)
+                local own = { load_tokenizer = load_tokenizer }
+                for key, value in pairs(opts or {}) do own[key] = value end
+                return require("am.processors").AutoProcessor.from_pretrained(resolve(name, "processor", opts), own)
+            end,
+        }
+    end,
+    AutoImageProcessor = function()
+        return {
+            --- An image processor alone, from a Hugging Face directory or a hub name; opts as AutoProcessor's.
+            from_pretrained = function(name, opts)
+                local folder = resolve(name, "processor", opts)
+                return require("am.processors").AutoImageProcessor.from_pretrained(folder, opts)
             end,
         }
     end,

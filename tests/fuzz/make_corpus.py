@@ -382,6 +382,31 @@ def nanogpt_seeds():
     write("nanogpt", "legacy", shard(20240520, 0, [5, 1, 2, 3, 5, 1, 2, 3]))
 
 
+def conversation_seeds():
+    def lines(*rows):
+        return b"\n".join(json.dumps(row).encode() for row in rows)
+
+    text, answer = {"type": "text", "text": "a"}, {"role": "assistant", "content": [{"type": "text", "text": "b"}]}
+    write("conversation", "parts", lines(
+        {"conversation": [{"role": "user", "content": [{"type": "image", "image": "a.png"}, text]}, answer]},
+        {"images": ["a", {"bytes": "x", "path": None}], "messages": [
+            {"role": "user", "content": [{"type": "image"}, text, {"type": "image_url", "image_url": {"url": "http://h"}},
+                                         {"type": "image"}]}, answer]}))
+    write("conversation", "llava", json.dumps([
+        {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nA <b>?"}, {"from": "gpt", "value": "C"}]},
+        {"image": ["a", "b"], "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "C"}]},
+    ]).encode())
+    write("conversation", "unimm", lines({"image": "a", "conversation": json.dumps([
+        {"from": "human", "value": "<image> <image>"}, {"from": "gpt", "value": " c "}])}))
+    write("conversation", "cord", lines(
+        {"image": "data:image/png;base64,QUJD", "ground_truth": json.dumps({"gt_parse": {"a": [1, 2.5, {"b": None}], "c": {}}})},
+        {"file_name": "a", "ground_truth": json.dumps({"gt_parses": [{"a": "b"}, {"text_sequence": "c"}]})}))
+    write("conversation", "captions", lines(
+        {"file_name": "a.png", "text": "b", "prompt": "c"}, {"file_names": ["a", "b"], "conversation": [
+            {"role": "user", "content": "<image><image>"}, {"role": "assistant", "content": "d"}]},
+        {"image_id": "a", "question": "b", "answer": "c"}, {"image": {"base64": "QQ=="}, "caption": "x", "text": None}))
+
+
 def megatron_seeds():
     def pair(code, letter, lengths):
         ids = [k % 7 for k in range(sum(lengths))]
@@ -418,6 +443,26 @@ def adapter_seeds():
     seed("refused", {"init_lora_weights": "pissa", "fan_in_fan_out": True, "r": -1}, "(.+)+x", [at + "weight 2"])
 
 
+def processor_seeds():
+    def seed(name, image, processor=None):
+        write("processor", name, "\0".join(json.dumps(c) for c in (image, processor) if c is not None).encode())
+    seed("clip", {"image_processor_type": "CLIPImageProcessor", "size": 30, "crop_size": {"height": 20, "width": 9},
+                  "image_mean": [0.5, 0.4, 0.3], "resample": 2, "do_pad": True, "pad_size": {"height": 9, "width": 9}},
+         {"processor_class": "LlavaProcessor", "patch_size": 14, "vision_feature_select_strategy": "default",
+          "vision_config": {"image_size": 9, "patch_size": 3}, "image_token_index": 3})
+    seed("nested", {}, {"processor_class": "Gemma3Processor", "image_seq_length": 4, "image_processor": {
+        "image_processor_type": "Gemma3ImageProcessor", "do_pan_and_scan": None, "size": {"height": 5, "width": 6}}})
+    seed("qwen", {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor",
+                  "min_pixels": 784, "max_pixels": 50000, "patch_size": 7, "merge_size": 3, "temporal_patch_size": 1})
+    seed("idefics3", {"image_processor_type": "Idefics3ImageProcessorFast", "max_image_size": {"longest_edge": 64},
+                      "size": {"longest_edge": 256}, "do_image_splitting": True, "rescale_factor": 0.004},
+         {"processor_class": "Idefics3Processor", "image_seq_len": 4})
+    seed("siglip", {"image_processor_type": "SiglipImageProcessor", "size": {"max_height": 30, "max_width": 40},
+                    "image_seq_length": 4, "processor_class": "PaliGemmaProcessor"})
+    seed("llava", {"image_processor_type": "LlavaImageProcessor", "do_pad": True, "do_center_crop": False,
+                   "size": {"shortest_edge": 20, "longest_edge": 30}, "default_to_square": True})
+
+
 def pattern_seeds():
     write("pattern", "names", b"layers\\.[0-3]\\.|(?i)NORM$\0model.layers.2.mlp.weight")
     write("pattern", "groups", b"^(?!.*lm_head)(?P<n>a+)(?P=n)\\d{2,5}?\0aa123")
@@ -438,6 +483,7 @@ yaml_seeds()
 hub_seeds()
 jsonl_seeds()
 nanogpt_seeds()
+conversation_seeds()
 megatron_seeds()
 parquet_seeds()
 csv_seeds()
@@ -445,4 +491,5 @@ rows_seeds()
 template_seeds()
 trackers_seeds()
 adapter_seeds()
+processor_seeds()
 pattern_seeds()

@@ -11,6 +11,7 @@ local gpt_dataset = require("am.datasets.gpt_dataset")
 local nanogpt = require("am.datasets.nanogpt_dataset")
 local mlflow = require("am.loggers.mlflow")
 local path = require("am.utils.path")
+local processors = require("am.processors")
 local row_stream = require("am.datasets.row_stream")
 local report = require("am.loggers.report")
 local wandb_api = require("am.loggers.wandb_api")
@@ -185,6 +186,44 @@ function M.megatron(text)
     end
 end
 
+local picture_folder
+
+-- Rows of a dataset of conversations: each is an error, or has as many images as places for them.
+local function read_conversations(make, opts)
+    local dataset = try(make, opts)
+    for i = 1, dataset and math.min(dataset:len(), 50) or 0 do
+        local row = try(dataset.get, dataset, i)
+        local places = 0
+        for _, message in ipairs(row and row.conversation or {}) do
+            for _, part in ipairs(message.content) do
+                places = places + (part.type == "image" and 1 or 0)
+                assert(part.type == "image" or type(part.text) == "string")
+            end
+        end
+        for _, source in ipairs(row and row.images or {}) do
+            places = places - 1
+            assert(type(source.path or source.data or source.url) == "string")
+        end
+        assert(places == 0)
+    end
+end
+
+--- Conversations with images, in JSON, Parquet or compressed by their first bytes, as each dataset of such reads them,
+--- and as the captions of a folder.
+function M.conversation(text)
+    picture_folder = picture_folder or os.tmpname()
+    os.remove(picture_folder)
+    path.mkdir_p(picture_folder)
+    local file = path.join(picture_folder, "captions.jsonl")
+    write(file, text)
+    local vlm = datasets.vlm
+    for _, make in ipairs { vlm.make_conversation_dataset, vlm.make_unimm_chat_dataset, vlm.make_cord_v2_dataset,
+                            vlm.make_rdr_dataset, vlm.make_medpix_dataset } do
+        read_conversations(make, { path_or_dataset = file })
+    end
+    read_conversations(vlm.ImageFolder, { path_or_dataset = picture_folder })
+end
+
 --- The same of CSV, and of TSV where the text begins with a tab.
 function M.csv(text)
     read_rows(text, text:sub(1, 1) == "\t" and ".tsv" or ".csv")
@@ -304,6 +343,46 @@ function M.adapter(text)
             assert(not peft.lora_modules(model)() and model:get("lm_head").class_name == "Linear")
         end
     end)
+end
+
+local processor_folder
+local SIZES = { { 1, 1 }, { 30, 40 }, { 1, 199 }, { 1500, 64 }, { 4000, 3000 } }
+
+-- A tokenizer that has every token.
+local all_tokens = { bos_token = "<s>", eos_token = "</s>", engine = { id = function() return 3 end },
+                     named_token = function() return nil end }
+
+--- A preprocessor_config.json, behind a NUL a processor_config.json: what is read plans pictures of all shapes whose
+--- steps fit together, or refuses them.
+function M.processor(text)
+    if not processor_folder then
+        processor_folder = os.tmpname()
+        os.remove(processor_folder)
+        path.mkdir_p(processor_folder)
+    end
+    for stem, content in pairs { preprocessor_config = text:match("^%Z*"), processor_config = text:match("%z(.*)$") } do
+        local file = assert(io.open(processor_folder .. "/" .. stem .. ".json", "wb"))
+        file:write(content)
+        file:close()
+    end
+    local processor = try(processors.AutoProcessor.from_pretrained, processor_folder, { tokenizer = all_tokens })
+    for _, size in ipairs(processor and SIZES or {}) do
+        local plan = try(processor.image_processor.layout, processor.image_processor, size[1], size[2], "x")
+        local n = 1
+        for _, side in ipairs(plan and plan.shape or {}) do n = n * side end
+        assert(not plan or n == plan.n_floats)
+        if plan and processor.family then -- a plan has shapes that say what its image stands for
+            plan.source = { name = "x" }
+            try(processor.family.expand, processor, plan)
+        end
+        for _, step in ipairs(plan and plan.steps or {}) do
+            assert(step.src >= 0 and step.src < 256 and (step.dst or 0) < 256)
+            assert(step.kind == "emit" or (step.width >= 1 and step.height >= 1))
+        end
+    end
+    local of_model = json.decode(text:match("%z(.*)$") or "")
+    try(function() return processor and type(of_model) == "table" and processor:check(of_model) end)
+    os.remove(processor_folder .. "/processor_config.json")
 end
 
 --- What a hub says of a repository: only names that stay in its folder are taken, and those that are chosen

@@ -10,7 +10,7 @@ local files = require("tests.parity.automodel_files")
 local path = require("am.utils.path")
 local strings = require("am.utils.strings")
 
-local families = { "llm_pretrain/*", "llm_kd/*", "llm_seq_cls/*" }
+local families = { "llm_pretrain/*", "llm_kd/*", "llm_seq_cls/*", "vlm_finetune/gemma3/*", "vlm_finetune/qwen2_5/*" }
 for family in ("llama3_1 llama3_2 llama3_3 qwen gemma mistral phi granite olmo starcoder falcon"):gmatch("%S+") do
     families[#families + 1] = "llm_finetune/" .. family .. "/*"
 end

@@ -1,7 +1,8 @@
--- Trains a tiny Llama from every example file of NeMo Automodel that resolves, the file untouched: the models and data
--- sets that it names lie in a Hugging Face cache made here (a tiny random model, some rows in the data set's columns),
--- those it names by a path in the folder where the run starts. What is of another architecture trains its
--- configuration all the same. Takes some minutes; reads a checkout, leaves nothing.
+-- Trains a tiny Llama (from files for images a tiny Gemma 3, Qwen2.5-VL or LLaVA) from every example file of NeMo
+-- Automodel that resolves, the file untouched: the models and data sets that it names lie in a Hugging Face cache made
+-- here (a tiny random model, some rows in the data set's columns), those it names by a path in the folder where the run
+-- starts. What is of another architecture trains its configuration all the same. Takes some minutes; reads a checkout,
+-- leaves nothing.
 -- usage: tests/automodel_examples.sh CHECKOUT --train [TEXT]     TEXT: only files whose name holds it
 
 local files = require("tests.parity.automodel_files")
@@ -9,6 +10,7 @@ local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local vlm = require("tests.recipe.vlm_helper")
 
 local TRAIN_ROWS, VALIDATION_ROWS = 24, 6
 local MINUTES = 10 -- for one file
@@ -17,6 +19,9 @@ local MINUTES = 10 -- for one file
 local left_out = {
     ["llm_pretrain/megatron_pretrain_gpt2.yaml"] = "18500 steps of half a million tokens",
     ["llm_seq_cls/glue/mrpc_roberta_lora.yaml"] = "adapts modules of BERT's names",
+    ["vlm_finetune/gemma4/gemma4_4b_te.yaml"] = "attention of transformer_engine",
+    ["vlm_finetune/muse_glimmer/muse_glimmer_30b_medpix.yaml"] = "a causal model that sees",
+    ["vlm_finetune/muse_glimmer/muse_glimmer_30b_medpix_lora.yaml"] = "a causal model that sees",
 }
 
 -- ---- rows in the columns of the data sets ---------------------------------------------------------
@@ -61,7 +66,25 @@ local function completion(i)
     return { prompt = "What is " .. i .. " and one?", completion = tostring(i + 1) }
 end
 
+-- Rows with a picture in a column, of PICTURES files beside them.
+local PICTURES = 8
+
+local function with_picture(column, fields)
+    return function(i)
+        local row = { [column] = i % PICTURES + 1 .. ".png" }
+        for key, value in pairs(fields) do
+            row[key] = value
+        end
+        return row
+    end
+end
+
 local on_hub = {
+    ["naver-clova-ix/cord-v2"] = with_picture("image", { ground_truth = '{"gt_parse": {"total": {"price": "12"}}}' }),
+    ["quintend/rdr-items"] = with_picture("image", { text = "A thing of one colour." }),
+    ["mmoukouba/MedPix-VQA"] = with_picture("image_id", { question = "What is it?", answer = "Nothing grave." }),
+    ["Shopify/product-catalogue"] = with_picture("product_image", { ground_truth_category = "Paint" }),
+    ["medpix-dataset/medpix-dataset"] = with_picture("image_id", { question = "What is it?", answer = "Nothing." }),
     ["rajpurkar/squad"] = squad, ["rowan/hellaswag"] = hellaswag, ["Salesforce/xlam-function-calling-60k"] = xlam,
     ["llamafactory/glaive_toolcall_en"] = glaive, ["Muennighoff/natural-instructions"] = instruction,
     ["allenai/tulu-3-sft-mixture"] = chat,
@@ -73,12 +96,19 @@ local beside_the_run = { ["sample-datasets/prompt_completion"] = completion, ["s
                          ["your/path/to"] = chat }
 
 local function write_rows(folder, row, count)
-    for split, first_last in pairs { train = { 1, count }, validation = { count + 1, count + VALIDATION_ROWS } } do
+    for split, first_last in pairs { train = { 1, count }, validation = { count + 1, count + VALIDATION_ROWS },
+                                     test = { 1, VALIDATION_ROWS } } do
         local lines = {}
         for i = first_last[1], first_last[2] do
             lines[#lines + 1] = json.encode(row(i))
         end
         helper.write(path.join(folder, split .. ".jsonl"), table.concat(lines, "\n") .. "\n")
+    end
+end
+
+local function write_pictures(folder)
+    for i = 1, PICTURES do
+        helper.write(path.join(folder, i .. ".png"), (vlm.picture(i, 40, 30)))
     end
 end
 
@@ -109,6 +139,13 @@ local function add_models(hub, node, model)
     end
 end
 
+-- The tiny model of images and text that a file's processor section has the keys of.
+local function seeing(name)
+    local family = name:find("gemma", 1, true) and "gemma3" or name:find("qwen", 1, true) and "qwen2_5_vl" or "llava"
+    return vlm.model(family, { max_position_embeddings = 8192 },
+                     family == "qwen2_5_vl" and { patch_size = 14, window_size = 56 } or nil)
+end
+
 -- ---- training -------------------------------------------------------------------------------------
 
 -- Trains from a file in a folder of its own, in which examples/ is there as in the checkout; nil when that went well,
@@ -136,9 +173,11 @@ local function main()
     local root = files.root(arg[1])
     local home = helper.folder()
     local hub = path.join(home, "hub")
-    local model = helper.model({ max_position_embeddings = 8192 }, helper.text_model())
+    local text = helper.model({ max_position_embeddings = 8192 }, helper.text_model())
     for repo, row in pairs(on_hub) do
-        write_rows(new_snapshot(hub, "datasets", repo), row, row_count[repo] or TRAIN_ROWS)
+        local folder = new_snapshot(hub, "datasets", repo)
+        write_rows(folder, row, row_count[repo] or TRAIN_ROWS)
+        write_pictures(folder)
     end
     local trained, failed, skipped = 0, 0, 0
     for _, name in ipairs(files.list(root)) do
@@ -149,7 +188,7 @@ local function main()
                 skipped = skipped + 1
                 print("left out " .. name .. ": " .. left_out[name])
             else
-                add_models(hub, cfg:to_table(), model)
+                add_models(hub, cfg:to_table(), name:find("^vlm") and seeing(name) or text)
                 local start = posix.time()
                 local problem = problem_of(root, file, recipe, home)
                 trained, failed = trained + (problem and 0 or 1), failed + (problem and 1 or 0)

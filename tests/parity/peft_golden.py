@@ -43,7 +43,8 @@ def save_adapter(model, folder, base_name):
     path = os.path.join(folder, "adapter_config.json")
     with open(path, encoding="utf-8") as f:
         config = json.load(f)
-    config["target_modules"].sort()  # a set's order: another at every run
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # a set's order: another at every run
     with open(path, "w", encoding="utf-8") as f:
         json.dump(config, f, indent=2, sort_keys=True)
     card = os.path.join(folder, "README.md")

@@ -23,7 +23,7 @@ describe("docs/models.md", function()
 
     it("is up to date; if not, run: amlua docs/models.lua", function()
         local function without_errors(page)
-            return (page:gsub("| < 1e%-0%d | < 1e%-0%d |", "| | |"))
+            return (page:gsub("| < %de%-0%d | < %de%-0%d |", "| | |"))
         end
         assert.equal(without_errors(made), without_errors(text))
     end)
@@ -31,7 +31,7 @@ describe("docs/models.md", function()
     it("states errors that this machine stays below", function()
         local here = rows(made)
         for i, row in ipairs(rows(text)) do
-            for column, most in pairs { [LOGITS] = 1e-5, [GRADIENTS] = 1e-4 } do
+            for column, most in pairs { [LOGITS] = 1e-5, [GRADIENTS] = 2e-4 } do
                 local stated = tonumber(row[column]:match("^< (.*)$"))
                 local measured = tonumber(here[i][column]:match("%S+$"))
                 assert.is_true(stated <= most, row[1])
@@ -42,12 +42,16 @@ describe("docs/models.md", function()
     end)
 
     it("has every architecture, each with a golden", function()
-        local names, goldens = {}, models.cases()
-        for i, row in ipairs(rows(text)) do
-            names[i] = row[1]:match("`(.-)`")
+        local names, seeing = {}, {}
+        for _, row in ipairs(rows(text)) do
+            local name = row[1]:match("`(.-)`")
+            table.insert(registry.modules[name] and names or seeing, name)
         end
         assert.same(strings.sorted_keys(registry.modules), names)
-        assert.same(names, strings.sorted_keys(goldens))
+        assert.same(names, strings.sorted_keys(models.cases()))
         assert.same(names, strings.sorted_keys(models.known))
+        assert.same(strings.sorted_keys(registry.image_text_to_text.modules), seeing)
+        assert.same(seeing, strings.sorted_keys(models.seeing_cases()))
+        assert.same(seeing, strings.sorted_keys(models.known_seeing))
     end)
 end)

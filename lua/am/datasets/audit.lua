@@ -22,6 +22,7 @@ local M = {}
 local ROWS, SAMPLE_TOKENS, SAMPLE_BYTES = 200, 512, 4000
 local ENDING = 3 -- learnt tokens at the end of a sample among which one must end the turn; a template adds "\n"
 local LOW_SHARE = 0.01
+local MANY = 8 -- times of a token in a row that are shown as one
 
 local Report = {}
 Report.__index = Report
@@ -88,20 +89,39 @@ local function decode(tokenizer, ids)
     return table.concat(ids, " ") .. " "
 end
 
-local function sample_of(name, tokenizer, ids, trained)
-    local pieces, first, bytes = {}, 1, 0
-    local stop = math.min(#ids, SAMPLE_TOKENS)
-    while first <= stop and bytes < SAMPLE_BYTES do
-        local run = {}
-        while first <= stop and trained[first] == trained[first - #run] do
-            run[#run + 1] = ids[first]
-            first = first + 1
+-- ids in which a token that comes again and again and is not learnt, as an image's, stands once, with how often.
+local function without_repeats(ids, trained)
+    local out, first = {}, 1
+    while first <= #ids do
+        local last = first
+        while ids[last + 1] == ids[first] and trained[last + 1] == trained[first] do
+            last = last + 1
         end
-        local text = decode(tokenizer, run)
-        bytes = bytes + #text
-        pieces[#pieces + 1] = { text = text, trained = trained[first - 1] }
+        local times = last - first + 1
+        local many = times >= MANY and not trained[first]
+        for _ = 1, many and 1 or times do
+            out[#out + 1] = { id = ids[first], trained = trained[first], times = many and times or 1 }
+        end
+        first = last + 1
     end
-    return { name = name, pieces = pieces, left_out = #ids - first + 1 }
+    return out
+end
+
+local function sample_of(name, tokenizer, ids, trained)
+    local tokens, pieces, first, bytes, shown = without_repeats(ids, trained), {}, 1, 0, 0
+    local stop = math.min(#tokens, SAMPLE_TOKENS)
+    while first <= stop and bytes < SAMPLE_BYTES do
+        local run, head = {}, tokens[first]
+        repeat
+            run[#run + 1], shown = tokens[first].id, shown + tokens[first].times
+            first = first + 1
+            local token = tokens[first]
+        until first > stop or token.trained ~= head.trained or token.times > 1 or head.times > 1
+        local text = decode(tokenizer, run) .. (head.times > 1 and string.format(" (x%d)", head.times) or "")
+        bytes = bytes + #text
+        pieces[#pieces + 1] = { text = text, trained = head.trained }
+    end
+    return { name = name, pieces = pieces, left_out = #ids - shown }
 end
 
 -- ---------------------------------------------------------------- the rows

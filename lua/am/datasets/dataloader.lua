@@ -1,18 +1,20 @@
 -- StatefulDataLoader: rows of a dataset as batches, in an order that depends on seed and epoch
 -- alone, with a position inside the epoch that can be saved and restored.
--- Holds no data and no threads.
+-- Holds no data.
 --
 --   local loader = dataloader.StatefulDataLoader{ dataset = ds, batch_size = 4, shuffle = true, seed = 42 }
 --   training:    loader:set_epoch(e)   loader:next() -> batch | nil   loader:remaining()
 --   validation:  for batch in loader:batches() do … end      every row once, from the first
 --
--- A batch is what collate_fn returns, with `names`, an array of what messages call its rows. A dataset that
+-- A batch is what collate_fn returns, with `names`, an array of what messages call its rows. Batches with pictures
+-- (those of vlm/batches.lua) are begun ahead of the one that is handed out: see ahead.lua. A dataset that
 -- is only read in order (is_iterable, see utils.lua) gets a loader of stream_loader.lua instead, which has
 -- the same functions and whose len() is nil.
 
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local ahead = require("am.datasets.ahead")
 local default_collater = require("am.datasets.collate").default_collater
 local grouped = require("am.datasets.grouped")
 local philox = require("am.datasets.philox")
@@ -37,15 +39,25 @@ M.fields = {
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
     step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },
-    num_workers = { type = "integer", min = 0, default = 0, no_effect = "rows are made before the first step" },
+    num_workers = { type = "integer", min = 0, no_effect = "rows are made before the first step" },
     pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
     persistent_workers = { type = "boolean", default = false, no_effect = "there are no workers to keep" },
     prefetch_factor = { type = "integer", min = 1, no_effect = "there are no workers that could read ahead" },
+    processor = { type = "any", doc = "given by the recipe, for datasets with pictures" },
     timeout = { type = "number", min = 0, no_effect = "there are no workers to wait for" },
+}
+
+--- What these keys mean instead where rows have pictures: for the recipes that train on such.
+M.picture_fields = {
+    num_workers = { type = "integer", min = 0, max = 256,
+                    doc = "threads that prepare pictures (the engine's choice); 0: prepared when they are needed" },
+    prefetch_factor = { type = "integer", min = 1, max = 1024, doc = "batches whose pictures are prepared ahead (2)" },
 }
 
 local Loader = {}
 Loader.__index = Loader
+
+local epoch_order -- of rows, below
 
 -- What dataloader_type says about `shuffle`, which stays what it is without one.
 local function order_of(opts)
@@ -59,7 +71,9 @@ end
 
 --- opts: dataset (len, get), collate_fn (array of rows -> batch; default_collater), batch_size (1),
 --- shuffle (false), seed (0), drop_last (false), group_by_length (false; with step_rows, batch_size by
---- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams).
+--- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams). Where the dataset
+--- has_pictures also processor, which collate_fn gets as its second argument, num_workers (the engine's choice) and
+--- prefetch_factor (2).
 function M.StatefulDataLoader(opts)
     local size = opts.batch_size or 1
     if type(size) ~= "number" or size % 1 ~= 0 or size < 1 then
@@ -79,7 +93,9 @@ function M.StatefulDataLoader(opts)
         dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
         shuffle = order_of(opts) or false, seed = opts.seed or 0, epoch = 0, position = 0,
         num_rows = opts.dataset:len(), group_rows = opts.group_by_length and (opts.step_rows or size) or nil,
+        processor = opts.processor, depth = ahead.depth(opts),
     }, Loader)
+    self.queue = self:new_queue(function() return epoch_order(self) end)
     if opts.group_by_length and not self.shuffle then
         err.raise("usage", "dataloader.group_by_length needs shuffle: true; without it rows keep their order")
     end
@@ -118,8 +134,13 @@ local function collate_at(self, position, order)
         rows[#rows + 1] = dataset:get(i)
         names[#rows] = utils.row_name(dataset, i)
     end
-    local batch = self.collate_fn(rows)
-    batch.names = names
+    local batch
+    if self.processor then
+        batch = self.collate_fn(rows, self.processor)
+    else
+        batch = self.collate_fn(rows)
+    end
+    batch.names = batch.names or names
     return batch
 end
 
@@ -134,7 +155,7 @@ local function row_lengths(self)
     return self.lengths
 end
 
-local function epoch_order(self)
+function epoch_order(self)
     if self.shuffle and self.order_epoch ~= self.epoch then
         self.order = nil -- never two at once
         self.order = philox.permutation(self.num_rows, self.seed, self.epoch)
@@ -146,23 +167,34 @@ local function epoch_order(self)
     return self.order
 end
 
+-- Batches from where they are asked for on; order() says in which order rows come.
+function Loader:new_queue(order)
+    return ahead.new(self.depth, function(position)
+        if position < self.end_row then
+            return collate_at(self, position, order()), position + self.batch_size
+        end
+    end)
+end
+
 --- The next batch of this epoch, or nil at its end.
 function Loader:next()
     if self.position >= self.end_row then
         return nil
     end
-    local batch = collate_at(self, self.position, epoch_order(self))
+    local batch = self.queue:take(self.position)
     self.position = math.min(self.position + self.batch_size, self.end_row)
     return batch
 end
 
+local function nothing() end
+
 --- Iterator over one pass from the first row in the dataset's order, whatever shuffle and position
 --- say; it leaves them as they are.
 function Loader:batches()
-    local position = 0
+    local position, queue = 0, self:new_queue(nothing)
     return function()
         if position < self.end_row then
-            local batch = collate_at(self, position)
+            local batch = queue:take(position)
             position = position + self.batch_size
             return batch
         end
@@ -209,6 +241,7 @@ function Loader:load_state_dict(state)
     self.epoch, self.seed, self.shuffle, self.group_rows = state.epoch, state.seed, state.shuffle, state.group_rows
     self.position = state.done and self.end_row or state.position
     self.order, self.order_epoch = nil, nil
+    self.queue:clear()
     return notes
 end
 

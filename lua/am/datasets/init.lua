@@ -22,6 +22,7 @@ local seq_cls = require("am.datasets.seq_cls")
 local squad = require("am.datasets.squad")
 local text_dataset = require("am.datasets.text_dataset")
 local utils = require("am.datasets.utils")
+local vlm = require("am.datasets.vlm")
 local xlam = require("am.datasets.xlam")
 
 local M = {
@@ -47,6 +48,7 @@ local M = {
     default_collater = collate.default_collater,
     sequence_classification_collater = collate.sequence_classification_collater,
     StatefulDataLoader = dataloader.StatefulDataLoader,
+    vlm = vlm,
     describe = utils.describe,
     IGNORE = utils.IGNORE,
 }
@@ -55,8 +57,8 @@ local M = {
 M.targets = {}
 for _, module in ipairs {
     column_mapped, column_mapped_stream, chat_dataset, agent_chat, hellaswag, squad, xlam, seq_cls, pretokenized,
-    megatron_dataset,
-    nanogpt_dataset, text_dataset, mock, mock_packed, mock_iterable_dataset, mock_seq_cls, packed, collate, dataloader,
+    megatron_dataset, nanogpt_dataset, text_dataset, mock, mock_packed, mock_iterable_dataset, mock_seq_cls, packed,
+    collate, dataloader, vlm,
 } do
     for _, target in ipairs(module.targets) do
         M.targets[#M.targets + 1] = target

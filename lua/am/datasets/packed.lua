@@ -251,6 +251,20 @@ function Packed:get(i)
     return row
 end
 
+--- The rows whose tokens are in pack i, in order.
+function Packed:members(i)
+    local out = {}
+    local function visit(r)
+        out[#out + 1] = r
+    end
+    if self.bins then
+        each_in_bin(self, i - 1, visit)
+    else
+        each_piece(self, self.starts[2 * i - 2], self.starts[2 * i - 1], visit, nothing)
+    end
+    return out
+end
+
 --- Tokens of a pack, its padding included.
 function Packed:length()
     return self.size

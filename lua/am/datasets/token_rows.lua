@@ -256,11 +256,18 @@ local function make(opts, key, file, states)
     local writer = file and create(file, key) or create_unnamed(key)
     local stats = new_stats()
     local ok, e = pcall(function()
-        local rows = opts.open()
+        local rows, i = opts.open(), 0
         tokenise.each(rows, function(row, tokens, truncated)
+            i = i + 1
             check_write(C.am_token_rows_add(writer, row), file)
             count(stats, row, tokens, truncated)
-        end, function(place, number, reason) skip(stats, place, number, reason) end)
+        end, function(place, number, reason)
+            i = i + 1
+            skip(stats, place, number, reason)
+            if opts.on_skip then
+                opts.on_skip(i, reason)
+            end
+        end)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the answer "
                 .. "(seq_length), or answers empty, or of one token (answer_boundary: prefix), or does the "
@@ -312,6 +319,7 @@ end
 ---   open         function that opens the source: an object with len(), row(i) -> row, or nil and why it
 ---                is left out, and place(i) -> which of the files, and the row's number there; with
 ---                keep_all also the rows that have nothing to learn are kept
+---   on_skip      is called with the number and the reason of each row that is left out, in order (without a cache)
 ---   cache_dir    a folder, made when absent; nil: no cache
 ---   depends_on   what rows depend on beside the files' content: a table that JSON can hold
 --- Raises "data" when no row has a label, and what `open` and `row` raise; with a cache

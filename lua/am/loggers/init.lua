@@ -4,7 +4,7 @@
 --   local trackers = loggers.new { tensorboard = {…}, wandb = {…}, mlflow = {…}, report = {…} }
 --   trackers:load_state_dict(state)      of a resumed run
 --   trackers:open(run)                   loggers.open(sections, run) is new and open in one
---   trackers:train(record)   trackers:validation("default", record)   trackers:sample(step, prompt, text)
+--   trackers:train(record)   trackers:validation("default", record)   trackers:sample(step, prompt, text, more)
 --   trackers:flush()   trackers:finish("finished")
 --
 -- sections   the sections of the configuration as plain tables; nil: off, but for the report, which is on.
@@ -24,7 +24,7 @@
 -- Records are those of training.jsonl and validation.jsonl; step is what training.jsonl calls step.
 --
 -- What a tracker is: a table with any of these methods, called as tracker:method(…).
---   train(record)  validation(name, record)  sample(step, prompt, text)  artifact(path)
+--   train(record)  validation(name, record)  sample(step, prompt, text, more)  artifact(path)
 --   scalars(step, list)        further numbers of a step: { { "forward-time", 0.25 }, … }
 --   poll()                     after every step: time for what is not urgent
 --   flush()                    before a checkpoint: make what was written survive
@@ -220,9 +220,10 @@ function Trackers:scalars(step, list)
     end
 end
 
---- What the model says to a prompt at a step: before the first step, and later.
-function Trackers:sample(step, prompt, text)
-    all(self, "sample", step, prompt, text)
+--- What the model says to a prompt at a step: before the first step, and later. more: nil, or { truth = what it
+--- should say, images = the prompt's pictures as data: URIs }.
+function Trackers:sample(step, prompt, text, more)
+    all(self, "sample", step, prompt, text, more)
 end
 
 --- A file that belongs to the run, for trackers that keep files.

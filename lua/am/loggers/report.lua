@@ -28,7 +28,7 @@ M.fields = {
 
 local EVERY, SHARE = 30, 100 -- seconds between two writings; and so many times as long as one takes
 local MAX_PROMPTS, MAX_TEXT, MAX_SETS, MAX_VALIDATIONS = 16, 4000, 16, 200
-local MAX_CONFIG = 65536
+local MAX_CONFIG, MAX_IMAGES, MAX_IMAGE = 65536, 4, 65536
 
 local Report = {}
 Report.__index = Report
@@ -73,11 +73,24 @@ local function take_validation(self, name, r)
     end
 end
 
+-- Those of a prompt's pictures that the page shows: what is small and nothing but a picture.
+local function shown_images(images)
+    local list = {}
+    for _, uri in ipairs(type(images) == "table" and images or {}) do
+        if type(uri) == "string" and #uri <= MAX_IMAGE and #list < MAX_IMAGES
+            and (uri:find("^data:image/jpeg;base64,[%w+/=]+$") or uri:find("^data:image/png;base64,[%w+/=]+$")) then
+            list[#list + 1] = uri
+        end
+    end
+    return #list > 0 and json.array(list) or nil
+end
+
 local function known_sample(s)
     local function part(p)
         return type(p) == "table" and type(p.text) == "string" and type(p.step) == "number"
     end
     return type(s) == "table" and type(s.prompt) == "string" and part(s.first) and (s.last == nil or part(s.last))
+        and (s.truth == nil or type(s.truth) == "string")
 end
 
 --- See init.lua for `run`. state: the samples of the run before.
@@ -95,6 +108,7 @@ function M.open(section, run, state)
         history.validations(run.dir, function(name, r) take_validation(self, name, r) end)
         for _, s in ipairs(state and type(state.samples) == "table" and state.samples or {}) do
             if known_sample(s) and #self.samples < MAX_PROMPTS then
+                s.images = shown_images(s.images)
                 self.samples[#self.samples + 1] = s
             end
         end
@@ -111,7 +125,7 @@ function Report:validation(name, record)
 end
 
 --- The first answer to a prompt and the last one are shown.
-function Report:sample(step, prompt, text)
+function Report:sample(step, prompt, text, more)
     local own = { step = step, text = metrics.text(text, MAX_TEXT) }
     prompt = metrics.text(prompt, MAX_TEXT)
     for _, s in ipairs(self.samples) do
@@ -121,7 +135,8 @@ function Report:sample(step, prompt, text)
         end
     end
     if #self.samples < MAX_PROMPTS then
-        self.samples[#self.samples + 1] = { prompt = prompt, first = own }
+        self.samples[#self.samples + 1] = { prompt = prompt, first = own, images = shown_images(more and more.images),
+                                            truth = more and more.truth and metrics.text(more.truth, MAX_TEXT) }
     end
 end
 

@@ -4,10 +4,12 @@
 --   page.html(content) -> text
 --
 -- content: title, status ("running", "finished", …), message, summary = { { name, text }, … },
--- charts = { { title =, note =, series = … }, … }, samples = { { prompt =, first = { step =, text = }, last = … } },
+-- charts = { { title =, note =, series = … }, … },
+-- samples = { { prompt =, first = { step =, text = }, last = …, truth = text or nil, images = { data: URI, … } }, … },
 -- validations = { { set, step, value }, … }, environment = { { name, text }, … }, config_text, written.
--- Everything in it is text that may come from anywhere, and is escaped. The page loads nothing, and a browser
--- runs no script in it but its own, whose nonce changes each time: what a data set holds cannot guess it.
+-- Everything in it is text that may come from anywhere, and is escaped. The page loads nothing (pictures are in
+-- it as data: URIs), and a browser runs no script in it but its own, whose nonce changes each time: what a data set
+-- holds cannot guess it.
 
 local chart = require("am.loggers.report_chart")
 local posix = require("am.utils.posix")
@@ -54,6 +56,12 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px
   font: 13px/1.5 ui-monospace, "Liberation Mono", Consolas, monospace; overflow-x: auto; }
 .sample { border: 1px solid var(--line); border-radius: 6px; padding: 12px; margin-bottom: 12px; }
 .sample pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.seen { display: flex; flex-wrap: wrap; gap: 16px; }
+.seen > div:last-child { flex: 1 1 340px; min-width: 0; }
+.pictures { display: flex; flex-wrap: wrap; gap: 8px; align-content: flex-start; max-width: 100%; }
+.pictures img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
+  border-radius: 4px; }
+.truth { margin-top: 12px; } .truth pre { border-color: var(--good); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 12px;
   margin-top: 10px; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: 3px 18px 3px 0; vertical-align: top;
@@ -165,18 +173,35 @@ local function charts(out, c)
     add(out, "</section>")
 end
 
+-- A prompt and what was said to it; with pictures, these stand beside it.
+local function sample(out, s)
+    add(out, '<div class="sample%s">', s.images and " seen" or "")
+    if s.images then
+        add(out, '<div class="pictures">')
+        for i, uri in ipairs(s.images) do
+            add(out, '<img src="%s" alt="picture %d of the prompt">', escape(uri), i)
+        end
+        add(out, "</div><div>")
+    end
+    add(out, '<h3>Prompt</h3><pre>%s</pre><div class="pair">', escape(s.prompt))
+    for _, part in ipairs { s.first, s.last } do
+        add(out, "<div><h3>%s, at step %s</h3><pre>%s</pre></div>", part == s.first and "Before" or "After",
+            escape(part.step), escape(part.text))
+    end
+    add(out, "</div>")
+    if s.truth then
+        add(out, '<div class="truth"><h3>Truth</h3><pre>%s</pre></div>', escape(s.truth))
+    end
+    add(out, s.images and "</div></div>" or "</div>")
+end
+
 local function samples(out, c)
     if #c.samples == 0 then
         return
     end
     add(out, "<section><h2>Samples</h2>")
     for _, s in ipairs(c.samples) do
-        add(out, '<div class="sample"><h3>Prompt</h3><pre>%s</pre><div class="pair">', escape(s.prompt))
-        for _, part in ipairs { s.first, s.last } do
-            add(out, "<div><h3>%s, at step %s</h3><pre>%s</pre></div>", part == s.first and "Before" or "After",
-                escape(part.step), escape(part.text))
-        end
-        add(out, "</div></div>")
+        sample(out, s)
     end
     add(out, "</section>")
 end
@@ -186,8 +211,8 @@ function M.html(c)
     local own = nonce()
     local out = {}
     add(out, '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">')
-    add(out, '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'nonce-%s\'; '
-        .. "script-src 'nonce-%s'\">", own, own)
+    add(out, '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        .. "style-src 'nonce-%s'; script-src 'nonce-%s'\">", own, own)
     add(out, '<meta name="viewport" content="width=device-width, initial-scale=1"><title>%s</title>', escape(c.title))
     add(out, '<style nonce="%s">\n%s</style></head><body>', own, STYLE)
     summary(out, c)

@@ -5,6 +5,7 @@
 --   secrets.redact(text)         the text without hidden values, users and passwords of addresses
 --   secrets.basic(user, password)  what the header Authorization says for them
 
+local base64 = require("am.utils.base64")
 local strings = require("am.utils.strings")
 
 local M = { REDACTED = "<redacted>" }
@@ -19,23 +20,8 @@ function M.hide(value)
     return value
 end
 
-local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
-local function base64(text)
-    local out = {}
-    for i = 1, #text, 3 do
-        local a, b, c = text:byte(i, i + 2)
-        local bits = a * 65536 + (b or 0) * 256 + (c or 0)
-        for k = 3, 0, -1 do
-            local digit = math.floor(bits / 64 ^ k) % 64 + 1
-            out[#out + 1] = (k == 1 and not b or k == 0 and not c) and "=" or alphabet:sub(digit, digit)
-        end
-    end
-    return table.concat(out)
-end
-
 function M.basic(user, password)
-    return "Basic " .. M.hide(base64(user .. ":" .. M.hide(password)))
+    return "Basic " .. M.hide(base64.encode(user .. ":" .. M.hide(password)))
 end
 
 function M.redact(text)

@@ -65,4 +65,45 @@ M.by_model_type = {
     starcoder2 = "Starcoder2ForCausalLM",
 }
 
+--- Models of images and text, in the same way.
+M.image_text_to_text = {
+    modules = {
+        Gemma3ForConditionalGeneration = "am.models.gemma3_vlm",
+        Idefics3ForConditionalGeneration = "am.models.idefics3",
+        LlavaForConditionalGeneration = "am.models.llava",
+        PaliGemmaForConditionalGeneration = "am.models.paligemma",
+        Qwen2_5_VLForConditionalGeneration = "am.models.qwen2_5_vl",
+        Qwen2VLForConditionalGeneration = "am.models.qwen2_vl",
+        SmolVLMForConditionalGeneration = "am.models.smolvlm",
+    },
+    by_model_type = {
+        gemma3 = "Gemma3ForConditionalGeneration",
+        idefics3 = "Idefics3ForConditionalGeneration",
+        llava = "LlavaForConditionalGeneration",
+        paligemma = "PaliGemmaForConditionalGeneration",
+        qwen2_5_vl = "Qwen2_5_VLForConditionalGeneration",
+        qwen2_vl = "Qwen2VLForConditionalGeneration",
+        smolvlm = "SmolVLMForConditionalGeneration",
+    },
+}
+
+--- Vision towers alone, in the same way: also out of models that have more than the tower.
+M.towers = {
+    modules = {
+        CLIPVisionModel = "am.models.vision.clip",
+        CLIPVisionModelWithProjection = "am.models.vision.clip",
+        Dinov2ForImageClassification = "am.models.vision.dinov2",
+        Dinov2Model = "am.models.vision.dinov2",
+        SiglipForImageClassification = "am.models.vision.siglip",
+        SiglipVisionModel = "am.models.vision.siglip",
+    },
+    by_model_type = {
+        clip = "CLIPVisionModel",
+        clip_vision_model = "CLIPVisionModel",
+        dinov2 = "Dinov2Model",
+        siglip = "SiglipVisionModel",
+        siglip_vision_model = "SiglipVisionModel",
+    },
+}
+
 return M

@@ -5,7 +5,8 @@
 --   config          what it was given; recipes read hidden_size, num_hidden_layers, num_attention_heads and vocab_size
 --   model           the body, a child, with
 --       embed_tokens    an Embedding, a child
---       forward(input_ids [B, T], position_ids [B or 1, T], ctx {bounds, cache, longest}) -> states [B, T, C], and of
+--       forward(input_ids [B, T], position_ids [B or 1, T], ctx {bounds, cache, longest, inputs = what the model's
+--                       forward was given}) -> states [B, T, C], and of
 --                       a model with experts a list of their routers' logits. What may be seen goes to attention
 --                       as ctx {bounds, cache, layer = number from 1} (nn/attention.lua)
 --       release()       if it holds tensors that are no parameters
@@ -170,7 +171,7 @@ local function prepare(self, args)
         position_ids = tensor.from_buffer(p, { 1, t }, { dtype = "int32", device = device })
         longest = past + t
     end
-    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest }
+    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, inputs = args }
 end
 
 -- ---- forward --------------------------------------------------------------------------------
@@ -338,10 +339,13 @@ function CausalLM:close()
             end
         end
     end
-    if self.model.release then
+    if self.model and self.model.release then
         self.model:release()
     end
 end
+
+--- The methods by name; a model of another kind takes those that fit (vision/tower.lua).
+M.methods = CausalLM
 
 --- What files call a model's parts, unless it says otherwise; layers and norm are those of decoder.lua.
 M.names = { body = "model", embeddings = "embed_tokens", layers = "layers", norm = "norm", head = "lm_head" }

@@ -13,7 +13,7 @@ local M = {}
 local Config = {}
 
 -- A field that config.json leaves out is the family's default, under the family's name of it (see bind). One that
--- config.json has as null is nil.
+-- config.json has as null is nil. What a configuration of several parts does not say itself, its text part does.
 function Config.__index(self, key)
     local method, family = Config[key], rawget(self, "_family")
     if method ~= nil or not family then
@@ -23,6 +23,10 @@ function Config.__index(self, key)
     local value = rawget(self, name)
     if value == nil and not rawget(self, "_nulls")[name] then
         value = family.defaults[name]
+    end
+    local text = rawget(self, "_text")
+    if value == nil and text and key:sub(1, 1) ~= "_" then
+        value = text[key]
     end
     return value
 end
@@ -62,7 +66,7 @@ local function respell_rope(c, rope)
             scaling[k] = v
         end
     end
-    c.rope_scaling = scaling.rope_type ~= "default" and scaling or json.null
+    c.rope_scaling = scaling
 end
 
 -- One spelling inside: torch_dtype, rope_theta, rope_scaling{rope_type}, and for layers with a window of their own
@@ -92,7 +96,10 @@ local function respell(c)
     if type(scaling) == "table" and scaling ~= json.null then
         scaling.rope_type = scaling.rope_type or scaling.type
         scaling.type = nil
-        if scaling.rope_type == "default" then
+        if scaling.rope_type == "mrope" then -- what it meant is said by mrope_section
+            scaling.rope_type = "default"
+        end
+        if scaling.rope_type == "default" and not scaling.mrope_section then
             c.rope_scaling = json.null
         end
     end
@@ -118,7 +125,7 @@ local function copy(value)
     end
     local out = {}
     for k, v in pairs(value) do
-        if k ~= "_family" then -- which comes with `bind`
+        if k ~= "_family" and k ~= "_text" then -- which come with the model
             out[k] = copy(v)
         end
     end
@@ -161,6 +168,25 @@ function Config:bind(family)
         end
     end
     return self
+end
+
+--- A part of a configuration, the object `key` in it, as a configuration with its family's defaults; values: in place
+--- of that object. What messages call it names file and part.
+function Config:part(key, family, values)
+    values = values or self[key]
+    if values == nil then
+        values = {}
+    elseif not is_object(values) and (type(values) ~= "table" or next(values) ~= nil) then
+        err.raise("format", "%s: \"%s\" must be an object", self._name_or_path or "config.json", key)
+    end
+    local part = M.new(values)
+    part._name_or_path = string.format("%s, %s", self._name_or_path or "config.json", key)
+    return part:bind(family):check()
+end
+
+--- The part that is about text (see part) answers for fields that this one does not have.
+function Config:answer_by(text)
+    self._text = text
 end
 
 --- Put other values in place of this configuration's: objects are merged, null takes a value away. A
@@ -274,14 +300,23 @@ function Config:to_table()
     return out
 end
 
---- Write config.json into a directory.
-function Config:save(dir)
-    local out = self:to_table()
+-- A copy in which fields that transformers takes as floats only are such, also those of parts.
+local function with_floats(values)
+    local out = setmetatable({}, getmetatable(values))
+    for key, value in pairs(values) do
+        out[key] = is_object(value) and key:find("_config$") and with_floats(value) or value
+    end
     for _, key in ipairs(fields.floats) do
         if type(out[key]) == "number" then
             out[key] = json.float(out[key])
         end
     end
+    return out
+end
+
+--- Write config.json into a directory.
+function Config:save(dir)
+    local out = with_floats(self:to_table())
     path.write_file(path.join(dir, "config.json"), json.encode(out, { indent = 2, sort_keys = true }) .. "\n")
 end
 

@@ -20,7 +20,7 @@ M.kinds = {
     rms_norm_eps = probability, layer_norm_eps = probability, layer_norm_epsilon = probability,
     norm_epsilon = probability, norm_eps = probability, qk_layernorm = boolean,
     -- attention and feed-forward blocks
-    attention_bias = boolean, mlp_bias = boolean, use_bias = boolean, bias = boolean, qkv_bias = boolean,
+    attention_bias = boolean, mlp_bias = boolean, use_bias = boolean, bias = boolean,
     hidden_act = text, hidden_activation = text, activation_function = text, activation = text,
     query_pre_attn_scalar = positive, attn_logit_softcapping = positive, final_logit_softcapping = positive,
     clip_qkv = positive, scale_attn_weights = boolean, scale_attn_by_inverse_layer_idx = boolean,
@@ -35,14 +35,19 @@ M.kinds = {
     -- experts
     norm_topk_prob = boolean, mlp_only_layers = list, router_aux_loss_coef = { "number", 0 },
     output_router_logits = boolean, router_jitter_noise = probability, swiglu_alpha = number, swiglu_limit = positive,
+    -- vision towers
+    vision_use_head = boolean, qkv_bias = boolean, use_swiglu_ffn = boolean, use_mask_token = boolean,
+    fullatt_block_indexes = list, mlp_ratio = { "number", 1e-3, 1e6 }, layerscale_value = number,
+    drop_path_rate = dropout,
+    hidden_dropout_prob = dropout, attention_probs_dropout_prob = dropout,
     -- weights
-    initializer_range = { "number", 0 }, torch_dtype = text,
+    initializer_factor = { "number", 0 }, initializer_range = { "number", 0 }, torch_dtype = text,
 }
 
 --- Names of fields that transformers takes as floats only: 30 for 30.0 and it opens the file no more.
-M.floats = { "initializer_range", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps",
-             "attn_logit_softcapping", "final_logit_softcapping", "clip_qkv", "router_aux_loss_coef",
-             "router_jitter_noise", "swiglu_alpha", "swiglu_limit" }
+M.floats = { "initializer_factor", "layerscale_value", "initializer_range", "rms_norm_eps", "layer_norm_eps",
+             "layer_norm_epsilon", "norm_epsilon", "norm_eps", "attn_logit_softcapping", "final_logit_softcapping",
+             "clip_qkv", "router_aux_loss_coef", "router_jitter_noise", "swiglu_alpha", "swiglu_limit" }
 
 --- Those with a default that may be null: there is none then. Others must be what they are.
 M.nullable = { sliding_window = true, attn_logit_softcapping = true, final_logit_softcapping = true, clip_qkv = true,

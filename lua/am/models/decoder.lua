@@ -238,13 +238,19 @@ local function rotary_tables(self, position_ids, longest)
     return tables
 end
 
+--- The rows that input_ids int [B, T] look up -> [B, T, C].
+function Body:embed(input_ids)
+    return self[self.names.embeddings]:forward(input_ids)
+end
+
 --- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm, and a list of
---- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest.
+--- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest; inputs_embeds [B, T, C], taken in
+--- place of what input_ids look up; what nn/attention.lua takes beside (causal, window_bounds).
 --- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
 --- feed-forward block, which holds more than half of what a layer saves.
 function Body:forward(input_ids, position_ids, ctx)
     local names, checkpointing = self.names, self.activation_checkpointing
-    local x = self[names.embeddings]:forward(input_ids)
+    local x = ctx.inputs_embeds or self:embed(input_ids)
     if self.embedding_multiplier then
         x = x * self.embedding_multiplier
     end
@@ -264,7 +270,8 @@ function Body:forward(input_ids, position_ids, ctx)
         local layer = self[names.layers][tostring(i - 1)]
         local rotary = tables[layer.kind] or tables.full_attention
         local function run(h)
-            return layer:forward(h, rotary, { bounds = ctx.bounds, cache = ctx.cache, layer = i,
+            return layer:forward(h, rotary, { bounds = ctx.bounds, window_bounds = ctx.window_bounds,
+                                               causal = ctx.causal, cache = ctx.cache, layer = i,
                                                position_ids = position_ids, checkpointing = checkpointing })
         end
         -- A scope each: what backward does not need is freed as the layer ends.
@@ -299,25 +306,36 @@ end
 
 -- ---- the architecture -----------------------------------------------------------------------
 
---- What models/init.lua's registry takes, made of the description at the head of this file.
+--- What models/init.lua's registry takes, made of the description at the head of this file: `new(c)` makes the model.
+--- new_body(c) and add_head(model, c, name) make its two parts for a model that has them beside others
+--- (image_text_to_text.lua).
 function M.architecture(spec)
     local names = setmetatable(spec.names or {}, { __index = causal_lm.names })
-    local function new(c)
+    local function check(c)
         if spec.check then
             spec.check(c)
         end
-        local self = Module.init(Module.class(spec.name))
-        self.config, self.names, self.unused = c, names, spec.unused
+        return true
+    end
+    -- Give a model the head under a name.
+    local function add_head(self, c, name)
         self.logit_scale = spec.logit_scale and spec.logit_scale(c)
         self.logit_softcap = spec.logit_softcap and spec.logit_softcap(c)
+        self:add(name, Linear.new(c:integer("hidden_size"), c:integer("vocab_size"), spec.head_bias))
+    end
+    local function new(c)
+        check(c)
+        local self = Module.init(Module.class(spec.name))
+        self.config, self.names, self.unused = c, names, spec.unused
         self.model = self:add(names.body, new_body(c, spec, names))
-        self:add(names.head, Linear.new(c:integer("hidden_size"), c:integer("vocab_size"), spec.head_bias))
+        add_head(self, c, names.head)
         self.tied = c.tie_word_embeddings
             and { [names.head .. ".weight"] = names.body .. "." .. names.embeddings .. ".weight" } or {}
         return self
     end
     return { new = new, name = spec.name, gguf = spec.gguf, defaults = spec.defaults,
-             attribute_map = spec.attribute_map, padding = spec.padding }
+             attribute_map = spec.attribute_map, padding = spec.padding, add_head = add_head,
+             new_body = function(c) return check(c) and new_body(c, spec, names) end }
 end
 
 return M

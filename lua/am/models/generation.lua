@@ -126,6 +126,19 @@ local function stop_set(model, opts)
     return set
 end
 
+-- token_type_ids of a prompt, [1, T] or nil, with those of the text that has come since: zeros.
+local function lengthened(types, length)
+    if types == nil then
+        return nil
+    end
+    types = tensor.is(types) and types:totable() or types
+    local row, given = {}, type(types[1]) == "table" and types[1] or types
+    for i = 1, length do
+        row[i] = given[i] or 0
+    end
+    return { row }
+end
+
 --- How many positions a model of that configuration has; dynamically scaled ones stretch to any length.
 function M.position_limit(c)
     return not rope.any_length(c.rope_scaling) and c.max_position_embeddings or math.huge
@@ -134,7 +147,8 @@ end
 --- Ids of the prompt followed by new ones, as transformers returns them.
 --- opts: max_new_tokens (20), do_sample (false), temperature (1), top_k, top_p, seed (42),
 --- eos_token_id (number or list; the checkpoint's by default; false: never stop), use_cache (true),
---- on_token (function(id), called as each comes).
+--- on_token (function(id), called as each comes), inputs (what forward takes beside input_ids for the prompt:
+--- pixel_values and so on).
 ---@param ids integer[]
 function M.generate(model, ids, opts)
     opts = setmetatable({ temperature = opts and opts.temperature or 1 }, { __index = opts or {} })
@@ -175,8 +189,12 @@ function M.generate(model, ids, opts)
                                                  { dtype = "int32", device = model:device() })
                 -- Prompts are of any length, 1 too, and go through products that are the same for all of them.
                 local mode = step > 1 and #feed == 1 and autograd.inference_mode or autograd.no_grad
-                local result = mode(model.forward, model,
-                                    { input_ids = input, cache = cache, logits_to_keep = 1 })
+                local args = { input_ids = input, cache = cache, logits_to_keep = 1 }
+                if feed == out then -- the prompt is seen
+                    setmetatable(args, { __index = opts.inputs })
+                    args.token_type_ids = opts.inputs and lengthened(opts.inputs.token_type_ids, #out)
+                end
+                local result = mode(model.forward, model, args)
                 logits, n = result.logits:to("float32"):to_buffer()
             end)
             local id = opts.do_sample and sample(logits, n, opts, step) or greedy(logits, n)

@@ -1,4 +1,5 @@
--- Models by architecture: AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification. Each architecture
+-- Models by architecture: AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification,
+-- AutoModelForImageTextToText. Each architecture
 -- is a file beside this one (architectures.lua has the list, decoder.lua says what is in them).
 
 local err = require("am.core.error")
@@ -23,9 +24,11 @@ local registry = require("am.models.architectures")
 local architectures = registry.modules
 
 --- Add an architecture: what config.json's "architectures" names -> a module path, or the table
---- that such a module returns (decoder.lua says what).
+--- that such a module returns (decoder.lua says what; image_text_to_text.lua of one that has `extend`).
 function M.register(name, implementation)
-    architectures[name] = implementation
+    local sees = type(implementation) == "table" and implementation.extend
+    local to = sees and registry.image_text_to_text.modules or architectures
+    to[name] = implementation
 end
 
 local function module_of(found)
@@ -49,22 +52,31 @@ local function implementation_of_gguf(archive)
               table.concat(strings.sorted_keys(known), ", "))
 end
 
--- A classifier is made of the architecture's causal model.
-local function implementation(c, classifier)
+-- What each kind of model is chosen from.
+local kinds = {
+    causal = registry,
+    classifier = registry, -- made of the architecture's causal model
+    image_text_to_text = registry.image_text_to_text,
+    tower = registry.towers,
+}
+
+local function implementation(c, kind)
     local name = type(c.architectures) == "table" and c.architectures[1] or nil
-    local found = name and architectures[name]
-    if classifier and not found then
-        for causal, at in pairs(architectures) do
+    local modules, by_model_type = kinds[kind].modules, kinds[kind].by_model_type
+    local found = name and modules[name]
+    if kind == "classifier" and not found then
+        for causal, at in pairs(modules) do
             found = classification.class_name(causal) == name and at or found
         end
     end
     if not found and (name == nil or tostring(name):find("Model$") and not tostring(name):find("LMHeadModel$")) then
-        found = architectures[registry.by_model_type[c.model_type] or ""] -- the body alone, or no class at all
+        found = modules[by_model_type[c.model_type] or ""] -- the body alone, or no class at all
     end
     if not found then
-        err.raise("unsupported", "%s: architecture %s is not supported; supported are %s",
-                  c._name_or_path or "config.json", tostring(name),
-                  table.concat(strings.sorted_keys(architectures), ", "))
+        local sees = registry.image_text_to_text.modules[name or ""]
+        err.raise("unsupported", "%s: architecture %s is not supported; supported are %s%s",
+                  c._name_or_path or "config.json", tostring(name), table.concat(strings.sorted_keys(modules), ", "),
+                  kind == "causal" and sees and ". It sees images: load it with AutoModelForImageTextToText" or "")
     end
     return module_of(found)
 end
@@ -108,21 +120,26 @@ local function layers_asked(c, overrides)
     return asked
 end
 
-local function build(c, opts, classifier)
-    local impl, overrides = implementation(c, classifier), opts.config_overrides or {}
+local function build(c, opts, kind)
+    local impl, overrides = implementation(c, kind), opts.config_overrides or {}
+    c = impl.own_config and impl.own_config(c) or c
     c:override(overrides):bind(impl):check()
     check_quantization(c)
-    c:integer("num_hidden_layers", nil, 10000)
-    local asked = layers_asked(c, overrides)
-    local model = causal_lm.extend(impl.new(c))
-    if classifier then
+    local asked
+    if kind ~= "image_text_to_text" then
+        c:integer("num_hidden_layers", nil, 10000)
+        asked = layers_asked(c, overrides)
+    end
+    local model = (impl.extend or causal_lm.extend)(impl.new(c))
+    if kind == "classifier" then
         c.num_labels = opts.num_labels or c.num_labels
         model = classification.extend(causal_lm.extend(classification.new(model, c)))
     else
         c.architectures = json.array { model.class_name }
     end
     model.layers_asked = asked
-    model.model.activation_checkpointing = opts.activation_checkpointing
+    local body = model.model or model
+    body.activation_checkpointing = opts.activation_checkpointing
     kernels.patch_model_with_kernel_optimizations(model, opts)
     model.gguf_description = impl.gguf
     return model, impl
@@ -148,7 +165,7 @@ function M.AutoConfig.from_pretrained(name, opts)
     return config.from_pretrained(where)
 end
 
-local function from_pretrained(name, opts, classifier)
+local function from_pretrained(name, opts, kind)
     opts = opts or {}
     local where = hub.resolve(name, { revision = opts.revision })
     local model
@@ -159,11 +176,11 @@ local function from_pretrained(name, opts, classifier)
                       .. "it with its config.json", where)
         end
         local class, impl = implementation_of_gguf(archive)
-        model = build(gguf_metadata.read(archive, class, impl.gguf), opts, classifier)
+        model = build(gguf_metadata.read(archive, class, impl.gguf), opts, kind)
         weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
     else
         local c = config.from_pretrained(where)
-        model = build(c, opts, classifier)
+        model = build(c, opts, kind)
         weights.from_directory(model, where, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
         model.generation_config = config.generation_config(where)
     end
@@ -172,10 +189,10 @@ local function from_pretrained(name, opts, classifier)
     return trainable(model)
 end
 
-local function from_config(c, opts, classifier)
+local function from_config(c, opts, kind)
     opts = opts or {}
     c = config.new(c)
-    local model = build(c, opts, classifier)
+    local model = build(c, opts, kind)
     weights.initialize(model, { dtype = M.weight_dtype(opts.torch_dtype) or c.torch_dtype or "float32",
                                 device = opts.device })
     return trainable(model)
@@ -189,12 +206,12 @@ M.AutoModelForCausalLM = {}
 ---  activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?} the last
 ---  two: nn/kernels.lua
 function M.AutoModelForCausalLM.from_pretrained(name, opts)
-    return from_pretrained(name, opts, false)
+    return from_pretrained(name, opts, "causal")
 end
 
 --- A model with random weights from a configuration (AutoConfig's, or a table of its fields).
 function M.AutoModelForCausalLM.from_config(c, opts)
-    return from_config(c, opts, false)
+    return from_config(c, opts, "causal")
 end
 
 M.AutoModelForSequenceClassification = {}
@@ -202,20 +219,53 @@ M.AutoModelForSequenceClassification = {}
 --- The same with a head that classifies (sequence_classification.lua). opts.num_labels: classes, those of
 --- config.json by default. The head of a checkpoint that has none begins with random numbers.
 function M.AutoModelForSequenceClassification.from_pretrained(name, opts)
-    return from_pretrained(name, opts, true)
+    return from_pretrained(name, opts, "classifier")
 end
 
 --- A classifier with random weights.
 function M.AutoModelForSequenceClassification.from_config(c, opts)
-    return from_config(c, opts, true)
+    return from_config(c, opts, "classifier")
+end
+
+M.AutoModelForImageTextToText = {}
+
+--- A model of images and text (image_text_to_text.lua) with a checkpoint's weights; opts as
+--- AutoModelForCausalLM's.
+function M.AutoModelForImageTextToText.from_pretrained(name, opts)
+    return from_pretrained(name, opts, "image_text_to_text")
+end
+
+--- The same with random weights.
+function M.AutoModelForImageTextToText.from_config(c, opts)
+    return from_config(c, opts, "image_text_to_text")
+end
+
+--- Does a configuration (AutoConfig's) describe a model of images and text?
+function M.sees_images(c)
+    local sees = registry.image_text_to_text
+    local name = type(c.architectures) == "table" and c.architectures[1] or sees.by_model_type[c.model_type or ""]
+    return sees.modules[name or ""] ~= nil
+end
+
+M.AutoModel = {}
+
+--- A vision tower (CLIP, SigLIP, DINOv2) with a checkpoint's weights, its own or those of a model of pictures and texts
+--- that it is part of; opts as AutoModelForCausalLM's. What forward takes and gives: vision/tower.lua.
+function M.AutoModel.from_pretrained(name, opts)
+    return from_pretrained(name, opts, "tower")
+end
+
+--- The same with random weights.
+function M.AutoModel.from_config(c, opts)
+    return from_config(c, opts, "tower")
 end
 
 --- A model's modules without weights: the names and shapes of its parameters (Module:parameter_slots).
---- c, opts: as from_config's, with opts.classifier of AutoModelForSequenceClassification's. Raises "unsupported"
---- for an architecture that is not there.
+--- c, opts: as from_config's, with opts.kind: "causal" (the default), "classifier", "image_text_to_text" or "tower".
+--- Raises "unsupported" for an architecture that is not there.
 function M.structure(c, opts)
     opts = opts or {}
-    return (build(config.new(c), opts, opts.classifier))
+    return (build(config.new(c), opts, opts.kind or "causal"))
 end
 
 --- Write a LoRA adapter of a model as a GGUF file for llama.cpp. adapters: am.peft.adapters(model); opts: type

@@ -67,10 +67,41 @@ function M.directory(dir, device)
     }
 end
 
+-- The i-th of n equal parts of a tensor's first dim; the tensor itself where there are none, whose shape is then wrong.
+local function chunk(t, i, n)
+    local size = t:dim() > 0 and t:size(0) / n or 0.5
+    return size % 1 == 0 and t:narrow(0, (i - 1) * size, size) or t
+end
+
+--- The same source, or one whose tensors are called as the model calls them, by its file_names.
+function M.renamed(source, model)
+    if not model.file_names then
+        return source
+    end
+    local names, parts = {}, {}
+    for name in pairs(source.names) do
+        local inside = model.file_names:to_model(name)
+        if type(inside) == "table" then
+            for i, part in ipairs(inside) do
+                names[part], parts[part] = name, { i, #inside }
+            end
+        else
+            names[inside] = name
+        end
+    end
+    return setmetatable({
+        names = names,
+        get = function(name, dtype)
+            local t, part = names[name] and source.get(names[name], dtype) or nil, parts[name]
+            return t and part and chunk(t, part[1], part[2]) or t
+        end,
+    }, { __index = source })
+end
+
 --- The same source, or one that adds the body's name to its tensors': files of a model without a head (GPT-2's first
 --- ones) leave it out.
 function M.with_body(source, model)
-    local body = model.names and model.names.body .. "."
+    local body = model.names and model.names.head and model.names.body .. "."
     if not body then
         return source
     end

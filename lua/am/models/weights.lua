@@ -1,5 +1,6 @@
 -- Weights of a model from and to files: Hugging Face directories (sources.lua) and GGUF files (gguf.lua). What a
--- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each.
+-- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each;
+-- and where the model has file_names (file_names.lua), which apply as files are opened and written.
 
 local err = require("am.core.error")
 local autograd = require("am.core.autograd")
@@ -46,7 +47,7 @@ local function in_files(model, gradients)
             list[#list + 1] = { name, t }
         end
     end
-    return list
+    return model.file_names and model.file_names:to_files(list) or list
 end
 
 local function as_table(list)
@@ -57,8 +58,8 @@ local function as_table(list)
     return out
 end
 
---- List of {name in files, tensor} of a model's parameters, views of them, in their order. Shared ones come once,
---- under the first name.
+--- List of {name in files, tensor} of a model's parameters, views of them, in their order; copies of those that are
+--- stacked in files (file_names.lua). Shared ones come once, under the first name.
 function M.listed(model)
     return autograd.no_grad(in_files, model)
 end
@@ -136,12 +137,13 @@ end
 
 -- Random numbers for one parameter, as transformers initialises it.
 local function initialize_slot(model, module, slot, opts)
-    local t = scope.escape(tensor.empty(slot.shape, opts))
-    if slot.init == "normal" or type(slot.init) == "number" then
-        local scale = type(slot.init) == "number" and slot.init or 1
-        t:normal_(0, (model.config.initializer_range or 0.02) * scale)
+    local t, init = scope.escape(tensor.empty(slot.shape, opts)), slot.init
+    if type(init) == "table" and init.std then
+        t:normal_(0, init.std)
+    elseif init == "normal" or type(init) == "number" then
+        t:normal_(0, (model.config.initializer_range or 0.02) * (type(init) == "number" and init or 1))
     else
-        t:fill_(slot.init == "ones" and 1 or 0)
+        t:fill_(type(init) == "table" and init.fill or init == "ones" and 1 or 0)
     end
     if module.padding_idx and slot.name == "weight" then
         scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
@@ -257,7 +259,7 @@ end
 
 -- A directory's tensors under the model's names.
 local function open_directory(model, dir, device)
-    return sources.with_body(mxfp4.unpacked(sources.directory(dir, device)), model)
+    return sources.with_body(sources.renamed(mxfp4.unpacked(sources.directory(dir, device)), model), model)
 end
 
 --- Load from a Hugging Face directory.

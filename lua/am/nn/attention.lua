@@ -1,6 +1,6 @@
--- Causal self-attention with grouped key/value heads, rotary positions and an optional key/value
--- cache. What each query may see comes as key ranges (`bounds`), see engine/backend.h. Families that project to
--- queries, keys and values in another way, or place them otherwise, derive a class from this one and give it
+-- Self-attention, causal unless it says otherwise, with grouped key/value heads, rotary positions and an optional
+-- key/value cache. What each query may see comes as key ranges (`bounds`), see engine/backend.h. Families that project
+-- to queries, keys and values in another way, or place them otherwise, derive a class from this one and give it
 -- `project` or `rotate`.
 
 local ops = require("am.core.ops")
@@ -17,8 +17,10 @@ Attention.kernel = "attention" -- nn/kernels.lua
 ---@field num_kv_heads integer
 ---@field head_dim integer
 ---@field bias boolean? of q_proj, k_proj and v_proj
----@field output_bias boolean? of o_proj
+---@field output_bias boolean? of the last map
 ---@field dropout number? of probabilities, in training
+---@field causal boolean? false: a query sees what comes after it, too, as in encoders
+---@field output string? what the last map is called, o_proj by default
 ---@field window integer? keys that a query sees, itself among them; all before it by default
 ---@field scale number? of the products, 1 / sqrt(head_dim) by default
 ---@field softcap number? products s become softcap tanh(s / softcap)
@@ -39,7 +41,7 @@ function Attention.configure(class, opts)
     self.softcap, self.clip, self.interleaved = opts.softcap, opts.clip, opts.interleaved
     self.rotary = opts.rotary ~= false and not opts.alibi
     self.slopes = opts.alibi and eager.slopes(opts.num_heads) or nil
-    self.output = "o_proj"
+    self.output, self.causal = opts.output or "o_proj", opts.causal ~= false
     return self
 end
 
@@ -51,7 +53,7 @@ function Attention.new(opts, class)
     self:add("q_proj", Linear.new(opts.hidden_size, width, opts.bias))
     self:add("k_proj", Linear.new(opts.hidden_size, kv_width, opts.bias))
     self:add("v_proj", Linear.new(opts.hidden_size, kv_width, opts.bias))
-    self:add("o_proj", Linear.new(width, opts.hidden_size, opts.output_bias))
+    self:add(self.output, Linear.new(width, opts.hidden_size, opts.output_bias))
     if opts.norm then
         self.norm_all = opts.norm_all
         self:add("q_norm", opts.norm(opts.norm_all and width or opts.head_dim))
@@ -86,6 +88,8 @@ end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
+--- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
+--- have in them.
 function Attention:forward(x, rotary, ctx)
     local b, t = x:size(0), x:size(1)
     local q, k, v = self:project(x)
@@ -94,9 +98,10 @@ function Attention:forward(x, rotary, ctx)
         k, v = ctx.cache:append(ctx.layer, k, v)
     end
     local attend = (self.eager or self.slopes) and eager.attention or ops.attention
-    local out = attend(q, k, v, ctx.bounds, {
-        causal = true,
-        window = self.window,
+    local ranges = ctx.causal == false
+    local out = attend(q, k, v, ranges and self.window and ctx.window_bounds or ctx.bounds, {
+        causal = self.causal and not ranges,
+        window = not ranges and self.window or nil,
         scale = self.scale,
         softcap = self.softcap,
         sinks = self.sinks,

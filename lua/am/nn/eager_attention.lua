@@ -22,10 +22,10 @@ function M.slopes(n)
 end
 
 -- Of each query, the first key that it may see and the one after the last: a function(b, t).
-local function ranges(bounds, t, s, window)
+local function ranges(bounds, t, s, window, causal)
     local kept = bounds and bounds:to_buffer()
     return function(b, q)
-        local first, stop = 0, math.min(s, q + s - t + 1)
+        local first, stop = 0, causal and math.min(s, q + s - t + 1) or s
         if kept then
             first = kept[(b * t + q) * 2]
             stop = math.min(stop, kept[(b * t + q) * 2 + 1])
@@ -34,11 +34,11 @@ local function ranges(bounds, t, s, window)
     end
 end
 
--- What is added to scores: 0 or the least number [B or 1, 1, T, S]; with `from`, also how far each key is from
--- its sample's first.
-local function mask(bounds, b, t, s, window, from)
-    local rows = bounds and b or 1
-    local range, least = ranges(bounds, t, s, window), -3.4028234663852886e38
+-- What is added to scores: 0 or the least number [B or 1, 1, T, S]; with slopes, also how far each key is from its
+-- sample's first.
+local function mask(bounds, b, t, s, opts)
+    local rows, from = bounds and b or 1, opts.slopes
+    local range, least = ranges(bounds, t, s, opts.window, opts.causal ~= false), -3.4028234663852886e38
     local out = ffi.new("float[?]", rows * t * s)
     local distance = from and ffi.new("float[?]", rows * t * s)
     local empty = ffi.new("float[?]", rows * t)
@@ -62,7 +62,7 @@ function M.attention(q, k, v, bounds, opts)
     local b, t, h, d = unpack(q:size())
     local s, kv = k:size(1), k:size(2)
     local placed = { dtype = "float32", device = q:device() }
-    local masked, some, distance, rows = mask(bounds, b, t, s, opts.window, opts.slopes)
+    local masked, some, distance, rows = mask(bounds, b, t, s, opts)
     local function wide(x, heads) -- [B, n, heads, D] -> [B, K, heads / K, n, D]
         local y = x:reshape(b, x:size(1), kv, heads / kv, d):permute(0, 2, 3, 1, 4)
         return y:dtype() == "float64" and y or y:to("float32")

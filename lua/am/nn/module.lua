@@ -20,11 +20,19 @@ function Module.init(class)
     return setmetatable({ _parameters = {}, _children = {}, training = false }, class)
 end
 
---- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", or a number that
---- initializer_range is multiplied by for a narrower or wider "normal"). The tensor itself comes as weights are loaded
---- or made.
+--- Declare a parameter: its shape and how to initialise it ("normal", "ones", "zeros", a number that
+--- initializer_range is multiplied by for a narrower or wider "normal", {std = number} for one that does not depend on
+--- it, {fill = number}). The tensor itself comes as weights are loaded or made.
 function Module:declare(name, shape, init)
     self._parameters[#self._parameters + 1] = { name = name, shape = shape, init = init or "normal" }
+end
+
+--- Initialise a declared parameter otherwise; returns the module.
+function Module:initialized(name, init)
+    for _, slot in ipairs(self._parameters) do
+        slot.init = slot.name == name and init or slot.init
+    end
+    return self
 end
 
 --- Add a child under a name ("q_proj", or "0" in lists).

@@ -195,13 +195,52 @@ end
 local Rotary = {}
 Rotary.__index = Rotary
 
---- Tables of cosines and sines for positions. o: as frequencies', which are kept until rotary:release().
+-- Sections of the frequencies that are turned by a row of positions each.
+local function check_sections(sections, n)
+    local sum = 0
+    if type(sections) ~= "table" then
+        err.raise("format", "mrope_section: it must be a list, not %s", tostring(sections))
+    end
+    for i, count in ipairs(sections) do
+        if type(count) ~= "number" or count < 1 or count % 1 ~= 0 then
+            err.raise("format", "mrope_section: number %d is %s, not a whole number above 0", i, tostring(count))
+        end
+        sum = sum + count
+    end
+    if #sections > 3 or sum ~= n then
+        err.raise("format", "mrope_section: %d sections of %d frequencies, but there are %d, for three rows of "
+                  .. "positions at most", #sections, sum, n)
+    end
+end
+
+--- Tables of cosines and sines for positions. o: as frequencies', which are kept until rotary:release(); and for
+--- tokens with several rows of positions mrope_section, how many of the frequencies belong to each row, or
+--- axial = true: each row has all of them, so that dim numbers are rotated for each.
 function M.Rotary(o)
-    M.frequencies(o) -- what it lacks is said before any weight is read
+    local inv = M.frequencies(o) -- what it lacks is said before any weight is read
+    if o.mrope_section then
+        check_sections(o.mrope_section, #inv)
+    end
     return setmetatable({ options = o }, Rotary)
 end
 
---- The table (ops.rope_table) of position_ids int32 [B or 1, T], of which the highest is longest - 1.
+-- The table of several rows of positions [R, B, T]: the cosines of each in turn, then the sines.
+local function table_of_rows(self, position_ids)
+    local o, cosines, sines, first = self.options, {}, {}, 0
+    for row = 1, o.axial and position_ids:size(0) or #o.mrope_section do
+        local n = o.axial and self.inv_freq:size(0) or o.mrope_section[row]
+        local part = ops.rope_table(position_ids:select(0, row - 1), self.inv_freq:narrow(0, first, n), self.scaling)
+        cosines[row], sines[row] = part:narrow(-1, 0, n), part:narrow(-1, n, n)
+        first = o.axial and 0 or first + n
+    end
+    for _, part in ipairs(sines) do
+        cosines[#cosines + 1] = part
+    end
+    return ops.cat(cosines, -1)
+end
+
+--- The table (ops.rope_table) of position_ids int32 [B or 1, T], of which the highest is longest - 1; or of
+--- [rows, B or 1, T].
 function Rotary:table(position_ids, longest)
     local o = self.options
     if self.inv_freq and M.depends_on_length(o.scaling) then
@@ -211,6 +250,9 @@ function Rotary:table(position_ids, longest)
         self.inv_freq, self.scaling = M.inv_freq(setmetatable({ seq_len = longest }, { __index = o }),
                                                  position_ids:device())
         scope.escape(self.inv_freq)
+    end
+    if position_ids:dim() == 3 then
+        return table_of_rows(self, position_ids)
     end
     return ops.rope_table(position_ids, self.inv_freq, self.scaling)
 end

@@ -132,6 +132,13 @@ local function adapter_part(name)
     end
 end
 
+-- A name in an adapter as the model has it: those made with transformers 4 have the hub's names of models with
+-- pictures (am.models.file_names).
+local function in_model(model, name)
+    local own = model.file_names and model.file_names:to_model(name)
+    return type(own) == "string" and own or name
+end
+
 --- The PeftConfig of a directory or a hub's name for a model, its target_modules the paths of the modules that are
 --- adapted, and {path -> {dim, alpha}}. Reads no weights.
 function M.describe(dir, model)
@@ -139,7 +146,7 @@ function M.describe(dir, model)
     local config, numbers_of = adapter_config.read(dir)
     local archive, numbers = io_core.open(path.join(dir, "adapter_model.safetensors")), {}
     for _, name in ipairs(archive:names()) do
-        local module, part = adapter_part(name:match("^base_model%.model%.(.+)$") or "")
+        local module, part = adapter_part(in_model(model, name:match("^base_model%.model%.(.+)$") or ""))
         if part and part:find("B$") then
             local there = model:get(module)
             local places = not (there and kinds[there.class_name])
@@ -156,13 +163,13 @@ end
 
 -- adapter_model.safetensors as { adapters = {path -> {part -> tensor}}, bases = {path -> tensor}, whole =
 -- {name -> tensor} }, the last of the modules that `names` covers; and the file.
-local function read_tensors(dir, names, device, dtype)
+local function read_tensors(dir, names, model, dtype)
     local file = path.join(dir, "adapter_model.safetensors")
     local archive, found = io_core.open(file), { adapters = {}, bases = {}, whole = {} }
     local covers = whole.covers(names)
-    local function take(name, as) return scope.escape(archive:get(name, as, device)) end
+    local function take(name, as) return scope.escape(archive:get(name, as, model:device())) end
     for _, name in ipairs(archive:names()) do
-        local own = name:match("^base_model%.model%.(.+)$") or ""
+        local own = in_model(model, name:match("^base_model%.model%.(.+)$") or "")
         local module, part = adapter_part(own)
         local saved = own:gsub("%.modules_to_save%.default", "")
         if module then
@@ -270,7 +277,7 @@ function M.load(model, dir, opts)
     config.dropout = opts.dropout or config.dropout
     config.dropout_position = opts.dropout_position or config.dropout_position
     local names = config.modules_to_save or {}
-    local found, file = read_tensors(dir, names, model:device(), opts.dtype)
+    local found, file = read_tensors(dir, names, model, opts.dtype)
     local known_as = experts.gather(model, found.adapters, file)
     config.target_modules = strings.sorted_keys(found.adapters)
     check_places(model, found, file, names)
@@ -294,7 +301,7 @@ end
 --- Overwrite what is trained of an adapted model with what a directory holds (resume).
 function M.restore(model, dir)
     local names = model.modules_to_save or {}
-    local found, file = read_tensors(dir, names, model:device())
+    local found, file = read_tensors(dir, names, model)
     experts.gather(model, found.adapters, file)
     for name, module in M.modules(model) do
         for _, part in ipairs(matched(file, name, module, found.adapters[name] or {}, "this run makes it")) do

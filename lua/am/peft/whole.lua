@@ -80,6 +80,9 @@ function M.untie(model, copy)
         end
     end
     model.tied, model.config.tie_word_embeddings = {}, false
+    if type(model.config.text_config) == "table" then -- some families' files say it there
+        model.config.text_config.tie_word_embeddings = false
+    end
 end
 
 --- Do names cover one of two modules that share a weight?

@@ -162,14 +162,20 @@ local function recipe(cfg, add, class)
     end
 end
 
-local function classifier(cfg, add, class)
-    local target, wanted = cfg:get("model._target_"), is_a(class, "llm_seq_cls")
+-- The model is of the kind that the recipe trains.
+local function kind_of_model(cfg, add, class)
+    local target, classifies, sees = cfg:get("model._target_"), is_a(class, "llm_seq_cls"), is_a(class, "vlm_finetune")
     local kind = type(target) == "string" and target:match("For(%u%w+)%.[%w_]+$")
-    if kind == "SequenceClassification" and not wanted then
+    if kind == "SequenceClassification" and not classifies then
         add("model._target_", "a classifier of sequences: recipes/llm_seq_cls.lua trains and validates it, this recipe "
             .. "does not")
-    elseif kind == "CausalLM" and wanted then
+    elseif kind == "ImageTextToText" and not sees then
+        add("model._target_", "a model of images and text: recipes/vlm_finetune.lua trains and validates it, this "
+            .. "recipe does not")
+    elseif kind == "CausalLM" and classifies then
         add("model._target_", "no classifier; take am.AutoModelForSequenceClassification.from_pretrained")
+    elseif kind and kind ~= "ImageTextToText" and sees then
+        add("model._target_", "it reads no images; take am.AutoModelForImageTextToText.from_pretrained")
     end
 end
 
@@ -225,7 +231,7 @@ function M.check(cfg, class)
         end
     end
     for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, recipe,
-                           classifier } do
+                           kind_of_model } do
         rule(cfg, say(problems), class)
     end
     config.raise(problems)

@@ -5,12 +5,13 @@
 -- trained (forward, gradient of its input, gradient of its weights) and 4 n when it is frozen, so that LoRA
 -- costs two thirds and its adapters; a pair of query and key costs 12 times heads times head_dim (2 products
 -- forward, 4 backward), in layers with a window too. A forward pass alone is 2 n and 4 times heads times head_dim. Of
--- experts those count that a token goes through. What an implementation computes a second time does not count, nor
--- does anything but matrix products.
+-- experts those count that a token goes through; what pictures cost is vision_costs.lua's. What an implementation
+-- computes a second time does not count, nor does anything but matrix products.
 
 local am = require("am")
 local edge = require("am.core.ffi")
 local ops = require("am.core.ops")
+local vision_costs = require("am.recipes.vision_costs")
 
 local M = {}
 
@@ -36,11 +37,24 @@ local function maps_of(module, active)
     return list
 end
 
--- The matrices of a model: { n (out), k (in), trained, adapter, head, count }, one for each that differ.
+-- (path, module) of what a token goes through: of a model of images and text its language model and head.
+local function token_modules(model)
+    local own, next_module = vision_costs.text_modules(model), model:named_modules()
+    return function()
+        local path, module
+        repeat
+            path, module = next_module()
+        until path == nil or not own or own[module]
+        return path, module
+    end
+end
+
+-- The matrices of a model that a token meets: { n (out), k (in), trained, adapter, head, count }, one for each that
+-- differ.
 local function matrices(model)
     local list, by_key, output = {}, {}, model:get_output_embeddings()
     local in_head
-    for path, module in model:named_modules() do
+    for path, module in token_modules(model) do
         in_head = module == output and path or in_head
         local adapter = path:match("%.lora_[%a_]*[AB]$") ~= nil
         local head = in_head ~= nil and (path == in_head or path:sub(1, #in_head + 1) == in_head .. ".")
@@ -67,7 +81,7 @@ function M.costs(model, forward)
         local part = m.head and "head" or "token"
         costs[part] = costs[part] + (forward and 2 or m.trained and 6 or 4) * m.n * m.k * m.count
     end
-    for _, module in model:named_modules() do
+    for _, module in token_modules(model) do
         width = width + (module.kernel == "attention" and module.heads * module.head_dim or 0)
     end
     costs.pair = (forward and 4 or 12) * width

@@ -212,9 +212,7 @@ function Recipe:build_hooks()
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
     if self.cfg:has("samples") then
-        local limit = am.models.position_limit(self.model.config)
-        local function log(record) self:log_sample(record) end
-        table.insert(list, 1, samples.new(self:section("samples"), self:get_tokenizer(), limit, log))
+        table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
         list[#list + 1] = hook
@@ -223,11 +221,17 @@ function Recipe:build_hooks()
     return self:track("hooks.json", hooks.new(list))
 end
 
---- Note what the model answered to a prompt: { step, prompt, text }.
-function Recipe:log_sample(record)
+--- The hook that the `samples` section describes. log: takes a record, see log_sample.
+function Recipe:build_samples(log)
+    return samples.new(self:section("samples"), self:get_tokenizer(), am.models.position_limit(self.model.config), log)
+end
+
+--- Note what the model answered to a prompt: { step, prompt, text }, of a row of data also row (its name) and truth.
+--- images: its pictures as data: URIs.
+function Recipe:log_sample(record, images)
     self.log:info("[sample] step %d | %s | %s", record.step, json.encode(record.prompt), json.encode(record.text))
     self:log_record("samples", record)
-    self.hooks:call("sample", self, record)
+    self.hooks:call("sample", self, record, images)
 end
 
 --- End the run after this step, as if it had been planned so.
@@ -277,7 +281,7 @@ function Recipe:counts_tokens()
 end
 
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
---- learnt. seen: see am.recipes.flops.of_rows.
+--- learnt. seen: see am.recipes.flops.of_rows. A fifth argument is their batch, where there is one already.
 function Recipe:batch_flops(rows, length, labels, seen)
     self.costs = self.costs or flops.costs(self.model)
     return flops.of_rows(self.costs, rows, length, labels, seen)
@@ -288,7 +292,7 @@ function Recipe:check_memory()
         return
     end
     local loader = self.loader
-    local batch = loader.collate_fn { loader:sample_row() }
+    local batch = self:sample_batch(loader)
     local count = loader.dataset.is_iterable and loader.batch_size or loader.dataset:len()
     local rows, mean, longest = math.min(loader.batch_size, count), batch.T, batch.T
     local stats = loader.dataset.stats and loader.dataset:stats()

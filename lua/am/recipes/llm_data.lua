@@ -43,7 +43,7 @@ end
 function Methods:build_loader(dataset_key, loader_key, for_training)
     local cfg = self.cfg
     local dataset = self:build_dataset(cfg:child(dataset_key))
-    local size = for_training and cfg:get("packed_sequence.packed_sequence_size") or 0
+    local size = for_training and self:pack_size() or 0
     if for_training then
         for _, line in ipairs(self:audit(dataset, { color = log.colored() })) do
             self.log:info("%s", line)
@@ -57,10 +57,8 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
         end
     end
     if size > 0 then
-        local options = cfg:child("packed_sequence"):to_table()
-        options.padding_id = self:padding_id()
-        dataset = datasets.pack_dataset(dataset, options)
-        local stats = not options.prepacked and dataset:stats()
+        dataset = self:pack(dataset)
+        local stats = not cfg:get("packed_sequence.prepacked") and dataset:stats()
         local say = stats and stats.skipped > 0 and self.log.warning or self.log.info
         say(self.log, "packed into %d rows of %d tokens%s", dataset:len(), size,
             stats and ": " .. datasets.describe(stats) or "")
@@ -68,7 +66,7 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
     local section = cfg:child(loader_key)
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
     local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
-                    step_rows = sizes.global_batch_size }
+                    step_rows = sizes.global_batch_size, processor = self.processor }
     if not section or not section:has("collate_fn") then
         given.collate_fn = function(rows) return self:collate(rows) end
     end
@@ -82,6 +80,23 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
         self:check_length(#loader:sample_row().input_ids, "the first row")
     end
     return loader
+end
+
+--- Tokens of a pack, 0 where rows are not packed.
+function Methods:pack_size()
+    return self.cfg:get("packed_sequence.packed_sequence_size") or 0
+end
+
+--- A dataset packed as the `packed_sequence` section says.
+function Methods:pack(dataset)
+    local options = self:section("packed_sequence")
+    options.padding_id = self:padding_id()
+    return datasets.pack_dataset(dataset, options)
+end
+
+--- A loader's first row as a batch, for a look at it.
+function Methods.sample_batch(_, loader)
+    return loader.collate_fn { loader:sample_row() }
 end
 
 --- Rows to a batch, where a dataloader section names no collate_fn.
@@ -173,6 +188,15 @@ function Methods:check_batch(batch)
         end
     end
     self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
+end
+
+--- What the model sees of a batch, forward's arguments. int32(array, shape): makes a tensor of a C array.
+function Methods.inputs(_, batch, int32)
+    return {
+        input_ids = int32(batch.input_ids, { batch.B, batch.T }),
+        position_ids = int32(batch.position_ids, { batch.B, batch.T }),
+        bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
+    }
 end
 
 --- Where a batch has labels: a C array of its num_label_tokens places in [B T].

@@ -68,8 +68,9 @@ end
 
 -- The i-th layer (from 0); the whole body of a model by hand that has none of that name.
 local function layer_of(model, i)
-    local layers = model.model[model.names.layers]
-    return layers and layers[tostring(i)] or model.model
+    local body = model.model.language and model.model:language() or model.model
+    local layers = body[model.names.layers]
+    return layers and layers[tostring(i)] or body
 end
 
 -- Of a norm over rows of `width`: its input, unless that is kept anyhow, and a number or two of each row.

@@ -4,7 +4,7 @@
 local M = {}
 
 -- Packages that export what their modules hold, so that a name may leave the module out.
-local exporting = { ["datasets.llm"] = true, optim = true, loss = true, distributed = true }
+local exporting = { ["datasets.llm"] = true, ["datasets.vlm"] = true, optim = true, loss = true, distributed = true }
 
 -- The further spellings of a full name `nemo_automodel.components.PACKAGE.MODULE.NAME`.
 local function spellings(alias)
@@ -39,11 +39,15 @@ local others = {
 
 -- What there is no counterpart of yet. Where a target is defined under one of these names, it is there.
 local later = {
-    { "models that see or hear; this one trains text models",
-      "nemo_automodel.components.datasets.vlm.*", "nemo_automodel.datasets.vlm.*",
-      "nemo_automodel.components.datasets.audio.*", "*NeMoAutoModelForImageTextToText.*",
-      "*NeMoAutoModelForMultimodalLM.*", "*NeMoAutoModelForTextToWaveform.*", "transformers.AutoProcessor.*",
-      "nemo_automodel.components.models.nemotron_parse.*", "transformers.AutoModelForImageTextToText.*" },
+    { "models that hear", "nemo_automodel.components.datasets.audio.*", "*NeMoAutoModelForTextToWaveform.*",
+      "nemo_automodel.components.datasets.vlm.collate_fns.phi4_mm_collate_fn",
+      "nemo_automodel.components.datasets.vlm.datasets.make_cv17_dataset" },
+    { "models of several kinds of input at once; take NeMoAutoModelForImageTextToText for images and text",
+      "*NeMoAutoModelForMultimodalLM.*", "nemo_automodel.components.models.nemotron_parse.*" },
+    { "this data set or way to make batches of images and text; see docs/vlm.md for those that are there",
+      "nemo_automodel.components.datasets.vlm.*", "nemo_automodel.datasets.vlm.*" },
+    { "this processor; transformers.AutoProcessor.from_pretrained chooses the model's own",
+      "nemo_automodel.components.models.*process*", "transformers.*Processor.*", "transformers.models.*rocess*" },
     { "models of other kinds than causal ones and classifiers", "*NeMoAutoModelForTokenClassification.*",
       "*NeMoAutoModelForSeq2SeqLM.*", "*NeMoAutoModelBiEncoder.*",
       "*NeMoAutoModelCrossEncoder.*", "nemo_automodel.components.datasets.llm.seq2seq.*" },
@@ -72,11 +76,11 @@ local recipes = {
     LLMFinetuneRecipe = "llm_finetune", BenchmarkingRecipeForNextTokenPrediction = "benchmark",
     KnowledgeDistillationRecipeForNextTokenPrediction = "llm_kd",
     TrainFinetuneRecipeForSequenceClassification = "llm_seq_cls",
+    FinetuneRecipeForVLM = "vlm_finetune", VLMFinetuneRecipe = "vlm_finetune",
 }
-local later_recipes = {}
-for class in ([[FinetuneRecipeForVLM VLMFinetuneRecipe KnowledgeDistillationRecipeForVLM]]):gmatch("%S+") do
-    later_recipes[class] = "models that see or hear; this one trains text models"
-end
+local later_recipes = {
+    KnowledgeDistillationRecipeForVLM = "a teacher that sees; recipes/llm_kd.lua distils text models",
+}
 
 --- The recipe ("llm_finetune", a file of recipes/) that the value of a `recipe` key means: a class, a dotted
 --- path to one, or a section with _target_. nil and the name for one that is not known, and why for one that is

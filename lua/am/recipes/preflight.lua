@@ -118,7 +118,7 @@ end
 -- A dataset section's rows, their number, packed if that is asked for, and their lengths; of a stream, which
 -- is only read in order, the first alone.
 local function rows_of(recipe, key, for_training)
-    local section, packed = recipe.cfg:child(key), recipe.cfg:child("packed_sequence")
+    local section = recipe.cfg:child(key)
     local missing = missing_file(section)
     if missing then
         err.raise("io", "there is no %s", missing)
@@ -127,7 +127,7 @@ local function rows_of(recipe, key, for_training)
     if dataset.is_iterable then
         return dataset
     end
-    local size = for_training and packed and packed:get("packed_sequence_size") or 0
+    local size = for_training and recipe:pack_size() or 0
     local lengths = lengths_of(recipe, dataset)
     if size == 0 or lengths.longest <= size then -- as when it trains
         recipe:check_length(lengths.longest, lengths.name)
@@ -135,7 +135,7 @@ local function rows_of(recipe, key, for_training)
     if size == 0 then
         return dataset, dataset:len(), lengths
     end
-    local packs = datasets.pack_dataset(dataset, packed:to_table())
+    local packs = recipe:pack(dataset)
     return dataset, packs:len(), { mean = size, longest = size, packs = packs.stats and packs:stats() }
 end
 
@@ -143,7 +143,7 @@ end
 -- tokens; rows nil where the data is not at hand.
 local function look_at_data(recipe, model)
     local cfg = recipe.cfg
-    local size = cfg:get("packed_sequence.packed_sequence_size") or 0
+    local size = recipe:pack_size()
     local assumed = size > 0 and size or cfg:get("dataset.seq_length") or cfg:get("dataset.seq_len") or ASSUMED
     local found = { mean = assumed, longest = assumed }
     for _, key in ipairs(cfg:keys()) do

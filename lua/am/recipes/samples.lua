@@ -1,9 +1,10 @@
 -- What the model answers to fixed prompts, before training and at every validation: a hook
 -- (lua/am/training/hooks.lua). Texts go to the log, to samples.jsonl and to the trackers; what the answers
--- are worth is the reader's to say.
+-- are worth is the reader's to say. Prompts with images are made by vlm_samples.lua.
 
 local autograd = require("am.core.autograd")
 local err = require("am.core.error")
+local scope = require("am.core.scope")
 
 local M = {}
 
@@ -18,11 +19,24 @@ M.fields = {
 local Samples = { name = "samples" }
 Samples.__index = Samples
 
---- A hook; opts: the keys of `fields`. tokenizer: of the model. limit: the positions that it has.
---- log(record): takes { step, prompt, text }.
+--- A hook over prompts: each { text, ids, room (new tokens at most), row (a row's name) and truth (what it should
+--- say) or nil, images (data: URIs) or nil, inputs() -> what forward takes beside the ids, or nil }.
+--- log(record, images): takes { step, prompt, text, row, truth }.
+function M.hook(prompts, tokenizer, log)
+    return setmetatable({ prompts = prompts, tokenizer = tokenizer, log = log }, Samples)
+end
+
+--- The positions that are left for an answer to prompt `i`, `wanted` at most. Raises "usage" where there are none.
+function M.room(i, ids, limit, wanted)
+    if #ids == 0 or #ids >= limit then
+        err.raise("usage", "samples.prompts: prompt %d has %d tokens; the model takes 1 to %d", i, #ids, limit - 1)
+    end
+    return math.min(wanted or M.fields.max_new_tokens.default, limit - #ids)
+end
+
+--- A hook over texts; opts: the keys of `fields`. tokenizer: of the model. limit: the positions that it has.
 function M.new(opts, tokenizer, limit, log)
-    local self = setmetatable({ prompts = {}, tokenizer = tokenizer, log = log }, Samples)
-    local chat = opts.use_chat_template
+    local prompts, chat = {}, opts.use_chat_template
     if chat == nil then
         chat = tokenizer.chat_template ~= nil
     elseif chat and not tokenizer.chat_template then
@@ -32,25 +46,27 @@ function M.new(opts, tokenizer, limit, log)
         local ids = chat and tokenizer:apply_chat_template({ { role = "user", content = prompt } }, {
             tokenize = true, add_generation_prompt = true,
         }) or tokenizer:encode(prompt)
-        if #ids == 0 or #ids >= limit then
-            err.raise("usage", "samples.prompts: prompt %d has %d tokens; the model takes 1 to %d", i, #ids, limit - 1)
-        end
-        self.prompts[i] = { text = prompt, ids = ids,
-                            room = math.min(opts.max_new_tokens or M.fields.max_new_tokens.default, limit - #ids) }
+        prompts[i] = { text = prompt, ids = ids, room = M.room(i, ids, limit, opts.max_new_tokens) }
     end
-    return self
+    return M.hook(prompts, tokenizer, log)
+end
+
+-- What the model says to a prompt, greedily.
+local function answer(self, model, prompt)
+    local opts = { max_new_tokens = prompt.room, inputs = prompt.inputs and prompt.inputs() }
+    local out, ids = autograd.no_grad(model.generate, model, prompt.ids, opts), {}
+    for i = #prompt.ids + 1, #out do
+        ids[#ids + 1] = out[i]
+    end
+    return self.tokenizer:decode(ids, { skip_special_tokens = true })
 end
 
 function Samples:take(recipe, step)
     recipe.model:eval()
     for _, prompt in ipairs(self.prompts) do
-        local out = autograd.no_grad(recipe.model.generate, recipe.model, prompt.ids, { max_new_tokens = prompt.room })
-        local answer = {}
-        for i = #prompt.ids + 1, #out do
-            answer[#answer + 1] = out[i]
-        end
-        self.log { step = step, prompt = prompt.text,
-                   text = self.tokenizer:decode(answer, { skip_special_tokens = true }) }
+        local text = scope.scope(answer, self, recipe.model, prompt)
+        self.log({ step = step, prompt = prompt.text, text = text, row = prompt.row, truth = prompt.truth },
+                 prompt.images)
     end
 end
 

@@ -203,7 +203,7 @@ local classifier_fields = with(model_fields, {
 
 local function classifier_options(args, ctx)
     local options = pretrained_options(args, ctx)
-    options.num_labels, options.classifier = args.num_labels, true
+    options.num_labels, options.kind = args.num_labels, "classifier"
     return options
 end
 
@@ -233,6 +233,93 @@ local function define_classifiers(registry)
         options = classifier_options,
         build = function(args, ctx)
             return models.AutoModelForSequenceClassification.from_config(args.config, classifier_options(args, ctx))
+        end,
+    }
+end
+
+local auto_vlm = auto_model:gsub("ForCausalLM", "ForImageTextToText")
+
+-- Other parts than the language model have sections of their own in config.json, and so in the model section.
+local vlm_fields = with({
+    text_config = { type = "table", open = true, doc = "values that replace those of config.json's text_config" },
+    vision_config = { type = "table", open = true, doc = "values that replace those of config.json's vision_config" },
+}, model_fields)
+for _, key in ipairs(direct_overrides) do
+    vlm_fields[key] = nil
+end
+
+-- What a processor's files say, and what may be said in their place.
+local processor_fields = {
+    pretrained_model_name_or_path = { type = "string", required = true, doc = "directory or hub name; the model's" },
+    revision = { type = "string", doc = "branch, tag or commit on the hub" },
+    backend = { type = "string", enum = { "torchvision", "pil" },
+                doc = "whose pixels: transformers' processors have two ways to resize (torchvision)" },
+    alpha = { type = "string", enum = { "white", "drop" },
+              doc = "transparent pictures lie on white (the default), or lose their alpha" },
+    use_fast = { type = "boolean", doc = "an older spelling: false is backend pil" },
+    trust_remote_code = model_fields.trust_remote_code,
+    padding_side = { type = "string", no_effect = "rows are padded on the right" },
+    video_processor = { type = "any", no_effect = "videos are not read" },
+}
+for name in ([[min_pixels max_pixels size crop_size resample do_resize do_center_crop do_rescale rescale_factor
+    do_normalize image_mean image_std do_convert_rgb do_pad do_pan_and_scan pan_and_scan_min_crop_size
+    pan_and_scan_max_num_crops pan_and_scan_min_ratio_to_activate do_image_splitting max_image_size patch_size
+    temporal_patch_size merge_size image_seq_len image_seq_length chat_template]]):gmatch("%S+") do
+    processor_fields[name] = { type = "any", doc = "overrides the processor's files" }
+end
+
+local function vlm_options(args, ctx)
+    local parts = { text_config = args.text_config, vision_config = args.vision_config }
+    args.text_config = nil
+    local options = pretrained_options(args, ctx)
+    options.config_overrides, options.kind = with(parts, options.config_overrides), "image_text_to_text"
+    return options
+end
+
+local function define_vlms(registry)
+    registry:define {
+        name = "am.AutoModelForImageTextToText.from_pretrained",
+        aliases = names { auto_vlm .. ".from_pretrained", "transformers.AutoModelForImageTextToText.from_pretrained" },
+        doc = "a model that reads images and text, with a checkpoint's weights",
+        fields = with({
+            pretrained_model_name_or_path = { type = "string", required = true, doc = "directory or hub name" },
+            revision = { type = "string", doc = "branch, tag or commit on the hub" },
+            config = { type = "any", doc = "values that replace those of config.json" },
+        }, vlm_fields),
+        options = vlm_options,
+        build = function(args, ctx)
+            return models.AutoModelForImageTextToText.from_pretrained(args.pretrained_model_name_or_path,
+                                                                      vlm_options(args, ctx))
+        end,
+    }
+    registry:define {
+        name = "am.AutoModelForImageTextToText.from_config",
+        aliases = names { auto_vlm .. ".from_config", "transformers.AutoModelForImageTextToText.from_config" },
+        doc = "a model that reads images and text, with random weights",
+        fields = with({
+            config = { type = "any", required = true, doc = "a section with _target_, or config.json's fields" },
+        }, vlm_fields),
+        options = vlm_options,
+        build = function(args, ctx)
+            local c = args.config
+            args.config = nil
+            return models.AutoModelForImageTextToText.from_config(type(c) == "string"
+                                                                  and models.AutoConfig.from_pretrained(c) or c,
+                                                                  vlm_options(args, ctx))
+        end,
+    }
+    registry:define {
+        name = "am.AutoProcessor.from_pretrained",
+        aliases = { "transformers.AutoProcessor.from_pretrained" },
+        doc = "what makes pixel values and token ids of images and text",
+        fields = processor_fields,
+        build = function(args)
+            local options = {}
+            for key, value in pairs(args) do
+                options[key] = not processor_fields[key].no_effect and value or nil
+            end
+            options.pretrained_model_name_or_path = nil
+            return require("am").AutoProcessor.from_pretrained(args.pretrained_model_name_or_path, options)
         end,
     }
 end
@@ -290,6 +377,7 @@ function M.registry()
     local registry = config.new_registry()
     define_models(registry)
     define_classifiers(registry)
+    define_vlms(registry)
     define_rest(registry)
     registry:define_all(datasets.targets)
     registry:define_all(training.targets)

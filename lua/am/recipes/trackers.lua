@@ -80,8 +80,10 @@ function Hook:validation(_, name, record)
     self.trackers:validation(name, record)
 end
 
-function Hook:sample(_, record)
-    self.trackers:sample(record.step, record.prompt, record.text)
+function Hook:sample(_, record, images)
+    local row = record.row and record.row:match("[^/]*$")
+    local prompt = row and row .. ": " .. record.prompt or record.prompt -- several rows may ask the same
+    self.trackers:sample(record.step, prompt, record.text, { truth = record.truth, images = images })
 end
 
 function Hook:save()

@@ -242,6 +242,21 @@ function Tokenizer:convert_ids_to_tokens(ids)
         or err.raise("data", "%s is no token id in 0..%d", tostring(ids), self.vocab_size - 1)
 end
 
+--- Text of a token that tokenizer_config.json names ("image_token", "boi_token", …, by itself or under
+--- extra_special_tokens), nil where it names none.
+function Tokenizer:named_token(name)
+    local config = self.description.config or {}
+    local extra = config.extra_special_tokens
+    for _, from in ipairs { config, type(extra) == "table" and not json.is_array(extra) and extra or {} } do
+        local value = from[name]
+        local text = type(value) == "table" and value.content or value
+        if type(text) == "string" then
+            return text
+        end
+    end
+    return nil
+end
+
 --- All that ids depend on, as text: the tokenizer, its special tokens and chat templates. For the keys of
 --- caches.
 function Tokenizer:content()
@@ -380,21 +395,10 @@ local function render(template, vars, masked)
     return text, spans
 end
 
---- A conversation as ids, or as text. `messages`: { { role = "user", content = "…" }, … }. opts:
----   tokenize (default true)          ids; false: the text
----   add_generation_prompt            end with the header of an assistant's turn
----   tools, documents                 for templates that use them
----   chat_template                    another template: its source, or its name among several
----   return_dict                      { input_ids, attention_mask } instead of the array of ids
----   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the assistant wrote:
----                                    the template's {% generation %} blocks; where it has none, the
----                                    assistant's turns without the header that a prompt supplies, with it
----                                    when the option is "turns" (transformers gives zeros there)
----   continue_final_message           true, or a field of the last message: end where that one ends
---- Any other option becomes a variable of the template. Special tokens are not added: the template
---- writes them.
-function Tokenizer:apply_chat_template(messages, opts)
-    opts = opts or {}
+--- A conversation as text, with the options of apply_chat_template that shape it. With
+--- return_assistant_tokens_mask also the spans that the assistant wrote, an array of { first, last } bytes (for
+--- callers that change the text before it is encoded; an empty span has last = first - 1).
+function Tokenizer:chat_text(messages, opts)
     if not self.chat then
         err.raise("usage", "apply_chat_template: no template engine was given; "
             .. "load the tokenizer with from_pretrained(name, { chat = require \"am.chat\" })")
@@ -416,7 +420,25 @@ function Tokenizer:apply_chat_template(messages, opts)
         end
     end
     vars.messages = without_nulls(messages, self.chat.None)
-    local text, spans = render(self.compiled, vars, opts.return_assistant_tokens_mask)
+    return render(self.compiled, vars, opts.return_assistant_tokens_mask)
+end
+
+--- A conversation as ids, or as text. `messages`: { { role = "user", content = "…" }, … }. opts:
+---   tokenize (default true)          ids; false: the text
+---   add_generation_prompt            end with the header of an assistant's turn
+---   tools, documents                 for templates that use them
+---   chat_template                    another template: its source, or its name among several
+---   return_dict                      { input_ids, attention_mask } instead of the array of ids
+---   return_assistant_tokens_mask     with return_dict: assistant_masks too, 1 for what the assistant wrote:
+---                                    the template's {% generation %} blocks; where it has none, the
+---                                    assistant's turns without the header that a prompt supplies, with it
+---                                    when the option is "turns" (transformers gives zeros there)
+---   continue_final_message           true, or a field of the last message: end where that one ends
+--- Any other option becomes a variable of the template. Special tokens are not added: the template
+--- writes them.
+function Tokenizer:apply_chat_template(messages, opts)
+    opts = opts or {}
+    local text, spans = self:chat_text(messages, opts)
     if opts.tokenize == false then
         return text
     end

@@ -9,7 +9,8 @@
 --   before_validation(recipe)         around all validation sets
 --   validation(recipe, name, record)  one set is done; record is its line of validation.jsonl
 --   after_validation(recipe, step)    step: what was validated, nil where validation did not come to its end
---   sample(recipe, record)            what the model answered to a prompt: { step, prompt, text }
+--   sample(recipe, record, images)    what the model answered to a prompt: { step, prompt, text }, of a row of data
+--                                     also row (its name) and truth; images: its pictures as data: URIs, or nil
 --   save(recipe, dir, is_last)        a checkpoint is being written into dir, which is not published yet
 --   load(recipe, dir)                 a checkpoint was read, before setup
 --   finish(recipe, how, message)      the run ends: how is "finished", "stopped" (by a signal) or "failed"

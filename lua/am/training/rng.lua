@@ -17,6 +17,7 @@ local M = {}
 M.fields = {
     seed = { type = "integer", min = 0, doc = "seed of all random numbers (the top-level seed)" },
     ranked = { type = "boolean", default = true, doc = "add the process number to the seed" },
+    deterministic = { type = "boolean", no_effect = "runs of one seed are the same" },
 }
 
 local function check(code)

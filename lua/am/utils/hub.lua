@@ -3,7 +3,7 @@
 -- Holds what to do in which order; the parts are hub_cache.lua (places), hub_api.lua (questions, tokens),
 -- hub_download.lua (transfers), hub_model.lua and hub_dataset.lua (which files). docs/hub.md is the user's view.
 --
---   hub.resolve(name, { part =, revision = }) -> path of a model ("tokenizer": its tokenizer suffices)
+--   hub.resolve(name, { part =, revision = }) -> path of a model ("tokenizer", "processor": these suffice)
 --   hub.dataset_files(name, { split =, name =, revision = }) -> paths, { config, format, splits }
 --   hub.snapshot(id, { type =, part =, revision =, include =, exclude =, verify = }) -> folder, names
 --   hub.cache_dir()  hub.offline()  hub.amount(bytes) -> "1.5 GB"  hub.is_name(text): can it be on the hub?

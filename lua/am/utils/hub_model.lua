@@ -12,8 +12,9 @@ local MAX_INDEX = 64 * 1024 * 1024
 
 -- Lua patterns of names in the outermost folder.
 local TOKENIZER = { "^tokenizer", "^special_tokens_map%.json$", "^added_tokens%.json$", "^chat_template",
-                    "^vocab%.json$", "^vocab%.txt$", "^merges%.txt$", "%.model$", "^config%.json$" }
-local OTHERS = { "^generation_config%.json$", "^adapter_config%.json$", "processor_config%.json$", "^processor%.json$" }
+                    "^vocab%.json$", "^vocab%.txt$", "^merges%.txt$", "%.model$", "^config%.json$",
+                    "processor_config%.json$" } -- a processor is a tokenizer and more small files
+local OTHERS = { "^generation_config%.json$", "^adapter_config%.json$", "^processor%.json$" }
 
 local function any(name, list)
     for _, pattern in ipairs(list) do
@@ -71,8 +72,8 @@ local function weights(names)
     return #gguf == 1 and gguf or out
 end
 
---- The names to bring, of all (sorted). opts: part = "tokenizer" (no weights) or "model"; include, exclude:
---- lists of patterns in which * is any run; with include they alone decide.
+--- The names to bring, of all (sorted). opts: part = "tokenizer", "processor" (no weights) or "model"; include,
+--- exclude: lists of patterns in which * is any run; with include they alone decide.
 function M.choose(names, opts)
     local wanted = {}
     for _, name in ipairs(names) do
@@ -82,7 +83,7 @@ function M.choose(names, opts)
             wanted[name] = any(name, TOKENIZER) or (opts.part ~= "tokenizer" and any(name, OTHERS))
         end
     end
-    if not opts.include and opts.part ~= "tokenizer" then
+    if not opts.include and opts.part ~= "tokenizer" and opts.part ~= "processor" then
         for _, name in ipairs(weights(names)) do
             wanted[name] = true
         end
@@ -100,10 +101,12 @@ function M.place(folder)
     return #gguf == 1 and path.join(folder, gguf[1]) or folder
 end
 
---- True when a folder has all that its own files speak of: a tokenizer, or weights with every shard.
+--- True when a folder has all that its own files speak of: a tokenizer, a processor, or weights with every shard.
 function M.complete(folder, part)
     local names = path.list_dir(folder) or {}
-    if part == "tokenizer" then
+    if part == "processor" then
+        return #there(names, "^preprocessor_config%.json$") + #there(names, "^processor_config%.json$") > 0
+    elseif part == "tokenizer" then
         return #there(names, "^tokenizer%.json$") + #there(names, "%.model$") + #there(names, "^vocab%.") > 0
             or #there(names, "%.gguf$") > 0
     end

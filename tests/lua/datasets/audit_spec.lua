@@ -66,6 +66,11 @@ describe("am.datasets.audit", function()
         assert.is_true(#table.concat(lines) < 1000)
     end)
 
+    it("shows a token that comes again and again once, where it is not learnt", function()
+        local report = run { row_of("a" .. ("#"):rep(256) .. "?" .. ("z"):rep(9), 258, { 1 }) }
+        assert.equal("  | a# (x256)?⟦zzzzzzzzz</s>⟧", report:lines()[3])
+    end)
+
     it("looks at a bounded number of rows, spread over the dataset", function()
         local rows = {}
         for i = 1, 1000 do

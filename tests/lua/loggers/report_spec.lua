@@ -1,6 +1,7 @@
 -- am.loggers.report: what the page holds, that it stays small, and that text in it stays text.
 local chart = require("am.loggers.report_chart")
 local helpers = require("tests.lua.loggers.helpers")
+local json = require("am.utils.json")
 local path = require("am.utils.path")
 local report = require("am.loggers.report")
 local series = require("am.loggers.series")
@@ -128,6 +129,28 @@ describe("the page", function()
                                     ": out of memory", "<th>amlua</th><td>1.0</td>" } do
             assert.truthy(text:find(expected, 1, true), expected)
         end
+    end)
+
+    it("shows a prompt's pictures and what the answer should be, and nothing else as a picture", function()
+        local picture = "data:image/png;base64,aGk="
+        local r = open {}
+        r:sample(0, "row 1: What?", "a fish", { truth = "a <cat>", images = { picture, "data:image/png;base64,\"x",
+                 "https://host/a.png", "data:image/png;base64," .. ("A"):rep(70000), 3 } })
+        r:sample(9, "row 1: What?", "a cat")
+        r:finish("finished")
+        local text = page()
+        assert.equal(1, count(text, "<img"))
+        for _, expected in ipairs { '<img src="' .. picture .. '" alt="picture 1 of the prompt">', "a &lt;cat&gt;",
+                                    "<pre>a cat</pre>", "img-src data:;" } do
+            assert.truthy(text:find(expected, 1, true), expected)
+        end
+        local state = json.decode(json.encode(r:state_dict()))
+        state.samples[2] = { prompt = "p", first = { step = 0, text = "t" }, images = { 'data:image/png;base64,"' } }
+        state.samples[3] = { prompt = "p", first = { step = 0, text = "t" }, truth = {} }
+        r = open({ resumed_from = "x", start_step = 10 }, state)
+        r:finish("finished")
+        assert.equal(1, count(page(), "<img"))
+        assert.equal(2, #r.samples)
     end)
 
     it("shows text as text", function()

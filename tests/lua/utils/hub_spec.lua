@@ -181,6 +181,20 @@ describe("hub", function()
         check_tree()
     end)
 
+    it("brings a processor and its tokenizer without weights", function()
+        local model = require("am.utils.hub_model")
+        local names = { "chat_template.json", "config.json", "generation_config.json", "model.safetensors",
+                        "preprocessor_config.json", "processor_config.json", "tokenizer.json" }
+        local chosen = model.choose(names, { part = "processor" })
+        table.remove(names, 4)
+        assert.same(names, chosen)
+        local dir = home .. "/processor"
+        path.mkdir_p(dir)
+        assert.is_false(model.complete(dir, "processor"))
+        path.write_file(dir .. "/preprocessor_config.json", "{}")
+        assert.is_true(model.complete(dir, "processor"))
+    end)
+
     it("brings a tokenizer without weights, and what is asked for", function()
         local dir = hub.resolve("org/tiny", { part = "tokenizer" })
         assert.same({ "config.json", "merges.txt", "tokenizer.json" }, path.list_dir(dir))

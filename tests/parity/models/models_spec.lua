@@ -9,32 +9,15 @@ local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local checks = require("tests.parity.models.checks")
 local run = require("tests.parity.models.run")
 local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/models/golden"
 
--- f32 rounds at 6e-8; a few hundred roundings in another order than transformers' give some 1e-6 of
--- the largest logit, and a mistake of any kind far more than 1e-5.
-local LOGITS = 1e-5
--- Gradients go through twice as many sums. Tensors whose gradient is next to nothing (a shift of all
--- keys changes no softmax) hold the rounding of the others, hence the floor: a part of the largest gradient.
-local GRADIENT, FLOOR = 1e-4, 1e-3
--- AdamW divides a gradient by its own size, so an error of 1e-4 in a gradient moves a parameter by 1e-4 of lr at most.
--- Where a gradient is small beside what its error is measured by (below NOISE of it), rounding is more of it, and
--- where it is nothing but rounding its sign is chance: a parameter may move by lr a step either way, in torch too, and
--- nothing more is asked. (A gradient of 0 in all three steps, as of tokens that are not there, is certain: the weight
--- decays, and nothing else.)
-local STEP, NOISE = 1e-4, 1e-3
--- The parameters that such gradients move may be no more than this part of all.
-local MOST_NOISE = 0.07
-
+local LOGITS = checks.LOGITS
 local cases = path.list_dir(ROOT)
 table.sort(cases)
-
-local function largest(t)
-    return compare.difference(t, t).largest
-end
 
 local function load_golden(case)
     return am.load_safetensors(path.join(ROOT, case, "golden.safetensors"))
@@ -52,100 +35,17 @@ local function open(case, opts)
     return model
 end
 
--- Tensors of a golden whose names begin with a prefix, by the rest of the name.
-local function part(golden, prefix)
-    local out = {}
-    for name, t in pairs(golden) do
-        if name:sub(1, #prefix) == prefix then
-            out[name:sub(#prefix + 1)] = t
-        end
-    end
-    return out
-end
-
-local function check_names(what, have, want)
-    for name in pairs(want) do
-        compare.check(have[name], "%s: no %s", what, name)
-    end
-    for name in pairs(have) do
-        compare.check(want[name], "%s: %s is no tensor of transformers' checkpoint", what, name)
-    end
-end
-
--- {name -> what a gradient's error is measured by}
-local function scales(gradients)
-    local out, top = {}, 0
-    for name, t in pairs(gradients) do
-        out[name] = largest(t)
-        top = math.max(top, out[name])
-    end
-    for name, value in pairs(out) do
-        out[name] = math.max(value, FLOOR * top)
-    end
-    return out
-end
-
-local function check_gradients(model, golden)
-    local want = part(golden, "grad.")
-    local have = run.saved(model, "gradients")
-    check_names("gradients", have, want)
-    local scale = scales(want)
-    for name, t in pairs(want) do
-        compare.within("gradient of " .. name, have[name], t, GRADIENT, scale[name])
-    end
-end
-
-local function check_steps(model, golden, case)
-    local initial = am.load_safetensors(path.join(ROOT, case, "model.safetensors"))
-    local decay = (1 - run.LR * run.WEIGHT_DECAY) ^ run.STEPS
-    local want, gradients, have = part(golden, "step."), part(golden, "grad."), run.saved(model)
-    check_names("parameters", have, want)
-    local scale, total, noise = scales(gradients), 0, 0
-    for name, t in pairs(want) do
-        local g, n = gradients[name]:to_buffer()
-        local before, after = initial[name]:to_buffer(), t:to_buffer()
-        local function certain(i)
-            return math.abs(g[i]) >= NOISE * scale[name]
-                or g[i] == 0 and math.abs(after[i] - before[i] * decay) <= 1e-6 * math.abs(before[i])
-        end
-        local count = 0
-        for i = 0, n - 1 do
-            count = count + (certain(i) and 1 or 0)
-        end
-        total, noise = total + n, noise + n - count
-        if count > 0 then
-            compare.within(name .. " after three steps", have[name], t, STEP, largest(t), certain)
-        end
-        compare.check(compare.difference(have[name], t).worst <= 2.1 * run.STEPS * run.LR,
-                      "%s moved further than three steps can", name)
-    end
-    compare.check(noise <= MOST_NOISE * total, "%d of %d gradients are next to nothing", noise, total)
-end
-
--- Logits of padding mean nothing.
-local function attended(golden)
-    local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
-    return function(i) return mask[math.floor(i / vocab)] ~= 0 end
-end
-
 local function check_logits(model, golden)
     local inputs = run.inputs(golden)
     inputs.labels = nil
     local out = am.no_grad(model.forward, model, inputs)
-    compare.within("logits", out.logits, golden.logits, LOGITS, nil, attended(golden))
+    compare.within("logits", out.logits, golden.logits, LOGITS, nil, checks.attended(golden))
 end
 
 local function check_training(case, opts)
     local golden, model = load_golden(case), open(case, opts)
-    local losses = golden.losses:totable()
-    local found = run.train(model, run.inputs(golden), function(out)
-        compare.within("logits", out.logits, golden.logits, LOGITS, nil, attended(golden))
-        check_gradients(model, golden)
-    end)
-    for step, loss in ipairs(losses) do
-        compare.near("loss of step " .. step, found[step], loss, LOGITS * loss)
-    end
-    check_steps(model, golden, case)
+    checks.check_training(model, golden, run.inputs(golden),
+                          am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
     model:close()
 end
 
@@ -256,23 +156,12 @@ local function read_json(file)
     return json.decode(assert(path.read_file(file, 1e6)))
 end
 
--- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Dropouts and
--- multipliers it takes in both.
-local function floats_of(text)
-    local out = {}
-    for key, value in text:gmatch('"([%w_]+)": ([%d.e+-]+)') do
-        out[key] = value:find("[.e]") and not key:find("dropout") and not key:find("pdrop")
-            and not key:find("multiplier") and key ~= "logits_scaling" or nil
-    end
-    return out
-end
-
 local function check_files(case)
     local dir, model = path.join(ROOT, case), open(case)
     local out = helper.folder()
     model:save_pretrained(out)
     local have, want = helper.tensors(out .. "/model.safetensors"), helper.tensors(dir .. "/model.safetensors")
-    check_names("saved", have, want)
+    checks.check_names("saved", have, want)
     for name, text in pairs(want) do
         compare.check(have[name] == text, "%s is saved with other numbers", name)
     end
@@ -280,10 +169,7 @@ local function check_files(case)
     for key, value in pairs(original) do
         assert.same({ [key] = plain(value) }, { [key] = plain(fields[key]) })
     end
-    local floats = floats_of(path.read_file(out .. "/config.json", 1e6))
-    for key in pairs(floats_of(path.read_file(dir .. "/config.json", 1e6):gsub('"rope_parameters": %b{}', ""))) do
-        compare.check(floats[key], "config.json has %s as no float", key)
-    end
+    checks.check_floats(out .. "/config.json", dir .. "/config.json")
     assert.same(read_json(dir .. "/generation_config.json"), read_json(out .. "/generation_config.json"))
 
     local golden = load_golden(case)

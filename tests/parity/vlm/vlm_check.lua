@@ -1,0 +1,83 @@
+-- amlua's side of vlm_check.py: of a tiny checkpoint with its golden, what it writes after training, and what it
+-- computes then.
+--
+--   amlua vlm_check.lua CASE WORK
+--
+-- Reads CASE/golden.safetensors and WORK/prompt.safetensors, a row with its pictures. Writes models WORK/full (trained
+-- whole) and WORK/merged, adapters WORK/text and WORK/all, and beside each NAME.safetensors with features, logits and
+-- greedy.
+
+local am = require("am")
+local path = require("am.utils.path")
+
+local STEPS, NEW = 2, 8
+local case, work = unpack(arg)
+
+local INPUTS = { "input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values", "pixel_attention_mask",
+                 "image_grid_thw" }
+
+local function inputs_of(tensors)
+    local out = {}
+    for _, name in ipairs(INPUTS) do
+        out[name] = tensors[name]
+    end
+    return out
+end
+
+local batch = inputs_of(am.load_safetensors(path.join(case, "golden.safetensors")))
+local prompt = inputs_of(am.load_safetensors(path.join(work, "prompt.safetensors")))
+
+local function open()
+    return am.AutoModelForImageTextToText.from_pretrained(case)
+end
+
+local function train(model, lr)
+    local optimizer = am.optim.new("adamw", model:named_parameters(), { lr = lr })
+    for _ = 1, STEPS do
+        am.scope(function() model:forward(batch).loss:backward() end)
+        optimizer:step()
+        optimizer:zero_grad()
+    end
+    optimizer:close()
+    model:eval()
+end
+
+local function write_outputs(model, name)
+    local ids = model:generate(prompt.input_ids:totable()[1], {
+        max_new_tokens = NEW, eos_token_id = false,
+        inputs = { token_type_ids = prompt.token_type_ids, pixel_values = prompt.pixel_values,
+                   pixel_attention_mask = prompt.pixel_attention_mask, image_grid_thw = prompt.image_grid_thw },
+    })
+    am.save_safetensors(path.join(work, name .. ".safetensors"), {
+        { "features", am.no_grad(model.get_image_features, model, batch) },
+        { "logits", am.no_grad(model.forward, model, batch).logits },
+        { "greedy", am.tensor(ids, { dtype = "int32" }) },
+    })
+end
+
+local function write_model(model, name)
+    path.mkdir_p(path.join(work, name))
+    model:save_pretrained(path.join(work, name))
+    write_outputs(model, name)
+end
+
+local function write_adapter(name, options)
+    local model = open()
+    local config = am.peft.apply(model, options)
+    train(model, 0.05)
+    path.mkdir_p(path.join(work, name))
+    am.peft.save_adapter(model, path.join(work, name), config)
+    write_outputs(model, name)
+    return model
+end
+
+am.manual_seed(1)
+local model = open()
+train(model, 1e-2)
+write_model(model, "full")
+model:close()
+write_adapter("text", { exclude_modules = { "*vision*", "*visual*", "*lm_head*" }, dim = 2 }):close()
+model = write_adapter("all", { match_all_linear = true, dim = 2 })
+am.peft.merge(model)
+write_model(model, "merged")
+model:close()
