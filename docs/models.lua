@@ -52,12 +52,12 @@ local KNOWN = {
 -- Architecture of images and text -> models of that kind, their towers.
 local KNOWN_SEEING = {
     Gemma3ForConditionalGeneration = { "Gemma 3 4B, 12B, 27B", "SigLIP" },
-    Idefics3ForConditionalGeneration = { "Idefics3", "SigLIP's layers, positions by size" },
+    Idefics3ForConditionalGeneration = { "Idefics3, SmolVLM", "SigLIP's layers, positions by size" },
     LlavaForConditionalGeneration = { "LLaVA 1.5", "CLIP, SigLIP, DINOv2" },
     PaliGemmaForConditionalGeneration = { "PaliGemma, PaliGemma 2", "SigLIP" },
     Qwen2VLForConditionalGeneration = { "Qwen2-VL", "its own: pictures of any size" },
     Qwen2_5_VLForConditionalGeneration = { "Qwen2.5-VL", "its own: pictures of any size, windows" },
-    SmolVLMForConditionalGeneration = { "SmolVLM, SmolVLM2", "SigLIP's layers, positions by size" },
+    SmolVLMForConditionalGeneration = { "SmolVLM2", "SigLIP's layers, positions by size" },
 }
 
 local INTRODUCTION = table.concat({

@@ -29,6 +29,26 @@ describe("a target", function()
             "transformers.AutoTokenizer.from_pretrained", "nemo_automodel.NeMoAutoTokenizer.from_pretrained",
             "nemo_automodel._transformers.auto_tokenizer.NeMoAutoTokenizer.from_pretrained",
         },
+        ["am.AutoModelForImageTextToText.from_pretrained"] = {
+            "nemo_automodel.NeMoAutoModelForImageTextToText.from_pretrained",
+            "nemo_automodel._transformers.auto_model.NeMoAutoModelForImageTextToText.from_pretrained",
+            "nemo_automodel.components._transformers.NeMoAutoModelForImageTextToText.from_pretrained",
+            "transformers.AutoModelForImageTextToText.from_pretrained",
+        },
+        ["am.AutoModelForImageTextToText.from_config"] = {
+            "nemo_automodel.NeMoAutoModelForImageTextToText.from_config",
+            "transformers.AutoModelForImageTextToText.from_config",
+        },
+        ["am.AutoProcessor.from_pretrained"] = { "transformers.AutoProcessor.from_pretrained" },
+        ["am.datasets.vlm.make_cord_v2_dataset"] = {
+            "nemo_automodel.datasets.vlm.datasets.make_cord_v2_dataset",
+            "nemo_automodel.components.datasets.vlm.datasets.make_cord_v2_dataset",
+            "nemo_automodel.components.datasets.vlm.make_cord_v2_dataset",
+        },
+        ["am.datasets.vlm.qwen2_5_collate_fn"] = {
+            "nemo_automodel.datasets.vlm.collate_fns.qwen2_5_collate_fn",
+            "nemo_automodel.components.datasets.vlm.collate_fns.qwen2_5_collate_fn",
+        },
         ["am.PeftConfig"] = {
             "nemo_automodel._peft.lora.apply_lora_to_linear_modules",
             "nemo_automodel.components._peft.lora.PeftConfig",
@@ -87,9 +107,11 @@ describe("a target", function()
 
     it("of the original that has no counterpart is named as not there yet", function()
         for _, name in ipairs {
-            "nemo_automodel.NeMoAutoModelForImageTextToText.from_pretrained",
-            "transformers.AutoProcessor.from_pretrained",
-            "nemo_automodel.components.datasets.vlm.datasets.make_cord_v2_dataset",
+            "nemo_automodel.NeMoAutoModelForMultimodalLM.from_pretrained",
+            "transformers.models.qwen3_vl.video_processing_qwen3_vl.Qwen3VLVideoProcessor.from_pretrained",
+            "nemo_automodel.components.datasets.audio.datasets.make_cv17_dataset",
+            "nemo_automodel.components.datasets.vlm.collate_fns.phi4_mm_collate_fn",
+            "nemo_automodel.components.datasets.vlm.datasets.make_tulu3_dataset",
             "nemo_automodel.components.models.gpt2.build_gpt2_model", "torch.optim.RAdam",
         } do
             local cfg = config.from_table({ _target_ = name }, "here")
@@ -115,6 +137,8 @@ describe("a recipe", function()
         assert.equal("llm_finetune", names.recipe("nemo_automodel.recipes.llm.train_ft."
             .. "TrainFinetuneRecipeForNextTokenPrediction"))
         assert.equal("benchmark", names.recipe(config.parse("_target_: x.BenchmarkingRecipeForNextTokenPrediction")))
+        assert.equal("vlm_finetune", names.recipe("nemo_automodel.recipes.vlm.finetune.FinetuneRecipeForVLM"))
+        assert.equal("vlm_finetune", names.recipe("VLMFinetuneRecipe"))
         assert.is_nil(names.recipe("Other"))
         assert.is_nil(names.recipe(nil))
     end)
@@ -146,6 +170,7 @@ describe("a recipe", function()
             .. "gpus_per_node: 8, wandb_key: k, hf_token: t, chdir: c, job_dir: d, repo_root: r}",
         "skypilot: {cloud: kubernetes}", "nemo_run: {a: 1}", "kubernetes: {}", "logging: {level: 10}",
         "wandb: {project: p, enable: false}", "mlflow: {experiment_name: x}", "comet: {}",
+        "processor: {min_pixels: 1}",
         "benchmark: {warmup_steps: 1}", "nvtx: false", "prewarm: {a: true}", "mfu: {a: 1}",
         "packed_sequence: {packed_sequence_size: 0}", "sdpa_method: [flash]",
         "peft: {moe_rank_scaling: false}",
@@ -161,7 +186,7 @@ describe("a recipe", function()
         ["fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, emulate: true}"] =
             "fp8: not there yet: products in fp8",
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
-        ["processor: {a: 1}"] = "processor: not there yet", ["tool_call_eval: {a: 1}"] = "not there yet",
+        ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",
     } do
         it("says that it has not yet " .. text, function()

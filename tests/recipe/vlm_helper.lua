@@ -19,20 +19,31 @@ local TEMPLATE = "{% for m in messages %}<{{ m.role }}>{% for p in m.content %}{
     .. "{% elif m.role == 'assistant' %}{% generation %}{{ p.text }}<|endoftext|>{% endgeneration %}"
     .. "{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
--- Write a byte-level tokenizer with a family's tokens, and a chat template that says what the assistant wrote.
-local function write_tokenizer(dir, family)
+--- Write a byte-level tokenizer with further tokens, { name = id }, and a chat template that says what the assistant
+--- wrote. marker: what stands for an image in it.
+function M.tokenizer(dir, tokens, marker)
     local fields = json.decode(helper.read(GPT2), { ordered = true })
     local like = json.encode(fields.added_tokens[3])
-    for i, name in ipairs(family.tokens) do
+    for name, id in pairs(tokens) do
         local token = json.decode(like)
-        token.id, token.content = FIRST + i - 1, name
+        token.content, token.id = name, id
         table.insert(fields.added_tokens, token)
+    end
+    for _, token in ipairs(fields.added_tokens) do -- ids stay as they are where the vocabulary has them, too
+        fields.model.vocab[token.content] = token.id
     end
     helper.write(dir .. "/tokenizer.json", json.encode(fields))
     helper.write(dir .. "/tokenizer_config.json", json.encode {
-        eos_token = "<|endoftext|>", pad_token = "<|x|>", image_token = family.tokens[1],
-        chat_template = (TEMPLATE:gsub("MARKER", family.marker)),
+        eos_token = "<|endoftext|>", pad_token = "<|x|>", chat_template = (TEMPLATE:gsub("MARKER", marker)),
     })
+end
+
+local function ids_of(names)
+    local out = {}
+    for i, name in ipairs(names) do
+        out[name] = FIRST + i - 1
+    end
+    return out
 end
 
 local text = { hidden_size = 32, intermediate_size = 64, num_hidden_layers = 2, num_attention_heads = 4,
@@ -105,7 +116,7 @@ function M.model(name, text_fields, vision_fields)
     for key, value in pairs(vision_fields or {}) do
         family.config.vision_config[key], family.image[key] = value, value
     end
-    write_tokenizer(dir, family)
+    M.tokenizer(dir, ids_of(family.tokens), family.marker)
     am.manual_seed(5)
     am.scope(function() am.AutoModelForImageTextToText.from_config(family.config):save_pretrained(dir) end)
     helper.write(dir .. "/preprocessor_config.json", json.encode(family.image))

@@ -37,6 +37,19 @@ function M.bits(t)
     return string.format("%s [%s] ", t:dtype(), table.concat(t:size(), ", ")) .. ffi.string(array, ffi.sizeof(array))
 end
 
+--- How many numbers the parameters of a model's structure have, tied ones once.
+function M.count(structure)
+    local total = 0
+    for name, _, slot in structure:parameter_slots() do
+        local numbers = structure.tied[name] and 0 or 1
+        for _, size in ipairs(slot.shape) do
+            numbers = numbers * size
+        end
+        total = total + numbers
+    end
+    return total
+end
+
 --- {name -> bits} of a model's parameters.
 function M.weights(model)
     local out = {}

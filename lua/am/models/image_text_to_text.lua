@@ -19,6 +19,7 @@
 --   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
 --                   tokens see others than those before them (nn/attention.lua)
 --   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
+--   new_token_type  token type of what is generated (0)
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
 local ffi = require("ffi")
@@ -178,13 +179,14 @@ function M.architecture(spec)
         local body = Module.init(Module.class(spec.name:gsub("ForConditionalGeneration$", "Model"), Body))
         body.config, body.spec, body.text_name, body.vocab_size = c, spec, name, text:integer("vocab_size")
         body.image_token = (spec.image_token or function() return c.image_token_id end)(c)
-        if type(body.image_token) ~= "number" then
-            c:unsupported("image_token_id", "the id of image tokens is not there")
+        if type(body.image_token) ~= "number" or body.image_token < 0 or body.image_token % 1 ~= 0 then
+            c:unsupported("image_token_id", "the id of image tokens is " .. tostring(body.image_token)
+                          .. ", not a whole number of at least 0")
         end
         spec.add_vision(body, c)
         body:add(name, family.new_body(text))
         local self = Module.init(Module.class(spec.name))
-        self.config, self.unused = c, spec.unused
+        self.config, self.unused, self.new_token_type = c, spec.unused, spec.new_token_type
         self.names = setmetatable({ body = "model", head = "lm_head" }, { __index = body[name].names })
         self.model = self:add("model", body)
         family.add_head(self, text, "lm_head")

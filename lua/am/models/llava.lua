@@ -43,9 +43,28 @@ local function check(c)
     end
 end
 
+-- What LLaVA 1.5's text_config leaves out: LlamaConfig's own sizes.
+local LLAMA = { vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, num_hidden_layers = 32,
+                num_attention_heads = 32 }
+
+local function text_family(c, spec)
+    local family, values = image_text_to_text.text_family(c, spec)
+    if family.name ~= "LlamaForCausalLM" then
+        return family, values
+    end
+    local defaults = {}
+    for _, set in ipairs { LLAMA, family.defaults } do
+        for key, value in pairs(set) do
+            defaults[key] = value
+        end
+    end
+    return setmetatable({ defaults = defaults }, { __index = family }), values
+end
+
 return image_text_to_text.architecture {
     name = "LlavaForConditionalGeneration",
     text_type = "llama",
+    text_family = text_family,
     check = check,
     add_vision = function(body, c)
         local tower, family, part = vision.tower(c, "vision_config", "clip_vision_model")

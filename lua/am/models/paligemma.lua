@@ -100,9 +100,10 @@ return image_text_to_text.architecture {
     end,
     check = function(c)
         c.hidden_size, c.vocab_size = nil, nil -- beside text_config's, and read by nobody
-        if c:integer("projection_dim") ~= (c.text_config or {}).hidden_size then
+        local text = type(c.text_config) == "table" and c.text_config or {}
+        if c:integer("projection_dim") ~= text.hidden_size then
             c:unsupported("projection_dim", string.format("pictures become %d numbers, but text_config has a "
-                          .. "hidden_size of %s", c.projection_dim, tostring((c.text_config or {}).hidden_size)))
+                          .. "hidden_size of %s", c.projection_dim, tostring(text.hidden_size)))
         end
     end,
     image_features = function(body, inputs)
@@ -119,6 +120,7 @@ return image_text_to_text.architecture {
         return position_ids + 1
     end,
     see = see,
+    new_token_type = 1,
     file_names = function(body)
         return file_names.joined(
             file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),

@@ -7,4 +7,5 @@ return qwen_vl.architecture {
     name = "Qwen2_5_VLForConditionalGeneration",
     text_name = "Qwen2_5_VLTextForCausalLM",
     vision = require("am.models.vision.qwen2_5_vl"),
+    out = "out_hidden_size",
 }

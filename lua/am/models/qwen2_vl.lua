@@ -7,4 +7,5 @@ return qwen_vl.architecture {
     name = "Qwen2VLForConditionalGeneration",
     text_name = "Qwen2VLTextForCausalLM",
     vision = require("am.models.vision.qwen2_vl"),
+    out = "hidden_size",
 }

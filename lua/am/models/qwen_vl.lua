@@ -98,13 +98,18 @@ end
 local names = file_names.new { prefixes = { { "model.visual.", "visual." }, { "model.language_model.", "model." } } }
 
 --- What models/init.lua's registry takes. spec: name; text_name, of the language model as a model of its own; vision, a
---- module beside vision/qwen.lua.
+--- module beside vision/qwen.lua; out, its field for the width that it gives.
 function M.architecture(spec)
     return image_text_to_text.architecture {
         name = spec.name,
         text_family = text_family(spec.text_name),
         add_vision = function(body, c)
-            body:add("visual", spec.vision.new(c:part("vision_config", spec.vision)))
+            local part = c:part("vision_config", spec.vision)
+            local tower = body:add("visual", spec.vision.new(part))
+            if tower.out ~= c:integer("hidden_size") then
+                part:unsupported(spec.out, string.format(
+                    "%d numbers for each token, but the language model's \"hidden_size\" is %d", tower.out, c.hidden_size))
+            end
         end,
         image_features = function(body, inputs)
             body.visual.activation_checkpointing = body.activation_checkpointing

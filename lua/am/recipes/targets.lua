@@ -316,9 +316,10 @@ local function define_vlms(registry)
         build = function(args)
             local options = {}
             for key, value in pairs(args) do
-                options[key] = not processor_fields[key].no_effect and value or nil
+                if key ~= "pretrained_model_name_or_path" and not processor_fields[key].no_effect then
+                    options[key] = value
+                end
             end
-            options.pretrained_model_name_or_path = nil
             return require("am").AutoProcessor.from_pretrained(args.pretrained_model_name_or_path, options)
         end,
     }

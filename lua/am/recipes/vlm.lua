@@ -54,7 +54,8 @@ function M.schema(schema)
         schema[key] = spec
     end
     for _, key in ipairs { "dataloader", "validation_dataloader", "validation_dataloader_*" } do
-        schema[key] = sections.with({ fields = sections.with({}, loader_fields, schema[key].fields or {}) }, schema[key])
+        local keys = sections.with({}, loader_fields, schema[key].fields or {})
+        schema[key] = sections.with({ fields = keys }, schema[key])
     end
     return schema
 end

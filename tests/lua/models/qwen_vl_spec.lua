@@ -262,6 +262,28 @@ describe("Qwen2.5-VL", function()
         assert.is_true(live() - before > 5 * kept) -- what the test would see
         assert.is_true(out.pooler_output.requires_grad)
     end)
+
+    it("keeps no activations of blocks that are computed again", function()
+        local stats = ffi.new("am_mem_stats")
+        local inputs = { pixel_values = patches(400), image_grid_thw = { { 1, 20, 20 } } }
+        local function held(checkpointing)
+            model.model.activation_checkpointing = checkpointing
+            return am.scope(function()
+                collectgarbage()
+                collectgarbage()
+                C.am_mem_get(0, stats)
+                local before = tonumber(stats.live_bytes)
+                local features = model:get_image_features(inputs)
+                C.am_mem_get(0, stats)
+                local bytes = tonumber(stats.live_bytes) - before
+                features:sum():backward()
+                return bytes
+            end)
+        end
+        local all, some = held(nil), held(true)
+        model.model.activation_checkpointing = nil
+        assert.is_true(some < 0.5 * all, some .. " of " .. all)
+    end)
 end)
 
 describe("the configuration of Qwen2.5-VL", function()
@@ -298,6 +320,8 @@ describe("the configuration of Qwen2.5-VL", function()
             refused("unsupported", "mrope_section", nil, nil,
                     { rope_scaling = { type = "mrope", mrope_section = sections } })
         end
+        refused("unsupported", "out_hidden_size.*hidden_size", nil, { out_hidden_size = 20 })
+        refused("unsupported", "image_token_id", { image_token_id = 1.5 })
         refused("format", "hidden_size", nil, nil, { hidden_size = 0 })
     end)
 end)

@@ -122,7 +122,7 @@ function M.check_training(model, golden, inputs, initial)
     M.check_steps(model, golden, initial)
 end
 
--- Fields that transformers wrote with a decimal point; it takes some of them in no other way. What is dropped and
+-- Fields that transformers wrote with a decimal point; it takes some of them in no other way. Rates of dropping and
 -- multipliers it takes in both.
 local function floats_of(text)
     local out = {}

@@ -4,8 +4,8 @@
 --   amlua vlm_check.lua CASE WORK
 --
 -- Reads CASE/golden.safetensors and WORK/prompt.safetensors, a row with its pictures. Writes models WORK/full (trained
--- whole) and WORK/merged, adapters WORK/text and WORK/all, and beside each NAME.safetensors with features, logits and
--- greedy.
+-- whole) and WORK/merged, adapters WORK/text (the projector is trained whole) and WORK/all, and beside each
+-- NAME.safetensors with features, logits and greedy.
 
 local am = require("am")
 local path = require("am.utils.path")
@@ -73,11 +73,17 @@ end
 
 am.manual_seed(1)
 local model = open()
+local projector
+for name in model:named_modules() do
+    local last = name:match("[^.]+$")
+    projector = (last == "multi_modal_projector" or last == "connector" or last == "merger") and last or projector
+end
 train(model, 1e-2)
 write_model(model, "full")
 model:close()
-write_adapter("text", { exclude_modules = { "*vision*", "*visual*", "*lm_head*" }, dim = 2 }):close()
-model = write_adapter("all", { match_all_linear = true, dim = 2 })
+write_adapter("text", { exclude_modules = { "*vision*", "*visual*", "*lm_head*" }, dim = 2, alpha = 4,
+                        modules_to_save = projector }):close()
+model = write_adapter("all", { match_all_linear = true, dim = 2, alpha = 4 })
 am.peft.merge(model)
 write_model(model, "merged")
 model:close()

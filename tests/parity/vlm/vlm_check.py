@@ -3,9 +3,10 @@
     AMLUA=build/amlua python vlm_check.py [CASE ...] [--keep DIR]
 
 CASE: folders with a tiny checkpoint and its golden; without any all that there are. amlua (vlm_check.lua) trains each a
-few steps: whole, with an adapter of the language model, and with one of every linear map, which it merges. transformers
-opens the two models (no tensor is missing or left over), PEFT the two adapters on the checkpoint; features of pictures,
-logits and greedy tokens with a cache must be amlua's. A row for each; exit status 1 when one differs.
+few steps: whole, with an adapter of the language model and the projector whole, and with an adapter of every linear
+map, which it merges. transformers opens the two models (no tensor is missing or left over), PEFT the two adapters on
+the checkpoint; features of pictures, logits and greedy tokens with a cache must be amlua's. A row for each; exit status
+1 when one differs.
 """
 import argparse
 import glob

@@ -125,8 +125,10 @@ def pictures(counts, spec, gen, channels=3):
     pixels = torch.randn(count, channels, side, side, generator=gen)
     mask = torch.ones(count, side, side, dtype=torch.int64)
     if spec.get("mask"):
+        least = spec.get("patch", 0) + 1  # one patch alone sees itself, and its gradient is nothing but rounding
         for i in range(count):
-            height, width = (torch.randint(1, side + 1, (2,), generator=gen).tolist() if i else (side, side - 5))
+            height, width = (torch.randint(least, side + 1, (2,), generator=gen).tolist() if i
+                             else (side, max(side - 5, least)))
             mask[i, height:], mask[i, :, width:] = 0, 0
         pixels = pixels * mask[:, None]
     if not spec.get("nested"):
@@ -140,17 +142,26 @@ def pictures(counts, spec, gen, channels=3):
     return {"pixel_values": nested, "pixel_attention_mask": masks}
 
 
-def inputs_of(spec, gen, counts=COUNTS, lengths=(19, 9, 14)):
-    """A batch of rows padded on the right."""
+def inputs_of(spec, gen, counts=COUNTS, lengths=(19, 9, 14), left=False):
+    """A batch of rows padded on the right, or the left."""
     longest = max(lengths)
     ids = torch.zeros(len(lengths), longest, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, (images, length) in enumerate(zip(counts, lengths)):
-        ids[row, :length] = torch.tensor(row_of(images, spec["tokens"], length, gen))
-        mask[row, :length] = 1
+        at = slice(longest - length, longest) if left else slice(0, length)
+        ids[row, at] = torch.tensor(row_of(images, spec["tokens"], length, gen))
+        mask[row, at] = 1
     labels = ids.clone()
     labels[(mask == 0) | (ids == IMAGE) | (torch.rand(ids.shape, generator=gen) < 0.15)] = -100
+    if left:  # what padding says of a row's first token
+        labels[:, 1:][mask[:, :-1] == 0] = -100
     out = {"input_ids": ids, "attention_mask": mask, "labels": labels, **pictures(counts, spec, gen)}
+    if spec.get("prefix"):  # what comes after the last picture and a word is learnt
+        out["token_type_ids"] = torch.zeros_like(ids)
+        for row, images in enumerate(counts):
+            at = mask[row].nonzero()[:, 0]
+            last = (ids[row] == IMAGE).nonzero()[-1, 0] if images else at[0]
+            out["token_type_ids"][row, last + 2:at[-1] + 1] = 1
     if spec.get("types"):
         out["token_type_ids"] = (ids == IMAGE).long()
     return out
@@ -178,7 +189,8 @@ def greedy(model, inputs, count):
         for _ in range(count):
             more = dict(fixed)
             if types is not None:
-                more["token_type_ids"] = torch.nn.functional.pad(types, (0, ids.shape[1] - types.shape[1]))
+                more["token_type_ids"] = torch.nn.functional.pad(
+                    types, (0, ids.shape[1] - types.shape[1]), value=int(model.config.model_type == "paligemma"))
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **more).logits[0, -1]
             best = logits.topk(2).values
             margin = min(margin, ((best[0] - best[1]) / logits.abs().max()).item())

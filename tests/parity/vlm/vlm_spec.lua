@@ -7,10 +7,10 @@ local am = require("am")
 local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
 local edge = require("am.core.ffi")
-local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local run = require("tests.parity.vlm.vlm_run")
 local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/vlm/golden"
@@ -26,123 +26,35 @@ local function open(case, opts)
     return am.AutoModelForImageTextToText.from_pretrained(path.join(ROOT, case), opts)
 end
 
--- Arguments of forward among a golden's tensors, those whose names begin with a prefix.
-local INPUTS = { "input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values", "pixel_attention_mask" }
-
-local function inputs_of(golden, prefix)
-    local out = {}
-    for _, name in ipairs(INPUTS) do
-        out[name] = golden[(prefix or "") .. name]
-    end
-    return out
-end
-
--- {name -> tensor} as files of the hub call them, which is how they are written here; transformers saves others.
-local function renamed(tensors)
-    local out = {}
-    for name, t in pairs(tensors) do
-        out[name:gsub("^vision_tower%.", "vision_tower.vision_model.")
-                :gsub("^(%l+)%.vision_tower%.", "%1.vision_tower.vision_model.")] = t
-    end
-    return out
-end
-
 local function check_features(case, opts)
     local golden, model = load_golden(case), open(case, opts)
-    local have = am.no_grad(model.get_image_features, model, inputs_of(golden))
+    local have = am.no_grad(model.get_image_features, model, run.inputs(golden))
     compare.within("features", have, golden.features, LOGITS)
     model:close()
 end
 
 local function check_training(case, opts)
-    local golden, model = renamed(load_golden(case)), open(case, opts)
-    checks.check_training(model, golden, inputs_of(golden),
-                          renamed(am.load_safetensors(path.join(ROOT, case, "model.safetensors"))))
+    local golden, model = run.renamed(load_golden(case)), open(case, opts)
+    checks.check_training(model, golden, run.inputs(golden),
+                          run.renamed(am.load_safetensors(path.join(ROOT, case, "model.safetensors"))))
     model:close()
 end
 
 local function check_greedy(case)
     local golden, model = load_golden(case), open(case)
-    local want, inputs = golden.greedy:totable(), inputs_of(golden, "prompt.")
-    local prompt = inputs.input_ids:totable()[1]
-    inputs.input_ids = nil
+    local want = golden.greedy:totable()
     for _, use_cache in ipairs { true, false } do
-        inputs.attention_mask = nil
-        assert.same(want, model:generate(prompt, { max_new_tokens = #want - #prompt, eos_token_id = false,
-                                                   use_cache = use_cache, inputs = inputs }))
+        assert.same(want, run.greedy(model, golden, #want, use_cache))
     end
     model:close()
 end
 
 -- ---- the same numbers in any company --------------------------------------------------------------
 
--- The rows of a golden's batch, each as arguments of forward without padding, and one pack of them all.
-local function rows_of(golden, model)
-    local ids, mask, labels = golden.input_ids:totable(), golden.attention_mask:totable(), golden.labels:totable()
-    local nested = golden.pixel_values:dim() == 5
-    local total = 0
-    for _, row in ipairs(ids) do
-        for _, id in ipairs(row) do
-            total = total + (id == model.model.image_token and 1 or 0)
-        end
-    end
-    local each, at = total / 3, 0 -- three pictures of as many tokens
-    local rows, pack = {}, { input_ids = { {} }, position_ids = { {} }, labels = { {} } }
-    local pictures, masks = {}, {}
-    for i, row in ipairs(ids) do
-        local one, length, tokens = { input_ids = { {} }, labels = { {} } }, 0, 0
-        for k, on in ipairs(mask[i]) do
-            if on == 1 then
-                length = length + 1
-                tokens = tokens + (row[k] == model.model.image_token and 1 or 0)
-                one.input_ids[1][length], one.labels[1][length] = row[k], labels[i][k]
-                table.insert(pack.input_ids[1], row[k])
-                table.insert(pack.position_ids[1], length - 1)
-                table.insert(pack.labels[1], length == 1 and -100 or labels[i][k])
-            end
-        end
-        local n = tokens / each
-        if n > 0 then
-            one.pixel_values = nested and golden.pixel_values:narrow(0, i - 1, 1):narrow(1, 0, n)
-                or golden.pixel_values:narrow(0, at, n)
-            one.pixel_attention_mask = nested and golden.pixel_attention_mask:narrow(0, i - 1, 1):narrow(1, 0, n) or nil
-            table.insert(pictures, one.pixel_values)
-            table.insert(masks, one.pixel_attention_mask)
-        end
-        rows[i], one.length, at = one, length, at + n
-    end
-    pack.pixel_values = am.cat(pictures, nested and 1 or 0)
-    pack.pixel_attention_mask = nested and am.cat(masks, 1) or nil
-    for _, args in ipairs { pack, unpack(rows) } do
-        if golden.token_type_ids then
-            args.token_type_ids = { {} }
-            for k, id in ipairs(args.input_ids[1]) do
-                args.token_type_ids[1][k] = id == model.model.image_token and 1 or 0
-            end
-        end
-    end
-    return rows, pack
-end
-
--- The bits of `count` rows of logits from place `start` in row `row` of a batch.
-local function bits(logits, row, start, count)
-    local buffer, width = logits:to_buffer(), logits:size(2)
-    return ffi.string(buffer + (row * logits:size(1) + start) * width, count * width * 4)
-end
-
 local function check_company(case)
     local golden, model = load_golden(case), open(case)
-    local function logits(args)
-        return am.no_grad(model.forward, model, args).logits
-    end
-    local rows, pack = rows_of(golden, model)
-    local batch, packed, start = logits(inputs_of(golden)), logits(pack), 0
-    for i, row in ipairs(rows) do
-        local want = bits(logits(row), 0, 0, row.length)
-        compare.check(bits(batch, i - 1, 0, row.length) == want, "row %d has other bits in a padded batch", i)
-        compare.check(bits(packed, 0, start, row.length) == want, "row %d has other bits in a pack", i)
-        start = start + row.length
-    end
+    local other = run.other_in_company(model, golden)
+    compare.check(not other, "%s", other)
     model:close()
 end
 
@@ -157,7 +69,7 @@ end
 
 local function check_accumulation(case)
     local golden, model = load_golden(case), open(case)
-    local rows, pack = rows_of(golden, model)
+    local rows, pack = run.rows(golden, model)
     local function count(labels)
         local n = 0
         for k = 2, #labels[1] do
@@ -165,7 +77,7 @@ local function check_accumulation(case)
         end
         return n
     end
-    model:forward(inputs_of(golden)).loss:backward()
+    model:forward(run.inputs(golden)).loss:backward()
     local want, total, loss = gradients(model), count(pack.labels), 0
     for _, row in ipairs(rows) do
         local part = model:forward(row).loss * (count(row.labels) / total)
@@ -194,10 +106,11 @@ end
 
 local function check_files(case)
     local dir, model, golden = path.join(ROOT, case), open(case), load_golden(case)
-    local function logits(m) return tiny.bits(am.no_grad(m.forward, m, inputs_of(golden)).logits) end
+    local function logits(m) return tiny.bits(am.no_grad(m.forward, m, run.inputs(golden)).logits) end
     local out = helper.folder()
     model:save_pretrained(out)
-    local have, want = helper.tensors(out .. "/model.safetensors"), renamed(helper.tensors(dir .. "/model.safetensors"))
+    local have = helper.tensors(out .. "/model.safetensors")
+    local want = run.renamed(helper.tensors(dir .. "/model.safetensors"))
     checks.check_names("saved", have, want)
     for name, text in pairs(want) do
         compare.check(have[name] == text, "%s is saved with other numbers", name)
@@ -209,6 +122,15 @@ local function check_files(case)
     checks.check_floats(out .. "/config.json", dir .. "/config.json")
     local again = am.AutoModelForImageTextToText.from_pretrained(out)
     assert.is_true(logits(again) == logits(model), "what was saved computes other logits")
+    again:close()
+    -- the modules' own names, which transformers 5 has, are read as well
+    local named = {}
+    for name, t in model:named_parameters() do
+        named[#named + 1] = { name, t }
+    end
+    am.save_safetensors(out .. "/model.safetensors", named)
+    again = am.AutoModelForImageTextToText.from_pretrained(out)
+    assert.is_true(logits(again) == logits(model), "the modules' own names are read otherwise")
     again:close()
     model:close()
 end

@@ -34,9 +34,9 @@ local function boundaries(side)
     return out
 end
 
--- Of `count` patches in a row, the place of each among `side`, from 0.
-local function places(count, ends)
-    local out, step, at = {}, f32(1 / count), 0
+-- Of `count` patches in a row, the place of each among `side`, both from 0.
+local function places(count, side)
+    local out, step, at, ends = {}, f32(1 / count), 0, boundaries(side)
     for i = 0, count - 1 do
         local fraction = math.min(f32(i * step), f32(1 - 1e-6))
         while ends[at + 1] and ends[at + 1] <= fraction do
@@ -58,7 +58,7 @@ end
 
 -- Places in the table int32 [N, rows columns], of patches outside of their picture 0.
 local function positions(self, mask, n, rows, columns, device)
-    local ids, ends = ffi.new("int32_t[?]", n * rows * columns), boundaries(self.side)
+    local ids = ffi.new("int32_t[?]", n * rows * columns)
     for i = 0, n - 1 do
         local first = i * rows * columns
         local high = mask and counted(mask, first, rows, columns) or rows
@@ -67,7 +67,7 @@ local function positions(self, mask, n, rows, columns, device)
             err.raise("data", "pixel_attention_mask: picture %d begins with pixels that are none; it must lie at its "
                       .. "frame's upper left corner", i + 1)
         end
-        local down, across = places(high, ends), places(wide, ends)
+        local down, across = places(high, self.side), places(wide, self.side)
         for r = 0, rows - 1 do
             for c = 0, columns - 1 do
                 local at = first + r * columns + c
@@ -174,6 +174,7 @@ end
 return {
     name = "Idefics3VisionTransformer",
     model_type = "idefics3_vision",
+    places = places,
     new = Tower.new,
     defaults = { hidden_size = 1152, intermediate_size = 3072, num_hidden_layers = 12, num_attention_heads = 16,
                  num_channels = 3, image_size = 224, patch_size = 32, hidden_act = "gelu_pytorch_tanh",

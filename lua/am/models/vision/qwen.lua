@@ -91,10 +91,10 @@ end
 function M.new(class_name, c, parts)
     local self = Module.init(Module.class(class_name, Tower))
     local width, heads = parts.width, c:integer("num_attention_heads", nil, 65536)
-    if width % heads ~= 0 or width / heads % 4 ~= 0 then
+    if width % heads ~= 0 or width / heads % 4 ~= 0 or width / heads > 65536 then
         c:unsupported("num_attention_heads", string.format(
-            "%d heads of %d numbers together are not what rows and columns can rotate, which takes four at a time",
-            heads, width))
+            "%d heads of %d numbers together are not what rows and columns can rotate, which takes four at a time, and "
+            .. "at most 65536", heads, width))
     end
     if c.rope_scaling and c.rope_scaling.rope_type ~= "axial" then
         c:unsupported("rope_parameters", "rope_type " .. tostring(c.rope_scaling.rope_type) .. " is not known here; "
@@ -103,7 +103,7 @@ function M.new(class_name, c, parts)
     self.config, self.merge = c, c:integer("spatial_merge_size", nil, 1024)
     self.layer_count = c:integer("num_hidden_layers", nil, 10000)
     self.rotary = rope.Rotary { theta = c.rope_theta or 10000, dim = width / heads / 2, axial = true }
-    self.full = parts.full
+    self.full, self.out = parts.full, parts.out
     if parts.window then
         self.window = math.floor(math.floor(parts.window / self.merge) / square_size(c, "patch_size"))
         if self.window < 1 then

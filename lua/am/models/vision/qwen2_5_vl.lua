@@ -16,7 +16,10 @@ M.defaults = { depth = 32, hidden_size = 3584, out_hidden_size = 3584, intermedi
 --- c: a bound vision configuration.
 function M.new(c)
     local full = {}
-    for _, i in ipairs(c.fullatt_block_indexes) do
+    if c.fullatt_block_indexes == nil then
+        c:unsupported("fullatt_block_indexes", "which layers see a whole picture is not said")
+    end
+    for _, i in ipairs(c.fullatt_block_indexes or {}) do
         full[i] = true
     end
     return qwen.new("Qwen2_5_VisionTransformerPretrainedModel", c, {
