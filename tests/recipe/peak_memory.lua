@@ -1,5 +1,5 @@
--- For preflight_spec.lua and vlm_spec.lua: what memory.expected and bytes_beside say of a configuration's run, and what the process
--- had resident at most in three steps of it.
+-- For preflight_spec.lua and vlm_spec.lua: what memory.expected and bytes_beside say of a configuration's run, and what
+-- the process had resident at most in three steps of it.
 -- usage: amlua tests/recipe/peak_memory.lua config.yaml [recipe]   prints: said measured
 
 local memory = require("am.recipes.memory")

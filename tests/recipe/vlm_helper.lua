@@ -116,11 +116,11 @@ function M.model(name, text_fields, vision_fields)
     for key, value in pairs(vision_fields or {}) do
         family.config.vision_config[key], family.image[key] = value, value
     end
-    local tower = family.config.vision_config
-    family.processor.patch_size = family.processor.patch_size and tower.patch_size
+    local seen = family.config.vision_config
+    family.processor.patch_size = family.processor.patch_size and seen.patch_size
     if family.image.crop_size then
-        family.image.size = { shortest_edge = tower.image_size }
-        family.image.crop_size = { height = tower.image_size, width = tower.image_size }
+        family.image.size = { shortest_edge = seen.image_size }
+        family.image.crop_size = { height = seen.image_size, width = seen.image_size }
     end
     M.tokenizer(dir, ids_of(family.tokens), family.marker)
     am.manual_seed(5)

@@ -43,7 +43,8 @@ end
 
 --- All that `config` (a plain table, or the tables of a node) names, in a fixed order: an array of { kind =
 --- "model", "tokenizer", "processor", "adapter" or "dataset", id, key = where it stands, revision, split, name }. A
---- data set of several splits is in it once for each. lookup(target) gives the registry's entry of a `_target_`, or nil.
+--- data set of several splits is in it once for each. lookup(target) gives the registry's entry of a `_target_`, or
+--- nil.
 function M.find(config, lookup)
     local out, seen = {}, {}
     local function add(item)
