@@ -67,7 +67,7 @@ end
 function M.plans(example, processor)
     local plans = {}
     for i, source in ipairs(example.images) do
-        local ok, plan = pcall(function() return processor:plan(sources.here(source, example.name)) end)
+        local ok, plan = pcall(function() return processor:plan(sources.here(source)) end)
         if not ok then
             if broken.is(plan) then
                 return nil, plan
