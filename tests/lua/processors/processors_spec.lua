@@ -217,6 +217,8 @@ describe("processors", function()
         local messages = { { role = "user", content = "x" } }
         assert.equal("J", several:apply_chat_template(messages))
         assert.equal("B", several:apply_chat_template(messages, { chat_template = "b" }))
+        assert.equal("O", llava({ ["chat_template.jinja"] = "J" }, { chat_template = "O" }):apply_chat_template(messages))
+        fails("usage", "chat_template is the text of a template, not a number", llava, nil, { chat_template = 3 })
         fails("format", "chat_template.json", said, { ["chat_template.json"] = { chat_template = 3 } })
         fails("format", "chat_template.json stands beside", said, { ["chat_template.json"] = { chat_template = "L" },
                                                                      ["chat_templates/b.jinja"] = "B" })
@@ -446,6 +448,23 @@ describe("saving", function()
         assert.is_nil(image.backend)
         assert.equal(4, own.patch_size)
         assert.equal("LlavaProcessor", own.processor_class)
+    end)
+
+    it("writes another chat template in place of the files'", function()
+        local messages, said = { { role = "user", content = "x" } }, {
+            { ["chat_template.jinja"] = "J", ["chat_templates/b.jinja"] = "B" },
+            { ["chat_template.json"] = { chat_template = "L" } },
+            { ["processor_config.json"] = with(LLAVA.processor, { chat_template = "P" }) },
+            {},
+        }
+        for i, files in ipairs(said) do
+            local to, processor = path.join(root, "template" .. i), llava(files)
+            processor.chat_template = "own"
+            processor:save_pretrained(to)
+            local saved = am.AutoProcessor.from_pretrained(to)
+            assert.equal("own", saved.chat_template)
+            assert.equal("own", saved:apply_chat_template(messages))
+        end
     end)
 
     it("writes a key that both files may have where its class reads it", function()
