@@ -28,6 +28,7 @@ local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
 local Module = require("am.nn.module")
 local causal_lm = require("am.models.causal_lm")
+local file_names = require("am.models.file_names")
 local registry = require("am.models.architectures")
 local strings = require("am.utils.strings")
 
@@ -164,6 +165,16 @@ function M.text_family(c, spec)
                       .. table.concat(strings.sorted_keys(registry.by_model_type), ", "))
     end
     return type(found) == "string" and require(found) or found, values
+end
+
+--- The rules of models that the hub has as vision_tower, multi_modal_projector and language_model side by side (LLaVA,
+--- Gemma 3, PaliGemma). body.tower: the tower's description.
+function M.file_names(body)
+    return file_names.joined(
+        file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
+        file_names.under(nil, "model.multi_modal_projector.", "multi_modal_projector."),
+        file_names.under(nil, "model.language_model.", "language_model.model."),
+        file_names.under(nil, "lm_head.", "language_model.lm_head."))
 end
 
 --- What models/init.lua's registry takes, made of the description at the head of this file.
