@@ -106,14 +106,17 @@ local function page()
             for _, entry in ipairs(section.targets) do
                 shown[entry] = true
             end
-            if not seen[section.name] then
-                table.insert(describe.is_idle(section.spec) and idle or own, section)
-                seen[section.name] = true
+            local is_idle = describe.is_idle(section.spec)
+            local keys = is_idle and "idle" or rows_of(section.spec.fields or {})
+            if seen[section.name] ~= keys then
+                table.insert(is_idle and idle or own, section)
+                seen[section.name] = seen[section.name] or keys
             end
         end
         if #own + #idle > 0 then
             out[#out + 1] = string.format("\n## `recipes/%s.lua`\n\n%s%s", name, recipe.doc or "",
-                name == "llm_finetune" and "" or " All of llm_finetune's sections, and:")
+                name == "llm_finetune" and "" or " All of llm_finetune's sections, of which these have other keys, "
+                    .. "or are new:")
         end
         for _, section in ipairs(own) do
             add_section(out, section)

@@ -650,13 +650,8 @@ int am_image_header(am_image_info *info, const am_image_source *source);
  *            in squares of merge x merge, the picture repeated temporal_patch times. height and
  *            width must be multiples of patch * merge. */
 enum { AM_IMAGE_RESIZE, AM_IMAGE_CROP, AM_IMAGE_EMIT };
-enum { /* numbered as `resample` in preprocessor_config.json */
-    AM_IMAGE_NEAREST,
-    AM_IMAGE_LANCZOS,
-    AM_IMAGE_BILINEAR,
-    AM_IMAGE_BICUBIC,
-    AM_IMAGE_BOX
-};
+/* Filters are numbered as `resample` in preprocessor_config.json. */
+enum { AM_IMAGE_NEAREST, AM_IMAGE_LANCZOS, AM_IMAGE_BILINEAR, AM_IMAGE_BICUBIC, AM_IMAGE_BOX };
 enum { AM_IMAGE_PIL, AM_IMAGE_TORCHVISION };
 enum { AM_IMAGE_CHW, AM_IMAGE_PATCHES };
 typedef struct am_image_step {

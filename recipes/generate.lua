@@ -53,6 +53,16 @@ local function wanted(args)
     return { model = args.model, adapter = args.adapter }
 end
 
+-- Where the processor is: a run saves the one that it trained with beside its adapter.
+local function processor_folder(found)
+    for _, name in ipairs { "processor_config.json", "preprocessor_config.json" } do
+        if found.adapter and path.is_file(path.join(found.adapter, name)) then
+            return found.adapter
+        end
+    end
+    return found.model
+end
+
 -- The model, and its processor where it sees pictures.
 local function load(args)
     local found, opts = wanted(args), { torch_dtype = args.torch_dtype }
@@ -68,7 +78,7 @@ local function load(args)
         end
         checkpoint.read_tensors(found.weights, list)
     end
-    return model, sees and am.AutoProcessor.from_pretrained(found.model) or nil, found.model
+    return model, sees and am.AutoProcessor.from_pretrained(processor_folder(found)) or nil, found.model
 end
 
 -- ---- the prompt -----------------------------------------------------------------------------

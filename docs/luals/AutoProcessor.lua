@@ -78,8 +78,8 @@ function am_Processor.to_tensors(fields, device) end
 --- tokenizer's apply_chat_template, `images`, `device`.
 function am_Processor:apply_chat_template(messages, opts) end
 
---- Write the processor's files into a folder, as they were read but for what the options set, and the tokenizer's,
---- so that transformers' AutoProcessor opens it.
+--- Write the processor's files into a folder, as they were read but for what the options set and another
+--- chat_template, and the tokenizer's, so that transformers' AutoProcessor opens it.
 function am_Processor:save_pretrained(dir) end
 
 ---@class am.ImageProcessor

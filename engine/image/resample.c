@@ -15,14 +15,6 @@
 #include "../core/mem.h"
 #include "image.h"
 
-/* The passes are compiled for several instruction sets; the loader picks one. They compute with
- * integers, so all give the same bits. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx512f", "avx2", "sse4.1", "default")))
-#else
-#define CLONES
-#endif
-
 enum { PILLOW_BITS = 22, ROWS = 8 };
 
 /* ---- filters */
@@ -147,7 +139,10 @@ out:
 }
 
 /* ---- the passes. A lane is a pixel, whose three colours are taken out of it and summed apart:
- * alpha means nothing here and becomes 0. */
+ * alpha means nothing here and becomes 0. Each pass is written once and compiled for AVX2, too;
+ * they compute with integers, so both give the same bits. */
+
+#define INLINE static inline __attribute__((always_inline))
 
 typedef int32_t lanes __attribute__((vector_size(4 * ROWS), aligned(4)));
 
@@ -156,13 +151,13 @@ typedef struct sums {
     lanes red, green, blue;
 } sums;
 
-static inline __attribute__((always_inline)) sums sums_of_none(int32_t bits)
+INLINE sums sums_of_none(int32_t bits)
 {
     lanes half = (lanes){0} + (1 << (bits - 1));
     return (sums){half, half, half};
 }
 
-static inline __attribute__((always_inline)) void add(sums *s, const void *pixels, int32_t k)
+INLINE void add(sums *s, const void *pixels, int32_t k)
 {
     lanes v = *(const lanes *)pixels;
     s->red += (v & 255) * k;
@@ -172,7 +167,7 @@ static inline __attribute__((always_inline)) void add(sums *s, const void *pixel
 
 #define CLAMPED(v) (((v) & ~((v) >> 31) & ~((v) > 255)) | (((v) > 255) & 255))
 
-static inline __attribute__((always_inline)) void put(void *pixels, sums s, int32_t bits)
+INLINE void put(void *pixels, sums s, int32_t bits)
 {
     lanes red = s.red >> bits, green = s.green >> bits, blue = s.blue >> bits;
     *(lanes *)pixels = CLAMPED(red) | CLAMPED(green) << 8 | CLAMPED(blue) << 16;
@@ -188,8 +183,8 @@ static void interleave(uint32_t *to, const uint32_t *const rows[ROWS], int64_t w
 }
 
 /* Across, eight rows at once. */
-CLONES static void pass_rows(uint32_t *const to[ROWS], const uint32_t *from, const weights *w,
-                             int64_t width)
+INLINE void pass_rows(uint32_t *const to[ROWS], const uint32_t *from, const weights *w,
+                      int64_t width)
 {
     const int32_t *k = w->fixed;
     int32_t bits = w->bits;
@@ -207,8 +202,8 @@ CLONES static void pass_rows(uint32_t *const to[ROWS], const uint32_t *from, con
 }
 
 /* Down: one row of `width` pixels from n rows. */
-CLONES static void pass_columns(uint32_t *to, const uint32_t *const *rows, const int32_t *k,
-                                int32_t n, int32_t bits, int64_t width)
+INLINE void pass_columns(uint32_t *to, const uint32_t *const *rows, const int32_t *k, int32_t n,
+                         int32_t bits, int64_t width)
 {
     int64_t x = 0;
     for (; x + ROWS <= width; x += ROWS) {
@@ -229,11 +224,47 @@ CLONES static void pass_columns(uint32_t *to, const uint32_t *const *rows, const
     }
 }
 
+typedef struct passes {
+    void (*rows)(uint32_t *const to[ROWS], const uint32_t *from, const weights *w, int64_t width);
+    void (*columns)(uint32_t *to, const uint32_t *const *rows, const int32_t *k, int32_t n,
+                    int32_t bits, int64_t width);
+} passes;
+
+/* Both passes for an instruction set, as passes_NAME. */
+#define PASSES(name, target)                                                                       \
+    target static void rows_##name(uint32_t *const to[ROWS], const uint32_t *from,                 \
+                                   const weights *w, int64_t width)                                \
+    {                                                                                              \
+        pass_rows(to, from, w, width);                                                             \
+    }                                                                                              \
+    target static void columns_##name(uint32_t *to, const uint32_t *const *rows, const int32_t *k, \
+                                      int32_t n, int32_t bits, int64_t width)                      \
+    {                                                                                              \
+        pass_columns(to, rows, k, n, bits, width);                                                 \
+    }                                                                                              \
+    static const passes passes_##name = {rows_##name, columns_##name};
+
+PASSES(generic, )
+#if defined(__x86_64__)
+PASSES(avx2, __attribute__((target("avx2"))))
+#endif
+
+static const passes *passes_of_cpu(void)
+{
+#if defined(__x86_64__)
+    const char *isa = am_cpu_isa(); /* all but these two have AVX2 */
+    if (strcmp(isa, "generic") != 0 && strcmp(isa, "none") != 0)
+        return &passes_avx2;
+#endif
+    return &passes_generic;
+}
+
 /* ---- both together */
 
 typedef struct resizer {
     const am_picture *from;
     am_picture *to;
+    const passes *passes;
     weights across, down; /* of the passes; starts is NULL for one that is left out */
     uint32_t *group;      /* [from width][8] */
     uint32_t *ring;       /* rows of the pass that comes first; row y in slot y % slots */
@@ -256,7 +287,7 @@ static void fill_ring(resizer *r, int64_t y)
         out[i] = r->ring + (y + i) % r->slots * r->to->width;
     }
     interleave(r->group, in, r->from->width);
-    pass_rows(out, r->group, &r->across, r->to->width);
+    r->passes->rows(out, r->group, &r->across, r->to->width);
 }
 
 /* Output row y of the pass down, whose inputs are rows of `from`, or of the ring. */
@@ -267,7 +298,7 @@ static void make_row(resizer *r, uint32_t *to, int64_t y, int from_ring)
     for (int32_t j = 0; j < n; j++)
         r->rows[j] =
             from_ring ? r->ring + (first + j) % r->slots * width : row_of(r->from, first + j);
-    pass_columns(to, r->rows, r->down.fixed + y * r->down.most, n, r->down.bits, width);
+    r->passes->columns(to, r->rows, r->down.fixed + y * r->down.most, n, r->down.bits, width);
 }
 
 static void across_only(resizer *r)
@@ -304,7 +335,7 @@ static void down_then_across(resizer *r)
                 make_row(r, in[i], y + i, 0);
         }
         interleave(r->group, (const uint32_t *const *)in, r->from->width);
-        pass_rows(out, r->group, &r->across, r->to->width);
+        r->passes->rows(out, r->group, &r->across, r->to->width);
     }
 }
 
@@ -318,7 +349,7 @@ static int down_first(const am_picture *from, const am_picture *to, int backend)
 
 static int filtered(am_picture *to, const am_picture *from, int filter, int backend)
 {
-    resizer r = {.from = from, .to = to};
+    resizer r = {.from = from, .to = to, .passes = passes_of_cpu()};
     int rc = AM_OK, reversed = down_first(from, to, backend);
     if (to->width != from->width)
         AM_TRY_OUT(weights_new(&r.across, from->width, to->width, filter, backend));

@@ -80,7 +80,12 @@ static const char *name_of(const am_image_source *source)
 
 int am_image_fail(int rc, const am_image_source *source)
 {
-    return rc == AM_OK ? rc : am_fail_context(rc, "%s", name_of(source));
+    const char *name = name_of(source), *message = am_error_message();
+    size_t n = strlen(name);
+    /* A file that cannot be read was named already. */
+    if (rc == AM_OK || (strncmp(message, name, n) == 0 && strncmp(message + n, ": ", 2) == 0))
+        return rc;
+    return am_fail_context(rc, "%s", name);
 }
 
 int am_image_header(am_image_info *info, const am_image_source *source)

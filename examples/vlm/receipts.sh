@@ -41,7 +41,7 @@ tower=$(examples/vlm/dinov2.sh)
 model=$(examples/smollm2.sh)
 render words 3000 1 words
 render words_heldout 48 2 words
-render train 2000 3
+render train 1200 3
 render heldout 50 4
 [ -f "$run/base/config.json" ] || "$amlua" examples/vlm/assemble.lua --tower "$tower" --model "$model" \
     --output-dir "$run/base" --rows "$run/train/metadata.jsonl" --keep-size --feature-layer 4

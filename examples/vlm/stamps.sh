@@ -30,7 +30,7 @@ tower=$(examples/vlm/dinov2.sh)
 model=$(examples/smollm2.sh)
 "$amlua" examples/vlm/stamps/rows.lua "$run"
 [ -f "$run/base/config.json" ] || "$amlua" examples/vlm/assemble.lua --tower "$tower" --model "$model" \
-    --output-dir "$run/base" --rows "$run/train.jsonl" --height 112 --width 112 --feature-layer -1 --strategy full
+    --output-dir "$run/base" --rows "$run/train.jsonl" --height 112 --width 112 --feature-layer -3 --strategy full
 
 step "Before"
 answers before "$run/base" 0

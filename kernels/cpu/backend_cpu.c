@@ -107,7 +107,10 @@ static void set_up(void)
         isa = available;
     am_cpu_kernels simd = *kernels_for(isa);
 #if defined(__x86_64__)
-    if (isa == AM_ISA_AMX) {
+    if (isa == AM_ISA_AVX512_BF16) {
+        simd.attention = am_cpu_attention_bf16_dot;
+        simd.attention_bwd = am_cpu_attention_bwd_bf16_dot;
+    } else if (isa == AM_ISA_AMX) {
         simd.attention = am_cpu_attention_amx;
         simd.attention_bwd = am_cpu_attention_bwd_amx;
         simd.low_rank = am_cpu_low_rank_amx;

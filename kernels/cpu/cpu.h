@@ -21,11 +21,13 @@ extern const am_cpu_kernels am_cpu_kernels_generic;
 extern const am_cpu_kernels am_cpu_kernels_avx2, am_cpu_kernels_avx512, am_cpu_kernels_avx512_bf16;
 /* On AMX tiles, of bf16; with u, alpha is 1. */
 int am_cpu_tile_gemm(am_stream *s, const am_gemm_args *args);
-/* On AMX tiles for bf16; other dtypes go to avx512_bf16's. */
+/* On AMX tiles, or by vdpbf16ps, for bf16; other dtypes go to avx512_bf16's. */
 int am_cpu_attention_avx512_bf16(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_avx512_bf16(am_stream *s, const am_attention_bwd_args *args);
 int am_cpu_attention_amx(am_stream *s, const am_attention_args *args);
 int am_cpu_attention_bwd_amx(am_stream *s, const am_attention_bwd_args *args);
+int am_cpu_attention_bf16_dot(am_stream *s, const am_attention_args *args);
+int am_cpu_attention_bwd_bf16_dot(am_stream *s, const am_attention_bwd_args *args);
 int am_cpu_low_rank_avx512_bf16(am_stream *s, const am_low_rank_args *args);
 int am_cpu_low_rank_amx(am_stream *s, const am_low_rank_args *args);
 #endif

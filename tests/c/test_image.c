@@ -302,7 +302,7 @@ END_TEST
 
 int main(void)
 {
-    static const TTest *const tests[] = {test_pictures,   test_resize, test_resize_sizes, test_emit,
-                                         test_emit_frame, test_crop,   test_thumbnail};
+    const TTest *const tests[] = {test_pictures,   test_resize, test_resize_sizes, test_emit,
+                                  test_emit_frame, test_crop,   test_thumbnail};
     return run_suite("image", tests, sizeof tests / sizeof *tests);
 }

@@ -373,14 +373,14 @@ START_TEST(test_job_errors)
     ck_ok(am_image_threads_set(2));
     am_image_job *jobs[20];
     for (int i = 0; i < 20; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "row %d", i);
         am_image_source source = bytes_of("GIF89a", 6);
         source.name = name;
         ck_ok(am_image_submit(&jobs[i], &source, &emit_all, 1, 10));
     }
     for (int i = 0; i < 20; i++) {
-        char name[16];
+        char name[32];
         float out[10];
         snprintf(name, sizeof name, "row %d: ", i);
         ck_assert_int_eq(am_image_wait(jobs[i], out), AM_EFORMAT);
@@ -468,7 +468,7 @@ END_TEST
 
 int main(void)
 {
-    static const TTest *const tests[] = {
+    const TTest *const tests[] = {
         test_truncated,  test_flipped, test_garbage_after, test_messages,  test_bombs,
         test_lying_size, test_large,   test_exif,          test_bad_plans, test_jobs,
         test_job_errors, test_fork,    test_no_memory};

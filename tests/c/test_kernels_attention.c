@@ -60,19 +60,26 @@ static void run(const am_cpu_kernels *k, const problem *p)
     ck_assert_int_eq(k->attention_bwd(NULL, &g), AM_OK);
 }
 
-enum { AMX = ISA_COUNT, KERNEL_SETS };
+enum { AMX = ISA_COUNT, DOT, KERNEL_SETS };
 
-/* isa_kernels, and AMX's attention where this CPU has it. */
+/* isa_kernels, and bf16's attention on AMX tiles and by vdpbf16ps where this CPU has them. */
 static const am_cpu_kernels *attention_kernels(int isa, const char **label)
 {
 #if defined(__x86_64__)
-    static am_cpu_kernels amx;
+    static am_cpu_kernels amx, dot;
     if (isa == AMX) {
         *label = "amx";
         amx = am_cpu_kernels_avx512_bf16;
         amx.attention = am_cpu_attention_amx;
         amx.attention_bwd = am_cpu_attention_bwd_amx;
         return strcmp(am_backend_cpu_isa_available(), "amx") == 0 ? &amx : NULL;
+    }
+    if (isa == DOT) {
+        *label = "bf16_dot";
+        dot = am_cpu_kernels_avx512_bf16;
+        dot.attention = am_cpu_attention_bf16_dot;
+        dot.attention_bwd = am_cpu_attention_bwd_bf16_dot;
+        return isa_kernels(AM_ISA_AVX512_BF16) ? &dot : NULL;
     }
 #endif
     *label = isa < ISA_COUNT ? isa_label[isa] : "";
@@ -82,16 +89,16 @@ static const am_cpu_kernels *attention_kernels(int isa, const char **label)
 /* The dtype that a set has kernels of its own for. */
 static int dtype_for(int isa)
 {
-    return isa == AMX ? AM_BF16 : AM_F32;
+    return isa >= AMX ? AM_BF16 : AM_F32;
 }
 
 /* Outputs are means of values up to 2, gradients sums over t or s terms of that size: absolute
- * errors of a few f32 ulps of the sums' scale, then one rounding. AMX takes probabilities and their
- * gradients as bf16, so each term of a sum is off by up to 2^-9 of itself. Backward starts from
- * ref's out and lse, so that only the kernel's own error counts. */
+ * errors of a few f32 ulps of the sums' scale, then one rounding. Those for bf16 alone take
+ * probabilities and their gradients as bf16, so each term of a sum is off by up to 2^-9 of itself.
+ * Backward starts from ref's out and lse, so that only the kernel's own error counts. */
 static void compare(const char *what, const am_cpu_kernels *k, problem *p, int isa)
 {
-    double rounded = isa == AMX && p->x.dtype == AM_BF16 ? 0x1p-7 : 0; /* of up to 2 / 0.7 */
+    double rounded = isa >= AMX && p->x.dtype == AM_BF16 ? 0x1p-7 : 0; /* of up to 2 / 0.7 */
     const am_attention_shape *x = &p->x;
     int64_t nq = x->b * x->t * x->h * x->d, nk = x->b * x->s * x->kh * x->d;
     int64_t stats = x->b * x->h * x->t;
@@ -216,7 +223,7 @@ START_TEST(growing_maxima)
         if (!k)
             continue;
         int dtype = dtype_for(isa);
-        double rounded = isa == AMX ? 0x1p-7 : 0;
+        double rounded = isa >= AMX ? 0x1p-7 : 0;
         problem p = make(dtype, 1, 40, 256, 2, 1, 8), r = p;
         const am_attention_shape *x = &p.x;
         for (int64_t t = 0; t < x->t; t++)

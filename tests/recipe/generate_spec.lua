@@ -2,6 +2,7 @@
 local am = require("am")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
+local path = require("am.utils.path")
 local vlm = require("tests.recipe.vlm_helper")
 
 local model, pictures
@@ -90,6 +91,10 @@ describe("generate.lua", function()
         said = ask("--model", model, "--adapter", helper.latest(adapted) .. "/model")
         assert.not_equal(said, ask("--model", model))
         assert.equal(said, ask("--checkpoint-path", adapted))
+        local saved = helper.latest(adapted) .. "/model/processor_config.json" -- the run's own processor is taken
+        assert.is_truthy(path.is_file(saved))
+        path.write_file(saved, "{")
+        refused(1, { saved }, "--checkpoint-path", adapted, "--image", picture, "--prompt", "x")
     end)
 
     it("refuses what it cannot do", function()

@@ -336,6 +336,8 @@ describe("memory that is expected", function()
             { teacher_model = { _target_ = "am.AutoModelForCausalLM.from_pretrained",
                                 pretrained_model_name_or_path = dir, torch_dtype = "bfloat16" } },
         } do
+            collectgarbage() -- twice: what tests before have left must not go while the model comes
+            collectgarbage()
             local recipe = helper.recipe(config_of(changes), changes.teacher_model and "recipes/llm_kd.lua")
             averages, teacher = changes.ema and memory.ema_bytes(recipe.model) or averages, recipe.teacher
             needed.teachers[#needed] = teacher and memory.teacher_bytes(teacher, 4 * 128)

@@ -111,7 +111,7 @@ describe("a target", function()
             "transformers.models.qwen3_vl.video_processing_qwen3_vl.Qwen3VLVideoProcessor.from_pretrained",
             "nemo_automodel.components.datasets.audio.datasets.make_cv17_dataset",
             "nemo_automodel.components.datasets.vlm.collate_fns.phi4_mm_collate_fn",
-            "nemo_automodel.components.datasets.vlm.datasets.make_tulu3_dataset",
+            "nemo_automodel.components.datasets.vlm.collate_fns.gemma4_prefix_collate_fn",
             "nemo_automodel.components.models.gpt2.build_gpt2_model", "torch.optim.RAdam",
         } do
             local cfg = config.from_table({ _target_ = name }, "here")

@@ -3,6 +3,7 @@
 local am = require("am")
 local helper = require("tests.recipe.helper")
 local vlm = require("tests.recipe.vlm_helper")
+local vlm_prompt = require("am.recipes.vlm_prompt")
 
 -- Loss, gradients' norm and the updated weights' norm of one step over all rows.
 local function one_step(model, rows, changes)
@@ -15,6 +16,24 @@ local function one_step(model, rows, changes)
     helper.close(recipe)
     return metrics
 end
+
+describe("a prompt with pictures", function()
+    teardown(helper.cleanup)
+
+    it("says what its tokens are, where the family's attention goes by it", function()
+        local rows, processor = vlm.rows(1), am.AutoProcessor.from_pretrained(vlm.model("gemma3"))
+        local request = { text = "What colour?", images = vlm_prompt.sources({ rows .. "/1.png" }, "the test") }
+        local ids, inputs = vlm_prompt.make(processor, request, "cpu")
+        local types, n = inputs.token_type_ids:to_buffer()
+        assert.equal(#ids, n)
+        local images = 0
+        for i, id in ipairs(ids) do
+            assert.equal(id == processor.image_token_id and 1 or 0, types[i - 1])
+            images = images + types[i - 1]
+        end
+        assert.is_true(images > 0)
+    end)
+end)
 
 describe("vlm_finetune on", function()
     local rows

@@ -107,7 +107,7 @@ local families = {
 }
 
 --- A tiny random model of a family with its processor: its folder. LLaVA's and Gemma 3's pictures are 16 x 16 pixels.
---- text_fields, vision_fields: in place of those of config.json.
+--- text_fields, vision_fields: in place of those of config.json, patch_size and image_size of the processor's, too.
 function M.model(name, text_fields, vision_fields)
     local dir, family = helper.folder(), helper.changes(families[name])
     for key, value in pairs(text_fields or {}) do
@@ -115,6 +115,12 @@ function M.model(name, text_fields, vision_fields)
     end
     for key, value in pairs(vision_fields or {}) do
         family.config.vision_config[key], family.image[key] = value, value
+    end
+    local seen = family.config.vision_config
+    family.processor.patch_size = family.processor.patch_size and seen.patch_size
+    if family.image.crop_size then
+        family.image.size = { shortest_edge = seen.image_size }
+        family.image.crop_size = { height = seen.image_size, width = seen.image_size }
     end
     M.tokenizer(dir, ids_of(family.tokens), family.marker)
     am.manual_seed(5)

@@ -206,6 +206,22 @@ describe("vlm_finetune", function()
         end
     end)
 
+    it("takes the memory that it says, pictures included, within a fifth", function()
+        local width = { hidden_size = 256, intermediate_size = 768, num_hidden_layers = 4 }
+        local large = vlm.model("llava", helper.changes(width, { max_position_embeddings = 1024 }),
+                                helper.changes(width, { image_size = 224, patch_size = 16, num_attention_heads = 4 }))
+        for _, frozen in ipairs { true, false } do
+            local cfg = vlm.config(helper.folder(), large, rows, {
+                freeze_config = { freeze_vision_tower = frozen }, report = { enabled = false },
+                step_scheduler = { global_batch_size = 8, local_batch_size = 8, max_steps = 4 } })
+            local status, out, errors = helper.run { "tests/recipe/peak_memory.lua", helper.yaml(helper.folder(), cfg),
+                                                     "vlm_finetune" }
+            assert.equal(0, status, errors)
+            local said, measured = out:match("(%d+) (%d+)")
+            assert.is_true(math.abs(said / measured - 1) <= 0.2, said .. " said, " .. measured .. " measured")
+        end
+    end)
+
     it("saves a whole model that opens again with the same numbers", function()
         local cfg, dir = config { checkpoint = { save_consolidated = true }, step_scheduler = { max_steps = 2 } }
         local recipe = trained(cfg)

@@ -1,5 +1,5 @@
 /* attention.c — tiled attention, forward and backward, for f32, bf16 and f16; f64 goes to ref,
- * whose formulas these are. Compiled once more for AMX, where it takes bf16 only.
+ * whose formulas these are. Compiled twice more for bf16 alone: on AMX tiles, and with vdpbf16ps.
  *
  * Work is cut into blocks of up to BLOCK_T queries of one sample; those of all heads that share a
  * key/value head are handled together, each in a lane of its own: scores, probabilities and sums
@@ -14,6 +14,8 @@
  * What a sample's queries add up to so depends on their places in it alone. */
 #if defined(AM_AMX_TILES)
 #include "product_amx.h"
+#elif defined(AM_BF16_DOT)
+#include "product_dot.h"
 #else
 #include "product.h"
 #endif

@@ -4,12 +4,12 @@
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local digest = require("am.utils.digest")
 local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.datasets")
 local number_file = require("am.datasets.number_file")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
-local token_rows = require("am.datasets.token_rows")
 
 local M = {}
 
@@ -63,13 +63,11 @@ local function save(file, shape, array, n)
 end
 
 local function digest_of(dataset)
-    local digest = ffi.new("uint8_t[?]", edge.C.AM_HASH_BYTES)
-    edge.check(edge.C.am_hash_file(digest, dataset.indexed.idx.name))
-    local idx = ffi.string(digest, edge.C.AM_HASH_BYTES):gsub(".", function(c)
-        return string.format("%02x", c:byte())
-    end)
-    return token_rows.digest(json.encode({
-        format = FORMAT, idx = idx, first = dataset.first, stop = dataset.stop, split = dataset.split,
+    local idx = ffi.new("uint8_t[?]", edge.C.AM_HASH_BYTES)
+    edge.check(edge.C.am_hash_file(idx, dataset.indexed.idx.name))
+    return digest.text(json.encode({
+        format = FORMAT, idx = digest.hex(idx, edge.C.AM_HASH_BYTES),
+        first = dataset.first, stop = dataset.stop, split = dataset.split,
         num_samples = dataset.num_samples, seq_length = dataset.seq_length, seed = dataset.seed,
     }, { sort_keys = true })):sub(1, 32)
 end

@@ -2,6 +2,7 @@
 -- Holds no meaning of columns. The function gets a row of the file and what messages call it; it returns a
 -- token row, or nil and why the row is left out, and raises "data" naming the row for one that is wrong.
 
+local digest = require("am.utils.digest")
 local log = require("am.utils.log").get("am.datasets")
 local file_rows = require("am.datasets.file_rows")
 local formatting = require("am.datasets.formatting")
@@ -43,7 +44,7 @@ local function dependencies(name, fields, opts)
         return nil
     end
     local content = tokenizer:content()
-    local on = { dataset = name, tokenizer = token_rows.digest(content), eos_token_id = tokenizer.eos_token_id,
+    local on = { dataset = name, tokenizer = digest.text(content), eos_token_id = tokenizer.eos_token_id,
                  pad_token_id = tokenizer.pad_token_id }
     for key in pairs(fields) do -- the files and the template are there by content
         if key ~= "path_or_dataset_id" and key ~= "tokenizer" and key ~= "cache_dir" and key ~= "chat_template" then

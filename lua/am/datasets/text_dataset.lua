@@ -6,6 +6,7 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local digest = require("am.utils.digest")
 local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.datasets")
 local file_rows = require("am.datasets.file_rows")
@@ -120,7 +121,7 @@ local function dependencies(opts)
         log:warning("dataset.cache_dir: this tokenizer has no content(), so its rows can't be kept")
         return nil
     end
-    return { dataset = "TextDataset", tokenizer = token_rows.digest(opts.tokenizer:content()),
+    return { dataset = "TextDataset", tokenizer = digest.text(opts.tokenizer:content()),
              eos_token_id = opts.tokenizer.eos_token_id, split_by = opts.split_by, separator = opts.separator,
              text_column = opts.text_column, add_eos = opts.add_eos ~= false }
 end

@@ -17,6 +17,7 @@ local posix = require("am.utils.posix")
 local file_rows = require("am.datasets.file_rows")
 local tokenise = require("am.datasets.tokenise")
 local utils = require("am.datasets.utils")
+local hex = require("am.utils.digest").hex
 
 local C, check = edge.C, edge.check
 local M = {}
@@ -33,17 +34,6 @@ local keys = { "input_ids", "labels", "attention_mask", "position_ids" } -- of r
 
 -- ---------------------------------------------------------------- what rows depend on
 
-local function hex(digest)
-    return (ffi.string(digest, C.AM_HASH_BYTES):gsub(".", function(c) return string.format("%02x", c:byte()) end))
-end
-
---- A digest of a text, as hexadecimal digits.
-function M.digest(text)
-    local digest = ffi.new("uint8_t[?]", C.AM_HASH_BYTES)
-    C.am_hash(digest, text, #text)
-    return hex(digest)
-end
-
 local function library(name)
     local version = C.am_library_version(name)
     return version ~= nil and ffi.string(version) or ""
@@ -55,7 +45,7 @@ local function key_of(opts)
     if opts.cache_dir then
         for i, name in ipairs(opts.files) do
             check(C.am_hash_file(digest, name))
-            files[i] = hex(digest)
+            files[i] = hex(digest, C.AM_HASH_BYTES)
         end
         local text = json.encode({
             format = FORMAT, files = files, depends_on = opts.depends_on, amlua = ffi.string(C.am_version()),
@@ -331,7 +321,7 @@ function M.open(opts)
         return make(opts, key)
     end
     path.mkdir_p(opts.cache_dir)
-    local file = path.join(opts.cache_dir, hex(key):sub(1, 32) .. ".rows")
+    local file = path.join(opts.cache_dir, hex(key, C.AM_HASH_BYTES):sub(1, 32) .. ".rows")
     local found = from_cache(file, key, opts.files)
     if found then
         log:info("tokenised rows are read from %s", file)

@@ -6,7 +6,6 @@ local ffi = require("ffi")
 local err = require("am.core.error")
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
-local file_names = require("am.models.file_names")
 local image_text_to_text = require("am.models.image_text_to_text")
 local vision = require("am.models.vision")
 local RMSNorm = require("am.nn.norm")
@@ -101,13 +100,7 @@ return image_text_to_text.architecture {
     end,
     see = see,
     text_ties = false,
-    file_names = function(body)
-        return file_names.joined(
-            file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
-            file_names.under(nil, "model.multi_modal_projector.", "multi_modal_projector."),
-            file_names.under(nil, "model.language_model.", "language_model.model."),
-            file_names.under(nil, "lm_head.", "language_model.lm_head."))
-    end,
+    file_names = image_text_to_text.file_names,
     attribute_map = { image_token_id = "image_token_index", boi_token_id = "boi_token_index",
                       eoi_token_id = "eoi_token_index" },
     defaults = { mm_tokens_per_image = 256, boi_token_index = 255999, eoi_token_index = 256000,

@@ -126,15 +126,15 @@ local function stop_set(model, opts)
     return set
 end
 
--- token_type_ids of a prompt, [1, T] or nil, with those of the text that has come since: zeros.
-local function lengthened(types, length)
+-- token_type_ids of a prompt, [1, T] or nil, with `new` for the text that has come since.
+local function lengthened(types, length, new)
     if types == nil then
         return nil
     end
     types = tensor.is(types) and types:totable() or types
     local row, given = {}, type(types[1]) == "table" and types[1] or types
     for i = 1, length do
-        row[i] = given[i] or 0
+        row[i] = given[i] or new
     end
     return { row }
 end
@@ -192,7 +192,8 @@ function M.generate(model, ids, opts)
                 local args = { input_ids = input, cache = cache, logits_to_keep = 1 }
                 if feed == out then -- the prompt is seen
                     setmetatable(args, { __index = opts.inputs })
-                    args.token_type_ids = opts.inputs and lengthened(opts.inputs.token_type_ids, #out)
+                    args.token_type_ids = opts.inputs and lengthened(opts.inputs.token_type_ids, #out,
+                                                                             model.new_token_type or 0)
                 end
                 local result = mode(model.forward, model, args)
                 logits, n = result.logits:to("float32"):to_buffer()

@@ -5,6 +5,7 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local tokens_of = require("am.models.vision.grids").tokens
 
 local M = {}
 
@@ -58,7 +59,7 @@ function M.rows(ids, b, t, bounds, grids, merge, image_token)
                 if ids[at] == image_token then
                     number = number + 1
                     local grid = grids[number]
-                    local tokens = grid and grid[1] * (grid[2] / merge) * (grid[3] / merge) or 1
+                    local tokens = grid and tokens_of(grid, merge) or 1
                     while count < tokens and q + count < math.min(t, stop) and ids[at + count] == image_token do
                         count = count + 1
                     end

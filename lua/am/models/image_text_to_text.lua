@@ -19,6 +19,7 @@
 --   see             function(body, input_ids, ctx): sets ctx.causal = false with ctx.bounds and ctx.window_bounds where
 --                   tokens see others than those before them (nn/attention.lua)
 --   text_ties       false: only the whole configuration's tie_word_embeddings ties the head, not its text part's
+--   new_token_type  token type of what is generated (0)
 --   defaults, attribute_map, unused, check   as in decoder.lua, of the whole configuration
 
 local ffi = require("ffi")
@@ -27,6 +28,7 @@ local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
 local Module = require("am.nn.module")
 local causal_lm = require("am.models.causal_lm")
+local file_names = require("am.models.file_names")
 local registry = require("am.models.architectures")
 local strings = require("am.utils.strings")
 
@@ -165,6 +167,16 @@ function M.text_family(c, spec)
     return type(found) == "string" and require(found) or found, values
 end
 
+--- The rules of models that the hub has as vision_tower, multi_modal_projector and language_model side by side (LLaVA,
+--- Gemma 3, PaliGemma). body.tower: the tower's description.
+function M.file_names(body)
+    return file_names.joined(
+        file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
+        file_names.under(nil, "model.multi_modal_projector.", "multi_modal_projector."),
+        file_names.under(nil, "model.language_model.", "language_model.model."),
+        file_names.under(nil, "lm_head.", "language_model.lm_head."))
+end
+
 --- What models/init.lua's registry takes, made of the description at the head of this file.
 function M.architecture(spec)
     local name = spec.text or "language_model"
@@ -185,7 +197,7 @@ function M.architecture(spec)
         spec.add_vision(body, c)
         body:add(name, family.new_body(text))
         local self = Module.init(Module.class(spec.name))
-        self.config, self.unused = c, spec.unused
+        self.config, self.unused, self.new_token_type = c, spec.unused, spec.new_token_type
         self.names = setmetatable({ body = "model", head = "lm_head" }, { __index = body[name].names })
         self.model = self:add("model", body)
         family.add_head(self, text, "lm_head")

@@ -2,7 +2,6 @@
 -- of any vision tower before its last layer, two linear maps, any language model.
 
 local ops = require("am.core.ops")
-local file_names = require("am.models.file_names")
 local image_text_to_text = require("am.models.image_text_to_text")
 local vision = require("am.models.vision")
 local decoder = require("am.models.decoder")
@@ -83,13 +82,7 @@ return image_text_to_text.architecture {
         local features = body.multi_modal_projector:forward(#chosen == 1 and chosen[1] or ops.cat(chosen, -1))
         return features:reshape(-1, features:size(2))
     end,
-    file_names = function(body)
-        return file_names.joined(
-            file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
-            file_names.under(nil, "model.multi_modal_projector.", "multi_modal_projector."),
-            file_names.under(nil, "model.language_model.", "language_model.model."),
-            file_names.under(nil, "lm_head.", "language_model.lm_head."))
-    end,
+    file_names = image_text_to_text.file_names,
     attribute_map = { image_token_id = "image_token_index" },
     defaults = { image_token_index = 32000, projector_hidden_act = "gelu", vision_feature_select_strategy = "default",
                  vision_feature_layer = -2, multimodal_projector_bias = true, tie_word_embeddings = false },

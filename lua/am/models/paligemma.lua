@@ -5,7 +5,6 @@
 local ffi = require("ffi")
 local err = require("am.core.error")
 local tensor = require("am.core.tensor")
-local file_names = require("am.models.file_names")
 local image_text_to_text = require("am.models.image_text_to_text")
 local vision = require("am.models.vision")
 local Linear = require("am.nn.linear")
@@ -120,13 +119,8 @@ return image_text_to_text.architecture {
         return position_ids + 1
     end,
     see = see,
-    file_names = function(body)
-        return file_names.joined(
-            file_names.under(body.tower.file_names, "model.vision_tower.", "vision_tower.", "model.vision_tower."),
-            file_names.under(nil, "model.multi_modal_projector.", "multi_modal_projector."),
-            file_names.under(nil, "model.language_model.", "language_model.model."),
-            file_names.under(nil, "lm_head.", "language_model.lm_head."))
-    end,
+    new_token_type = 1,
+    file_names = image_text_to_text.file_names,
     attribute_map = { image_token_id = "image_token_index" },
     defaults = { image_token_index = 256000, projection_dim = 2048, tie_word_embeddings = true },
     unused = { "%.position_ids$" },

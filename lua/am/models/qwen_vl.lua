@@ -108,7 +108,8 @@ function M.architecture(spec)
             local tower = body:add("visual", spec.vision.new(part))
             if tower.out ~= c:integer("hidden_size") then
                 part:unsupported(spec.out, string.format(
-                    "%d numbers for each token, but the language model's \"hidden_size\" is %d", tower.out, c.hidden_size))
+                    "%d numbers for each token, but the language model's \"hidden_size\" is %d", tower.out,
+                    c.hidden_size))
             end
         end,
         image_features = function(body, inputs)

@@ -218,8 +218,8 @@ end
 
 -- ---- saving -------------------------------------------------------------------------------------
 
---- Write the processor's files into a folder, as they were read but for what the options set, and the tokenizer's,
---- so that transformers' AutoProcessor opens it.
+--- Write the processor's files into a folder, as they were read but for what the options set and another
+--- chat_template, and the tokenizer's, so that transformers' AutoProcessor opens it.
 function Processor:save_pretrained(dir)
     local image, own = {}, {}
     local kinds = self.family and self.family.kinds or {}
@@ -232,7 +232,7 @@ function Processor:save_pretrained(dir)
     if self.tokenizer then
         self.tokenizer:save_pretrained(dir)
     end
-    files.write(dir, self.description, image, own)
+    files.write(dir, self.description, image, own, self.chat_template)
 end
 
 return M

@@ -119,6 +119,12 @@ local function templates_of(d)
     return next(named) and named or nil
 end
 
+--- The chat templates as processors have them: the source of a single one, sources by name, or nil.
+function M.chat_template(d)
+    local templates = d.templates
+    return templates and next(templates, next(templates)) == nil and templates.default or templates
+end
+
 -- ---- reading ------------------------------------------------------------------------------------
 
 local function classes_of(d)
@@ -180,12 +186,18 @@ local function changed(text, values, at)
 end
 
 --- Write the files into a folder as they were read, with other values under some keys of the image processor and
---- of the processor. A processor without a file of its own gets one where a key of it changed.
-function M.write(dir, d, image_values, processor_values)
+--- of the processor, and another chat template where it is not that of the files. A processor without a file of its own
+--- gets one where a key of it changed.
+function M.write(dir, d, image_values, processor_values, template)
     path.mkdir_p(dir)
-    local texts = {}
+    local texts, other = {}, template ~= M.chat_template(d)
     for name, text in pairs(d.texts) do
-        texts[name] = text
+        texts[name] = not (other and name:find("^chat_template")) and text or nil
+    end
+    if other and d.processor.chat_template ~= nil then
+        processor_values.chat_template = template
+    elseif other then
+        texts["chat_template.jinja"] = template
     end
     if d.image_name then
         texts[d.image_name] = changed(texts[d.image_name], image_values, d.image_nested and "image_processor")

@@ -35,7 +35,7 @@ local TOWERS = { CLIPProcessor = true, SiglipProcessor = true }
 
 -- Options that are no keys of a file.
 local OWN = { backend = true, use_fast = true, alpha = true, tokenizer = true, load_tokenizer = true,
-              revision = true }
+              chat_template = true, revision = true }
 
 local function names_of(classes)
     local names = {}
@@ -104,8 +104,12 @@ local function base(class, d, opts, image, overrides)
     if alpha ~= "white" and alpha ~= "drop" then
         err.raise("usage", "processor: alpha is \"white\" or \"drop\", not %s", tostring(alpha))
     end
+    if opts.chat_template ~= nil and type(opts.chat_template) ~= "string" then
+        err.raise("usage", "processor: chat_template is the text of a template, not a %s", type(opts.chat_template))
+    end
     return setmetatable({ class = class, description = d, image_processor = image, alpha = alpha, settings = {},
-                          overrides = overrides, special_ids = {}, file = d.image_file }, batch.Processor)
+                          overrides = overrides, special_ids = {}, file = d.image_file,
+                          chat_template = opts.chat_template or files.chat_template(d) }, batch.Processor)
 end
 
 local function image_only(d, opts)
@@ -127,6 +131,7 @@ end
 --- or config.json names. Where that is a tower's, or none, its image processor. opts:
 ---   tokenizer or load_tokenizer   the tokenizer, or a function of the folder that gives it (am.AutoProcessor does)
 ---   backend      "torchvision" (default) or "pil": whose rounding; use_fast = true and false mean the same
+---   chat_template   the text of one, instead of the files'
 ---   alpha        "white" (default): transparent pictures lie on white; "drop": their alpha is left off
 ---   size, …      any key of preprocessor_config.json or processor_config.json, instead of the file's
 --- Raises "io", "format", "unsupported" or "usage" naming the file.
@@ -154,8 +159,6 @@ function M.AutoProcessor.from_pretrained(name, opts)
     self.image_processor = image_processor.new(d.classes.image, images, d, values, backend_of(opts))
     self.tokenizer = opts.tokenizer or opts.load_tokenizer and opts.load_tokenizer(name)
         or err.raise("usage", "a %s needs a tokenizer", class)
-    self.chat_template = d.templates and (next(d.templates, next(d.templates)) == nil and d.templates.default
-        or d.templates)
     family.setup(self)
     return self
 end

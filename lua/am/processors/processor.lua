@@ -12,6 +12,7 @@ local text = require("am.processors.text")
 local M = {}
 
 local MAX_TOKENS = 2 ^ 18 -- that an image stands for
+local MAX_BYTES = 2 ^ 31 - 2 ^ 12 -- of an FFI array
 
 ---@class am.Processor
 ---@field class string transformers' name of the class
@@ -82,6 +83,16 @@ function Processor:plan(source)
     return plan
 end
 
+-- A C array of n numbers of a type, at least one.
+local function array(ctype, n)
+    local bytes = ffi.sizeof(ctype) * n
+    if bytes > MAX_BYTES then
+        err.raise("usage", "the images of one batch take %.1f GB, and can be 2.1 GB together: take fewer rows at once "
+            .. "(local_batch_size), or have the processor make smaller images", bytes / 1e9)
+    end
+    return ffi.new(ctype .. "[?]", math.max(1, n))
+end
+
 ---@class am.processors.Pending
 local Pending = {}
 Pending.__index = Pending
@@ -106,7 +117,7 @@ function Processor:wait(pending) -- luacheck: no self
     elseif pending.buffer then
         return pending
     end
-    local buffer, at = ffi.new("float[?]", math.max(1, pending.n_floats)), 0
+    local buffer, at = array("float", pending.n_floats), 0
     for i, plan in ipairs(pending.plans) do
         local ok, e = pcall(pending.jobs[i].wait, pending.jobs[i], buffer + at)
         if not ok then
@@ -130,7 +141,7 @@ local function joined(pendings)
     end
     local total, at = 0, 0
     for _, pending in ipairs(pendings) do total = total + pending.n_floats end
-    local buffer = ffi.new("float[?]", math.max(1, total))
+    local buffer = array("float", total)
     for _, pending in ipairs(pendings) do
         ffi.copy(buffer + at, pending.buffer, 4 * pending.n_floats)
         at = at + pending.n_floats
@@ -180,8 +191,8 @@ function join.samples(pendings, plans, masked)
         most = math.max(most, counts[i])
     end
     local one, area = first[2] * first[3] * first[4], first[3] * first[4]
-    local buffer = #pendings == 1 and pendings[1].buffer or ffi.new("float[?]", #pendings * most * one)
-    local mask = masked and ffi.new("int64_t[?]", #pendings * most * area)
+    local buffer = #pendings == 1 and pendings[1].buffer or array("float", #pendings * most * one)
+    local mask = masked and array("int64_t", #pendings * most * area)
     for i, pending in ipairs(pendings) do
         if #pendings > 1 then
             ffi.copy(buffer + (i - 1) * most * one, pending.buffer, 4 * pending.n_floats)

@@ -22,9 +22,12 @@ local function splits_of(text)
     return out
 end
 
--- Is only the tokenizer, or the configuration, of a model meant?
+-- Is only the tokenizer, the processor, or the configuration, of a model meant?
 local function part_of(section, key)
     local target = is_text(section._target_) and section._target_ or ""
+    if key == "processor" or target:find("Processor") then
+        return "processor"
+    end
     return (key == "tokenizer" or target:find("Tokenizer") or target:find("Config")) and "tokenizer" or "model"
 end
 
@@ -39,8 +42,9 @@ local function defaults_of(section, lookup)
 end
 
 --- All that `config` (a plain table, or the tables of a node) names, in a fixed order: an array of { kind =
---- "model", "tokenizer", "adapter" or "dataset", id, key = where it stands, revision, split, name }. A data set of
---- several splits is in it once for each. lookup(target) gives the registry's entry of a `_target_`, or nil.
+--- "model", "tokenizer", "processor", "adapter" or "dataset", id, key = where it stands, revision, split, name }. A
+--- data set of several splits is in it once for each. lookup(target) gives the registry's entry of a `_target_`, or
+--- nil.
 function M.find(config, lookup)
     local out, seen = {}, {}
     local function add(item)

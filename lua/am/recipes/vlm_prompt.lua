@@ -1,15 +1,16 @@
 -- A prompt with pictures as a model gets it: ids, and what forward takes beside them. Holds no generation and no
 -- rows of data.
 
+local tensor = require("am.core.tensor")
 local sources = require("am.datasets.vlm.sources")
 
 local M = {}
 
 --- Sources of pictures (am.datasets.vlm.sources) with what a URL names brought here.
-function M.here(list, what)
+function M.here(list)
     local out = {}
     for i, source in ipairs(list) do
-        out[i] = sources.here(source, what)
+        out[i] = sources.here(source)
     end
     return out
 end
@@ -20,15 +21,17 @@ function M.sources(names, what)
     for i, name in ipairs(names) do
         list[i] = sources.of(name, "", what)
     end
-    return M.here(list, what)
+    return M.here(list)
 end
 
---- What forward takes of pictures with these plans, as tensors on the device; nil without any.
-function M.inputs(processor, plans, device)
-    if #plans == 0 then
-        return nil
+--- What forward takes beside the ids of a prompt that a processor rendered with these plans, as tensors on the
+--- device: what the pictures are, and where text is seen otherwise than in order (Gemma 3, PaliGemma).
+function M.inputs(processor, rendered, plans, device)
+    local inputs = #plans > 0 and processor.to_tensors(processor:collect(processor:submit(plans)), device) or {}
+    if rendered.token_type_ids then
+        inputs.token_type_ids = tensor.tensor({ rendered.token_type_ids }, { dtype = "int32", device = device })
     end
-    return processor.to_tensors(processor:collect(processor:submit(plans)), device)
+    return inputs
 end
 
 --- A request's conversation: a user's message of pictures and text, behind the system's, if there is one.
@@ -55,10 +58,11 @@ function M.make(processor, request, device)
     if request.raw or not (processor.chat_template or processor.tokenizer.chat_template) then
         local marker = processor.image_token
         local marked = request.text:find(marker, 1, true) and request.text or marker:rep(#plans) .. request.text
-        return processor:encode(marked, plans).input_ids, M.inputs(processor, plans, device)
+        local encoded = processor:encode(marked, plans)
+        return encoded.input_ids, M.inputs(processor, encoded, plans, device)
     end
     local rendered = processor:render(M.messages(request), plans, { add_generation_prompt = true })
-    return rendered.input_ids, M.inputs(processor, plans, device)
+    return rendered.input_ids, M.inputs(processor, rendered, plans, device)
 end
 
 return M

@@ -62,17 +62,18 @@ end
 -- A prompt as samples.hook takes it. run: { processor, device = function, limit, most = new tokens }
 local function prompt_of(run, i, text, messages, sources, more)
     local plans = {}
-    for k, source in ipairs(sources) do
+    for k, source in ipairs(vlm_prompt.here(sources)) do
         plans[k] = run.processor:plan(source)
     end
-    local ids = run.processor:render(messages, plans, { add_generation_prompt = true }).input_ids
+    local rendered = run.processor:render(messages, plans, { add_generation_prompt = true })
+    local ids = rendered.input_ids
     local opened = {}
     for k, plan in ipairs(plans) do
         opened[k] = plan.source
     end
     return { text = text, ids = ids, room = samples.room(i, ids, run.limit, run.most), row = more.row,
              truth = more.truth, images = #plans > 0 and thumbnails(opened) or nil,
-             inputs = function() return vlm_prompt.inputs(run.processor, plans, run.device()) end }
+             inputs = function() return vlm_prompt.inputs(run.processor, rendered, plans, run.device()) end }
 end
 
 -- Prompts that the section lists.
@@ -92,7 +93,7 @@ local function add_rows(list, run, dataset, count)
         local example = dataset:example(i)
         local messages, truth, pictures = question_of(example.conversation)
         local ok, prompt = pcall(prompt_of, run, i, text_of(messages), messages,
-                                 vlm_prompt.here({ unpack(example.images, 1, pictures) }, example.name),
+                                 { unpack(example.images, 1, pictures) },
                                  { row = example.name, truth = truth })
         if ok then
             list[#list + 1] = prompt

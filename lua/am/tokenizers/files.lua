@@ -236,8 +236,8 @@ end
 
 -- Chat templates as tokenizer_config.json has them: one source, or a list of named ones.
 local function template_value(templates)
-    if not templates then
-        return nil
+    if type(templates) ~= "table" then
+        return templates
     end
     local names = {}
     for name in pairs(templates) do
@@ -258,15 +258,15 @@ local function write_json(file, value)
     path.write_file(file, json.encode(value, { indent = 2, ascii = false }) .. "\n")
 end
 
---- Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; chat templates go into
---- the configuration, where every version of transformers reads them.
-function M.write(dir, description, tokenizer_json)
+--- Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; chat templates (the source of one, sources
+--- by name, or nil) go into the configuration, where every version of transformers reads them.
+function M.write(dir, description, tokenizer_json, templates)
     path.mkdir_p(dir)
     local config = json.object({}, json.keys(description.config))
     for key, value in pairs(description.config) do
         config[key] = value
     end
-    config.chat_template = template_value(description.templates)
+    config.chat_template = template_value(templates)
     if config.tokenizer_class == nil or config.tokenizer_class == "TokenizersBackend" then
         config.tokenizer_class = "PreTrainedTokenizerFast" -- the name that older versions know too
     end

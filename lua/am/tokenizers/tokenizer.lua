@@ -266,7 +266,7 @@ end
 
 --- Write tokenizer.json, tokenizer_config.json and special_tokens_map.json into a directory.
 function Tokenizer:save_pretrained(dir)
-    files.write(dir, self.description, self.engine:json())
+    files.write(dir, self.description, self.engine:json(), self.chat_template)
 end
 
 --- What a GGUF file says of this tokenizer: a list of { key, type, value } for a model with `rows` embeddings

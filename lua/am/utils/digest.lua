@@ -1,7 +1,9 @@
 -- SHA-256 and SHA-1 of files, by OpenSSL's libcrypto: the digests that the Hugging Face hub names files by.
 -- libcrypto is what libcurl4 verifies certificates with, so it is there wherever something was downloaded,
--- and it uses the CPU's own instructions for both. The engine's am_hash is BLAKE2b, which no hub speaks.
+-- and it uses the CPU's own instructions for both. And BLAKE2b of texts, the engine's, which no hub speaks: for names
+-- of files of one's own.
 --
+--   digest.text(text) -> hexadecimal digits
 --   digest.file(path, "sha256") -> 64 hexadecimal digits, or nil, message
 --   digest.file(path, "sha1", prefix)  of prefix and file; git's name of a blob has "blob SIZE\0" before it
 
@@ -26,6 +28,18 @@ local M = {}
 local BLOCK = 1024 * 1024
 
 local library
+
+--- Bytes as hexadecimal digits.
+function M.hex(bytes, count)
+    return (ffi.string(bytes, count):gsub(".", function(c) return string.format("%02x", c:byte()) end))
+end
+
+--- A digest of a text, as hexadecimal digits.
+function M.text(text)
+    local out = ffi.new("uint8_t[?]", engine.AM_HASH_BYTES)
+    engine.am_hash(out, text, #text)
+    return M.hex(out, engine.AM_HASH_BYTES)
+end
 
 local function load()
     if not library then
@@ -53,7 +67,7 @@ local function of(lib, context, file)
     until n < BLOCK
     local out, bytes = ffi.new("unsigned char[64]"), ffi.new("unsigned[1]")
     lib.EVP_DigestFinal_ex(context, out, bytes)
-    return (ffi.string(out, bytes[0]):gsub(".", function(c) return string.format("%02x", c:byte()) end))
+    return M.hex(out, bytes[0])
 end
 
 --- The digest of a file, with `prefix` before it: hexadecimal digits, or nil, message.

@@ -217,6 +217,9 @@ describe("processors", function()
         local messages = { { role = "user", content = "x" } }
         assert.equal("J", several:apply_chat_template(messages))
         assert.equal("B", several:apply_chat_template(messages, { chat_template = "b" }))
+        local own = llava({ ["chat_template.jinja"] = "J" }, { chat_template = "O" })
+        assert.equal("O", own:apply_chat_template(messages))
+        fails("usage", "chat_template is the text of a template, not a number", llava, nil, { chat_template = 3 })
         fails("format", "chat_template.json", said, { ["chat_template.json"] = { chat_template = 3 } })
         fails("format", "chat_template.json stands beside", said, { ["chat_template.json"] = { chat_template = "L" },
                                                                      ["chat_templates/b.jinja"] = "B" })
@@ -316,9 +319,8 @@ describe("images", function()
     end)
 
     it("come as data: URLs too", function()
-        assert.equal("Man", sources.base64("TWFu"))
-        assert.equal("Ma", sources.base64("TW\nE="))
-        assert.is_nil(sources.base64("TW*u"))
+        assert.same({ data = "Man", name = "a data: URL", background = 0xffffff },
+            sources.open("data:image/png;base64,TWFu"))
         fails("data", "holds no base64", sources.open, "data:image/png;base64,****")
     end)
 
@@ -327,6 +329,14 @@ describe("images", function()
         local e = fails("data", "images of one batch must become equally large", processor,
             { images = { picture(20, 20), picture(20, 40) } })
         assert.is_truthy(e.msg:find("20 x 20.gif becomes 3 x 10 x 10 and 20 x 40.gif 3 x 20 x 10", 1, true), e.msg)
+    end)
+
+    it("that are too many for one batch are an error that says so", function()
+        local processor = image_processor(CLIP)
+        local pendings = { processor:submit { processor:plan(png) }, processor:submit { processor:plan(png) } }
+        processor:collect(pendings)
+        pendings[2].n_floats = 2 ^ 29
+        fails("usage", "the images of one batch take 2.1 GB", processor.collect, processor, pendings)
     end)
 
     it("of several samples lie side by side, as Idefics3 wants them", function()
@@ -447,6 +457,17 @@ describe("saving", function()
         assert.is_nil(image.backend)
         assert.equal(4, own.patch_size)
         assert.equal("LlavaProcessor", own.processor_class)
+    end)
+
+    it("writes another chat template in place of the files'", function()
+        for i, files in ipairs { { ["chat_template.jinja"] = "J", ["chat_templates/b.jinja"] = "B" }, {},
+                                 { ["chat_template.json"] = { chat_template = "L" } },
+                                 { ["processor_config.json"] = with(LLAVA.processor, { chat_template = "P" }) } } do
+            local to, processor = path.join(root, "template" .. i), llava(files)
+            processor.chat_template = "own"
+            processor:save_pretrained(to)
+            assert.equal("own", am.AutoProcessor.from_pretrained(to).chat_template)
+        end
     end)
 
     it("writes a key that both files may have where its class reads it", function()

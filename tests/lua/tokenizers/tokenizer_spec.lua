@@ -183,6 +183,14 @@ describe("tokenizer files", function()
             (read(path.join(dir, "tokenizer_config.json")):gsub("%s+", "")))
     end)
 
+    it("are saved with the chat template that was set since", function()
+        local tok = load { ["tokenizer_config.json"] = json.encode { chat_template = "old" } }
+        tok.chat_template = "new"
+        local dir = path.join(folder, "saved-template")
+        tok:save_pretrained(dir)
+        assert.equal("new", AutoTokenizer.from_pretrained(dir).chat_template)
+    end)
+
     it("name a template among several", function()
         local tok = load { ["tokenizer_config.json"] = json.encode { chat_template = {
             { name = "a", template = "A{{ messages[0].content }}" }, { name = "b", template = "B" } } } }

@@ -162,7 +162,8 @@ def make(name):
             break
     else:
         raise SystemExit(f"{name}: no seed of 100 will do: {what}")
-    save_file({k: v.contiguous().clone() for k, v in golden.items()}, os.path.join(folder, "golden.safetensors"), metadata={
+    file = os.path.join(folder, "golden.safetensors")
+    save_file({k: v.contiguous().clone() for k, v in golden.items()}, file, metadata={
         "made_with": f"torch {torch.__version__}, transformers {transformers.__version__}, seed {seed}"})
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
     zero = [k for k, v in golden.items() if k.startswith("grad.") and v.abs().max() == 0]

@@ -84,7 +84,10 @@ local function check_greedy(case)
         ids[#ids + 1] = logits:argmax(-1):item()
     end
     assert.same(want, ids)
-    assert.same(want, model:generate(prompt, { max_new_tokens = 8, eos_token_id = false, inputs = inputs(#prompt) }))
+    for _, use_cache in ipairs { true, false } do
+        assert.same(want, model:generate(prompt, { max_new_tokens = 8, eos_token_id = false, use_cache = use_cache,
+                                                   inputs = inputs(#prompt) }))
+    end
     model:close()
 end
 

@@ -30,8 +30,9 @@ local function compute(folder)
     model:save_pretrained(path.join(folder, "saved"))
     local losses = training.train(model, inputs, function(result)
         put("logits", result.logits:detach():clone())
-        for name, t in pairs(training.saved(model, "gradients")) do
-            put("grad." .. theirs(name), t:clone())
+        local gradients = training.saved(model, "gradients")
+        for name, t in pairs(training.saved(model)) do -- what the loss does not see has none
+            put("grad." .. theirs(name), gradients[name] and gradients[name]:clone() or am.zeros(t:size()))
         end
         for _, item in ipairs(out) do
             scope.escape(item[2])

@@ -1,4 +1,5 @@
-"""Random configurations of Gemma 3, Idefics3 and SmolVLM and random pictures, amlua against live transformers.
+"""Random configurations of Gemma 3, Idefics3, SmolVLM, LLaVA and PaliGemma and random pictures, amlua against live
+transformers.
 
     AMLUA=build/amlua python random_vlms.py [--family NAME ...] [--count 20] [--seed 1] [--keep DIR]
 
@@ -73,7 +74,47 @@ def smolvlm(r):
     return idefics3(r, "SmolVLMForConditionalGeneration")
 
 
-FAMILIES = {"gemma3": gemma3, "idefics3": idefics3, "smolvlm": smolvlm}
+def llava(r):
+    kind = r.choice(["clip_vision_model", "siglip_vision_model", "dinov2"])
+    patch, grid = r.choice([2, 3, 4]), r.randint(2 if kind.startswith("siglip") else 1, 3)  # see vlm_families.pictures
+    side, whole = grid * patch + r.randint(0, patch - 1), rules.coin(r, 0.3)
+    vision = draw_vision(r, model_type=kind, image_size=side, patch_size=patch)
+    if kind == "siglip_vision_model":  # the first patch is none to leave out
+        whole = True
+        vision["vision_use_head"] = rules.coin(r)
+    elif kind == "dinov2":
+        del vision["intermediate_size"]
+        vision.update(mlp_ratio=r.randint(1, 4), use_swiglu_ffn=rules.coin(r), qkv_bias=rules.coin(r),
+                      use_mask_token=rules.coin(r))
+        if rules.coin(r):  # positions of other sizes than the pictures'
+            vision["image_size"] = r.randint(1, 4) * patch
+    layers = vision["num_hidden_layers"]
+    text, dim = draw_text(r, model_type=r.choice(["llama", "mistral", "qwen3"]))
+    if text["model_type"] == "mistral":
+        text["sliding_window"] = r.choice([None, r.randint(2, 8)])
+    one = r.choice([i for i in range(-layers - 1, layers + 1) if i])  # 0 alone transformers takes for none
+    taken = r.choice([one, [r.randint(-layers - 1, layers) for _ in range(r.randint(1, 3))]])
+    return "LlavaForConditionalGeneration", dict(
+        text_config=text, vision_config=vision, image_token_index=families.IMAGE, vision_feature_layer=taken,
+        vision_feature_select_strategy="full" if whole else "default", projector_hidden_act=r.choice(ACTIVATIONS),
+        multimodal_projector_bias=rules.coin(r), tie_word_embeddings=rules.coin(r)), dict(
+            side=side, tokens=grid ** 2 + (whole and kind != "siglip_vision_model"))
+
+
+def paligemma(r):
+    text, dim = draw_text(r, model_type=r.choice(["gemma", "gemma2"]))
+    if text["model_type"] == "gemma2":
+        text.update(sliding_window=r.randint(2, 8), query_pre_attn_scalar=r.choice([4, 10]),
+                    attn_logit_softcapping=r.choice([None, 3.0]), final_logit_softcapping=r.choice([None, 5.0]))
+    patch, grid = r.choice([2, 3, 4]), r.randint(2, 3)
+    vision = draw_vision(r, model_type="siglip_vision_model", image_size=grid * patch + r.randint(0, patch - 1),
+                         patch_size=patch, vision_use_head=False)
+    return "PaliGemmaForConditionalGeneration", dict(
+        text_config=text, vision_config=vision, image_token_index=families.IMAGE,
+        projection_dim=text["hidden_size"]), dict(side=vision["image_size"], tokens=grid ** 2, prefix=True)
+
+
+FAMILIES = {"gemma3": gemma3, "idefics3": idefics3, "smolvlm": smolvlm, "llava": llava, "paligemma": paligemma}
 
 
 def numbers(model, inputs):
@@ -96,7 +137,8 @@ def make_case(name, index, seed, folder):
         prompt = families.inputs_of(spec, gen, (1,), (spec["tokens"] + r.randint(3, 9),))
         prompt.pop("labels")
         ids, margin, same = families.greedy(model, prompt, rules.NEW)
-        if margin >= rules.TOKEN:
+        learnt = (inputs["labels"][:, 1:] != -100).any()
+        if learnt and margin >= rules.TOKEN:
             save_file({**{k: v.contiguous() for k, v in inputs.items()}, "total": torch.tensor([len(ids)]),
                        **{"prompt." + k: v.contiguous() for k, v in prompt.items()}},
                       os.path.join(folder, "inputs.safetensors"))

@@ -156,6 +156,12 @@ def inputs_of(spec, gen, counts=COUNTS, lengths=(19, 9, 14), left=False):
     if left:  # what padding says of a row's first token
         labels[:, 1:][mask[:, :-1] == 0] = -100
     out = {"input_ids": ids, "attention_mask": mask, "labels": labels, **pictures(counts, spec, gen)}
+    if spec.get("prefix"):  # what comes after the last picture and a word is learnt
+        out["token_type_ids"] = torch.zeros_like(ids)
+        for row, images in enumerate(counts):
+            at = mask[row].nonzero()[:, 0]
+            last = (ids[row] == IMAGE).nonzero()[-1, 0] if images else at[0]
+            out["token_type_ids"][row, last + 2:at[-1] + 1] = 1
     if spec.get("types"):
         out["token_type_ids"] = (ids == IMAGE).long()
     return out
@@ -183,7 +189,8 @@ def greedy(model, inputs, count):
         for _ in range(count):
             more = dict(fixed)
             if types is not None:
-                more["token_type_ids"] = torch.nn.functional.pad(types, (0, ids.shape[1] - types.shape[1]))
+                more["token_type_ids"] = torch.nn.functional.pad(
+                    types, (0, ids.shape[1] - types.shape[1]), value=int(model.config.model_type == "paligemma"))
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **more).logits[0, -1]
             best = logits.topk(2).values
             margin = min(margin, ((best[0] - best[1]) / logits.abs().max()).item())

@@ -39,8 +39,8 @@ end
 -- How many tokens a picture has.
 local function tokens_of(golden, model)
     local c = model.config
-    if golden.pixel_values:dim() == 4 then
-        return c.mm_tokens_per_image
+    if golden.pixel_values:dim() == 4 then -- one size for all
+        return golden.input_ids:eq(model.model.image_token):sum():item() / golden.pixel_values:size(0)
     end
     return (golden.pixel_values:size(3) / c.vision_config.patch_size / c.scale_factor) ^ 2
 end
@@ -58,14 +58,6 @@ local function add_pictures(one, golden, row, first, n)
     end
 end
 
-local function token_types(ids, token)
-    local out = {}
-    for k, id in ipairs(ids) do
-        out[k] = id == token and 1 or 0
-    end
-    return { out }
-end
-
 -- One of the lists of rows' tensors along a dim, or nil of none.
 local function joined(list, dim)
     return #list > 0 and am.cat(list, dim) or nil
@@ -75,18 +67,25 @@ end
 --- and its length; and one pack of them all.
 function M.rows(golden, model)
     local ids, mask, labels = golden.input_ids:totable(), golden.attention_mask:totable(), golden.labels:totable()
+    local types = golden.token_type_ids and golden.token_type_ids:totable()
+    local start = model.config.model_type == "paligemma" and 1 or 0 -- of positions, where none are given
     local token, each, at = model.model.image_token, tokens_of(golden, model), 0
-    local rows, pack, pictures, masks = {}, { input_ids = { {} }, position_ids = { {} }, labels = { {} } }, {}, {}
+    local rows, pictures, masks = {}, {}, {}
+    local pack = { input_ids = { {} }, position_ids = { {} }, labels = { {} }, token_type_ids = types and { {} } }
     for i, row in ipairs(ids) do
-        local one, length, tokens = { input_ids = { {} }, position_ids = { {} }, labels = { {} } }, 0, 0
+        local one, length, tokens = { input_ids = { {} }, position_ids = { {} }, labels = { {} },
+                                      token_type_ids = types and { {} } }, 0, 0
         for k, id in ipairs(row) do
             if mask[i][k] == 1 then
                 length, one.first = length + 1, one.first or k - 1
                 tokens = tokens + (id == token and 1 or 0)
-                one.input_ids[1][length], one.position_ids[1][length] = id, k - 1 -- as in the batch
+                one.input_ids[1][length], one.position_ids[1][length] = id, k - 1 + start -- as in the batch
                 one.labels[1][length] = labels[i][k]
                 table.insert(pack.input_ids[1], id)
-                table.insert(pack.position_ids[1], k - 1)
+                table.insert(pack.position_ids[1], k - 1 + start)
+                for _, args in ipairs(types and { one, pack } or {}) do
+                    table.insert(args.token_type_ids[1], types[i][k])
+                end
                 table.insert(pack.labels[1], length == 1 and -100 or labels[i][k])
             end
         end
@@ -97,9 +96,6 @@ function M.rows(golden, model)
     end
     local dim = golden.pixel_values:dim() == 5 and 1 or 0
     pack.pixel_values, pack.pixel_attention_mask = joined(pictures, dim), joined(masks, dim)
-    for _, args in ipairs { pack, unpack(rows) } do
-        args.token_type_ids = golden.token_type_ids and token_types(args.input_ids[1], token)
-    end
     return rows, pack
 end
 

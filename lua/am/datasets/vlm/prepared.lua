@@ -31,7 +31,7 @@ end
 -- picture.
 local function row_of(self, i)
     local example = example_of(self, i)
-    local row, e = samples.row(example, self.processor)
+    local row, e = samples.row(example, self.processor, self.template)
     if not row then
         return nil, broken.reason(e), example.broken
     end
@@ -77,6 +77,12 @@ local function numbers_of(self)
     return out
 end
 
+-- The source of the chat template that rows are rendered by, nil where there is none of that kind.
+local function template_of(processor)
+    local template = processor.chat_template or processor.tokenizer.chat_template
+    return type(template) == "table" and template.default or type(template) == "string" and template or nil
+end
+
 --- Token rows of a dataset of conversations. opts: max_length, drop_overlong (see samples.cut); what the dataset's
 --- own section says about them counts where they are absent.
 --- Raises "data" naming the row for the first that cannot be used, and for a picture where the dataset says stop.
@@ -91,6 +97,7 @@ function M.prepare(dataset, processor, opts)
         max_length = opts.max_length or own.max_length,
         drop_overlong = opts.drop_overlong,
     } }, Prepared)
+    self.template = template_of(processor) -- also when another dataset gives the processor its own
     if not opts.max_length and own.max_length then
         self.opts.drop_overlong = not own.truncate
     end

@@ -67,7 +67,7 @@ end
 function M.plans(example, processor)
     local plans = {}
     for i, source in ipairs(example.images) do
-        local ok, plan = pcall(function() return processor:plan(sources.here(source, example.name)) end)
+        local ok, plan = pcall(function() return processor:plan(sources.here(source)) end)
         if not ok then
             if broken.is(plan) then
                 return nil, plan
@@ -85,13 +85,14 @@ M.TYPES = { "token_type_ids", "mm_token_type_ids" }
 --- The token row of an example (see rows.lua), and its plans:
 ---   { input_ids, labels, token_type_ids?, mm_token_type_ids?, plans, name, broken }
 --- nil and the error of its first picture that cannot be read. Raises "data" with the row's name.
-function M.row(example, processor)
+--- template: in place of the processor's chat template.
+function M.row(example, processor, template)
     local plans, why = M.plans(example, processor)
     if not plans then
         return nil, why
     end
     local ok, out = pcall(processor.render, processor, example.conversation, plans,
-        { tokenize = true, return_dict = true, return_assistant_tokens_mask = true })
+        { tokenize = true, return_dict = true, return_assistant_tokens_mask = true, chat_template = template })
     if not ok then
         error(err.is(out) and err.new(out.code, example.name .. ": " .. out.msg) or out, 0)
     end

@@ -1,13 +1,6 @@
--- Vision towers by model_type: what a vision_config, or the config.json of a tower alone, names. A tower's file beside
--- this one returns
---
---   { name = "CLIPVisionModel", new = function(c) -> module, defaults =, attribute_map =, file_names = rules or nil }
---
--- file_names: see am.models.file_names, of the tower alone. The module has
---   forward(pixel_values [N, 3, H, W], ctx) -> { last_hidden_state [N, T, C], pooler_output, hidden_states }
--- ctx.layers: list of the hidden states that are wanted, as transformers counts them: 0 are the embeddings, 1 what the
--- first layer gives, -1 what the last one gives. hidden_states has them in that order, and only as many layers run
--- as they need; without the list all run, and there are no hidden_states.
+-- Vision towers by model_type: what the vision_config of a model of images and text names, where any of them will do
+-- (LLaVA, Gemma 3, PaliGemma; the towers of Qwen and Idefics3 are theirs alone). What a tower's file returns and its
+-- module has says encoder.lua; towers as models of their own are in ../architectures.lua.
 
 local strings = require("am.utils.strings")
 

@@ -3,8 +3,8 @@
 
 usage: python tests/c/data/image/make.py
 
-Needs Pillow, torch, torchvision, transformers and scikit-image, whose data the photographs are. Made with Pillow 13.0.0, torch 2.15.0, torchvision 0.29.2 and
-transformers 5.24.0, with torch's kernels for AVX2 or AVX-512.
+Needs Pillow, torch, torchvision, transformers and scikit-image, whose data the photographs are. Made with
+Pillow 13.0.0, torch 2.15.0, torchvision 0.29.2 and transformers 5.24.0, with torch's kernels for AVX2 or AVX-512.
 
 goldens.txt has a line for each fact, its fields separated by spaces. Pixels are those of Pillow's
 exif_transpose and convert("RGB") (resizes by torchvision: of that picture as a uint8 tensor), rows of RGB
@@ -89,6 +89,14 @@ def exif(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
+
+
+def moved(data, width, height, left, top):
+    """A GIF87a whose first frame lies elsewhere on a screen of another size."""
+    at = 13 + 3 * (2 << (data[10] & 7))
+    assert data[at] == ord(",")
+    screen, place = struct.pack("<HH", width, height), struct.pack("<HH", left, top)
+    return data[:6] + screen + data[10:at + 1] + place + data[at + 5:]
 
 
 def with_xmp(data, orientation):
@@ -178,6 +186,7 @@ def pictures():
 
     add("palette.gif", encoded(coffee, "GIF"))
     add("interlaced.gif", encoded(photograph("chelsea.png", 70), "GIF", interlace=1))
+    add("canvas.gif", moved(encoded(coffee.resize((30, 20)), "GIF"), 50, 21, 5, 7))
     add("transparent.gif", encoded(cat, "GIF"))
     mirrored = ImageOps.mirror(coffee.resize((50, 40)))
     add("animation.gif", encoded(coffee.resize((50, 40)), "GIF", save_all=True, append_images=[mirrored]))

@@ -103,6 +103,16 @@ describe("am.datasets.vlm, token rows", function()
         assert.equal(2, row({}, { max_length = 17, truncate = true }):len())
     end)
 
+    it("keep their dataset's chat template when another dataset has its own", function()
+        local processor, one = stand_in.new(), { { picture(4, 4) } }
+        local first = vlm.prepare(pictures(one, { chat_template = "{{ 'first' }}" }), processor)
+        local second = vlm.prepare(pictures(one, { chat_template = "{{ 'second' }}" }), processor)
+        for _, case in ipairs { { first, "first" }, { second, "second" }, { first, "first" } } do
+            case[1]:get(1)
+            assert.equal("{{ '" .. case[2] .. "' }}", processor.template)
+        end
+    end)
+
     it("of one's own dataset are { conversation = … }", function()
         local own = { len = function() return 1 end, get = function()
             local part = { type = "image", image = { bytes = picture(4, 4) } }

@@ -50,6 +50,7 @@ end
 
 function Processor:render(messages, plans, opts)
     assert(opts.tokenize and opts.return_dict and opts.return_assistant_tokens_mask)
+    self.template = opts.chat_template
     local out, used = { input_ids = {}, assistant_masks = {}, token_type_ids = self.token_types and {} or nil }, 0
     local function add(text, learnt)
         for _, id in ipairs(self.tokenizer:encode(text, {})) do

@@ -2,6 +2,7 @@
 local environment = require("tests.support.environment")
 local http_server = require("tests.support.http_server")
 local path = require("am.utils.path")
+local opened = require("am.processors.sources").open
 local sources = require("am.datasets.vlm.sources")
 local helpers = require("tests.lua.datasets.helpers")
 
@@ -29,19 +30,22 @@ describe("am.datasets.vlm.sources, URLs", function()
     it("are brought into the cache once", function()
         local source = sources.of(server.url .. "/there.png?token=secret", "folder", "row 1")
         for _ = 1, 2 do
-            local here = sources.here(source, "row 1")
+            local here = sources.here(source)
             assert.equal("PNG of /there.png?token=secret", path.read_file(here.path))
             assert.equal(server.url .. "/there.png", here.name)
             assert.matches("^" .. home .. "/amlua%-images/%x+$", here.path)
         end
         assert.equal(1, #server:requests())
         environment.set { HF_HUB_OFFLINE = "1" }
-        assert.is_table(sources.here(source, "row 1"))
-        helpers.fails("io", "^row 1: .*/other.png is not in the cache, and HF_HUB_OFFLINE is set", sources.here,
-            sources.of(server.url .. "/other.png", "", "row 1"), "row 1")
+        assert.is_table(sources.here(source))
+        assert.same(sources.here(source).path, opened(source.url).path) -- a processor's, too
+        helpers.fails("io", "^http.*/other.png is not in the cache, and HF_HUB_OFFLINE is set", sources.here,
+            sources.of(server.url .. "/other.png", "", "row 1"))
         environment.set { HF_HUB_OFFLINE = false }
-        helpers.fails("io", "^row 2: .*/gone.png: the server answers 404", sources.here,
-            sources.of(server.url .. "/gone.png", "", "row 2"), "row 2")
-        assert.same({ path = "a.png" }, sources.here({ path = "a.png" }, "row 1"))
+        for _, bring in ipairs { opened, function(url) return sources.here { url = url } end } do
+            helpers.fails("io", "^http.*/gone.png: the server answers 404", bring, server.url .. "/gone.png?token=x")
+        end
+        assert.same({ path = "a.png" }, sources.here { path = "a.png" })
+        assert.equal(3, #server:requests())
     end)
 end)
