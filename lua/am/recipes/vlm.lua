@@ -108,9 +108,17 @@ function Methods:get_processor()
                 or err.raise("usage", "%s: a new model has no processor: give a section processor with "
                              .. "pretrained_model_name_or_path", self.cfg:where("model"))
         end
-        local processor = config.instantiate(section or config.from_table {}, self.ctx, given,
-                                             { default_target = "am.AutoProcessor.from_pretrained" })
-        local ok, e = pcall(processor.check, processor, self.model.config) -- one of another model makes other ids
+        local ok, processor = true, nil
+        if section then
+            processor = config.instantiate(section, self.ctx, given,
+                                           { default_target = "am.AutoProcessor.from_pretrained" })
+        else
+            ok, processor = pcall(am.AutoProcessor.from_pretrained, given.pretrained_model_name_or_path)
+        end
+        local e = processor
+        if ok then -- one of another model makes other ids
+            ok, e = pcall(processor.check, processor, self.model.config)
+        end
         if not ok then
             error(err.within(e, "processor, " .. self.cfg:where(section and "processor" or "model")), 0)
         end
@@ -169,6 +177,8 @@ function Methods:collate(rows)
     local processor = self:get_processor()
     return vlm_datasets.collate_fn_for(processor)(rows, processor)
 end
+
+Methods.cut_by = { length = "max_length", cut = "truncate" }
 
 function Methods:sample_batch(loader)
     return loader.collate_fn({ loader:sample_row() }, self:get_processor())
