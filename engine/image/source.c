@@ -80,7 +80,11 @@ static const char *name_of(const am_image_source *source)
 
 int am_image_fail(int rc, const am_image_source *source)
 {
-    return rc == AM_OK ? rc : am_fail_context(rc, "%s", name_of(source));
+    const char *name = name_of(source);
+    size_t n = strlen(name);
+    if (rc == AM_OK || (strncmp(am_error_message(), name, n) == 0 && am_error_message()[n] == ':'))
+        return rc; /* what reading the file says names it */
+    return am_fail_context(rc, "%s", name);
 }
 
 int am_image_header(am_image_info *info, const am_image_source *source)
