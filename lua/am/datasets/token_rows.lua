@@ -268,7 +268,8 @@ local function make(opts, key, file, states)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the answer "
                 .. "(seq_length), or answers empty, or of one token (answer_boundary: prefix), or does the "
-                .. "chat_template leave the messages out?%s", opts.files[1], rows:len(), first_left_out(stats, opts.files))
+                .. "chat_template leave the messages out?%s", opts.files[1], rows:len(),
+                first_left_out(stats, opts.files))
         end
         if states then
             check_unchanged(opts.files, states)

@@ -99,6 +99,15 @@ end
 
 -- ---- the processor --------------------------------------------------------------------------
 
+-- fn(...), whose errors say the place.
+local function at(place, fn, ...)
+    local ok, result = pcall(fn, ...)
+    if not ok then
+        error(err.within(result, place), 0)
+    end
+    return result
+end
+
 --- What makes pixel values and ids: the `processor` section's, or the model's own.
 function Methods:get_processor()
     if not self.processor then
@@ -108,20 +117,14 @@ function Methods:get_processor()
                 or err.raise("usage", "%s: a new model has no processor: give a section processor with "
                              .. "pretrained_model_name_or_path", self.cfg:where("model"))
         end
-        local ok, processor = true, nil
+        local place, processor = "processor, " .. self.cfg:where(section and "processor" or "model")
         if section then
             processor = config.instantiate(section, self.ctx, given,
                                            { default_target = "am.AutoProcessor.from_pretrained" })
         else
-            ok, processor = pcall(am.AutoProcessor.from_pretrained, given.pretrained_model_name_or_path)
+            processor = at(place, am.AutoProcessor.from_pretrained, given.pretrained_model_name_or_path)
         end
-        local e = processor
-        if ok then -- one of another model makes other ids
-            ok, e = pcall(processor.check, processor, self.model.config)
-        end
-        if not ok then
-            error(err.within(e, "processor, " .. self.cfg:where(section and "processor" or "model")), 0)
-        end
+        at(place, processor.check, processor, self.model.config) -- one of another model makes other ids
         self.processor = processor
     end
     return self.processor

@@ -108,8 +108,8 @@ describe("a model of images and text", function()
             end
             assert.same(answer(false), answer(true))
             local opts = { max_new_tokens = 2, eos_token_id = false, inputs = { pixel_values = pixels } }
-            local list, row = { 1, IMAGE, IMAGE, 3 }, nil
-            row = model:generate(list, opts)
+            local list = { 1, IMAGE, IMAGE, 3 }
+            local row = model:generate(list, opts)
             assert.same(row, model:generate(am.tensor({ list }, { dtype = "int64" }), opts)) -- a processor's
             assert.same(row, model:generate({ list }, opts))
             for _, ids in ipairs { { list, list }, "text", 3 } do
