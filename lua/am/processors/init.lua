@@ -150,6 +150,7 @@ function M.AutoProcessor.from_pretrained(name, opts)
     settings.check_names(overrides, class, image_processor.kinds(images), family.kinds)
     local self = base(class, d, opts, nil, overrides)
     self.family, self.file = family, where
+    self.alike = require("am.processors." .. PROCESSORS[class]).processors -- the classes that do the same
     self.settings = settings.read(d.processor, d.processor_file, family.kinds, family.defaults or {}, overrides)
     settings.need(self.settings, where, family.needs)
     local values = setmetatable({}, { __index = overrides })
