@@ -54,7 +54,8 @@ function LLaVA.check(self, config, vision, must)
     must.same("patch_size", s.patch_size, vision.patch_size)
     must.same("vision_feature_select_strategy", s.vision_feature_select_strategy,
         config.vision_feature_select_strategy)
-    local size = type(vision.image_size) == "number" and vision.image_size
+    local size = vision.model_type ~= "dinov2" -- which interpolates its positions to any size
+        and type(vision.image_size) == "number" and vision.image_size
     local ours = self.image_processor.settings
     if size and not ours.do_center_crop and not (ours.do_resize and ours.size.height) then
         return -- pictures keep their shapes, and the tower has to interpolate its positions
