@@ -136,7 +136,9 @@ function Recipe:learn(window, scale)
             if not self.is_finite(value) then
                 self:not_finite("loss", value, true)
             end
-            self.timers:timed("backward", 1, function() (sum * scale):backward() end)
+            if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
+                self.timers:timed("backward", 1, function() (sum * scale):backward() end)
+            end
             return value
         end)
     end

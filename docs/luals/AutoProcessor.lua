@@ -62,8 +62,8 @@ function am_Processor:encode(rendered, plans, spans, opts) end
 --- tokenizer's apply_chat_template. Raises "data" where images and markers do not match.
 function am_Processor:render(messages, plans, opts) end
 
---- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: other image
---- tokens, patches or sizes. An image processor alone fits any.
+--- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: it is of another
+--- family, or has other image tokens, patches or sizes. An image processor alone fits any.
 function am_Processor:check(config) end
 
 ---@class am.Processor

@@ -39,7 +39,8 @@ function am_Tokenizer:encode(text, opts) end
 --- With padding a second array of arrays is the attention mask.
 function am_Tokenizer:encode_batch(texts, opts) end
 
---- Text of ids (an array, or one id). opts.skip_special_tokens (default false); opts.errors: "replace"
+--- Text of ids (an array, or one id). Ids beyond the vocabulary, which a model with a longer table of embeddings may
+--- say, give none, as in transformers. opts.skip_special_tokens (default false); opts.errors: "replace"
 --- (default; bytes that are not UTF-8 become U+FFFD, as in transformers) or "keep" (the bytes themselves,
 --- for joining pieces).
 ---@return string

@@ -1,5 +1,5 @@
-/* fuzz_conversation.c — any bytes as rows of conversations with images. What is done with them is in
- * readers.lua.
+/* fuzz_conversation.c — any bytes as rows of conversations with images. What is done with them is
+ * in readers.lua.
  */
 #include "fuzz_lua.h"
 

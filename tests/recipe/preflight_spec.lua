@@ -58,6 +58,8 @@ describe("--dry-run", function()
             { { lr_scheduler = { lr_decay_style = "cosin" } }, "lr_decay_style" },
             { { lr_scheduler = { start_wd = 0.5 } }, "end_wd" }, { { device = "cuda" }, "cuda" },
             { { mlflow = { tracking_uri = "file:/x" } }, "mlflow.tracking_uri" },
+            { { freeze_config = { freeze_language_model = true },
+                model = { pretrained_model_name_or_path = helper.tiny .. "_tied" } }, "nothing is trainable" },
             { { checkpoint = { restore_from = "nosuch" } }, "restore_from" },
             { { step_scheduler = { preemption_signal = "SIGKILL" } }, "preemption_signal" },
         } do

@@ -2,6 +2,7 @@
 -- what is saved opens again and answers.
 local am = require("am")
 local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
 local vlm = require("tests.recipe.vlm_helper")
 local vlm_prompt = require("am.recipes.vlm_prompt")
 
@@ -74,4 +75,23 @@ describe("vlm_finetune on", function()
             assert.equal(vlm.IMAGE, again.image_token_id)
         end)
     end
+
+    -- Its head is tied to the embeddings, which are frozen: a batch of text alone uses nothing that is trained.
+    it("gemma3: a projector alone, and rows without a picture", function()
+        local model = vlm.model("gemma3", { sliding_window = 64 })
+        local function step(size, on)
+            return one_step(model, on or rows, { freeze_config = { freeze_vision_tower = true,
+                freeze_language_model = true }, step_scheduler = { local_batch_size = size } })
+        end
+        local whole, parts = step(8), step(1)
+        assert.is_true(whole.grad_norm > 1)
+        for _, key in ipairs { "loss", "grad_norm", "param_norm" } do -- sums of float32 in another order
+            assert.is_true(helper.relative(whole[key], parts[key]) <= 1e-5, key .. ": " .. whole[key] .. " and "
+                .. parts[key])
+        end
+        local text = helper.folder()
+        helper.write(text .. "/captions.jsonl", json.encode { messages = json.array {
+            { role = "user", content = "Say it" }, { role = "assistant", content = "No picture" } } })
+        assert.equal(0, step(8, text).grad_norm)
+    end)
 end)

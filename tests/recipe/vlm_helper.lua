@@ -70,7 +70,7 @@ local families = {
         tokens = { "<image_soft_token>", "<start_of_image>", "<end_of_image>" }, marker = "<start_of_image>",
         config = { architectures = { "Gemma3ForConditionalGeneration" }, model_type = "gemma3", mm_tokens_per_image = 4,
                    image_token_index = FIRST, boi_token_index = FIRST + 1, eoi_token_index = FIRST + 2,
-                   text_config = helper.changes(text, { model_type = "gemma3_text", head_dim = 8, sliding_window = 8,
+                   text_config = helper.changes(text, { model_type = "gemma3_text", head_dim = 8, sliding_window = 64,
                                                         query_pre_attn_scalar = 8 }),
                    vision_config = helper.changes(tower, { model_type = "siglip_vision_model",
                                                            vision_use_head = false }) },

@@ -280,6 +280,15 @@ describe("vlm_finetune refuses", function()
                 "processor", "patch_size is 8 here and 4 in the model")
     end)
 
+    it("a model without a processor, and rows that it cannot hold", function()
+        local bare = helper.copy(model, helper.folder() .. "/bare")
+        os.remove(bare .. "/preprocessor_config.json")
+        refused(on_row({ file_name = "1.png", text = "x" }, { model = { pretrained_model_name_or_path = bare } }),
+                "no preprocessor_config.json", "(in processor, ")
+        refused(on_row { file_name = "1.png", text = ("x "):rep(300) }, "captions.jsonl row 1",
+                "cut text with dataset.max_length of at most 256 and truncate: true")
+    end)
+
     it("a model that reads no images, and llm_finetune one that does", function()
         local cfg = config { model = { _target_ = "am.AutoModelForCausalLM.from_pretrained" } }
         refused(cfg, "model", "am.AutoModelForImageTextToText.from_pretrained")

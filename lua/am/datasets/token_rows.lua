@@ -193,6 +193,13 @@ local function skip(stats, file, number, reason)
     end
 end
 
+-- A sentence about the first row that was left out; nothing where there is none.
+local function first_left_out(stats, files)
+    local first = stats.skipped_rows[1]
+    return first and string.format(" The first that was left out: %s row %d (%s)", files[first.file], first.number,
+        first.reason) or ""
+end
+
 -- Raise the engine's error of writing the file unless rc is AM_OK; `file` is nil for one without a name.
 local function check_write(rc, file)
     if rc ~= C.AM_OK then
@@ -261,7 +268,8 @@ local function make(opts, key, file, states)
         if stats.rows == 0 then
             err.raise("data", "%s: no row has a label to learn (%d rows read). Are prompts cut off before the answer "
                 .. "(seq_length), or answers empty, or of one token (answer_boundary: prefix), or does the "
-                .. "chat_template leave the messages out?", opts.files[1], rows:len())
+                .. "chat_template leave the messages out?%s", opts.files[1], rows:len(),
+                first_left_out(stats, opts.files))
         end
         if states then
             check_unchanged(opts.files, states)

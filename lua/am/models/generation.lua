@@ -144,13 +144,25 @@ function M.position_limit(c)
     return not rope.any_length(c.rope_scaling) and c.max_position_embeddings or math.huge
 end
 
---- Ids of the prompt followed by new ones, as transformers returns them.
+-- The ids of a prompt as a list: of a list, or of a list or tensor of one row, as processors give it.
+local function one_row(ids)
+    ids = tensor.is(ids) and ids:totable() or ids
+    local rows = type(ids) == "table" and type(ids[1]) == "table" and ids
+    if type(ids) ~= "table" or (rows and #rows ~= 1) then
+        err.raise("argument", "generate goes on from the ids of one prompt, not from %s",
+            rows and #rows .. " rows" or "a " .. type(ids))
+    end
+    return rows and rows[1] or ids
+end
+
+--- Ids of the prompt (a list, or a tensor of one row) followed by new ones, as transformers returns them.
 --- opts: max_new_tokens (20), do_sample (false), temperature (1), top_k, top_p, seed (42),
 --- eos_token_id (number or list; the checkpoint's by default; false: never stop), use_cache (true),
 --- on_token (function(id), called as each comes), inputs (what forward takes beside input_ids for the prompt:
 --- pixel_values and so on).
----@param ids integer[]
+---@param ids integer[]|am.Tensor
 function M.generate(model, ids, opts)
+    ids = one_row(ids)
     opts = setmetatable({ temperature = opts and opts.temperature or 1 }, { __index = opts or {} })
     if #ids == 0 then
         err.raise("argument", "generate needs at least one token id to go on from")

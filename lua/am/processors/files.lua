@@ -40,6 +40,11 @@ local OF_MODEL = {
     paligemma = { image = "SiglipImageProcessor", processor = "PaliGemmaProcessor" },
 }
 
+--- The processor's class of models of this type, or nil.
+function M.class_of(model_type)
+    return (OF_MODEL[type(model_type) == "string" and model_type or ""] or {}).processor
+end
+
 --- True for a decoded JSON object.
 function M.is_object(value)
     return type(value) == "table" and value ~= json.null and not json.is_array(value)

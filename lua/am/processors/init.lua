@@ -14,6 +14,7 @@ local err = require("am.core.error")
 local batch = require("am.processors.batch")
 local files = require("am.processors.files")
 local image_processor = require("am.processors.image_processor")
+local log = require("am.utils.log").get("am.processors")
 local path = require("am.utils.path")
 local settings = require("am.processors.settings")
 
@@ -73,8 +74,13 @@ local function overrides_of(opts)
 end
 
 -- A class that is known; else, as in transformers, that of the model beside it.
-local function known(classes, class, of_model)
-    return not classes[class or ""] and classes[of_model or ""] and of_model or class
+local function known(classes, class, of_model, file)
+    if classes[class or ""] or not classes[of_model or ""] then
+        return class
+    elseif class then
+        log:warning("%s names %s, which is not known: %s is taken, by the model's config.json", file, class, of_model)
+    end
+    return of_model
 end
 
 local function read(name)
@@ -91,9 +97,9 @@ local function read(name)
         err.raise("format", "%s names no image_processor_type, and no config.json with a known model_type is beside it",
             d.image_file)
     end
-    d.classes.image = known(IMAGES, d.classes.image, d.classes.of_model.image)
+    d.classes.image = known(IMAGES, d.classes.image, d.classes.of_model.image, d.image_file)
     if not TOWERS[d.classes.processor or ""] then
-        d.classes.processor = known(PROCESSORS, d.classes.processor, d.classes.of_model.processor)
+        d.classes.processor = known(PROCESSORS, d.classes.processor, d.classes.of_model.processor, d.dir)
     end
     return d
 end
@@ -150,6 +156,7 @@ function M.AutoProcessor.from_pretrained(name, opts)
     settings.check_names(overrides, class, image_processor.kinds(images), family.kinds)
     local self = base(class, d, opts, nil, overrides)
     self.family, self.file = family, where
+    self.alike = require("am.processors." .. PROCESSORS[class]).processors -- the classes that do the same
     self.settings = settings.read(d.processor, d.processor_file, family.kinds, family.defaults or {}, overrides)
     settings.need(self.settings, where, family.needs)
     local values = setmetatable({}, { __index = overrides })

@@ -5,6 +5,7 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
+local files = require("am.processors.files")
 local image = require("am.core.image")
 local sources = require("am.processors.sources")
 local text = require("am.processors.text")
@@ -315,8 +316,8 @@ end
 
 -- ---- fitting a model ----------------------------------------------------------------------------
 
---- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: other image
---- tokens, patches or sizes. An image processor alone fits any.
+--- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: it is of another
+--- family, or has other image tokens, patches or sizes. An image processor alone fits any.
 function Processor:check(config)
     local must = {}
     function must.fail(fmt, ...)
@@ -328,7 +329,10 @@ function Processor:check(config)
         end
     end
     if self.family then
-        local vision = config.vision_config
+        local theirs, vision = files.class_of(config.model_type), config.vision_config
+        if theirs and not self.alike[theirs] then
+            must.fail("a %s goes with other models; a %s takes a %s", self.class, config.model_type, theirs)
+        end
         self.family.check(self, config, type(vision) == "table" and vision or {}, must)
     end
 end

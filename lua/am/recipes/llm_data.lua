@@ -171,11 +171,15 @@ function Methods:need_validation_set()
         or err.raise("state", "there is nothing to evaluate on: the configuration has no validation_dataset section")
 end
 
+-- The keys of a dataset's section that make rows shorter.
+Methods.cut_by = { length = "seq_length", cut = "truncation" }
+
 function Methods:check_length(length, name)
     local limit = am.models.position_limit(self.model.config)
     if length > limit then
         err.raise("data", "%s has %d tokens, more than the %d positions of the model; shorten it, or cut text with "
-                  .. "dataset.seq_length of at most %d and truncation: true", name, length, limit, limit)
+                  .. "dataset.%s of at most %d and %s: true", name, length, limit, self.cut_by.length, limit,
+                  self.cut_by.cut)
     end
 end
 

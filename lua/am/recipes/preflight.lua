@@ -65,6 +65,9 @@ local function look_at_model(recipe)
     for _, t in model:named_parameters() do
         total, trained = total + t:numel(), trained + (t.requires_grad and t:numel() or 0)
     end
+    if recipe.trains and trained == 0 then
+        err.raise("usage", "nothing is trainable: every parameter is frozen")
+    end
     out("model      %s: %s, %.1f million parameters, %s%s", model.name_or_path or "(new)", model.class_name,
         total / 1e6, recipe.trains and string.format("%.1f of them trained, ", trained / 1e6) or "", model:dtype())
     return model

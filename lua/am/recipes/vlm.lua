@@ -99,6 +99,15 @@ end
 
 -- ---- the processor --------------------------------------------------------------------------
 
+-- fn(...), whose errors say the place.
+local function at(place, fn, ...)
+    local ok, result = pcall(fn, ...)
+    if not ok then
+        error(err.within(result, place), 0)
+    end
+    return result
+end
+
 --- What makes pixel values and ids: the `processor` section's, or the model's own.
 function Methods:get_processor()
     if not self.processor then
@@ -108,12 +117,14 @@ function Methods:get_processor()
                 or err.raise("usage", "%s: a new model has no processor: give a section processor with "
                              .. "pretrained_model_name_or_path", self.cfg:where("model"))
         end
-        local processor = config.instantiate(section or config.from_table {}, self.ctx, given,
-                                             { default_target = "am.AutoProcessor.from_pretrained" })
-        local ok, e = pcall(processor.check, processor, self.model.config) -- one of another model makes other ids
-        if not ok then
-            error(err.within(e, "processor, " .. self.cfg:where(section and "processor" or "model")), 0)
+        local place, processor = "processor, " .. self.cfg:where(section and "processor" or "model")
+        if section then
+            processor = config.instantiate(section, self.ctx, given,
+                                           { default_target = "am.AutoProcessor.from_pretrained" })
+        else
+            processor = at(place, am.AutoProcessor.from_pretrained, given.pretrained_model_name_or_path)
         end
+        at(place, processor.check, processor, self.model.config) -- one of another model makes other ids
         self.processor = processor
     end
     return self.processor
@@ -169,6 +180,8 @@ function Methods:collate(rows)
     local processor = self:get_processor()
     return vlm_datasets.collate_fn_for(processor)(rows, processor)
 end
+
+Methods.cut_by = { length = "max_length", cut = "truncate" }
 
 function Methods:sample_batch(loader)
     return loader.collate_fn({ loader:sample_row() }, self:get_processor())

@@ -130,14 +130,14 @@ function Engine:offsets()
 end
 
 function Engine:decode(ids, flags)
-    local n, size = #ids, self:size()
-    local list = ffi.new("int32_t[?]", n)
-    for i = 1, n do
-        local id = ids[i]
-        if type(id) ~= "number" or id % 1 ~= 0 or id < 0 or id >= size then
-            err.raise("data", "decode: ids[%d] is %s, not a token id in 0..%d", i, tostring(id), size - 1)
+    local n, size = 0, self:size()
+    local list = ffi.new("int32_t[?]", #ids)
+    for i, id in ipairs(ids) do
+        if type(id) ~= "number" or id % 1 ~= 0 or id < 0 or id >= 2 ^ 31 then
+            err.raise("data", "decode: ids[%d] is %s, not a token id", i, tostring(id))
+        elseif id < size then
+            list[n], n = id, n + 1
         end
-        list[i - 1] = id
     end
     check(C.am_tokenizer_decode(self.handle, list, n, flags, text_box, bytes_box))
     return ffi.string(text_box[0], bytes_box[0])

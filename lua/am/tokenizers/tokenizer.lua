@@ -199,7 +199,8 @@ function Tokenizer:encode_batch(texts, opts)
     return rows, pad(self, rows, opts)
 end
 
---- Text of ids (an array, or one id). opts.skip_special_tokens (default false); opts.errors: "replace"
+--- Text of ids (an array, or one id). Ids beyond the vocabulary, which a model with a longer table of embeddings may
+--- say, give none, as in transformers. opts.skip_special_tokens (default false); opts.errors: "replace"
 --- (default; bytes that are not UTF-8 become U+FFFD, as in transformers) or "keep" (the bytes themselves,
 --- for joining pieces).
 function Tokenizer:decode(ids, opts)

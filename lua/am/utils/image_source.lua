@@ -1,11 +1,12 @@
 -- What a text calls an image: a path, an http(s) URL, or a data: URL with its bytes. What a URL names is brought once,
--- into the folder amlua-images of the hub's cache. Nothing is decoded here.
+-- into the folder amlua-images of the hub's cache. Nothing is decoded here but a header.
 
 local base64 = require("am.utils.base64")
 local digest = require("am.utils.digest")
 local err = require("am.core.error")
 local http = require("am.utils.http")
 local hub = require("am.utils.hub")
+local image = require("am.core.image")
 local path = require("am.utils.path")
 
 local M = {}
@@ -29,7 +30,8 @@ function M.of(text)
     return { path = text }
 end
 
---- The file that a URL was brought to, and the URL as messages show it. Raises "io" where that does not work.
+--- The file that a URL was brought to, and the URL as messages show it. Raises "io" where that does not work, and
+--- what core/image.lua's header raises of what is no image.
 function M.fetch(url)
     local folder, shown = path.join(hub.cache_dir(), "amlua-images"), http.shown(url)
     local file = path.join(folder, digest.text(url))
@@ -39,12 +41,14 @@ function M.fetch(url)
         err.raise("io", "%s is not in the cache, and HF_HUB_OFFLINE is set", shown)
     end
     path.mkdir_p(folder)
-    local answer, message, kind = http.request { url = url, retries = 3, max_bytes = MAX_BYTES }
+    local answer, message, kind = http.request { url = url, retries = 1, max_bytes = MAX_BYTES, connect_timeout = 10,
+                                                 idle_timeout = 20 } -- of many rows, any may be dead
     if not answer then
         err.raise(kind == "interrupted" and "interrupted" or "io", "%s", message)
     elseif answer.status ~= 200 then
         err.raise("io", "%s: the server answers %d", shown, answer.status)
     end
+    image.header { data = answer.body, name = shown } -- what is no image is not kept: the server may be mended
     path.write_file(file, answer.body)
     return file, shown
 end

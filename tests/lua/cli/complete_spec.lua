@@ -39,7 +39,7 @@ describe("completion", function()
     it("offers inherited methods, functions only behind a colon", function()
         _G.thing = am.nn.Linear.new(2, 2)
         assert.same({ "med_" }, { offers("thing:na") })
-        assert.same({ "", "in_features init" }, { offers("thing.in") })
+        assert.same({ "", "in_features init initialized" }, { offers("thing.in") })
         assert.same({ "it" }, { offers("thing:in") })
         _G.thing = "text"
         assert.same({ "", "gmatch gsub" }, { offers("thing:g") })

@@ -107,6 +107,16 @@ describe("a model of images and text", function()
                                                                inputs = { pixel_values = pixels } })
             end
             assert.same(answer(false), answer(true))
+            local opts = { max_new_tokens = 2, eos_token_id = false, inputs = { pixel_values = pixels } }
+            local list = { 1, IMAGE, IMAGE, 3 }
+            local row = model:generate(list, opts)
+            assert.same(row, model:generate(am.tensor({ list }, { dtype = "int64" }), opts)) -- a processor's
+            assert.same(row, model:generate({ list }, opts))
+            for _, ids in ipairs { { list, list }, "text", 3 } do
+                local ok, e = pcall(model.generate, model, ids, opts)
+                assert.is_true(not ok and e.code == "argument", tostring(e))
+                assert.matches("the ids of one prompt, not from", tostring(e))
+            end
         end)
     end)
 

@@ -422,6 +422,7 @@ describe("check", function()
             end)
         end
         refused("image_token_id is 3 here and 7 in the model", { image_token_index = 7 })
+        refused("a LlavaProcessor goes with other models", { model_type = "gemma3" })
         refused("patch_size is 8 here and 14 in the model", nil, { patch_size = 14 })
         refused("pictures become 16 x 16, and the vision tower is made for 24 x 24", nil, { image_size = 24 })
         refused("vision_feature_select_strategy is default here and full in the model",
