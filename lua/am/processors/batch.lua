@@ -221,6 +221,9 @@ end
 --- Write the processor's files into a folder, as they were read but for what the options set and another
 --- chat_template, and the tokenizer's, so that transformers' AutoProcessor opens it.
 function Processor:save_pretrained(dir)
+    if type(dir) ~= "string" then
+        err.raise("usage", "save_pretrained takes the name of a folder, not a %s", type(dir))
+    end
     local image, own = {}, {}
     local kinds = self.family and self.family.kinds or {}
     for key, value in pairs(self.overrides) do

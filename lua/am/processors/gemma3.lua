@@ -35,6 +35,7 @@ local function picture(p, from)
 end
 
 local Gemma3 = {
+    takes = "crops",
     kinds = { image_seq_length = "count" },
     defaults = { image_seq_length = 256 },
     needs = { "image_seq_length" },
@@ -88,7 +89,7 @@ return {
             },
             kinds = { do_pan_and_scan = "boolean", pan_and_scan_min_crop_size = "side",
                       pan_and_scan_max_num_crops = "side", pan_and_scan_min_ratio_to_activate = "ratio" },
-            picture = picture,
+            picture = picture, makes = "crops",
             prepare = function(s, _, where)
                 settings.need(s, where, s.do_pan_and_scan and { "pan_and_scan_min_crop_size",
                     "pan_and_scan_max_num_crops", "pan_and_scan_min_ratio_to_activate" })

@@ -42,6 +42,7 @@ local function picture(p, from)
 end
 
 local Idefics3 = {
+    takes = "tiles",
     kinds = { image_seq_len = "count" },
     defaults = { image_seq_len = 169 },
     needs = { "image_seq_len" },
@@ -93,7 +94,7 @@ local image = {
     },
     kinds = { do_image_splitting = "boolean", max_image_size = "square" },
     needs = { "max_image_size" },
-    prepare = prepare, picture = picture, join = "samples", own_sizes = true,
+    prepare = prepare, picture = picture, makes = "tiles", join = "samples", own_sizes = true,
 }
 
 return {

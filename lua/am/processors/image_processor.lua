@@ -172,6 +172,8 @@ end
 ---   prepare    (settings, file's object, where, overrides): checks and what derives from settings; default: those
 ---              of the standard processor
 ---   picture    (program, slot 0) -> fields of a plan; default: the standard processor
+---   makes      what these plans are, for the processors that take them: "picture" (default), "crops" (gemma3.lua),
+---              "tiles" (idefics3.lua) or "patches" (qwen2_vl.lua)
 ---   saved      (overrides, settings): what save_pretrained writes of the overrides, where that is more than they are
 ---   own_sizes  true where sizes mean something else than to the standard processor
 ---   join       how several plans' outputs become one: "stack" (default), "rows" or "samples"

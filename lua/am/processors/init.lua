@@ -34,6 +34,10 @@ local PROCESSORS = {
 -- Processors of a text and an image tower side by side: of these, the image processor is what there is to use.
 local TOWERS = { CLIPProcessor = true, SiglipProcessor = true }
 
+-- What the plans of an image processor are, in words.
+local MAKES = { picture = "one picture of each image", crops = "a picture and its crops, as Gemma3ImageProcessor",
+                tiles = "tiles, as Idefics3ImageProcessor", patches = "rows of patches, as Qwen2VLImageProcessor" }
+
 -- Options that are no keys of a file.
 local OWN = { backend = true, use_fast = true, alpha = true, tokenizer = true, load_tokenizer = true,
               chat_template = true, revision = true }
@@ -152,6 +156,10 @@ function M.AutoProcessor.from_pretrained(name, opts)
     local where = d.texts["processor_config.json"] and d.processor_file or d.image_file
     local family = family_of(PROCESSORS, "processors", class, where)
     local images = family_of(IMAGES, "images", d.classes.image, d.image_file)
+    if (images.makes or "picture") ~= (family.takes or "picture") then
+        err.raise("unsupported", "%s: a %s does not go with a %s: it needs an image processor that makes %s", where,
+            class, d.classes.image, MAKES[family.takes or "picture"])
+    end
     local overrides = overrides_of(opts)
     settings.check_names(overrides, class, image_processor.kinds(images), family.kinds)
     local self = base(class, d, opts, nil, overrides)

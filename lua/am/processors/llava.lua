@@ -61,7 +61,7 @@ function LLaVA.check(self, config, vision, must)
         return -- pictures keep their shapes, and the tower has to interpolate its positions
     end
     local crop = ours.do_center_crop and ours.crop_size or ours.size
-    if size and size ~= crop.height then
+    if size and (size ~= crop.height or size ~= crop.width) then
         must.fail("pictures become %d x %d, and the vision tower is made for %d x %d", crop.width, crop.height, size,
             size)
     end

@@ -94,6 +94,19 @@ local function array(ctype, n)
     return ffi.new(ctype .. "[?]", math.max(1, n))
 end
 
+-- Raise "usage" where `list` is no array of what a method takes; `is` says of one item whether it is.
+local function need_list(list, is, method, what)
+    local good = type(list) == "table" and not is(list)
+    for i = 1, good and table.maxn(list) or 0 do good = good and is(list[i]) end
+    if not good then
+        err.raise("usage", "%s takes an array of %s", method, what)
+    end
+end
+
+local function is_plan(value)
+    return type(value) == "table" and value.steps ~= nil and value.source ~= nil
+end
+
 ---@class am.processors.Pending
 local Pending = {}
 Pending.__index = Pending
@@ -102,6 +115,7 @@ Pending.__index = Pending
 --- collect.
 ---@return am.processors.Pending
 function Processor:submit(plans) -- luacheck: no self
+    need_list(plans, is_plan, "submit", "plans")
     local jobs, total = {}, 0
     for i, plan in ipairs(plans) do
         jobs[i] = image.submit(plan.source, plan.steps, plan.n_floats)
@@ -215,6 +229,7 @@ function Processor:collect(pendings)
     if getmetatable(pendings) == Pending then
         pendings = { pendings }
     end
+    need_list(pendings, function(value) return getmetatable(value) == Pending end, "collect", "what submit returned")
     local plans = {}
     for _, pending in ipairs(pendings) do
         self:wait(pending)
@@ -274,8 +289,8 @@ end
 --- add_special_tokens (default true), suffix (PaliGemma's).
 function Processor:encode(rendered, plans, spans, opts)
     self:need_text()
-    opts = opts or {}
-    plans = plans or {}
+    opts, plans = opts or {}, plans or {}
+    need_list(plans, is_plan, "encode", "plans behind the text")
     local video = self.family.refused and self.family.refused(self)
     if video and rendered:find(video, 1, true) then
         err.raise("unsupported", "the text has \"%s\", the marker of a video, and videos are not supported", video)
@@ -304,6 +319,7 @@ end
 --- tokenizer's apply_chat_template. Raises "data" where images and markers do not match.
 function Processor:render(messages, plans, opts)
     self:need_text()
+    need_list(plans or {}, is_plan, "render", "plans behind the messages")
     if self.family.render then
         local out = self.family.render(self, messages, plans or {}, opts or {})
         if out then
@@ -319,6 +335,9 @@ end
 --- Raise "data" where a model of this config.json (an object) cannot take what the processor makes: it is of another
 --- family, or has other image tokens, patches or sizes. An image processor alone fits any.
 function Processor:check(config)
+    if type(config) ~= "table" then
+        err.raise("usage", "check takes the object of a config.json, not a %s", type(config))
+    end
     local must = {}
     function must.fail(fmt, ...)
         err.raise("data", "%s does not fit the model: %s", self.file, fmt:format(...))

@@ -51,7 +51,7 @@ local function picture(p, from)
     return { shape = { rows * columns, values }, grid = { 1, rows, columns } }
 end
 
-local Qwen = { kinds = {} }
+local Qwen = { kinds = {}, takes = "patches" }
 
 function Qwen.setup(self)
     local tokenizer = self.tokenizer
@@ -92,7 +92,8 @@ return {
             kinds = { size = "area", min_pixels = "pixels", max_pixels = "pixels", patch_size = "patch",
                       temporal_patch_size = "patch", merge_size = "patch" },
             needs = { "patch_size", "temporal_patch_size", "merge_size" },
-            prepare = prepare, saved = saved, picture = picture, join = "rows", own_sizes = true,
+            prepare = prepare, saved = saved, picture = picture, makes = "patches", join = "rows",
+            own_sizes = true,
         },
     },
     processors = { Qwen2VLProcessor = Qwen, Qwen2_5_VLProcessor = Qwen },

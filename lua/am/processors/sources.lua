@@ -30,6 +30,10 @@ function M.open(source, alpha)
         err.raise("data", "an image is a path, a URL or a table with path or data, not %s",
             type(source) == "table" and "a table without them" or tostring(source))
     end
+    local most = opened.max_pixels
+    if most ~= nil and not (type(most) == "number" and most >= 1 and most <= 2 ^ 53) then
+        err.raise("usage", "max_pixels of an image is a number from 1 on, not %s", tostring(most))
+    end
     opened.background = alpha == "drop" and -1 or 0xffffff
     return opened
 end

@@ -47,7 +47,8 @@ function M.expand(text, marker, plans, spans)
     local found = M.count(text, marker)
     if found ~= #plans then
         err.raise("data", "%d image%s given, but the text has %d \"%s\"%s", #plans, #plans == 1 and " is" or "s are",
-            found, marker, found == 0 and "; say in the message where the image belongs" or "")
+            found, marker, found == 0 and "; say in the message where the image belongs"
+                or found > #plans and ", each of which is the place of an image" or "")
     elseif found == 0 then
         return text, spans
     end

@@ -275,6 +275,39 @@ describe("processors", function()
         fails("format", "has no preprocessor_config.json", class, { ["preprocessor_config.json"] = false })
     end)
 
+    it("refuse an image processor whose plans they do not understand", function()
+        local processors = { LlavaProcessor = "pictures", Gemma3Processor = "crops", Idefics3Processor = "tiles",
+                             Qwen2VLProcessor = "patches" }
+        local images = { CLIPImageProcessor = "pictures", Gemma3ImageProcessor = "crops",
+                         SmolVLMImageProcessor = "tiles", Qwen2VLImageProcessor = "patches" }
+        for class, takes in pairs(processors) do
+            for image, makes in pairs(images) do
+                if takes ~= makes then
+                    fails("unsupported", ("a %s does not go with a %s"):format(class, image),
+                        am.AutoProcessor.from_pretrained, folder(files_of({
+                            image = { image_processor_type = image }, processor = { processor_class = class,
+                            patch_size = 8 } }, "llava")))
+                end
+            end
+        end
+    end)
+
+    it("say what their methods take", function()
+        local processor = llava()
+        local plan = processor:plan(png)
+        for _, bad in ipairs { false, 5, "a", { 5 }, { plan, {} } } do
+            fails("usage", "submit takes an array of plans", function() processor:submit(bad) end)
+            fails("usage", "collect takes an array of what submit", function() processor:collect(bad) end)
+        end
+        for _, bad in ipairs { 5, { 5 }, plan } do
+            fails("usage", "encode takes an array of plans", function() processor:encode("a <image>", bad) end)
+            fails("usage", "render takes an array of plans", function() processor:render({}, bad) end)
+        end
+        fails("usage", "max_pixels", function() processor:plan { path = "a.png", max_pixels = "x" } end)
+        fails("usage", "the name of a folder", function() processor:save_pretrained() end)
+        fails("usage", "the object of a config.json", function() processor:check() end)
+    end)
+
     it("need what their class needs", function()
         fails("format", "patch_size is missing", llava, { ["processor_config.json"] = {
             processor_class = "LlavaProcessor" } })
