@@ -202,7 +202,7 @@ local function read_conversations(make, opts)
         end
         for _, source in ipairs(row and row.images or {}) do
             places = places - 1
-            assert(type(source.path or source.data or source.url) == "string")
+            assert(type(source.path or source.data or source.url or source.problem) == "string")
         end
         assert(places == 0)
     end

@@ -1,6 +1,7 @@
 -- A prompt with pictures as a model gets it: ids, and what forward takes beside them. Holds no generation and no
 -- rows of data.
 
+local err = require("am.core.error")
 local tensor = require("am.core.tensor")
 local sources = require("am.datasets.vlm.sources")
 
@@ -20,6 +21,9 @@ function M.sources(names, what)
     local list = {}
     for i, name in ipairs(names) do
         list[i] = sources.of(name, "", what)
+        if list[i].problem then
+            err.raise("data", "%s: %s", what, list[i].problem)
+        end
     end
     return M.here(list)
 end

@@ -24,8 +24,10 @@ function M.of(text)
             return nil, 'an image begins with "data:" and holds no base64'
         end
         return { data = bytes }
-    elseif text == "" or text:find("%z") then
+    elseif text == "" then
         return nil, "an image has no file name"
+    elseif text:find("%z") then
+        return nil, "an image's file name holds a zero byte (an image's own bytes come as { bytes = … })"
     end
     return { path = text }
 end

@@ -40,18 +40,24 @@ local function captions_of(opts)
         opts.captions or table.concat(NAMES, " or "))
 end
 
+local function has(value)
+    return value ~= nil and value ~= json.null
+end
+
 local function convert(prompt)
     return function(raw, where, name)
         local images = conversations.beside(raw, { "file_names", "file_name" })
         local list = raw.conversation or raw.messages or raw.conversations
-        if list ~= nil and list ~= json.null then
+        if has(list) then
             where.images = images
             return conversation.read(list, where, name)
         end
-        local answer = raw.text ~= nil and raw.text ~= json.null and "text" or "caption"
-        local question = (raw.prompt == nil or raw.prompt == json.null) and prompt or rows.text(raw, "prompt", name)
+        local answer = has(raw.text) and "text" or "caption"
+        local question = has(raw.prompt) and rows.text(raw, "prompt", name) or prompt
         if #images == 0 then
             err.raise("data", "%s: no file_name", name)
+        elseif not has(raw[answer]) then
+            err.raise("data", "%s: neither text, caption nor conversation", name)
         end
         return conversation.question(images, question, rows.text(raw, answer, name), where, name)
     end

@@ -97,14 +97,17 @@ function M.text(raw, column, name)
     return value
 end
 
---- The value of the first of these columns that is there: an image.
+--- The value of the first of these columns that is there: an image. One of null is a broken picture.
 function M.image(raw, columns, name)
+    local null
     for _, column in ipairs(columns) do
         if raw[column] ~= nil and raw[column] ~= json.null then
             return raw[column]
         end
+        null = null or raw[column]
     end
-    err.raise("data", "%s: no image: there is no column %s", name, table.concat(columns, " or "))
+    return null and { path = null } or err.raise("data", "%s: no image: there is no column %s", name,
+        table.concat(columns, " or "))
 end
 
 return M

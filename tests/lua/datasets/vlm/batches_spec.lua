@@ -1,6 +1,7 @@
 -- am.datasets.vlm, from conversations to batches: labels, cutting, packing, broken pictures, batches ahead. The
 -- processor is a stand-in; real ones are in processors_spec.lua.
 local dataloader = require("am.datasets.dataloader")
+local json = require("am.utils.json")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local png = require("am.datasets.vlm.png")
@@ -290,6 +291,28 @@ describe("am.datasets.vlm, broken pictures", function()
         helpers.fails("data", "row 3: broken picture: .*/3.png: the picture is cut off", loader.next, loader)
         helpers.fails("data", "row 3: broken picture", loader.next, loader)
         assert.equal(2, loader:state_dict().position)
+    end)
+
+    it("may be damaged values in the rows themselves", function()
+        local lines = { { image = "1.png" }, { image = "data:image/png;base64,****" }, { image = "" },
+                        { image = json.null }, { image = { bytes = json.null, path = json.null } } }
+        for i, line in ipairs(lines) do
+            line.text = "answer " .. i
+            lines[i] = json.encode(line)
+        end
+        local file = path.join(folder, "rows.jsonl")
+        path.write_file(file, table.concat(lines, "\n"))
+        path.write_file(path.join(folder, "1.png"), picture(4, 4))
+        local said, rows = quietly(function()
+            return vlm.prepare(vlm.make_rdr_dataset { path_or_dataset = file, on_bad_image = "skip" }, stand_in.new())
+        end)
+        assert.equal(1, rows:len())
+        assert.matches("left out: .*rows.jsonl row 2 %(broken picture: .*holds no base64%); 1 so far", said)
+        assert.matches("row 3 %(broken picture: an image has no file name", said)
+        assert.matches("row 4 %(broken picture: an image has neither path", said)
+        assert.matches("row 5 %(broken picture: an image has neither path", said)
+        helpers.fails("data", "row 2: broken picture: .*holds no base64; repair or remove it", vlm.prepare,
+            vlm.make_rdr_dataset { path_or_dataset = file }, stand_in.new())
     end)
 
     it("are left out, counted and named where the dataset says skip, the same after a resume", function()

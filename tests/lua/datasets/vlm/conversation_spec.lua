@@ -94,6 +94,17 @@ describe("am.datasets.vlm.conversation", function()
 end)
 
 describe("am.datasets.vlm.sources", function()
+    it("take a damaged value for a broken picture", function()
+        for value, why in pairs {
+            [""] = "no file name", ["a\0.png"] = "a zero byte", ["data:image/png,abc"] = "no base64",
+            ["data:;base64,a"] = "no base64", ["data:;base64,?%"] = "no base64", [{}] = "neither path nor url",
+            [{ base64 = "a b?" }] = "should be base64", [{ bytes = json.null, path = json.null }] = "neither path",
+        } do
+            local source = sources.of(value, "folder", "row 1")
+            helpers.fails("data", "^an image.*" .. why, sources.here, source)
+        end
+    end)
+
     it("knows paths, bytes, base64 and URLs", function()
         local function of(value)
             return sources.of(value, "folder", "row 1")
@@ -104,8 +115,7 @@ describe("am.datasets.vlm.sources", function()
         assert.same({ data = "PNG!", name = "an embedded picture" }, of "data:image/png;base64,UE5HIQ==")
         assert.same({ data = "PNG", name = "a.png" }, of { bytes = "PNG", path = "a.png" })
         assert.same({ path = "folder/a.png" }, of { bytes = json.null, path = "a.png" })
-        for _, bad in ipairs { "", "data:image/png,abc", "data:;base64,a", "data:;base64,?%", {}, json.null,
-                               json.array { 1 }, { bytes = 3 }, { base64 = "a b?" }, 7, true } do
+        for _, bad in ipairs { json.null, json.array { 1 }, { bytes = 3 }, { base64 = 3 }, { path = 3 }, 7, true } do
             helpers.fails("data", "^row 1: ", of, bad)
         end
     end)

@@ -132,12 +132,14 @@ describe("am.datasets.vlm.ImageFolder", function()
     it("reads captions beside pictures", function()
         write("stamps/captions.jsonl", '{"file_name": "a.png", "text": "A cat."}\n{"file_name": "b/c.png", "caption": '
             .. '"A dog.", "prompt": "What?"}\n{"file_names": ["a.png", "d.png"], "conversation": [{"role": "user", '
-            .. '"content": "<image><image>Which?"}, {"role": "assistant", "content": "None."}]}\n{"text": "x"}')
+            .. '"content": "<image><image>Which?"}, {"role": "assistant", "content": "None."}]}\n{"text": "x"}\n'
+            .. '{"file_name": "a.png", "label": 3}')
         local dataset = vlm.ImageFolder { path_or_dataset = folder .. "/stamps", prompt = "Say." }
         assert.equal("<stamps/a.png> Say. → A cat.", shown(dataset, 1))
         assert.equal("<stamps/b/c.png> What? → A dog.", shown(dataset, 2))
         assert.equal("<stamps/a.png,stamps/d.png> Which? → None.", shown(dataset, 3))
         helpers.fails("data", "captions.jsonl row 4: no file_name", dataset.get, dataset, 4)
+        helpers.fails("data", "row 5: neither text, caption nor conversation", dataset.get, dataset, 5)
         write("stamps/validation/metadata.csv", "file_name,text\n1.png,2.50\n")
         dataset = vlm.ImageFolder { path_or_dataset = folder .. "/stamps", split = "validation[:1]" }
         assert.equal("<stamps/validation/1.png> Describe this image. → 2.50", shown(dataset, 1))
