@@ -67,6 +67,12 @@ int am_plan_check(const am_image_step *steps, int64_t n, int64_t n_floats)
 
 /* ---- crop */
 
+static void fill_pixels(uint8_t *to, int64_t n, const uint8_t pixel[4])
+{
+    for (int64_t i = 0; i < n; i++)
+        memcpy(to + 4 * i, pixel, 4);
+}
+
 static int crop(am_picture *out, const am_picture *p, const am_image_step *s)
 {
     am_picture q;
@@ -80,14 +86,14 @@ static int crop(am_picture *out, const am_picture *p, const am_image_step *s)
     bottom = bottom > s->height ? s->height : bottom;
     for (int64_t y = 0; y < s->height; y++) {
         uint8_t *row = q.pixels + (size_t)y * (size_t)s->width * 4;
-        int inside = y >= top && y < bottom && left < right;
-        for (int64_t x = 0; x < s->width; x++) {
-            if (!inside || x < left || x >= right)
-                memcpy(row + 4 * x, fill, 4);
+        if (y < top || y >= bottom || left >= right) {
+            fill_pixels(row, s->width, fill);
+            continue;
         }
-        if (inside)
-            memcpy(row + 4 * left, p->pixels + 4 * ((y + s->y) * (int64_t)p->width + left + s->x),
-                   (size_t)(right - left) * 4);
+        fill_pixels(row, left, fill);
+        memcpy(row + 4 * left, p->pixels + 4 * ((y + s->y) * (int64_t)p->width + left + s->x),
+               (size_t)(right - left) * 4);
+        fill_pixels(row + 4 * right, s->width - right, fill);
     }
     *out = q;
     return AM_OK;

@@ -103,6 +103,7 @@ static int weights_new(weights *w, int64_t in, int64_t out, int filter, int back
     double scale = (double)in / (double)out, stretch = scale < 1.0 ? 1.0 : scale;
     double support = filters[filter].support * stretch;
     int64_t most = (int64_t)ceil(support) * 2 + 1;
+    most = most > in ? in : most;
     w->most = (int32_t)most;
     void *exact = NULL;
     size_t total = (size_t)(out * most);
