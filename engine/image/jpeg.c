@@ -14,28 +14,25 @@
 
 enum { MAX_SCANS = 500 }; /* of a progressive file: each is a pass over all of its pixels */
 
-typedef struct reader {
-    struct jpeg_decompress_struct info;
-    struct jpeg_error_mgr errors;
-    struct jpeg_source_mgr source;
-    struct jpeg_progress_mgr progress;
-    jmp_buf failed;
+/* What libjpeg calls on errors, which is the head of where they lead. */
+typedef struct failure {
+    struct jpeg_error_mgr manager;
+    jmp_buf place;
     char message[JMSG_LENGTH_MAX];
-    int orientation;
-} reader;
+} failure;
 
 static void on_error(j_common_ptr info)
 {
-    reader *r = info->client_data;
-    info->err->format_message(info, r->message);
-    longjmp(r->failed, 1);
+    failure *f = (failure *)info->err;
+    f->manager.format_message(info, f->message);
+    longjmp(f->place, 1);
 }
 
-static void fail_reading(j_common_ptr info, const char *message)
+static void fail(j_common_ptr info, const char *message)
 {
-    reader *r = info->client_data;
-    snprintf(r->message, sizeof r->message, "%s", message);
-    longjmp(r->failed, 1);
+    failure *f = (failure *)info->err;
+    snprintf(f->message, sizeof f->message, "%s", message);
+    longjmp(f->place, 1);
 }
 
 static void on_message(j_common_ptr info, int level)
@@ -43,10 +40,26 @@ static void on_message(j_common_ptr info, int level)
     (void)info, (void)level; /* warnings and traces */
 }
 
+static struct jpeg_error_mgr *errors_to(failure *f)
+{
+    jpeg_std_error(&f->manager);
+    f->manager.error_exit = on_error;
+    f->manager.emit_message = on_message;
+    return &f->manager;
+}
+
+typedef struct reader {
+    struct jpeg_decompress_struct info;
+    struct jpeg_source_mgr source;
+    struct jpeg_progress_mgr progress;
+    failure failure;
+    int orientation;
+} reader;
+
 static void on_scan(j_common_ptr info)
 {
     if (info->is_decompressor && ((j_decompress_ptr)info)->input_scan_number > MAX_SCANS)
-        fail_reading(info, "it has too many scans");
+        fail(info, "it has too many scans");
 }
 
 /* ---- bytes in memory; their end is an error, not the end marker that libjpeg would make up */
@@ -58,7 +71,7 @@ static void source_nothing(j_decompress_ptr info)
 
 static boolean source_more(j_decompress_ptr info)
 {
-    fail_reading((j_common_ptr)info, "the file is truncated");
+    fail((j_common_ptr)info, "the file is truncated");
     return FALSE;
 }
 
@@ -67,7 +80,7 @@ static void source_skip(j_decompress_ptr info, long bytes)
     if (bytes <= 0)
         return;
     if ((size_t)bytes > info->src->bytes_in_buffer)
-        fail_reading((j_common_ptr)info, "the file is truncated");
+        fail((j_common_ptr)info, "the file is truncated");
     info->src->next_input_byte += bytes;
     info->src->bytes_in_buffer -= (size_t)bytes;
 }
@@ -112,12 +125,8 @@ static int orientation_of(am_image_bytes file)
 
 static void open_reader(reader *r, am_image_bytes file)
 {
-    r->info.err = jpeg_std_error(&r->errors);
-    r->errors.error_exit = on_error;
-    r->errors.emit_message = on_message;
-    r->info.client_data = r;
+    r->info.err = errors_to(&r->failure);
     jpeg_create_decompress(&r->info);
-    r->info.client_data = r;
     r->progress.progress_monitor = on_scan;
     r->info.progress = &r->progress;
     r->source.next_input_byte = file.data;
@@ -133,7 +142,7 @@ static void open_reader(reader *r, am_image_bytes file)
 static int close_reader(reader *r, int failed)
 {
     jpeg_destroy_decompress(&r->info);
-    return failed ? am_fail(AM_EFORMAT, "the JPEG cannot be read: %s", r->message) : AM_OK;
+    return failed ? am_fail(AM_EFORMAT, "the JPEG cannot be read: %s", r->failure.message) : AM_OK;
 }
 
 /* Read up to the first scan. 0: a number of channels that Pillow has no mode for either. */
@@ -148,7 +157,7 @@ int am_jpeg_header(am_image_info *info, am_image_bytes file)
 {
     reader r;
     memset(&r, 0, sizeof r);
-    if (setjmp(r.failed))
+    if (setjmp(r.failure.place))
         return close_reader(&r, 1);
     open_reader(&r, file);
     int supported = read_header(&r);
@@ -182,13 +191,13 @@ int am_jpeg_decode(am_picture *p, am_image_bytes file)
 {
     reader r;
     memset(&r, 0, sizeof r);
-    if (setjmp(r.failed))
+    if (setjmp(r.failure.place))
         return close_reader(&r, 1);
     open_reader(&r, file);
     int supported = read_header(&r);
     if (!supported || r.info.image_width != (JDIMENSION)p->width ||
         r.info.image_height != (JDIMENSION)p->height)
-        fail_reading((j_common_ptr)&r.info, "its header changed");
+        fail((j_common_ptr)&r.info, "its header changed");
     int cmyk = r.info.num_components == 4;
     r.info.out_color_space = cmyk ? JCS_CMYK : JCS_EXT_RGBA;
     r.info.dct_method = JDCT_ISLOW;
@@ -208,20 +217,11 @@ int am_jpeg_decode(am_picture *p, am_image_bytes file)
 
 typedef struct writer {
     struct jpeg_compress_struct info;
-    struct jpeg_error_mgr errors;
     struct jpeg_destination_mgr sink;
-    jmp_buf failed;
-    char message[JMSG_LENGTH_MAX];
+    failure failure;
     void *data;
     size_t bytes;
 } writer;
-
-static void on_write_error(j_common_ptr info)
-{
-    writer *w = info->client_data;
-    info->err->format_message(info, w->message);
-    longjmp(w->failed, 1);
-}
 
 static void sink_open(j_compress_ptr info)
 {
@@ -232,10 +232,8 @@ static void sink_open(j_compress_ptr info)
 static boolean sink_grow(j_compress_ptr info)
 {
     writer *w = info->client_data;
-    if (am_realloc(&w->data, w->bytes * 2) != AM_OK) {
-        snprintf(w->message, sizeof w->message, "out of memory");
-        longjmp(w->failed, 1);
-    }
+    if (am_realloc(&w->data, w->bytes * 2) != AM_OK)
+        fail((j_common_ptr)info, "out of memory");
     info->dest->next_output_byte = (uint8_t *)w->data + w->bytes;
     info->dest->free_in_buffer = w->bytes;
     w->bytes *= 2;
@@ -248,14 +246,12 @@ int am_jpeg_encode(uint8_t **data, size_t *bytes, const am_picture *p, int quali
     memset(&w, 0, sizeof w);
     w.bytes = 16384;
     AM_TRY(am_alloc(&w.data, w.bytes));
-    if (setjmp(w.failed)) {
+    if (setjmp(w.failure.place)) {
         jpeg_destroy_compress(&w.info);
         am_free(w.data);
-        return am_fail(AM_ENOMEM, "a JPEG could not be written: %s", w.message);
+        return am_fail(AM_ENOMEM, "a JPEG could not be written: %s", w.failure.message);
     }
-    w.info.err = jpeg_std_error(&w.errors);
-    w.errors.error_exit = on_write_error;
-    w.errors.emit_message = on_message;
+    w.info.err = errors_to(&w.failure);
     w.info.client_data = &w;
     jpeg_create_compress(&w.info);
     w.sink.init_destination = sink_open;

@@ -225,6 +225,15 @@ local function add_piece(self, row, fill, first, last, ids, labels)
     return fill + padded(self, n)
 end
 
+-- Visit the pieces of pack i, from 1.
+local function each_of_pack(self, i, visit)
+    if self.bins then
+        each_in_bin(self, i - 1, visit)
+    else
+        each_piece(self, self.starts[2 * i - 2], self.starts[2 * i - 1], visit, nothing)
+    end
+end
+
 --- Pack i (from 1): { input_ids, labels, position_ids [packed_sequence_size], seq_lens }, with cp_size also
 --- seq_lens_padded, which add up to packed_sequence_size.
 function Packed:get(i)
@@ -234,11 +243,7 @@ function Packed:get(i)
     local function visit(_, first, last, ids, labels)
         fill = add_piece(self, row, fill, first, last, ids, labels)
     end
-    if self.bins then
-        each_in_bin(self, i - 1, visit)
-    else
-        each_piece(self, self.starts[2 * i - 2], self.starts[2 * i - 1], visit, nothing)
-    end
+    each_of_pack(self, i, visit)
     local last_position = row.position_ids[fill]
     if row.seq_lens_padded then
         local n = #row.seq_lens_padded
@@ -257,11 +262,7 @@ function Packed:members(i)
     local function visit(r)
         out[#out + 1] = r
     end
-    if self.bins then
-        each_in_bin(self, i - 1, visit)
-    else
-        each_piece(self, self.starts[2 * i - 2], self.starts[2 * i - 1], visit, nothing)
-    end
+    each_of_pack(self, i, visit)
     return out
 end
 

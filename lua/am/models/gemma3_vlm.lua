@@ -3,9 +3,7 @@
 -- of a picture see all of it.
 
 local ffi = require("ffi")
-local err = require("am.core.error")
 local ops = require("am.core.ops")
-local tensor = require("am.core.tensor")
 local image_text_to_text = require("am.models.image_text_to_text")
 local vision = require("am.models.vision")
 local RMSNorm = require("am.nn.norm")
@@ -65,21 +63,11 @@ local function widened(types, ranges, b, t, window)
 end
 
 local function see(body, input_ids, ctx)
-    local types, b, t = ctx.inputs.token_type_ids, input_ids:size(0), input_ids:size(1)
-    if types == nil or ctx.cache and ctx.cache.used > 0 then
-        return -- what comes after the prompt is text
+    local types, b, t = image_text_to_text.token_types(input_ids, ctx), input_ids:size(0), input_ids:size(1)
+    if types then
+        image_text_to_text.see_ranges(input_ids, ctx, widened(types, ctx.bounds and ctx.bounds:to_buffer(), b, t,
+                                                              body:language().config.sliding_window or t))
     end
-    types = tensor.is(types) and types or tensor.tensor(types, { dtype = "int32" })
-    if types:dim() ~= 2 or types:size(0) ~= b or types:size(1) ~= t then
-        err.raise("shape", "token_type_ids must be [%d, %d], as input_ids, not [%s]", b, t,
-                  table.concat(types:size(), ", "))
-    end
-    local all, near = widened(types:to_buffer(), ctx.bounds and ctx.bounds:to_buffer(), b, t,
-                              body:language().config.sliding_window or t)
-    local placed = { dtype = "int32", device = input_ids:device() }
-    ctx.causal = false
-    ctx.bounds, ctx.window_bounds = tensor.from_buffer(all, { b, t, 2 }, placed),
-        tensor.from_buffer(near, { b, t, 2 }, placed)
 end
 
 -- ---- the architecture -------------------------------------------------------------------------
@@ -88,16 +76,10 @@ return image_text_to_text.architecture {
     name = "Gemma3ForConditionalGeneration",
     text_type = "gemma3_text",
     add_vision = function(body, c)
-        local tower, family, part = vision.tower(c, "vision_config", "siglip_vision_model")
-        body.tower = family
-        body:add("vision_tower", tower)
+        local part = vision.add_tower(body, c, "siglip_vision_model")
         body:add("multi_modal_projector", Projector.new(c, part))
     end,
-    image_features = function(body, inputs)
-        local states = body.vision_tower:forward(inputs.pixel_values, {}).last_hidden_state
-        local features = body.multi_modal_projector:forward(states)
-        return features:reshape(-1, features:size(2))
-    end,
+    image_features = vision.last_states,
     see = see,
     text_ties = false,
     file_names = image_text_to_text.file_names,

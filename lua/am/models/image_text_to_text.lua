@@ -167,6 +167,31 @@ function M.text_family(c, spec)
     return type(found) == "string" and require(found) or found, values
 end
 
+-- ---- what families share --------------------------------------------------------------------
+
+--- The token types that forward was given, as a C array [B T]; nil without them, and for what is generated behind a
+--- prompt, which is text.
+function M.token_types(input_ids, ctx)
+    local types, b, t = ctx.inputs.token_type_ids, input_ids:size(0), input_ids:size(1)
+    if types == nil or ctx.cache and ctx.cache.used > 0 then
+        return nil
+    end
+    types = tensor.is(types) and types:to("int32") or tensor.tensor(types, { dtype = "int32" })
+    if types:dim() ~= 2 or types:size(0) ~= b or types:size(1) ~= t then
+        err.raise("shape", "token_type_ids must be [%d, %d], as input_ids, not [%s]", b, t,
+                  table.concat(types:size(), ", "))
+    end
+    return types:to_buffer()
+end
+
+--- Let tokens see these key ranges, C arrays [B T 2]; near: those of layers with a window, or nil.
+function M.see_ranges(input_ids, ctx, all, near)
+    local shape = { input_ids:size(0), input_ids:size(1), 2 }
+    local placed = { dtype = "int32", device = input_ids:device() }
+    ctx.causal, ctx.bounds = false, tensor.from_buffer(all, shape, placed)
+    ctx.window_bounds = near and tensor.from_buffer(near, shape, placed)
+end
+
 --- The rules of models that the hub has as vision_tower, multi_modal_projector and language_model side by side (LLaVA,
 --- Gemma 3, PaliGemma). body.tower: the tower's description.
 function M.file_names(body)

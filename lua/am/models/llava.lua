@@ -66,9 +66,7 @@ return image_text_to_text.architecture {
     text_family = text_family,
     check = check,
     add_vision = function(body, c)
-        local tower, family, part = vision.tower(c, "vision_config", "clip_vision_model")
-        body.tower = family
-        body:add("vision_tower", tower)
+        local part = vision.add_tower(body, c, "clip_vision_model")
         body:add("multi_modal_projector", Projector.new(c, part:integer("hidden_size")))
     end,
     image_features = function(body, inputs)
@@ -79,8 +77,7 @@ return image_text_to_text.architecture {
             chosen[i] = c.vision_feature_select_strategy == "default" and states:narrow(1, 1, states:size(1) - 1)
                 or states
         end
-        local features = body.multi_modal_projector:forward(#chosen == 1 and chosen[1] or ops.cat(chosen, -1))
-        return features:reshape(-1, features:size(2))
+        return vision.project(body, #chosen == 1 and chosen[1] or ops.cat(chosen, -1))
     end,
     file_names = image_text_to_text.file_names,
     attribute_map = { image_token_id = "image_token_index" },

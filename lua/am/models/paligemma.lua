@@ -4,7 +4,6 @@
 
 local ffi = require("ffi")
 local err = require("am.core.error")
-local tensor = require("am.core.tensor")
 local image_text_to_text = require("am.models.image_text_to_text")
 local vision = require("am.models.vision")
 local Linear = require("am.nn.linear")
@@ -59,23 +58,11 @@ end
 
 -- Set what tokens of a prompt see; what is generated after it comes without token types and sees all before it.
 local function see(body, input_ids, ctx)
-    local types = ctx.inputs.token_type_ids
-    if types == nil or ctx.cache and ctx.cache.used > 0 then
-        return
+    local types, b, t = image_text_to_text.token_types(input_ids, ctx), input_ids:size(0), input_ids:size(1)
+    if types then
+        image_text_to_text.see_ranges(input_ids, ctx, ranges(types, ctx.bounds and ctx.bounds:to_buffer(), b, t,
+                                                             body:language().config.sliding_window))
     end
-    local b, t, window = input_ids:size(0), input_ids:size(1), body:language().config.sliding_window
-    types = tensor.is(types) and types or tensor.tensor(type(types[1]) == "table" and types or { types })
-    if types:numel() ~= b * t then
-        err.raise("shape", "token_type_ids must be [%d, %d] as input_ids, not [%s]", b, t,
-                  table.concat(types:size(), ", "))
-    end
-    local buffer = types:to("int32"):to_buffer()
-    local bounds = ctx.bounds and ctx.bounds:to_buffer()
-    local all, near = ranges(buffer, bounds, b, t, window)
-    local placed = { dtype = "int32", device = input_ids:device() }
-    ctx.causal = false
-    ctx.bounds = tensor.from_buffer(all, { b, t, 2 }, placed)
-    ctx.window_bounds = near and tensor.from_buffer(near, { b, t, 2 }, placed)
 end
 
 return image_text_to_text.architecture {
@@ -91,9 +78,7 @@ return image_text_to_text.architecture {
         return family, text
     end,
     add_vision = function(body, c)
-        local tower, family, part = vision.tower(c, "vision_config", "siglip_vision_model")
-        body.tower = family
-        body:add("vision_tower", tower)
+        local part = vision.add_tower(body, c, "siglip_vision_model")
         body:add("multi_modal_projector", Module.init(Projector))
             :add("linear", Linear.new(part:integer("hidden_size"), c:integer("projection_dim"), true))
     end,
@@ -105,11 +90,7 @@ return image_text_to_text.architecture {
                           .. "hidden_size of %s", c.projection_dim, tostring(text.hidden_size)))
         end
     end,
-    image_features = function(body, inputs)
-        local states = body.vision_tower:forward(inputs.pixel_values, {}).last_hidden_state
-        local features = body.multi_modal_projector:forward(states)
-        return features:reshape(-1, features:size(2))
-    end,
+    image_features = vision.last_states,
     -- counted from 1, unless they are given
     positions = function(_, _, position_ids, ctx)
         if ctx.inputs.position_ids ~= nil then

@@ -3,7 +3,6 @@
 
 local err = require("am.core.error")
 local ops = require("am.core.ops")
-local scope = require("am.core.scope")
 local file_names = require("am.models.file_names")
 local encoder = require("am.models.vision.encoder")
 local tower = require("am.models.vision.tower")
@@ -41,7 +40,7 @@ function Embeddings:forward(pixel_values, ctx)
     return x + (same and positions or encoder.positions(positions, 1, height, width, rows, columns))
 end
 
-local Tower = Module.class("CLIPVisionModel")
+local Tower = Module.class("CLIPVisionModel", encoder.Tower)
 
 -- transformers' spread of attention and feed-forward maps grows with the width and falls with the depth.
 local function spread(layer, c)
@@ -66,7 +65,8 @@ local function new(c)
     return self
 end
 
-local function compute(self, pixel_values, ctx)
+--- See encoder.lua. last_hidden_state is that of the last layer, without a norm.
+function Tower:compute(pixel_values, ctx)
     local x = self.pre_layrnorm:forward(self.embeddings:forward(pixel_values, ctx))
     local states
     x, states = self.encoder:forward(x, ctx, self)
@@ -75,11 +75,6 @@ local function compute(self, pixel_values, ctx)
     end
     return { last_hidden_state = x, pooler_output = self.post_layernorm:forward(x:select(1, 0)),
              hidden_states = states }
-end
-
---- See encoder.lua. last_hidden_state is that of the last layer, without a norm.
-function Tower:forward(pixel_values, ctx)
-    return scope.scope(compute, self, pixel_values, ctx)
 end
 
 --- The module that maps patches.

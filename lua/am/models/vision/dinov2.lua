@@ -3,7 +3,6 @@
 
 local ops = require("am.core.ops")
 local err = require("am.core.error")
-local scope = require("am.core.scope")
 local file_names = require("am.models.file_names")
 local encoder = require("am.models.vision.encoder")
 local tower = require("am.models.vision.tower")
@@ -54,7 +53,7 @@ function Embeddings:forward(pixel_values, ctx)
     return self.training and self.dropout > 0 and x:dropout(self.dropout) or x
 end
 
-local Tower = Module.class("Dinov2Model")
+local Tower = Module.class("Dinov2Model", encoder.Tower)
 
 local function layer(c)
     local hidden = c:integer("hidden_size")
@@ -83,19 +82,15 @@ local function new(c)
     return self
 end
 
-local function compute(self, pixel_values, ctx)
+--- See encoder.lua; ctx.bool_masked_pos [N, patches]: patches that the mask token stands for. Hidden states are those
+--- before the last norm.
+function Tower:compute(pixel_values, ctx)
     local x, states = self.encoder:forward(self.embeddings:forward(pixel_values, ctx), ctx, self)
     if ctx.layers then
         return { hidden_states = states }
     end
     x = self.layernorm:forward(x)
     return { last_hidden_state = x, pooler_output = x:select(1, 0), hidden_states = states }
-end
-
---- See encoder.lua; ctx.bool_masked_pos [N, patches]: patches that the mask token stands for. Hidden states are those
---- before the last norm.
-function Tower:forward(pixel_values, ctx)
-    return scope.scope(compute, self, pixel_values, ctx)
 end
 
 --- The module that maps patches.

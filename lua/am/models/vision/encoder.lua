@@ -88,6 +88,17 @@ function M.layer(c)
     }
 end
 
+-- ---- a tower --------------------------------------------------------------------------------
+
+local Tower = Module.class("VisionTower")
+M.Tower = Tower
+
+--- What modules of towers have in common: forward, by compute(pixel_values, ctx) -> the same, whose intermediate
+--- results go with its end.
+function Tower:forward(pixel_values, ctx)
+    return scope.scope(self.compute, self, pixel_values, ctx)
+end
+
 -- ---- positions ------------------------------------------------------------------------------
 
 --- Positions [T, C] for a picture of height x width pixels that gives rows x columns patches: those of the table

@@ -13,19 +13,31 @@ M.by_model_type = {
     siglip_vision_model = "am.models.vision.siglip",
 }
 
---- The tower that an object of a configuration (c[key]) describes, its description, and its configuration.
---- default: its model_type where it names none.
-function M.tower(c, key, default)
-    local values = c[key]
+--- Give a body (../image_text_to_text.lua) the tower that vision_config describes, of model_type `default` where it
+--- names none. Returns the tower's configuration.
+function M.add_tower(body, c, default)
+    local values = c.vision_config
     local kind = type(values) == "table" and values.model_type or default
     local module = M.by_model_type[kind or ""]
     if not module then
-        c:unsupported(key, "model_type " .. tostring(kind) .. " is not supported; supported are "
+        c:unsupported("vision_config", "model_type " .. tostring(kind) .. " is not supported; supported are "
                       .. table.concat(strings.sorted_keys(M.by_model_type), ", "))
     end
-    local family = require(module)
-    local part = c:part(key, family)
-    return family.new(part), family, part
+    body.tower = require(module)
+    local part = c:part("vision_config", body.tower)
+    body:add("vision_tower", body.tower.new(part))
+    return part
+end
+
+--- The features of pictures from the tower's states [N, T, vision width], by the body's projector -> [rows, C].
+function M.project(body, states)
+    local features = body.multi_modal_projector:forward(states)
+    return features:reshape(-1, features:size(2))
+end
+
+--- image_features of a body whose projector takes the tower's last states.
+function M.last_states(body, inputs)
+    return M.project(body, body.vision_tower:forward(inputs.pixel_values, {}).last_hidden_state)
 end
 
 return M

@@ -3,7 +3,6 @@
 
 local err = require("am.core.error")
 local ops = require("am.core.ops")
-local scope = require("am.core.scope")
 local file_names = require("am.models.file_names")
 local encoder = require("am.models.vision.encoder")
 local tower = require("am.models.vision.tower")
@@ -92,7 +91,7 @@ end
 
 -- ---- the tower ------------------------------------------------------------------------------
 
-local Tower = Module.class("SiglipVisionModel")
+local Tower = Module.class("SiglipVisionModel", encoder.Tower)
 
 local function spread(layer, c)
     for _, name in ipairs { "q_proj", "k_proj", "v_proj", "out_proj" } do
@@ -115,18 +114,14 @@ local function new(c)
     return self
 end
 
-local function compute(self, pixel_values, ctx)
+--- See encoder.lua.
+function Tower:compute(pixel_values, ctx)
     local x, states = self.encoder:forward(self.embeddings:forward(pixel_values, ctx), ctx, self)
     if ctx.layers then
         return { hidden_states = states }
     end
     x = self.post_layernorm:forward(x)
     return { last_hidden_state = x, pooler_output = self.head and self.head:forward(x) or nil, hidden_states = states }
-end
-
---- See encoder.lua.
-function Tower:forward(pixel_values, ctx)
-    return scope.scope(compute, self, pixel_values, ctx)
 end
 
 --- The module that maps patches.
