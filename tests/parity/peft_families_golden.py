@@ -8,13 +8,12 @@ all. A name that ends in _v4 has the names of transformers 4, an adapter for eac
 """
 import os
 import shutil
-import sys
 import warnings
 
 import common
+import peft_golden
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft_golden import random_adapter, save_adapter, saved_name
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -78,8 +77,8 @@ def make(name, seed):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of weights that are tied, of [in, out]
             model = get_peft_model(base, config)
-        random_adapter(model, gen)
-        save_adapter(model, folder, "models/golden/" + kind)
+        peft_golden.random_adapter(model, gen)
+        peft_golden.save_adapter(model, folder, "models/golden/" + kind)
     batch = load_file(os.path.join(base_dir, "golden.safetensors"))
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids", "labels")}
     model.eval()
@@ -87,22 +86,10 @@ def make(name, seed):
     golden = {**inputs, "logits": out.logits}
     if same_tensors:
         out.loss.backward()
-        saved = load_file(os.path.join(folder, "adapter_model.safetensors"))
-        for key, p in model.named_parameters():
-            if p.requires_grad:
-                assert torch.equal(saved[saved_name(key)], p), key
-                golden["grad." + saved_name(key)] = p.grad
+        golden.update(peft_golden.adapter_gradients(model, folder))
     common.write_tensors(os.path.join(folder, "golden.safetensors"), golden)
-    moved = (out.logits - batch["logits"]).abs().max().item()
-    print(f"{name}: logits moved by {moved:.2f}, " + ", ".join(
-        f"{f} {os.path.getsize(os.path.join(folder, f)) / 1e3:.0f} kB" for f in sorted(os.listdir(folder))))
-
-
-def main():
-    for i, name in enumerate(ADAPTERS):
-        if len(sys.argv) < 2 or name in sys.argv[1:]:
-            make(name, 150 + i)
+    peft_golden.report(name, folder, out.logits - batch["logits"])
 
 
 if __name__ == "__main__":
-    main()
+    peft_golden.make_all(ADAPTERS, make, 150)

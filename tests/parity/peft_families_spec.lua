@@ -3,25 +3,17 @@
 -- tests/parity/peft_families_golden.py. The checks by PEFT itself need $AMLUA_ORACLE_PYTHON.
 
 local am = require("am")
+local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
 local files = require("tests.support.files")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local run = require("tests.parity.models.run")
 local strings = require("am.utils.strings")
 
 local ROOT, MODELS = "tests/parity/golden/peft_families", "tests/parity/models/golden/"
--- As in tests/parity/models/models_spec.lua: rounding in another order, in f32.
-local LOGITS, GRADIENT = 1e-5, 1e-4
-
-local function inputs_of(golden)
-    return { input_ids = golden.input_ids, attention_mask = golden.attention_mask,
-             position_ids = golden.position_ids, labels = golden.labels }
-end
-
-local function of_tokens(golden)
-    local mask, vocab = golden.attention_mask:to_buffer(), golden.logits:size(2)
-    return function(i) return mask[math.floor(i / vocab)] ~= 0 end
-end
+-- As in tests/parity/models/checks.lua: rounding in another order, in f32.
+local LOGITS, GRADIENT = checks.LOGITS, 1e-4
 
 -- {name in adapter_model.safetensors -> tensor} of what get(parameter) gives of an adapted model, read back from a
 -- file so that names and layouts are those that are written.
@@ -52,7 +44,7 @@ local function check(case, kind)
     local golden = am.load_safetensors(path.join(dir, "golden.safetensors"))
     local model = am.AutoModelForCausalLM.from_pretrained(MODELS .. kind)
     local config = am.peft.apply(model, { adapter_path = dir })
-    local out, keep = model:forward(inputs_of(golden)), of_tokens(golden)
+    local out, keep = model:forward(run.inputs(golden)), checks.attended(golden)
     compare.within("logits", out.logits, golden.logits, LOGITS, nil, keep)
     out.loss:backward()
     local gradients = saved(model, config, function(t) return t.grad end)
@@ -65,7 +57,7 @@ local function check(case, kind)
     end
     local before = out.logits:detach():clone()
     assert.is_true(am.peft.merge(model) > 0)
-    compare.within("merged logits", model:forward(inputs_of(golden)).logits, before, LOGITS, nil, keep)
+    compare.within("merged logits", model:forward(run.inputs(golden)).logits, before, LOGITS, nil, keep)
     model:close()
 end
 
@@ -86,7 +78,7 @@ local function with_trained(kind, options, fn)
     local config = am.peft.apply(model, options)
     local optimizer = am.optim.new("adamw", model:named_parameters(), { lr = 0.05 })
     for _ = 1, 3 do
-        am.scope(function() model:forward(inputs_of(golden)).loss:backward() end)
+        am.scope(function() model:forward(run.inputs(golden)).loss:backward() end)
         optimizer:step()
         optimizer:zero_grad()
     end
@@ -128,12 +120,12 @@ describe("an adapter written here", function()
                 with_trained(kind, options, function(model, config, golden)
                     am.peft.save_adapter(model, dir, config)
                     model:eval()
-                    local before = am.no_grad(function() return model:forward(inputs_of(golden)).logits end)
+                    local before = am.no_grad(function() return model:forward(run.inputs(golden)).logits end)
                     local other = am.AutoModelForCausalLM.from_pretrained(MODELS .. kind)
                     local loaded, paths = am.peft.apply(other, { adapter_path = dir })
                     assert.equal(config.dim, loaded.dim)
                     assert.equal(config.dropout, loaded.dropout)
-                    compare.same("logits", am.no_grad(function() return other:forward(inputs_of(golden)).logits end),
+                    compare.same("logits", am.no_grad(function() return other:forward(run.inputs(golden)).logits end),
                                  before)
                     local there = {}
                     for module_path in am.peft.lora_modules(model) do
@@ -142,8 +134,8 @@ describe("an adapter written here", function()
                     assert.same(strings.sorted_keys(there), paths)
                     am.peft.restore_adapter(other, dir)
                     am.peft.merge(other)
-                    compare.within("merged", am.no_grad(function() return other:forward(inputs_of(golden)).logits end),
-                                   before, LOGITS, nil, of_tokens(golden))
+                    compare.within("merged", am.no_grad(function() return other:forward(run.inputs(golden)).logits end),
+                                   before, LOGITS, nil, checks.attended(golden))
                     other:close()
                 end)
             end)

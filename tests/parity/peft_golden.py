@@ -71,6 +71,29 @@ def random_adapter(model, gen):
                 p.copy_(noise * p.shape[1] ** -0.5 * (0.5 if "lora_" in key else 1))
 
 
+def adapter_gradients(model, folder=None):
+    """{grad.NAME} of what is trained, by names in adapter_model.safetensors, whose numbers in a folder are the same."""
+    saved, out = folder and load_file(os.path.join(folder, "adapter_model.safetensors")), {}
+    for key, p in model.named_parameters():
+        if p.requires_grad:
+            assert not saved or torch.equal(saved[saved_name(key)], p), key
+            out["grad." + saved_name(key)] = p.grad
+    return out
+
+
+def report(name, folder, moved):
+    """Print of an adapter how far it moves logits, and the sizes of its files."""
+    print(f"{name}: logits moved by {moved.abs().max().item():.2f}, " + ", ".join(
+        f"{f} {os.path.getsize(os.path.join(folder, f)) / 1e3:.0f} kB" for f in sorted(os.listdir(folder))))
+
+
+def make_all(adapters, make, seed):
+    """make(name, seed) of the adapters that the command line names, or of all, each with a seed of its own."""
+    for i, name in enumerate(adapters):
+        if len(sys.argv) < 2 or name in sys.argv[1:]:
+            make(name, seed + i)
+
+
 def load_base(name, base_dir):
     if name == "seq_cls":
         return AutoModelForSequenceClassification.from_pretrained(base_dir, dtype=torch.float32, num_labels=3)
@@ -106,12 +129,8 @@ def make(name, seed):
         out = model(**inputs, use_cache=False)
         logits, loss = out.logits, out.loss
     loss.backward()
-    golden = {**inputs, "logits": logits, "loss": loss.reshape(1)}
-    saved = load_file(os.path.join(folder, "adapter_model.safetensors"))
-    for key, p in model.named_parameters():
-        if p.requires_grad:
-            assert torch.equal(saved[saved_name(key)], p)
-            golden["grad." + saved_name(key)] = p.grad
+    gradients = adapter_gradients(model, folder)
+    golden = {**inputs, "logits": logits, "loss": loss.reshape(1), **gradients}
     if name not in NOT_MERGED:
         merged = model.merge_and_unload()
         with torch.no_grad():
@@ -121,15 +140,9 @@ def make(name, seed):
             if key in (kept if name in FULL else kept[:2]) and ("_proj" in key or name not in FULL):
                 golden["merged." + key] = p
     common.write_tensors(os.path.join(folder, "golden.safetensors"), golden)
-    print(f"{name}: {len(saved)} tensors" + ("" if name in NOT_MERGED else ", merged differs by %.1e"
+    print(f"{name}: {len(gradients)} gradients" + ("" if name in NOT_MERGED else ", merged differs by %.1e"
           % (golden["logits_merged"] - logits).abs().max().item()))
 
 
-def main():
-    for i, name in enumerate(ADAPTERS):
-        if len(sys.argv) < 2 or name in sys.argv[1:]:
-            make(name, 50 + i)
-
-
 if __name__ == "__main__":
-    main()
+    make_all(ADAPTERS, make, 50)

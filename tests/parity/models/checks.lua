@@ -1,9 +1,16 @@
--- Checks of a tiny checkpoint's training against its golden, which more than one spec makes: names, gradients,
--- parameters after three steps of AdamW (run.lua). Not here: what is run.
+-- Checks of a tiny checkpoint against its golden that more than one spec makes: of training (names, gradients,
+-- parameters after three steps of AdamW), greedy tokens, files. Not here: what is run (run.lua, rows.lua).
 
+local am = require("am")
+local assert = require("luassert")
 local compare = require("tests.support.compare")
+local edge = require("am.core.ffi")
+local helper = require("tests.recipe.helper")
+local json = require("am.utils.json")
 local path = require("am.utils.path")
+local rows = require("tests.parity.models.rows")
 local run = require("tests.parity.models.run")
+local tiny = require("tests.support.tiny")
 
 local M = {}
 
@@ -139,6 +146,126 @@ function M.check_floats(have, want)
     for key in pairs(floats_of(path.read_file(want, 1e6):gsub('"rope_parameters": %b{}', ""))) do
         compare.check(floats[key], "config.json has %s as no float", key)
     end
+end
+
+-- ---- all the cases of a folder ----------------------------------------------------------------------
+
+function M.read_json(file)
+    return json.decode(assert(path.read_file(file, 1e6)))
+end
+
+--- The checks of the tiny checkpoints in a folder, most of them functions of a case's name. auto: the class that opens
+--- a model. From here on one thread works: there is nothing to share.
+function M.of(root, auto)
+    edge.check(edge.C.am_threads_set(1))
+    local T = { names = path.list_dir(root) }
+    table.sort(T.names)
+
+    function T.golden(case)
+        return am.load_safetensors(path.join(root, case, "golden.safetensors"))
+    end
+
+    function T.initial(case)
+        return am.load_safetensors(path.join(root, case, "model.safetensors"))
+    end
+
+    function T.open(case, opts)
+        return auto.from_pretrained(path.join(root, case), opts)
+    end
+
+    --- Of pictures; they are inputs of the logits, so no worse.
+    function T.features(case)
+        local golden, model = T.golden(case), T.open(case)
+        local have = am.no_grad(model.get_image_features, model, run.inputs(golden))
+        compare.within("features", have, golden.features, M.LOGITS)
+        model:close()
+    end
+
+    function T.training(case, opts)
+        local golden, model = run.renamed(T.golden(case)), T.open(case, opts)
+        M.check_training(model, golden, run.inputs(golden), run.renamed(T.initial(case)))
+        model:close()
+    end
+
+    function T.greedy(case)
+        local golden, model = T.golden(case), T.open(case)
+        local want, prompt = golden.greedy:totable(), run.inputs(golden, "prompt.")
+        for _, use_cache in ipairs { true, false } do
+            assert.same(want, run.greedy(model, prompt, #want, use_cache))
+        end
+        model:close()
+    end
+
+    function T.company(case)
+        local golden, model = T.golden(case), T.open(case)
+        local other = rows.other_in_company(model, golden)
+        compare.check(not other, "%s", other)
+        model:close()
+    end
+
+    -- The bits of what a model computes of a case's golden.
+    local function computed(case, model)
+        local golden = T.golden(case)
+        local inputs = golden.pixels and { pixel_values = golden.pixels } or run.inputs(golden)
+        local out = am.no_grad(model.forward, model, inputs)
+        return tiny.bits(out.logits or out.last_hidden_state)
+    end
+
+    --- Fails unless the model in a folder computes what a case's model does.
+    function T.check_same(case, model, folder, what)
+        local again = auto.from_pretrained(folder)
+        compare.check(computed(case, again) == computed(case, model), "%s otherwise", what)
+        again:close()
+    end
+
+    --- Saves a case's model to a new folder: the checkpoint's tensors, which compute the same, and floats where it has
+    --- them. Returns the folder, the fields of its config.json and those of the checkpoint's.
+    function T.saved(case, model)
+        local dir, out = path.join(root, case), helper.folder()
+        model:save_pretrained(out)
+        local have = helper.tensors(out .. "/model.safetensors")
+        local want = run.renamed(helper.tensors(dir .. "/model.safetensors"))
+        M.check_names("saved", have, want)
+        for name, text in pairs(want) do
+            compare.check(have[name] == text, "%s is saved with other numbers", name)
+        end
+        M.check_floats(out .. "/config.json", dir .. "/config.json")
+        T.check_same(case, model, out, "what was saved computes")
+        local config = M.read_json(out .. "/config.json")
+        config.dtype, config.torch_dtype = config.torch_dtype, nil
+        return out, config, M.read_json(dir .. "/config.json")
+    end
+
+    --- Fails unless a case's model is read again from the folder in which it was saved under the names that its modules
+    --- have, which transformers writes too.
+    function T.check_own_names(case, model, folder)
+        local named = {}
+        for name, t in model:named_parameters() do
+            named[#named + 1] = { name, t }
+        end
+        am.save_safetensors(folder .. "/model.safetensors", named)
+        T.check_same(case, model, folder, "the modules' own names are read")
+    end
+
+    --- What makes tests of a case: test(what, check, ...) is check(case, ...). it: busted's.
+    function T.tests(it, case)
+        return function(what, check, ...)
+            local args = { case, ... }
+            it(what, function() am.scope(check, unpack(args)) end)
+        end
+    end
+
+    --- Tests that training is as transformers', whatever else is done to save memory or time.
+    function T.test_training(test, check)
+        test("computes, learns and steps as transformers", check)
+        test("does so with eager attention", check, { attn_implementation = "eager" })
+        test("does so with layers computed again in backward", check, { activation_checkpointing = true })
+        for _, device in ipairs { "ref", "fence" } do
+            test("does so on " .. device, check, { device = device })
+        end
+    end
+
+    return T
 end
 
 return M

@@ -209,9 +209,15 @@ def attention_of(folder):
     return "sdpa" if getattr(transformers.AutoConfig.from_pretrained(folder), "alibi", False) else "eager"
 
 
+def auto_of(folder):
+    """The class that opens a checkpoint: of text, or of images and text."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    return transformers.AutoModelForImageTextToText if hasattr(config, "vision_config") \
+        else transformers.AutoModelForCausalLM
+
+
 def opened(folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
-                                                              attn_implementation=attention_of(folder))
+    model = auto_of(folder).from_pretrained(folder, dtype=torch.float32, attn_implementation=attention_of(folder))
     if hasattr(model.config, "_experts_implementation"):
         model.config._experts_implementation = "eager"
     return model.eval()

@@ -23,8 +23,8 @@ class _Wide(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def losses_and_steps(folder, inputs, seed=None):
-    """families.losses_and_steps of the checkpoint in `folder`, in float64; with a seed, of weights moved at random.
+def computed(numbers, folder, inputs, seed=None):
+    """numbers(model, inputs) of the checkpoint in `folder`, in float64; with a seed, of weights moved at random.
     RoPE's angles, cosines and sines stay as they are in f32: others would make another function of it."""
     model = families.opened(folder).double()
     for module in model.modules():
@@ -38,4 +38,4 @@ def losses_and_steps(folder, inputs, seed=None):
             for p in model.parameters():
                 p.mul_(1 + 2.0 ** -24 * (2 * torch.rand(p.shape, generator=gen, dtype=torch.float64) - 1))
     with _Wide():
-        return families.losses_and_steps(model, inputs)
+        return numbers(model, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})

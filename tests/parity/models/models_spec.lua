@@ -4,36 +4,17 @@
 
 local am = require("am")
 local compare = require("tests.support.compare")
-local edge = require("am.core.ffi")
-local ffi = require("ffi")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
 local checks = require("tests.parity.models.checks")
 local run = require("tests.parity.models.run")
-local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/models/golden"
 
 local LOGITS = checks.LOGITS
-local cases = path.list_dir(ROOT)
-table.sort(cases)
 
-local function load_golden(case)
-    return am.load_safetensors(path.join(ROOT, case, "golden.safetensors"))
-end
-
--- A model of a case, or nil with the reason when its architecture is not there.
-local function open(case, opts)
-    local ok, model = pcall(am.AutoModelForCausalLM.from_pretrained, path.join(ROOT, case), opts)
-    if not ok then
-        if tostring(model):find("is not supported; supported are", 1, true) then
-            return nil, tostring(model):match("architecture (%S+) is not supported") .. " is not there"
-        end
-        error(model, 0)
-    end
-    return model
-end
+local cases = checks.of(ROOT, am.AutoModelForCausalLM)
 
 local function check_logits(model, golden)
     local inputs = run.inputs(golden)
@@ -42,58 +23,12 @@ local function check_logits(model, golden)
     compare.within("logits", out.logits, golden.logits, LOGITS, nil, checks.attended(golden))
 end
 
-local function check_training(case, opts)
-    local golden, model = load_golden(case), open(case, opts)
-    checks.check_training(model, golden, run.inputs(golden),
-                          am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
-    model:close()
-end
-
 local function check_greedy(case)
-    local golden, model = load_golden(case), open(case)
+    local golden, model = cases.golden(case), cases.open(case)
     local want = golden.greedy:totable()
-    local prompt = { unpack(want, 1, #want - 12) }
-    assert.same(want, run.greedy(model, prompt, #want, true))
-    assert.same(want, run.greedy(model, prompt, #want, false))
-    model:close()
-end
-
--- ---- the same bits in any company -----------------------------------------------------------------
-
--- The bits of `count` rows of logits from place `start` in row `row` of a batch.
-local function bits(logits, row, start, count)
-    local buffer, width = logits:to_buffer(), logits:size(2)
-    return ffi.string(buffer + (row * logits:size(1) + start) * width, count * width * 4)
-end
-
-local function check_company(case)
-    local golden, model = load_golden(case), open(case)
-    local ids, positions = golden.input_ids:totable(), golden.position_ids:totable()
-    local mask = golden.attention_mask:totable()
-    local function logits(args)
-        return am.no_grad(model.forward, model, args).logits:to("float32")
-    end
-    local batch = logits { input_ids = golden.input_ids, attention_mask = golden.attention_mask,
-                           position_ids = golden.position_ids }
-    local packed, alone = { {}, {} }, {}
-    for row = 1, #ids do
-        local length = 0
-        for i, on in ipairs(mask[row]) do
-            length = length + on
-            if on == 1 then
-                table.insert(packed[1], ids[row][i])
-                table.insert(packed[2], positions[row][i])
-            end
-        end
-        alone[row] = { length = length, logits = logits { input_ids = { { unpack(ids[row], 1, length) } },
-                                                          position_ids = { { unpack(positions[row], 1, length) } } } }
-    end
-    local pack, start = logits { input_ids = { packed[1] }, position_ids = { packed[2] } }, 0
-    for row, one in ipairs(alone) do
-        local want = bits(one.logits, 0, 0, one.length)
-        compare.check(bits(batch, row - 1, 0, one.length) == want, "row %d has other bits in a padded batch", row)
-        compare.check(bits(pack, 0, start, one.length) == want, "row %d has other bits in a pack", row)
-        start = start + one.length
+    local prompt = { input_ids = golden.greedy:narrow(0, 0, #want - 12):reshape(1, -1) }
+    for _, use_cache in ipairs { true, false } do
+        assert.same(want, run.greedy(model, prompt, #want, use_cache))
     end
     model:close()
 end
@@ -152,43 +87,23 @@ local function plain(value) -- without what JSON readers hang on tables
     return out
 end
 
-local function read_json(file)
-    return json.decode(assert(path.read_file(file, 1e6)))
-end
-
 local function check_files(case)
-    local dir, model = path.join(ROOT, case), open(case)
-    local out = helper.folder()
-    model:save_pretrained(out)
-    local have, want = helper.tensors(out .. "/model.safetensors"), helper.tensors(dir .. "/model.safetensors")
-    checks.check_names("saved", have, want)
-    for name, text in pairs(want) do
-        compare.check(have[name] == text, "%s is saved with other numbers", name)
-    end
-    local fields, original = canonical(read_json(out .. "/config.json")), canonical(read_json(dir .. "/config.json"))
+    local dir, model = path.join(ROOT, case), cases.open(case)
+    local out, config, was = cases.saved(case, model)
+    local fields, original = canonical(config), canonical(was)
     for key, value in pairs(original) do
         assert.same({ [key] = plain(value) }, { [key] = plain(fields[key]) })
     end
-    checks.check_floats(out .. "/config.json", dir .. "/config.json")
-    assert.same(read_json(dir .. "/generation_config.json"), read_json(out .. "/generation_config.json"))
-
-    local golden = load_golden(case)
-    local again = am.AutoModelForCausalLM.from_pretrained(out)
-    local inputs = run.inputs(golden)
-    local function logits(m) return tiny.bits(am.no_grad(m.forward, m, inputs).logits) end
-    assert.is_true(logits(again) == logits(model), "what was saved computes other logits")
-    again:close()
+    assert.same(checks.read_json(dir .. "/generation_config.json"), checks.read_json(out .. "/generation_config.json"))
 
     -- the same configuration as older files on the hub spell it
     helper.write(out .. "/config.json", assert(path.read_file(dir .. "/hub.json", 1e6)))
-    local older = am.AutoModelForCausalLM.from_pretrained(out)
-    assert.is_true(logits(older) == logits(model), "hub.json computes other logits")
-    older:close()
+    cases.check_same(case, model, out, "hub.json computes")
     model:close()
 end
 
 local function check_classifier(case)
-    local golden = load_golden(case)
+    local golden = cases.golden(case)
     local model = am.AutoModelForSequenceClassification.from_pretrained(path.join(ROOT, case), { num_labels = 3 })
     model.score.weight:copy_(golden["score.weight"])
     local out = am.no_grad(model.forward, model, {
@@ -198,46 +113,28 @@ local function check_classifier(case)
     model:close()
 end
 
-edge.check(edge.C.am_threads_set(1)) -- there is nothing to share
-
-for _, case in ipairs(cases) do
+for _, case in ipairs(cases.names) do
     describe("a tiny " .. case, function()
         teardown(helper.cleanup)
 
-        local missing -- why the family is not there; nil before it was looked for
-        local function test(what, check, ...)
-            local args = { case, ... }
-            it(what, function()
-                if missing == nil then
-                    local model, why = open(case)
-                    missing = why or false
-                    if model then
-                        model:close()
-                    end
-                end
-                if missing then
-                    return pending(missing)
-                end
-                am.scope(check, unpack(args))
-            end)
-        end
-
-        test("computes, learns and steps as transformers", check_training)
-        test("does so with eager attention", check_training, { attn_implementation = "eager", torch_dtype = "float32" })
+        local test = cases.tests(it, case)
+        test("computes, learns and steps as transformers", cases.training)
+        test("does so with eager attention", cases.training,
+             { attn_implementation = "eager", torch_dtype = "float32" })
         for _, device in ipairs { "ref", "fence" } do
-            test("does so on " .. device, check_training, { device = device })
+            test("does so on " .. device, cases.training, { device = device })
         end
         for _, attention in ipairs { "sdpa", "flash_attention_2" } do
             test("has the same logits with " .. attention, function()
-                local model = open(case, { attn_implementation = attention })
-                check_logits(model, load_golden(case))
+                local model = cases.open(case, { attn_implementation = attention })
+                check_logits(model, cases.golden(case))
                 model:close()
             end)
         end
         test("goes on as transformers does, with a cache and without", check_greedy)
-        test("gives a row the same bits alone, padded and packed", check_company)
+        test("gives a row the same bits alone, padded and packed", cases.company)
         test("is written as it was read, and read as older files spell it", check_files)
-        if load_golden(case).classes then
+        if cases.golden(case).classes then
             test("classifies as transformers does", check_classifier)
         end
     end)

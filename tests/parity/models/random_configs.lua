@@ -1,64 +1,51 @@
--- amlua's side of random_configs.py: for each folder given reads model/ and inputs.safetensors, writes
--- out.safetensors and saved/, or error.txt.
+-- amlua's side of random_configs.py, random_vlms.py and random_qwen.py: for each folder given reads model/ and
+-- inputs.safetensors, writes out.safetensors and saved/, or error.txt.
 
 local am = require("am")
 local edge = require("am.core.ffi")
-local ffi = require("ffi")
 local io_core = require("am.core.io")
 local path = require("am.utils.path")
+local rows = require("tests.parity.models.rows")
 local run = require("tests.parity.models.run")
 local scope = require("am.core.scope")
 
--- 1 when each row has the same bits alone as in the batch, 0 else.
-local function same_in_company(model, inputs, logits, stretches)
-    local ids, positions = inputs.input_ids:totable(), inputs.position_ids:totable()
-    local mask = inputs.attention_mask:totable()
-    local batch, t, v = logits:to_buffer(), logits:size(1), logits:size(2)
-    local longest = 0
-    for row = 1, #ids do
-        for i, on in ipairs(mask[row]) do
-            longest = math.max(longest, on * positions[row][i])
-        end
+-- A name in files that are written here -> that in files of transformers.
+local function theirs(name)
+    return (name:gsub("^vision_tower%.vision_model%.", "vision_tower."))
+end
+
+-- Does rotary scaling that looks at the longest row make another function of a row alone? (Positions of pictures are
+-- not known here: of any row, then.)
+local function stretched(given)
+    if not given.stretches or given.stretches:item() == 0 then
+        return nil
     end
-    for row = 1, #ids do
-        local first, last = nil, nil
-        for i, on in ipairs(mask[row]) do
-            first, last = on == 1 and (first or i) or first, on == 1 and i or last
-        end
-        local alone = am.no_grad(model.forward, model, {
-            input_ids = { { unpack(ids[row], first, last) } },
-            position_ids = { { unpack(positions[row], first, last) } },
-        }).logits:to_buffer()
-        local bytes, there = (last - first + 1) * v * 4, batch + ((row - 1) * t + first - 1) * v
-        local other_function = stretches and positions[row][last] < longest
-        if not other_function and ffi.string(alone, bytes) ~= ffi.string(there, bytes) then
-            return 0
-        end
-    end
-    return 1
+    local longest = given.position_ids and (given.position_ids * given.attention_mask):max():item()
+    return function(row) return not longest or row.position_ids[1][row.length] < longest end
 end
 
 local function compute(folder)
     local given = am.load_safetensors(path.join(folder, "inputs.safetensors"))
-    local out = {}
+    local auto = given.pixel_values and am.AutoModelForImageTextToText or am.AutoModelForCausalLM
+    local model, out = auto.from_pretrained(path.join(folder, "model")), {}
     local function put(name, t)
         out[#out + 1] = { name, t }
     end
-    local function open() return am.AutoModelForCausalLM.from_pretrained(path.join(folder, "model")) end
-    local model = open()
-    local inputs = run.inputs(given)
-    local plain = { input_ids = inputs.input_ids, attention_mask = inputs.attention_mask,
-                    position_ids = inputs.position_ids }
-    local logits = am.no_grad(model.forward, model, plain).logits
-    put("company", am.tensor({ same_in_company(model, plain, logits, given.stretches:item() == 1) }))
-    local prompt, total = given.prompt:totable(), given.total:item()
+    local inputs, prompt, total = run.inputs(given), run.inputs(given, "prompt."), given.total:item()
+    if given.pixel_values then
+        put("features", am.no_grad(model.get_image_features, model, inputs))
+    end
+    -- where positions are drawn a row may go on where another ends, which a pack takes for one
+    local other = rows.other_in_company(model, given, stretched(given), given.position_ids ~= nil)
+    put("company", am.tensor({ other and 0 or 1 }))
     put("greedy", am.tensor(run.greedy(model, prompt, total, false)))
     put("greedy_cached", am.tensor(run.greedy(model, prompt, total, true)))
     model:save_pretrained(path.join(folder, "saved"))
     local losses = run.train(model, inputs, function(result)
         put("logits", result.logits:detach():clone())
-        for name, t in pairs(run.saved(model, "gradients")) do
-            put("grad." .. name, t:clone())
+        local gradients = run.saved(model, "gradients")
+        for name, t in pairs(run.saved(model)) do -- what the loss does not see has none
+            put("grad." .. theirs(name), gradients[name] and gradients[name]:clone() or am.zeros(t:size()))
         end
         for _, item in ipairs(out) do
             scope.escape(item[2])
@@ -66,7 +53,7 @@ local function compute(folder)
     end)
     put("losses", am.tensor(losses))
     for name, t in pairs(run.saved(model)) do
-        put("step." .. name, t)
+        put("step." .. theirs(name), t)
     end
     io_core.save_safetensors(path.join(folder, "out.safetensors"), out)
     model:close()

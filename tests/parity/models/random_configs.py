@@ -23,7 +23,6 @@ import tempfile
 import families
 import float64
 import torch
-import transformers
 from families import rope
 from safetensors.torch import load_file, save_file
 
@@ -374,31 +373,46 @@ FAMILIES = {
 # ---- making -------------------------------------------------------------------------------------
 
 
-def make_case(name, index, seed, folder):
-    """One configuration that transformers runs: its checkpoint and what transformers computes, or None
-    when no weights of ten keep rounding from deciding something."""
-    r = random.Random(f"{seed} {name} {index}")
-    architecture = families.CASES[name][0]
-    fields = FAMILIES[name](r)
-    lengths = [r.randint(5, 36) for _ in range(r.randint(1, 3))]
-    left = coin(r, 0.3)
-    os.makedirs(folder)
-    with open(os.path.join(folder, "drawn.json"), "w", encoding="utf-8") as f:
-        json.dump({"architecture": architecture, "lengths": lengths, "left": left, "fields": fields}, f, indent=1)
+def draw(r, name):
+    """A configuration and its rows."""
+    fields, lengths = FAMILIES[name](r), [r.randint(5, 36) for _ in range(r.randint(1, 3))]
+    return {"architecture": families.CASES[name][0], "lengths": lengths, "left": coin(r, 0.3), "fields": fields}
+
+
+def attempt(r, drawn, folder, gen):
+    """A checkpoint of what was drawn, as make_case() takes it; None where rounding decides something."""
+    fields = drawn["fields"]
     # rotary scaling that looks at the longest row makes other functions of shorter ones
     stretches = fields.get("rope_parameters", {}).get("rope_type") in ("dynamic", "longrope")
-    for attempt in range(10):
-        gen = torch.Generator().manual_seed(attempt)
-        model = families.make(architecture, fields, os.path.join(folder, "model"), gen)
-        inputs = families.inputs_of(model.config.vocab_size, gen, lengths, offset=r.randint(0, 9), left=left)
-        prompt = torch.randint(3, model.config.vocab_size, (r.randint(3, 20),), generator=gen).tolist()
-        with families.router_margins(model) as margins:
-            ids, margin, same = families.greedy(model, prompt, NEW)
-            want = families.losses_and_steps(model, inputs)
-        if margin >= TOKEN and min(margins, default=1.0) >= ROUTER:
-            save_file({**{k: v.contiguous() for k, v in inputs.items()}, "prompt": torch.tensor(prompt),
-                       "total": torch.tensor([len(ids)]), "stretches": torch.tensor([int(stretches)])}, os.path.join(folder, "inputs.safetensors"))
-            return {**want, "greedy": torch.tensor(ids), "cache": same}
+    model = families.make(drawn["architecture"], fields, folder, gen)
+    inputs = families.inputs_of(model.config.vocab_size, gen, drawn["lengths"], offset=r.randint(0, 9),
+                                left=drawn["left"])
+    prompt = torch.randint(3, model.config.vocab_size, (r.randint(3, 20),), generator=gen).tolist()
+    with families.router_margins(model) as margins:
+        ids, margin, same = families.greedy(model, prompt, NEW)
+        want = families.losses_and_steps(model, inputs)
+    if margin < TOKEN or min(margins, default=1.0) < ROUTER:
+        return None
+    return {**inputs, "stretches": torch.tensor([int(stretches)])}, {"input_ids": torch.tensor([prompt])}, \
+        {**want, "greedy": torch.tensor(ids), "cache": same}
+
+
+def make_case(draw, attempt, name, index, seed, folder):
+    """One configuration that transformers runs: its checkpoint and what transformers computes, or None when no weights
+    of ten keep rounding from deciding something. attempt() gives inputs, a prompt's, and what is wanted."""
+    r = random.Random(f"{seed} {name} {index}")
+    drawn = draw(r, name)
+    os.makedirs(folder)
+    with open(os.path.join(folder, "drawn.json"), "w", encoding="utf-8") as f:
+        json.dump(drawn, f, indent=1)
+    for weights in range(10):
+        made = attempt(r, drawn, os.path.join(folder, "model"), torch.Generator().manual_seed(weights))
+        if made:
+            inputs, prompt, want = made
+            tensors = {**inputs, **{"prompt." + k: v for k, v in prompt.items()},
+                       "total": torch.tensor([len(want["greedy"])])}
+            save_file({k: v.contiguous() for k, v in tensors.items()}, os.path.join(folder, "inputs.safetensors"))
+            return want
     return None
 
 
@@ -438,6 +452,8 @@ def compare(folder, want, exact=None, moved=()):
 
     mask = inputs["attention_mask"].bool()
     near("logits", "logits", LOGITS, keep=mask)
+    if "features" in want:  # of pictures
+        near("features", "features", LOGITS)
     for step, (a, b) in enumerate(zip(have["losses"].tolist(), true["losses"].tolist())):
         note("loss", f"loss {step + 1}", abs(a - b) / abs(b) if math.isfinite(a) else float("inf"), LOGITS)
     grads = {k: v for k, v in want.items() if k.startswith("grad.")}
@@ -472,16 +488,22 @@ def compare(folder, want, exact=None, moved=()):
     return result, first
 
 
-def load_inputs(folder):
+# Arguments of forward, of which each model takes some.
+INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "labels", "pixel_values",
+          "pixel_attention_mask", "image_grid_thw")
+
+
+def in_float64(numbers, folder, seed=None):
     inputs = load_file(os.path.join(folder, "inputs.safetensors"))
-    return {k: inputs[k] for k in ("input_ids", "attention_mask", "position_ids", "labels")}
+    return float64.computed(numbers, os.path.join(folder, "model"), {k: inputs[k] for k in INPUTS if k in inputs}, seed)
 
 
 def opens_saved(folder):
     """Why what amlua saved is not what transformers made of it, or None."""
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+    original = os.path.join(folder, "model")
+    model, info = families.auto_of(original).from_pretrained(
         os.path.join(folder, "saved"), dtype="auto", attn_implementation="eager", output_loading_info=True)
-    original = families.opened(os.path.join(folder, "model"))
+    original = families.opened(original)
     for kind, names in info.items():
         if names:
             return f"saved: {kind} {sorted(names)[:3]}"
@@ -499,17 +521,18 @@ def opens_saved(folder):
     return None
 
 
-def run_family(name, count, seed, root):
+def run_family(draw, attempt, numbers, name, count, seed, root):
     wants = {}
     for index in range(count):
         folder = os.path.join(root, f"{name}_{index}")
-        want = make_case(name, index, seed, folder)
+        want = make_case(draw, attempt, name, index, seed, folder)
         if want is None:
             print(f"{name}_{index}: left out, rounding decides", flush=True)
             shutil.rmtree(folder)
         else:
             wants[folder] = want
-    subprocess.run([os.environ.get("AMLUA", "amlua"), os.path.join(HERE, "random_configs.lua"), *wants], cwd=PROJECT, check=True)
+    subprocess.run([os.environ.get("AMLUA", "amlua"), os.path.join(HERE, "random_configs.lua"), *wants],
+                   cwd=PROJECT, check=True)
     failed = 0
     for folder, want in wants.items():
         result, problem, verdict = {}, None, "ok  "
@@ -520,8 +543,7 @@ def run_family(name, count, seed, root):
         else:
             result, problem = compare(folder, want)
             if problem:
-                exact, *moved = (float64.losses_and_steps(os.path.join(folder, "model"), load_inputs(folder), at)
-                                 for at in (None, *range(MOVED)))
+                exact, *moved = (in_float64(numbers, folder, at) for at in (None, *range(MOVED)))
                 result, problem = compare(folder, want, exact, moved)
                 verdict = "ok64"
             try:
@@ -530,24 +552,26 @@ def run_family(name, count, seed, root):
                 problem = "saved: " + " ".join(str(e).split())
         failed += problem is not None
         row = "  ".join(f"{k} {v:.2g}" for k, v in result.items())
-        print(f"{'FAIL' if problem else verdict} {os.path.basename(folder):14} {row}" + (f"\n     {problem}" if problem else ""),
-              flush=True)
+        print(f"{'FAIL' if problem else verdict} {os.path.basename(folder):14} {row}"
+              + (f"\n     {problem}" if problem else ""), flush=True)
         if problem:
             with open(os.path.join(folder, "drawn.json"), encoding="utf-8") as f:
                 print("     " + json.dumps(json.load(f)), flush=True)
     return len(wants), failed
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+def main(doc, names, draw, attempt, numbers):
+    """Draw, compute and compare cases of families as the command line says; draw() and attempt() are those of
+    make_case(), numbers(model, inputs) is what transformers computes of one. The exit status."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--family", nargs="+", choices=list(names), default=list(names))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep")
     args = parser.parse_args()
     root = args.keep or tempfile.mkdtemp()
     print("numbers are errors in parts of what is allowed")
-    totals = [(name, *run_family(name, args.count, args.seed, root)) for name in args.family]
+    totals = [(name, *run_family(draw, attempt, numbers, name, args.count, args.seed, root)) for name in args.family]
     if not args.keep:
         shutil.rmtree(root)
     for name, count, failed in totals:
@@ -556,4 +580,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, FAMILIES, draw, attempt, families.losses_and_steps))

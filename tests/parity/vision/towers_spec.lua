@@ -5,27 +5,16 @@
 local am = require("am")
 local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
-local edge = require("am.core.ffi")
 local helper = require("tests.recipe.helper")
-local json = require("am.utils.json")
-local path = require("am.utils.path")
 local run = require("tests.parity.models.run")
 local tiny = require("tests.support.tiny")
-
-local ROOT = "tests/parity/vision/golden"
 
 -- As logits of text models (tests/parity/models/models_spec.lua): roundings in another order give some 1e-6.
 local STATES = 1e-5
 
 local CASES = { "clip", "dinov2", "dinov2_swiglu", "siglip" }
 
-local function load_golden(case)
-    return am.load_safetensors(path.join(ROOT, case, "golden.safetensors"))
-end
-
-local function open(case, opts)
-    return am.AutoModel.from_pretrained(path.join(ROOT, case), opts)
-end
+local cases = checks.of("tests/parity/vision/golden", am.AutoModel)
 
 -- {name in the golden = tensor} of both sizes of pictures, as towers_golden.py's outputs().
 local function outputs(model, golden)
@@ -46,7 +35,7 @@ local function outputs(model, golden)
 end
 
 local function check_outputs(case, opts)
-    local golden, model = load_golden(case), open(case, opts)
+    local golden, model = cases.golden(case), cases.open(case, opts)
     local have = am.no_grad(outputs, model, golden)
     for name, t in pairs(have) do
         compare.within(name, t, golden[name], STATES)
@@ -75,52 +64,28 @@ local function trained(model, golden)
 end
 
 local function check_training(case, opts)
-    local golden, model = load_golden(case), open(case, opts)
+    local golden, model = cases.golden(case), cases.open(case, opts)
     local losses = golden.losses:totable()
     local found = run.train(trained(model, golden), {}, function() checks.check_gradients(model, golden) end)
     for step, loss in ipairs(losses) do -- a sum of numbers that cancel one another
         compare.near("loss of step " .. step, found[step], loss, 1e-5 * 10)
     end
-    checks.check_steps(model, golden, am.load_safetensors(path.join(ROOT, case, "model.safetensors")))
+    checks.check_steps(model, golden, cases.initial(case))
     model:close()
 end
 
-local function read_json(file)
-    return json.decode(assert(path.read_file(file, 1e6)))
-end
-
 local function check_files(case)
-    local dir, model = path.join(ROOT, case), open(case)
-    local out = helper.folder()
-    model:save_pretrained(out)
-    local have, want = helper.tensors(out .. "/model.safetensors"), helper.tensors(dir .. "/model.safetensors")
-    checks.check_names("saved", have, want)
-    for name, text in pairs(want) do
-        compare.check(have[name] == text, "%s is saved with other numbers", name)
-    end
-    local saved, original = read_json(out .. "/config.json"), read_json(dir .. "/config.json")
-    saved.dtype, saved.torch_dtype = saved.torch_dtype, nil
+    local model = cases.open(case)
+    local out, saved, original = cases.saved(case, model)
     for key, value in pairs(original) do
         assert.same({ [key] = value }, { [key] = saved[key] })
     end
-    checks.check_floats(out .. "/config.json", dir .. "/config.json")
-    -- names as the model has them, which transformers writes too
-    local named = {}
-    for name, t in model:named_parameters() do
-        named[#named + 1] = { name, t }
-    end
-    am.save_safetensors(out .. "/model.safetensors", named)
-    local golden, again = load_golden(case), am.AutoModel.from_pretrained(out)
-    local function states(m)
-        return tiny.bits(am.no_grad(m.forward, m, { pixel_values = golden.pixels }).last_hidden_state)
-    end
-    assert.is_true(states(again) == states(model), "what was saved computes other states")
-    again:close()
+    cases.check_own_names(case, model, out)
     model:close()
 end
 
 local function check_company(case)
-    local golden, model = load_golden(case), open(case)
+    local golden, model = cases.golden(case), cases.open(case)
     local function states(pixels)
         return am.no_grad(model.forward, model, { pixel_values = pixels }).last_hidden_state
     end
@@ -133,7 +98,7 @@ local function check_company(case)
 end
 
 local function check_layers(case)
-    local golden, model = load_golden(case), open(case)
+    local golden, model = cases.golden(case), cases.open(case)
     local count = model.config.num_hidden_layers
     local function states(layers)
         return am.no_grad(model.forward, model, { pixel_values = golden.pixels, layers = layers })
@@ -170,7 +135,7 @@ local function kept(model, pixels)
 end
 
 local function check_frozen(case)
-    local golden, model = load_golden(case), open(case)
+    local golden, model = cases.golden(case), cases.open(case)
     local _, bytes = kept(model, golden.pixels)
     compare.check(bytes > 10 * golden.last:nbytes(), "%d bytes for backward", bytes)
     for _, t in model:named_parameters() do
@@ -180,24 +145,13 @@ local function check_frozen(case)
     model:close()
 end
 
-edge.check(edge.C.am_threads_set(1)) -- there is nothing to share
-
 for _, case in ipairs(CASES) do
     describe("a tiny " .. case, function()
         teardown(helper.cleanup)
 
-        local function test(what, check, ...)
-            local args = { case, ... }
-            it(what, function() am.scope(check, unpack(args)) end)
-        end
-
-        test("computes as transformers", check_outputs)
-        test("learns and steps as transformers", check_training)
-        test("does so with eager attention", check_training, { attn_implementation = "eager" })
-        test("does so with layers computed again in backward", check_training, { activation_checkpointing = true })
-        for _, device in ipairs { "ref", "fence" } do
-            test("does so on " .. device, check_training, { device = device })
-        end
+        local test = cases.tests(it, case)
+        test("has transformers' states", check_outputs)
+        cases.test_training(test, check_training)
         test("gives a picture the same bits in any batch", check_company)
         test("runs no layer beyond those asked for", check_layers)
         test("keeps nothing when it is frozen", check_frozen)

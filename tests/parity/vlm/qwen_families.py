@@ -67,17 +67,12 @@ def random_weights(model, gen):
     return model
 
 
-def opened(folder):
-    return transformers.AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
 def make(case, folder, gen):
     """A random checkpoint as transformers' save_pretrained writes it, opened again by transformers."""
     architecture, text, vision, whole = case[:4]
     model = getattr(transformers, architecture)(config_of(architecture, text, vision, whole))
     random_weights(model, gen).save_pretrained(folder)
-    return opened(folder)
+    return families.opened(folder)
 
 
 def write_hub_config(folder, name):

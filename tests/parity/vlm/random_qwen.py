@@ -7,23 +7,12 @@ all, patches), language models (heads, windows, ties, rotary scaling and its sec
 three pictures of any sizes, padded on the right or the left), and compares features, logits, losses, gradients, three
 steps of AdamW, greedy tokens, and what transformers opens of what amlua saved.
 """
-import argparse
-import json
-import os
-import random
-import shutil
-import subprocess
 import sys
-import tempfile
 
-import qwen_families as qwen  # first: it sets transformers offline, and the path to the next two
-import float64
+import qwen_families as qwen  # first: it sets transformers offline, and the path to the next
 import random_configs as rules
 import torch
-import transformers
-from safetensors.torch import load_file, save_file
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 FAMILIES = {"qwen2_vl": "Qwen2VLForConditionalGeneration", "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration"}
 ACTIVATIONS = ["silu", "gelu", "gelu_pytorch_tanh", "quick_gelu"]
 
@@ -34,7 +23,7 @@ def sections(r, half):
     return [a, b - a, half - b]
 
 
-def draw(r, name):
+def draw_case(r, name):
     """A case as qwen_families.CASES has it."""
     dim = 2 * r.choice([3, 4, 5, 8])
     kv, group = r.choice([1, 2, 3]), r.choice([1, 2])
@@ -67,131 +56,27 @@ def draw_rows(r, most):
     return [[picture() for _ in range(r.choice([0, 1, 1, 2, 3]))] for _ in range(most)]
 
 
-def make_case(name, index, seed, folder):
-    r = random.Random(f"{seed} {name} {index}")
-    case = draw(r, name)
-    rows = draw_rows(r, r.randint(1, 4))
+def draw(r, name):
+    case, rows = draw_case(r, name), draw_rows(r, r.randint(1, 4))
     rows[0].append((1, 2, 2))
-    os.makedirs(folder)
-    with open(os.path.join(folder, "drawn.json"), "w", encoding="utf-8") as f:
-        json.dump({"case": case, "rows": rows}, f, indent=1)
-    for attempt in range(10):
-        gen = torch.Generator().manual_seed(attempt)
-        model = qwen.make(case, os.path.join(folder, "model"), gen)
-        inputs = qwen.inputs_of(rows, case[2], gen, case[4])
-        prompt = qwen.inputs_of([[(1, r.randint(1, 4), r.randint(1, 4))]], case[2], gen)
-        if prompt["input_ids"].shape[1] + rules.NEW > model.config.text_config.max_position_embeddings:
-            prompt = qwen.inputs_of([[(1, 1, 1)]], case[2], gen)
-        ids, margin, same = qwen.greedy(model, prompt, rules.NEW)
-        if margin >= rules.TOKEN:
-            stretches = case[1]["rope_parameters"]["rope_type"] in ("dynamic", "longrope")
-            save_file({**{k: v.contiguous() for k, v in inputs.items()}, "total": torch.tensor([len(ids)]),
-                       "stretches": torch.tensor([int(stretches)]),
-                       **{"prompt." + k: v for k, v in prompt.items() if k != "labels"}},
-                      os.path.join(folder, "inputs.safetensors"))
-            return {**qwen.numbers(model, inputs), "greedy": torch.tensor(ids), "cache": same}
-    return None
+    return {"case": case, "rows": rows}
 
 
-def in_float64(folder, seed=None):
-    """What float64.losses_and_steps does, of a model with pictures."""
-    model = qwen.opened(os.path.join(folder, "model")).double()
-    for module in model.modules():
-        if type(module).__name__.endswith("RotaryEmbedding"):
-            module.float()
-    if seed is not None:
-        gen = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for p in model.parameters():
-                p.mul_(1 + 2.0 ** -24 * (2 * torch.rand(p.shape, generator=gen, dtype=torch.float64) - 1))
-    inputs = {k: v for k, v in load_file(os.path.join(folder, "inputs.safetensors")).items()
-              if k in ("input_ids", "attention_mask", "labels", "pixel_values", "image_grid_thw")}
-    inputs["pixel_values"] = inputs["pixel_values"].double()
-    with float64._Wide():
-        return qwen.numbers(model, inputs)
-
-
-def opens_saved(folder):
-    """Why what amlua saved is not what transformers made of it, or None."""
-    model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-        os.path.join(folder, "saved"), dtype="auto", attn_implementation="eager", output_loading_info=True)
-    original = qwen.opened(os.path.join(folder, "model"))
-    for kind, names in info.items():
-        if names:
-            return f"saved: {kind} {sorted(names)[:3]}"
-    a, b = model.state_dict(), original.state_dict()
-    for name in sorted(set(a) | set(b)):
-        if name not in a or name not in b or a[name].dtype != b[name].dtype or not torch.equal(a[name], b[name]):
-            return f"saved: {name} is not equal"
-    mine, theirs = (m.config.to_dict() for m in (model, original))
-    for key in sorted(set(mine) | set(theirs)):
-        if not key.startswith("_") and key != "transformers_version" and mine.get(key) != theirs.get(key):
-            return f"saved: config.json's {key} is {mine.get(key)!r}, was {theirs.get(key)!r}"
-    return None
-
-
-def compare(folder, want, exact=None, moved=()):
-    result, problem = rules.compare(folder, want, exact, moved)
-    have, true = load_file(os.path.join(folder, "out.safetensors"))["features"], (exact or want)["features"]
-    allowed = max(rules.LOGITS, *(2 * rules.off(w["features"], true) for w in (want, *moved)))
-    result["features"] = rules.off(have, true) / allowed
-    if result["features"] > 1 and not problem:
-        problem = f"features are {result['features'] * allowed:.2g} off, {allowed:.2g} allowed"
-    return result, problem
-
-
-def run_family(name, count, seed, root):
-    wants = {}
-    for index in range(count):
-        folder = os.path.join(root, f"{name}_{index}")
-        want = make_case(name, index, seed, folder)
-        if want is None:
-            print(f"{name}_{index}: left out, rounding decides", flush=True)
-            shutil.rmtree(folder)
-        else:
-            wants[folder] = want
-    subprocess.run([os.environ.get("AMLUA", "amlua"), os.path.join(HERE, "random_qwen.lua"), *wants],
-                   cwd=rules.PROJECT, check=True)
-    failed = 0
-    for folder, want in wants.items():
-        result, problem, verdict = {}, None, "ok  "
-        error = os.path.join(folder, "error.txt")
-        if os.path.exists(error):
-            with open(error, encoding="utf-8") as f:
-                problem = f.read().strip()
-        else:
-            result, problem = compare(folder, want)
-            if problem:
-                exact, *moved = (in_float64(folder, at) for at in (None, *range(rules.MOVED)))
-                result, problem = compare(folder, want, exact, moved)
-                verdict = "ok64"
-            problem = problem or opens_saved(folder)
-        failed += problem is not None
-        row = "  ".join(f"{k} {v:.2g}" for k, v in result.items())
-        print(f"{'FAIL' if problem else verdict} {os.path.basename(folder):14} {row}"
-              + (f"\n     {problem}" if problem else ""), flush=True)
-        if problem:
-            with open(os.path.join(folder, "drawn.json"), encoding="utf-8") as f:
-                print("     " + json.dumps(json.load(f)), flush=True)
-    return len(wants), failed
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep")
-    args = parser.parse_args()
-    root = args.keep or tempfile.mkdtemp()
-    print("numbers are errors in parts of what is allowed")
-    totals = [(name, *run_family(name, args.count, args.seed, root)) for name in args.family]
-    if not args.keep:
-        shutil.rmtree(root)
-    for name, count, failed in totals:
-        print(f"{name:12} {count - failed} of {count}")
-    return 1 if any(failed for _, _, failed in totals) else 0
+def attempt(r, drawn, folder, gen):
+    case = drawn["case"]
+    model = qwen.make(case, folder, gen)
+    inputs = qwen.inputs_of(drawn["rows"], case[2], gen, case[4])
+    prompt = qwen.inputs_of([[(1, r.randint(1, 4), r.randint(1, 4))]], case[2], gen)
+    if prompt["input_ids"].shape[1] + rules.NEW > model.config.text_config.max_position_embeddings:
+        prompt = qwen.inputs_of([[(1, 1, 1)]], case[2], gen)
+    prompt.pop("labels")
+    ids, margin, same = qwen.greedy(model, prompt, rules.NEW)
+    if margin < rules.TOKEN:
+        return None
+    stretches = case[1]["rope_parameters"]["rope_type"] in ("dynamic", "longrope")
+    return {**inputs, "stretches": torch.tensor([int(stretches)])}, prompt, \
+        {**qwen.numbers(model, inputs), "greedy": torch.tensor(ids), "cache": same}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rules.main(__doc__, FAMILIES, draw, attempt, qwen.numbers))

@@ -7,23 +7,12 @@ As models/random_configs.py, whose rules and float64 it takes: draws towers, pro
 (rows with none to three pictures, padded on the right or the left, pictures smaller than their frames), and compares
 features, logits, losses, gradients, three steps of AdamW, greedy tokens, and what transformers opens of what amlua saved.
 """
-import argparse
-import json
-import os
-import random
-import shutil
-import subprocess
 import sys
-import tempfile
 
-import random_qwen as live  # sets transformers offline, and the path to the next two
-import float64
+import vlm_families as families  # first: it sets transformers offline, and the path to the next
 import random_configs as rules
 import torch
-import vlm_families as families
-from safetensors.torch import load_file, save_file
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 ACTIVATIONS = ["gelu_pytorch_tanh", "gelu", "silu", "quick_gelu"]
 
 
@@ -121,97 +110,27 @@ def numbers(model, inputs):
     return {"features": families.features(model, inputs), **families.text.losses_and_steps(model, inputs)}
 
 
-def make_case(name, index, seed, folder):
-    r = random.Random(f"{seed} {name} {index}")
+def draw(r, name):
     architecture, fields, spec = FAMILIES[name](r)
     counts = [r.choice([0, 1, 1, 2, 3]) for _ in range(r.randint(1, 4))]
     counts[0] = max(counts[0], 1)
-    lengths, left = [n * spec["tokens"] + r.randint(n + 2, 12) for n in counts], rules.coin(r, 0.3)
-    os.makedirs(folder)
-    with open(os.path.join(folder, "drawn.json"), "w", encoding="utf-8") as f:
-        json.dump({"fields": fields, "spec": spec, "counts": counts, "lengths": lengths, "left": left}, f, indent=1)
-    for attempt in range(10):
-        gen = torch.Generator().manual_seed(attempt)
-        model = families.make(architecture, fields, os.path.join(folder, "model"), gen)
-        inputs = families.inputs_of(spec, gen, counts, lengths, left)
-        prompt = families.inputs_of(spec, gen, (1,), (spec["tokens"] + r.randint(3, 9),))
-        prompt.pop("labels")
-        ids, margin, same = families.greedy(model, prompt, rules.NEW)
-        learnt = (inputs["labels"][:, 1:] != -100).any()
-        if learnt and margin >= rules.TOKEN:
-            save_file({**{k: v.contiguous() for k, v in inputs.items()}, "total": torch.tensor([len(ids)]),
-                       **{"prompt." + k: v.contiguous() for k, v in prompt.items()}},
-                      os.path.join(folder, "inputs.safetensors"))
-            return {**numbers(model, inputs), "greedy": torch.tensor(ids), "cache": same}
-    return None
+    lengths = [n * spec["tokens"] + r.randint(n + 2, 12) for n in counts]
+    return {"architecture": architecture, "fields": fields, "spec": spec, "counts": counts, "lengths": lengths,
+            "left": rules.coin(r, 0.3)}
 
 
-def in_float64(folder, seed=None):
-    """What float64.losses_and_steps does, of a model with pictures."""
-    model = families.opened(os.path.join(folder, "model")).double()
-    for module in model.modules():
-        if type(module).__name__.endswith("RotaryEmbedding"):
-            module.float()
-    if seed is not None:
-        gen = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for p in model.parameters():
-                p.mul_(1 + 2.0 ** -24 * (2 * torch.rand(p.shape, generator=gen, dtype=torch.float64) - 1))
-    inputs = {k: v for k, v in load_file(os.path.join(folder, "inputs.safetensors")).items() if k in families.INPUTS}
-    inputs["pixel_values"] = inputs["pixel_values"].double()
-    with float64._Wide():
-        return numbers(model, inputs)
-
-
-def run_family(name, count, seed, root):
-    wants = {}
-    for index in range(count):
-        folder = os.path.join(root, f"{name}_{index}")
-        want = make_case(name, index, seed, folder)
-        if want is None:
-            print(f"{name}_{index}: left out, rounding decides", flush=True)
-            shutil.rmtree(folder)
-        else:
-            wants[folder] = want
-    subprocess.run([os.environ.get("AMLUA", "amlua"), os.path.join(HERE, "random_vlms.lua"), *wants],
-                   cwd=rules.PROJECT, check=True)
-    failed = 0
-    for folder, want in wants.items():
-        result, problem, verdict = {}, None, "ok  "
-        error = os.path.join(folder, "error.txt")
-        if os.path.exists(error):
-            with open(error, encoding="utf-8") as f:
-                problem = f.read().strip()
-        else:
-            result, problem = live.compare(folder, want)
-            if problem:
-                exact, *moved = (in_float64(folder, at) for at in (None, *range(rules.MOVED)))
-                result, problem = live.compare(folder, want, exact, moved)
-                verdict = "ok64"
-            problem = problem or live.opens_saved(folder)
-        failed += problem is not None
-        row = "  ".join(f"{k} {v:.2g}" for k, v in result.items())
-        print(f"{'FAIL' if problem else verdict} {os.path.basename(folder):14} {row}"
-              + (f"\n     {problem}" if problem else ""), flush=True)
-    return len(wants), failed
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep")
-    args = parser.parse_args()
-    root = args.keep or tempfile.mkdtemp()
-    print("numbers are errors in parts of what is allowed")
-    totals = [(name, *run_family(name, args.count, args.seed, root)) for name in args.family]
-    if not args.keep:
-        shutil.rmtree(root)
-    for name, count, failed in totals:
-        print(f"{name:12} {count - failed} of {count}")
-    return 1 if any(failed for _, _, failed in totals) else 0
+def attempt(r, drawn, folder, gen):
+    spec = drawn["spec"]
+    model = families.make(drawn["architecture"], drawn["fields"], folder, gen)
+    inputs = families.inputs_of(spec, gen, drawn["counts"], drawn["lengths"], drawn["left"])
+    prompt = families.inputs_of(spec, gen, (1,), (spec["tokens"] + r.randint(3, 9),))
+    prompt.pop("labels")
+    ids, margin, same = families.greedy(model, prompt, rules.NEW)
+    learnt = (inputs["labels"][:, 1:] != -100).any()
+    if not learnt or margin < rules.TOKEN:
+        return None
+    return inputs, prompt, {**numbers(model, inputs), "greedy": torch.tensor(ids), "cache": same}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rules.main(__doc__, FAMILIES, draw, attempt, numbers))

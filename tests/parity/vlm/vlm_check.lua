@@ -9,23 +9,13 @@
 
 local am = require("am")
 local path = require("am.utils.path")
+local run = require("tests.parity.models.run")
 
 local STEPS, NEW = 2, 8
 local case, work = unpack(arg)
 
-local INPUTS = { "input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values", "pixel_attention_mask",
-                 "image_grid_thw" }
-
-local function inputs_of(tensors)
-    local out = {}
-    for _, name in ipairs(INPUTS) do
-        out[name] = tensors[name]
-    end
-    return out
-end
-
-local batch = inputs_of(am.load_safetensors(path.join(case, "golden.safetensors")))
-local prompt = inputs_of(am.load_safetensors(path.join(work, "prompt.safetensors")))
+local batch = run.inputs(am.load_safetensors(path.join(case, "golden.safetensors")))
+local prompt = run.inputs(am.load_safetensors(path.join(work, "prompt.safetensors")))
 
 local function open()
     return am.AutoModelForImageTextToText.from_pretrained(case)
@@ -43,11 +33,7 @@ local function train(model, lr)
 end
 
 local function write_outputs(model, name)
-    local ids = model:generate(prompt.input_ids:totable()[1], {
-        max_new_tokens = NEW, eos_token_id = false,
-        inputs = { token_type_ids = prompt.token_type_ids, pixel_values = prompt.pixel_values,
-                   pixel_attention_mask = prompt.pixel_attention_mask, image_grid_thw = prompt.image_grid_thw },
-    })
+    local ids = run.greedy(model, prompt, prompt.input_ids:size(1) + NEW)
     am.save_safetensors(path.join(work, name .. ".safetensors"), {
         { "features", am.no_grad(model.get_image_features, model, batch) },
         { "logits", am.no_grad(model.forward, model, batch).logits },

@@ -91,16 +91,11 @@ def random_weights(model, gen):
     return model
 
 
-def opened(folder):
-    return transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32,
-                                                                    attn_implementation="eager").eval()
-
-
 def make(architecture, fields, folder, gen):
     """A random checkpoint as transformers' save_pretrained writes it, opened again by transformers."""
     model = getattr(transformers, architecture)(config_of(architecture, fields))
     random_weights(model, gen).save_pretrained(folder)
-    return opened(folder)
+    return text.opened(folder)
 
 
 # ---- inputs -------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ ends in _v4 has the names of transformers 4 and is opened by PEFT.
 """
 import os
 import shutil
-import sys
 import warnings
 
 import torch
@@ -17,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import common  # beside this folder, as what follows; vlm_families has put it on the path
-from peft_golden import random_adapter, save_adapter, saved_name
+import peft_golden
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # name -> model, LoraConfig's arguments
@@ -41,7 +40,7 @@ def to_v4(folder):
 def make(name, seed):
     kind, options = ADAPTERS[name]
     base_dir = os.path.join(HERE, "golden", kind)
-    base = families.opened(base_dir)
+    base = families.text.opened(base_dir)
     folder = os.path.join(HERE, "golden_peft", name)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
@@ -49,31 +48,20 @@ def make(name, seed):
         warnings.simplefilter("ignore")  # of weights that are tied
         model = get_peft_model(base, LoraConfig(r=2, lora_alpha=5, lora_dropout=0.0, bias="none",
                                                 task_type="CAUSAL_LM", **options))
-    random_adapter(model, torch.Generator().manual_seed(seed))
-    save_adapter(model, folder, "golden/" + kind)
+    peft_golden.random_adapter(model, torch.Generator().manual_seed(seed))
+    peft_golden.save_adapter(model, folder, "golden/" + kind)
     if name.endswith("_v4"):
         to_v4(folder)
-        model = PeftModel.from_pretrained(families.opened(base_dir), folder, is_trainable=True)
+        model = PeftModel.from_pretrained(families.text.opened(base_dir), folder, is_trainable=True)
     batch = load_file(os.path.join(base_dir, "golden.safetensors"))
     inputs = {k: batch[k] for k in families.INPUTS if k in batch}
     model.eval()
     out = model(**inputs, use_cache=False)
     out.loss.backward()
-    golden = {"logits": out.logits}
-    for key, p in model.named_parameters():
-        if p.requires_grad:
-            golden["grad." + saved_name(key)] = p.grad
-    common.write_tensors(os.path.join(folder, "golden.safetensors"), golden)
-    moved = (out.logits - batch["logits"]).abs().max().item()
-    print(f"{name}: logits moved by {moved:.2f}, " + ", ".join(
-        f"{f} {os.path.getsize(os.path.join(folder, f)) / 1e3:.0f} kB" for f in sorted(os.listdir(folder))))
-
-
-def main():
-    for i, name in enumerate(ADAPTERS):
-        if len(sys.argv) < 2 or name in sys.argv[1:]:
-            make(name, 170 + i)
+    common.write_tensors(os.path.join(folder, "golden.safetensors"), {
+        "logits": out.logits, **peft_golden.adapter_gradients(model)})
+    peft_golden.report(name, folder, out.logits - batch["logits"])
 
 
 if __name__ == "__main__":
-    main()
+    peft_golden.make_all(ADAPTERS, make, 170)

@@ -7,6 +7,7 @@ local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
 local files = require("tests.support.files")
 local path = require("am.utils.path")
+local run = require("tests.parity.models.run")
 local strings = require("am.utils.strings")
 
 local ROOT, MODELS = "tests/parity/vlm/golden_peft", "tests/parity/vlm/golden/"
@@ -16,14 +17,9 @@ local function open(kind)
     return am.AutoModelForImageTextToText.from_pretrained(MODELS .. kind)
 end
 
-local INPUTS = { "input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values", "pixel_attention_mask" }
-
 local function inputs_of(kind)
-    local golden, out = am.load_safetensors(MODELS .. kind .. "/golden.safetensors"), {}
-    for _, name in ipairs(INPUTS) do
-        out[name] = golden[name]
-    end
-    return out, checks.attended(golden)
+    local golden = am.load_safetensors(MODELS .. kind .. "/golden.safetensors")
+    return run.inputs(golden), checks.attended(golden)
 end
 
 -- {name in adapter_model.safetensors -> gradient} of what is trained of an adapted model. PEFT's names, of modules and

@@ -6,57 +6,15 @@
 local am = require("am")
 local checks = require("tests.parity.models.checks")
 local compare = require("tests.support.compare")
-local edge = require("am.core.ffi")
 local helper = require("tests.recipe.helper")
-local json = require("am.utils.json")
-local path = require("am.utils.path")
-local run = require("tests.parity.vlm.vlm_run")
-local tiny = require("tests.support.tiny")
+local run = require("tests.parity.models.run")
+local rows_of = require("tests.parity.models.rows").of
 
-local ROOT = "tests/parity/vlm/golden"
 local LOGITS = checks.LOGITS
 -- Of gradients that are added up row by row, where the batch's are summed at once.
 local ACCUMULATED = 1e-5
 
-local function load_golden(case)
-    return am.load_safetensors(path.join(ROOT, case, "golden.safetensors"))
-end
-
-local function open(case, opts)
-    return am.AutoModelForImageTextToText.from_pretrained(path.join(ROOT, case), opts)
-end
-
-local function check_features(case, opts)
-    local golden, model = load_golden(case), open(case, opts)
-    local have = am.no_grad(model.get_image_features, model, run.inputs(golden))
-    compare.within("features", have, golden.features, LOGITS)
-    model:close()
-end
-
-local function check_training(case, opts)
-    local golden, model = run.renamed(load_golden(case)), open(case, opts)
-    checks.check_training(model, golden, run.inputs(golden),
-                          run.renamed(am.load_safetensors(path.join(ROOT, case, "model.safetensors"))))
-    model:close()
-end
-
-local function check_greedy(case)
-    local golden, model = load_golden(case), open(case)
-    local want = golden.greedy:totable()
-    for _, use_cache in ipairs { true, false } do
-        assert.same(want, run.greedy(model, golden, #want, use_cache))
-    end
-    model:close()
-end
-
--- ---- the same numbers in any company --------------------------------------------------------------
-
-local function check_company(case)
-    local golden, model = load_golden(case), open(case)
-    local other = run.other_in_company(model, golden)
-    compare.check(not other, "%s", other)
-    model:close()
-end
+local cases = checks.of("tests/parity/vlm/golden", am.AutoModelForImageTextToText)
 
 local function gradients(model)
     local out = {}
@@ -68,8 +26,8 @@ local function gradients(model)
 end
 
 local function check_accumulation(case)
-    local golden, model = load_golden(case), open(case)
-    local rows, pack = run.rows(golden, model)
+    local golden, model = cases.golden(case), cases.open(case)
+    local rows, pack = rows_of(golden, model)
     local function count(labels)
         local n = 0
         for k = 2, #labels[1] do
@@ -98,65 +56,24 @@ local function check_accumulation(case)
     model:close()
 end
 
--- ---- files ------------------------------------------------------------------------------------------
-
-local function read_json(file)
-    return json.decode(assert(path.read_file(file, 1e6)))
-end
-
 local function check_files(case)
-    local dir, model, golden = path.join(ROOT, case), open(case), load_golden(case)
-    local function logits(m) return tiny.bits(am.no_grad(m.forward, m, run.inputs(golden)).logits) end
-    local out = helper.folder()
-    model:save_pretrained(out)
-    local have = helper.tensors(out .. "/model.safetensors")
-    local want = run.renamed(helper.tensors(dir .. "/model.safetensors"))
-    checks.check_names("saved", have, want)
-    for name, text in pairs(want) do
-        compare.check(have[name] == text, "%s is saved with other numbers", name)
-    end
-    local config, was = read_json(out .. "/config.json"), read_json(dir .. "/config.json")
-    config.dtype, config.torch_dtype = config.torch_dtype, nil
+    local model = cases.open(case)
+    local out, config, was = cases.saved(case, model)
     config.transformers_version, config._pad_token_id = was.transformers_version, was._pad_token_id
     assert.same(was, config)
-    checks.check_floats(out .. "/config.json", dir .. "/config.json")
-    local again = am.AutoModelForImageTextToText.from_pretrained(out)
-    assert.is_true(logits(again) == logits(model), "what was saved computes other logits")
-    again:close()
-    -- the modules' own names, which transformers 5 has, are read as well
-    local named = {}
-    for name, t in model:named_parameters() do
-        named[#named + 1] = { name, t }
-    end
-    am.save_safetensors(out .. "/model.safetensors", named)
-    again = am.AutoModelForImageTextToText.from_pretrained(out)
-    assert.is_true(logits(again) == logits(model), "the modules' own names are read otherwise")
-    again:close()
+    cases.check_own_names(case, model, out)
     model:close()
 end
 
-edge.check(edge.C.am_threads_set(1)) -- there is nothing to share
-
-local cases = path.list_dir(ROOT)
-table.sort(cases)
-for _, case in ipairs(cases) do
+for _, case in ipairs(cases.names) do
     describe("a tiny " .. case .. " with pictures", function()
         teardown(helper.cleanup)
 
-        local function test(what, check, ...)
-            local args = { case, ... }
-            it(what, function() am.scope(check, unpack(args)) end)
-        end
-
-        test("makes features as transformers", check_features)
-        test("computes, learns and steps as transformers", check_training)
-        test("does so with eager attention", check_training, { attn_implementation = "eager" })
-        test("does so with activation checkpointing", check_training, { activation_checkpointing = true })
-        for _, device in ipairs { "ref", "fence" } do
-            test("does so on " .. device, check_training, { device = device })
-        end
-        test("goes on as transformers does, with a cache and without", check_greedy)
-        test("gives a row the same bits alone, padded and packed", check_company)
+        local test = cases.tests(it, case)
+        test("makes features as transformers", cases.features)
+        cases.test_training(test, cases.training)
+        test("goes on as transformers does, with a cache and without", cases.greedy)
+        test("gives a row the same bits alone, padded and packed", cases.company)
         test("gives rows one by one, and in a pack, the gradients of the batch", check_accumulation)
         test("is written as it was read", check_files)
     end)
