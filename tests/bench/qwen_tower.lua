@@ -6,17 +6,15 @@
 -- Towers of random weights in the shapes of Qwen2-VL's and Qwen2.5-VL's, eight layers of each (of the latter, one that
 -- sees whole pictures, as of the real one's), in f32 and bf16, over one picture of 504 x 504 pixels, one of 896 x 896,
 -- and four of different sizes. FLOPs are those of matrix products, attention's two among them, over the keys that are
--- seen. The products of a layer's linear maps are timed between the passes, since a machine's speed varies; of each the
--- least time of three rounds counts. --train also times forward and backward (three times the FLOPs).
+-- seen. --train also times forward and backward.
 
 local am = require("am")
-local clock = require("am.core.ffi").C.am_clock
 local config = require("am.models.config")
 local grids = require("am.models.vision.grids")
-local ops = require("am.core.ops")
+local bench = require("tests.bench.tower")
 local weights = require("am.models.weights")
 
-local ROUNDS, LAYERS, WIDTH, PATCH = 3, 8, 1280, 3 * 2 * 14 * 14
+local LAYERS, WIDTH, PATCH = 8, 1280, 3 * 2 * 14 * 14
 
 local towers = {
     { "qwen2_vl", { depth = LAYERS, embed_dim = WIDTH, hidden_size = 2048, num_heads = 16 },
@@ -30,27 +28,6 @@ local batches = {
     { { 1, 64, 64 } },
     { { 1, 36, 36 }, { 1, 20, 48 }, { 1, 6, 70 }, { 1, 26, 38 } },
 }
-
-local function seconds_of(fn)
-    local start = clock()
-    am.scope(fn)
-    return clock() - start
-end
-
--- A layer's linear maps over n patches, as a function that runs them, and their FLOPs.
-local function products(shapes, n, dtype)
-    local runs, flops = {}, 0
-    for i, shape in ipairs(shapes) do
-        local x, w = am.randn({ n, shape[2] }, { dtype = dtype }), am.randn({ shape[1], shape[2] }, { dtype = dtype })
-        flops = flops + 2 * n * shape[1] * shape[2]
-        runs[i] = function() ops.linear(x, w) end
-    end
-    return function()
-        for _, run in ipairs(runs) do
-            am.scope(run)
-        end
-    end, flops
-end
 
 -- Keys that all patches see together in a layer.
 local function seen(ranges, n)
@@ -69,34 +46,18 @@ local function measure(name, fields, shapes, dtype, batch, train)
     weights.initialize(tower, { dtype = dtype })
     local lay = grids.layout(batch, tower.merge, tower.window)
     local n, pixels = lay.patches, am.randn({ lay.patches, PATCH })
-    local multiply, a_layers = products(shapes, n, dtype)
+    local multiply, a_layers = bench.products(shapes, n, dtype)
     local flops = LAYERS * a_layers + 2 * n * (PATCH * WIDTH + (4 * WIDTH * 4 * WIDTH + 4 * WIDTH * 2048) / 4)
     for i = 0, LAYERS - 1 do
         flops = flops + 4 * WIDTH * seen((not lay.windows or tower.full[i]) and lay.frames or lay.windows, n)
     end
     local function forward() return tower:forward(pixels, batch).pooler_output end
-    local function frozen() am.no_grad(forward) end
-    local function trained()
-        forward():sum():backward()
-        for _, t in tower:named_parameters() do
-            t.grad = nil
-        end
-    end
+    local frozen, trained = bench.passes(tower, forward)
     for _, t in tower:named_parameters() do
         t.requires_grad = true
     end
-    local least = { math.huge, math.huge, math.huge }
-    for round = 0, ROUNDS do
-        local times = { seconds_of(multiply), seconds_of(frozen), train and seconds_of(trained) }
-        for i, seconds in ipairs(round > 0 and times or {}) do -- the first warms up
-            least[i] = seconds and math.min(least[i], seconds) or least[i]
-        end
-    end
-    local rate = a_layers / least[1]
-    io.write(string.format("%-10s %-9s %5d patches  products %7.1f GFLOP/s  forward %7.1f ms  %3.0f %%", name, dtype, n,
-                           rate / 1e9, least[2] * 1e3, 100 * flops / least[2] / rate))
-    io.write(train and string.format("  trained %7.1f ms  %3.0f %%", least[3] * 1e3, 100 * 3 * flops / least[3] / rate)
-             or "", "\n")
+    bench.compare(string.format("%-10s %-9s %5d patches", name, dtype, n), multiply, a_layers, flops, frozen,
+                  train and trained or nil)
     for _, t in tower:named_parameters() do
         t:release()
     end

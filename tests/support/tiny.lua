@@ -92,4 +92,23 @@ function M.raised(code, wanted, fn, ...)
     return text
 end
 
+--- Fails unless fn raises an error object of that code, whose text a pattern matches.
+function M.fails(code, pattern, fn, ...)
+    local text = M.raised(code, {}, fn, ...)
+    if not text:find(pattern) then
+        error(string.format("%q does not match: %s", pattern, text), 2)
+    end
+end
+
+local CODES = { format = true, unsupported = true, usage = true, argument = true }
+
+--- What pcall() on hostile input must not give, as text: anything but success or an error object of a code that speaks
+--- of input. Else nil.
+function M.misbehaved(ok, e)
+    if not ok and not err.is(e) then
+        return tostring(e)
+    end
+    return not ok and not CODES[e.code] and e.code .. ": " .. tostring(e) or nil
+end
+
 return M

@@ -1,5 +1,7 @@
 -- What the dataset specs share: a tokenizer with tokens that reach over word boundaries, temporary
 -- files, datasets of given rows, and a check of errors.
+local path = require("am.utils.path")
+
 local M = {}
 
 local Tokenizer = {}
@@ -102,6 +104,15 @@ function M.file(text, extension)
     local file = assert(io.open(name, "wb"))
     file:write(text)
     file:close()
+    return name
+end
+
+--- The name of a folder that is there in every test, empty, and goes away. before_each, after_each: busted's.
+function M.folder(before_each, after_each)
+    local name = os.tmpname()
+    os.remove(name)
+    before_each(function() path.mkdir_p(name) end)
+    after_each(function() path.remove_tree(name) end)
     return name
 end
 

@@ -29,14 +29,7 @@ local function bytes()
 end
 
 describe("am.datasets.token_writers", function()
-    local folder
-
-    before_each(function()
-        folder = os.tmpname()
-        os.remove(folder)
-        path.mkdir_p(folder)
-    end)
-    after_each(function() path.remove_tree(folder) end)
+    local folder = helpers.folder(before_each, after_each)
 
     local function at(name) return path.join(folder, name) end
 

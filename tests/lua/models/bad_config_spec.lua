@@ -5,13 +5,12 @@
 local am = require("am")
 local config_fields = require("am.models.config_fields")
 local edge = require("am.core.ffi")
-local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/models/golden"
 local NULL = json.null
-local CODES = { format = true, unsupported = true, usage = true, argument = true }
 -- Fields that families may lack, or spell otherwise.
 local MORE = { "rope_scaling", "rope_theta", "head_dim", "sliding_window", "layer_types", "num_key_value_heads",
                "partial_rotary_factor", "tie_word_embeddings", "torch_dtype", "attention_bias" }
@@ -57,12 +56,8 @@ end
 
 -- nil when an outcome is as it should be, else what is wrong with it.
 local function problem(ok, e, field)
-    if ok then
-        return nil
-    elseif not err.is(e) then
-        return tostring(e)
-    elseif not CODES[e.code] then
-        return e.code .. ": " .. tostring(e)
+    if ok or tiny.misbehaved(ok, e) then
+        return tiny.misbehaved(ok, e)
     end
     for _, name in ipairs { field, unpack(INSTEAD[field] or {}) } do
         if tostring(e):find(name, 1, true) then

@@ -4,15 +4,14 @@
 
 local am = require("am")
 local edge = require("am.core.ffi")
-local err = require("am.core.error")
 local files = require("tests.support.files")
 local gguf_file = require("tests.support.gguf_file")
 local io_core = require("am.core.io")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local tiny = require("tests.support.tiny")
 
 local ROOT = "tests/parity/models/golden"
-local CODES = { format = true, unsupported = true, usage = true, argument = true }
 local VALUES = { -1, 0, 1, 3, 1.5, 2 ^ 31 - 1, 1e9, 2 ^ 40, 1e300, 0 / 0, math.huge, -math.huge, "x", "yarn", "linear",
                  "none", true, false, {}, { 1, 2 }, { "a" } }
 -- Keys that models may lack, which change how others are read.
@@ -69,12 +68,8 @@ end
 
 -- nil when an outcome is as it should be, else what is wrong with it. A key or a tensor must be named.
 local function problem(ok, e, key)
-    if ok then
-        return nil
-    elseif not err.is(e) then
-        return tostring(e)
-    elseif not CODES[e.code] then
-        return e.code .. ": " .. tostring(e)
+    if ok or tiny.misbehaved(ok, e) then
+        return tiny.misbehaved(ok, e)
     end
     local text, bare = tostring(e), key:gsub("^[%w-]+%.", "")
     for _, name in ipairs { key, bare, unpack(INSTEAD[key] or INSTEAD[bare] or INSTEAD[bare:match("^rope.scaling.")]

@@ -4,13 +4,12 @@
 
 local am = require("am")
 local config_fields = require("am.models.config_fields")
-local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local tiny = require("tests.support.tiny")
 
 local ROOTS = { "tests/parity/vlm/golden", "tests/parity/vlm/qwen", "tests/parity/vision/golden" }
 local NULL = json.null
-local CODES = { format = true, unsupported = true, usage = true, argument = true }
 
 local function hostile()
     return { NULL, -1, 0, 1, 3, 1.5, 1e9, 1e300, 0 / 0, math.huge, -math.huge, "x", "12", true, false, {}, { 1, 2 },
@@ -41,12 +40,8 @@ end
 
 -- nil when an outcome is as it should be, else what is wrong with it.
 local function problem(ok, e)
-    if ok then
-        return nil
-    elseif not err.is(e) then
-        return tostring(e)
-    elseif not CODES[e.code] then
-        return e.code .. ": " .. tostring(e)
+    if ok or tiny.misbehaved(ok, e) then
+        return tiny.misbehaved(ok, e)
     elseif not tostring(e):find("config.json", 1, true) then
         return "the error names no file: " .. tostring(e)
     elseif not tostring(e):find('"[%w_.]+"') and not tostring(e):find("architecture") then

@@ -2,11 +2,11 @@
 -- checkpoint of the hub, whose configuration says little. Numbers of the whole: tests/parity/vlm.
 
 local am = require("am")
-local err = require("am.core.error")
 local ffi = require("ffi")
 local json = require("am.utils.json")
 local tiny = require("tests.support.tiny")
 
+local fails = tiny.fails
 local IMAGE, TOKENS = 20, 4
 
 local function config(fields)
@@ -23,14 +23,6 @@ local function config(fields)
         c[key] = value
     end
     return c
-end
-
-local function fails(code, pattern, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok)
-    assert.is_true(err.is(e), tostring(e))
-    assert.equal(code, e.code)
-    assert.matches(pattern, tostring(e))
 end
 
 -- Token types of a row of ids.

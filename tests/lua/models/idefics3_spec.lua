@@ -2,11 +2,11 @@
 -- masks must be, and the sizes of a checkpoint of the hub. Numbers of the whole: tests/parity/vlm.
 
 local am = require("am")
-local err = require("am.core.error")
 local json = require("am.utils.json")
 local tiny = require("tests.support.tiny")
 local tower = require("am.models.vision.idefics3")
 
+local fails = tiny.fails
 local IMAGE = 20
 
 local function config(class, fields)
@@ -27,14 +27,6 @@ end
 local function new(...)
     am.manual_seed(4)
     return am.AutoModelForImageTextToText.from_config(config(...), { torch_dtype = "float32" })
-end
-
-local function fails(code, pattern, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok)
-    assert.is_true(err.is(e), tostring(e))
-    assert.equal(code, e.code)
-    assert.matches(pattern, tostring(e))
 end
 
 local PICTURE = { IMAGE, IMAGE, IMAGE, IMAGE }

@@ -4,12 +4,12 @@
 local am = require("am")
 local C = require("am.core.ffi").C
 local compare = require("tests.support.compare")
-local err = require("am.core.error")
 local ffi = require("ffi")
 local grid_positions = require("am.models.grid_positions")
 local grids = require("am.models.vision.grids")
 local tiny = require("tests.support.tiny")
 
+local fails = tiny.fails
 local IMAGE, VIDEO = 30, 31
 
 local function config(fields, vision, text)
@@ -43,14 +43,6 @@ local function row(...)
         ids[#ids + 1] = 2 + i
     end
     return ids
-end
-
-local function fails(code, pattern, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok)
-    assert.is_true(err.is(e), tostring(e))
-    assert.equal(code, e.code)
-    assert.matches(pattern, tostring(e))
 end
 
 describe("pictures as grids", function()

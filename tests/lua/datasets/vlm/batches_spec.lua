@@ -9,15 +9,7 @@ local vlm = require("am.datasets.vlm")
 local helpers = require("tests.lua.datasets.helpers")
 local stand_in = require("tests.lua.datasets.vlm.processor")
 
-local folder
-
-before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    path.mkdir_p(folder)
-end)
-
-after_each(function() path.remove_tree(folder) end)
+local folder = helpers.folder(before_each, after_each)
 
 local function picture(width, height)
     return png.encode(width, height, ("\9"):rep(3 * width * height))

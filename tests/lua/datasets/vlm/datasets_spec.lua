@@ -4,15 +4,7 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 local helpers = require("tests.lua.datasets.helpers")
 
-local folder
-
-before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    path.mkdir_p(folder)
-end)
-
-after_each(function() path.remove_tree(folder) end)
+local folder = helpers.folder(before_each, after_each)
 
 local function write(name, text)
     path.mkdir_p(path.dirname(path.join(folder, name)))

@@ -7,20 +7,13 @@ local json = require("am.utils.json")
 local path = require("am.utils.path")
 local vlm = require("am.datasets.vlm")
 local base64 = require("am.utils.base64")
+local helpers = require("tests.lua.datasets.helpers")
 
 local golden = assert(json.decode(assert(path.read_file("tests/lua/datasets/vlm/vlm_goldens.json")),
                                   { exact_numbers = true }))
 local TOKENIZERS = "tests/parity/golden/processors/tokenizers/"
 local searched = { smolvlm = true, idefics3 = true }
-local folder
-
-before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    path.mkdir_p(folder)
-end)
-
-after_each(function() path.remove_tree(folder) end)
+local folder = helpers.folder(before_each, after_each)
 
 -- "user: <a.png> What?" for each message, of the original's parts or ours.
 local function shown(messages, images)
