@@ -1,0 +1,74 @@
+/* comm.h — the border between the engine and what moves bytes between ranks: one vtable. comm.c
+ * owns order, threads, time-outs and 16-bit floats; an engine (comm_self.c, mpi.c, gloo.cc) gets
+ * plain pointers. Engines include this file and am.h, nothing else of amlua.
+ *
+ * Rules for engines
+ *   - A function blocks until its part is done, and returns AM_OK, or AM_ECOMM with the reason in
+ *     call->message. Different groups call at the same time, one group never twice.
+ *   - It gives up, with AM_ECOMM and an empty message, when am_comm_gives_up(call): asked at least
+ *     ten times a second.
+ *   - Reductions come in f32, f64, i32 and i64; what only moves is bytes (AM_U8). All ranks of a
+ *     group get the same bits.
+ *   - `number` tells a group's calls apart. While a rank waits it answers where_are of the others.
+ */
+#ifndef AM_COMM_H
+#define AM_COMM_H
+
+#include "../am.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { AM_COMM_VERSION = 1, AM_COMM_MESSAGE = 512 };
+
+typedef struct am_comm_call {
+    int dtype, op;       /* of reductions: AM_F32, …; AM_SUM, … */
+    int64_t number;      /* of the group's collectives, from 1 */
+    void *stream;        /* of a device; NULL on a CPU */
+    double deadline;     /* on am_clock */
+    const int *stopping; /* not 0: another group failed, or this process is asked to end */
+    char message[AM_COMM_MESSAGE];
+} am_comm_call;
+
+/* Is there no use in waiting any longer? (A time that is over is said by comm.c.) */
+static inline int am_comm_gives_up(const am_comm_call *call)
+{
+    return __atomic_load_n(call->stopping, __ATOMIC_RELAXED) || am_clock() > call->deadline;
+}
+
+/* Counts are of elements of call->dtype, or of bytes; n is a rank's part. */
+typedef struct am_comm_engine {
+    uint32_t size, version; /* sizeof, AM_COMM_VERSION */
+    const char *name;
+    /* Join the others: the group of all ranks. */
+    int (*open)(void **group, const am_comm_options *options, am_comm_call *call);
+    void (*close)(void *group); /* of the group of all ranks: and leave them */
+    int (*rank)(const void *group);
+    int (*count)(const void *group);
+    /* Ranks of one color, in the order of key. */
+    int (*split)(void **out, void *group, int color, int key, am_comm_call *call);
+    int (*all_reduce)(void *group, void *x, int64_t n, am_comm_call *call);
+    int (*reduce_scatter)(void *group, void *to, const void *from, int64_t n, am_comm_call *call);
+    int (*all_gather)(void *group, void *to, const void *from, int64_t n, am_comm_call *call);
+    int (*broadcast)(void *group, void *x, int64_t n, int root, am_comm_call *call);
+    int (*all_to_all)(void *group, void *to, const int64_t *to_counts, const void *from,
+                      const int64_t *from_counts, am_comm_call *call);
+    int (*send)(void *group, const void *x, int64_t n, int to, int tag, am_comm_call *call);
+    int (*recv)(void *group, void *x, int64_t n, int from, int tag, am_comm_call *call);
+    int (*barrier)(void *group, am_comm_call *call);
+    /* here[rank] = 1 for ranks that wait in call `number`, too; asks for `seconds` at most. */
+    void (*where_are)(void *group, uint8_t *here, int64_t number, double seconds);
+    /* End every rank, as far as the engine can; does not return. `why`: for the others. */
+    void (*abort)(int status, const char *why);
+} am_comm_engine;
+
+/* What a module (amlua_mpi.so, amlua_gloo.so) has under the name "am_comm_engine_entry". */
+typedef const am_comm_engine *(*am_comm_entry)(void);
+
+extern const am_comm_engine am_comm_self;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
