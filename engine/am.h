@@ -3,8 +3,8 @@
  * This file is the contract between the engine and everything above it: C programs include it,
  * and the build feeds the very same text (preprocessed with -DAM_CDEF) to LuaJIT's ffi.cdef.
  * Read it top to bottom: errors, dtypes and devices, tensors, scopes, ops, the tape, parameters,
- * optimizers, ranks, random numbers, files, Parquet, token rows, tokenizer, patterns, images, memory,
- * threads and signals.
+ * optimizers, ranks, random numbers, files, Parquet, token rows, tokenizer, patterns, images,
+ * memory, threads and signals.
  *
  * Conventions
  *   - A function that can fail returns int: AM_OK (0) or one of the codes below. The message is
@@ -408,7 +408,8 @@ int am_comm_rank(const am_comm *c);
 int am_comm_size(const am_comm *c);
 /* The place of one of its ranks among all ranks; -1 when out of range. */
 int am_comm_world_rank(const am_comm *c, int rank);
-/* A group of the ranks of one color (at least 0), in the order of their keys. name: for messages. */
+/* A group of the ranks of one color (at least 0), in the order of their keys. name: for messages.
+ */
 int am_comm_split(am_comm **out, am_comm *c, int color, int key, const char *name);
 
 int am_comm_all_reduce(am_work **out, am_comm *c, am_tensor *t, int op); /* in place */
