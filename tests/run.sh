@@ -69,8 +69,8 @@ lua_tests() { # spec files of the unit tests selected
 
 functional_tests() { # spec files of the functional tests selected
     case $selection in
-    all | functional) find tests/parity tests/recipe -name '*_spec.lua' ;;
-    parity | recipe) find "tests/$selection" -name '*_spec.lua' ;;
+    all | functional) find tests/parity tests/recipe tests/dist -name '*_spec.lua' ;;
+    parity | recipe | dist) find "tests/$selection" -name '*_spec.lua' ;;
     esac 2>/dev/null | sort
 }
 

@@ -393,6 +393,9 @@ function Recipe.run(class, argv)
     local world = not only_shown and distributed.join {
         backend = cfg:get("dist_env.backend"), timeout = 60 * (cfg:get("dist_env.timeout_minutes") or 0),
     } or distributed.alone()
+    if world.size > 1 then
+        command.divide_threads(world.place.local_size, args.options.threads)
+    end
     if not world:is_main() then
         log.setup { level = "warning", prefix = ("[rank %d] "):format(world.rank) }
     end

@@ -82,4 +82,12 @@ function M.script_of(file)
     return "recipes/" .. found .. ".lua"
 end
 
+--- Give each of the ranks on this host its share of the cores, unless somebody has said how many threads.
+function M.divide_threads(ranks, said)
+    if not said and (os.getenv("OMP_NUM_THREADS") or "") == "" then
+        local cli, edge = require("am.cli"), require("am.core.ffi")
+        cli.set_threads(tostring(math.max(1, math.floor(edge.C.am_threads() / ranks))))
+    end
+end
+
 return M

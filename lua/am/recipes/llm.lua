@@ -238,13 +238,15 @@ function Recipe:build_hooks()
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
-    if self.cfg:has("samples") then
+    if self.cfg:has("samples") and self.world:is_main() then
         table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
         list[#list + 1] = hook
     end
-    table.insert(list, 1, trackers.new(self.cfg))
+    if self.world:is_main() then
+        table.insert(list, 1, trackers.new(self.cfg))
+    end
     return self:track("hooks.json", hooks.new(list))
 end
 
@@ -314,6 +316,22 @@ function Recipe:batch_flops(rows, length, labels, seen)
     return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 
+--- Numbers of a step, of all ranks together; the last may be nil.
+function Recipe:totals(label_tokens, tokens, work)
+    local all = self.world:reduce { label_tokens, tokens, work or 0 }
+    return all[1], all[2], work and all[3]
+end
+
+--- Of a step, in percent of the rate at which the machine multiplies matrices of the model's shapes, which is
+--- measured after the first step. nil where the recipe does not say what a step must compute.
+function Recipe:share_of_peak(metrics)
+    if not (metrics.flops and self:counts_tokens()) then
+        return nil
+    end
+    self.meter = self.meter or flops.meter(self.model, metrics.num_tokens)
+    return 100 * self.meter(metrics.flops / metrics.seconds)
+end
+
 function Recipe:check_memory()
     if not self:counts_tokens() then
         return
@@ -330,7 +348,8 @@ function Recipe:check_memory()
     local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
                                 memory.varied(rows, count, mean, longest), self.model_allocated)
-                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows))
+                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
+                 self.world.place.local_size)
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.
