@@ -18,6 +18,7 @@ local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
+local launch = require("am.recipes.launch")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local rehearsal = require("am.recipes.rehearsal")
@@ -351,6 +352,10 @@ function Recipe.run(class, argv)
     })
     if args.options["print-config"] or args.options["dry-run"] then
         return command.show(self, args.options)
+    end
+    local launched = launch.start(self, args, argv[0] or class.name)
+    if launched then
+        return launched
     end
     local signal = "SIGTERM"
     if cfg:has("step_scheduler.preemption_signal") then

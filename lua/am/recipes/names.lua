@@ -1,6 +1,8 @@
 -- Names by which NeMo Automodel's configurations call what is here, in every layout that it had, and names of
 -- what is not here yet, with the reason. Holds no targets: those are declared by their components.
 
+local strings = require("am.utils.strings")
+
 local M = {}
 
 -- Packages that export what their modules hold, so that a name may leave the module out.
@@ -81,6 +83,11 @@ local recipes = {
 local later_recipes = {
     KnowledgeDistillationRecipeForVLM = "a teacher that sees; recipes/llm_kd.lua distils text models",
 }
+
+--- ' (did you mean …)' for a class that is like one of the recipes', or "".
+function M.like_recipe(name)
+    return strings.did_you_mean(name:match("[^.]*$"), strings.sorted_keys(recipes))
+end
 
 --- The recipe ("llm_finetune", a file of recipes/) that the value of a `recipe` key means: a class, a dotted
 --- path to one, or a section with _target_. nil and the name for one that is not known, and why for one that is

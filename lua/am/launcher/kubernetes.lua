@@ -1,0 +1,2 @@
+local M={fields={}}
+return M
