@@ -27,7 +27,7 @@ M.fields = {
     exclusive = { type = "boolean|string", doc = "no other jobs on the nodes; or user, mcs, topo" },
     array = { type = "string", doc = "task numbers, as sbatch takes them: 0-3, 1,5, 0-15%4" },
     signal = { type = "string", doc = "what warns the run before its time ends, and how many seconds: USR1@120" },
-    requeue = { type = "boolean", default = false, doc = "once warned and saved, queue the job again; it resumes" },
+    requeue = { type = "boolean", doc = "once warned and saved, queue the job again; it resumes" },
     chdir = { type = "string", doc = "folder that the job runs in; the current one by default" },
     job_dir = { type = "string", default = "./slurm_jobs", doc = "where script and output go, in a folder by time" },
     program = { type = "string", doc = "amlua on the nodes; this very program, in a container the one in its PATH" },
@@ -186,7 +186,9 @@ local function directives(values, job)
     if which then
         add("signal", "B:" .. which .. "@" .. seconds)
     end
-    add(values.requeue and "requeue" or "no-requeue", true)
+    if values.requeue ~= nil then -- else the cluster's own rule
+        add(values.requeue and "requeue" or "no-requeue", true)
+    end
     add("open-mode", "append")
     add("chdir", job.chdir)
     -- % begins a pattern in this name

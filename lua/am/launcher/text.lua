@@ -33,9 +33,13 @@ function M.command(words)
     return table.concat(out, " ")
 end
 
---- The value of an option on a #SBATCH line, whose own rules are: a backslash takes the next character as it is.
+--- The value of an option on a #SBATCH line, whose reader has rules of its own: spaces, # and quotes count unless
+--- double quotes are around them, and a backslash takes the next character as it is.
 function M.sbatch(value)
-    return (value:gsub("[^%w_@%%+=:,./\128-\255-]", "\\%0"))
+    if value:find("^[%w_@%%+=:,./|\128-\255-]+$") then
+        return value
+    end
+    return '"' .. value:gsub('["\\]', "\\%0") .. '"'
 end
 
 --- Refuse a value that does not look as `pattern` (or one of several) says; `what` it should be.

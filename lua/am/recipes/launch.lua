@@ -8,7 +8,6 @@ local here = require("am.launcher.local")
 local kubernetes = require("am.launcher.kubernetes")
 local launcher = require("am.launcher")
 local path = require("am.utils.path")
-local posix = require("am.utils.posix")
 local processes = require("am.utils.processes")
 local secrets = require("am.config.secrets")
 local slurm = require("am.launcher.slurm")
@@ -106,6 +105,17 @@ local function job_config(recipe, signal, env)
     return "# What amlua runs in the job that lies beside it.\n" .. config.print(cfg, { redact = false })
 end
 
+-- The name by which an installed amlua finds a recipe, wherever it is installed.
+local function installed(script)
+    local home = require("am.cli").home
+    local name = home and path.relative(path.absolute(script), path.absolute(home))
+    if not name or name:find("^%.%.") then
+        err.raise("usage", "%s is no recipe of amlua's own: what runs in a container must be in it, and be named by "
+                  .. "`amlua recipes/NAME.lua`", script)
+    end
+    return name
+end
+
 -- ---- Slurm ----------------------------------------------------------------------------------
 
 -- Variables of the section that are secret, taken out of it.
@@ -151,7 +161,7 @@ local function submit(recipe, args, script, ranks)
     local job = {
         name = name, folder = folder, chdir = path.absolute(values.chdir or "."), source = args.config,
         words = words_for(values.program or (contained and "amlua") or processes.program(),
-                          contained and M.installed(script) or path.absolute(script), file, args.options),
+                          contained and installed(script) or path.absolute(script), file, args.options),
     }
     local batch = path.join(folder, name .. ".sbatch")
     local texts = { [file] = job_config(recipe, slurm.signal(values), env), [batch] = slurm.script(values, job) }
@@ -167,18 +177,49 @@ local function submit(recipe, args, script, ranks)
     return 0
 end
 
--- ---- choosing -------------------------------------------------------------------------------
+-- ---- Kubernetes -----------------------------------------------------------------------------
 
---- The name by which an installed amlua finds a recipe, wherever it is installed.
-function M.installed(script)
-    local home = require("am.cli").home
-    local name = home and path.relative(path.absolute(script), path.absolute(home))
-    if not name or name:find("^%.%.") then
-        err.raise("usage", "%s is no recipe of amlua's own: what runs in a container must be in it, and be named by "
-                  .. "`amlua recipes/NAME.lua`", script)
+-- Checkpoints that lie in no volume go with their pod.
+local function check_volumes(recipe, values)
+    if not recipe:checkpoint_setting("enabled") then
+        return
     end
-    return name
+    local folder = recipe:checkpoint_dir()
+    for mount in pairs(values.volumes or {}) do
+        if strings.starts_with(folder .. "/", mount:gsub("/*$", "/")) then
+            return
+        end
+    end
+    err.raise("usage", "%s: k8s.volumes: checkpoint.checkpoint_dir (%s) is in none of them, and would go with the pod",
+              recipe.cfg:where("k8s.volumes"), folder)
 end
+
+local function write_manifest(recipe, args, script, ranks)
+    local values, env = values_of(recipe.cfg:child("k8s"), kubernetes.fields), {}
+    values.ntasks_per_node = ranks or values.ntasks_per_node
+    kubernetes.check(values)
+    check_volumes(recipe, values)
+    local name = values.name or recipe.name:gsub("_", "-")
+    local content = kubernetes.render(values, {
+        name = name, words = words_for("amlua", installed(script), kubernetes.CONFIG, args.options),
+        config = job_config(recipe, kubernetes.signal(values), env),
+    })
+    for _, variable in ipairs(strings.sorted_keys(env)) do
+        err.raise("usage", "the configuration holds a secret (%s), which may not stand in a manifest: write it as "
+                  .. "${NAME} and say k8s.secrets: {NAME: secret/key}", variable:gsub("^AMLUA_SECRET_", ""):lower())
+    end
+    if args.options["print-launch"] then
+        io.write(content)
+        return 0
+    end
+    local folder = slurm.new_folder(path.absolute(values.job_dir or kubernetes.fields.job_dir.default))
+    local file = path.join(folder, name .. ".yaml")
+    path.write_file(file, content)
+    print("kubectl apply -f " .. text.shell(file))
+    return 0
+end
+
+-- ---- choosing -------------------------------------------------------------------------------
 
 --- Start or submit what a configuration and the command line ask for, or print it (--print-launch). Returns an exit
 --- status, or nil where the run is this process's. `script`: the recipe's file.
@@ -209,7 +250,7 @@ function M.start(recipe, args, script)
         elseif cfg:has("slurm") then
             return submit(recipe, args, script, ranks)
         elseif cfg:has("k8s") then
-            return M.manifest(recipe, args, script, ranks)
+            return write_manifest(recipe, args, script, ranks)
         end
     end
     if (ranks or 1) == 1 and not printing then
