@@ -89,7 +89,7 @@ function Cluster:stop()
     for _, name in ipairs { "n1", "n2", "ctld", "munged" } do
         local pid = path.read_file(path.join(self.dir, name .. ".pid"), 64)
         if pid then
-            self:sh(string.format("for i in 1 2 3 4 5 6; do kill %d || break; sleep 0.2; done", tonumber(pid)))
+            self:sh(("for i in 1 2 3 4 5 6; do kill %d || break; sleep 0.2; done"):format(tonumber(pid)))
         end
     end
     path.remove_tree(self.dir)
@@ -111,7 +111,7 @@ function M.start()
         PORT0 = tostring(port), PORT1 = tostring(port + 1), PORT2 = tostring(port + 2),
     }
     path.write_file(path.join(dir, "slurm.conf"), (configuration:gsub("%u+%d?", names)))
-    local out, status = self:sh(string.format([[cd %s && chmod 755 . && mkdir -p state spool.n1 spool.n2 tmp.n1 tmp.n2 &&
+    local out, status = self:sh(string.format([[cd %s && chmod 755 . && mkdir state spool.n1 spool.n2 tmp.n1 tmp.n2 &&
         head -c 1024 /dev/urandom >munge.key && chmod 400 munge.key &&
         munged --force --socket=$PWD/munge.socket --key-file=$PWD/munge.key --pid-file=$PWD/munged.pid \
             --log-file=$PWD/munged.log --seed-file=$PWD/munged.seed &&

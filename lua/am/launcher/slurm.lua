@@ -232,8 +232,8 @@ trap 'warned=yes; ${step:+kill -s @SIGNAL@ "$step"}' @SIGNAL@
 ]]
 
 -- The step, and a shell that waits for it.
+local patience = "trap : TERM # Slurm sends it to the ranks, too: wait for what they save\n"
 local waiting = [[
-trap : TERM # Slurm sends it to the ranks, too: wait for what they save
 @COMMAND@ &
 step=$!
 while true; do # a signal ends the wait, not the step
@@ -285,7 +285,8 @@ function M.script(values, job)
     add("")
     local which = signal_of(values)
     local text_of = { SIGNAL = which, COMMAND = step(values, job) }
-    local body = (which and warning or "") .. waiting .. (values.requeue and again or "") .. 'exit "$status"\n'
+    local body = (which and warning or "") .. (which ~= "TERM" and patience or "") .. waiting
+        .. (values.requeue and again or "") .. 'exit "$status"\n'
     add((body:gsub("@(%u+)@", text_of)))
     return table.concat(out, "\n")
 end

@@ -118,22 +118,22 @@ function M.children(pid)
     return found
 end
 
--- Signals that someone ignores, as a set of bits (nohup ignores SIGHUP).
-local function ignored_signals()
+-- Whether SIGHUP is ignored, as under nohup. Other signals reach a run also where a shell had them ignored.
+local function hangup_ignored()
     local file = io.open("/proc/self/status")
     local text = file and file:read("*a") or ""
     if file then
         file:close()
     end
-    return tonumber((text:match("SigIgn:%s*%x*(%x%x%x%x%x%x%x%x)\n") or "0"), 16)
+    return tonumber(text:match("SigIgn:%s*%x*(%x)\n") or "0", 16) % 2 == 1
 end
 
 local function relayed_signals()
-    local set, ignored = ffi.new("struct am_posix_sigset"), ignored_signals()
+    local set, without_hangup = ffi.new("struct am_posix_sigset"), hangup_ignored()
     C.sigemptyset(set)
     C.sigaddset(set, SIGCHLD)
-    for _, number in pairs(M.signals) do
-        if number ~= M.signals.SIGKILL and math.floor(ignored / 2 ^ (number - 1)) % 2 == 0 then
+    for name, number in pairs(M.signals) do
+        if name ~= "SIGKILL" and not (name == "SIGHUP" and without_hangup) then
             C.sigaddset(set, number)
         end
     end
