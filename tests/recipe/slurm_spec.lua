@@ -34,7 +34,7 @@ local function ended(id)
     return cluster:sh("scontrol show job " .. id)
 end
 
-describe("a job of the section slurm", function()
+describe("a Slurm job", function()
     teardown(function()
         if cluster then
             cluster:stop()
@@ -137,6 +137,51 @@ describe("a job of the section slurm", function()
         cluster:sh("scancel " .. id)
         ended(id)
         assert.is_true(path.exists(dir .. "/saved"))
+    end)
+
+    -- examples/slurm/NAME.sh on the stand-in: where its ranks run, and what it does when a signal comes
+    local function example(name, tasks, limit, signal)
+        it("by examples/slurm/" .. name .. ".sh runs, and saves on SIG" .. signal, function()
+            local dir = helper.folder()
+            helper.write(dir .. "/stand_in", (stand_in:gsub("exit 0' USR1", "exit 0' USR1 TERM")
+                         :gsub("%.$SLURM_PROCID", ".$SLURM_PROCID.$SLURM_ARRAY_TASK_ID")))
+            os.execute("chmod +x " .. dir .. "/stand_in")
+            local out = cluster:sh(string.format("AMLUA=%s/stand_in NOTES=%s RUNS=/runs sbatch --output=%s/out.%%a "
+                                                 .. "examples/slurm/%s.sh run.yaml --a.b 'c d'", dir, dir, dir, name))
+            local id = assert(out:match("Submitted batch job (%d+)"), out)
+            cluster:wait("cat " .. dir .. "/.* 2>/dev/null | grep -c ready", "^" .. limit .. "\n")
+            cluster:sh("scancel --signal=" .. signal .. (signal == "USR1" and " --batch " or " ") .. id)
+            if signal == "USR1" then
+                cluster:start_again(id)
+            end
+            if limit < tasks then -- the rest of an array
+                cluster:wait("cat " .. dir .. "/.* 2>/dev/null | grep -c ready", "^" .. tasks .. "\n")
+                cluster:sh("scancel --signal=" .. signal .. " " .. id)
+            end
+            cluster:wait("squeue -h -j " .. id .. " -o %T", "^%s*$")
+            local notes = cluster:sh("cat " .. dir .. "/.* " .. dir .. "/1.* 2>/dev/null")
+            assert.equal(tasks, select(2, notes:gsub("saved\n", "")), notes)
+            assert.matches("words run.yaml %-%-a.b c d", notes)
+            assert.equal(signal == "USR1" and 1 or 0, select(2, notes:gsub("again\n", "")))
+            if name == "array_sweep" then
+                for _, rate in ipairs { "1e-5", "2e-5", "5e-5", "1e-4" } do
+                    local words = "--optimizer.lr " .. rate .. " --checkpoint.checkpoint_dir /runs/lr-" .. rate .. "\n"
+                    assert.truthy(notes:find(words, 1, true), notes)
+                end
+            elseif name == "two_nodes" then
+                assert.matches("rank 3 of 4 on n2, threads 1\nmeet at n1:13742", notes)
+            end
+        end)
+    end
+    example("one_node", 1, 1, "TERM")
+    example("two_nodes", 4, 4, "TERM")
+    example("array_sweep", 4, 2, "TERM")
+    example("requeue", 1, 1, "USR1")
+
+    it("by examples/slurm/container.sh is one that Slurm takes", function()
+        local out, status = cluster:sh("IMAGE=a sbatch --test-only examples/slurm/container.sh run.yaml")
+        assert.equal(0, status, out)
+        assert.matches("to start at", out)
     end)
 
     it("says what sbatch said against it", function()

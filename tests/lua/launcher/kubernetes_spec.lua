@@ -78,8 +78,8 @@ describe("a manifest", function()
 
     it("quotes what YAML would take for something else", function()
         local yaml = require("lyaml")
-        for _, word in ipairs { "yes", "1", "1e3", "null", "~", "a: b", "a #b", "- a", '"', "'", "{a}", "*a", "!a", "%a",
-                                "0x1", "é", "a\\nb", "", " a", "a ", "True", "@a", "a\nb", "a\n", "\t\n" } do
+        for _, word in ipairs { "yes", "1", "1e3", "null", "~", "a: b", "a #b", "- a", '"', "'", "{a}", "*a", "!a",
+                                "%a", "0x1", "é", "a\\nb", "", " a", "a ", "True", "@a", "a\nb", "a\n", "\t\n" } do
             assert.equal(word, yaml.load(manifest.text { manifest.map { { "key", word } } }).key)
             assert.equal(word, yaml.load(manifest.text { manifest.map { { "key", { "a", word } } } }).key[2])
         end
