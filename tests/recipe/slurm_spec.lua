@@ -111,6 +111,25 @@ describe("a Slurm job", function()
         assert.same(losses(whole), losses(dir .. "/ck"))
     end)
 
+    it("is warned by its own time limit (AMLUA_TIME_LIMIT=1)", function()
+        if not os.getenv("AMLUA_TIME_LIMIT") then
+            pending("a time limit is a minute at least")
+            return
+        end
+        local dir = helper.folder()
+        helper.write(dir .. "/stand_in", stand_in)
+        os.execute("chmod +x " .. dir .. "/stand_in")
+        local id = submit(helper.config(dir .. "/ck", {
+            slurm = { nodes = 2, time = "1", requeue = true, signal = "USR1@40", job_dir = dir .. "/jobs",
+                      program = dir .. "/stand_in", env_vars = { NOTES = dir } } }))
+        cluster:wait("scontrol show job " .. id, "JobState=PENDING.*Restarts=1", 120)
+        cluster:start_again(id)
+        ended(id)
+        local notes = cluster:sh("cat " .. dir .. "/.* " .. dir .. "/1.* 2>/dev/null")
+        assert.equal(2, select(2, notes:gsub("saved\n", "")), notes)
+        assert.equal(2, select(2, notes:gsub("again\n", "")), notes)
+    end)
+
     it("ends with the status of a run that failed, and is not queued again", function()
         local dir = helper.folder()
         helper.write(dir .. "/stand_in", "#!/bin/bash\ntrap 'exit 9' USR1\ntouch " .. dir .. "/ready\n"

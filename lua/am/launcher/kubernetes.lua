@@ -225,7 +225,9 @@ function M.render(values, job)
         { "metadata", map { { "name", job.name }, { "namespace", values.namespace } } },
         { "data", map { { (M.CONFIG:match("[^/]+$")), job.config } } },
     }
-    return manifest.text { config, (M.kind(values) == "Job" and job_spec or mpi_job_spec)(values, job) }
+    local job_of = M.kind(values) == "Job" and job_spec or mpi_job_spec
+    return "# A run of amlua, written from the section k8s: kubectl apply -f this file\n"
+        .. manifest.text { config, job_of(values, job) }
 end
 
 return M
