@@ -13,7 +13,6 @@
 
 warned='' step=''
 trap 'warned=yes; ${step:+kill -s USR1 "$step"}' USR1
-trap : TERM # scancel's reaches the ranks, too: wait for what they save
 srun --kill-on-bad-exit=1 "${AMLUA:-amlua}" "$@" --step_scheduler.preemption_signal '["SIGTERM", "SIGUSR1"]' &
 step=$!
 while true; do # a signal ends the wait, not the step

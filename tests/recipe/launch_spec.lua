@@ -166,7 +166,7 @@ describe("a job", function()
                                 "#SBATCH --account=proj", "seed: 5" } do
             assert.truthy(text:find("\n" .. line .. "\n", 1, true), line .. "\n" .. text)
         end
-        assert.matches("/job_config.yaml %-%-threads 2 &\n", text)
+        assert.matches("/job_config.yaml %-%-threads 2\n", text)
         assert.truthy(text:find("\nsbatch " .. dir .. "/TIME/llm_finetune.sbatch\n", 1, true), text)
         assert.equal(0, #path.names(dir))
     end)

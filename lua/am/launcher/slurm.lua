@@ -224,16 +224,11 @@ local function step(values, job)
     return text.command(words)
 end
 
--- The shell alone gets the signal before the time limit, and passes it on.
-local warning = [[
+-- The shell alone gets the signal before the time limit, passes it on, and waits for what the ranks save.
+local warned = [[
 warned=''
 step=''
 trap 'warned=yes; ${step:+kill -s @SIGNAL@ "$step"}' @SIGNAL@
-]]
-
--- The step, and a shell that waits for it.
-local patience = "trap : TERM # Slurm sends it to the ranks, too: wait for what they save\n"
-local waiting = [[
 @COMMAND@ &
 step=$!
 while true; do # a signal ends the wait, not the step
@@ -284,11 +279,12 @@ function M.script(values, job)
     end
     add("")
     local which = signal_of(values)
-    local text_of = { SIGNAL = which, COMMAND = step(values, job) }
-    local body = (which and warning or "") .. (which ~= "TERM" and patience or "") .. waiting
-        .. (values.requeue and again or "") .. 'exit "$status"\n'
-    add((body:gsub("@(%u+)@", text_of)))
-    return table.concat(out, "\n")
+    if not which then
+        add("exec " .. step(values, job))
+        return table.concat(out, "\n") .. "\n"
+    end
+    add(((warned .. (values.requeue and again or "")):gsub("@(%u+)@", { SIGNAL = which, COMMAND = step(values, job) })))
+    return table.concat(out, "\n") .. 'exit "$status"\n'
 end
 
 -- ---- submission -----------------------------------------------------------------------------

@@ -64,6 +64,7 @@ describe("a batch script", function()
         assert.matches("#SBATCH %-%-signal=B:TERM@60\n#SBATCH %-%-no%-requeue\n", text)
         assert.is_nil(text:find("scontrol requeue", 1, true))
         assert.equal("SIGUSR1", slurm.signal { requeue = true })
+        assert.matches("\nsrun [^\n]* '%%1 @SIGNAL@' &\n", script({ requeue = true }, { words = { "%1 @SIGNAL@" } }))
         assert.is_nil(slurm.signal {})
     end)
 
@@ -86,7 +87,7 @@ describe("a batch script", function()
         -- what a shell hands to srun
         local name = os.tmpname()
         path.write_file(name, 'srun() { for w in "$@"; do printf "%s\\n" "$w"; done; }; scontrol() { :; }\n'
-                        .. "SLURM_JOB_NODELIST=n1\n" .. text:gsub(" &\nstep", "\nstep"):gsub("step=$!.*", "exit\n"))
+                        .. "SLURM_JOB_NODELIST=n1\n" .. text:gsub("\nexec srun", "\nsrun"))
         local pipe = io.popen("bash " .. name .. ' ; true')
         local said = pipe:read("*a")
         pipe:close()
