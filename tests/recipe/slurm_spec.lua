@@ -14,6 +14,7 @@ exec >>"$NOTES/$SLURM_RESTART_COUNT.$SLURM_PROCID" 2>&1
 echo "words $*"
 echo "rank $SLURM_PROCID of $SLURM_NTASKS on $SLURMD_NODENAME, threads $OMP_NUM_THREADS"
 echo "meet at $MASTER_ADDR:$MASTER_PORT, secrets $WANDB_API_KEY $HF_TOKEN $AMLUA_SECRET_WANDB_CONFIG_API_KEY"
+echo "admitted by $AMLUA_SECRET"
 trap 'echo saved; exit 0' USR1
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then echo again; exit 0; fi
 echo ready
@@ -67,6 +68,8 @@ describe("a Slurm job", function()
             assert.matches("rank " .. rank .. " of 4 on n" .. (rank < 2 and 1 or 2) .. ", threads 1\n", first)
         end
         assert.matches("meet at n1:13742, secrets hunter2%-a hunter2%-b hunter2%-c\n", first)
+        local admitted = first:match("admitted by (%S+)\n") -- made in the job, and the same for all
+        assert.equal(4, select(2, first:gsub("admitted by " .. admitted:gsub("%p", "%%%0") .. "\n", "")), first)
         assert.truthy(first:find("words " .. path.absolute(helper.finetune) .. " " .. folder .. "/job_config.yaml\n", 1,
                                  true), first)
         cluster:sh("scancel --signal=USR1 --batch " .. id)

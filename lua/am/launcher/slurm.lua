@@ -257,9 +257,12 @@ function M.script(values, job)
         out[#out + 1] = select("#", ...) > 0 and string.format(line, ...) or line
     end
     add("")
-    add('MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)')
-    add("MASTER_PORT=%d", values.master_port or M.fields.master_port.default)
-    add("export MASTER_ADDR MASTER_PORT")
+    if (values.nodes or 1) * tasks > 1 then -- where ranks without MPI meet, and what admits them
+        add('MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)')
+        add("MASTER_PORT=%d", values.master_port or M.fields.master_port.default)
+        add('AMLUA_SECRET="${AMLUA_SECRET:-$(head -c 24 /dev/urandom | base64)}"')
+        add("export MASTER_ADDR MASTER_PORT AMLUA_SECRET")
+    end
     if values.cpus_per_task then
         add("export SRUN_CPUS_PER_TASK=%d", values.cpus_per_task)
     elseif tasks > 1 then
@@ -277,7 +280,9 @@ function M.script(values, job)
     for _, key in ipairs(names) do
         add("export %s=%s", key, text.shell(tostring(values.env_vars[key])))
     end
-    add("")
+    if out[#out] ~= "" then
+        add("")
+    end
     local which = signal_of(values)
     if not which then
         add("exec " .. step(values, job))
