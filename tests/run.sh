@@ -317,6 +317,8 @@ if selected unit || [ "$selection" = lint ]; then run_lint; fi
 finish
 
 if [ ${#functional_files[@]} -gt 0 ]; then
+    # Without them what starts several processes and Slurm jobs is skipped.
+    install_packages "${CLUSTER_PACKAGES[@]}" || true
     # The GGUF that the goldens were made from; without it the tests that need it are skipped.
     if install_packages "${DOWNLOAD_PACKAGES[@]}" &&
         AMLUA_TEST_MODEL=$(examples/smollm2.sh --gguf 2>"$results/model.out"); then

@@ -71,14 +71,14 @@ end
 -- Each sends to the next. The first receives before it sends: a group's works are done one after another.
 local function check_ring()
     local next_rank, before, n = (rank + 1) % size, (rank - 1) % size, 200000
-    local got, sent, received = am.zeros { n }
-    if rank == 0 then
-        received, sent = world:recv(got, before, 5), world:send(own(rank, n, "float32"), next_rank, 5)
-    else
-        sent, received = world:send(own(rank, n, "float32"), next_rank, 5), world:recv(got, before, 5)
+    local got, works = am.zeros { n }, {}
+    local function send() works[#works + 1] = world:send(own(rank, n, "float32"), next_rank, 5) end
+    local function recv() works[#works + 1] = world:recv(got, before, 5) end
+    for _, act in ipairs(rank == 0 and { recv, send } or { send, recv }) do
+        act()
     end
-    sent:wait()
-    received:wait()
+    works[1]:wait()
+    works[2]:wait()
     equal(got, own(before, n, "float32"), "send and recv")
 end
 

@@ -74,6 +74,16 @@ describe("data parallel", function()
         end
     end)
 
+    it("is begun by --nproc-per-node", function()
+        local one, dir = train(1), helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, local_batch_size = 2,
+                                                            max_steps = 20 } })
+        local file = helper.yaml(helper.folder(), cfg)
+        local status, _, errors = helper.run({ "finetune", "llm", "-c", file, "--nproc-per-node", "2" })
+        assert.equal(0, status, errors)
+        compare(one, helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
     it("ends after the same step on all ranks when one gets a signal, and goes on to the same end", function()
         local whole, dir = train(1, { step_scheduler = { max_steps = 400 } }), helper.folder()
         local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, max_steps = 400 } })

@@ -190,9 +190,9 @@ rule("memory from engine/core/mem.c, the backends and modules only", function()
 end)
 
 -- The engine is declared in one place; the operating system's calls and each library in another.
-rule("ffi.cdef only in lua/am/core/ffi.lua and lua/am/utils/{posix,libcurl,digest}.lua", function()
+rule("ffi.cdef only in lua/am/core/ffi.lua and lua/am/utils/{posix,processes,libcurl,digest}.lua", function()
     forbid(lua_files, "%f[%w_]cdef%s*[%(%[\"']", one_of("lua/am/core/ffi.lua", "lua/am/utils/posix.lua",
-        "lua/am/utils/libcurl.lua", "lua/am/utils/digest.lua"))
+        "lua/am/utils/processes.lua", "lua/am/utils/libcurl.lua", "lua/am/utils/digest.lua"))
 end)
 
 rule("no ffi.cast to a function pointer in Lua", function()

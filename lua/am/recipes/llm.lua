@@ -111,9 +111,12 @@ function Recipe:check_ranks()
     for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
         local n = strategy and strategy:get(key)
         if type(n) == "number" and n > 1 and not (key == "dp_size" and n == size) then
-            err.raise("usage", "%s: distributed.%s is %d, but %s", strategy:where(key), key, n,
-                      size == 1 and "this run has one process" or key == "dp_size" and "there are " .. size .. " ranks"
-                      or "ranks share rows only (dp_size)")
+            local what = ("%s: distributed.%s is %d"):format(strategy:where(key), key, n)
+            if size == 1 then
+                err.raise("usage", "%s, but this run has one process", what)
+            end
+            err.raise("usage", key == "dp_size" and "%s, but there are %d ranks"
+                      or "%s, but the %d ranks share rows, and nothing else (dp_size)", what, size)
         end
     end
     self.world:check_equal("the configuration", config.print(self.cfg))
