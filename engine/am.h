@@ -315,6 +315,12 @@ int am_params_zero_grad(am_params *p); /* marks gradients empty; nothing is writ
 /* Of parameter i alone: empty its gradient, and give back its memory where gradients are separate;
  * the sum of the squares of its gradient (0 without one). */
 int am_params_clear_grad(am_params *p, int64_t i);
+/* For ranks that add up their gradients: which flat buffer parameter i is in (-1: out of range),
+ * does it lack a gradient, and the gradients of parameters i to i + n - 1 as one vector, a view.
+ * They must be in one buffer; those that lack a gradient get one of zeros. */
+int am_params_flat(const am_params *p, int64_t i);
+int am_params_grad_empty(const am_params *p, int64_t i);
+int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n);
 int am_params_grad_sumsq(am_params *p, int64_t i, double *value);
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);

@@ -22,9 +22,9 @@ Recipe.doc = "Fine-tune a causal language model, fully or with LoRA."
 function Recipe:setup()
     self:claim_folder()
     self.seed = self:choose_seed()
-    self.rng = self:track("rng/rng_dp_rank_0.json", training.StatefulRNG { seed = self.seed })
+    self.rng = self:track("rng/rng_dp_rank_RANK.json", training.StatefulRNG { seed = self.seed })
     self.ctx.device = self.cfg:get("device") or "cpu"
-    self:check_one_process()
+    self:check_ranks()
     self.model = self:build_model()
     self.loss_fn = self:build_loss()
     self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
@@ -32,13 +32,15 @@ function Recipe:setup()
     self.ctx.named_parameters = self.model:named_parameters()
     self:check_memory()
     self.optimizer = self:build_optimizer()
+    self.sync = self:build_sync()
+    self.rng:spread(self.cfg:get("rng.ranked", true) and self.world.rank or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
     self.timers = timers.Timers(self:section("timers"))
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
-    self.seed = self.rng.seed
+    self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
     self.hooks:call("setup", self)
@@ -101,6 +103,7 @@ function Recipe:step(window)
         label_tokens, tokens = label_tokens + batch.num_label_tokens, tokens + batch.num_tokens
         work = work and work + self:batch_flops(batch.B, batch.T, batch.num_label_tokens, flops.seen(batch), batch)
     end
+    label_tokens, tokens, work = self:totals(label_tokens, tokens, work)
     if label_tokens > 0 then -- else there is nothing to learn, and decay and momentum change nothing either
         loss, grad_norm, aux_loss = self:learn(window, 1 / label_tokens)
     end
@@ -110,6 +113,12 @@ function Recipe:step(window)
     return { loss = loss, grad_norm = grad_norm, aux_loss = aux_loss, num_label_tokens = label_tokens,
              num_tokens = tokens,
              flops = work, seconds = edge.C.am_clock() - started }
+end
+
+-- Numbers of a step, of all ranks together; the last may be nil.
+function Recipe:totals(label_tokens, tokens, work)
+    local all = self.world:reduce { label_tokens, tokens, work or 0 }
+    return all[1], all[2], work and all[3]
 end
 
 -- A micro-batch's loss and, with model.output_router_logits, router_aux_loss_coef times the one that balances its
@@ -129,11 +138,14 @@ end
 function Recipe:learn(window, scale)
     local loss = 0
     self.aux_loss = nil
-    for _, batch in ipairs(window) do
+    for i, batch in ipairs(window) do
+        if self.sync and i == #window then
+            self.sync:begin()
+        end
         loss = loss + am.scope(function()
             local sum = self.timers:timed("forward", 1, self.objective, self, batch)
             local value = sum:item()
-            if not self.is_finite(value) then
+            if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
                 self:not_finite("loss", value, true)
             end
             if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
@@ -141,6 +153,14 @@ function Recipe:learn(window, scale)
             end
             return value
         end)
+    end
+    if self.sync then
+        self.timers:timed("sync", 1, self.sync.finish, self.sync)
+        local all = self.world:reduce { loss, self.aux_loss or 0 }
+        loss, self.aux_loss = all[1], self.aux_loss and all[2]
+        if not self.is_finite(loss) then
+            self:not_finite("loss", loss, true)
+        end
     end
     local grad_norm, factor = self.timers:timed("clip", 2, self.optimizer.clip_grad_norm, self.optimizer,
                                                 self:max_norm())
@@ -201,12 +221,13 @@ function Recipe:evaluate_set(set)
         end
     end
     for batch in set.loader:batches() do
-        if self:stop_requested() then
+        if self:all_stop() then
             return nil
         end
         sum = sum + am.scope(function() return self:loss(batch, see):item() end)
         count = count + batch.num_label_tokens
     end
+    sum, count = unpack(self.world:reduce { sum, count })
     if not self.is_finite(sum) then
         self:not_finite("validation loss", sum)
     end
@@ -276,7 +297,8 @@ function Recipe:log_step(epoch, metrics)
     self.step_ended = now
     local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, aux_loss = metrics.aux_loss,
                      grad_norm = metrics.grad_norm,
-                     lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps, tps_per_gpu = tps,
+                     lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps,
+                     tps_per_gpu = tps / self.world.size,
                      mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens,
                      num_label_tokens = metrics.num_label_tokens }
     for key, value in pairs(metrics.extra or {}) do

@@ -235,6 +235,40 @@ int am_params_clear_grad(am_params *p, int64_t i)
     return AM_OK;
 }
 
+int am_params_flat(const am_params *p, int64_t i)
+{
+    return i >= 0 && (size_t)i < p->n ? p->items[i].flat : -1;
+}
+
+int am_params_grad_empty(const am_params *p, int64_t i)
+{
+    return i < 0 || (size_t)i >= p->n || p->items[i].t->grad_empty;
+}
+
+int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n)
+{
+    if (i < 0 || n < 1 || (size_t)(i + n) > p->n)
+        return am_fail(AM_EINVAL, "parameters %lld to %lld of %zu", (long long)i,
+                       (long long)(i + n - 1), p->n);
+    if (!p->sealed || p->separate_grads)
+        return am_fail(AM_ESTATE, "gradients lie side by side in sealed parameters only, and not "
+                                  "where each is freed at once");
+    const am_param *first = &p->items[i], *last = &p->items[i + n - 1];
+    if (first->flat != last->flat)
+        return am_fail(AM_EINVAL, "%s and %s are in different buffers", first->name, last->name);
+    for (int64_t k = i; k < i + n; k++) {
+        am_tensor *t = p->items[k].t;
+        if (!t->grad_empty)
+            continue;
+        AM_TRY(am_tensor_fill(t->grad, 0));
+        t->grad_empty = false;
+    }
+    int64_t size = last->offset + am_tensor_numel(last->t) - first->offset, one = 1;
+    AM_TRY(am_tensor_view(out, p->flats[first->flat].grads, 1, &size, &one, first->offset));
+    am_scope_register(*out);
+    return AM_OK;
+}
+
 /* ---- norms ------------------------------------------------------------------------------- */
 
 /* Of n elements from offset of a flat buffer. */

@@ -39,6 +39,8 @@ M.fields = {
     dataset = { type = "any", doc = "given by the recipe" },
     seed = { type = "integer", min = 0, doc = "of the order (the top-level seed)" },
     step_rows = { type = "integer", min = 1, doc = "given by the recipe: rows in an optimizer step" },
+    rank = { type = "integer", min = 0, doc = "given by the recipe: which of those that share the rows this is" },
+    ranks = { type = "integer", min = 1, doc = "given by the recipe: how many share the rows" },
     num_workers = { type = "integer", min = 0, no_effect = "rows are made before the first step" },
     pin_memory = { type = "boolean", default = false, no_effect = "without effect on a CPU" },
     persistent_workers = { type = "boolean", default = false, no_effect = "there are no workers to keep" },
@@ -74,6 +76,9 @@ end
 --- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams). Where the dataset
 --- has_pictures also processor, which collate_fn gets as its second argument, num_workers (the engine's choice) and
 --- prefetch_factor (2).
+--- With ranks (1), so many processes share the rows: each batch_size * ranks rows of the order in turn are a batch for
+--- each, of which this is number `rank` (0). All have equally many batches; where rows run out, one from which nothing
+--- is learnt. Positions are those of all, so that a run can go on with another number of ranks.
 function M.StatefulDataLoader(opts)
     local size = opts.batch_size or 1
     if type(size) ~= "number" or size % 1 ~= 0 or size < 1 then
@@ -86,35 +91,35 @@ function M.StatefulDataLoader(opts)
         return stream_loader.new {
             dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
             shuffle = opts.shuffle, shuffle_buffer_size = opts.shuffle_buffer_size, seed = opts.seed,
-            drop_last = opts.drop_last,
+            drop_last = opts.drop_last, rank = opts.rank, ranks = opts.ranks,
         }
     end
     local self = setmetatable({
         dataset = opts.dataset, collate_fn = opts.collate_fn or default_collater, batch_size = size,
         shuffle = order_of(opts) or false, seed = opts.seed or 0, epoch = 0, position = 0,
         num_rows = opts.dataset:len(), group_rows = opts.group_by_length and (opts.step_rows or size) or nil,
-        processor = opts.processor, depth = ahead.depth(opts),
+        processor = opts.processor, depth = ahead.depth(opts), rank = opts.rank or 0, stride = size * (opts.ranks or 1),
     }, Loader)
     self.queue = self:new_queue(function() return epoch_order(self) end)
     if opts.group_by_length and not self.shuffle then
         err.raise("usage", "dataloader.group_by_length needs shuffle: true; without it rows keep their order")
     end
-    self.end_row = opts.drop_last and self.num_rows - self.num_rows % size or self.num_rows
+    self.end_row = opts.drop_last and self.num_rows - self.num_rows % self.stride or self.num_rows
     if self.end_row == 0 then
         err.raise("data", self.num_rows == 0 and "the dataset is empty"
-            or "drop_last leaves nothing: %d rows are less than a batch of %d", self.num_rows, size)
+            or "drop_last leaves nothing: %d rows are less than a batch of %d", self.num_rows, self.stride)
     end
     return self
 end
 
 --- Batches in an epoch.
 function Loader:len()
-    return math.ceil(self.end_row / self.batch_size)
+    return math.ceil(self.end_row / self.stride)
 end
 
 --- Batches left in this epoch.
 function Loader:remaining()
-    return math.ceil(math.max(0, self.end_row - self.position) / self.batch_size)
+    return math.ceil(math.max(0, self.end_row - self.position) / self.stride)
 end
 
 --- Go to the start of epoch `epoch`, unless that is the one being read.
@@ -124,12 +129,15 @@ function Loader:set_epoch(epoch)
     end
 end
 
--- Rows position+1..position+batch_size of an order (nil: as they come) as a batch. Raises
+-- This rank's part of the rows behind `position` of an order (nil: as they come) as a batch. Raises
 -- "interrupted" on Ctrl-C at the prompt.
 local function collate_at(self, position, order)
     edge.check(edge.C.am_signals_check())
     local dataset, rows, names = self.dataset, {}, {}
-    for k = position, math.min(position + self.batch_size, self.end_row) - 1 do
+    local first = position + self.rank * self.batch_size
+    local is_idle = first >= self.end_row
+    local last = is_idle and position or math.min(first + self.batch_size, self.end_row) - 1
+    for k = is_idle and position or first, last do
         local i = order and order[k] or k + 1
         rows[#rows + 1] = dataset:get(i)
         names[#rows] = utils.row_name(dataset, i)
@@ -141,7 +149,7 @@ local function collate_at(self, position, order)
         batch = self.collate_fn(rows)
     end
     batch.names = batch.names or names
-    return batch
+    return is_idle and utils.make_idle(batch) or batch
 end
 
 local function row_lengths(self)
@@ -171,7 +179,7 @@ end
 function Loader:new_queue(order)
     return ahead.new(self.depth, function(position)
         if position < self.end_row then
-            return collate_at(self, position, order()), position + self.batch_size
+            return collate_at(self, position, order()), position + self.stride
         end
     end)
 end
@@ -182,7 +190,7 @@ function Loader:next()
         return nil
     end
     local batch = self.queue:take(self.position)
-    self.position = math.min(self.position + self.batch_size, self.end_row)
+    self.position = math.min(self.position + self.stride, self.end_row)
     return batch
 end
 
@@ -195,7 +203,7 @@ function Loader:batches()
     return function()
         if position < self.end_row then
             local batch = queue:take(position)
-            position = position + self.batch_size
+            position = position + self.stride
             return batch
         end
     end

@@ -10,6 +10,7 @@ local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local philox = require("am.datasets.philox")
+local utils = require("am.datasets.utils")
 
 local M = {}
 
@@ -18,12 +19,13 @@ StreamLoader.__index = StreamLoader
 
 local BLOCKS = 1048576 -- of an epoch, each with an order of its own
 
---- opts: dataset, collate_fn, batch_size, shuffle, shuffle_buffer_size, seed, drop_last.
+--- opts: dataset, collate_fn, batch_size, shuffle, shuffle_buffer_size, seed, drop_last, rank, ranks. Every rank reads
+--- all rows, and keeps its own.
 function M.new(opts)
     return setmetatable({
         dataset = opts.dataset, collate_fn = opts.collate_fn, batch_size = opts.batch_size,
         shuffle = opts.shuffle or false, buffer_size = opts.shuffle_buffer_size or 10000, seed = opts.seed or 0,
-        drop_last = opts.drop_last or false, epoch = 0,
+        drop_last = opts.drop_last or false, epoch = 0, rank = opts.rank or 0, ranks = opts.ranks or 1,
     }, StreamLoader)
 end
 
@@ -123,24 +125,30 @@ local function start(self)
     end
 end
 
--- Up to batch_size rows, each from take(), as a batch; nil where there is none.
+-- Of batch_size rows for each rank, each from take(), this rank's as a batch, and how many were read; nil where there
+-- is none. A rank that has none gets the first of all, idle.
 local function collate(self, take, count)
     edge.check(edge.C.am_signals_check())
-    local rows, names = {}, {}
-    while #rows < self.batch_size do
+    local rows, names, read, first_row = {}, {}, 0, nil
+    local from, most = self.rank * self.batch_size, self.ranks * self.batch_size
+    while read < most do
         local row = take()
         if not row then
             break
         end
-        rows[#rows + 1] = row
-        names[#rows] = type(row.name) == "string" and row.name or string.format("row %d", count + #rows)
+        read, first_row = read + 1, first_row or row
+        if read > from and #rows < self.batch_size then
+            rows[#rows + 1] = row
+            names[#rows] = type(row.name) == "string" and row.name or string.format("row %d", count + read)
+        end
     end
-    if #rows == 0 or (self.drop_last and #rows < self.batch_size) then
+    if read == 0 or (self.drop_last and read < most) then
         return nil
     end
-    local batch = self.collate_fn(rows)
+    local is_idle = #rows == 0
+    local batch = self.collate_fn(is_idle and { first_row } or rows)
     batch.names = names
-    return batch, #rows
+    return is_idle and utils.make_idle(batch) or batch, read
 end
 
 --- The next batch of this epoch, or nil at its end.

@@ -20,6 +20,16 @@ local M = {}
 --- The label that losses skip.
 M.IGNORE = -100
 
+--- A batch (collate.lua) from which nothing is learnt: for a rank that has no row of its own where others have one.
+function M.make_idle(batch)
+    local labels = batch.last_tokens and batch.B or batch.B * batch.T
+    for i = 0, labels - 1 do
+        batch.labels[i] = M.IGNORE
+    end
+    batch.num_label_tokens, batch.num_tokens, batch.is_idle = 0, 0, true
+    return batch
+end
+
 --- Shift a token sequence into a row: input_ids without the last id, labels without the first.
 --- Token i of `ids` is learnt when i >= first_label and, with `mask`, mask[i] is 1 (or true).
 function M.shift(ids, first_label, mask)

@@ -47,7 +47,8 @@ local function first_host(list)
 end
 
 local function with_meeting_point(place, getenv)
-    place.address = getenv("MASTER_ADDR") or (getenv("SLURM_STEP_NODELIST") and first_host(getenv("SLURM_STEP_NODELIST")))
+    local hosts = getenv("SLURM_STEP_NODELIST")
+    place.address = getenv("MASTER_ADDR") or (hosts and first_host(hosts))
     place.port = number(getenv, "MASTER_PORT")
     if place.engine == "gloo" and not (place.address and place.port) then
         err.raise("usage", "%s started %d ranks, and MASTER_ADDR and MASTER_PORT do not say where they meet", place.by,

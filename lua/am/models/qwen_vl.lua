@@ -54,6 +54,7 @@ end
 -- Places of text that follows what a cache holds, moved by each row's delta.
 local function after_cache(ctx, b, t)
     local out, used, bounds = ffi.new("int32_t[?]", b * t), ctx.cache.used, ctx.bounds and ctx.bounds:to_buffer()
+    ctx.longest = 0 -- what was counted by tokens is more than a picture's positions
     for i = 0, b - 1 do
         for q = 0, t - 1 do
             local at = i * t + q

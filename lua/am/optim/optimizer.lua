@@ -154,6 +154,44 @@ function Optimizer:zero_grad()
     end
 end
 
+--- The gradients in pieces of about `bytes`, the last parameters first, as backward comes to them: a list of
+--- { first, count, numel, places }, places being { part, i, name } of its parameters. See gradients.
+function Optimizer:buckets(bytes)
+    if self.squares then
+        err.raise("usage", "optimizer.fuse_backward uses each gradient up at once, and several ranks have to add "
+                  .. "theirs up first; set optimizer.fuse_backward: false")
+    end
+    local list, open = {}, nil
+    for k = #self.places, 1, -1 do
+        local place = self.places[k]
+        local flat, numel = C.am_params_flat(place.part.params, place.i), parameter(place):numel()
+        if not open or open.part ~= place.part or open.flat ~= flat or open.numel * 4 >= bytes then
+            open = { part = place.part, flat = flat, count = 0, numel = 0, places = {} }
+            list[#list + 1] = open
+        end
+        open.first, open.count, open.numel = place.i, open.count + 1, open.numel + numel
+        open.places[open.count] = place
+    end
+    return list
+end
+
+--- A parameter of a bucket.
+function Optimizer.parameter(_, place) return parameter(place) end
+
+--- Has a parameter of a bucket no gradient?
+function Optimizer.is_empty(_, place)
+    return C.am_params_grad_empty(place.part.params, place.i) ~= 0
+end
+
+--- Forget the gradient of a parameter.
+function Optimizer.clear_grad(_, place) check(C.am_params_clear_grad(place.part.params, place.i)) end
+
+--- A bucket's gradients as one vector, a view: those that lack one get one of zeros.
+function Optimizer.gradients(_, bucket)
+    check(C.am_params_grads(box, bucket.part.params, bucket.first, bucket.count))
+    return tensor.own(box[0])
+end
+
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function Optimizer:grad_norm()
     local total = 0

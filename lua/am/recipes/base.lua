@@ -14,6 +14,7 @@ local checkpoint = require("am.checkpoint")
 local command = require("am.recipes.command")
 local config = require("am.config")
 local cross_fields = require("am.recipes.cross_fields")
+local distributed = require("am.distributed")
 local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
@@ -69,6 +70,7 @@ function Recipe.create(class, source, overrides, opts)
         end
     end
     self.log = log.get("am." .. (class.name or "recipe"))
+    self.world = opts.world or distributed.alone()
     self.ctx = {
         registry = targets.registry(),
         roots = opts.roots,
@@ -162,13 +164,44 @@ function Recipe:saved_losses()
     return type(losses) == "table" and losses ~= json.null and losses or {}
 end
 
---- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds.
+-- What a part has to say of itself to a checkpoint: { { file, state }, … }. A part of each rank has a file for each,
+-- with its number in place of "RANK".
+local function states_of(self)
+    local list = {}
+    for _, p in ipairs(self.parts) do
+        if not p.file:find("RANK", 1, true) then
+            list[#list + 1] = { p.file, p.part:state_dict() }
+        else
+            for i, text in ipairs(self.world:gather(json.encode(p.part:state_dict()))) do
+                list[#list + 1] = { (p.file:gsub("RANK", i - 1)), assert(json.decode(text)) }
+            end
+        end
+    end
+    return list
+end
+
+--- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Of several ranks the first writes.
 function Recipe:save_checkpoint(epoch, step, losses, is_last)
     if not self:checkpoint_setting("enabled") then
         return
     end
     local root = self:checkpoint_dir()
     local name = string.format("epoch_%d_step_%d", epoch, step)
+    local states = states_of(self)
+    self:check_replicas()
+    if self.world:is_main() then
+        self:write_checkpoint(root, name, states, losses, is_last)
+    end
+    self.world:barrier()
+    self.saved = { dir = path.join(root, name), step = step }
+    return self.saved.dir
+end
+
+--- Overridden by recipes: raise an error where ranks that should hold the same do not.
+function Recipe.check_replicas() end
+
+-- The files of a checkpoint, and the older ones that go.
+function Recipe:write_checkpoint(root, name, states, losses, is_last)
     local keep = self:checkpoint_setting("max_recent_checkpoints")
     if keep then -- before saving: the newest there has proved good by the steps since
         checkpoint.prune(root, keep)
@@ -177,10 +210,10 @@ function Recipe:save_checkpoint(epoch, step, losses, is_last)
     for _, file in pairs(self.logs) do
         file:sync() -- no resumed run writes the lines before the checkpoint again
     end
-    local dir = checkpoint.save(root, name, function(folder)
+    checkpoint.save(root, name, function(folder)
         self:save_model(folder, is_last)
-        for _, p in ipairs(self.parts) do
-            checkpoint.write_json(path.join(folder, p.file), p.part:state_dict())
+        for _, state in ipairs(states) do
+            checkpoint.write_json(path.join(folder, state[1]), state[2])
         end
         checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
         checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
@@ -190,15 +223,13 @@ function Recipe:save_checkpoint(epoch, step, losses, is_last)
     if keep and is_last then
         checkpoint.prune(root, keep)
     end
-    self.saved = { dir = dir, step = step }
-    return dir
 end
 
 --- The state that this step began with is useless: a checkpoint of it is withdrawn. Returns the
 --- newest good one, or nil.
 function Recipe:withdraw_checkpoint(step)
     local root = self:checkpoint_dir()
-    if self.saved and self.saved.step == step - 1 then
+    if self.world:is_main() and self.saved and self.saved.step == step - 1 then
         local before, aside = checkpoint.withdraw(root, self.saved.dir)
         self.log:warning("checkpoint %s led to it, and is now %s", self.saved.dir, aside)
         self.saved = nil
@@ -225,9 +256,12 @@ local function check_signature(saved, own, dir)
     end
 end
 
--- Hand a part its state; an error names the file.
-local function load_part(p, dir)
-    local file = path.join(dir, p.file)
+-- Hand a part its state; an error names the file. A rank that the run that saved did not have begins as it is.
+local function load_part(self, p, dir)
+    local file = path.join(dir, (p.file:gsub("RANK", self.world.rank)))
+    if self.world.rank > 0 and p.file:find("RANK", 1, true) and not path.is_file(file) then
+        return {}
+    end
     local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
     if not ok then
         error(err.within(notes, file), 0)
@@ -245,6 +279,9 @@ function Recipe:claim_folder()
     local root = self:checkpoint_dir()
     local enabled = self:checkpoint_setting("enabled")
     self.log_dir = root
+    if not self.world:is_main() then
+        return
+    end
     if not enabled and path.is_dir(root) and checkpoint.resolve(root) then
         self.log_dir = path.join(root, "trial")
         self.log:warning("checkpoint.enabled is false, and %s holds another run's checkpoints: logs go to %s", root,
@@ -262,9 +299,13 @@ function Recipe:claim_folder()
 end
 
 --- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
+--- All ranks take the one that the first finds.
 function Recipe:find_checkpoint()
     if self:checkpoint_setting("enabled") then
-        return checkpoint.resolve(self:checkpoint_dir(), self.cfg:get("checkpoint.restore_from"))
+        local found = self.world:is_main()
+            and checkpoint.resolve(self:checkpoint_dir(), self.cfg:get("checkpoint.restore_from"))
+        found = self.world:from_main(found or "")
+        return found ~= "" and found or nil
     elseif self.cfg:get("checkpoint.restore_from") then
         self.log:warning("Enable checkpointing to resume from a checkpoint, skipping...")
     end
@@ -281,7 +322,7 @@ function Recipe:load_checkpoint()
     self:check_checkpoint(dir)
     self:load_model(dir)
     for _, p in ipairs(self.parts) do
-        for _, note in ipairs(load_part(p, dir)) do
+        for _, note in ipairs(load_part(self, p, dir)) do
             self.log:warning("as in the checkpoint: %s", note)
         end
     end
@@ -298,6 +339,9 @@ end
 --- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
 --- checkpoints; lines of `step` (in the latter `validation_step`) and later go.
 function Recipe:open_logs(step, validation_step)
+    if not self.world:is_main() then
+        return
+    end
     local root = self.log_dir
     self.logs.training = jsonl.open(path.join(root, "training.jsonl"),
                                     { keys = jsonl.TRAINING, resume_step = step })
@@ -345,11 +389,18 @@ function Recipe.run(class, argv)
         require("am.cli").set_threads(args.options.threads)
     end
     local cfg = config.load(args.config, { overrides = args.overrides })
+    local only_shown = args.options["print-config"] or args.options["dry-run"]
+    local world = not only_shown and distributed.join {
+        backend = cfg:get("dist_env.backend"), timeout = 60 * (cfg:get("dist_env.timeout_minutes") or 0),
+    } or distributed.alone()
+    if not world:is_main() then
+        log.setup { level = "warning", prefix = ("[rank %d] "):format(world.rank) }
+    end
     local self = Recipe.create(class, cfg, nil, {
-        roots = { path.dirname(argv[0] or ".") },
+        roots = { path.dirname(argv[0] or ".") }, world = world,
         allow_user_code = args.options["allow-user-code"],
     })
-    if args.options["print-config"] or args.options["dry-run"] then
+    if only_shown then
         return command.show(self, args.options)
     end
     local signal = "SIGTERM"
@@ -361,9 +412,14 @@ function Recipe.run(class, argv)
         self:setup()
         self:train()
     end, function(e) return err.is(e) and e or debug.traceback(tostring(e), 2) end)
+    if not ok and world.size > 1 then
+        self.log:error("%s", tostring(e))
+        world:abort(err.is(e) and e.code == "usage" and 2 or 1, tostring(e)) -- the others would wait for this rank
+    end
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
+    world:close()
     local status = self.signals:exit_status()
     self.signals:unwatch()
     if not (ok and told) then
@@ -377,9 +433,14 @@ function Recipe.run(class, argv)
     return status
 end
 
---- True once the run was asked to end by a signal.
+--- True once this rank was asked to end by a signal.
 function Recipe:stop_requested()
     return self.signals ~= nil and self.signals:pending() ~= nil
+end
+
+--- True once any rank was; all ranks ask at the same time.
+function Recipe:all_stop()
+    return self.world:any(self:stop_requested())
 end
 
 return setmetatable({

@@ -8,6 +8,7 @@ local base = require("am.recipes.base")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
 local datasets = require("am.datasets")
+local distributed = require("am.distributed")
 local early_stopping = require("am.training.early_stopping")
 local edge = require("am.core.ffi")
 local ema = require("am.training.ema")
@@ -104,14 +105,40 @@ function Recipe:choose_seed()
     return other or seed or 42
 end
 
-function Recipe:check_one_process()
-    local strategy = self.cfg:child("distributed")
+--- Raise "usage" where the distributed section speaks of other ranks than there are.
+function Recipe:check_ranks()
+    local strategy, size = self.cfg:child("distributed"), self.world.size
     for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
         local n = strategy and strategy:get(key)
-        if type(n) == "number" and n > 1 then
-            err.raise("usage", "%s: distributed.%s is %d, but this run has one process", strategy:where(key), key, n)
+        if type(n) == "number" and n > 1 and not (key == "dp_size" and n == size) then
+            err.raise("usage", "%s: distributed.%s is %d, but %s", strategy:where(key), key, n,
+                      size == 1 and "this run has one process" or key == "dp_size" and "there are " .. size .. " ranks"
+                      or "ranks share rows only (dp_size)")
         end
     end
+    self.world:check_equal("the configuration", config.print(self.cfg))
+    self.world:check_equal("amlua", am.version)
+end
+
+--- Raise "usage" unless all ranks train the same weights.
+function Recipe:check_replicas()
+    if self.world.size > 1 then
+        self.world:check_equal("the model", ("%s %.17g"):format(self.base_weights, self.optimizer:param_norm()))
+    end
+end
+
+--- With several ranks, what keeps their gradients the same.
+function Recipe:build_sync()
+    if self.world.size == 1 then
+        return nil
+    end
+    self:check_replicas()
+    local kind = (self.cfg:get("distributed.strategy") or self.cfg:get("distributed._target_") or "ddp"):lower()
+    if not kind:find("ddp", 1, true) then
+        self.log:warning("%s: every rank holds the whole model for now, as with ddp; the numbers are the same", kind)
+    end
+    return distributed.DDP(self.optimizer, self.world.group,
+                           { bucket_cap_mb = self.cfg:get("distributed.bucket_cap_mb") })
 end
 
 --- The norm that gradients are cut to; nil: they are not.
@@ -319,7 +346,8 @@ function Recipe:build_step_scheduler()
     return config.instantiate(self.cfg:child("step_scheduler") or config.from_table {}, self.ctx, {
         loader_batch_size = self.cfg:get("dataloader.batch_size"),
         batches_per_epoch = self.loader:len(),
-        stop_requested = function() return self:stop_requested() end,
+        stop_requested = function() return self:all_stop() end,
+        dp_size = self.world.size,
     }, { default_target = "am.training.StepScheduler" })
 end
 
@@ -367,8 +395,9 @@ end
 
 function Recipe:log_summary()
     local total, trainable = self.model:num_parameters()
-    self.log:info("amlua %s on %s, %d threads, %s; seed %d", am.version, posix.hostname(), edge.C.am_threads(),
-                  ffi.string(edge.C.am_cpu_isa()), self.seed)
+    self.log:info("amlua %s on %s, %s%d threads, %s; seed %d", am.version, posix.hostname(),
+                  self.world.size > 1 and self.world.size .. " ranks, of which the first has " or "",
+                  edge.C.am_threads(), ffi.string(edge.C.am_cpu_isa()), self.seed)
     self.log:info("model %s: %s, %s", self.model.name_or_path or "(new)", self.model.class_name,
                   computed_dtype(self.model))
     self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,

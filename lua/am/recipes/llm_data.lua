@@ -26,7 +26,8 @@ function Methods:build_dataset(section)
         given.vocab_size = self.model.config.vocab_size
     end
     if fields.trainer_max_steps then -- rows are counted by steps
-        local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"))
+        local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"),
+                                           self.world.size)
         local known = { global_batch_size = sizes.global_batch_size,
                         trainer_max_steps = self.cfg:get("step_scheduler.max_steps"),
                         trainer_val_check_interval = self.cfg:get("step_scheduler.val_every_steps") }
@@ -64,9 +65,11 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
             stats and ": " .. datasets.describe(stats) or "")
     end
     local section = cfg:child(loader_key)
-    local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"))
+    local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"),
+                                       self.world.size)
     local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
-                    step_rows = sizes.global_batch_size, processor = self.processor }
+                    step_rows = sizes.global_batch_size, processor = self.processor,
+                    rank = self.world.rank, ranks = self.world.size }
     if not section or not section:has("collate_fn") then
         given.collate_fn = function(rows) return self:collate(rows) end
     end

@@ -58,7 +58,6 @@ end
 -- ---- processes ------------------------------------------------------------------------------
 
 local sizes = {
-    dp_size = "processes that share the rows; a step sums over global_batch_size rows here, too",
     dp_replicate_size = "copies of the model", tp_size = "processes that share each matrix",
     cp_size = "processes that share each row", pp_size = "processes that share the layers",
     ep_size = "processes that share the experts",
@@ -68,7 +67,7 @@ local sizes = {
 function M.distributed()
     local fields = without_effect(ONE_PROCESS, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
         patch_is_packed_sequence defer_fsdp_grad_sync reshard_after_forward enable_async_tensor_parallel
-        enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph bucket_cap_mb
+        enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules data_parallel_sharding_strategy
         zero_dp_strategy init_fsdp_with_meta_device init_nvfsdp_with_meta_device grad_reduce_in_fp32
         preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
@@ -79,10 +78,13 @@ function M.distributed()
                                         doc = "as in the model section" }
     fields.activation_checkpointing_scope = { type = "string|list", now = { "all" },
                                               not_yet = "all layers are recomputed, or none; leave it out" }
+    fields.bucket_cap_mb = { type = "number", min = 0, default = 25,
+                             doc = "ddp: megabytes of gradients that are added up at once" }
     fields.mp_policy = { type = "any", no_effect = "model.torch_dtype says it" }
     fields.autocast_dtype = { type = "any", no_effect = "model.torch_dtype says it" }
     fields.offload_policy = { type = "any", no_effect = "everything is in the host's memory" }
     fields.enable_compile = { type = "any", no_effect = "kernels are compiled" }
+    fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows, all that there are" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ONE_PROCESS .. "; set it to 1 or leave it out" }
@@ -101,8 +103,8 @@ local function processes()
         parallelizer = { type = "any", no_effect = ONE_PROCESS },
         autopipeline = { type = "any", no_effect = ONE_PROCESS },
         dist_env = { fields = {
-            backend = { type = "string", no_effect = ONE_PROCESS },
-            timeout_minutes = { type = "number", min = 0, no_effect = ONE_PROCESS },
+            backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
+            timeout_minutes = { type = "number", min = 0, doc = "how long a rank waits for the others (10)" },
             init_process_group = { type = "any", no_effect = ONE_PROCESS },
         }, doc = "how processes find each other" },
     }

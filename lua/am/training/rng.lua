@@ -73,6 +73,13 @@ function M.StatefulRNG(opts)
     return self
 end
 
+--- From here on, have other numbers than other ranks, which are made alike up to here: weights are, dropout is not.
+function StatefulRNG:spread(rank)
+    local seed, stream = get(self.engine)
+    check(self.engine.am_rng_set(seed + rank, stream))
+    self.seed = self.seed + rank
+end
+
 --- { seed, stream } of the engine's generator, as decimal text.
 function StatefulRNG:state_dict()
     local seed, stream = get(self.engine)

@@ -44,7 +44,8 @@ local function wants_color(stream)
     return io.type(stream) == "file" and posix.isatty(stream)
 end
 
---- Set level, stream (anything with a `write` method) and colours; each is optional.
+--- Set level, stream (anything with a `write` method), colours, and what stands before each message; each is
+--- optional.
 function M.setup(opts)
     opts = opts or {}
     local stream = opts.stream or io.stderr
@@ -58,7 +59,8 @@ function M.setup(opts)
     if color == nil then
         color = wants_color(stream)
     end
-    state = { threshold = math.min(threshold, levels.warning), stream = stream, color = color }
+    state = { threshold = math.min(threshold, levels.warning), stream = stream, color = color,
+              prefix = opts.prefix or "" }
 end
 
 --- Print to another stream from now on, with the level and the colours of the one before, which is
@@ -100,7 +102,8 @@ local function write(self, level, fmt, ...)
     if state.color and colors[level] then
         name = colors[level] .. name .. "\27[0m"
     end
-    state.stream:write(os.date("%Y-%m-%d %H:%M:%S"), " | ", name, " | ", self.name, " | ", printable(text), "\n")
+    state.stream:write(os.date("%Y-%m-%d %H:%M:%S"), " | ", name, " | ", self.name, " | ", state.prefix,
+                       printable(text), "\n")
     if state.stream.flush then
         state.stream:flush()
     end

@@ -226,6 +226,22 @@ describe("Qwen2.5-VL", function()
         end)
     end)
 
+    it("counts positions, not tokens, when a cache meets frequencies that change with length", function()
+        am.manual_seed(1)
+        local long = new(nil, nil, { initializer_range = 0.5, rope_scaling = {
+            rope_type = "longrope", factor = 2, original_max_position_embeddings = 16, mrope_section = { 1, 1, 2 },
+            short_factor = { 1, 1, 1, 1 }, long_factor = { 9, 9, 9, 9 },
+        } })
+        local ids, inputs = row(16), { pixel_values = patches(64), image_grid_thw = { { 1, 8, 8 } } }
+        local said = {}
+        for _, use_cache in ipairs { true, false } do -- 18 tokens, of which the last is at position 5
+            said[#said + 1] = long:generate(ids, { max_new_tokens = 6, eos_token_id = false, use_cache = use_cache,
+                                                   inputs = inputs })
+        end
+        assert.same(said[2], said[1])
+        long:close()
+    end)
+
     it("keeps nothing of a tower that is frozen", function()
         local tower = model.model.visual
         for _, t in tower:named_parameters() do

@@ -116,7 +116,8 @@ function Batch:finish()
     elseif not err.is(fields) or not broken.is(fields) then
         error(fields, 0)
     end
-    return M.new(without_broken(self, fields), self.processor, self.opts):finish()
+    local rest = M.new(without_broken(self, fields), self.processor, self.opts)
+    return (self.is_idle and utils.make_idle(rest) or rest):finish()
 end
 
 return M
