@@ -3,7 +3,7 @@
  *
  * Each group has a Gloo context: a full mesh of connections and a thread that serves them. Gloo's
  * waits can't be ended by another thread, and one that is in the middle of a message does not even
- * notice that the connection broke. So the buffers that Gloo waits on are made here (Buffer), and
+ * notice that the connection broke. So Gloo waits on buffers of gloo_wires.h, and
  * a watcher, one thread a process, ends the waits of calls that give up or when a rank is gone. A
  * group in which a call failed is broken for good: its connections are closed, which the others
  * notice.
@@ -20,10 +20,6 @@
 #include <gloo/broadcast.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
-#include <gloo/transport/context.h>
-#include <gloo/transport/device.h>
-#include <gloo/transport/tcp/device.h>
-#include <gloo/transport/unbound_buffer.h>
 
 #include <unistd.h>
 
@@ -35,186 +31,20 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "gloo_wires.h"
 #include "store.h"
 
 namespace
 {
 
-namespace tcp = gloo::transport::tcp;
-
 constexpr double look = 0.05;   // seconds between two looks of the watcher
 constexpr double waited = 1;    // after which a rank says where it is
 constexpr double news = 3;      // for word of who is gone, when a connection broke
 constexpr double farewell = 10; // for the others to end, too
-constexpr std::chrono::milliseconds forever = std::chrono::hours(24 * 365);
-
-/* ---- connections that can be given up ---------------------------------------------------------
- * Gloo's own behind each of them. */
-
-class Buffer;
-
-class Wires : public gloo::transport::Context
-{
-  public:
-    explicit Wires(const std::shared_ptr<gloo::transport::Context> &own)
-        : gloo::transport::Context(own->rank, own->size), own_(own)
-    {
-    }
-    std::unique_ptr<gloo::transport::Pair> &getPair(int r) override
-    {
-        check();
-        return own_->getPair(r);
-    }
-    std::unique_ptr<gloo::transport::Pair> &createPair(int r) override
-    {
-        std::lock_guard<std::mutex> guard(lock_);
-        check();
-        return own_->createPair(r);
-    }
-    std::unique_ptr<gloo::transport::UnboundBuffer> createUnboundBuffer(void *data,
-                                                                        size_t bytes) override;
-    void cut();
-    void check() const
-    {
-        if (broken_)
-            throw gloo::IoException("given up");
-    }
-
-  private:
-    friend class Buffer;
-    const std::shared_ptr<gloo::transport::Context> own_;
-    std::atomic<bool> broken_{false};
-    std::mutex lock_;
-    std::set<Buffer *> buffers_;
-};
-
-class Buffer : public gloo::transport::UnboundBuffer
-{
-  public:
-    Buffer(Wires &wires, void *data, size_t bytes)
-        : gloo::transport::UnboundBuffer(data, bytes), wires_(wires),
-          own_(wires.own_->createUnboundBuffer(data, bytes))
-    {
-        std::lock_guard<std::mutex> guard(wires_.lock_);
-        wires_.buffers_.insert(this);
-    }
-    ~Buffer() override
-    {
-        std::lock_guard<std::mutex> guard(wires_.lock_);
-        wires_.buffers_.erase(this);
-    }
-    bool waitRecv(int *rank, std::chrono::milliseconds) override
-    {
-        wires_.check();
-        return own_->waitRecv(rank, forever) || end();
-    }
-    bool waitSend(int *rank, std::chrono::milliseconds) override
-    {
-        wires_.check();
-        return own_->waitSend(rank, forever) || end();
-    }
-    void abortWaitRecv() override
-    {
-        own_->abortWaitRecv();
-    }
-    void abortWaitSend() override
-    {
-        own_->abortWaitSend();
-    }
-    void send(int rank, uint64_t slot, size_t offset, size_t bytes) override
-    {
-        own_->send(rank, slot, offset, bytes);
-    }
-    void recv(int rank, uint64_t slot, size_t offset, size_t bytes) override
-    {
-        own_->recv(rank, slot, offset, bytes);
-    }
-    void recv(std::vector<int> ranks, uint64_t slot, size_t offset, size_t bytes) override
-    {
-        own_->recv(std::move(ranks), slot, offset, bytes);
-    }
-
-  private:
-    static bool end()
-    {
-        throw gloo::IoException("given up");
-    }
-    Wires &wires_;
-    const std::unique_ptr<gloo::transport::UnboundBuffer> own_;
-};
-
-std::unique_ptr<gloo::transport::UnboundBuffer> Wires::createUnboundBuffer(void *data, size_t bytes)
-{
-    return std::unique_ptr<gloo::transport::UnboundBuffer>(new Buffer(*this, data, bytes));
-}
-
-/* Ends all waits, now and later. */
-void Wires::cut()
-{
-    std::lock_guard<std::mutex> guard(lock_);
-    broken_ = true;
-    for (Buffer *buffer : buffers_) {
-        buffer->abortWaitRecv();
-        buffer->abortWaitSend();
-    }
-    for (int r = 0; r < size; r++)
-        if (r != rank && own_->getPair(r))
-            own_->getPair(r)->close();
-}
-
-/* A device a group, which remembers the group's connections. */
-class Line : public gloo::transport::Device
-{
-  public:
-    explicit Line(const tcp::attr &attr) : own_(tcp::CreateDevice(attr))
-    {
-    }
-    std::string str() const override
-    {
-        return own_->str();
-    }
-    const std::string &getPCIBusID() const override
-    {
-        return own_->getPCIBusID();
-    }
-    std::shared_ptr<gloo::transport::Context> createContext(int rank, int size) override
-    {
-        auto own = own_->createContext(rank, size);
-        own->setTimeout(forever);
-        auto wires = std::make_shared<Wires>(own);
-        std::lock_guard<std::mutex> guard(lock_);
-        if (broken_)
-            throw gloo::IoException("given up");
-        wires_ = wires;
-        return wires;
-    }
-    void break_off()
-    {
-        std::shared_ptr<Wires> wires;
-        {
-            std::lock_guard<std::mutex> guard(lock_);
-            broken_ = true;
-            wires = wires_.lock();
-        }
-        if (wires)
-            wires->cut();
-    }
-    bool broken() const
-    {
-        return broken_;
-    }
-
-  private:
-    const std::shared_ptr<gloo::transport::Device> own_;
-    std::atomic<bool> broken_{false};
-    std::mutex lock_;
-    std::weak_ptr<Wires> wires_; // the context has it
-};
 
 /* ---- groups, and what the process has ---------------------------------------------------------
  */
@@ -475,7 +305,7 @@ Group &group_of(void *self)
 
 std::shared_ptr<Line> new_line()
 {
-    tcp::attr attr;
+    gloo::transport::tcp::attr attr;
     const char *interface = std::getenv("GLOO_SOCKET_IFNAME");
     if (interface && *interface)
         attr.iface = interface;

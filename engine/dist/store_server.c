@@ -21,7 +21,6 @@ enum {
     FULL = 4 << 20,        /* bytes that a rank has not read yet */
     ADDRESS = 80,          /* text */
     WHO = STORE_HOST + 64, /* "rank 2 (host n2, process 811)" */
-    LARGEST = STORE_HEAD + 255 + STORE_VALUE,
     ROOM = 1 << 16 /* read at a time */
 };
 static const size_t MOST = (size_t)1 << 30;            /* bytes of all values */
