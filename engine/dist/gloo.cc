@@ -31,6 +31,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,18 +42,18 @@
 namespace
 {
 
-constexpr double look = 0.05;   // seconds between two looks of the watcher
-constexpr double waited = 1;    // after which a rank says where it is
-constexpr double news = 3;      // for word of who is gone, when a connection broke
-constexpr double farewell = 10; // for the others to end, too
+constexpr double look = 0.05;  // seconds between two looks of the watcher
+constexpr double waited = 1;   // after which a rank says where it is
+constexpr double news = 3;     // for word of who is gone, when a connection broke
+constexpr double farewell = 5; // for the others to end, too
 
-/* ---- groups, and what the process has ---------------------------------------------------------
- */
+/* ---- groups, and what the process has ----------------------------------------------------- */
 
 struct Group {
     std::shared_ptr<Line> line;
     std::shared_ptr<gloo::rendezvous::Context> context;
-    std::string name; // of its keys in the store
+    std::string name;       // of its keys in the store
+    std::vector<int> world; // its ranks' places among all
     int splits = 0;
 };
 
@@ -72,7 +73,7 @@ struct Process {
     std::list<Call> calls;
     std::vector<std::unique_ptr<Group>> closed; // groups that others may still use
     std::thread watcher;
-    std::atomic<bool> ending{false};
+    std::atomic<bool> ending{false}, broken{false}; // broken: a call failed
 };
 
 Process process;
@@ -92,8 +93,7 @@ void log_line(const char *line)
     std::fprintf(stderr, "amlua: %s\n", line);
 }
 
-/* ---- the store, as Gloo sees it ---------------------------------------------------------------
- */
+/* ---- the store, as Gloo sees it ----------------------------------------------------------- */
 
 struct Failed { // call->message says why
 };
@@ -150,8 +150,7 @@ class Names : public gloo::rendezvous::Store
     am_comm_call *const call_;
 };
 
-/* ---- the watcher ------------------------------------------------------------------------------
- */
+/* ---- the watcher -------------------------------------------------------------------------- */
 
 void post(const std::string &key, int64_t number)
 {
@@ -163,7 +162,7 @@ int64_t posted(const std::string &key)
 {
     am_comm_call call = question(0.5);
     Freed value;
-    int64_t number = 0;
+    int64_t number = -1;
     if (am_store_look(process.store, key.c_str(), &value.data, &value.bytes, &call) == AM_OK &&
         value.data && value.bytes == sizeof number)
         std::memcpy(&number, value.data, sizeof number);
@@ -230,8 +229,7 @@ class Watched
     std::list<Call>::iterator at_;
 };
 
-/* ---- calls ------------------------------------------------------------------------------------
- */
+/* ---- calls -------------------------------------------------------------------------------- */
 
 int say(am_comm_call *call, const char *text)
 {
@@ -246,11 +244,26 @@ const char *bare(const char *text)
     return end ? end + 2 : text;
 }
 
+/* The first of the group's ranks that ended in order, or -1. */
+int who_left(const Group &group)
+{
+    for (int rank : group.world) {
+        am_comm_call ask = question(0.5);
+        Freed value;
+        const std::string key = "left/" + std::to_string(rank);
+        if (am_store_look(process.store, key.c_str(), &value.data, &value.bytes, &ask) == AM_OK &&
+            value.data)
+            return rank;
+    }
+    return -1;
+}
+
 /* Why? A rank that is gone is told by the store, which may take a moment; one that gave up since
  * its time was over has left word. */
 int failed(const Group &group, am_comm_call *call, const char *text)
 {
     const bool given_up = group.line->broken();
+    process.broken = true;
     group.line->break_off();
     if (am_store_failure(process.store, 0, call->message))
         return AM_ECOMM;
@@ -262,7 +275,12 @@ int failed(const Group &group, am_comm_call *call, const char *text)
         if (posted(group.name + "late") == call->number)
             return say(call, "");
     }
-    return am_comm_gives_up(call) ? say(call, "") : say(call, bare(text));
+    if (am_comm_gives_up(call))
+        return say(call, "");
+    const int left = who_left(group);
+    if (left >= 0)
+        return say(call, ("rank " + std::to_string(left) + " has left the others").c_str());
+    return say(call, bare(text));
 }
 
 template <class Body> int guarded(am_comm_call *call, const Body &body)
@@ -287,6 +305,7 @@ template <class Body> int during(const Group &group, am_comm_call *call, const B
             body();
             return static_cast<int>(AM_OK);
         } catch (const Failed &) {
+            process.broken = true;
             group.line->break_off();
             return static_cast<int>(AM_ECOMM);
         } catch (const std::exception &e) {
@@ -300,8 +319,7 @@ Group &group_of(void *self)
     return *static_cast<Group *>(self);
 }
 
-/* ---- joining, splitting, leaving --------------------------------------------------------------
- */
+/* ---- joining, splitting, leaving ---------------------------------------------------------- */
 
 std::shared_ptr<Line> new_line()
 {
@@ -355,11 +373,13 @@ void prove(const Group &group, Names &names)
     }
 }
 
-int connect(std::unique_ptr<Group> &group, const std::string &name, int rank, int size,
-            am_comm_call *call)
+int connect(std::unique_ptr<Group> &group, const std::string &name, int rank,
+            const std::vector<int> &world, am_comm_call *call)
 {
+    const int size = static_cast<int>(world.size());
     group = std::make_unique<Group>();
     group->name = name;
+    group->world = world;
     group->line = new_line();
     return during(*group, call, [&] {
         Names names(name, call);
@@ -427,7 +447,7 @@ int open_checked(void **out, const am_comm_options *o, am_comm_call *call)
         o->port > 65535)
         return say(call, "gloo needs a rank below the number of ranks, an address and a port");
     const char *secret = o->secret && *o->secret ? o->secret : nullptr;
-    process.ending = false;
+    process.ending = process.broken = false;
     if (o->rank == 0 && am_store_serve(&process.server, o->address, o->port, secret, o->size,
                                        log_line, call) != AM_OK)
         return AM_ECOMM;
@@ -445,7 +465,9 @@ int open_checked(void **out, const am_comm_options *o, am_comm_call *call)
         } catch (const Failed &) {
             return static_cast<int>(AM_ECOMM);
         }
-        return connect(world, "world/", o->rank, o->size, call);
+        std::vector<int> all(static_cast<size_t>(o->size));
+        std::iota(all.begin(), all.end(), 0);
+        return connect(world, "world/", o->rank, all, call);
     });
     if (rc != AM_OK) {
         am_comm_call last = question(1);
@@ -475,7 +497,7 @@ void close_gloo(void *self)
             return;
         }
         am_comm_call call = question(farewell);
-        if (!group->line->broken())
+        if (!process.broken)
             am_store_meet(process.store, "farewell", group->context->size, &call);
         process.world = nullptr;
         group.reset();
@@ -523,19 +545,21 @@ int split(void **out, void *self, int color, int key, am_comm_call *call)
             return a.key != b.key ? a.key < b.key : a.rank < b.rank;
         });
         int rank = 0;
-        while (members[static_cast<size_t>(rank)].rank != own.rank)
-            rank++;
+        std::vector<int> world;
+        for (const Choice &member : members) {
+            if (member.rank == own.rank)
+                rank = static_cast<int>(world.size());
+            world.push_back(parent.world[static_cast<size_t>(member.rank)]);
+        }
         std::unique_ptr<Group> group;
-        const int rc = connect(group, name + std::to_string(color) + "/", rank,
-                               static_cast<int>(members.size()), call);
+        const int rc = connect(group, name + std::to_string(color) + "/", rank, world, call);
         if (rc == AM_OK)
             *out = group.release();
         return rc;
     });
 }
 
-/* ---- collectives ------------------------------------------------------------------------------
- */
+/* ---- collectives -------------------------------------------------------------------------- */
 
 using Fold = void (*)(void *, const void *, const void *, size_t);
 

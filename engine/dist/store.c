@@ -39,8 +39,7 @@ static int fail(am_comm_call *call, const char *what, const char *why)
     return AM_ECOMM;
 }
 
-/* ---- joining ----------------------------------------------------------------------------------
- */
+/* ---- joining ------------------------------------------------------------------------------ */
 
 /* Waits until the socket is ready. 0: given up, or too late for this try. */
 static int ready(int fd, short events, double end, const am_comm_call *call)
@@ -185,8 +184,7 @@ static int find_server(am_store *s, const char *address, int port, const char *s
     return AM_ECOMM;
 }
 
-/* ---- what the server says ---------------------------------------------------------------------
- */
+/* ---- what the server says ----------------------------------------------------------------- */
 
 /* The lock is held. */
 static void set_failure(am_store *s, const char *text)
@@ -307,8 +305,7 @@ int am_store_join(am_store **out, const char *address, int port, const char *sec
     return AM_OK;
 }
 
-/* ---- questions --------------------------------------------------------------------------------
- */
+/* ---- questions ---------------------------------------------------------------------------- */
 
 static int send_message(am_store *s, int kind, uint32_t id, const char *key, const void *value,
                         size_t bytes)

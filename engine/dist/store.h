@@ -37,7 +37,7 @@ int am_store_serve(am_store_server **out, const char *address, int port, const c
 /* Says goodbye to the ranks that are still there. */
 void am_store_end(am_store_server *server);
 
-/* Tries until the server is there. The server sets "here/RANK". */
+/* Tries until the server is there, which sets "here/RANK", and "left/RANK" at its goodbye. */
 int am_store_join(am_store **out, const char *address, int port, const char *secret, int rank,
                   int ranks, am_comm_call *call);
 void am_store_leave(am_store *store);

@@ -21,7 +21,7 @@ enum {
     FULL = 4 << 20,        /* bytes that a rank has not read yet */
     ADDRESS = 80,          /* text */
     WHO = STORE_HOST + 64, /* "rank 2 (host n2, process 811)" */
-    ROOM = 1 << 16 /* read at a time */
+    ROOM = 1 << 16         /* read at a time */
 };
 static const size_t MOST = (size_t)1 << 30;            /* bytes of all values */
 static const double STRANGER = 5, NEWS = 1, FLUSH = 1; /* seconds */
@@ -60,6 +60,8 @@ typedef struct waiting {
 
 enum { ABSENT, HERE, LEFT, GONE };
 
+enum { SILENT, NO_RANK, NO_SECRET, UNWANTED, KINDS }; /* of refusals */
+
 typedef struct member {
     int state;
     peer *peer;
@@ -77,15 +79,14 @@ struct am_store_server {
     waiting *waits;
     size_t stored;
     char failure[STORE_TEXT];
-    double told; /* when log was called, and what happened since */
-    int untold;
+    double told[KINDS]; /* when log was called, and how often it was not since */
+    int untold[KINDS];
     double deaf; /* until when nobody is accepted */
     int ending;
     pthread_t thread;
 };
 
-/* ---- what is sent -----------------------------------------------------------------------------
- */
+/* ---- what is sent ------------------------------------------------------------------------- */
 
 static int append(bytes *b, const void *data, size_t n)
 {
@@ -127,22 +128,22 @@ static void say_text(peer *p, int kind, uint32_t id, const char *text)
     say(p, kind, id, text, strlen(text));
 }
 
-/* Lines for the log: one a second, so that a flood of strangers does not fill it. */
-static void note(am_store_server *s, const peer *p, const char *what)
+/* A line for the log: of each kind one a second, so that a flood of strangers does not fill it. */
+static void note(am_store_server *s, const peer *p, int kind, const char *what)
 {
     char line[256], more[64] = "";
     double now = am_clock();
     if (!s->log)
         return;
-    if (now - s->told < NEWS) {
-        s->untold++;
+    if (now - s->told[kind] < NEWS) {
+        s->untold[kind]++;
         return;
     }
-    if (s->untold > 0)
-        snprintf(more, sizeof more, " (and %d more since the last line)", s->untold);
+    if (s->untold[kind] > 0)
+        snprintf(more, sizeof more, " (and %d more since the last such line)", s->untold[kind]);
     snprintf(line, sizeof line, "the ranks' store refused %s: %s%s", p->address, what, more);
-    s->told = now;
-    s->untold = 0;
+    s->told[kind] = now;
+    s->untold[kind] = 0;
     s->log(line);
 }
 
@@ -155,8 +156,7 @@ static void tell_all(am_store_server *s, int but, const char *text)
         snprintf(s->failure, sizeof s->failure, "%s", text);
 }
 
-/* ---- names ------------------------------------------------------------------------------------
- */
+/* ---- names -------------------------------------------------------------------------------- */
 
 static entry **find(am_store_server *s, const void *key, size_t n)
 {
@@ -272,8 +272,7 @@ static void meet(am_store_server *s, peer *p, const store_message *m)
     }
 }
 
-/* ---- ranks ------------------------------------------------------------------------------------
- */
+/* ---- ranks -------------------------------------------------------------------------------- */
 
 static void forget_waits(am_store_server *s, int rank)
 {
@@ -331,7 +330,7 @@ static void admit(am_store_server *s, peer *p)
     char why[STORE_TEXT], key[32];
     uint8_t welcome[STORE_WELCOME];
     if (!store_read_hello(&h, p->hello, s->secret, p->nonce)) {
-        note(s, p, "it does not know the secret");
+        note(s, p, NO_SECRET, "it does not know the secret");
         p->leaves = 1;
         return;
     }
@@ -339,7 +338,7 @@ static void admit(am_store_server *s, peer *p)
     if (!append(&p->out, welcome, sizeof welcome)) {
         p->leaves = 1;
     } else if (refuses(s, &h, why)) {
-        note(s, p, why);
+        note(s, p, UNWANTED, why);
         say_text(p, STORE_REFUSED, 0, why);
         p->leaves = 1;
     } else {
@@ -365,6 +364,15 @@ static void give_up(am_store_server *s, peer *p, const store_message *m)
     tell_all(s, p->rank, text);
     s->members[p->rank].state = LEFT; /* that he goes now is no news */
     say(p, STORE_YES, m->id, NULL, 0);
+}
+
+static void leave(am_store_server *s, peer *p)
+{
+    char key[32];
+    snprintf(key, sizeof key, "left/%d", p->rank);
+    (void)set(s, key, (uint8_t)strlen(key), "", 0); /* when memory is out nobody learns it */
+    s->members[p->rank].state = LEFT;
+    p->leaves = 1;
 }
 
 static void obey(am_store_server *s, peer *p, const store_message *m)
@@ -398,16 +406,14 @@ static void obey(am_store_server *s, peer *p, const store_message *m)
         give_up(s, p, m);
         break;
     case STORE_BYE:
-        s->members[p->rank].state = LEFT;
-        p->leaves = 1;
+        leave(s, p);
         break;
     default: /* what only a server says */
         p->leaves = 1;
     }
 }
 
-/* ---- reading and writing ----------------------------------------------------------------------
- */
+/* ---- reading and writing ------------------------------------------------------------------ */
 
 /* Each returns 0 when the connection is over. */
 
@@ -430,12 +436,12 @@ static int read_stranger(am_store_server *s, peer *p)
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     if (n == 0) {
-        note(s, p, "it left without saying who it is");
+        note(s, p, SILENT, "it left without saying who it is");
         return 0;
     }
     p->got += (size_t)n;
     if (!store_begins_hello(p->hello, p->got)) {
-        note(s, p, "it is no rank of amlua");
+        note(s, p, NO_RANK, "it is no rank of amlua");
         return 0;
     }
     if (p->got == STORE_HELLO)
@@ -475,7 +481,7 @@ void store_server_adopt(am_store_server *s, int fd, const char *address)
             oldest = i;
     }
     if (strangers >= STORE_PENDING) {
-        note(s, s->peers[oldest], "it did not say who it is, and others wait");
+        note(s, s->peers[oldest], SILENT, "it did not say who it is, and others wait");
         close_peer(s, oldest);
     }
     if (!p || s->n == s->room || store_random(p->nonce) != 0) {
@@ -536,7 +542,7 @@ void store_server_step(am_store_server *s, int milliseconds)
         if (stays && (p->out.n > 0 || p->leaves))
             stays = write_peer(p);
         if (stays && p->rank < 0 && now - p->since > STRANGER) {
-            note(s, p, "it did not say who it is");
+            note(s, p, SILENT, "it did not say who it is");
             stays = 0;
         }
         if (!stays)
@@ -546,8 +552,7 @@ void store_server_step(am_store_server *s, int milliseconds)
         accept_some(s);
 }
 
-/* ---- beginning and ending ---------------------------------------------------------------------
- */
+/* ---- beginning and ending ----------------------------------------------------------------- */
 
 am_store_server *store_server_new(const char *secret, int ranks, am_store_log log)
 {

@@ -83,7 +83,7 @@ static void begin_rank(family *f, int rank, part run)
     fflush(NULL);
     f->pids[rank] = fork();
     if (f->pids[rank] == 0) {
-        alarm(100); /* nothing here takes as long */
+        alarm(100);         /* nothing here takes as long */
         exit(run(f, rank)); /* and leaks are looked for */
     }
 }
@@ -209,6 +209,24 @@ static int come_late(const family *f, int rank)
         memcpy(own->message, call.message, sizeof own->message);
         if (number == 2)
             e->where_are(group, own->here, number, 1);
+    }
+    e->close(group);
+    return 0;
+}
+
+/* Rank 1 ends too early, and is waited for. */
+static int leave(const family *f, int rank)
+{
+    void *group;
+    report *own = &f->reports[rank];
+    const am_comm_engine *e = join(f, rank, &group);
+    if (!e)
+        return 1;
+    am_comm_call call = engine_call(30);
+    call.number = 1;
+    if (rank == 0) {
+        own->rc = e->barrier(group, &call);
+        memcpy(own->message, call.message, sizeof own->message);
     }
     e->close(group);
     return 0;
@@ -349,6 +367,14 @@ static void gives_up(const char *module)
         "the others hear why");
 }
 
+static void leaves(const char *module)
+{
+    family f = new_family(module, 2);
+    begin(&f, leave);
+    end(&f);
+    tap(says(&f.reports[0], "rank 1 has left"), "a rank that left is named by those who wait");
+}
+
 static void absent(const char *module)
 {
     family f = new_family(module, 3);
@@ -406,6 +432,9 @@ static void strangers(const char *module)
     begin_rank(&f, 0, go_on);
     for (int i = 0; i < FLOOD; i++)
         fds[i] = connect_to(&f); /* and no word */
+    report r = intrude(&f, 1, 2, "another");
+    tap(says(&r, "secret"), "a rank with another secret is refused");
+    tap(log_says(&f, "it does not know the secret"), "and logged");
     begin_rank(&f, 1, go_on);
     joined(&f, 0, 1);
     tap(f.reports[0].ready && f.reports[1].ready, "ranks join among 300 that say nothing");
@@ -418,10 +447,8 @@ static void strangers(const char *module)
         close(fds[i]);
         fds[i] = fresh;
     }
-    report r = intrude(&f, 1, 2, "another");
-    tap(says(&r, "secret"), "a rank with another secret is refused");
     r = intrude(&f, 1, 2, NULL);
-    tap(says(&r, "secret"), "and one without");
+    tap(says(&r, "secret"), "a rank without a secret is refused");
     r = intrude(&f, 1, 2, f.secret);
     tap(says(&r, "has joined before"), "a rank that is there already is refused");
     r = intrude(&f, 1, 3, f.secret);
@@ -466,6 +493,7 @@ int main(int argc, char **argv)
         killed(argv[1], 2);
         killed(argv[1], 0);
         gives_up(argv[1]);
+        leaves(argv[1]);
         absent(argv[1]);
         strangers(argv[1]);
         no_secret(argv[1]);
