@@ -3,7 +3,7 @@
  *
  * Each group has a Gloo context: a full mesh of connections and a thread that serves them. Gloo's
  * waits can't be ended by another thread, and one that is in the middle of a message does not even
- * notice that the connection broke. So Gloo waits on buffers of gloo_wires.h, and
+ * notice that the connection broke. So Gloo waits on buffers of wires.h, and
  * a watcher, one thread a process, ends the waits of calls that give up or when a rank is gone. A
  * group in which a call failed is broken for good: its connections are closed, which the others
  * notice.
@@ -36,7 +36,7 @@
 #include <thread>
 #include <vector>
 
-#include "gloo_wires.h"
+#include "wires.h"
 #include "store.h"
 
 namespace

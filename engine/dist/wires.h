@@ -1,7 +1,7 @@
-/* gloo_wires.h — Gloo's connections, buffers and devices with one thing more: another thread can
+/* wires.h — Gloo's connections, buffers and devices with one thing more: another thread can
  * end every wait on them (C++; a part of gloo.cc). Gloo's own stands behind each. */
-#ifndef AM_GLOO_WIRES_H
-#define AM_GLOO_WIRES_H
+#ifndef AM_WIRES_H
+#define AM_WIRES_H
 
 #include <gloo/common/error.h>
 #include <gloo/transport/context.h>
