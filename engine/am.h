@@ -426,6 +426,7 @@ int am_comm_broadcast(am_work **out, am_comm *c, am_tensor *t, int root);
 /* Elements for each rank, one after another, and those from each. */
 int am_comm_all_to_all(am_work **out, am_comm *c, am_tensor *to, const int64_t *to_counts,
                        am_tensor *from, const int64_t *from_counts);
+/* A group's works are done one after another: of ranks that send in a ring, one receives first. */
 int am_comm_send(am_work **out, am_comm *c, am_tensor *t, int to, int tag);
 int am_comm_recv(am_work **out, am_comm *c, am_tensor *t, int from, int tag);
 int am_comm_barrier(am_work **out, am_comm *c);

@@ -13,10 +13,10 @@ _amlua() {
         esac
     done
     compopt -o filenames 2>/dev/null
-    if [ "$previous" = -e ] || [ "$previous" = --threads ]; then
+    if [ "$previous" = -e ] || [ "$previous" = --threads ] || [ "$previous" = --nproc-per-node ]; then
         return
     elif [ -z "$script" ] && [[ $word == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '--threads --version --info --help -e -i' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W '--threads --nproc-per-node --print-launch --version --info --help -e -i' -- "$word")
     elif [ -z "$script" ]; then
         mapfile -t COMPREPLY < <({
             compgen -f -X '!*.lua' -- "$word"
@@ -29,7 +29,7 @@ _amlua() {
             if [ -r "$config" ]; then # top-level sections, as the beginning of --section.key
                 sed -n 's/^\([A-Za-z_]*\):.*/--\1./p' "$config"
             fi
-            printf '%s\n' --threads --allow-user-code --help
+            printf '%s\n' --threads --nproc-per-node --print-launch --allow-user-code --help
         } | grep -F -- "$word")
     else
         mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -115,12 +115,6 @@ function Recipe:step(window)
              flops = work, seconds = edge.C.am_clock() - started }
 end
 
--- Numbers of a step, of all ranks together; the last may be nil.
-function Recipe:totals(label_tokens, tokens, work)
-    local all = self.world:reduce { label_tokens, tokens, work or 0 }
-    return all[1], all[2], work and all[3]
-end
-
 -- A micro-batch's loss and, with model.output_router_logits, router_aux_loss_coef times the one that balances its
 -- experts (nn/moe.lua), for each label token. The latter is a function of the micro-batch, not a mean over tokens.
 function Recipe:objective(batch)
@@ -233,6 +227,9 @@ function Recipe:evaluate_set(set)
     end
     local record = { val_loss = sum / math.max(count, 1), num_label_tokens = count }
     for _, metric in ipairs(metrics) do
+        if self.world.size > 1 then
+            metric:set_totals(self.world:reduce(metric:totals()))
+        end
         record["val_" .. metric.name] = metric:value()
     end
     return record
@@ -279,16 +276,6 @@ function Recipe:evaluate(epoch, step, losses)
         self.hooks:call("validation", self, name, record)
     end
     return records[1].val_loss
-end
-
--- In percent of the rate at which the machine multiplies matrices of the model's shapes, which is measured after
--- the first step. nil where the recipe does not say what a step must compute.
-function Recipe:share_of_peak(metrics)
-    if not (metrics.flops and self:counts_tokens()) then
-        return nil
-    end
-    self.meter = self.meter or flops.meter(self.model, metrics.num_tokens)
-    return 100 * self.meter(metrics.flops / metrics.seconds)
 end
 
 function Recipe:log_step(epoch, metrics)

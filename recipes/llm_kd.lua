@@ -105,17 +105,24 @@ end
 function Recipe:step(window)
     self.sums = { ce = 0, kd = 0 }
     local metrics = llm_finetune.step(self, window)
-    local count = math.max(metrics.num_label_tokens, 1)
-    metrics.extra = { ce_loss = self.sums.ce / count, kd_loss = self.sums.kd / count }
+    metrics.extra = self:means(metrics.num_label_tokens)
     return metrics
+end
+
+--- Both losses since self.sums was set to 0, of all ranks, for each of `count` tokens.
+function Recipe:means(count)
+    local ce, kd = unpack(self.world:reduce { self.sums.ce, self.sums.kd })
+    count = math.max(count, 1)
+    return { ce_loss = ce / count, kd_loss = kd / count }
 end
 
 function Recipe:evaluate_set(set)
     self.sums = { ce = 0, kd = 0 }
     local record = llm_finetune.evaluate_set(self, set)
     if record then
-        local count = math.max(record.num_label_tokens, 1)
-        record.ce_loss, record.kd_loss = self.sums.ce / count, self.sums.kd / count
+        for key, value in pairs(self:means(record.num_label_tokens)) do
+            record[key] = value
+        end
     end
     return record
 end

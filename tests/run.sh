@@ -69,8 +69,8 @@ lua_tests() { # spec files of the unit tests selected
 
 functional_tests() { # spec files of the functional tests selected
     case $selection in
-    all | functional) find tests/parity tests/recipe -name '*_spec.lua' ;;
-    parity | recipe) find "tests/$selection" -name '*_spec.lua' ;;
+    all | functional) find tests/parity tests/recipe tests/dist -name '*_spec.lua' ;;
+    parity | recipe | dist) find "tests/$selection" -name '*_spec.lua' ;;
     esac 2>/dev/null | sort
 }
 
@@ -326,6 +326,8 @@ if selected unit || [ "$selection" = lint ]; then run_lint; fi
 finish
 
 if [ ${#functional_files[@]} -gt 0 ]; then
+    # Without them what starts several processes and Slurm jobs is skipped.
+    install_packages "${CLUSTER_PACKAGES[@]}" || true
     # The GGUF that the goldens were made from; without it the tests that need it are skipped.
     if install_packages "${DOWNLOAD_PACKAGES[@]}" &&
         AMLUA_TEST_MODEL=$(examples/smollm2.sh --gguf 2>"$results/model.out"); then

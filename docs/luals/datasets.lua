@@ -44,6 +44,9 @@ function am_datasets.ColumnMappedTextInstructionIterableDataset(opts) end
 --- default: see grouped.lua. Reads the length of every row), shuffle_buffer_size (for streams). Where the dataset
 --- has_pictures also processor, which collate_fn gets as its second argument, num_workers (the engine's choice) and
 --- prefetch_factor (2).
+--- With ranks (1), so many processes share the rows: each batch_size * ranks rows of the order in turn are a batch for
+--- each, of which this is number `rank` (0). All have equally many batches; where rows run out, one from which nothing
+--- is learnt. Positions are those of all, so that a run can go on with another number of ranks.
 ---@return am.DataLoader
 function am_datasets.StatefulDataLoader(opts) end
 

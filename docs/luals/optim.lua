@@ -63,6 +63,22 @@ function am_Optimizer:step(grad_scale) end
 --- Mark all gradients as empty; the next backward overwrites them.
 function am_Optimizer:zero_grad() end
 
+--- The gradients in pieces of about `bytes`, the last parameters first, as backward comes to them: a list of
+--- { first, count, numel, places }, places being { part, i, name } of its parameters. See gradients.
+function am_Optimizer:buckets(bytes) end
+
+--- A parameter of a bucket.
+function am_Optimizer.parameter(_, place) end
+
+--- Has a parameter of a bucket no gradient?
+function am_Optimizer.is_empty(_, place) end
+
+--- Forget the gradient of a parameter.
+function am_Optimizer.clear_grad(_, place) end
+
+--- A bucket's gradients as one vector, a view: those that lack one get one of zeros.
+function am_Optimizer.gradients(_, bucket) end
+
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function am_Optimizer:grad_norm() end
 

@@ -52,8 +52,11 @@ function am_recipe_Recipe:best_key() end
 --- What losses.json of the checkpoint that this run came from holds; empty without one.
 function am_recipe_Recipe:saved_losses() end
 
---- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds.
+--- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Of several ranks the first writes.
 function am_recipe_Recipe:save_checkpoint(epoch, step, losses, is_last) end
+
+--- Overridden by recipes: raise an error where ranks that should hold the same do not.
+function am_recipe_Recipe.check_replicas() end
 
 --- The state that this step began with is useless: a checkpoint of it is withdrawn. Returns the
 --- newest good one, or nil.
@@ -66,6 +69,7 @@ function am_recipe_Recipe:check_checkpoint(dir) end
 function am_recipe_Recipe:claim_folder() end
 
 --- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
+--- All ranks take the one that the first finds.
 function am_recipe_Recipe:find_checkpoint() end
 
 --- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
@@ -84,8 +88,11 @@ function am_recipe_Recipe:close_logs() end
 --- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
 function am_recipe_Recipe.run(class, argv) end
 
---- True once the run was asked to end by a signal.
+--- True once this rank was asked to end by a signal.
 function am_recipe_Recipe:stop_requested() end
+
+--- True once any rank was; all ranks ask at the same time.
+function am_recipe_Recipe:all_stop() end
 
 am_recipe.Recipe = am_recipe_Recipe
 return am_recipe

@@ -96,6 +96,9 @@ function am_StepScheduler:load_state_dict(state) end
 ---@class am.StatefulRNG
 local am_StatefulRNG = {}
 
+--- From here on, have other numbers than other ranks, which are made alike up to here: weights are, dropout is not.
+function am_StatefulRNG:spread(rank) end
+
 --- { seed, stream } of the engine's generator, as decimal text.
 function am_StatefulRNG:state_dict() end
 

@@ -2,17 +2,10 @@
 -- order. Skipped, and counted, where there is no mpirun or no amlua_mpi.so.
 local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
+local ranks = require("tests.dist.ranks")
 
 -- Of f32 sums in another order: 20 steps with a learning rate of 1e-2 let it grow.
 local LOSS, NORM, LATER = 1e-6, 1e-5, 2e-5
-
-local can_run = os.execute("command -v mpirun >/dev/null 2>&1") == 0
-    and path.is_file(path.join(path.dirname(helper.amlua), "amlua_mpi.so"))
-
-local function mpirun(n)
-    return "OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-        .. "mpirun --oversubscribe -n " .. n
-end
 
 -- Train on n ranks; the records of training.jsonl, and the folder.
 local function train(n, changes, overrides)
@@ -22,7 +15,7 @@ local function train(n, changes, overrides)
         validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 7, vocab_size = 67,
                                mean_len = 14, max_sentence_len = 40 },
     }, changes or {}))
-    local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and mpirun(n) or nil, limit = 100 })
+    local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and ranks.mpirun(n) or nil, limit = 100 })
     assert.equal(0, status, out .. errors)
     return helper.jsonl(dir .. "/training.jsonl"), dir, errors
 end
@@ -52,7 +45,7 @@ local cases = {
 }
 
 describe("data parallel", function()
-    if not can_run then
+    if not ranks.can_run then
         pending("there is no mpirun, or no amlua_mpi.so")
         return
     end
@@ -72,13 +65,61 @@ describe("data parallel", function()
 
     it("goes on from a checkpoint with another number of ranks", function()
         local whole = train(1)
-        for _, ranks in ipairs { { 2, 1 }, { 1, 4 } } do
+        for _, sizes in ipairs { { 2, 1 }, { 1, 4 } } do
             local dir = helper.folder()
             local words = { "--checkpoint.checkpoint_dir", dir }
-            train(ranks[1], nil, { "--step_scheduler.max_steps", "7", unpack(words) })
-            train(ranks[2], nil, words)
+            train(sizes[1], nil, { "--step_scheduler.max_steps", "7", unpack(words) })
+            train(sizes[2], nil, words)
             compare(whole, helper.jsonl(dir .. "/training.jsonl"))
         end
+    end)
+
+    it("is begun by --nproc-per-node", function()
+        local one, dir = train(1), helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, local_batch_size = 2,
+                                                            max_steps = 20 } })
+        local file = helper.yaml(helper.folder(), cfg)
+        local status, _, errors = helper.run({ "finetune", "llm", "-c", file, "--nproc-per-node", "2" })
+        assert.equal(0, status, errors)
+        compare(one, helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    it("ends after the same step on all ranks when one gets a signal, and goes on to the same end", function()
+        local whole, dir = train(1, { step_scheduler = { max_steps = 400 } }), helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, max_steps = 400 } })
+        local file = helper.yaml(helper.folder(), cfg)
+        local run = ranks.mpirun(2) .. (" sh -c 'echo $$ >%s/pid.$OMPI_COMM_WORLD_RANK; exec %s %s %s'")
+            :format(dir, helper.amlua, helper.finetune, file)
+        os.execute(("(%s; echo $? >%s/rc) >%s/out 2>&1 </dev/null &"):format(run, dir, dir))
+        helper.until_true(function() return #helper.jsonl(dir .. "/training.jsonl") > 3 end, 30, "some steps")
+        os.execute("kill -TERM " .. helper.read(dir .. "/pid.1")) -- not the one that writes
+        helper.until_true(function() return (helper.read(dir .. "/rc") or ""):match("\n") end, 30, "the end")
+        assert.equal("0\n", helper.read(dir .. "/rc"), helper.read(dir .. "/out"))
+        local stopped = #helper.jsonl(dir .. "/training.jsonl")
+        assert.is_true(stopped < 400)
+        assert.matches("step_" .. stopped - 1 .. "$", helper.latest(dir))
+        local status, _, errors = helper.run({ helper.finetune, file }, { before = ranks.mpirun(2) })
+        assert.equal(0, status, errors)
+        assert.equal(#whole, #helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    it("loses nothing published when a rank is killed", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, max_steps = 2000,
+                                                            ckpt_every_steps = 10 } })
+        local file = helper.yaml(helper.folder(), cfg)
+        local run = ranks.mpirun(2) .. (" sh -c 'echo $$ >%s/pid.$OMPI_COMM_WORLD_RANK; exec %s %s %s'")
+            :format(dir, helper.amlua, helper.finetune, file)
+        os.execute(("(%s; echo $? >%s/rc) >%s/out 2>&1 </dev/null &"):format(run, dir, dir))
+        helper.until_true(function() return #helper.jsonl(dir .. "/training.jsonl") > 25 end, 30, "some steps")
+        os.execute("kill -KILL " .. helper.read(dir .. "/pid.1"))
+        helper.until_true(function() return (helper.read(dir .. "/rc") or ""):match("\n") end, 30, "the end")
+        assert.not_equal("0\n", helper.read(dir .. "/rc"))
+        local at = tonumber(helper.latest(dir):match("_step_(%d+)$"))
+        local status, _, errors = helper.run({ helper.finetune, file, "--step_scheduler.max_steps",
+                                               tostring(at + 5) }, { before = ranks.mpirun(4) })
+        assert.equal(0, status, errors)
+        assert.equal(at + 5, #helper.jsonl(dir .. "/training.jsonl"))
     end)
 
     it("ends all ranks with the message of the one that fails", function()
@@ -86,7 +127,7 @@ describe("data parallel", function()
         local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8 } })
         local file = helper.yaml(helper.folder(), cfg)
         local status, _, errors = helper.shell(("%s sh -c 'exec timeout 60 %s %s %s --seed $OMPI_COMM_WORLD_RANK'")
-            :format(mpirun(2), helper.amlua, helper.finetune, file))
+            :format(ranks.mpirun(2), helper.amlua, helper.finetune, file))
         assert.not_equal(0, status)
         assert.matches("the configuration of rank %d and rank %d differ", errors)
     end)

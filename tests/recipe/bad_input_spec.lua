@@ -59,7 +59,7 @@ describe("bad input", function()
         { "a state dtype", { optimizer = { state_dtype = "int4" } }, { "int4", "optimizer", "int8" } },
         { "betas", { optimizer = { betas = { 0.9 } } }, { "betas" } },
         { "a device", { device = "cuda" }, { "cuda" } },
-        { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" }, 1 },
+        { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" } },
         { "a strategy", { distributed = { strategy = "fsdp3" } }, { "distributed.strategy", "fsdp2" } },
         { "a key of processes", { dist_env = { bakend = "x" } }, { "dist_env.bakend", "backend" } },
         { "a module that is no name", { peft = { target_modules = { 1 } } }, { "peft", "no module matches" } },

@@ -130,12 +130,4 @@ describe("a configuration alone", function()
         assert.matches("recipe: a%.b%.Nothing is none that is known", errors)
     end)
 
-    it("has one process", function()
-        local file = helper.yaml(helper.folder(), helper.config(helper.folder()))
-        local status, _, errors = helper.run { helper.finetune, file, "--nproc-per-node", "8" }
-        assert.equal(1, status)
-        assert.matches("a run has one process", errors)
-        status = helper.run { helper.finetune, file, "--nproc-per-node=1", "--print-config" }
-        assert.equal(0, status)
-    end)
 end)

@@ -247,8 +247,8 @@ describe("memory of a step", function()
 
     it("is refused before the first step where it does not fit", function()
         local needed = 2 * 2 ^ 30
-        memory.check(needed, 4096, "4 rows", needed + 2 ^ 30)
-        local ok, e = pcall(memory.check, needed, 4096, "4 rows", needed)
+        memory.check(needed, 4096, "4 rows", 1, needed + 2 ^ 30)
+        local ok, e = pcall(memory.check, needed, 4096, "4 rows", 1, needed)
         assert.is_false(ok)
         assert.equal("memory", e.code)
         for _, part in ipairs { "2.00 GiB", "4 rows", "4096 tokens", "step_scheduler.local_batch_size",

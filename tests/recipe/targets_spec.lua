@@ -166,7 +166,7 @@ describe("a recipe", function()
         "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
         "quantization: {load_in_4bit: false, bnb_4bit_quant_type: nf4}",
         "slurm: {job_name: x, nodes: 2, ntasks_per_node: 8, time: 00:05:00, account: a, partition: batch, "
-            .. "container_image: i, nemo_mount: m, hf_home: h, extra_mounts: [/a:/b], master_port: 13742, "
+            .. "container_image: i, hf_home: h, extra_mounts: [/a:/b], master_port: 13742, "
             .. "gpus_per_node: 8, wandb_key: k, hf_token: t, chdir: c, job_dir: d, repo_root: r}",
         "skypilot: {cloud: kubernetes}", "nemo_run: {a: 1}", "kubernetes: {}", "logging: {level: 10}",
         "wandb: {project: p, enable: false}", "mlflow: {experiment_name: x}", "comet: {}",

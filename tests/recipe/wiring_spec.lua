@@ -275,10 +275,10 @@ describe("the section", function()
         local dir, secret = helper.folder(), "hunter2hunter2"
         local status, out, errors = helper.train(helper.config(dir, {
             step_scheduler = { max_steps = 2, ckpt_every_steps = 1 },
-            slurm = { job_name = "qa", wandb_key = secret .. 1, hf_token = secret .. 2 },
+            slurm = { job_name = "qa", wandb_key = secret .. 1, hf_token = secret .. 2 }, -- seen from inside a job
             wandb = { mode = "offline", config = { api_key = secret .. 3 } }, tensorboard = {},
             comet = { url = "https://me:" .. secret .. "4@example.org/" },
-        }), { "--threads=1" })
+        }), { "--threads=1" }, { before = "SLURM_JOB_ID=1" })
         assert.equal(0, status, errors)
         assert.is_nil((out .. errors):find(secret, 1, true))
         local files = helper.tree(dir)

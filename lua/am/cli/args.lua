@@ -25,7 +25,8 @@ M.options = {
     ["dry-run"] = { flag = true, doc = "say what the run would do and need, and stop" },
     ["allow-user-code"] = { flag = true, doc = "run Lua files that the configuration names anywhere" },
     threads = { doc = "of the process; as many as there are CPUs by default" },
-    ["nproc-per-node"] = { doc = "processes; 1 here" },
+    ["nproc-per-node"] = { doc = "processes on this host, or on each node of the section slurm" },
+    ["print-launch"] = { flag = true, doc = "print what would be started or submitted, and stop" },
 }
 
 local function fail(fmt, ...)
@@ -49,6 +50,7 @@ local function known_option(options, word)
     end
     local name, value = word:match("^%-%-([^=]+)=(.*)$")
     name = name or word:match("^%-%-(.+)$")
+    name = name == "nproc_per_node" and "nproc-per-node" or name -- torchrun's other spelling
     if name and options[name] then
         return name, value
     end

@@ -15,6 +15,11 @@ usage: amlua [--threads N] SCRIPT [ARGS]    run a Lua script or a recipe
 A recipe takes a configuration and overrides; a configuration with a key `recipe` finds its own:
        amlua recipes/llm_finetune.lua config.yaml --optimizer.lr 1e-4
        amlua config.yaml --optimizer.lr 1e-4
+       amlua finetune|pretrain|kd|benchmark llm|vlm -c config.yaml --optimizer.lr 1e-4
+
+Several processes on this host, by mpirun; --print-launch only says how:
+       amlua --nproc-per-node N [--print-launch] SCRIPT [ARGS]
+       amlua config.yaml --nproc-per-node N [--print-launch]
 ]]
 
 local home = _G._AMLUA_HOME
@@ -120,7 +125,7 @@ function M.set_threads(text)
     local n = tonumber(text)
     if not n or n ~= math.floor(n) or n < 1 or n > 1024 then
         err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s",
-                  text and '"' .. text .. '"' or "nothing")
+                  text ~= "" and '"' .. text .. '"' or "nothing")
     end
     local limits = ffi.new("am_host_limits")
     edge.check(edge.C.am_host_limits_get(limits))
@@ -137,15 +142,74 @@ function M.set_threads(text)
     edge.check(edge.C.am_threads_set(n))
 end
 
-local function dispatch(args)
-    local i = 1
-    while args[i] == "--threads" or (args[i] and args[i]:match("^%-%-threads=")) do
-        local value = args[i]:match("^%-%-threads=(.*)$")
-        M.set_threads(value or args[i + 1])
-        i = i + (value and 1 or 2)
+-- Start a script in several processes of this program, or print how.
+local function launch(words, options)
+    if not words[1] then
+        err.raise("usage", "--nproc-per-node needs a script or a configuration")
     end
-    local first = args[i]
-    local rest = { unpack(args, i + 1) }
+    local here = require("am.launcher.local")
+    local own = { require("am.utils.processes").program() }
+    if options.threads then
+        own[2], own[3] = "--threads", options.threads
+    end
+    for _, word in ipairs(words) do
+        own[#own + 1] = word
+    end
+    local plan = here.plan { words = own, ranks = require("am.recipes.launch").ranks(options) or 1,
+                             threads = tonumber(options.threads) }
+    if options["print-launch"] then
+        print(here.text(plan))
+        return 0
+    end
+    return here.run(plan)
+end
+
+local own_options = { threads = true, ["nproc-per-node"] = true, ["print-launch"] = "flag" }
+
+-- The program's own options, which stand before all else, and the words behind them.
+local function take_options(args)
+    local options, i = {}, 1
+    while args[i] do
+        local name, value = args[i]:match("^%-%-([^=]+)=?(.*)$")
+        name = name and name:gsub("_", "-")
+        if not own_options[name or ""] then
+            break
+        end
+        if own_options[name] == "flag" then
+            options[name] = true
+        elseif args[i]:find("=", 1, true) then
+            options[name] = value
+        else
+            i = i + 1
+            options[name] = args[i] or ""
+        end
+        i = i + 1
+    end
+    return options, { unpack(args, i) }
+end
+
+-- Whether words leave it to a configuration which script is run: `config.yaml`, `-c FILE`, `finetune llm`.
+local function leaves_script_open(words)
+    local first, second = words[1] or "", words[2]
+    return first:find("%.ya?ml$") or first == "-c" or first:find("^%-%-config") ~= nil
+        or (second == "llm" or second == "vlm") and require("am.recipes.command").is_command(words)
+end
+
+local function dispatch(args)
+    local options
+    options, args = take_options(args)
+    if leaves_script_open(args) then
+        for name, value in pairs(options) do -- the recipe's, too
+            args[#args + 1] = "--" .. name .. (value ~= true and "=" .. value or "")
+        end
+        local script, words = require("am.recipes.command").resolve(args)
+        return run_script(script, words, _G)
+    elseif options["nproc-per-node"] or options["print-launch"] then
+        return launch(args, options)
+    elseif options.threads then
+        M.set_threads(options.threads)
+    end
+    local first, rest = args[1], { unpack(args, 2) }
     if first == nil then
         return require("am.cli.repl").run()
     elseif first == "--version" then
@@ -171,9 +235,6 @@ local function dispatch(args)
         return run_code(rest[1] or err.raise("usage", "-e needs a piece of code"), { unpack(rest, 2) })
     elseif first:sub(1, 1) == "-" then
         err.raise("usage", "unknown option %s\n%s", first, usage)
-    end
-    if first:find("%.ya?ml$") then
-        return run_script(require("am.recipes.command").script_of(first), { first, unpack(rest) }, _G)
     end
     return run_script(first, rest, _G)
 end

@@ -17,7 +17,8 @@ local M = { DDP = DDP.new, find = ranks.find }
 local World = {}
 World.__index = World
 
-local BACKENDS = { nccl = true, gloo = true, mpi = true } -- nccl: between GPUs; what CPUs have stands for it
+-- nccl is between GPUs: what CPUs have stands for it.
+local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
 
 --- Join the other ranks, by what the environment says of them. opts: timeout (seconds), backend ("mpi" or "gloo"
 --- instead of what fits the launcher), place (ranks.find's).
@@ -25,8 +26,8 @@ local BACKENDS = { nccl = true, gloo = true, mpi = true } -- nccl: between GPUs;
 function M.join(opts)
     opts = opts or {}
     local place = opts.place or ranks.find()
-    if opts.backend and not BACKENDS[opts.backend:match("^[^:,]+")] and not opts.backend:find("gloo", 1, true) then
-        err.raise("usage", "dist_env.backend is nccl, gloo or mpi, not %s", opts.backend)
+    if opts.backend and not BACKENDS[tostring(opts.backend):match("%a+")] then -- also "cpu:gloo,cuda:nccl"
+        err.raise("usage", "dist_env.backend is nccl, gloo or mpi, not %s", tostring(opts.backend))
     end
     local self = setmetatable({ rank = place.rank, size = place.size, local_rank = place.local_rank, place = place },
                               World)

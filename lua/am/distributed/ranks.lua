@@ -14,7 +14,7 @@ local M = {}
 ---@field local_rank integer on this host
 ---@field local_size integer ranks on this host
 ---@field engine string "self", "mpi" or "gloo"
----@field by string what started the ranks, for messages
+---@field by string? what started the ranks, for messages
 ---@field address string? where rank 0 is, for gloo
 ---@field port integer?
 
@@ -82,7 +82,7 @@ end
 
 --- A process that nobody started with others.
 function M.alone()
-    return { rank = 0, size = 1, local_rank = 0, local_size = 1, engine = "self", by = "nothing" }
+    return { rank = 0, size = 1, local_rank = 0, local_size = 1, engine = "self" }
 end
 
 return M

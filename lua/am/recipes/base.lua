@@ -19,6 +19,7 @@ local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
+local launch = require("am.recipes.launch")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
 local rehearsal = require("am.recipes.rehearsal")
@@ -391,8 +392,11 @@ function Recipe.run(class, argv)
     local cfg = config.load(args.config, { overrides = args.overrides })
     local only_shown = args.options["print-config"] or args.options["dry-run"]
     local world = not only_shown and distributed.join {
-        backend = cfg:get("dist_env.backend"), timeout = 60 * (cfg:get("dist_env.timeout_minutes") or 0),
+        backend = cfg:get("dist_env.backend"), timeout = 60 * (tonumber(cfg:get("dist_env.timeout_minutes")) or 0),
     } or distributed.alone()
+    if world.size > 1 then
+        command.divide_threads(world.place.local_size, args.options.threads)
+    end
     if not world:is_main() then
         log.setup { level = "warning", prefix = ("[rank %d] "):format(world.rank) }
     end
@@ -402,6 +406,10 @@ function Recipe.run(class, argv)
     })
     if only_shown then
         return command.show(self, args.options)
+    end
+    local launched = launch.start(self, args, argv[0] or class.name)
+    if launched then
+        return launched
     end
     local signal = "SIGTERM"
     if cfg:has("step_scheduler.preemption_signal") then

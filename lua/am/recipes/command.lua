@@ -41,16 +41,10 @@ Sections of the configuration (--help SECTION for its keys, --help TARGET for th
     return 0
 end
 
---- Refuse words that cannot be: no configuration, more processes than there are.
+--- Refuse a command line without a configuration.
 function M.check(args, script)
-    local processes = args.options["nproc-per-node"]
     if not args.config then
         err.raise("usage", "a configuration is needed: amlua %s config.yaml", script)
-    elseif processes and not tonumber(processes) then
-        err.raise("usage", "--nproc-per-node needs a number, not \"%s\"", processes)
-    elseif processes and tonumber(processes) ~= 1 then
-        err.raise("unsupported", "--nproc-per-node %s: a run has one process, which uses all CPUs (--threads); "
-                  .. "leave it out", processes)
     end
 end
 
@@ -69,17 +63,64 @@ function M.show(recipe, options)
     return 0
 end
 
---- The recipe's file for a configuration given alone (`amlua config.yaml`), by its key `recipe`.
-function M.script_of(file)
-    local cfg = config.load(file)
-    local found, named, not_yet = names.recipe(cfg:get("recipe"))
-    if not_yet then
-        err.raise("unsupported", "%s: recipe: %s is not there yet: %s", cfg:where("recipe"), named, not_yet)
-    elseif not found then
-        err.raise("usage", "%s: %s; say which recipe: amlua recipes/llm_finetune.lua %s", file, named
-                  and "recipe: " .. named .. " is none that is known" or "it has no key `recipe`", file)
+-- Commands that NeMo Automodel's program has, and the recipe of each domain.
+local commands = {
+    finetune = { llm = "llm_finetune", vlm = "vlm_finetune" }, pretrain = { llm = "llm_pretrain" },
+    kd = { llm = "llm_kd" }, benchmark = { llm = "benchmark" },
+}
+
+--- Whether words begin as `finetune llm` does.
+function M.is_command(words)
+    return commands[words[1]] ~= nil and (words[2] == "llm" or words[2] == "vlm")
+end
+
+-- The recipe that the key `recipe` names, or nil where there is none; an error names what is wrong with it.
+local function named_recipe(cfg)
+    local value = cfg:get("recipe")
+    if value == nil then
+        return nil
     end
-    return "recipes/" .. found .. ".lua"
+    local found, named, why = names.recipe(value)
+    if why then
+        err.raise("unsupported", "%s: recipe: %s is not there yet: %s", cfg:where("recipe"), named, why)
+    elseif not found then
+        err.raise("usage", "%s: recipe: %s is none that is known%s", cfg:where("recipe"),
+                  named or "a section without _target_", named and names.like_recipe(named) or "")
+    end
+    return found
+end
+
+--- The script for words that name none: `finetune llm -c config.yaml …`, or a configuration whose key `recipe`, in
+--- the file or on the command line, names one. Returns the script and the recipe's words.
+function M.resolve(words)
+    local command, domain
+    if M.is_command(words) then
+        command, domain = words[1], words[2]
+        words = { unpack(words, 3) }
+    end
+    local asked = command and commands[command][domain]
+    if command and not asked then
+        err.raise("unsupported", "%s %s is not there yet; there is: amlua %s llm", command, domain, command)
+    end
+    local args = args_parser.parse(words)
+    local found = args.config and named_recipe(config.load(args.config, { overrides = args.overrides }))
+    -- the original's recipe of fine-tuning is that of pretraining, too
+    if asked and found and found ~= asked and not (asked == "llm_pretrain" and found == "llm_finetune") then
+        err.raise("usage", "%s: its key `recipe` names recipes/%s.lua, and %s %s is recipes/%s.lua; run amlua %s to "
+                  .. "follow the file", args.config, found, command, domain, asked, args.config)
+    elseif not (asked or found) then
+        err.raise("usage", "%s: it has no key `recipe`; say which recipe: amlua recipes/llm_finetune.lua %s",
+                  args.config, args.config)
+    end
+    return "recipes/" .. (asked or found) .. ".lua", words
+end
+
+--- Give each of the ranks on this host its share of the cores, unless somebody has said how many threads.
+function M.divide_threads(ranks, said)
+    if not said and (os.getenv("OMP_NUM_THREADS") or "") == "" then
+        local cli, edge = require("am.cli"), require("am.core.ffi")
+        cli.set_threads(tostring(math.max(1, math.floor(edge.C.am_threads() / ranks))))
+    end
 end
 
 return M

@@ -111,9 +111,12 @@ function Recipe:check_ranks()
     for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
         local n = strategy and strategy:get(key)
         if type(n) == "number" and n > 1 and not (key == "dp_size" and n == size) then
-            err.raise("usage", "%s: distributed.%s is %d, but %s", strategy:where(key), key, n,
-                      size == 1 and "this run has one process" or key == "dp_size" and "there are " .. size .. " ranks"
-                      or "ranks share rows only (dp_size)")
+            local what = ("%s: distributed.%s is %d"):format(strategy:where(key), key, n)
+            if size == 1 then
+                err.raise("usage", "%s, but this run has one process", what)
+            end
+            err.raise("usage", key == "dp_size" and "%s, but there are %d ranks"
+                      or "%s, but the %d ranks share rows, and nothing else (dp_size)", what, size)
         end
     end
     self.world:check_equal("the configuration", config.print(self.cfg))
@@ -238,13 +241,15 @@ function Recipe:build_hooks()
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
-    if self.cfg:has("samples") then
+    if self.cfg:has("samples") and self.world:is_main() then
         table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
         list[#list + 1] = hook
     end
-    table.insert(list, 1, trackers.new(self.cfg))
+    if self.world:is_main() then
+        table.insert(list, 1, trackers.new(self.cfg))
+    end
     return self:track("hooks.json", hooks.new(list))
 end
 
@@ -314,6 +319,22 @@ function Recipe:batch_flops(rows, length, labels, seen)
     return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 
+--- Numbers of a step, of all ranks together; the last may be nil.
+function Recipe:totals(label_tokens, tokens, work)
+    local all = self.world:reduce { label_tokens, tokens, work or 0 }
+    return all[1], all[2], work and all[3]
+end
+
+--- Of a step, in percent of the rate at which the machine multiplies matrices of the model's shapes, which is
+--- measured after the first step. nil where the recipe does not say what a step must compute.
+function Recipe:share_of_peak(metrics)
+    if not (metrics.flops and self:counts_tokens()) then
+        return nil
+    end
+    self.meter = self.meter or flops.meter(self.model, metrics.num_tokens)
+    return 100 * self.meter(metrics.flops / metrics.seconds)
+end
+
 function Recipe:check_memory()
     if not self:counts_tokens() then
         return
@@ -330,7 +351,8 @@ function Recipe:check_memory()
     local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
                                 memory.varied(rows, count, mean, longest), self.model_allocated)
-                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows))
+                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
+                 self.world.place.local_size)
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

@@ -156,9 +156,16 @@ function Methods:validation_keys()
     return keys
 end
 
---- New metrics, as the `metrics` section names them.
+--- New metrics, as the `metrics` section names them. Raises "usage" for one that can't be added up over ranks.
 function Methods:build_metrics()
-    return self:build_list("metrics")
+    local list = self:build_list("metrics")
+    for _, metric in ipairs(self.world.size > 1 and list or {}) do
+        if not (metric.totals and metric.set_totals) then
+            err.raise("usage", "the metric %s has no totals and set_totals, which it needs with several ranks",
+                      tostring(metric.name))
+        end
+    end
+    return list
 end
 
 -- Padding is never seen by attention nor learnt, so any id of the vocabulary does.

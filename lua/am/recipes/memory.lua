@@ -319,9 +319,10 @@ local function gib(bytes)
 end
 
 --- Raise a "memory" error when the bytes asked for are more than this process can have.
----@param available number bytes, by default what the machine and its cgroup leave
-function M.check(needed, tokens, shape, available)
-    available = available or tonumber(edge.C.am_host_memory_available())
+---@param ranks integer? processes on this host that share what there is
+---@param available number? bytes, by default what the machine and its cgroup leave
+function M.check(needed, tokens, shape, ranks, available)
+    available = (available or tonumber(edge.C.am_host_memory_available())) / (ranks or 1)
     if needed + SLACK <= available then
         return
     end

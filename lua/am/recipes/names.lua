@@ -1,6 +1,8 @@
 -- Names by which NeMo Automodel's configurations call what is here, in every layout that it had, and names of
 -- what is not here yet, with the reason. Holds no targets: those are declared by their components.
 
+local strings = require("am.utils.strings")
+
 local M = {}
 
 -- Packages that export what their modules hold, so that a name may leave the module out.
@@ -78,9 +80,22 @@ local recipes = {
     TrainFinetuneRecipeForSequenceClassification = "llm_seq_cls",
     FinetuneRecipeForVLM = "vlm_finetune", VLMFinetuneRecipe = "vlm_finetune",
 }
+-- Recipes of the original's that there is no counterpart of yet, by patterns of their paths and classes.
 local later_recipes = {
-    KnowledgeDistillationRecipeForVLM = "a teacher that sees; recipes/llm_kd.lua distils text models",
+    { "a teacher that sees; recipes/llm_kd.lua distils text models", "KnowledgeDistillationRecipeForVLM" },
+    { "diffusion", "nemo_automodel.recipes.diffusion.*", "nemo_automodel.recipes.dllm.*", "*Diffusion*", "*Flux*",
+      "*Wan*" },
+    { "speculative decoding", "*Eagle*", "*DFlash*", "*DSpark*", "*JetSpec*", "*ViSpec*", "*Domino*", "*PEagle*" },
+    { "encoders for retrieval", "nemo_automodel.recipes.biencoder.*", "nemo_automodel.recipes.encoder.*",
+      "nemo_automodel.recipes.retrieval.*", "*Encoder*", "*Retriev*", "*HardNegative*" },
+    { "models that hear", "nemo_automodel.recipes.asr.*", "*ASR*" },
+    { "models of several kinds of input at once", "nemo_automodel.recipes.multimodal.*", "*Multimodal*" },
 }
+
+--- ' (did you mean …)' for a class that is like one of the recipes', or "".
+function M.like_recipe(name)
+    return strings.did_you_mean(name:match("[^.]*$"), strings.sorted_keys(recipes))
+end
 
 --- The recipe ("llm_finetune", a file of recipes/) that the value of a `recipe` key means: a class, a dotted
 --- path to one, or a section with _target_. nil and the name for one that is not known, and why for one that is
@@ -92,8 +107,15 @@ function M.recipe(value)
     if type(value) ~= "string" then
         return nil
     end
-    local class = value:match("[^.]+$")
-    return recipes[class], value, later_recipes[class]
+    local class = value:match("[^.]*$")
+    for _, item in ipairs(recipes[class] and {} or later_recipes) do
+        for i = 2, #item do
+            if strings.wildcard(item[i], value) or strings.wildcard(item[i], class) then
+                return nil, value, item[1]
+            end
+        end
+    end
+    return recipes[class], value
 end
 
 --- Give the registry's targets all their names, and say what is not there yet.

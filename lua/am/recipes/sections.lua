@@ -2,6 +2,9 @@
 -- what NeMo Automodel has and amlua has not yet. Each says what a key does here, why it changes nothing, or
 -- what to do instead. Holds no building: recipes put these tables into their schema.
 
+local kubernetes = require("am.launcher.kubernetes")
+local slurm = require("am.launcher.slurm")
+
 local M = {}
 
 local ONE_PROCESS = "this run has one process"
@@ -30,16 +33,6 @@ end
 
 -- ---- every recipe ---------------------------------------------------------------------------
 
-local launcher = "amlua submits no jobs; start this command in one: see docs/cli.md"
-
-local slurm = M.with({
-    job_name = "string", account = "string", partition = "string", time = "integer|string",
-    nodes = { type = "integer", min = 1 }, ntasks_per_node = { type = "integer", min = 1 },
-    gpus_per_node = { type = "integer", min = 0 }, container_image = "string", job_dir = "string",
-    extra_mounts = "list|string", master_port = "integer", chdir = "string", repo_root = "string",
-    nemo_mount = "string", hf_home = "string", wandb_key = "string", hf_token = "string",
-}, without_effect(launcher, "env_vars custom_mounts exclusive mem constraint gres"))
-
 --- Sections that any recipe may meet. A name that begins with `_` only holds values for aliases.
 function M.everywhere()
     local fields = {
@@ -47,10 +40,11 @@ function M.everywhere()
         ci = { type = "any", no_effect = "metadata of tests" },
         ["_*"] = { type = "any", no_effect = "it holds values for aliases" },
         logging = { type = "any", no_effect = "see LOGGING_LEVEL" },
-        slurm = { fields = slurm, no_effect = launcher, doc = "a Slurm job" },
+        slurm = { fields = slurm.fields, doc = "submit the run as a Slurm job: docs/launching.md" },
+        k8s = { fields = kubernetes.fields, doc = "write the run's Kubernetes manifest: docs/launching.md" },
     }
-    for _, key in ipairs { "skypilot", "nemo_run", "k8s", "kubernetes" } do
-        fields[key] = { type = "any", no_effect = launcher }
+    for _, key in ipairs { "skypilot", "nemo_run", "kubernetes" } do
+        fields[key] = { type = "any", doc = "refused where a run begins: see slurm and k8s" }
     end
     return fields
 end

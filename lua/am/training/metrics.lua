@@ -1,6 +1,7 @@
 -- What validation measures beside the loss. A metric is an object with a `name`, update(hidden, labels, ctx),
 -- which gets what the loss gets (lua/am/loss/init.lua), once for each batch, and value(), a number that goes
--- into validation.jsonl as val_NAME. A new one is made for each validation set.
+-- into validation.jsonl as val_NAME. A new one is made for each validation set. With several ranks, each of which sees
+-- some batches, also totals(), a list of numbers that add up over ranks, and set_totals(list) with the sums.
 
 local ops = require("am.core.ops")
 local scope = require("am.core.scope")
@@ -29,6 +30,10 @@ function TokenAccuracy:update(hidden, labels, ctx)
         self.count = self.count + count
     end
 end
+
+function TokenAccuracy:totals() return { self.right, self.count } end
+
+function TokenAccuracy:set_totals(list) self.right, self.count = list[1], list[2] end
 
 function TokenAccuracy:value()
     return self.right / math.max(self.count, 1)

@@ -1,4 +1,4 @@
--- POSIX calls by FFI: the one file beside core/ffi.lua that declares C functions.
+-- POSIX calls by FFI. It, processes.lua (programs) and core/ffi.lua (the engine) are where C functions are declared.
 -- Holds thin calls that return a value, or nil, message, errno. No policy: joining, walking and
 -- atomic writing are path.lua's, and the engine's own functions are core/ffi.lua's.
 -- Linux, 64 bits (x86-64, aarch64); statx is used because its layout is the same on all of them.

@@ -1,0 +1,140 @@
+-- Every collective of a communicator against plain arithmetic, on all ranks that run this; a failure ends them all.
+--
+--   mpirun -n N amlua tests/dist/collectives.lua [late]
+--
+-- late: the last rank stays away from the last collective, and the others print what they are told.
+
+local am = require("am")
+local comm = require("am.distributed.comm")
+local posix = require("am.utils.posix")
+
+local world = comm.open("mpi", { timeout = arg[1] == "late" and 1 or 60 })
+local rank, size = world:rank(), world:size()
+local all = size * (size + 1) / 2 -- the sum of 1, 2, …, size
+
+-- What rank r has: r + 1, r + 2, …, so that places are told apart.
+local function own(r, n, dtype)
+    return (am.arange(n) + (r + 1)):to(dtype)
+end
+
+local function equal(a, b, what)
+    local x, y = a:to("float64"):totable(), b:to("float64"):totable()
+    assert(#x == #y, what)
+    for i = 1, #x do
+        assert(x[i] == y[i], ("%s: %g instead of %g at %d"):format(what, x[i], y[i], i))
+    end
+end
+
+local function check(group, n, dtype)
+    local r, k = group:rank(), group:size()
+    local t = own(r, n, dtype)
+    group:all_reduce(t):wait()
+    equal(t, am.arange(n) * k + k * (k + 1) / 2, "sum " .. dtype)
+    t = own(r, n, dtype)
+    group:all_reduce(t, "max"):wait()
+    equal(t, own(k - 1, n, "float32"), "max " .. dtype)
+    t = own(r, n, dtype)
+    group:all_reduce(t, "min"):wait()
+    equal(t, own(0, n, "float32"), "min " .. dtype)
+    local whole, part = am.zeros({ k * n }, { dtype = dtype }), am.zeros({ n }, { dtype = dtype })
+    group:all_gather(whole, own(r, n, dtype)):wait()
+    for i = 0, k - 1 do
+        equal(whole:narrow(0, i * n, n), own(i, n, "float32"), "all_gather " .. dtype)
+    end
+    group:reduce_scatter(part, whole):wait()
+    equal(part, own(r, n, "float32") * k, "reduce_scatter " .. dtype)
+    t = own(r, n, dtype)
+    group:broadcast(t, k - 1):wait()
+    equal(t, own(k - 1, n, "float32"), "broadcast " .. dtype)
+end
+
+local function check_uneven(group)
+    local r, k = group:rank(), group:size()
+    local to, from, n_to, n_from = {}, {}, 0, 0
+    for i = 0, k - 1 do -- rank r sends r + i numbers to rank i, each r * 100 + i
+        to[i + 1], from[i + 1] = i + r, r + i
+        n_to, n_from = n_to + i + r, n_from + r + i
+    end
+    local sent = {}
+    for i = 0, k - 1 do
+        for _ = 1, r + i do sent[#sent + 1] = r * 100 + i end
+    end
+    local got = am.zeros({ n_to })
+    group:all_to_all(got, to, am.tensor(sent):reshape(n_from), from):wait()
+    local want = {}
+    for i = 0, k - 1 do
+        for _ = 1, i + r do want[#want + 1] = i * 100 + r end
+    end
+    equal(got, am.tensor(want):reshape(n_to), "all_to_all")
+end
+
+-- Each sends to the next. The first receives before it sends: a group's works are done one after another.
+local function check_ring()
+    local next_rank, before, n = (rank + 1) % size, (rank - 1) % size, 200000
+    local got, works = am.zeros { n }, {}
+    local function send() works[#works + 1] = world:send(own(rank, n, "float32"), next_rank, 5) end
+    local function recv() works[#works + 1] = world:recv(got, before, 5) end
+    for _, act in ipairs(rank == 0 and { recv, send } or { send, recv }) do
+        act()
+    end
+    works[1]:wait()
+    works[2]:wait()
+    equal(got, own(before, n, "float32"), "send and recv")
+end
+
+for _, dtype in ipairs { "float32", "float64", "int32", "int64" } do
+    check(world, 1, dtype)
+    check(world, 1013, dtype)
+end
+for _, dtype in ipairs { "bfloat16", "float16" } do
+    check(world, 5, dtype) -- small whole numbers are exact
+end
+check(world, 300000, "float32")
+local half = world:split(rank % 2, -rank, "half") -- the last comes first
+assert(half:world_rank(half:rank()) == rank)
+assert(half:rank() == math.floor((size - 1 - rank) / 2))
+check(half, 100, "float32")
+check_uneven(world)
+if size > 1 then
+    check_ring()
+end
+
+-- two groups at once, many works each, waited for in the other order
+local works = {}
+for i = 1, 50 do
+    works[i] = { world:all_reduce(am.ones { i }), half:all_reduce(am.ones { i } * 2) }
+end
+for i = 50, 1, -1 do
+    assert(works[i][1]:wait():sum():item() == i * size)
+    assert(works[i][2]:wait():sum():item() == 2 * i * half:size())
+end
+
+-- the same bits everywhere, of numbers whose sum depends on their order
+am.manual_seed(rank)
+local t = world:all_reduce(am.randn { 10007 }):wait()
+local low, high = t:clone(), t:clone()
+world:all_reduce(low, "min"):wait()
+world:all_reduce(high, "max"):wait()
+equal(low, high, "the bits of a sum")
+
+assert(world:reduce_numbers({ rank + 1, 1 })[1] == all)
+local texts = world:gather_texts(("x"):rep(rank) .. "é")
+for i = 1, size do
+    assert(texts[i] == ("x"):rep(i - 1) .. "é")
+end
+local counts = world:counts()
+assert(counts.all_to_all.calls == 1 and counts.all_reduce.calls > 60 and counts.all_reduce.bytes > 0)
+
+if arg[1] == "late" then
+    if rank == size - 1 then
+        posix.sleep(8)
+    end
+    local ok, e = pcall(function() world:all_reduce(t):wait() end)
+    io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    io.stdout:flush()
+    posix.sleep(rank == 0 and 3 or 20) -- the others say it, too, before all end
+    world:abort(5, "late")
+end
+half:close()
+world:close()
+print("all is well on rank " .. rank)
