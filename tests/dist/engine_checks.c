@@ -139,6 +139,9 @@ static void *room(int64_t n, int dtype)
     return calloc((size_t)n + 1, (size_t)am_dtype_size(dtype));
 }
 
+/* What only moves is bytes. */
+enum { FLOAT = sizeof(float), DOUBLE = sizeof(double) };
+
 /* ---- one collective each ----------------------------------------------------------------------
  */
 
@@ -174,8 +177,8 @@ static void all_gather(view *v, int64_t n)
 {
     float *from = room(n, AM_F32), *to = room(n * v->size, AM_F32);
     fill(from, AM_F32, v->rank, 0, n);
-    am_comm_call call = next_call(v, AM_F32, 0);
-    int rc = v->e->all_gather(v->group, to, from, n, &call), right = 1;
+    am_comm_call call = next_call(v, AM_U8, 0);
+    int rc = v->e->all_gather(v->group, to, from, n * FLOAT, &call), right = 1;
     expect(v, rc == AM_OK, "all_gather: %s", call.message);
     for (int r = 0; rc == AM_OK && r < v->size; r++)
         for (int64_t i = 0; i < n; i++)
@@ -190,8 +193,8 @@ static void broadcast(view *v, int64_t n)
     double *x = room(n, AM_F64);
     for (int root = 0; root < v->size; root++) {
         fill(x, AM_F64, v->rank, 0, n);
-        am_comm_call call = next_call(v, AM_F64, 0);
-        int rc = v->e->broadcast(v->group, x, n, root, &call), right = 1;
+        am_comm_call call = next_call(v, AM_U8, 0);
+        int rc = v->e->broadcast(v->group, x, n * DOUBLE, root, &call), right = 1;
         expect(v, rc == AM_OK, "broadcast: %s", call.message);
         for (int64_t i = 0; rc == AM_OK && i < n; i++)
             right &= x[i] == value_of(AM_F64, root, i);
@@ -210,19 +213,19 @@ static void all_to_all(view *v, int64_t n)
 {
     int64_t to_counts[64], from_counts[64], gets = 0, gives = 0;
     for (int r = 0; r < v->size; r++) {
-        gets += to_counts[r] = portion(r, v->rank, n);
-        gives += from_counts[r] = portion(v->rank, r, n);
+        gets += to_counts[r] = portion(r, v->rank, n) * FLOAT;
+        gives += from_counts[r] = portion(v->rank, r, n) * FLOAT;
     }
-    float *to = room(gets, AM_F32), *from = room(gives, AM_F32);
+    float *to = room(gets, AM_U8), *from = room(gives, AM_U8);
     float *at = from;
-    for (int r = 0; r < v->size; at += from_counts[r++])
-        fill(at, AM_F32, v->rank * 64 + r, 0, from_counts[r]);
-    am_comm_call call = next_call(v, AM_F32, 0);
+    for (int r = 0; r < v->size; at += from_counts[r++] / FLOAT)
+        fill(at, AM_F32, v->rank * 64 + r, 0, from_counts[r] / FLOAT);
+    am_comm_call call = next_call(v, AM_U8, 0);
     int rc = v->e->all_to_all(v->group, to, to_counts, from, from_counts, &call), right = 1;
     expect(v, rc == AM_OK, "all_to_all: %s", call.message);
     at = to;
-    for (int r = 0; rc == AM_OK && r < v->size; at += to_counts[r++])
-        for (int64_t i = 0; i < to_counts[r]; i++)
+    for (int r = 0; rc == AM_OK && r < v->size; at += to_counts[r++] / FLOAT)
+        for (int64_t i = 0; i < to_counts[r] / FLOAT; i++)
             right &= at[i] == (float)value_of(AM_F32, r * 64 + v->rank, i);
     expect(v, right, "all_to_all of %lld: wrong", (long long)n);
     free(to);
@@ -237,9 +240,10 @@ static void send_and_recv(view *v, int64_t n)
     for (int tag = 0; tag < 2; tag++) {
         fill(x, AM_F32, v->rank + 64 * tag, 0, n);
         for (int turn = 0; turn < 2; turn++) { /* even ranks send first */
-            am_comm_call call = next_call(v, AM_F32, 0);
-            int rc = (v->rank + turn) % 2 == 0 ? v->e->send(v->group, x, n, next, tag, &call)
-                                               : v->e->recv(v->group, y, n, before, tag, &call);
+            am_comm_call call = next_call(v, AM_U8, 0);
+            int rc = (v->rank + turn) % 2 == 0
+                         ? v->e->send(v->group, x, n * FLOAT, next, tag, &call)
+                         : v->e->recv(v->group, y, n * FLOAT, before, tag, &call);
             expect(v, rc == AM_OK, "send and recv: %s", call.message);
         }
         for (int64_t i = 0; i < n; i++)

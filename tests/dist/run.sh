@@ -29,7 +29,7 @@ for sanitizers in "$@"; do
     count=$((count + 1))
     if LD_LIBRARY_PATH=$folder TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0 \
         "$out/test_engine" "$out/amlua_gloo.so" fork >"$out/log" 2>&1; then
-        grep -E '^ok' "$out/log" | sed "s/^ok [0-9]*/# $sanitizers:/"
+        grep -E '^(ok|# after)' "$out/log" | sed "s/^ok [0-9]*/# $sanitizers:/"
         echo "ok $count - gloo under $sanitizers"
     else
         sed 's/^/# /' "$out/log"

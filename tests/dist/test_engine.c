@@ -326,17 +326,20 @@ static void killed(const char *module, int victim)
     double when = am_clock();
     kill(f.pids[victim], SIGKILL);
     end(&f);
-    int named = 1, soon = 1;
+    int named = 1;
+    double longest = 0;
     snprintf(name, sizeof name, "rank %d", victim);
     for (int r = 0; r < 4; r++) {
         if (r == victim)
             continue;
         named &= says(&f.reports[r], name);
-        soon &= f.reports[r].ended - when < 1;
+        double took = f.reports[r].ended - when;
+        longest = took > longest ? took : longest;
     }
     snprintf(what, sizeof what, "rank %d killed in an all_reduce is named by the others", victim);
     tap(named, what);
-    tap(soon, "within a second");
+    printf("# after %.2f s\n", longest);
+    tap(longest < 1, "within a second");
 }
 
 static void late(const char *module)
