@@ -2,10 +2,11 @@
  * in C++, and the only one that knows Gloo. What ranks find one another by is store.h.
  *
  * Each group has a Gloo context: a full mesh of connections and a thread that serves them. Gloo's
- * waits can't be ended by another thread, and one that is in the middle of a message does not even
- * notice that the connection broke. So Gloo waits on buffers of wires.h, and a watcher, one thread a
- * process, ends the waits of calls that give up, and all waits when a rank is gone. A group in which
- * a call failed is broken for good: its connections are closed, which the others notice.
+ * waits can't be ended by another thread, and one that is in the middle of a message does not
+ * even notice that the connection broke. So Gloo waits on buffers of wires.h, and a watcher, one
+ * thread a process, ends the waits of calls that give up, and all waits when a rank is gone. A
+ * group in which a call failed is broken for good: its connections are closed, which the others
+ * notice.
  *
  * What Gloo does not do: its connections are not encrypted, and take whoever connects first. Each
  * rank therefore sends every other a proof that comes from the store before a group is used, and a
