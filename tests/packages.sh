@@ -10,7 +10,7 @@ BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-de
     libspng-dev libwebp-dev libgif-dev libedit-dev lua-yaml lua-cjson curl)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang zstd
-    libclang-rt-dev libomp-dev libopenmpi-dev openmpi-bin)
+    libclang-rt-dev libomp-dev libopenmpi-dev openmpi-bin g++ libgloo-dev)
 # shellcheck disable=SC2034  # a Slurm of the tests' own
 CLUSTER_PACKAGES=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)
 # shellcheck disable=SC2034  # what examples/smollm2.sh uses to fetch the model

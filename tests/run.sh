@@ -11,7 +11,7 @@ usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v] [--coverage]
   unit        C tests, Lua tests, rules, lint, fuzzers for some seconds
   functional  parity with transformers and whole recipes (tests/parity, tests/recipe)
   COMPONENT   one component's C and Lua tests, e.g. tensor, ops, config, tokenizer, chat;
-              or one of rules, lint, fuzz, parity, recipe
+              or one of rules, lint, fuzz, dist, parity, recipe
   -k TEXT     only tests whose name contains TEXT
   -v          show every test's output, not that of failing ones only
   --coverage  then say which lines of C and Lua ran, in build/test-coverage/*.txt
@@ -206,6 +206,14 @@ run_rules() {
     start tests/rules/rules.lua 60 luajit tests/rules/rules.lua "$release/libamlua.so"
 }
 
+# The communicator over Gloo; a race or a leak in it shows under one of the two.
+run_dist() {
+    wanted tests/dist/run.sh || return 0
+    for sanitizers in thread address,undefined; do
+        start "tests/dist/run.sh $sanitizers" 300 tests/dist/run.sh "$release" "$sanitizers"
+    done
+}
+
 run_fuzz() {
     wanted tests/fuzz/run.sh || return 0
     start tests/fuzz/run.sh 600 tests/fuzz/run.sh 4
@@ -232,7 +240,7 @@ lint_clang() {
 
 run_lint() {
     local c lua shell
-    mapfile -t c < <(find engine kernels tests -name '*.c' -o -name '*.h' 2>/dev/null | sort)
+    mapfile -t c < <(find engine kernels tests -name '*.c' -o -name '*.h' -o -name '*.cc' 2>/dev/null | sort)
     mapfile -t lua < <(find lua recipes tests examples docs -name '*.lua' 2>/dev/null | sort)
     mapfile -t shell < <(find tests examples -name '*.sh' | sort)
     lint_clang clang-format clang-format --dry-run --ferror-limit=1 -Werror "${c[@]}"
@@ -279,7 +287,7 @@ mapfile -t c_files < <(c_tests)
 mapfile -t lua_files < <(lua_tests)
 mapfile -t functional_files < <(functional_tests)
 case $selection in
-all | unit | functional | rules | lint | fuzz) ;;
+all | unit | functional | rules | lint | fuzz | dist) ;;
 *)
     if [ $((${#c_files[@]} + ${#lua_files[@]} + ${#functional_files[@]})) -eq 0 ]; then
         echo "tests/run.sh: no test belongs to '$selection'. Components:" >&2
@@ -309,6 +317,7 @@ if [ ${#c_files[@]} -gt 0 ] && [ -z "$coverage" ]; then
 fi
 
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
+if selected unit || [ "$selection" = dist ]; then run_dist; fi
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

@@ -470,6 +470,24 @@ def pattern_seeds():
     write("pattern", "utf8", "ü.\\w\0grün".encode())
 
 
+def store_seeds():
+    kinds = dict(set=1, get=2, look=3, remove=4, meet=5, abort=6, bye=7, yes=32)
+
+    def said(kind, key=b"", value=b"", number=1):
+        return struct.pack("<BBHII", kinds[kind], len(key), 0, number, len(value)) + key + value
+
+    write("store", "names", b"\1\xff" + said("set", b"a", b"12") + said("get", b"a") + said("set", b"a", b"3")
+          + said("look", b"a", number=9) + said("look", b"b") + said("remove", b"a") + said("get", b"a", number=4))
+    write("store", "here", b"\2\3" + said("get", b"here/0") + said("get", b"here/1") + said("set", b"here/1"))
+    write("store", "meet", b"\0\x10" + said("meet", b"m", b"2") + said("meet", b"m", b"2", 2) + said("set", b"m")
+          + said("meet", b"m", b"2", 3))
+    write("store", "abort", b"\0\x20" + said("abort", value=b"no space left") + said("bye"))
+    write("store", "many", b"\1\xff" + b"".join(said("get", b"k%d" % i, number=i) for i in range(70)))
+    write("store", "wrong", b"\1\xff" + said("yes") + b"\1\0\0\0\1\0\0\0\xff\xff\xff\xff")
+    write("store", "hello", b"\3\xff" + b"amrank_1" + bytes(range(144)))
+    write("store", "stranger", b"\3\5GET / HTTP/1.1\r\n\r\n")
+
+
 json_seeds()
 safetensors_seeds()
 gguf_seeds()
@@ -493,3 +511,4 @@ trackers_seeds()
 adapter_seeds()
 processor_seeds()
 pattern_seeds()
+store_seeds()

@@ -234,13 +234,13 @@ rule("files within their budget of lines: 800 of C, 500 of Lua, 300 of a recipe"
             if n > limit and path ~= "engine/am.h" then found(path, nil, n .. " lines, " .. limit .. " at most") end
         end
     end
-    budget(files("engine/ kernels/ tests/", "c h cu cuh"), 800)
+    budget(files("engine/ kernels/ tests/", "c h cc cu cuh"), 800)
     budget(files("lua/ tests/ examples/", "lua"), 500)
     budget(files("recipes/", "lua"), 300)
 end)
 
 rule("every file opens by saying what it holds", function()
-    local opening = { lua = "^%-%-", c = "^/[*/]", h = "^/[*/]", cu = "^/[*/]", sh = "^#", yaml = "^#" }
+    local opening = { lua = "^%-%-", c = "^/[*/]", h = "^/[*/]", cc = "^/[*/]", cu = "^/[*/]", sh = "^#", yaml = "^#" }
     for ending, pattern in pairs(opening) do
         for _, path in ipairs(files("engine/ kernels/ lua/ recipes/ examples/ tests/", ending)) do
             if not path:find("^tests/.*/data/") then
