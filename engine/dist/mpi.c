@@ -19,6 +19,7 @@ typedef struct group {
     MPI_Comm comm, control; /* control: questions about who waits where */
     int rank, size, is_all;
     int64_t number, *answers; /* of the collective that this rank waits in */
+    int *counts;              /* of all_to_all, and places, of both sides */
 } group;
 
 enum { QUESTION = 1, ANSWER = 2, SPINS = 200 };
@@ -151,6 +152,7 @@ static int new_group(void **out, MPI_Comm comm, am_comm_call *call)
             MPI_Comm_rank(comm, &g->rank);
             MPI_Comm_size(comm, &g->size);
             g->answers = calloc((size_t)g->size, sizeof *g->answers);
+            g->counts = calloc((size_t)g->size * 4, sizeof *g->counts);
         }
         pthread_mutex_unlock(&mpi);
     }
@@ -158,7 +160,9 @@ static int new_group(void **out, MPI_Comm comm, am_comm_call *call)
         free(g);
         return failed(rc, call);
     }
-    if (!g || !g->answers) {
+    if (!g || !g->answers || !g->counts) {
+        free(g ? g->answers : NULL);
+        free(g ? g->counts : NULL);
         free(g);
         snprintf(call->message, sizeof call->message, "out of memory");
         return AM_ECOMM;
@@ -193,15 +197,16 @@ static void close_mpi(void *self)
 {
     group *g = self;
     pthread_mutex_lock(&mpi);
-    if (!broken) {
+    if (!broken) { /* else what was given up may still look at the group's numbers */
         MPI_Comm_free(&g->comm);
         MPI_Comm_free(&g->control);
         if (g->is_all)
             MPI_Finalize();
+        free(g->answers);
+        free(g->counts);
+        free(g);
     }
     pthread_mutex_unlock(&mpi);
-    free(g->answers);
-    free(g);
 }
 
 static int rank_mpi(const void *self)
@@ -330,14 +335,9 @@ static int all_to_all(void *self, void *to, const int64_t *to_counts, const void
                       const int64_t *from_counts, am_comm_call *call)
 {
     group *g = self;
-    int rc = AM_OK;
-    int *n = calloc((size_t)g->size * 4, sizeof *n); /* counts and places, of both */
+    int rc = AM_OK, *n = g->counts;
     int64_t at[2] = {0, 0};
     MPI_Request request;
-    if (!n) {
-        snprintf(call->message, sizeof call->message, "out of memory");
-        return AM_ECOMM;
-    }
     for (int side = 0; side < 2 && rc == AM_OK; side++) {
         const int64_t *counts = side ? from_counts : to_counts;
         for (int r = 0; r < g->size && rc == AM_OK; r++) {
@@ -353,8 +353,6 @@ static int all_to_all(void *self, void *to, const int64_t *to_counts, const void
                                     n + g->size, MPI_BYTE, g->comm, &request));
         rc = finish(g, rc, &request, call);
     }
-    if (rc == AM_OK) /* one that was given up may still look at them */
-        free(n);
     return rc;
 }
 

@@ -47,6 +47,9 @@ static void tap(int holds, const char *what)
     failed += !holds;
 }
 
+/* Seconds; it takes 0.1 where nothing else runs, and tests run beside others. */
+static const double SOON = 5;
+
 static void nap(double seconds)
 {
     usleep((useconds_t)(seconds * 1e6));
@@ -339,7 +342,7 @@ static void killed(const char *module, int victim)
     snprintf(what, sizeof what, "rank %d killed in an all_reduce is named by the others", victim);
     tap(named, what);
     printf("# after %.2f s\n", longest);
-    tap(longest < 1, "within a second");
+    tap(longest < SOON, "long before the time is over");
 }
 
 static void late(const char *module)
@@ -351,7 +354,7 @@ static void late(const char *module)
     for (int r = 0; r < 2; r++) {
         const report *own = &f.reports[r];
         empty &= says(own, "") && !own->message[0];
-        soon &= own->ended < 1;
+        soon &= own->ended < SOON;
         found &= own->here[0] == 1 && own->here[1] == 1 && own->here[2] == 0;
     }
     tap(empty && soon, "a call is given up when its time is over");
@@ -388,7 +391,8 @@ static void absent(const char *module)
     int rc = end_rank(&f, 0) + end_rank(&f, 2);
     tap(rc == 2 && says(&f.reports[0], "rank 1") && says(&f.reports[2], "rank 1"),
         "joining names the rank that never came");
-    tap(f.reports[0].ended - start < 3 && f.reports[2].ended - start < 3, "when the time is over");
+    tap(f.reports[0].ended - start < 1.5 + SOON && f.reports[2].ended - start < 1.5 + SOON,
+        "when the time is over");
 }
 
 static int connect_to(const family *f)
