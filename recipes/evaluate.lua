@@ -37,7 +37,7 @@ function Recipe:setup()
     self.seed = self:choose_seed()
     self.rng = am.manual_seed(self.seed)
     self.ctx.device = self.cfg:get("device") or "cpu"
-    self:check_one_process()
+    self:check_ranks()
     self.model = self:build_model()
     self.restored = self:load_trained()
     self.loss_fn = self:build_loss()

@@ -125,7 +125,7 @@ function M.set_threads(text)
     local n = tonumber(text)
     if not n or n ~= math.floor(n) or n < 1 or n > 1024 then
         err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s",
-                  text ~= "" and '"' .. text .. '"' or "nothing")
+                  text and '"' .. text .. '"' or "nothing")
     end
     local limits = ffi.new("am_host_limits")
     edge.check(edge.C.am_host_limits_get(limits))
@@ -181,6 +181,9 @@ local function take_options(args)
             options[name] = value
         else
             i = i + 1
+            if name == "threads" and args[i] == nil then
+                M.set_threads(nil) -- says what is missing
+            end
             options[name] = args[i] or ""
         end
         i = i + 1

@@ -15,7 +15,7 @@ int setpgid(int pid, int group);
 int setenv(const char *name, const char *value, int replace);
 int unsetenv(const char *name);
 int dup2(int from, int to);
-int execvp(const char *file, const char *const argv[]);
+int execvp(const char *file, char *const argv[]);
 int geteuid(void);
 ]]
 
@@ -161,7 +161,7 @@ local function become(argv, opts)
     for i, word in ipairs(argv) do
         list[i - 1] = word
     end
-    C.execvp(argv[1], list)
+    C.execvp(argv[1], ffi.cast("char *const *", list))
     C._exit(127)
 end
 
