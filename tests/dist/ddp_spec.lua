@@ -2,6 +2,7 @@
 -- order. Skipped, and counted, where there is no mpirun or no amlua_mpi.so.
 local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
+local posix = require("am.utils.posix")
 local ranks = require("tests.dist.ranks")
 
 -- Of f32 sums in another order: 20 steps with a learning rate of 1e-2 let it grow.
@@ -72,6 +73,23 @@ describe("data parallel", function()
             train(sizes[2], nil, words)
             compare(whole, helper.jsonl(dir .. "/training.jsonl"))
         end
+    end)
+
+    it("learns the same over Gloo, by a launcher that sets RANK and WORLD_SIZE", function()
+        if not ranks.has_gloo then
+            pending("there is no amlua_gloo.so")
+            return
+        end
+        local one, dir = train(1), helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, local_batch_size = 2,
+                                                            max_steps = 20 } })
+        local file = helper.yaml(helper.folder(), cfg)
+        local rank = ("RANK=%%d WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=%d AMLUA_SECRET=theirs "
+            .. "OMP_NUM_THREADS=1 timeout 100 %s %s %s")
+            :format(20000 + posix.getpid() % 20000, helper.amlua, helper.finetune, file)
+        local status, _, errors = helper.shell(("(%s & %s && wait $!)"):format(rank:format(1), rank:format(0)))
+        assert.equal(0, status, errors)
+        compare(one, helper.jsonl(dir .. "/training.jsonl"))
     end)
 
     it("is begun by --nproc-per-node", function()
