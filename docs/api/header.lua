@@ -1,5 +1,6 @@
--- docs/api_c.md from engine/am.h: its sections, and under them each comment with the declarations that it stands
--- above. Knows the header's layout: sections begin with `/* ---- name`, blank lines end groups.
+-- docs/api_c.md from engine/am.h and its parts in engine/api/: their sections, and under them each comment with the
+-- declarations that it stands above. Knows the headers' layout: sections begin with `/* ---- name`, blank lines end
+-- groups.
 
 local M = {}
 
@@ -8,6 +9,13 @@ local function read(path)
     local text = file:read("*a")
     file:close()
     return text
+end
+
+-- The header with its parts in their places, without what these say of themselves.
+local function whole()
+    return (read("engine/am.h"):gsub('#include "(api/%w+%.h)"\n', function(part)
+        return read("engine/" .. part):match("#endif\n\n(.*)$")
+    end))
 end
 
 -- The words of a comment; paragraphs are kept apart.
@@ -79,9 +87,9 @@ end
 
 --- The page. escape(text) makes Markdown of a comment's words.
 function M.page(escape)
-    local text = read("engine/am.h")
+    local text = whole()
     local head = prose(text:match("^(/%*.-%*/)"))
-    local out = { "# C API", "Written by `docs/api.lua` from `engine/am.h`; do not edit.",
+    local out = { "# C API", "Written by `docs/api.lua` from `engine/am.h` and `engine/api/`; do not edit.",
                   escape(head:gsub("^am%.h — the whole C API of amlua%.\n+", "")),
                   "A program finds it by `pkg-config --cflags --libs amlua`, or by `find_package(amlua)` "
                       .. "in CMake." }
