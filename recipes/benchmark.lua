@@ -50,6 +50,8 @@ function Recipe:step_count()
     return self:setting("warmup_steps") + self:setting("steps") + 1
 end
 
+Recipe.takes_ranks = false
+
 function Recipe:setup()
     local packed = self.cfg:get("packed_sequence.packed_sequence_size") or 0
     self.seq_len = self:setting("seq_len") or (packed > 0 and packed or 512)

@@ -33,6 +33,8 @@ end
 
 -- ---- setup ------------------------------------------------------------------------------------
 
+Recipe.takes_ranks = false
+
 function Recipe:setup()
     self.seed = self:choose_seed()
     self.rng = am.manual_seed(self.seed)

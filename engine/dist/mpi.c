@@ -22,7 +22,7 @@ typedef struct group {
     int *counts;              /* of all_to_all, and places, of both sides */
 } group;
 
-enum { QUESTION = 1, ANSWER = 2, SPINS = 200 };
+enum { QUESTION = 1, ANSWER = 2, SPINS = 200, LATE = 2000 };
 static const double SOON = 0.5;                  /* seconds after which questions are looked for */
 static const long NAP = 20000, LONGEST = 100000; /* ns */
 static const int64_t PIECE = 1 << 30;
@@ -118,7 +118,7 @@ static void where_are(void *self, uint8_t *here, int64_t number, double seconds)
         MPI_Request_free(&request);
     }
     pthread_mutex_unlock(&mpi);
-    for (int known = 1; known < g->size && am_clock() < end; nap(INT_MAX / 128)) {
+    for (int known = 1; known < g->size && am_clock() < end; nap(LATE)) {
         int there = 0;
         MPI_Status status;
         pthread_mutex_lock(&mpi);

@@ -1,12 +1,12 @@
 -- Several ranks learn what one learns: the recipe under mpirun on 1, 2 and 4 ranks, the same global batch in the same
 -- order. Skipped, and counted, where there is no mpirun or no amlua_mpi.so.
 local helper = require("tests.recipe.helper")
+local host = require("am.core.host")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 local ranks = require("tests.dist.ranks")
 
--- Of f32 sums in another order: 20 steps with a learning rate of 1e-2 let it grow.
-local LOSS, NORM, LATER = 1e-6, 1e-5, 2e-5
+local compare = ranks.compare
 
 -- Train on n ranks; the records of training.jsonl, and the folder.
 local function train(n, changes, overrides)
@@ -19,22 +19,6 @@ local function train(n, changes, overrides)
     local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and ranks.mpirun(n) or nil, limit = 100 })
     assert.equal(0, status, out .. errors)
     return helper.jsonl(dir .. "/training.jsonl"), dir, errors
-end
-
-local function close(a, b, tolerance, what)
-    assert.is_true(math.abs(a - b) <= tolerance * math.max(1, math.abs(a)),
-        ("%s: %.9g and %.9g differ by more than %g"):format(what, a, b, tolerance))
-end
-
-local function compare(one, many)
-    assert.equal(#one, #many)
-    close(one[1].loss, many[1].loss, LOSS, "the first loss")
-    close(one[1].grad_norm, many[1].grad_norm, NORM, "the first gradient norm")
-    for i, r in ipairs(one) do
-        close(r.loss, many[i].loss, LATER, "loss of step " .. i)
-        assert.equal(r.num_label_tokens, many[i].num_label_tokens)
-        assert.equal(r.num_tokens_per_step, many[i].num_tokens_per_step)
-    end
 end
 
 local cases = {
@@ -100,6 +84,20 @@ describe("data parallel", function()
         local status, _, errors = helper.run({ "finetune", "llm", "-c", file, "--nproc-per-node", "2" })
         assert.equal(0, status, errors)
         compare(one, helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    it("divides the CPUs that ranks share, and leaves alone those that are theirs", function()
+        local cpus = host.cpus()
+        if cpus < 2 then
+            pending("there is one CPU")
+            return
+        end
+        for bind, threads in pairs { ["none"] = math.max(1, math.floor(cpus / 2)), ["hwthread"] = 1 } do
+            local cfg = helper.config(helper.folder(), { step_scheduler = { max_steps = 1 } })
+            local _, out, errors = helper.train(cfg, nil, { before = "env -u OMP_NUM_THREADS "
+                .. ranks.mpirun(2):gsub("OMP_NUM_THREADS=1 ", "") .. " --use-hwthread-cpus --bind-to " .. bind })
+            assert.matches("2 ranks, of which the first has " .. threads .. " threads", out .. errors)
+        end
     end)
 
     it("ends after the same step on all ranks when one gets a signal, and goes on to the same end", function()

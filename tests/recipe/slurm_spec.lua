@@ -4,6 +4,7 @@
 
 local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
+local ranks = require("tests.dist.ranks")
 local slurm = require("tests.support.slurm")
 
 local cluster, why = slurm.start()
@@ -30,9 +31,11 @@ local function submit(cfg, words, before)
     return assert(id, out), folder
 end
 
+-- What Slurm says of a job that has ended, and what the job said.
 local function ended(id)
     cluster:wait("squeue -h -j " .. id .. " -o %T", "^%s*$", 60)
-    return cluster:sh("scontrol show job " .. id)
+    local shown = cluster:sh("scontrol show job " .. id)
+    return shown .. (helper.read(shown:match("StdOut=(%S+)") or "") or "")
 end
 
 describe("a Slurm job", function()
@@ -88,6 +91,25 @@ describe("a Slurm job", function()
         for _, name in ipairs(path.names(folder)) do
             assert.is_nil(helper.read(path.join(folder, name)):find("hunter2", 1, true), name)
         end
+    end)
+
+    it("has ranks on two nodes learn what one process learns", function()
+        if not ranks.can_run then
+            pending("there is no mpirun, or no amlua_mpi.so")
+            return
+        end
+        local whole, dir = helper.folder(), helper.folder()
+        local changes = { step_scheduler = { max_steps = 20, global_batch_size = 8 } }
+        assert.equal(0, (helper.train(helper.config(whole, changes))))
+        local id, folder = submit(helper.config(dir .. "/ck", helper.changes(changes, { slurm = {
+            nodes = 2, ntasks_per_node = 2, job_dir = dir .. "/jobs", srun = { "--mpi=pmix" },
+            env_vars = { OMPI_MCA_pml = "ob1", OMPI_MCA_btl = "self,tcp", OMPI_MCA_btl_tcp_if_include = "lo" },
+        } })))
+        local shown = ended(id)
+        local said = helper.read(folder .. "/slurm_llm_finetune_" .. id .. ".out")
+        assert.matches("JobState=COMPLETED", shown .. said)
+        assert.matches("4 ranks", said)
+        ranks.compare(helper.jsonl(whole .. "/training.jsonl"), helper.jsonl(dir .. "/ck/training.jsonl"))
     end)
 
     it("resumes bit for bit where the signal ended it", function()

@@ -77,9 +77,11 @@ function Cluster:wait(line, pattern, limit)
     error(string.format("%s: no %s, but: %s\n%s", line, pattern, out, logs), 2)
 end
 
---- Start a job that was queued again; Slurm itself waits two minutes.
+--- Start a job that was queued again. Slurm itself waits two minutes; a node refuses what it revoked in the same
+--- second, and the job would fail.
 function Cluster:start_again(id)
     self:wait("scontrol show job " .. id, "JobState=PENDING.*Restarts=1")
+    posix.sleep(3)
     self:sh("scontrol update StartTime=now JobId=" .. id)
 end
 

@@ -121,18 +121,13 @@ end
 --- Threads to run with, from the command line's word. More than there are CPUs would only wait for one
 --- another: as many as there are then, and a warning, since weights' gradients may round otherwise.
 function M.set_threads(text)
-    local edge, ffi = require("am.core.ffi"), require("ffi")
+    local edge = require("am.core.ffi")
     local n = tonumber(text)
     if not n or n ~= math.floor(n) or n < 1 or n > 1024 then
         err.raise("usage", "--threads needs a whole number from 1 to 1024, not %s",
                   text and '"' .. text .. '"' or "nothing")
     end
-    local limits = ffi.new("am_host_limits")
-    edge.check(edge.C.am_host_limits_get(limits))
-    local cpus = limits.cpus_affinity
-    if limits.cpus_cgroup > 0 then
-        cpus = math.min(cpus, limits.cpus_cgroup)
-    end
+    local cpus = require("am.core.host").cpus()
     if n > cpus then
         local s = cpus == 1 and "" or "s"
         require("am.utils.log").get("am.cli"):warning(

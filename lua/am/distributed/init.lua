@@ -5,6 +5,8 @@
 local comm = require("am.distributed.comm")
 local DDP = require("am.distributed.ddp")
 local err = require("am.core.error")
+local host = require("am.core.host")
+local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 
 local M = { DDP = DDP.new, find = ranks.find }
@@ -13,12 +15,25 @@ local M = { DDP = DDP.new, find = ranks.find }
 ---@field rank integer from 0
 ---@field size integer
 ---@field local_rank integer
+---@field on_host integer ranks on this host, this one among them
+---@field on_cpus integer those of them that may run on the same CPUs
 ---@field group am.distributed.Comm? all ranks; nil with one
 local World = {}
 World.__index = World
 
 -- nccl is between GPUs: what CPUs have stands for it.
 local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
+
+-- How many ranks are on this host, and how many of them share their CPUs with this one.
+local function neighbours(world)
+    local name, mask, on_host, on_cpus = posix.hostname(), host.cpu_mask(), 0, 0
+    for _, other in ipairs(world:gather(name .. " " .. mask)) do
+        local its_name, its_mask = other:match("^(.*) (.*)$")
+        on_host = on_host + (its_name == name and 1 or 0)
+        on_cpus = on_cpus + (its_name == name and its_mask == mask and 1 or 0)
+    end
+    return on_host, on_cpus
+end
 
 --- Join the other ranks, by what the environment says of them. opts: timeout (seconds), backend ("mpi" or "gloo"
 --- instead of what fits the launcher), place (ranks.find's).
@@ -41,6 +56,7 @@ function M.join(opts)
                       self.group:size())
         end
     end
+    self.on_host, self.on_cpus = neighbours(self)
     return self
 end
 

@@ -12,7 +12,6 @@ local M = {}
 ---@field rank integer
 ---@field size integer
 ---@field local_rank integer on this host
----@field local_size integer ranks on this host
 ---@field engine string "self", "mpi" or "gloo"
 ---@field by string? what started the ranks, for messages
 ---@field address string? where rank 0 is, for gloo
@@ -28,7 +27,7 @@ local function number(getenv, name)
         or err.raise("usage", "the environment's %s is \"%s\", not a whole number", name, text)
 end
 
--- A place by the names of variables: { rank, size, local_rank, local_size }; nil where the first two are not set.
+-- A place by the names of variables: { rank, size, local_rank }; nil where the first two are not set.
 local function by_names(getenv, engine, by, names)
     local rank, size = number(getenv, names[1]), number(getenv, names[2])
     if not (rank and size) then
@@ -37,7 +36,7 @@ local function by_names(getenv, engine, by, names)
         err.raise("usage", "%s is %d, and %s is %d: ranks begin at 0", names[1], rank, names[2], size)
     end
     return { rank = rank, size = size, local_rank = number(getenv, names[3]) or 0,
-             local_size = number(getenv, names[4]) or 1, engine = size > 1 and engine or "self", by = by }
+             engine = size > 1 and engine or "self", by = by }
 end
 
 -- The first host of a Slurm list: "n[1-3,7],m2" begins with n1.
@@ -62,19 +61,19 @@ end
 function M.find(getenv)
     getenv = getenv or os.getenv
     local place = by_names(getenv, "gloo", "torchrun or its like",
-                           { "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE" })
+                           { "RANK", "WORLD_SIZE", "LOCAL_RANK" })
     if place then
         return with_meeting_point(place, getenv)
     end
     place = by_names(getenv, "mpi", "mpirun", { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
-                                                "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE" })
-        or by_names(getenv, "mpi", "mpiexec", { "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS" })
+                                                "OMPI_COMM_WORLD_LOCAL_RANK" })
+        or by_names(getenv, "mpi", "mpiexec", { "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID" })
     if place then
         return place
     elseif getenv("SLURM_STEP_ID") and getenv("SLURM_STEP_NUM_TASKS") then -- not a batch script itself
         local has_pmix = getenv("PMIX_RANK") ~= nil
         place = by_names(getenv, has_pmix and "mpi" or "gloo", "srun",
-                         { "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE" })
+                         { "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID" })
         return place and (has_pmix and place or with_meeting_point(place, getenv)) or M.alone()
     end
     return M.alone()
@@ -82,7 +81,7 @@ end
 
 --- A process that nobody started with others.
 function M.alone()
-    return { rank = 0, size = 1, local_rank = 0, local_size = 1, engine = "self" }
+    return { rank = 0, size = 1, local_rank = 0, engine = "self" }
 end
 
 return M

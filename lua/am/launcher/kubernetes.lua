@@ -4,6 +4,8 @@
 
 local err = require("am.core.error")
 local manifest = require("am.launcher.manifest")
+local slurm = require("am.launcher.slurm")
+local strings = require("am.utils.strings")
 local text = require("am.launcher.text")
 
 local M = {}
@@ -45,20 +47,8 @@ local shapes = {
     chdir = { "/[^%c]*", "a path from the root" },
 }
 
-local function sorted(t)
-    local names = {}
-    for key in pairs(t or {}) do
-        names[#names + 1] = key
-    end
-    table.sort(names)
-    return names
-end
-
---- Ranks in each pod.
-function M.tasks(values)
-    local gpus = values.gpus_per_node or 0
-    return values.ntasks_per_node or gpus > 0 and gpus or 1
-end
+--- Ranks in each pod: as on a node of a Slurm job.
+M.tasks = slurm.tasks
 
 --- "Job" or "MPIJob".
 function M.kind(values)
@@ -118,10 +108,10 @@ end
 
 local function variables(values)
     local list = {}
-    for _, name in ipairs(sorted(values.env_vars)) do
+    for _, name in ipairs(strings.sorted_keys(values.env_vars or {})) do
         list[#list + 1] = map { { "name", name }, { "value", tostring(values.env_vars[name]) } }
     end
-    for _, name in ipairs(sorted(values.secrets)) do
+    for _, name in ipairs(strings.sorted_keys(values.secrets or {})) do
         local secret, key = tostring(values.secrets[name]):match("^(.-)/(.*)$")
         list[#list + 1] = map { { "name", name }, { "valueFrom", map { { "secretKeyRef", map {
             { "name", secret }, { "key", key } } } } } }
@@ -140,14 +130,14 @@ end
 local function pod(values, job, command, computes)
     local mounts, volumes = { map { { "name", "config" }, { "mountPath", (M.CONFIG:match("^(.*)/")) } } },
                             { map { { "name", "config" }, { "configMap", map { { "name", job.name } } } } }
-    for i, folder in ipairs(sorted(values.volumes)) do
+    for i, folder in ipairs(strings.sorted_keys(values.volumes or {})) do
         local name = "volume-" .. i
         mounts[#mounts + 1] = map { { "name", name }, { "mountPath", folder } }
         volumes[#volumes + 1] = map { { "name", name }, { "persistentVolumeClaim", map {
             { "claimName", tostring(values.volumes[folder]) } } } }
     end
     local selector = {}
-    for i, name in ipairs(sorted(values.node_selector)) do
+    for i, name in ipairs(strings.sorted_keys(values.node_selector or {})) do
         selector[i] = { name, tostring(values.node_selector[name]) }
     end
     return map { { "spec", map {
@@ -184,7 +174,7 @@ local function mpi_job_spec(values, job)
     local nodes, tasks = values.nodes or 1, M.tasks(values)
     local command = { "mpirun", "--allow-run-as-root", "-n", tostring(nodes * tasks), "--bind-to", "none" }
     for _, name in ipairs { "env_vars", "secrets" } do
-        for _, variable in ipairs(sorted(values[name])) do
+        for _, variable in ipairs(strings.sorted_keys(values[name] or {})) do
             command[#command + 1], command[#command + 2] = "-x", variable
         end
     end

@@ -4,34 +4,15 @@
 -- mpirun itself gives ranks one second after a SIGTERM or Ctrl-C, too little for a checkpoint. It therefore runs in
 -- a process group of its own, and what this process is sent goes to the ranks, not to mpirun.
 
-local edge = require("am.core.ffi")
 local err = require("am.core.error")
-local ffi = require("ffi")
+local host = require("am.core.host")
 local processes = require("am.utils.processes")
+local strings = require("am.utils.strings")
 local text = require("am.launcher.text")
 
 local M = {}
 
 M.MAX_RANKS = 4096
-
--- CPUs of this process, and whether they are all that the host has: only then may mpirun, which knows nothing of
--- affinity masks and quotas, choose among them.
-local function cpus_here()
-    local limits = ffi.new("am_host_limits")
-    edge.check(edge.C.am_host_limits_get(limits))
-    local n = limits.cpus_affinity
-    if limits.cpus_cgroup > 0 and limits.cpus_cgroup < n then
-        return limits.cpus_cgroup, false
-    end
-    local file, online = io.open("/sys/devices/system/cpu/online"), 0
-    for from, to in (file and file:read("*a") or ""):gmatch("(%d+)%-?(%d*)") do
-        online = online + (tonumber(to) or tonumber(from)) - tonumber(from) + 1
-    end
-    if file then
-        file:close()
-    end
-    return n, online == n
-end
 
 local function any_set(getenv, names)
     for _, name in ipairs(names) do
@@ -51,7 +32,7 @@ function M.plan(opts)
     end
     local getenv, cpus, whole = opts.getenv or os.getenv, opts.cpus, opts.whole
     if not cpus then
-        cpus, whole = cpus_here()
+        cpus, whole = host.cpus()
     end
     local argv, env = { "mpirun", "-n", tostring(opts.ranks) }, {}
     local function add(...)
@@ -74,9 +55,9 @@ function M.plan(opts)
     local chosen = any_set(getenv, { "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
                                      "OMPI_MCA_hwloc_base_binding_policy", "PRTE_MCA_hwloc_default_binding_policy" })
     local fits = threads and opts.ranks * threads <= cpus
-    if whole and fits and not chosen then
+    if whole and fits and not chosen then -- mpirun knows nothing of affinity masks and quotas
         add("--use-hwthread-cpus", "--map-by", "slot:PE=" .. threads, "--bind-to", "hwthread")
-    else -- mpirun knows cores, not affinity masks and quotas: it neither counts nor binds
+    else -- it neither counts nor binds
         add("--oversubscribe", unpack(chosen and {} or { "--bind-to", "none" }))
     end
     if not fits and not any_set(getenv, { "OMP_WAIT_POLICY" }) then
@@ -94,11 +75,7 @@ end
 
 --- A plan as a line for a shell.
 function M.text(plan)
-    local words = {}
-    for name in pairs(plan.env) do
-        words[#words + 1] = name
-    end
-    table.sort(words)
+    local words = strings.sorted_keys(plan.env)
     for i, name in ipairs(words) do
         words[i] = name .. "=" .. text.shell(plan.env[name])
     end

@@ -6,6 +6,7 @@ local err = require("am.core.error")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 local processes = require("am.utils.processes")
+local strings = require("am.utils.strings")
 local text = require("am.launcher.text")
 
 local M = {}
@@ -272,12 +273,7 @@ function M.script(values, job)
     if values.hf_home then
         add("export HF_HOME=%s", text.shell(values.hf_home))
     end
-    local names = {}
-    for key in pairs(values.env_vars or {}) do
-        names[#names + 1] = key
-    end
-    table.sort(names)
-    for _, key in ipairs(names) do
+    for _, key in ipairs(strings.sorted_keys(values.env_vars or {})) do
         add("export %s=%s", key, text.shell(tostring(values.env_vars[key])))
     end
     if out[#out] ~= "" then

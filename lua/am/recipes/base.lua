@@ -395,7 +395,7 @@ function Recipe.run(class, argv)
         backend = cfg:get("dist_env.backend"), timeout = 60 * (tonumber(cfg:get("dist_env.timeout_minutes")) or 0),
     } or distributed.alone()
     if world.size > 1 then
-        command.divide_threads(world.place.local_size, args.options.threads)
+        command.divide_threads(world.on_cpus, args.options.threads)
     end
     if not world:is_main() then
         log.setup { level = "warning", prefix = ("[rank %d] "):format(world.rank) }

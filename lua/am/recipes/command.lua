@@ -115,7 +115,7 @@ function M.resolve(words)
     return "recipes/" .. (asked or found) .. ".lua", words
 end
 
---- Give each of the ranks on this host its share of the cores, unless somebody has said how many threads.
+--- Give each of the ranks that may run on the same CPUs its share of them, unless somebody has said how many threads.
 function M.divide_threads(ranks, said)
     if not said and (os.getenv("OMP_NUM_THREADS") or "") == "" then
         local cli, edge = require("am.cli"), require("am.core.ffi")

@@ -105,19 +105,18 @@ function Recipe:choose_seed()
     return other or seed or 42
 end
 
---- Raise "usage" where the distributed section speaks of other ranks than there are.
+--- Can several ranks share what the recipe does?
+Recipe.takes_ranks = true
+
+--- Raise "usage" where there are other ranks than the recipe takes, or than the distributed section speaks of.
 function Recipe:check_ranks()
-    local strategy, size = self.cfg:child("distributed"), self.world.size
-    for _, key in ipairs { "dp_size", "tp_size", "cp_size", "pp_size", "ep_size", "dp_replicate_size" } do
-        local n = strategy and strategy:get(key)
-        if type(n) == "number" and n > 1 and not (key == "dp_size" and n == size) then
-            local what = ("%s: distributed.%s is %d"):format(strategy:where(key), key, n)
-            if size == 1 then
-                err.raise("usage", "%s, but this run has one process", what)
-            end
-            err.raise("usage", key == "dp_size" and "%s, but there are %d ranks"
-                      or "%s, but the %d ranks share rows, and nothing else (dp_size)", what, size)
-        end
+    local size, said = self.world.size, self.cfg:get("distributed.dp_size")
+    if size > 1 and not self.takes_ranks then
+        err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, size)
+    elseif type(said) == "number" and said > 1 and said ~= size then
+        err.raise("usage", size == 1 and "%s: distributed.dp_size is %d, but this run has one process"
+                  or "%s: distributed.dp_size is %d, but there are %d ranks", self.cfg:where("distributed.dp_size"),
+                  said, size)
     end
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
@@ -331,8 +330,9 @@ function Recipe:share_of_peak(metrics)
     if not (metrics.flops and self:counts_tokens()) then
         return nil
     end
-    self.meter = self.meter or flops.meter(self.model, metrics.num_tokens)
-    return 100 * self.meter(metrics.flops / metrics.seconds)
+    local ranks = self.world.size -- each has a machine's rate, and a part of the step
+    self.meter = self.meter or flops.meter(self.model, math.ceil(metrics.num_tokens / ranks))
+    return 100 * self.meter(metrics.flops / ranks / metrics.seconds)
 end
 
 function Recipe:check_memory()
@@ -352,7 +352,7 @@ function Recipe:check_memory()
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
                                 memory.varied(rows, count, mean, longest), self.model_allocated)
                  + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
-                 self.world.place.local_size)
+                 self.world.on_host)
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

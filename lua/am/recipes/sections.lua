@@ -7,7 +7,7 @@ local slurm = require("am.launcher.slurm")
 
 local M = {}
 
-local ONE_PROCESS = "this run has one process"
+local ROWS_ALONE = "ranks share rows, and nothing else"
 local GPUS = "it belongs to GPUs"
 
 --- `fields` with the keys of other tables added; a key that is there stays.
@@ -59,7 +59,7 @@ local sizes = {
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ONE_PROCESS, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
+    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
         patch_is_packed_sequence defer_fsdp_grad_sync reshard_after_forward enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules data_parallel_sharding_strategy
@@ -81,7 +81,7 @@ function M.distributed()
     fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows, all that there are" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
-                        not_yet = ONE_PROCESS .. "; set it to 1 or leave it out" }
+                        not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
     end
     return fields
 end
@@ -93,13 +93,13 @@ local function processes()
     return {
         distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
                         fields = { strategy = strategies }, doc = "how processes share a run" },
-        distributed_config = { type = "any", no_effect = ONE_PROCESS },
-        parallelizer = { type = "any", no_effect = ONE_PROCESS },
-        autopipeline = { type = "any", no_effect = ONE_PROCESS },
+        distributed_config = { type = "any", no_effect = ROWS_ALONE },
+        parallelizer = { type = "any", no_effect = ROWS_ALONE },
+        autopipeline = { type = "any", no_effect = ROWS_ALONE },
         dist_env = { fields = {
             backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
             timeout_minutes = { type = "number", min = 0, doc = "how long a rank waits for the others (10)" },
-            init_process_group = { type = "any", no_effect = ONE_PROCESS },
+            init_process_group = { type = "any", no_effect = ROWS_ALONE },
         }, doc = "how processes find each other" },
     }
 end
@@ -169,7 +169,7 @@ end
 function M.knowledge_distillation()
     return {
         offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" },
-        separate_meshes = { type = "boolean", no_effect = ONE_PROCESS },
+        separate_meshes = { type = "boolean", no_effect = ROWS_ALONE },
         teacher_distributed = { fields = M.with({ strategy = strategies }, M.distributed()),
                                 doc = "as distributed, for the teacher" },
     }

@@ -368,7 +368,7 @@ local function define_rest(registry)
             aliases[i] = "nemo_automodel.components.distributed." .. alias
         end
         registry:define { name = "am.distributed." .. name, aliases = aliases, fields = sections.distributed(),
-                          doc = "how processes share a run; one process needs none",
+                          doc = "how ranks share a run; one needs none",
                           build = function(args) return args end }
     end
 end

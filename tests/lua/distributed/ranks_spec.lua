@@ -16,13 +16,13 @@ end
 describe("am.distributed.ranks", function()
     it("knows who started it", function()
         assert.same({ 0, 1, "self" }, { find({}).rank, find({}).size, find({}).engine })
-        assert.same({ rank = 3, size = 4, local_rank = 1, local_size = 2, engine = "gloo", by = "torchrun or its like",
+        assert.same({ rank = 3, size = 4, local_rank = 1, engine = "gloo", by = "torchrun or its like",
                       address = "10.0.0.1", port = 29500 },
             find { RANK = "3", WORLD_SIZE = "4", LOCAL_RANK = "1", LOCAL_WORLD_SIZE = "2", MASTER_ADDR = "10.0.0.1",
                    MASTER_PORT = "29500", OMPI_COMM_WORLD_RANK = "0", OMPI_COMM_WORLD_SIZE = "9" })
         local place = find { OMPI_COMM_WORLD_RANK = "1", OMPI_COMM_WORLD_SIZE = "2", OMPI_COMM_WORLD_LOCAL_RANK = "1",
                              OMPI_COMM_WORLD_LOCAL_SIZE = "2" }
-        assert.same({ 1, 2, 1, 2, "mpi" }, { place.rank, place.size, place.local_rank, place.local_size, place.engine })
+        assert.same({ 1, 2, 1, "mpi" }, { place.rank, place.size, place.local_rank, place.engine })
         assert.equal("mpi", find({ PMI_RANK = "0", PMI_SIZE = "2" }).engine)
         assert.equal("self", find({ RANK = "0", WORLD_SIZE = "1" }).engine)
     end)

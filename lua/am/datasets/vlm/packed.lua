@@ -18,7 +18,7 @@ M.fields = formatting.fields(packed.fields, {
     max_length = { type = "integer", min = 1, doc = "tokens of a sample; longer ones are left out" },
     packing_format = { type = "string", enum = { "thd", "neat" }, no_effect = "attention knows the samples of a row" },
     packing_ratio = { type = "number", above = 0, max = 1, no_effect = EXACT },
-    balance_media_tokens = { type = "boolean", no_effect = "there is one process" },
+    balance_media_tokens = { type = "boolean", no_effect = "ranks take packs in turns" },
     collate_max_length = { type = "integer", min = 1, no_effect = "a batch is as long as its packs" },
     pretokenize = { type = "boolean", no_effect = "rows are tokenised before the first step" },
     inject_fake_images = { type = "boolean", no_effect = "rows without images need none" },
