@@ -37,7 +37,7 @@ static inline int am_comm_gives_up(const am_comm_call *call)
     return __atomic_load_n(call->stopping, __ATOMIC_RELAXED) || am_clock() > call->deadline;
 }
 
-/* Counts are of elements of call->dtype, or of bytes; n is a rank's part. */
+/* n is a rank's part: elements of call->dtype of what is reduced, bytes of what is moved. */
 typedef struct am_comm_engine {
     uint32_t size, version; /* sizeof, AM_COMM_VERSION */
     const char *name;
