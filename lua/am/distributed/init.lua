@@ -3,6 +3,7 @@
 -- who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
+local context_parallel = require("am.distributed.context_parallel")
 local DDP = require("am.distributed.ddp")
 local err = require("am.core.error")
 local host = require("am.core.host")
