@@ -82,6 +82,9 @@ end
 
 function Recipe:loss(batch, see)
     if batch.num_label_tokens == 0 then -- nothing to learn, of the teacher neither
+        if batch.part then -- but other ranks' tokens see these
+            am.no_grad(self.label_states, self, self.teacher, batch)
+        end
         return llm_finetune.loss(self, batch)
     end
     local teacher_hidden = am.no_grad(self.label_states, self, self.teacher, batch)
@@ -111,7 +114,7 @@ end
 
 --- Both losses since self.sums was set to 0, of all ranks, for each of `count` tokens.
 function Recipe:means(count)
-    local ce, kd = unpack(self.world:reduce { self.sums.ce, self.sums.kd })
+    local ce, kd = unpack(self.mesh:reduce("dp_cp", { self.sums.ce, self.sums.kd }))
     count = math.max(count, 1)
     return { ce_loss = ce / count, kd_loss = kd / count }
 end
