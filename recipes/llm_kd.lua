@@ -6,6 +6,7 @@
 
 local am = require("am")
 local config = require("am.config")
+local distributed = require("am.distributed")
 local err = require("am.core.error")
 local flops = require("am.recipes.flops")
 local llm_finetune = require("recipes.llm_finetune")
@@ -67,6 +68,13 @@ function Recipe:build_loss()
     self.kd_loss_fn = config.instantiate(self.cfg:child("kd_loss_fn") or config.from_table {}, self.ctx, {},
                                          { default_target = "am.loss.KDLoss" })
     return llm_finetune.build_loss(self)
+end
+
+function Recipe:parallelize()
+    llm_finetune.parallelize(self)
+    if self.mesh:size("cp") > 1 then
+        distributed.context_parallel.check(self.teacher, self.mesh)
+    end
 end
 
 --- The teacher sees what the student sees.
