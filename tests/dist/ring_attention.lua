@@ -86,6 +86,17 @@ local function check(name, case)
 end
 
 local function halves(t) return { t / 2, t / 2 } end
+-- The first sample has so many chunks, the others one each.
+local function chunks(first)
+    return function(t)
+        local chunk = t / (2 * n)
+        local list = { first * chunk }
+        for i = 2, 2 * n - first + 1 do
+            list[i] = chunk
+        end
+        return list
+    end
+end
 local function uneven(t) return { 3, math.floor(t / 2), math.floor(t / 2) - 5 } end
 
 check("causal", { shape = { 2, 5, 4, 4, 16 }, steps = n })
@@ -93,6 +104,8 @@ check("shared heads", { shape = { 1, 33, 6, 2, 32 } })
 check("all see all", { shape = { 1, 7, 2, 2, 8 }, opts = { causal = false }, steps = n })
 check("packed", { shape = { 3, 9, 4, 2, 16 }, lengths = uneven })
 check("packed, each sees only its neighbours", { shape = { 1, 8, 2, 2, 16 }, lengths = halves })
+check("samples that no two ranks share", { shape = { 1, 4, 2, 2, 16 }, lengths = chunks(1), steps = 1 })
+check("samples that the first two ranks share", { shape = { 1, 4, 2, 2, 16 }, lengths = chunks(2), steps = 2 })
 check("a window", { shape = { 2, 16, 4, 2, 16 }, opts = { window = 5 }, steps = math.min(n, 3) })
 check("a wide window, packed", { shape = { 2, 16, 4, 2, 16 }, opts = { window = 40 }, lengths = uneven })
 check("soft cap and scale", { shape = { 2, 11, 4, 1, 16 }, opts = { softcap = 3, scale = 0.7 }, grad_scale = 3 })
