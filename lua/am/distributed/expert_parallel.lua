@@ -111,15 +111,14 @@ end
 
 -- ---- putting it on a model ------------------------------------------------------------------
 
--- Names of the parameters of a block's experts, adapters among them: all below it but the router's and those of the
--- expert that sees every token.
-local function names_of(path, block)
+-- Entries of a block's experts that this rank has, adapters among them: all below it but the router's and those of the expert that sees every token.
+local function entries_of(path, block, layout)
     local names, list = block.names, {}
     for _, child in ipairs(block._children) do
         if child.name ~= names.router and child.name ~= names.shared and child.name ~= names.shared_gate then
             for path_in, module in child.module:named_modules(path .. "." .. child.name) do
                 for _, slot in ipairs(module._parameters) do
-                    list[#list + 1] = path_in .. "." .. slot.name
+                    list[#list + 1] = layout.entries[path_in .. "." .. slot.name]
                 end
             end
         end
@@ -139,31 +138,38 @@ local function blocks_of(model)
     end
 end
 
---- Raise "usage" for a model whose experts so many ranks can't share.
-function M.check(model, size)
-    local path, block = blocks_of(model)()
-    if not path then
+-- Raise "usage" for a model whose experts so many ranks can't share.
+local function check(model, size)
+    if not blocks_of(model)() and not (model.config and model.config.num_experts) then -- else other stages have them
         err.raise("usage", "distributed.ep_size: %d ranks are to share experts, and %s has none; set it to 1", size,
                   model.class_name)
     end
-    for where, b in blocks_of(model) do
-        if b.num_experts % size ~= 0 then
-            err.raise("usage", "distributed.ep_size: %d does not divide the %d experts of %s", size, b.num_experts,
-                      where)
+    for path, block in blocks_of(model) do
+        if block.num_experts % size ~= 0 then
+            err.raise("usage", "distributed.ep_size: %d does not divide the %d experts of %s", size, block.num_experts,
+                      path)
         end
     end
-    return block.num_experts
+end
+
+-- A parameter's first dim is that of the experts.
+local function cut(layout, entry, path, block)
+    if entry.shape[1] ~= block.num_experts then
+        err.raise("unsupported", "distributed.ep_size: %s is [%s], not a tensor for the %d experts of %s, so ranks can't "
+                  .. "share it; set it to 1", entry.name, table.concat(entry.shape, ", "), block.num_experts, path)
+    end
+    layout:cut(entry.name, "ep", 0)
+    layout:replicas(entry.name, "expert_dp")
 end
 
 --- Leave each rank of the axis "ep" its experts. Of the configuration it takes the size alone, which is the mesh's.
+--- Raises "usage" where the model has no experts or the size does not divide their number.
 function M.apply(model, mesh, layout)
-    local group = mesh:group("ep")
-    M.check(model, mesh:size("ep"))
-    local dispatch = M.dispatcher(group)
+    check(model, mesh:size("ep"))
+    local dispatch = M.dispatcher(mesh:group("ep"))
     for path, block in blocks_of(model) do
-        for _, name in ipairs(names_of(path, block)) do
-            layout:cut(name, "ep", 0)
-            layout:replicas(name, "expert_dp")
+        for _, entry in ipairs(entries_of(path, block, layout)) do
+            cut(layout, entry, path, block)
         end
         local run = block.run_experts
         block.run_experts = function(self, x, offsets)
