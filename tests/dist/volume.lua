@@ -5,7 +5,6 @@
 -- Counted are bytes of tensors that ranks gave (Comm:counts), here added up over the ranks. The numbers of a parameter
 -- must be multiples of 16: an optimizer's flat buffer begins each at 64 bytes.
 
-local am = require("am")
 local distributed = require("am.distributed")
 
 local world = distributed.join { timeout = 60 }
