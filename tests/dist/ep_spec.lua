@@ -58,4 +58,21 @@ describe("expert parallel", function()
             end
         end)
     end
+
+    for what, case in pairs {
+        ["a model without experts"] = { 2, 2, nil, "ep_size: 2 ranks are to share experts, and LlamaForCausalLM has none" },
+        ["experts that it does not divide"] = { 3, 3, "mixtral", "ep_size: 3 does not divide the 4 experts of model" },
+        ["fewer ranks"] = { 2, 4, "mixtral", "ep_size: 4 does not divide the 2 ranks" },
+    } do
+        it("refuses " .. what, function()
+            local n, ep, family, message = unpack(case, 1, 4)
+            local cfg = helper.config(helper.folder(), helper.changes({
+                distributed = { ep_size = ep }, step_scheduler = { global_batch_size = 12 },
+                model = family and { pretrained_model_name_or_path = model(family) } or {},
+            }))
+            local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(n) })
+            assert.equal(2, status)
+            assert.matches("distributed." .. message, errors)
+        end)
+    end
 end)

@@ -111,7 +111,8 @@ end
 
 -- ---- putting it on a model ------------------------------------------------------------------
 
--- Entries of a block's experts that this rank has, adapters among them: all below it but the router's and those of the expert that sees every token.
+-- Entries of the parameters of a block's experts that this rank has, adapters among them: of all below it but the
+-- router and the expert that sees every token.
 local function entries_of(path, block, layout)
     local names, list = block.names, {}
     for _, child in ipairs(block._children) do
@@ -155,7 +156,7 @@ end
 -- A parameter's first dim is that of the experts.
 local function cut(layout, entry, path, block)
     if entry.shape[1] ~= block.num_experts then
-        err.raise("unsupported", "distributed.ep_size: %s is [%s], not a tensor for the %d experts of %s, so ranks can't "
+        err.raise("unsupported", "distributed.ep_size: %s is [%s], no tensor for the %d experts of %s, so ranks can't "
                   .. "share it; set it to 1", entry.name, table.concat(entry.shape, ", "), block.num_experts, path)
     end
     layout:cut(entry.name, "ep", 0)
