@@ -203,13 +203,7 @@ function tensor.methods:register_post_accumulate_grad_hook(fn)
     return setmetatable({ id = id, fn = fn, tensor = self }, Handle)
 end
 
---- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
---- gradient (of its shape) is given.
-function tensor.methods:backward(gradient)
-    if gradient ~= nil then
-        args.tensor("backward", gradient)
-    end
-    check(C.am_backward_begin(args.tensor("backward", self), gradient))
+local function run_backward()
     local ok, e = pcall(pull)
     if current.depth == 0 then
         drop_all(current.pending)
@@ -217,6 +211,27 @@ function tensor.methods:backward(gradient)
     if not ok then
         error(e, 0)
     end
+end
+
+--- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
+--- gradient (of its shape) is given.
+function tensor.methods:backward(gradient)
+    if gradient ~= nil then
+        args.tensor("backward", gradient)
+    end
+    check(C.am_backward_begin(args.tensor("backward", self), gradient))
+    run_backward()
+end
+
+--- The same of several tensors at once, with a gradient for each.
+function M.backward(tensors, gradients)
+    local n = #args.dense("backward", tensors)
+    local outs, grads = ffi.new("am_tensor *[?]", n), ffi.new("am_tensor *[?]", n)
+    for i = 1, n do
+        outs[i - 1], grads[i - 1] = args.tensor("backward", tensors[i]), args.tensor("backward", gradients[i])
+    end
+    check(C.am_backward_begin_many(outs, grads, n))
+    run_backward()
 end
 
 -- ---- tapes ----------------------------------------------------------------------------------
