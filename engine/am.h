@@ -151,6 +151,12 @@ int am_scope_push(void);
 int am_scope_keep(am_tensor *t);
 int am_scope_escape(am_tensor *t); /* belongs to no scope from now on */
 int am_scope_pop(void);
+/* Take the innermost scope off with what is in it, and put it back later, also into another one:
+ * for tensors that belong to a tape that is set aside. It ends by pop. AM_ESTATE: there is none, or
+ * it is in use. */
+typedef struct am_scope am_scope;
+int am_scope_set_aside(am_scope **out);
+int am_scope_take_up(am_scope *s);
 int am_scope_depth(void);
 
 /* ---- ops -------------------------------------------------------------------------------- */

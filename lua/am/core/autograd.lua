@@ -236,6 +236,11 @@ end
 
 -- ---- tapes ----------------------------------------------------------------------------------
 
+local function drop_scope(s)
+    check(C.am_scope_take_up(s))
+    check(C.am_scope_pop())
+end
+
 --- A tape for a graph that waits for its backward while others are recorded, as those of several micro-batches do.
 ---@return am.Tape
 function M.tape()
@@ -244,28 +249,46 @@ function M.tape()
     return new_tape(ffi.gc(b[0], C.am_tape_release))
 end
 
---- Run fn(...) with this tape in the place of the current one, which goes on when fn has returned. What is computed
---- in it may be used by later calls of run alone, backward included; leaves by any tape: they get the gradients of
---- all.
-function Tape:run(fn, ...)
-    args.callable("tape:run", fn)
+local scope_box = edge.box("am_scope")
+
+-- Into the tape's scope and onto the tape; a function that goes back.
+local function enter(self)
     local before = current
-    check(C.am_tape_enter(self.handle))
+    if self.scope then
+        check(C.am_scope_take_up(ffi.gc(self.scope, nil)))
+    else
+        check(C.am_scope_push())
+    end
     current = self
     drop_unreachable()
-    return finally(function()
+    return function()
         current = before
+        check(C.am_scope_set_aside(scope_box))
+        self.scope = ffi.gc(scope_box[0], drop_scope)
         check(C.am_tape_leave())
-    end, fn, ...)
+    end
 end
 
---- Free the tape, and what is on it, now.
+--- Run fn(...) with this tape in the place of the current one, which goes on when fn has returned. What is computed
+--- in it belongs to this tape: later calls of run may use it, backward included, until release. Leaves may be used
+--- by any tape, and get the gradients of all.
+function Tape:run(fn, ...)
+    args.callable("tape:run", fn)
+    check(C.am_tape_enter(self.handle))
+    return finally(enter(self), fn, ...)
+end
+
+--- Free the tape now, with what is on it and all tensors that were made in its runs.
 function Tape:release()
     if self.handle then
         check(C.am_tape_release(self.handle))
         ffi.gc(self.handle, nil)
         self.handle = nil
         drop_all(self.pending)
+        if self.scope then
+            drop_scope(ffi.gc(self.scope, nil))
+            self.scope = nil
+        end
     end
 end
 

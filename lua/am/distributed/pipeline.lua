@@ -198,21 +198,24 @@ local function receive(self, grad)
     return { x = x, logits = logits }
 end
 
--- Forward of a micro-batch. Returns the loss, or what goes to the next stage: states and a list of router logits.
-local function compute(self, batch, work)
+-- Forward of a micro-batch. Returns what the stage was given, and the loss or what goes to the next stage: states and
+-- a list of router logits.
+local function compute(self, batch, work, grad)
+    local given = receive(self, grad)
+    self.given = given
     if self:is_last() then
-        return work.loss(batch), {}
+        return given, work.loss(batch), {}
     end
-    return work.states(batch), self.made
+    local x = work.states(batch)
+    return given, x, self.made
 end
 
+-- All that a step makes is its tape's, until its backward is done.
 local function forward_step(self, batch, work, is_last_one)
-    local step = { given = receive(self, true), tape = autograd.tape() }
-    self.given = step.given
-    step.out, step.logits = step.tape:run(scope.scope, compute, self, batch, work)
-    self.given, self.made = nil, nil
+    local step = { tape = autograd.tape() }
+    step.given, step.out, step.logits = step.tape:run(compute, self, batch, work, true)
     if not self:is_last() then
-        self.forward_out:send_states(step.out, step.logits)
+        scope.scope(self.forward_out.send_states, self.forward_out, step.out, step.logits)
     end
     if self.forward_in and not is_last_one then
         self.forward_in:expect_states()
@@ -251,7 +254,6 @@ local function backward_step(self, step)
         end
         self.backward_out:send_gradients(gradient(step.given.x), of_logits)
     end
-    step.tape:release()
 end
 
 -- ---- many of them ---------------------------------------------------------------------------
@@ -264,29 +266,26 @@ function Pipeline:run(batches, work)
     local n = #batches
     local ahead = math.min(n, self.stages - self.stage - 1)
     local steps = {}
-    scope.scope(function()
-        for k = 1, n + ahead do
-            if k <= n then
-                steps[k] = forward_step(self, batches[k], work, k == n)
-            end
-            local due = k - ahead
-            if due > 0 then
-                if due == n then
-                    work.before_last()
-                end
-                backward_step(self, steps[due])
-                steps[due] = nil
-            end
+    for k = 1, n + ahead do
+        if k <= n then
+            steps[k] = forward_step(self, batches[k], work, k == n)
         end
-        self:flush()
-    end)
+        local due = k - ahead
+        if due > 0 then
+            if due == n then
+                work.before_last()
+            end
+            scope.scope(backward_step, self, steps[due])
+            steps[due].tape:release()
+            steps[due] = nil
+        end
+    end
+    self:flush()
 end
 
 --- Forward of one micro-batch alone: the loss on the last stage, nil on others. Call flush behind the last.
 function Pipeline:forward(batch, work)
-    self.given = receive(self, false)
-    local out, logits = compute(self, batch, work)
-    self.given, self.made = nil, nil
+    local _, out, logits = compute(self, batch, work, false)
     if self:is_last() then
         return out
     end

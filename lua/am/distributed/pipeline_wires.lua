@@ -2,6 +2,7 @@
 -- Neighbours have a group of two for each direction; nobody waits for what he sends, but for the oldest of many.
 
 local ops = require("am.core.ops")
+local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 
 local M = {}
@@ -57,10 +58,12 @@ function M.outbox(group, most)
     return setmetatable({ group = group, peer = 1 - group:rank(), works = {}, most = most }, Outbox)
 end
 
+-- What is sent is this box's until it is there.
 local function send(self, t)
-    self.works[#self.works + 1] = self.group:send(t:detach():contiguous(), self.peer)
+    local sent = scope.escape(t:detach():contiguous())
+    self.works[#self.works + 1] = self.group:send(sent, self.peer)
     while #self.works > self.most or self.works[1] and self.works[1]:done() do
-        table.remove(self.works, 1):wait()
+        table.remove(self.works, 1):wait():release()
     end
 end
 
@@ -88,7 +91,7 @@ end
 --- Wait until all of it is there.
 function Outbox:flush()
     for _, work in ipairs(self.works) do
-        work:wait()
+        work:wait():release()
     end
     self.works = {}
 end
@@ -103,24 +106,28 @@ function M.inbox(group)
     return setmetatable({ group = group, peer = 1 - group:rank() }, Inbox)
 end
 
--- Begin to receive tensors like x and, if there are any, like n router logits [rows, experts].
-local function begin(self, x, n, rows, experts)
-    self.works = { self.group:recv(x, self.peer) }
-    if n > 0 then
-        self.works[2] = self.group:recv(tensor.empty({ n, rows, experts }), self.peer)
-    end
+-- Begin to receive a tensor, which is this box's until it is taken.
+local function receive(self, shape, dtype)
+    return self.group:recv(scope.escape(tensor.empty(shape, { dtype = dtype })), self.peer)
+end
+
+-- Begin to receive states and, if there are any, n router logits [rows, experts].
+local function begin(self, shape, dtype, n, rows, experts)
+    self.works = { receive(self, shape, dtype), n > 0 and receive(self, { n, rows, experts }, "float32") or nil }
 end
 
 local function begin_states(self)
-    local h = self.header:wait():totable()
+    local header = self.header:wait()
+    local h = header:totable()
+    header:release()
     self.header = nil
-    begin(self, tensor.empty({ h[1], h[2], h[3] }, { dtype = DTYPES[h[4]] }), h[5], h[6], h[7])
+    begin(self, { h[1], h[2], h[3] }, DTYPES[h[4]], h[5], h[6], h[7])
 end
 
 --- States are to come: begin to receive what they are, and them as soon as that is known.
 function Inbox:expect_states()
     if not (self.header or self.works) then
-        self.header = self.group:recv(tensor.empty({ HEADER }, { dtype = "int64" }), self.peer)
+        self.header = receive(self, { HEADER }, "int64")
     elseif self.header and self.header:done() then
         begin_states(self)
     end
@@ -129,14 +136,19 @@ end
 --- Gradients of states and of a list of router logits are to come.
 function Inbox:expect_gradients(x, logits)
     local first = logits[1]
-    begin(self, tensor.empty(x:size(), { dtype = x:dtype() }), #logits, first and first:size(0),
-          first and first:size(1))
+    begin(self, x:size(), x:dtype(), #logits, first and first:size(0), first and first:size(1))
 end
 
+-- What has come, as tensors of the innermost scope.
 local function take(self)
-    local x, logits = self.works[1]:wait(), self.works[2] and self.works[2]:wait()
+    local list = {}
+    for i, work in ipairs(self.works) do
+        local got = work:wait()
+        list[i] = got:detach()
+        got:release()
+    end
     self.works = nil
-    return x, parted(logits)
+    return list[1], parted(list[2])
 end
 
 --- The states and the list of router logits that come next.
