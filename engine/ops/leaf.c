@@ -66,6 +66,10 @@ int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
     AM_TRY(am_tensor_check_given(t, "grad"));
     if (!grad) {
         t->grad_empty = true;
+        if (t->moves) {
+            am_tensor_release(t->grad);
+            t->grad = NULL;
+        }
         return AM_OK;
     }
     AM_TRY(am_tensor_check_alive(grad, "grad"));

@@ -591,6 +591,8 @@ static int saved_of(const am_node *n, am_tensor **saved)
 {
     for (int i = 0; i < AM_NODE_SAVED; i++) {
         saved[i] = n->saved[i];
+        if (saved[i])
+            AM_TRY(am_tensor_check_alive(saved[i], "backward: what it needs of a parameter"));
         if (n->again[i] < 0)
             continue;
         am_var *v = &tape->vars[n->again[i]];
