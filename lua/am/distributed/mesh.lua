@@ -19,9 +19,9 @@ local M = {}
 local AXES = { "pp", "dp_replicate", "dp_shard", "cp", "tp" }
 local PRODUCTS = {
     dp = { "dp_replicate", "dp_shard" }, dp_cp = { "dp_replicate", "dp_shard", "cp" }, shard = { "dp_shard", "cp" },
-    stage = { "dp_replicate", "dp_shard", "cp", "tp" },
+    loss = { "pp", "dp_replicate", "dp_shard", "cp" }, stage = { "dp_replicate", "dp_shard", "cp", "tp" },
 }
-local ORDER = { "pp", "dp_replicate", "dp_shard", "cp", "tp", "dp", "dp_cp", "shard", "stage" }
+local ORDER = { "pp", "dp_replicate", "dp_shard", "cp", "tp", "dp", "dp_cp", "shard", "loss", "stage" }
 
 ---@class am.distributed.Mesh
 local Mesh = {}

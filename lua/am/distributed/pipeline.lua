@@ -92,16 +92,6 @@ local function stage_of(model, body, dealt)
     end
 end
 
--- Does a module have a router, whose logits come out of its layer?
-local function has_router(layer)
-    for _, module in layer:named_modules() do
-        if module.top_k and module.num_experts then
-            return true
-        end
-    end
-    return false
-end
-
 -- Drop what other stages have. The tensor of a tied head stays with the last stage and with the embeddings' one, and
 -- its gradients are summed between these. Returns the first stage that has something to train.
 local function leave_others(self, layout, of_name)
@@ -139,6 +129,9 @@ local function cut(self, body)
     local model, device, dtype = self.model, self.model:device(), self.model:dtype()
     function model.device() return device end
     function model.dtype() return dtype end
+    if not self:is_last() and model.states then -- a classifier's own forward has its head in it
+        model.forward = model.states
+    end
     function model.generate()
         err.raise("unsupported", "distributed.pp_size: a model in stages does not generate; set it to 1")
     end

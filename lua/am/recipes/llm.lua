@@ -449,7 +449,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel") } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline") } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

@@ -93,6 +93,8 @@ function M.distributed()
         type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
         doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
     fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
+    sizes.pp_size = nil
+    fields.pp_size = { type = "integer", min = 0, default = 1, doc = "ranks that have the layers in turns" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
