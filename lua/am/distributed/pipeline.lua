@@ -29,6 +29,7 @@ local MOST = 4 -- tensors under way to a neighbour, for each stage
 ---@field last integer
 ---@field trains boolean has this stage, or one before it, something to train?
 ---@field trains_before boolean has one before it?
+---@field some_train boolean has any?
 local Pipeline = {}
 Pipeline.__index = Pipeline
 
@@ -166,7 +167,7 @@ function M.apply(model, mesh, layout, options)
                               Pipeline)
     cut(self, body)
     local trained = leave_others(self, layout, stage_of(model, body, dealt))
-    self.trains, self.trains_before = trained <= stage, trained < stage
+    self.trains, self.trains_before, self.some_train = trained <= stage, trained < stage, trained < stages
     self.links = wires.links(mesh:group("pp"), stage, stages)
     for name, group in pairs(self.links) do
         self[name] = name:find("_in$") and wires.inbox(group) or wires.outbox(group, MOST * stages)

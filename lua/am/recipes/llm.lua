@@ -114,6 +114,9 @@ function Recipe:check_ranks()
         err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
     self.mesh = self:build_mesh()
+    if self.mesh:size("pp") > 1 then
+        self:prepare_stages()
+    end
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
 end

@@ -4,6 +4,7 @@
 
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local flops = require("am.recipes.flops")
 
 local Methods = {}
 
@@ -103,6 +104,8 @@ local STRATEGIES = { { "pp", distributed.pipeline } }
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
+    options.pipeline = self:stage_options()
+    self.costs = flops.costs(self.model) -- of the whole
     self.layout = distributed.layout(self.model, self.mesh)
     local applied = {}
     for _, strategy in ipairs(STRATEGIES) do
@@ -114,6 +117,7 @@ function Methods:parallelize()
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
+    self.ctx.others_train = self.pipeline and self.pipeline.some_train
 end
 
 --- Is any parameter in parts?

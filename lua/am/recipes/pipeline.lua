@@ -1,7 +1,33 @@
 -- A step and validation of a model in stages (am.distributed.pipeline): a window's micro-batches go through them
 -- together, and the loss is the last stage's. Methods of the recipes for language models (llm.lua).
 
+local err = require("am.core.error")
+
 local Methods = {}
+
+--- What the configuration says of stages: `distributed.pipeline`, or `autopipeline` as it was called.
+function Methods:stage_options()
+    return self:section(self.cfg:has("distributed.pipeline") and "distributed.pipeline" or "autopipeline")
+end
+
+--- Before anything is loaded, with several stages: raise "usage" for what does not go with them, and take the rows of
+--- their micro-batches for those that are computed at once.
+function Methods:prepare_stages()
+    local cfg, rows = self.cfg, self:stage_options().pp_microbatch_size
+    if cfg:has("samples") then
+        err.raise("usage", "%s: samples: a model in stages (distributed.pp_size %d) does not generate; leave the section "
+                  .. "out", cfg:where("samples"), self.mesh:size("pp"))
+    end
+    local key = cfg:has("step_scheduler.local_batch_size") and "step_scheduler.local_batch_size"
+        or "dataloader.batch_size"
+    local said = cfg:get(key, 1)
+    if not rows or rows == said then
+        return
+    elseif said % rows ~= 0 then
+        err.raise("usage", "pp_microbatch_size: %d does not divide %s, which is %d", rows, key, said)
+    end
+    cfg:set(key, rows)
+end
 
 -- What a stage does with a micro-batch; loss(batch): the last one.
 local function work(self, loss)
