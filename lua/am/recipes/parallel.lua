@@ -2,9 +2,9 @@
 -- on a model, and what makes their gradients one. Methods of the recipes for language models (llm.lua); the strategies
 -- are lua/am/distributed/'s.
 
+local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
-local flops = require("am.recipes.flops")
 
 local Methods = {}
 
@@ -105,7 +105,8 @@ local STRATEGIES = { { "pp", distributed.pipeline } }
 function Methods:parallelize()
     local options = self:section("distributed")
     options.pipeline = self:stage_options()
-    self.costs = flops.costs(self.model) -- of the whole
+    self:note_costs()
+    local before = am.memory(self.ctx.device).live_bytes
     self.layout = distributed.layout(self.model, self.mesh)
     local applied = {}
     for _, strategy in ipairs(STRATEGIES) do
@@ -114,6 +115,7 @@ function Methods:parallelize()
         end
     end
     self.pipeline = applied.pp
+    self.model_allocated = math.max(0, self.model_allocated + am.memory(self.ctx.device).live_bytes - before)
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()

@@ -15,8 +15,8 @@ end
 function Methods:prepare_stages()
     local cfg, rows = self.cfg, self:stage_options().pp_microbatch_size
     if cfg:has("samples") then
-        err.raise("usage", "%s: samples: a model in stages (distributed.pp_size %d) does not generate; leave the section "
-                  .. "out", cfg:where("samples"), self.mesh:size("pp"))
+        err.raise("usage", "%s: samples: a model in stages (distributed.pp_size %d) does not generate; leave the "
+                  .. "section out", cfg:where("samples"), self.mesh:size("pp"))
     end
     local key = cfg:has("step_scheduler.local_batch_size") and "step_scheduler.local_batch_size"
         or "dataloader.batch_size"
