@@ -78,6 +78,13 @@ describe("tapes", function()
         raised("argument", tape.run, tape, 1)
     end)
 
+    it("have a backward of several tensors at once", function()
+        local x = leaf { 1, 2 }
+        autograd.backward({ x * 2, (x * x):sum() }, { am.tensor { 10, 100 }, am.tensor(3) })
+        assert.same({ 20 + 3 * 2, 200 + 3 * 4 }, x.grad:totable())
+        raised("argument", autograd.backward, { x }, {})
+    end)
+
     it("keep what is made in their runs until they are released", function()
         local w, tape = leaf { 3 }, autograd.tape()
         w.grad = am.tensor { 0 }
