@@ -54,7 +54,6 @@ end
 local sizes = {
     tp_size = "processes that share each matrix",
     cp_size = "processes that share each row",
-    ep_size = "processes that share the experts",
 }
 
 --- Keys of `distributed.pipeline`, which was the section `autopipeline` once.
@@ -76,9 +75,37 @@ function M.pipeline()
             round_to_pp_multiple patch_stage_backward_maybe_with_nosync dtype device visualize]]))
 end
 
+-- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
+local function of_mixtures(fields)
+    fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
+    for key, why in pairs {
+        _target_ = "distributed says it", mp_policy = "distributed.mp_policy says it",
+        wrap_outer_model = "what lies in no layer is gathered as one", lm_head_precision = "logits are in float32",
+        ignore_router_for_ac = "a layer is computed again with its router",
+    } do
+        fields[key] = { type = "any", no_effect = why }
+    end
+    return { fields = fields, doc = "fsdp, of models with experts" }
+end
+
+--- What the sections on processes say of activation checkpointing.
+function M.activation_checkpointing(cfg)
+    return cfg:get("distributed.activation_checkpointing") or cfg:get("parallelizer.activation_checkpointing")
+end
+
+--- What they say of weights behind a layer's forward; nil: nothing.
+function M.reshard_after_forward(cfg)
+    for _, section in ipairs { "distributed", "distributed.moe", "parallelizer" } do
+        local said = cfg:get(section .. ".reshard_after_forward")
+        if said ~= nil then
+            return said
+        end
+    end
+end
+
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan moe multimodal
+    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan multimodal
         patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
@@ -104,6 +131,9 @@ function M.distributed()
     fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows; what other sizes leave" }
     fields.dp_replicate_size = { type = "integer", min = 0, default = 1,
                                  doc = "fsdp: copies of the sharded model (HSDP)" }
+    fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
+                       .. "divides dp_shard x cp and the number of experts" }
+    fields.moe = of_mixtures {}
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
@@ -125,11 +155,12 @@ local strategies = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp", 
                      doc = "how processes share a run" }
 
 local function processes()
+    local distributed = M.distributed()
     return {
         distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
                         fields = { strategy = strategies }, doc = "how processes share a run" },
         distributed_config = { type = "any", no_effect = ROWS_ALONE },
-        parallelizer = { type = "any", no_effect = ROWS_ALONE },
+        parallelizer = of_mixtures { activation_checkpointing = distributed.activation_checkpointing },
         autopipeline = { fields = M.pipeline(), doc = "as distributed.pipeline, where there is none" },
         dist_env = { fields = {
             backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
