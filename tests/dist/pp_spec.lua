@@ -22,24 +22,22 @@ local function window(rows)
     return { step_scheduler = { global_batch_size = 2 * rows, max_steps = 20 } }
 end
 
-local layers = { peft = { target_modules = { "*layers.3.*" }, dim = 4 } }
+local layers = { peft = { target_modules = { "*layers.1.*" }, dim = 4 } }
 local cases = { -- name, model, changes to one rank's configuration, and { ranks, distributed } …
-    { "full, a last step that is not full", {}, {}, { 2, { pp_size = 2 } }, { 4, { pp_size = 4 } } },
-    { "tied embeddings", { tie_word_embeddings = true }, {}, { 4, { pp_size = 4 } } },
-    { "beside data parallel, tied", { tie_word_embeddings = true }, {}, { 4, { pp_size = 2 } } },
-    { "beside FSDP, tied", { tie_word_embeddings = true }, {}, { 4, { pp_size = 2, strategy = "fsdp2" } } },
+    { "full, a last step that is not full", {}, {}, { 2, { pp_size = 2 } }, { 4, { pp_size = 4 } },
+      { 2, { pp_size = 2, pipeline = { layers_per_stage = 4, pp_microbatch_size = 1 } } } },
+    { "tied embeddings, alone and beside data parallel and FSDP", { tie_word_embeddings = true }, {},
+      { 4, { pp_size = 4 } }, { 4, { pp_size = 2 } }, { 4, { pp_size = 2, strategy = "fsdp2" } } },
     { "LoRA, packed rows", {}, { peft = { target_modules = "*_proj", dim = 4 },
-                             packed_sequence = { packed_sequence_size = 48 } }, { 2, { pp_size = 2 } } },
-    { "stages without anything to train", {}, layers, { 4, { pp_size = 4 } } },
+                                 packed_sequence = { packed_sequence_size = 48 } }, { 2, { pp_size = 2 } } },
+    { "LoRA of one layer: stages without anything to train", {}, layers, { 4, { pp_size = 4 } },
+      { 4, { pp_size = 2, strategy = "fsdp2" } } },
     { "frozen embeddings", {}, { freeze_config = { freeze_embeddings = true } }, { 2, { pp_size = 2 } } },
     { "a head alone, beside FSDP", {}, { freeze_config = { freeze_language_model = true } },
       { 4, { pp_size = 2, strategy = "fsdp2" } } },
-    { "LoRA of an early layer, beside FSDP", {}, layers, { 4, { pp_size = 2, strategy = "fsdp2" } } },
     { "steps of one micro-batch", {}, window(1), { 4, { pp_size = 4 } } },
     { "steps of three, with activation checkpointing", {}, window(3),
       { 2, { pp_size = 2, activation_checkpointing = true } } },
-    { "sizes of stages and micro-batches", {}, {}, { 2, { pp_size = 2, pipeline = { layers_per_stage = 4,
-                                                                                  pp_microbatch_size = 1 } } } },
     { "experts, whose balance is learnt", { architectures = { "MixtralForCausalLM" }, model_type = "mixtral",
                                             num_local_experts = 4, num_experts_per_tok = 2,
                                             output_router_logits = true, router_aux_loss_coef = 0.1 }, {},
