@@ -140,7 +140,7 @@ function Methods:build_sync()
         return nil
     end
     if self:is_cut() or self.mesh:size("pp") > 1 then
-        if self.optimizer:needs_whole() then
+        if self:is_cut() and self.optimizer:needs_whole() then
             err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
                       .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
                       self.optimizer.kind)
