@@ -100,7 +100,7 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = { { "pp", distributed.pipeline }, { "ep", expert_parallel } }
+local STRATEGIES = { { "pp", distributed.pipeline }, { "ep", expert_parallel }, { "cp", distributed.context_parallel } }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
@@ -122,6 +122,11 @@ function Methods:parallelize()
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
     self.ctx.others_train = self.pipeline and self.pipeline.some_train
+end
+
+--- What this rank computes of a batch: all of it, or its tokens of each row where ranks share rows (cp).
+function Methods:own_tokens(batch)
+    return self.mesh:size("cp") > 1 and distributed.context_parallel.shard(batch, self.mesh) or batch
 end
 
 --- Is any parameter in parts?

@@ -43,7 +43,11 @@ end
 function Methods:staged_gradients(window, scale)
     local total = 0
     self.aux_loss = self.model.config.output_router_logits and 0 or nil
-    self.timers:timed("pipeline", 1, self.pipeline.run, self.pipeline, window, work(self, function(batch)
+    local parts = {}
+    for i, batch in ipairs(window) do
+        parts[i] = self:own_tokens(batch)
+    end
+    self.timers:timed("pipeline", 1, self.pipeline.run, self.pipeline, parts, work(self, function(batch)
         local sum = self:objective(batch)
         total = total + sum:item()
         return sum * scale
