@@ -41,7 +41,9 @@ local cases = { -- name, model, changes to one rank's configuration, and { ranks
     { "experts, whose balance is learnt", { architectures = { "MixtralForCausalLM" }, model_type = "mixtral",
                                             num_local_experts = 4, num_experts_per_tok = 2,
                                             output_router_logits = true, router_aux_loss_coef = 0.1 }, {},
-      { 4, { pp_size = 4 } } },
+      { 4, { pp_size = 4 } }, { 4, { pp_size = 2, ep_size = 2, strategy = "fsdp2" } } },
+    { "beside context parallel, packed rows", {}, { packed_sequence = { packed_sequence_size = 48 } },
+      { 4, { pp_size = 2, cp_size = 2 } }, { 8, { pp_size = 2, cp_size = 2, strategy = "fsdp2" } } },
 }
 
 describe("pipeline parallel", function()
