@@ -6,6 +6,7 @@
 local comm = require("am.distributed.comm")
 local context_parallel = require("am.distributed.context_parallel")
 local err = require("am.core.error")
+local expert_parallel = require("am.distributed.expert_parallel")
 local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
 local layout = require("am.distributed.layout")
@@ -16,7 +17,7 @@ local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            context_parallel = context_parallel, pipeline = pipeline }
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

@@ -5,7 +5,6 @@
 local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
-local expert_parallel = require("am.distributed.expert_parallel")
 local sections = require("am.recipes.sections")
 
 local Methods = {}
@@ -100,7 +99,9 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = { { "pp", distributed.pipeline }, { "ep", expert_parallel }, { "cp", distributed.context_parallel } }
+local STRATEGIES = {
+    { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel }, { "cp", distributed.context_parallel },
+}
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.

@@ -55,25 +55,6 @@ local sizes = {
     tp_size = "processes that share each matrix",
 }
 
---- Keys of `distributed.pipeline`, which was the section `autopipeline` once.
-function M.pipeline()
-    return M.with({
-        pp_schedule = { type = "string", default = "1f1b", now = { "1f1b", "1F1B" },
-                        doc = "a stage does one forward and one backward in turns",
-                        not_yet = "a rank has one stage; take 1f1b, whose gradients are the same" },
-        pp_microbatch_size = { type = "integer", min = 1, doc = "rows of a micro-batch, in place of "
-                               .. "step_scheduler.local_batch_size, which it divides" },
-        layers_per_stage = { type = "integer", min = 1, doc = "layers of each stage, the last one having what is "
-                             .. "left; without it as even as can be, the first having one more" },
-        scale_grads_in_schedule = { type = "boolean", now = { false },
-                                    not_yet = "gradients are means over label tokens; set it to false" },
-    }, without_effect("the micro-batches of a step are its rows", "pp_batch_size"),
-        without_effect("a decoder is cut between its layers", [[module_fqns_per_model_part patch_inner_model
-            patch_causal_lm_model]]),
-        without_effect("it belongs to other schedules", [[_target_ pp_schedule_csv round_virtual_stages_to_pp_multiple
-            round_to_pp_multiple patch_stage_backward_maybe_with_nosync dtype device visualize]]))
-end
-
 -- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
 local function of_mixtures(fields)
     fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
@@ -100,6 +81,25 @@ function M.reshard_after_forward(cfg)
             return said
         end
     end
+end
+
+--- Keys of `distributed.pipeline`, which was the section `autopipeline` once.
+function M.pipeline()
+    return M.with({
+        pp_schedule = { type = "string", default = "1f1b", now = { "1f1b", "1F1B" },
+                        doc = "a stage does one forward and one backward in turns",
+                        not_yet = "a rank has one stage; take 1f1b, whose gradients are the same" },
+        pp_microbatch_size = { type = "integer", min = 1, doc = "rows of a micro-batch, in place of "
+                               .. "step_scheduler.local_batch_size, which it divides" },
+        layers_per_stage = { type = "integer", min = 1, doc = "layers of each stage, the last one having what is "
+                             .. "left; without it as even as can be, the first having one more" },
+        scale_grads_in_schedule = { type = "boolean", now = { false },
+                                    not_yet = "gradients are means over label tokens; set it to false" },
+    }, without_effect("the micro-batches of a step are its rows", "pp_batch_size"),
+        without_effect("a decoder is cut between its layers", [[module_fqns_per_model_part patch_inner_model
+            patch_causal_lm_model]]),
+        without_effect("it belongs to other schedules", [[_target_ pp_schedule_csv round_virtual_stages_to_pp_multiple
+            round_to_pp_multiple patch_stage_backward_maybe_with_nosync dtype device visualize]]))
 end
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
