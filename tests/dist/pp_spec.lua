@@ -32,6 +32,10 @@ local cases = { -- name, model, changes to one rank's configuration, and { ranks
                                  packed_sequence = { packed_sequence_size = 48 } }, { 2, { pp_size = 2 } } },
     { "LoRA of one layer: stages without anything to train", {}, layers, { 4, { pp_size = 4 } },
       { 4, { pp_size = 2, strategy = "fsdp2" } } },
+    { "groups of matrices that one stage has (Muon)", {}, {
+        optimizer = { _target_ = "am.optim.Muon", param_group_overrides = {
+            { pattern = "layers.4.mlp", lr_mult = 2 }, { pattern = "layers.0.", wd_mult = 0 } } },
+    }, { 2, { pp_size = 2 } } },
     { "frozen embeddings", {}, { freeze_config = { freeze_embeddings = true } }, { 2, { pp_size = 2 } } },
     { "a head alone, beside FSDP", {}, { freeze_config = { freeze_language_model = true } },
       { 4, { pp_size = 2, strategy = "fsdp2" } } },
@@ -65,7 +69,8 @@ describe("pipeline parallel", function()
     for _, case in ipairs(cases) do
         it("learns what one rank learns: " .. case[1], function()
             local changes = helper.changes(saved(case[2]), case[3])
-            changes.optimizer = { lr = 2e-3 } -- a random model at 1e-2 makes 2e-4 of a sum's order in 18 steps
+            -- a random model at 1e-2 makes 2e-4 of a sum's order in 18 steps
+            changes = helper.changes({ optimizer = { lr = 2e-3 } }, changes)
             local one, dir = ranks.train(1, changes)
             for i = 4, #case do
                 local n, distributed = unpack(case[i])

@@ -29,7 +29,7 @@ local MOST = 4 -- tensors under way to a neighbour, for each stage
 ---@field last integer
 ---@field trains boolean has this stage, or one before it, something to train?
 ---@field trains_before boolean has one before it?
----@field some_train boolean has any?
+---@field trained_elsewhere table[] { name, tensor } of what other stages train; the tensors have a shape alone
 local Pipeline = {}
 Pipeline.__index = Pipeline
 
@@ -114,6 +114,9 @@ local function leave_others(self, layout, of_name)
         local use = uses[t]
         if not use.stages[self.stage] then
             leaving[#leaving + 1] = use.name
+            if t.requires_grad then
+                table.insert(self.trained_elsewhere, { use.name, t })
+            end
         elseif use.count == 2 then
             layout:partial(use.name, "pp_ends")
             layout:get(use.name).stages = 2
@@ -163,11 +166,11 @@ function M.apply(model, mesh, layout, options)
     local dealt = M.deal(body.layer_count, stages, (options.pipeline or {}).layers_per_stage)
     local stage = mesh:rank("pp")
     local self = setmetatable({ model = model, stage = stage, stages = stages, first = dealt[stage + 1][1],
-                                last = dealt[stage + 1][2], balances = model.config.output_router_logits },
-                              Pipeline)
+                                last = dealt[stage + 1][2], balances = model.config.output_router_logits,
+                                trained_elsewhere = {} }, Pipeline)
     cut(self, body)
     local trained = leave_others(self, layout, stage_of(model, body, dealt))
-    self.trains, self.trains_before, self.some_train = trained <= stage, trained < stage, trained < stages
+    self.trains, self.trains_before = trained <= stage, trained < stage
     self.links = wires.links(mesh:group("pp"), stage, stages)
     for name, group in pairs(self.links) do
         self[name] = name:find("_in$") and wires.inbox(group) or wires.outbox(group, MOST * stages)

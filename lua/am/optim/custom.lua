@@ -47,7 +47,7 @@ function M.custom(kind, fields, rule)
         fields = all,
         build = function(args, ctx)
             local opts = family.with_defaults(args, defaults)
-            local entries = optimizer.trainable(ctx.named_parameters, ctx.others_train)
+            local entries = optimizer.trainable(ctx.named_parameters, ctx.trained_elsewhere)
             return family.uniform(kind, entries, opts, function(params)
                 return tensorwise.new(checked(kind, rule(opts)), params, opts)
             end)
