@@ -68,7 +68,8 @@ end
 --- is freed at once; step() then only ends the step. So there is one backward a step, and no scaling of gradients.
 ---@param kind string what a checkpoint calls it
 ---@param groups table[] { entries = { { name, tensor }, … } as trainable gives them, lr, weight_decay, lr_mult,
----  wd_mult, max_lr?, min_lr?, rule = function(params) returns the rule over sealed parameters }; the first may have no entries
+---  wd_mult, max_lr?, min_lr?, rule = function(params) returns the rule over sealed parameters }; the first may have
+---  no entries
 ---@param opts {fuse_backward: boolean?}
 function M.new(kind, groups, opts)
     local self = setmetatable({ kind = kind, param_groups = {}, parts = {}, places = {}, steps = 0 },

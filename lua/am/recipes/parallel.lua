@@ -122,7 +122,7 @@ function Methods:parallelize()
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
-    self.ctx.trained_elsewhere = self.pipeline and self.pipeline.trained_elsewhere
+    self.ctx.trained_elsewhere = self.pipeline and self.pipeline:trained_elsewhere()
 end
 
 --- What this rank computes of a batch: all of it, or its tokens of each row where ranks share rows (cp).
