@@ -13,6 +13,7 @@ static int check_dense(const char *what, const am_tensor *t, int dtype, int ndim
                        const int64_t *shape)
 {
     char has[96], needed[96];
+    AM_TRY(am_tensor_check_given(t, what));
     AM_TRY(am_tensor_check_alive(t, what));
     bool same = t->ndim == ndim && t->dtype == dtype;
     for (int i = 0; same && i < ndim; i++)
