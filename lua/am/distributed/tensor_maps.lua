@@ -15,6 +15,9 @@ local M = {}
 
 --- Keep this rank's part of a parameter along dim; parts as layout:cut's.
 function M.cut(tp, name, t, dim, parts)
+    if tp.handled[name] then -- one weight of two modules
+        return
+    end
     local sizes = parts or { t:size(dim) }
     for _, n in ipairs(sizes) do
         if math.ceil(n / tp.size) * (tp.size - 1) >= n then

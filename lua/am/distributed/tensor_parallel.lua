@@ -357,9 +357,6 @@ local function vocabulary(tp, model, path, body)
     if head and shared(head_path) then
         tp.handled[head_path .. ".weight"] = tied or nil
         share_head(tp, head_path, model, head)
-        if tied then
-            head:share("weight", embeddings.weight)
-        end
     end
 end
 
