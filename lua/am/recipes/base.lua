@@ -198,6 +198,9 @@ function Recipe:save_checkpoint(epoch, step, losses, is_last)
     return self.saved.dir
 end
 
+--- Overridden by recipes: leave the groups of ranks that were made of the world.
+function Recipe.leave_groups() end
+
 --- Overridden by recipes: raise an error where ranks that should hold the same do not.
 function Recipe.check_replicas() end
 
@@ -427,6 +430,7 @@ function Recipe.run(class, argv)
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
+    self:leave_groups()
     world:close()
     local status = self.signals:exit_status()
     self.signals:unwatch()
