@@ -97,7 +97,7 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = {}
+local STRATEGIES = { { "tp", distributed.tensor_parallel } }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.

@@ -52,14 +52,13 @@ end
 -- ---- processes ------------------------------------------------------------------------------
 
 local sizes = {
-    tp_size = "processes that share each matrix",
     cp_size = "processes that share each row", pp_size = "processes that share the layers",
     ep_size = "processes that share the experts",
 }
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
+    local fields = without_effect(ROWS_ALONE, [[backend world_size pipeline moe multimodal
         patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
@@ -93,6 +92,12 @@ function M.distributed()
         type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
         doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
     fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
+    fields.tp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share each matrix: it must divide "
+                           .. "the heads of queries and of keys" }
+    fields.sequence_parallel = { type = "boolean", default = false,
+                                 doc = "ranks that share matrices share the tokens, too, between blocks" }
+    fields.tp_plan = { type = "object", doc = "which modules tp_size ranks share, and how: { pattern of a name: colwise, "
+                           .. "rowwise, … }; all that can be by default" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
