@@ -1,9 +1,10 @@
 -- Tensor parallel of every family against the whole model: logits, loss and gradients, on all ranks that run this; a
 -- failure ends them all.
 --
---   mpirun -n N amlua tests/dist/tensor_parallel.lua [sequence] [lora|dora] [checkpoint] [family …]
+--   mpirun -n N amlua tests/dist/tensor_parallel.lua [sequence] [lora|dora] [checkpoint] [dropout] [family …]
 --
--- Each rank computes the whole model, too, and compares its part.
+-- Each rank computes the whole model, too, and compares its part. With dropout, whose numbers are others on several
+-- ranks, gradients are compared with how much the loss changes along some direction, in f64.
 
 local am = require("am")
 local comm = require("am.distributed.comm")
@@ -19,9 +20,13 @@ local FOLDERS = { "tests/parity/models/golden", "tests/parity/vlm/golden" }
 -- (FLOOR) a part of those.
 local LOGITS, LOSS, GRADIENT, FLOOR = 1e-5, 1e-6, 1e-4, 1e-2
 
+-- Of a slope in f64 by a difference, whose error is the square of its step.
+local STEP, SLOPE = 1e-6, 1e-5
+
+local WORDS = { sequence = true, lora = true, dora = true, checkpoint = true, dropout = true }
 local words, families = {}, {}
 for _, word in ipairs(arg) do
-    if word == "sequence" or word == "lora" or word == "dora" or word == "checkpoint" then
+    if WORDS[word] then
         words[word] = true
     else
         families[#families + 1] = word
@@ -30,6 +35,8 @@ end
 
 local group = comm.open("mpi", { timeout = 60 })
 local world = { rank = group:rank(), size = group:size(), group = group }
+function world.gather(_, text) return group:gather_texts(text) end
+function world.reduce(_, list) return group:reduce_numbers(list) end
 local mesh = Mesh.new(world, { tp = world.size })
 
 -- ---- the model ----------------------------------------------------------------------------------
@@ -43,7 +50,7 @@ local function changed(values)
         elseif key:find("^num_.*heads$") or key == "n_head" then
             values[key] = value % world.size == 0 and value or world.size
         elseif type(value) == "number" and (key:find("dropout") or key:find("pdrop") or key:find("jitter")) then
-            values[key] = 0
+            values[key] = words.dropout and 0.2 or 0
         end
     end
     return values
@@ -58,10 +65,13 @@ end
 
 local function build(values)
     am.manual_seed(3)
+    values.torch_dtype = words.dropout and "float64" or "float32"
+    values.dtype = values.torch_dtype
     local class = values.text_config and am.AutoModelForImageTextToText or am.AutoModelForCausalLM
     local model = class.from_config(values)
     if words.lora or words.dora then
-        am.peft.apply(model, { match_all_linear = true, dim = 3, alpha = 5, use_dora = words.dora
+        am.peft.apply(model, { match_all_linear = true, dim = 3, alpha = 5, dropout = words.dropout and 0.2 or 0,
+                               use_dora = words.dora
                                and not model.config.num_experts_per_tok })
         am.manual_seed(4)
         for name, t in model:named_parameters() do
@@ -145,6 +155,63 @@ local function compare_gradients(layout, whole, model)
     return n
 end
 
+-- ---- with dropout -----------------------------------------------------------------------------------
+
+-- The loss and, with `backward`, the sum of squares of gradients' products with directions.
+local function slope(layout, model, args, labels)
+    local directions = {}
+    local function move(by)
+        for name, t in model:named_parameters() do
+            t:add_(directions[name], by)
+        end
+    end
+    for name, t in model:named_parameters() do
+        am.manual_seed(#name)
+        directions[name] = t.requires_grad and layout:part(name, am.randn(layout:get(name).shape, { dtype = t:dtype() }))
+            or am.zeros(t:size(), { dtype = t:dtype() })
+    end
+    local function loss()
+        am.manual_seed(9)
+        args.logits_to_keep = false
+        local hidden = model:forward(args).hidden_states
+        return am.loss.MaskedCrossEntropy {}(hidden:reshape(labels:numel(), -1), labels, model:head_context())
+    end
+    local at = loss()
+    at:backward()
+    local products = {}
+    for name, t in model:named_parameters() do
+        local grad = t.grad
+        for _, axis in ipairs(grad and layout:get(name).partial or {}) do
+            grad = mesh:group(axis):all_reduce(grad:clone()):wait()
+        end
+        products[name] = grad and (grad * directions[name]):sum():item() or nil
+    end
+    move(STEP)
+    local up = am.no_grad(loss):item()
+    move(-2 * STEP)
+    local down = am.no_grad(loss):item()
+    move(STEP)
+    return at:item(), layout:sum(products), (up - down) / (2 * STEP)
+end
+
+local function check_slope(folder)
+    local values = config_of(folder)
+    local args, labels = inputs((values.text_config or values).vocab_size or values.vocab_size)
+    local model = build(values)
+    local layout = Layout.new(model, mesh)
+    tensor_parallel.apply(model, mesh, layout, { sequence_parallel = words.sequence })
+    model:train()
+    local loss, along, difference = slope(layout, model, args, labels)
+    for i, other in ipairs(world:gather(("%.17g"):format(loss))) do
+        assert(tonumber(other) == loss, "the loss of rank " .. i - 1)
+    end
+    assert(math.abs(along - difference) <= SLOPE * math.abs(difference),
+           ("the slope is %.10g, by difference %.10g"):format(along, difference))
+    local n = #layout.names
+    model:close()
+    return n, n
+end
+
 local function check(folder)
     local values = config_of(folder)
     local args, labels = inputs((values.text_config or values).vocab_size or values.vocab_size)
@@ -157,6 +224,9 @@ local function check(folder)
     assert(math.abs(loss - own_loss) <= LOSS * loss, ("loss: %.9g and not %.9g"):format(own_loss, loss))
     assert((balance == nil) == (own_balance == nil) and math.abs((balance or 0) - (own_balance or 0)) < 1e-5,
            "what balances experts")
+    local some = { 7, 3, 5 }
+    local wanted, made = whole:generate(some, { max_new_tokens = 4 }), model:generate(some, { max_new_tokens = 4 })
+    assert(table.concat(wanted, " ") == table.concat(made, " "), "what is generated")
     local cut = 0
     for _, name in ipairs(layout.names) do
         cut = cut + (layout:is_cut(name) and 1 or 0)
@@ -175,7 +245,7 @@ for _, root in ipairs(FOLDERS) do
             wanted = wanted or family == name
         end
         if wanted and path.is_file(root .. "/" .. name .. "/config.json") then
-            local ok, cut, n = pcall(am.scope, check, root .. "/" .. name)
+            local ok, cut, n = pcall(am.scope, words.dropout and check_slope or check, root .. "/" .. name)
             if not ok then
                 io.stderr:write(("%s on rank %d: %s\n"):format(name, world.rank, tostring(cut)))
                 group:abort(1, name)

@@ -29,7 +29,27 @@ local lora = { peft = { target_modules = "*_proj", dim = 4 } }
 local packed = { packed_sequence = { packed_sequence_size = 48 } }
 local fsdp = { strategy = "fsdp2", tp_size = 2 }
 
+-- transformers' own plan of Llama, and others.
+local plans = {
+    llama = {
+        ["layers.*.self_attn.q_proj"] = "colwise", ["layers.*.self_attn.k_proj"] = "colwise",
+        ["layers.*.self_attn.v_proj"] = "colwise", ["layers.*.self_attn.o_proj"] = "rowwise",
+        ["layers.*.mlp.gate_proj"] = "colwise", ["layers.*.mlp.up_proj"] = "colwise",
+        ["layers.*.mlp.down_proj"] = "rowwise",
+    },
+    rest = { -- what other plans leave whole
+        ["model.embed_tokens"] = "embedding_rowwise", ["lm_head"] = "colwise_gather_output",
+        ["model.layers.*.self_attn.q_proj"] = "colwise_rep", ["model.layers.*.self_attn.o_proj"] = "rowwise_rep",
+    },
+    one_layer = { ["model.layers.1.mlp.*"] = "colwise", ["model.layers.1.mlp.down_proj"] = "rowwise" },
+}
+
 local cases = {
+    { "a plan: layers alone", 2, tp(2, { tp_plan = plans.llama }) },
+    { "a plan: vocabulary and single maps", 2, tp(2, { tp_plan = plans.rest }), lora },
+    { "a plan: vocabulary and single maps, sequence parallel", 2,
+      tp(2, helper.changes(sequence, { tp_plan = plans.rest })), of(GOLDEN .. "qwen2", 48) },
+    { "a plan: one block, sequence parallel", 2, tp(2, helper.changes(sequence, { tp_plan = plans.one_layer })) },
     { "full, rows of two, 67 tokens of the vocabulary by two", 2, tp(2) },
     { "rows that other ranks have", 4, tp(2) },
     { "sequence parallel", 2, tp(2, sequence) },
@@ -73,4 +93,45 @@ describe("tensor parallel", function()
             ranks.compare(alone[key], (ranks.train(n, with(distributed, changes), WITHOUT_FILES)))
         end)
     end
+
+    for what, words in pairs {
+        ["all families"] = {}, ["all families, sequence parallel, recomputed, LoRA"] = { "sequence", "checkpoint", "lora" },
+        ["all families, dropout"] = { "dropout" }, ["all families, sequence parallel, dropout"] = { "sequence", "dropout" },
+        ["DoRA"] = { "dora", "llama", "gpt2", "phi3", "gemma", "olmo2" },
+    } do
+        it("computes what one rank computes: " .. what, function()
+            local status, out, errors = helper.run({ "tests/dist/tensor_parallel.lua", unpack(words) },
+                                                   { before = ranks.mpirun(2) })
+            assert.equal(0, status, errors)
+            assert.matches("families are as one rank has them, on rank 1", out)
+        end)
+    end
+
+    local function refused(n, distributed, changes)
+        local cfg = helper.config(helper.folder(), with(distributed, changes))
+        local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(n), limit = 60 })
+        assert.not_equal(0, status)
+        return errors
+    end
+
+    it("refuses what ranks cannot share, with the key and the numbers", function()
+        assert.matches("distributed.tp_size: 3 does not divide num_attention_heads (4)", refused(3, tp(3)), 1, true)
+        assert.matches("distributed.tp_size: 4 does not divide num_key_value_heads (2)", refused(4, tp(4)), 1, true)
+        assert.matches("distributed.tp_size asks for a multiple of 4 processes, but this run has 2 ranks",
+                       refused(2, tp(4)), 1, true)
+    end)
+
+    it("refuses plans that cannot be, with the name that is meant", function()
+        local function because(words, plan, changes)
+            assert.matches("distributed.tp_plan: " .. words, refused(2, tp(2, { tp_plan = plan }), changes), 1, true)
+        end
+        because('lm_head: the style "colwize" is not known (did you mean "colwise"?)', { lm_head = "colwize" })
+        because("no module is called model.layers.*.q_prod", { ["model.layers.*.q_prod"] = "colwise" })
+        because("model.layers.0.mlp.gate_proj is cut and model.layers.0.mlp.up_proj is not",
+                { ["model.layers.*.mlp.gate_proj"] = "colwise", ["model.layers.*.mlp.down_proj"] = "rowwise" })
+        because("model.norm is sequence_parallel; set distributed.sequence_parallel: true",
+                { ["model.norm"] = "sequence_parallel" })
+        because("model.embed_tokens and lm_head have one weight: name both or none",
+                { lm_head = "colwise" }, of(tied, 67))
+    end)
 end)

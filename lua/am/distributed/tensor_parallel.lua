@@ -20,7 +20,6 @@ local M = {}
 ---@field plan am.distributed.TensorPlan
 ---@field size integer
 ---@field sequence boolean tokens are shared between blocks
----@field length integer tokens of a row, of the layer that runs
 ---@field handled table names of parameters that are cut or whose gradients are parts
 
 local function divides(tp, what, n, path)
@@ -33,11 +32,15 @@ end
 
 -- ---- around blocks ----------------------------------------------------------------------------
 
--- The input of a block that ranks share, from what each has between blocks. Its gradients are parts of a sum. n: how
--- many tokens it has; what fills up the last piece stays without it.
-local function enter(tp, x, n)
+-- How many tokens a row has, of which each rank has some; without ctx, what fills up the last ones is counted.
+local function tokens(tp, x, ctx)
+    return ctx and ctx.position_ids:size(-1) or x:size(1) * tp.size
+end
+
+-- The input of a block that ranks share, from what each has between blocks. Its gradients are parts of a sum.
+local function enter(tp, x, ctx)
     if tp.sequence then
-        return tp.ops.gather_shared(x, 1, n or x:size(1) * tp.size)
+        return tp.ops.gather_shared(x, 1, tokens(tp, x, ctx))
     end
     return tp.ops.copy(x)
 end
@@ -72,8 +75,8 @@ local function whole_block(tp, module)
         return
     end
     local plain = module.forward
-    module.forward = function(self, x, ...)
-        local y, logits = with_shared_numbers(tp, plain, self, tp.ops.gather(x, 1, tp.length), ...)
+    module.forward = function(self, x, rotary, ctx)
+        local y, logits = with_shared_numbers(tp, plain, self, tp.ops.gather(x, 1, tokens(tp, x, ctx)), rotary, ctx)
         return tp.ops.split(y, 1), logits
     end
 end
@@ -151,7 +154,7 @@ local function attention(tp, path, module)
     module.heads, module.kv_heads = heads, kv_heads
     local plain = module.forward
     module.forward = function(self, x, rotary, ctx)
-        return with_own_numbers(tp, plain, self, enter(tp, x, ctx.position_ids:size(-1)), rotary, ctx)
+        return with_own_numbers(tp, plain, self, enter(tp, x, ctx), rotary, ctx)
     end
 end
 
@@ -281,39 +284,55 @@ local function share_tokens(tp, path, layer)
     end
     local plain = layer.forward
     layer.forward = function(self, x, rotary, ctx)
-        tp.length = ctx.position_ids:size(-1)
-        return tp.ops:with_other_numbers(plain, self, x, rotary, ctx)
+        local y, logits = tp.ops:with_other_numbers(plain, self, x, rotary, ctx)
+        local n = tokens(tp, x, ctx)
+        if logits then -- not of what fills up the last piece
+            logits = logits:reshape(x:size(0), -1, logits:size(1)):narrow(1, 0, n):reshape(-1, logits:size(1))
+        end
+        return y, logits
     end
 end
 
--- Tokens are parted in front of the first layer, and put together behind the last norm: what is before and behind is
+-- Tokens are parted in front of the first layer, and put together behind the last one: what is before and behind is
 -- the same on all ranks.
-local function part_tokens(tp, layers, norm, norm_path)
-    local first, plain = layers[1][2], layers[1][2].forward
-    first.forward = function(self, x, ...) return plain(self, tp.ops.split(x, 1), ...) end
-    maps.all_partial(tp, norm_path, norm)
-    local norm_forward = norm.forward
-    norm.forward = function(self, x) return tp.ops.gather(norm_forward(self, x), 1, tp.length) end
+local function part_tokens(tp, first, last)
+    local from_first = first.forward
+    first.forward = function(self, x, ...) return from_first(self, tp.ops.split(x, 1), ...) end
+    local from_last = last.forward
+    last.forward = function(self, x, rotary, ctx)
+        local y, logits = from_last(self, x, rotary, ctx)
+        return tp.ops.gather(y, 1, tokens(tp, y, ctx)), logits
+    end
+end
+
+-- Does this rank have a layer? Other stages of a pipeline do else.
+local function is_here(layer)
+    for _, t in layer:named_parameters() do
+        return t ~= nil
+    end
+    return false
 end
 
 local function decoder_layers(tp, path, body)
-    local list = {}
+    local first, last
     for _, child in ipairs(body[body.names.layers]._children) do
         local at, layer = path .. "." .. body.names.layers .. "." .. child.name, child.module
         if not (layer.names and layer.names.attention and layer.names.mlp) then
             err.raise("unsupported", "distributed.tp_size: %s is a %s, which tensor parallel does not know", at,
                       layer.class_name)
         end
-        for _, role in ipairs { "attention", "mlp" } do
-            block(tp, at .. "." .. layer.names[role], layer[layer.names[role]])
+        if is_here(layer) then
+            for _, role in ipairs { "attention", "mlp" } do
+                block(tp, at .. "." .. layer.names[role], layer[layer.names[role]])
+            end
+            if tp.sequence then
+                share_tokens(tp, at, layer)
+            end
+            first, last = first or layer, layer
         end
-        if tp.sequence then
-            share_tokens(tp, at, layer)
-        end
-        list[#list + 1] = { at, layer }
     end
     if tp.sequence then
-        part_tokens(tp, list, body[body.names.norm], path .. "." .. body.names.norm)
+        part_tokens(tp, first, last)
     end
 end
 
@@ -351,10 +370,10 @@ local function vocabulary(tp, model, path, body)
     if head and tied and both ~= shared(head_path) then
         err.raise("usage", "distributed.tp_plan: %s and %s have one weight: name both or none", table_path, head_path)
     end
-    if both then
+    if both and embeddings.weight then
         maps.embedding(tp, table_path, embeddings)
     end
-    if head and shared(head_path) then
+    if head and head.weight and shared(head_path) then
         tp.handled[head_path .. ".weight"] = tied or nil
         share_head(tp, head_path, model, head)
     end
