@@ -95,8 +95,8 @@ describe("tensor parallel", function()
     end
 
     for what, words in pairs {
-        ["all families"] = {}, ["all families, sequence parallel, recomputed, LoRA"] = { "sequence", "checkpoint", "lora" },
-        ["all families, dropout"] = { "dropout" }, ["all families, sequence parallel, dropout"] = { "sequence", "dropout" },
+        ["all families"] = {}, ["sequence parallel, recomputed, LoRA"] = { "sequence", "checkpoint", "lora" },
+        ["dropout"] = { "dropout" }, ["sequence parallel, dropout"] = { "sequence", "dropout" },
         ["DoRA"] = { "dora", "llama", "gpt2", "phi3", "gemma", "olmo2" },
     } do
         it("computes what one rank computes: " .. what, function()
@@ -127,11 +127,11 @@ describe("tensor parallel", function()
         end
         because('lm_head: the style "colwize" is not known (did you mean "colwise"?)', { lm_head = "colwize" })
         because("no module is called model.layers.*.q_prod", { ["model.layers.*.q_prod"] = "colwise" })
-        because("model.layers.0.mlp.gate_proj is cut and model.layers.0.mlp.up_proj is not",
+        because("model.layers.0.mlp.gate_proj is cut and model.layers.0.mlp.up_proj is not: of one block",
                 { ["model.layers.*.mlp.gate_proj"] = "colwise", ["model.layers.*.mlp.down_proj"] = "rowwise" })
         because("model.norm is sequence_parallel; set distributed.sequence_parallel: true",
                 { ["model.norm"] = "sequence_parallel" })
         because("model.embed_tokens and lm_head have one weight: name both or none",
-                { lm_head = "colwise" }, of(tied, 67))
+                { lm_head = "colwise" }, { model = { pretrained_model_name_or_path = tied } })
     end)
 end)

@@ -1,7 +1,7 @@
 -- Single modules of which each rank of a tensor-parallel group keeps a part: maps cut along what they give (column
--- parallel) or along what they take (row parallel), embeddings cut along the vocabulary, norms over what is cut. Each is
--- changed in place and keeps its names; adapters (LoRA, DoRA) are cut with their map. Which modules are cut, and where
--- ranks' results are put together, says tensor_parallel.lua.
+-- parallel) or what they take (row parallel), embeddings cut along the vocabulary, norms over what is cut. Each
+-- is changed in place and keeps its names; adapters (LoRA, DoRA) are cut with their map. Which modules are cut, and
+-- where ranks' results are put together, says tensor_parallel.lua.
 --
 -- `tp` is what that file makes: ops (tensor_ops.lua), layout, size.
 

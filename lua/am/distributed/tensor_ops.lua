@@ -2,7 +2,7 @@
 -- al. 2019, arXiv:1909.08053; along tokens: Korthikanti et al. 2022, arXiv:2205.05198). Holds no module.
 --
 -- What ranks have of a tensor is whole (the same on all), a part of a sum, or a piece along a dim: ceil(n / size) long,
--- the last ones filled up with zeros. The gradient of a whole tensor is a part of a sum where what follows differs by
+-- the last ones filled up with zeros, as split makes them, or shorter, as matrices that are cut. The gradient of a whole tensor is a part of a sum where what follows differs by
 -- rank, and whole where it does not; each op says which it takes.
 
 local bit = require("bit")
@@ -66,9 +66,9 @@ end
 local function all_gather(self, group, t, dim, n)
     local shape = t:size()
     local before, behind = around(shape, dim)
-    local chunk = shape[dim + 1]
+    local chunk = math.ceil(n / self.size)
     local all = tensor.empty({ self.size, before, chunk, behind }, { dtype = t:dtype(), device = t:device() })
-    group:all_gather(all, t:contiguous()):wait()
+    group:all_gather(all, filled(t, dim, chunk):contiguous()):wait()
     shape[dim + 1] = self.size * chunk
     return all:permute(1, 0, 2, 3):reshape(shape):narrow(dim, 0, n)
 end
@@ -96,7 +96,8 @@ local function pair(forward, backward)
             return forward(x, dim, n)
         end,
         backward = function(ctx, grad)
-            return backward(grad, ctx.dim, ctx.n)
+            grad = backward(grad, ctx.dim, ctx.n)
+            return ctx.n and grad:narrow(ctx.dim, 0, ctx.n) or grad
         end,
     }
 end

@@ -266,8 +266,8 @@ local function block(tp, path, module)
     elseif tp.plan.rules then
         whole_block(tp, module)
     else
-        err.raise("unsupported", "distributed.tp_size: %s is a %s, which tensor parallel does not know; name what is to "
-                  .. "be shared in distributed.tp_plan", path, module.class_name)
+        err.raise("unsupported", "distributed.tp_size: %s is a %s, which tensor parallel does not know; name what is "
+                  .. "to be shared in distributed.tp_plan", path, module.class_name)
     end
 end
 
@@ -307,10 +307,7 @@ end
 
 -- Does this rank have a layer? Other stages of a pipeline do else.
 local function is_here(layer)
-    for _, t in layer:named_parameters() do
-        return t ~= nil
-    end
-    return false
+    return layer:named_parameters()() ~= nil
 end
 
 local function decoder_layers(tp, path, body)
@@ -395,8 +392,8 @@ local function single_maps(tp, model)
             elseif meaning == "row_split" then
                 maps.row_split(tp, path, module)
             elseif meaning == "column" or meaning == "row" then
-                err.raise("usage", "distributed.tp_plan: %s is no part of a block that ranks share, so it cannot be %s; "
-                          .. "take %s", path, style, meaning == "column" and "colwise_gather_output"
+                err.raise("usage", "distributed.tp_plan: %s is no part of a block that ranks share, so it cannot be "
+                          .. "%s; take %s", path, style, meaning == "column" and "colwise_gather_output"
                           or "rowwise_split_input")
             end
         end

@@ -1,5 +1,5 @@
--- Which modules ranks share, as distributed.tp_plan says it: { pattern of a module's name = style }, in transformers' and
--- torch's words. Without one every module is shared that can be. Changes no module.
+-- Which modules ranks share, as distributed.tp_plan says it: { pattern of a module's name = style }, in transformers'
+-- and torch's words. Without one every module is shared that can be. Changes no module.
 
 local err = require("am.core.error")
 local strings = require("am.utils.strings")
@@ -63,18 +63,17 @@ function Plan:shares(columns, rows)
         return true
     end
     local shared, other
-    for wanted, paths in pairs { column = columns, row = rows } do
+    local function see(paths, wanted)
         for _, path in ipairs(paths) do
-            if self:meaning(path) == wanted then
-                shared = path
-            else
-                other = path
-            end
+            local is_cut = self:meaning(path) == wanted
+            shared, other = shared or is_cut and path or nil, other or not is_cut and path or nil
         end
     end
+    see(columns, "column")
+    see(rows, "row")
     if shared and other then
-        err.raise("usage", "distributed.tp_plan: %s is cut and %s is not: of one block %s must be colwise and %s rowwise",
-                  shared, other, table.concat(columns, ", "), table.concat(rows, ", "))
+        err.raise("usage", "distributed.tp_plan: %s is cut and %s is not: of one block %s must be colwise and %s "
+                  .. "rowwise", shared, other, table.concat(columns, ", "), table.concat(rows, ", "))
     end
     return shared ~= nil
 end

@@ -4,6 +4,7 @@
 
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local flops = require("am.recipes.flops")
 
 local Methods = {}
 
@@ -103,6 +104,7 @@ local STRATEGIES = { { "tp", distributed.tensor_parallel } }
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
+    self.costs = flops.costs(self.model) -- of the whole
     self.layout = distributed.layout(self.model, self.mesh)
     for _, strategy in ipairs(STRATEGIES) do
         if self.mesh:size(strategy[1]) > 1 then

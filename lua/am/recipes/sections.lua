@@ -96,8 +96,9 @@ function M.distributed()
                            .. "the heads of queries and of keys" }
     fields.sequence_parallel = { type = "boolean", default = false,
                                  doc = "ranks that share matrices share the tokens, too, between blocks" }
-    fields.tp_plan = { type = "table", open = true, doc = "which modules tp_size ranks share, and how: { pattern of a name: colwise, "
-                           .. "rowwise, … }; all that can be by default" }
+    fields.tp_plan = { type = "table", open = true,
+                       doc = "which modules tp_size ranks share, and how: { pattern of a name: colwise, rowwise, … }; "
+                           .. "all that can be by default" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
