@@ -301,9 +301,9 @@ end
 local function new_unit(self, names, index)
     local unit = { index = index, params = {}, state = "sharded", learns = false }
     for _, name in ipairs(names) do
+        unit.learns = unit.learns or self.layout:get(name).tensor.requires_grad -- also what stays whole (experts)
         local p = sharded(self, name)
         unit.params[#unit.params + 1] = p
-        unit.learns = unit.learns or p ~= nil and p.trainable
         if p and p.trainable then
             table.insert(self.trainable[p.axis], p)
         end

@@ -12,10 +12,8 @@ local mesh = require("am.distributed.mesh")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
-local tensor_parallel = require("am.distributed.tensor_parallel")
 
-local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            tensor_parallel = tensor_parallel }
+local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

@@ -113,7 +113,8 @@ function M.new(world, sizes)
                   self.sizes.shard)
     end
     local _, others = place(grid, at, PRODUCTS.dp_cp)
-    add_group(self, made, "ep", ep == all and dp_cp or "ep", ep, rank % ep, others * all / ep + math.floor(rank / ep))
+    -- of its own where ep is dp_cp, too: backward waits for rows, which gradients on their way must not hold up
+    add_group(self, made, "ep", "ep", ep, rank % ep, others * all / ep + math.floor(rank / ep))
     add_group(self, made, "expert_dp", ep == 1 and dp_cp or "expert_dp", all / ep, math.floor(rank / ep),
               others * ep + rank % ep)
     return self

@@ -140,7 +140,7 @@ function Recipe:build_model()
     if self.cfg:has("neftune") then
         am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
     end
-    model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
+    model.model.activation_checkpointing = sections.activation_checkpointing(self.cfg)
         or model.model.activation_checkpointing
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })

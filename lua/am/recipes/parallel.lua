@@ -4,7 +4,10 @@
 
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local expert_parallel = require("am.distributed.expert_parallel")
 local flops = require("am.recipes.flops")
+local sections = require("am.recipes.sections")
+local tensor_parallel = require("am.distributed.tensor_parallel")
 
 local Methods = {}
 
@@ -89,7 +92,7 @@ local function sharding(self)
     end
     return {
         reshard_after_forward = options.reshard_after_forward ~= false
-            and cfg:get("distributed.reshard_after_forward") ~= false,
+            and sections.reshard_after_forward(cfg) ~= false,
         defer_sync = options.defer_sync or cfg:get("distributed.defer_fsdp_grad_sync"),
         param_dtype = dtype_of(cfg:get("distributed.mp_policy.param_dtype")),
         reduce_dtype = dtype_of(cfg:get("distributed.mp_policy.reduce_dtype")),
@@ -98,7 +101,7 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = { { "tp", distributed.tensor_parallel } }
+local STRATEGIES = { { "ep", expert_parallel }, { "tp", tensor_parallel } }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.

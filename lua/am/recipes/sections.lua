@@ -53,12 +53,39 @@ end
 
 local sizes = {
     cp_size = "processes that share each row", pp_size = "processes that share the layers",
-    ep_size = "processes that share the experts",
 }
+
+-- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
+local function of_mixtures(fields)
+    fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
+    for key, why in pairs {
+        _target_ = "distributed says it", mp_policy = "distributed.mp_policy says it",
+        wrap_outer_model = "what lies in no layer is gathered as one", lm_head_precision = "logits are in float32",
+        ignore_router_for_ac = "a layer is computed again with its router",
+    } do
+        fields[key] = { type = "any", no_effect = why }
+    end
+    return { fields = fields, doc = "fsdp, of models with experts" }
+end
+
+--- What the sections on processes say of activation checkpointing.
+function M.activation_checkpointing(cfg)
+    return cfg:get("distributed.activation_checkpointing") or cfg:get("parallelizer.activation_checkpointing")
+end
+
+--- What they say of weights behind a layer's forward; nil: nothing.
+function M.reshard_after_forward(cfg)
+    for _, section in ipairs { "distributed", "distributed.moe", "parallelizer" } do
+        local said = cfg:get(section .. ".reshard_after_forward")
+        if said ~= nil then
+            return said
+        end
+    end
+end
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[backend world_size pipeline moe multimodal
+    local fields = without_effect(ROWS_ALONE, [[backend world_size pipeline multimodal
         patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
@@ -84,6 +111,9 @@ function M.distributed()
     fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows; what other sizes leave" }
     fields.dp_replicate_size = { type = "integer", min = 0, default = 1,
                                  doc = "fsdp: copies of the sharded model (HSDP)" }
+    fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
+                       .. "divides dp_shard x cp and the number of experts" }
+    fields.moe = of_mixtures {}
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
@@ -110,11 +140,12 @@ local strategies = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp", 
                      doc = "how processes share a run" }
 
 local function processes()
+    local distributed = M.distributed()
     return {
         distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
                         fields = { strategy = strategies }, doc = "how processes share a run" },
         distributed_config = { type = "any", no_effect = ROWS_ALONE },
-        parallelizer = { type = "any", no_effect = ROWS_ALONE },
+        parallelizer = of_mixtures { activation_checkpointing = distributed.activation_checkpointing },
         autopipeline = { type = "any", no_effect = ROWS_ALONE },
         dist_env = { fields = {
             backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
