@@ -1,6 +1,7 @@
 -- Ranks that share matrices, and tokens between blocks, learn what one rank learns: the recipe under mpirun, the same
 -- global batch in the same order. Skipped, and counted, where there is no mpirun or no amlua_mpi.so.
 local helper = require("tests.recipe.helper")
+local mixture = require("tests.dist.mixtures")
 local ranks = require("tests.dist.ranks")
 
 local function with(distributed, changes)
@@ -104,6 +105,20 @@ describe("tensor parallel", function()
                                                    { before = ranks.mpirun(2) })
             assert.equal(0, status, errors)
             assert.matches("families are as one rank has them, on rank 1", out)
+        end)
+    end
+
+    for family, changes in pairs {
+        mixtral = { model = { output_router_logits = true } },
+        qwen2_moe = { distributed = { sequence_parallel = true } },
+        granite_moe = { peft = { target_modules = "*put_linear", dim = 4 } },
+        gpt_oss = { distributed = { strategy = "fsdp2" } },
+    } do
+        it("learns what one rank learns: experts that ranks share by number, and by width: " .. family, function()
+            local given = helper.changes({ model = { pretrained_model_name_or_path = mixture(family) } }, changes)
+            local one = ranks.train(1, helper.changes(given, { distributed = false }), WITHOUT_FILES)
+            local many = helper.changes({ distributed = { strategy = "ddp", tp_size = 2, ep_size = 2 } }, given)
+            ranks.compare(one, (ranks.train(4, many, WITHOUT_FILES)))
         end)
     end
 
