@@ -73,6 +73,12 @@ local cases = {
     { "Phi-3, LoRA, sequence parallel", 2, tp(2, sequence),
       of(GOLDEN .. "phi3", 48, { peft = { target_modules = "*_proj", dim = 4 } }) },
     { "experts", 2, tp(2, sequence), of(GOLDEN .. "qwen2_moe", 48, { model = { output_router_logits = true } }) },
+    { "in stages, too", 4, tp(2, { pp_size = 2 }) },
+    { "in stages, too, sequence parallel, tied, LoRA", 4, tp(2, helper.changes(sequence, { pp_size = 2 })),
+      of(tied, 67, lora) },
+    { "in stages, too, experts, recomputed in part", 4,
+      tp(2, helper.changes(sequence, { pp_size = 2, activation_checkpointing = "selective" })),
+      of(GOLDEN .. "qwen2_moe", 48, { model = { output_router_logits = true } }) },
     { "sharded, too", 4, fsdp },
     { "sharded, too, sequence parallel, recomputed", 4, helper.changes(fsdp, sequence, {
         activation_checkpointing = true }), of(tied, 67) },

@@ -15,7 +15,7 @@ local M = {}
 
 --- Keep this rank's part of a parameter along dim; parts as layout:cut's.
 function M.cut(tp, name, t, dim, parts)
-    if tp.handled[name] then -- one weight of two modules
+    if tp.handled[name] or not tp.layout.entries[name] then -- one weight of two modules, or another stage's
         return
     end
     local sizes = parts or { t:size(dim) }
@@ -31,7 +31,7 @@ end
 
 --- The gradient that this rank has of a parameter is a part of a sum.
 function M.partial(tp, name)
-    if not tp.handled[name] then
+    if not tp.handled[name] and tp.layout.entries[name] then
         tp.layout:partial(name, "tp")
         tp.handled[name] = true
     end

@@ -2,8 +2,9 @@
 -- al. 2019, arXiv:1909.08053; along tokens: Korthikanti et al. 2022, arXiv:2205.05198). Holds no module.
 --
 -- What ranks have of a tensor is whole (the same on all), a part of a sum, or a piece along a dim: ceil(n / size) long,
--- the last ones filled up with zeros, as split makes them, or shorter, as matrices that are cut. The gradient of a whole tensor is a part of a sum where what follows differs by
--- rank, and whole where it does not; each op says which it takes.
+-- the last ones filled up with zeros, as split makes them, or shorter, as of matrices that are cut. The gradient of a
+-- whole tensor is a part of a sum where what follows differs by rank, and whole where it does not; each op says which
+-- it takes.
 
 local bit = require("bit")
 local ffi = require("ffi")

@@ -141,7 +141,6 @@ function M.distributed()
         type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
         doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
     fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
-<<<<<<< HEAD
     fields.tp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share each matrix: it must divide "
                            .. "the heads of queries and of keys" }
     fields.sequence_parallel = { type = "boolean", default = false,
@@ -149,10 +148,8 @@ function M.distributed()
     fields.tp_plan = { type = "table", open = true,
                        doc = "which modules tp_size ranks share, and how: { pattern of a name: colwise, rowwise, … }; "
                            .. "all that can be by default" }
-=======
     fields.pp_size = { type = "integer", min = 0, default = 1, doc = "ranks that have the layers in turns" }
     fields.pipeline = { fields = M.pipeline(), doc = "how micro-batches go through the stages of pp_size" }
->>>>>>> main
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
