@@ -359,18 +359,23 @@ end
 local function vocabulary(tp, model, path, body)
     local table_path, head_path = path .. "." .. body.names.embeddings, model.names.head
     local embeddings, head = body[body.names.embeddings], model[head_path]
-    local function shared(name)
-        local meaning = tp.plan:meaning(name)
+    -- style: how a plan may say it, beside as what gives or takes whole states.
+    local function shared(name, style, whole_style)
+        local meaning, said = tp.plan:meaning(name)
+        if meaning and meaning ~= "whole" and meaning ~= style and meaning ~= whole_style then
+            err.raise("usage", "distributed.tp_plan: %s is shared by the vocabulary, so it cannot be %s", name, said)
+        end
         return not tp.plan.rules or meaning ~= nil and meaning ~= "whole"
     end
-    local tied, both = (model.tied or {})[head_path .. ".weight"] ~= nil, shared(table_path)
-    if head and tied and both ~= shared(head_path) then
+    local both, top = shared(table_path, "row", "row_split"), shared(head_path, "column", "column_gathered")
+    local tied = (model.tied or {})[head_path .. ".weight"] ~= nil
+    if head and tied and both ~= top then
         err.raise("usage", "distributed.tp_plan: %s and %s have one weight: name both or none", table_path, head_path)
     end
     if both and embeddings.weight then
         maps.embedding(tp, table_path, embeddings)
     end
-    if head and head.weight and shared(head_path) then
+    if head and head.weight and top then
         tp.handled[head_path .. ".weight"] = tied or nil
         share_head(tp, head_path, model, head)
     end

@@ -93,7 +93,7 @@ M.targets = {
         logit_softcapping = { type = "number", default = 0, min = 0, doc = "cap tanh(z / cap)" },
     }, "the same, fused with the head"),
     target("TEParallelCrossEntropy", "te_parallel_ce", {
-        tp_group = { type = "any", no_effect = "ranks share rows, and nothing else" },
+        tp_group = { type = "any", no_effect = "distributed.tp_size says it" },
     }, "the same, for a vocabulary that processes share"),
     unpack(kd.targets),
 }

@@ -112,7 +112,8 @@ function M.distributed()
         preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
         report_nan_in_param_grad average_in_collective disable_bucketing calculate_per_token_loss
         keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub fsdp_double_buffer
-        use_hf_tp_plan device_mesh]])
+        device_mesh]])
+    fields.use_hf_tp_plan = { type = "any", no_effect = "all is shared that can be" }
     fields.activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
                                         doc = "as in the model section" }
     fields.activation_checkpointing_scope = { type = "string|list", now = { "all" },
