@@ -77,6 +77,9 @@ local cases = {
     { "in stages, too, experts, recomputed in part", 4,
       tp(2, helper.changes(sequence, { pp_size = 2, activation_checkpointing = "selective" })),
       of(GOLDEN .. "qwen2_moe", 48, { model = { output_router_logits = true } }) },
+    { "parts of rows, too, packed", 4, tp(2, helper.changes(sequence, { cp_size = 2 })), packed },
+    { "sharded, parts of rows, too, LoRA, recomputed", 4,
+      helper.changes(fsdp, { cp_size = 2, activation_checkpointing = true }), lora },
     { "sharded, too, sequence parallel, recomputed", 4, helper.changes(fsdp, sequence, {
         activation_checkpointing = true }), of(tied, 67) },
     { "sharded, too, LoRA", 4, fsdp, lora },

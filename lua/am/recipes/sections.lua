@@ -51,10 +51,6 @@ end
 
 -- ---- processes ------------------------------------------------------------------------------
 
-local sizes = {
-    cp_size = "processes that share each row",
-}
-
 -- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
 local function of_mixtures(fields)
     fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
@@ -134,6 +130,9 @@ function M.distributed()
     fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
                        .. "divides dp_shard x cp and the number of experts" }
     fields.moe = of_mixtures {}
+    fields.cp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the tokens of each row" }
+    fields.cp_rotate_method = { type = "string", enum = { "alltoall", "allgather" },
+                                no_effect = "keys and values go round from rank to rank" }
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
@@ -151,10 +150,6 @@ function M.distributed()
                            .. "all that can be by default" }
     fields.pp_size = { type = "integer", min = 0, default = 1, doc = "ranks that have the layers in turns" }
     fields.pipeline = { fields = M.pipeline(), doc = "how micro-batches go through the stages of pp_size" }
-    for key, doc in pairs(sizes) do
-        fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
-                        not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
-    end
     return fields
 end
 
