@@ -5,6 +5,7 @@
 
 local comm = require("am.distributed.comm")
 local err = require("am.core.error")
+local expert_parallel = require("am.distributed.expert_parallel")
 local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
 local layout = require("am.distributed.layout")
@@ -13,7 +14,8 @@ local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
 
-local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new }
+local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
+            expert_parallel = expert_parallel }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

@@ -4,7 +4,6 @@
 
 local distributed = require("am.distributed")
 local err = require("am.core.error")
-local expert_parallel = require("am.distributed.expert_parallel")
 local sections = require("am.recipes.sections")
 
 local Methods = {}
@@ -99,7 +98,7 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = { { "ep", expert_parallel } }
+local STRATEGIES = { { "ep", distributed.expert_parallel } }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
