@@ -56,6 +56,18 @@ local function of_gradients()
     return bytes
 end
 
+-- all_reduce of tp, without sequence_parallel: states behind the embedding and behind each attention and each
+-- feed-forward block, their gradients before these, and before the head of the rows that have labels; of these also
+-- three numbers of the loss.
+local function of_matrices(window)
+    local n, c = 0, recipe.model.config
+    for _, batch in ipairs(mesh:size("tp") > 1 and window or {}) do
+        n = n + batch.B * batch.T * c.hidden_size * (1 + 4 * c.num_hidden_layers)
+            + batch.num_label_tokens * (c.hidden_size + 3)
+    end
+    return n * FLOAT
+end
+
 -- all_reduce of a step's numbers: of tokens, labels and work, of losses, of the norm's squares where a rank has parts
 -- alone, and of which sharded gradients there are.
 local function of_numbers()
@@ -128,7 +140,7 @@ local function same(kind, expected)
 end
 
 local gathered, summed = of_shards(#window)
-same("all_reduce", world:reduce({ of_gradients() + of_numbers() })[1])
+same("all_reduce", world:reduce({ of_gradients() + of_matrices(window) + of_numbers() })[1])
 same("all_gather", world:reduce({ gathered })[1])
 same("reduce_scatter", world:reduce({ summed })[1])
 same("all_to_all", mesh:size("ep") > 1 and of_experts(tokens, #window) or 0)
