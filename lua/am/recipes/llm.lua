@@ -266,7 +266,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
-    options.shards = self.fsdp and self.mesh:size("shard")
+    options.share = self.fsdp and function(name, t) return self.layout:get(name).tensor:numel() / t:numel() end
     return options
 end
 
