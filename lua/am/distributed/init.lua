@@ -10,12 +10,13 @@ local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
 local layout = require("am.distributed.layout")
 local mesh = require("am.distributed.mesh")
+local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            expert_parallel = expert_parallel }
+            expert_parallel = expert_parallel, pipeline = pipeline }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

@@ -114,6 +114,9 @@ function Recipe:check_ranks()
         err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
     self.mesh = self:build_mesh()
+    if self.mesh:size("pp") > 1 then
+        self:prepare_stages()
+    end
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
 end
@@ -451,7 +454,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel") } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline") } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

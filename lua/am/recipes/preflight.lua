@@ -6,6 +6,7 @@
 
 local config = require("am.config")
 local datasets = require("am.datasets")
+local distributed = require("am.distributed")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local flops = require("am.recipes.flops")
@@ -293,6 +294,7 @@ function M.run(recipe)
     recipe:find_checkpoint()
     recipe.seed = recipe:choose_seed()
     recipe.ctx.device = "cpu"
+    recipe.mesh = distributed.mesh(recipe.world) -- of the process that looks
     local sizes = training.batch_sizes(recipe:section("step_scheduler"), recipe.cfg:get("dataloader.batch_size"))
     local model = look_at_model(recipe)
     recipe.model = model
