@@ -22,6 +22,7 @@ local cases = { -- what, family, section `distributed`, changes, { ranks, ep_siz
     { "a shared expert, dense layers", "qwen2_moe", ddp, {}, { 2, 2 } },
     { "sharded", "qwen3_moe", fsdp2, {}, { 2, 2 }, { 4, 2 } },
     { "LoRA on stacks", "granite_moe", fsdp2, { peft = { target_modules = "*put_linear", dim = 4 } }, { 4, 4 } },
+    { "in stages", "qwen2_moe", { strategy = "fsdp2", pp_size = 2 }, {}, { 4, 2 } },
     { "packed rows", "olmoe", ddp, { packed_sequence = { packed_sequence_size = 48 } }, { 2, 2 } },
     { "biases", "gpt_oss", ddp, {}, { 4, 2 } },
     { "experts that no token goes to", "gpt_oss", ddp, {}, { 2, 2 }, change = starve },
