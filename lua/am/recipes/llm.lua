@@ -408,7 +408,7 @@ local function computed_dtype(model)
 end
 
 function Recipe:log_summary()
-    local total, trainable = self.model:num_parameters()
+    local total, trainable = self.layout:num_parameters()
     self.log:info("amlua %s on %s, %s%d threads, %s; seed %d", am.version, posix.hostname(),
                   self.world.size > 1 and self.world.size .. " ranks, of which the first has " or "",
                   edge.C.am_threads(), ffi.string(edge.C.am_cpu_isa()), self.seed)
