@@ -297,10 +297,17 @@ function Recipe:counts_tokens()
     return true
 end
 
+--- What a token costs, while the model is whole.
+function Recipe:note_costs()
+    self.costs = flops.costs(self.model)
+end
+
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
 --- learnt. seen: see am.recipes.flops.of_rows. A fifth argument is their batch, where there is one already.
 function Recipe:batch_flops(rows, length, labels, seen)
-    self.costs = self.costs or flops.costs(self.model)
+    if not self.costs then
+        self:note_costs()
+    end
     return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 

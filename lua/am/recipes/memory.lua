@@ -217,7 +217,8 @@ local function turned_bytes(model)
     local bytes, first = 0, model.model.activation_checkpointing == true and model.config.num_hidden_layers - 1 or 0
     for i = first, model.config.num_hidden_layers - 1 do
         for _, module in layer_of(model, i):named_modules() do
-            bytes = bytes + (module.fan_in_fan_out and module.weight:numel() * bytes_of[module.weight:dtype()] or 0)
+            local w = module.fan_in_fan_out and module.weight
+            bytes = bytes + (w and w:numel() * bytes_of[w:dtype()] or 0)
         end
     end
     return bytes

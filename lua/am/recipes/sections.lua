@@ -53,7 +53,6 @@ end
 
 local sizes = {
     tp_size = "processes that share each matrix",
-    cp_size = "processes that share each row",
 }
 
 -- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
@@ -134,6 +133,9 @@ function M.distributed()
     fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
                        .. "divides dp_shard x cp and the number of experts" }
     fields.moe = of_mixtures {}
+    fields.cp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the tokens of each row" }
+    fields.cp_rotate_method = { type = "string", enum = { "alltoall", "allgather" },
+                                no_effect = "keys and values go round from rank to rank" }
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
