@@ -23,6 +23,8 @@ local cases = { -- what, family, section `distributed`, changes, { ranks, ep_siz
     { "sharded", "qwen3_moe", fsdp2, {}, { 2, 2 }, { 4, 2 } },
     { "LoRA on stacks", "granite_moe", fsdp2, { peft = { target_modules = "*put_linear", dim = 4 } }, { 4, 4 } },
     { "in stages", "qwen2_moe", { strategy = "fsdp2", pp_size = 2 }, {}, { 4, 2 } },
+    { "rows in parts, with a balancing loss", "mixtral", { strategy = "fsdp2", cp_size = 2 },
+      { model = { output_router_logits = true, router_aux_loss_coef = 0.1 } }, { 4, 4 } },
     { "packed rows", "olmoe", ddp, { packed_sequence = { packed_sequence_size = 48 } }, { 2, 2 } },
     { "biases", "gpt_oss", ddp, {}, { 4, 2 } },
     { "experts that no token goes to", "gpt_oss", ddp, {}, { 2, 2 }, change = starve },
