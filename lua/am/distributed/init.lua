@@ -15,9 +15,11 @@ local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
+local tensor_parallel = require("am.distributed.tensor_parallel")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline }
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline,
+            tensor_parallel = tensor_parallel }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

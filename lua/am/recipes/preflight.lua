@@ -293,8 +293,8 @@ function M.run(recipe)
     io.write(config.print(recipe.cfg), "\n")
     recipe:find_checkpoint()
     recipe.seed = recipe:choose_seed()
+    recipe.mesh = distributed.mesh(recipe.world) -- of this process alone
     recipe.ctx.device = "cpu"
-    recipe.mesh = distributed.mesh(recipe.world) -- of the process that looks
     local sizes = training.batch_sizes(recipe:section("step_scheduler"), recipe.cfg:get("dataloader.batch_size"))
     local model = look_at_model(recipe)
     recipe.model = model
