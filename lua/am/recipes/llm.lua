@@ -269,7 +269,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
-    options.shards = self.fsdp and self.mesh:size("shard")
+    options.share = self.fsdp and function(name, t) return self.layout:get(name).tensor:numel() / t:numel() end
     return options
 end
 
@@ -415,7 +415,7 @@ local function computed_dtype(model)
 end
 
 function Recipe:log_summary()
-    local total, trainable = self.model:num_parameters()
+    local total, trainable = self.layout:num_parameters()
     self.log:info("amlua %s on %s, %s%d threads, %s; seed %d", am.version, posix.hostname(),
                   self.world.size > 1 and self.world.size .. " ranks, of which the first has " or "",
                   edge.C.am_threads(), ffi.string(edge.C.am_cpu_isa()), self.seed)
