@@ -68,6 +68,9 @@ end
 --- Does this rank write files and say what happens?
 function World:is_main() return self.rank == 0 end
 
+--- Seconds for which this rank has waited for others so far.
+World.waited = comm.waited
+
 --- Numbers added up over all ranks ("max", "min": the largest, the least).
 function World:reduce(list, op)
     return self.group and self.group:reduce_numbers(list, op) or list
