@@ -101,6 +101,39 @@ function World:check_equal(what, text)
     end
 end
 
+-- An error as one text, and back.
+local function packed(e)
+    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. tostring(e)
+end
+
+--- The value that fn(…) gives, once it went well on all ranks; else all raise the same error, which names the first
+--- rank that failed and its host, unless all failed alike. In fn no rank may wait for others.
+function World:together(fn, ...)
+    if not self.group then
+        return fn(...)
+    end
+    local ok, result = pcall(fn, ...)
+    local failed, first, alike = 0, nil, true
+    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. packed(result))) do
+        local host, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+        if host then
+            failed = failed + 1
+            first = first or { rank = i - 1, host = host, code = code, message = message }
+            alike = alike and message == first.message
+        end
+    end
+    if not first then
+        return result
+    end
+    local e = err.new(first.code, first.message)
+    if not (alike and failed == self.size) then
+        e.msg = ("rank %d (host %s)%s: %s"):format(first.rank, first.host, failed > 1
+            and (", and %d more ranks"):format(failed - 1) or "", e.msg)
+    end
+    e.agreed = true
+    error(e, 0)
+end
+
 --- Wait for all ranks.
 function World:barrier()
     if self.group then

@@ -421,7 +421,11 @@ function Recipe.run(class, argv)
         self:train()
     end, function(e) return err.is(e) and e or debug.traceback(tostring(e), 2) end)
     if not ok and world.size > 1 then
-        self.log:error("%s", tostring(e))
+        if not (err.is(e) and e.agreed) or world:is_main() then
+            self.log:error("%s", tostring(e))
+        else -- the first rank says it, and ends all
+            pcall(world.barrier, world)
+        end
         world:abort(err.is(e) and e.code == "usage" and 2 or 1, tostring(e)) -- the others would wait for this rank
     end
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"

@@ -1,0 +1,69 @@
+-- A rank that lacks the model or the data: one message that names the rank, its host and the file, and all end.
+local helper = require("tests.recipe.helper")
+local path = require("am.utils.path")
+local ranks = require("tests.dist.ranks")
+
+describe("a rank without a file", function()
+    if not ranks.can_run then
+        pending("there is no mpirun, or no amlua_mpi.so")
+        return
+    end
+
+    teardown(helper.cleanup)
+
+    -- Ranks of which each sees, under one name, a folder of its own.
+    local function run(n, changes, own)
+        local dir = helper.folder()
+        local link = dir .. "/seen"
+        changes = changes(link)
+        changes.step_scheduler = { global_batch_size = 8 }
+        local file = helper.yaml(dir, helper.config(dir .. "/ck", changes))
+        for rank = 0, n - 1 do
+            own(path.mkdir_p(dir .. "/of" .. rank), rank)
+        end
+        path.mkdir_p(link)
+        return helper.shell(("%s unshare -m sh -c 'mount --bind %s/of$OMPI_COMM_WORLD_RANK %s && exec timeout 60 %s %s %s'")
+            :format(ranks.mpirun(n), dir, link, helper.amlua, helper.finetune, file))
+    end
+
+    local can = os.execute("unshare -m true 2>/dev/null") == 0
+    local function check(name, wanted, changes, own, n)
+        it(name, function()
+            if not can then
+                pending("root is needed, for folders of each rank's own")
+                return
+            end
+            local status, out, errors = run(n or 3, changes, own)
+            local text = out .. errors
+            assert.is_true(status == 1 or status == 2, text)
+            local _, messages = text:gsub("ERROR", "")
+            assert.equal(1, messages, text)
+            assert.matches(wanted, text)
+            assert.is_nil(text:find("traceback", 1, true), text)
+        end)
+    end
+
+    local function with_model(link) return { model = { pretrained_model_name_or_path = link .. "/model" } } end
+    check("of the model says so", "rank 1 %(host [^)]+%): [^\n]*/seen/model", with_model, function(dir, rank)
+        if rank ~= 1 then
+            helper.copy(helper.tiny, dir .. "/model")
+        end
+    end)
+    check("of the model's weights says so, with how many others", "rank 1 %(host [^)]+%), and 1 more ranks?: [^\n]*"
+          .. "/seen/model", with_model, function(dir, rank)
+        helper.copy(helper.tiny, dir .. "/model")
+        if rank > 0 then
+            os.remove(dir .. "/model/model.safetensors")
+        end
+    end)
+    local function with_rows(link)
+        return { dataset = { _target_ = "am.datasets.PretokenizedDataset", path = link .. "/rows.jsonl" } }
+    end
+    local row = '{"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4]}\n'
+    check("of rows says so", "rank 2 %(host [^)]+%): [^\n]*/seen/rows.jsonl", with_rows, function(dir, rank)
+        if rank < 2 then
+            helper.write(dir .. "/rows.jsonl", row:rep(20))
+        end
+    end)
+    check("is not named where all lack it", "/seen/rows.jsonl", with_rows, function() end)
+end)
