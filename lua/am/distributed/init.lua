@@ -1,15 +1,19 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
--- of all ranks whether they are many or one. Strategies are files of their own (ddp.lua); groups of ranks comm.lua's;
--- who started this process says ranks.lua.
+-- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
+-- how they share it the strategies' (ddp.lua, fsdp.lua, …), and what makes their gradients one sync.lua's; groups of
+-- ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
-local DDP = require("am.distributed.ddp")
 local err = require("am.core.error")
+local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
+local layout = require("am.distributed.layout")
+local mesh = require("am.distributed.mesh")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
+local sync = require("am.distributed.sync")
 
-local M = { DDP = DDP.new, find = ranks.find }
+local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new }
 
 ---@class am.distributed.World
 ---@field rank integer from 0
@@ -101,9 +105,9 @@ function World:check_equal(what, text)
     end
 end
 
--- An error as one text, and back.
+-- An error as a text: its code, a line, its message.
 local function packed(e)
-    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. tostring(e)
+    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. debug.traceback(tostring(e), 2)
 end
 
 --- The value that fn(…) gives, once it went well on all ranks; else all raise the same error, which names the first
@@ -112,13 +116,13 @@ function World:together(fn, ...)
     if not self.group then
         return fn(...)
     end
-    local ok, result = pcall(fn, ...)
+    local ok, result = xpcall(fn, packed, ...)
     local failed, first, alike = 0, nil, true
-    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. packed(result))) do
-        local host, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
-        if host then
+    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. result)) do
+        local name, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+        if name then
             failed = failed + 1
-            first = first or { rank = i - 1, host = host, code = code, message = message }
+            first = first or { rank = i - 1, host = name, code = code, message = message }
             alike = alike and message == first.message
         end
     end
