@@ -222,7 +222,7 @@ function Recipe:build_hooks()
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
-    if self.cfg:has("samples") and self.world:is_main() then
+    if self.cfg:has("samples") and (self.world:is_main() or self:is_cut()) then -- all ranks that have parts of a model
         table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
@@ -266,6 +266,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
+    options.shards = self.fsdp and self.mesh:size("shard")
     return options
 end
 
@@ -332,7 +333,8 @@ function Recipe:check_memory()
     local tokens = self:tokens_at_once(rows, longest)
     local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
-                                memory.varied(rows, count, mean, longest), self.model_allocated)
+                                memory.varied(rows, count, mean, longest),
+                                self.model_allocated / (self.fsdp and self.mesh:size("shard") or 1))
                  + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
                  self.world.on_host)
 end
