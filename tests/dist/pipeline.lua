@@ -1,5 +1,6 @@
 -- Stages of a model against the whole: gradients of 1 to 8 micro-batches of different shapes, bit for bit, what stages
--- hold, which more micro-batches do not make more, and that they let go of it. Prints "name: ok" from the first rank, or ends all ranks with what is wrong.
+-- hold, which more micro-batches do not make more, and that they let go of it. Prints "name: ok" from the first rank,
+-- or ends all ranks with what is wrong.
 --
 --   mpirun -n N amlua tests/dist/pipeline.lua
 

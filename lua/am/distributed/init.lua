@@ -78,6 +78,9 @@ end
 --- Does this rank write files and say what happens?
 function World:is_main() return self.rank == 0 end
 
+--- Seconds for which this rank has waited for others so far.
+World.waited = comm.waited
+
 --- Numbers added up over all ranks ("max", "min": the largest, the least).
 function World:reduce(list, op)
     return self.group and self.group:reduce_numbers(list, op) or list
@@ -106,6 +109,39 @@ function World:check_equal(what, text)
                       i - 1)
         end
     end
+end
+
+-- An error as a text: its code, a line, its message.
+local function packed(e)
+    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. debug.traceback(tostring(e), 2)
+end
+
+--- The value that fn(…) gives, once it went well on all ranks; else all raise the same error, which names the first
+--- rank that failed and its host, unless all failed alike. In fn no rank may wait for others.
+function World:together(fn, ...)
+    if not self.group then
+        return fn(...)
+    end
+    local ok, result = xpcall(fn, packed, ...)
+    local failed, first, alike = 0, nil, true
+    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. result)) do
+        local name, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+        if name then
+            failed = failed + 1
+            first = first or { rank = i - 1, host = name, code = code, message = message }
+            alike = alike and message == first.message
+        end
+    end
+    if not first then
+        return result
+    end
+    local e = err.new(first.code, first.message)
+    if not (alike and failed == self.size) then
+        e.msg = ("rank %d (host %s)%s: %s"):format(first.rank, first.host, failed > 1
+            and (", and %d more ranks"):format(failed - 1) or "", e.msg)
+    end
+    e.agreed = true
+    error(e, 0)
 end
 
 --- Wait for all ranks.
