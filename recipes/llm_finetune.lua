@@ -11,7 +11,6 @@ local console = require("am.loggers.console")
 local edge = require("am.core.ffi")
 local flops = require("am.recipes.flops")
 local llm = require("am.recipes.llm")
-local timers = require("am.training.timers")
 local training = require("am.training")
 
 local Recipe = llm:extend("llm_finetune")
@@ -25,19 +24,17 @@ function Recipe:setup()
     self.rng = self:track("rng/rng_dp_rank_RANK.json", training.StatefulRNG { seed = self.seed })
     self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_ranks()
-    self.model = self:build_model()
+    self.model = self.world:together(self.build_model, self)
     self:parallelize()
-    self.loss_fn = self:build_loss()
-    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
-    self.validation_sets = self:build_validation_sets()
+    self.world:together(self.build_data, self)
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.sync = self:build_sync()
-    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("dp_cp") or 0)
+    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("loss") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
-    self.timers = timers.Timers(self:section("timers"))
+    self:build_timers()
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
     self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
@@ -57,7 +54,7 @@ function Recipe:train()
     self:catch_up()
     for epoch in scheduler:epochs() do
         for window in self:timed_windows() do
-            local metrics = self:step(window)
+            local metrics = self:timed_rank(self.step, self, window)
             self:log_step(epoch, metrics)
             local losses = { train_loss = metrics.loss }
             if #self.validation_sets > 0 and scheduler:is_val_step() then
@@ -76,7 +73,7 @@ end
 -- Windows of micro-batches, with the time that they take to come.
 function Recipe:timed_windows()
     local next_window = self.scheduler:windows(self.loader)
-    return function() return self.timers:timed("data", 1, next_window) end
+    return function() return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window) end
 end
 
 --- Validate the last step of the run before, if a signal kept it from that, and save it again with the
@@ -131,7 +128,7 @@ end
 -- loss, the gradients' norm, and of a model with experts the mean of what balances them.
 function Recipe:learn(window, scale)
     self.aux_loss = nil
-    local loss = self:gradients(self:own_tokens(window), scale)
+    local loss = self:gradients(window, scale)
     if self.sync then
         self.timers:timed("sync", 1, self.sync.finish, self.sync)
         local all = self.mesh:reduce("loss", { loss, self.aux_loss or 0 })
@@ -160,7 +157,7 @@ function Recipe:gradients(window, scale)
             self.sync:begin()
         end
         loss = loss + am.scope(function()
-            local sum = self.timers:timed("forward", 1, self.objective, self, batch)
+            local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
             local value = sum:item()
             if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
                 self:not_finite("loss", value, true)
@@ -211,7 +208,7 @@ function Recipe:evaluate_set(set)
         if self:all_stop() then
             return nil
         end
-        sum = sum + am.scope(self.loss_alone, self, self:own_tokens({ batch })[1], see)
+        sum = sum + am.scope(self.loss_alone, self, self:own_tokens(batch), see)
         count = count + batch.num_label_tokens
     end
     sum, count = self.mesh:reduce("loss", { sum })[1], self.mesh:reduce("dp", { count })[1]
@@ -286,6 +283,7 @@ function Recipe:log_step(epoch, metrics)
         record[key] = value
     end
     self:log_record("training", record)
+    self:compare_ranks()
     self.hooks:call("step", self, record)
     self.timers:log()
 end

@@ -1,7 +1,7 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
 -- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
--- how they share it the strategies' (ddp.lua, fsdp.lua, context_parallel.lua, …), and what makes their gradients one sync.lua's; groups of
--- ranks are comm.lua's; who started this process says ranks.lua.
+-- how they share it the strategies' (ddp.lua, fsdp.lua, tensor_parallel.lua, …), and what makes their gradients one
+-- sync.lua's; groups of ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
 local context_parallel = require("am.distributed.context_parallel")
@@ -15,9 +15,11 @@ local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
+local tensor_parallel = require("am.distributed.tensor_parallel")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline }
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline,
+            tensor_parallel = tensor_parallel }
 
 ---@class am.distributed.World
 ---@field rank integer from 0
@@ -76,6 +78,9 @@ end
 --- Does this rank write files and say what happens?
 function World:is_main() return self.rank == 0 end
 
+--- Seconds for which this rank has waited for others so far.
+World.waited = comm.waited
+
 --- Numbers added up over all ranks ("max", "min": the largest, the least).
 function World:reduce(list, op)
     return self.group and self.group:reduce_numbers(list, op) or list
@@ -104,6 +109,39 @@ function World:check_equal(what, text)
                       i - 1)
         end
     end
+end
+
+-- An error as a text: its code, a line, its message.
+local function packed(e)
+    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. debug.traceback(tostring(e), 2)
+end
+
+--- The value that fn(…) gives, once it went well on all ranks; else all raise the same error, which names the first
+--- rank that failed and its host, unless all failed alike. In fn no rank may wait for others.
+function World:together(fn, ...)
+    if not self.group then
+        return fn(...)
+    end
+    local ok, result = xpcall(fn, packed, ...)
+    local failed, first, alike = 0, nil, true
+    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. result)) do
+        local name, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+        if name then
+            failed = failed + 1
+            first = first or { rank = i - 1, host = name, code = code, message = message }
+            alike = alike and message == first.message
+        end
+    end
+    if not first then
+        return result
+    end
+    local e = err.new(first.code, first.message)
+    if not (alike and failed == self.size) then
+        e.msg = ("rank %d (host %s)%s: %s"):format(first.rank, first.host, failed > 1
+            and (", and %d more ranks"):format(failed - 1) or "", e.msg)
+    end
+    e.agreed = true
+    error(e, 0)
 end
 
 --- Wait for all ranks.

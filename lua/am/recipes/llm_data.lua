@@ -13,6 +13,13 @@ local training = require("am.training")
 
 local Methods = {}
 
+--- What a run learns and is validated on, and the loss.
+function Methods:build_data()
+    self.loss_fn = self:build_loss()
+    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
+    self.validation_sets = self:build_validation_sets()
+end
+
 -- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
 function Methods:build_dataset(section)
     local entry, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
