@@ -11,7 +11,7 @@ local teacher = "tests/parity/golden/tiny_llama/mha"
 local labelled = "tests/recipe/seq_cls_rows.lua:rows"
 
 -- How two ranks may share a run.
-local ways = { { strategy = "ddp" }, { strategy = "fsdp2" }, { strategy = "ddp", tp_size = 2 },
+local ways = { { strategy = "ddp" }, { strategy = "fsdp2" }, { pp_size = 2 }, { strategy = "ddp", tp_size = 2 },
                { strategy = "ddp", tp_size = 2, sequence_parallel = true } }
 
 -- By recipe: a configuration into a folder.

@@ -1,7 +1,7 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
 -- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
--- how they share it the strategies' (ddp.lua, fsdp.lua, context_parallel.lua, …), and what makes their gradients one sync.lua's; groups of
--- ranks are comm.lua's; who started this process says ranks.lua.
+-- how they share it the strategies' (ddp.lua, fsdp.lua, tensor_parallel.lua, …), and what makes their gradients one
+-- sync.lua's; groups of ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
 local context_parallel = require("am.distributed.context_parallel")
