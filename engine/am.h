@@ -158,6 +158,12 @@ int am_scope_push(void);
 int am_scope_keep(am_tensor *t);
 int am_scope_escape(am_tensor *t); /* belongs to no scope from now on */
 int am_scope_pop(void);
+/* Take the innermost scope off with what is in it, and put it back later, also into another one:
+ * for tensors that belong to a tape that is set aside. It ends by pop. AM_ESTATE: there is none, or
+ * it is in use. */
+typedef struct am_scope am_scope;
+int am_scope_set_aside(am_scope **out);
+int am_scope_take_up(am_scope *s);
 int am_scope_depth(void);
 
 /* ---- ops -------------------------------------------------------------------------------- */
@@ -261,8 +267,8 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
                      int n_in);
 
 /* LEAF: nothing will be added to the gradient of `leaf` any more, and its values are no longer
- * read: both may be changed. Each leaf that has a hook and holds a gradient comes once, on the
- * outermost tape. */
+ * read: both may be changed. Each leaf that has a hook and holds a gradient comes once in the
+ * backward of a tape, but for those of pushed ones. */
 enum { AM_EV_DONE, AM_EV_CUSTOM, AM_EV_LEAF };
 enum { AM_CUSTOM_MAX = 8 };
 typedef struct am_event {
@@ -286,6 +292,17 @@ int am_backward_custom_grad(int i, am_tensor *grad);
  * drops the inner tape with everything on it. */
 int am_tape_push(void);
 int am_tape_pop(void);
+/* A tape of the caller's, for graphs that wait for their backward while others are recorded. enter
+ * makes it the current one, leave sets it aside with all that is on it and goes back to the one
+ * before; entered again it goes on, with more ops or with the backward of what it holds. A leaf may
+ * be used on several tapes, and gets the gradients of all; a computed tensor belongs to one.
+ * release frees the tape with what is on it. AM_ESTATE: entering or releasing one that is in use,
+ * leaving what was not entered. */
+typedef struct am_tape am_tape;
+int am_tape_new(am_tape **out);
+int am_tape_enter(am_tape *t);
+int am_tape_leave(void);
+int am_tape_release(am_tape *t); /* NULL: nothing */
 /* While on, leaves that have a grad hook and are read without being recorded count as inputs of the
  * node that is recorded next: of a block that backward will compute again. */
 int am_tape_note_leaves(int on);

@@ -20,15 +20,16 @@ local PIECE = 1024 * 1024 -- elements
 local Optimizer = {}
 Optimizer.__index = Optimizer
 
---- The trainable ones of an iterator of (name, tensor), as an array of { name, tensor }.
-function M.trainable(named_parameters)
+--- The trainable ones of an iterator of (name, tensor), as an array of { name, tensor }. others: other ranks have some,
+--- so there may be none here.
+function M.trainable(named_parameters, others)
     local entries = {}
     for name, t in named_parameters do
         if t.requires_grad then
             entries[#entries + 1] = { name, t }
         end
     end
-    if #entries == 0 then
+    if #entries == 0 and not others then
         err.raise("usage", "nothing is trainable: every parameter is frozen")
     end
     return entries
@@ -58,7 +59,8 @@ end
 ---  rule = function(params) returns the rule over sealed parameters }; the first may have no entries
 ---@param opts {fuse_backward: boolean?}
 function M.new(kind, groups, opts)
-    local self = setmetatable({ kind = kind, param_groups = {}, parts = {}, places = {} }, Optimizer)
+    local self = setmetatable({ kind = kind, param_groups = {}, parts = {}, places = {}, steps = 0 },
+                              Optimizer)
     for g, group in ipairs(groups) do
         local names, part = {}, { rule = false, params = false, group = g }
         if #group.entries > 0 then
@@ -129,6 +131,7 @@ end
 --- One update with each group's lr and weight_decay. Gradients are scaled by grad_scale (1).
 function Optimizer:step(grad_scale)
     if not self.squares then
+        self.steps = self.steps + 1
         for _, part in ipairs(self.parts) do
             local g = self.param_groups[part.group]
             part.rule:step(g.lr, g.weight_decay, grad_scale or 1)
@@ -299,7 +302,8 @@ function Optimizer:state_dict()
     for i, g in ipairs(self.param_groups) do
         groups[i] = { lr = g.lr, weight_decay = g.weight_decay, num_parameters = #g.names }
     end
-    return { kind = self.kind, step = self.parts[1].rule:steps(), param_groups = groups }
+    local part = self.parts[1]
+    return { kind = self.kind, step = part and part.rule:steps() or self.steps, param_groups = groups }
 end
 
 local function check_number(place, key, v)
@@ -350,7 +354,7 @@ function Optimizer:load_state_dict(state)
     for _, part in ipairs(self.parts) do
         part.rule:set_steps(state.step)
     end
-    self.open = false
+    self.open, self.steps = false, state.step
     for i, g in ipairs(self.param_groups) do
         g.lr, g.weight_decay = saved[i].lr, saved[i].weight_decay
     end

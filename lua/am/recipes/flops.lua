@@ -30,7 +30,7 @@ local function maps_of(module, active)
     end
     local list = {}
     for _, slot in ipairs(module._parameters) do
-        if #slot.shape == 3 then -- experts without modules of their own, [experts, in, out] (GPT-OSS)
+        if #slot.shape == 3 and module[slot.name] then -- experts without modules of their own, [experts, in, out] (GPT-OSS)
             list[#list + 1] = { slot.shape[3], slot.shape[2], module[slot.name], active }
         end
     end

@@ -114,6 +114,9 @@ function Recipe:check_ranks()
         err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
     self.mesh = self:build_mesh()
+    if self.mesh:size("pp") > 1 then
+        self:prepare_stages()
+    end
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
 end
@@ -140,7 +143,7 @@ function Recipe:build_model()
     if self.cfg:has("neftune") then
         am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
     end
-    model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
+    model.model.activation_checkpointing = sections.activation_checkpointing(self.cfg)
         or model.model.activation_checkpointing
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
@@ -451,7 +454,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), rank_times } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

@@ -4,6 +4,8 @@
 
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local flops = require("am.recipes.flops")
+local sections = require("am.recipes.sections")
 
 local Methods = {}
 
@@ -88,30 +90,35 @@ local function sharding(self)
     end
     return {
         reshard_after_forward = options.reshard_after_forward ~= false
-            and cfg:get("distributed.reshard_after_forward") ~= false,
+            and sections.reshard_after_forward(cfg) ~= false,
         defer_sync = options.defer_sync or cfg:get("distributed.defer_fsdp_grad_sync"),
         param_dtype = dtype_of(cfg:get("distributed.mp_policy.param_dtype")),
         reduce_dtype = dtype_of(cfg:get("distributed.mp_policy.reduce_dtype")),
-        pipelined = self.mesh:size("pp") > 1,
+        pipelined = self.pipeline ~= nil, learns_before = self.pipeline and self.pipeline.trains_before,
     }
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = {}
+local STRATEGIES = { { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel } }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
+    options.pipeline = self:stage_options()
+    self.costs = flops.costs(self.model) -- of the whole
     self.layout = distributed.layout(self.model, self.mesh)
+    local applied = {}
     for _, strategy in ipairs(STRATEGIES) do
         if self.mesh:size(strategy[1]) > 1 then
-            strategy[2].apply(self.model, self.mesh, self.layout, options)
+            applied[strategy[1]] = strategy[2].apply(self.model, self.mesh, self.layout, options)
         end
     end
+    self.pipeline = applied.pp
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
+    self.ctx.others_train = self.pipeline and self.pipeline.some_train
 end
 
 --- Is any parameter in parts?
@@ -154,6 +161,9 @@ end
 function Methods:leave_groups()
     if self.sync then
         self.sync:close()
+    end
+    if self.pipeline then
+        self.pipeline:close()
     end
     if self.mesh then
         self.mesh:close()
