@@ -27,6 +27,7 @@ local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp
 ---@field local_rank integer
 ---@field on_host integer ranks on this host, this one among them
 ---@field on_cpus integer those of them that may run on the same CPUs
+---@field is_first_on_host boolean of the ranks on this host the one with the least number
 ---@field group am.distributed.Comm? all ranks; nil with one
 local World = {}
 World.__index = World
@@ -34,15 +35,16 @@ World.__index = World
 -- nccl is between GPUs: what CPUs have stands for it.
 local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
 
--- How many ranks are on this host, and how many of them share their CPUs with this one.
+-- How many ranks are on this host, how many of them share their CPUs with this one, and whether it is the first there.
 local function neighbours(world)
-    local name, mask, on_host, on_cpus = posix.hostname(), host.cpu_mask(), 0, 0
-    for _, other in ipairs(world:gather(name .. " " .. mask)) do
+    local name, mask, on_host, on_cpus, first = posix.hostname(), host.cpu_mask(), 0, 0, nil
+    for i, other in ipairs(world:gather(name .. " " .. mask)) do
         local its_name, its_mask = other:match("^(.*) (.*)$")
+        first = first or its_name == name and i - 1
         on_host = on_host + (its_name == name and 1 or 0)
         on_cpus = on_cpus + (its_name == name and its_mask == mask and 1 or 0)
     end
-    return on_host, on_cpus
+    return on_host, on_cpus, first == world.rank
 end
 
 --- Join the other ranks, by what the environment says of them. opts: timeout (seconds), backend ("mpi" or "gloo"
@@ -66,7 +68,7 @@ function M.join(opts)
                       self.group:size())
         end
     end
-    self.on_host, self.on_cpus = neighbours(self)
+    self.on_host, self.on_cpus, self.is_first_on_host = neighbours(self)
     return self
 end
 
@@ -142,6 +144,13 @@ function World:together(fn, ...)
     end
     e.agreed = true
     error(e, 0)
+end
+
+--- Run fn(…) as together does, but on each host on the first rank before the others, who find what it has left in a
+--- folder. Gives nothing back.
+function World:first_of_host(fn, ...)
+    self:together(function(...) return self.is_first_on_host and fn(...) end, ...)
+    self:together(function(...) return not self.is_first_on_host and fn(...) end, ...)
 end
 
 --- Wait for all ranks.

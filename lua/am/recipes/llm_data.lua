@@ -20,6 +20,27 @@ function Methods:build_data()
     self.validation_sets = self:build_validation_sets()
 end
 
+-- Do datasets keep rows or indices in a folder?
+local function keeps_rows(cfg)
+    for _, key in ipairs(cfg:keys()) do
+        if (key == "dataset" or sections.validation_name(key))
+            and (cfg:has(key .. ".cache_dir") or cfg:has(key .. ".index_mapping_dir")) then
+            return true
+        end
+    end
+    return false
+end
+
+--- build_data on all ranks, where rows are kept on one of each host first.
+function Methods:share_data()
+    local world = self.world
+    if keeps_rows(self.cfg) then
+        world:first_of_host(self.build_data, self)
+    else
+        world:together(self.build_data, self)
+    end
+end
+
 -- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
 function Methods:build_dataset(section)
     local entry, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
