@@ -20,6 +20,25 @@ function am_recipe_Recipe.create(class, source, overrides, opts) end
 --- Sections and keys that a configuration may have; recipes add theirs.
 function am_recipe_Recipe.schema() end
 
+--- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
+--- checkpoints; lines of `step` (in the latter `validation_step`) and later go.
+function am_recipe_Recipe:open_logs(step, validation_step) end
+
+--- Write a record to the log of that name, if there is one: "training", "validation NAME" or "samples".
+function am_recipe_Recipe:log_record(name, record) end
+
+--- Close the logs and let other runs into the folder.
+function am_recipe_Recipe:close_logs() end
+
+--- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
+function am_recipe_Recipe.run(class, argv) end
+
+--- True once this rank was asked to end by a signal.
+function am_recipe_Recipe:stop_requested() end
+
+--- True once any rank was; all ranks ask at the same time.
+function am_recipe_Recipe:all_stop() end
+
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
 --- `part` has state_dict() and load_state_dict(state).
 function am_recipe_Recipe:track(file, part) end
@@ -74,25 +93,6 @@ function am_recipe_Recipe:find_checkpoint() end
 
 --- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
 function am_recipe_Recipe:load_checkpoint() end
-
---- Open training.jsonl and validation.jsonl (validation_NAME.jsonl for a set with a name) beside the
---- checkpoints; lines of `step` (in the latter `validation_step`) and later go.
-function am_recipe_Recipe:open_logs(step, validation_step) end
-
---- Write a record to the log of that name, if there is one: "training", "validation NAME" or "samples".
-function am_recipe_Recipe:log_record(name, record) end
-
---- Close the logs and let other runs into the folder.
-function am_recipe_Recipe:close_logs() end
-
---- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
-function am_recipe_Recipe.run(class, argv) end
-
---- True once this rank was asked to end by a signal.
-function am_recipe_Recipe:stop_requested() end
-
---- True once any rank was; all ranks ask at the same time.
-function am_recipe_Recipe:all_stop() end
 
 am_recipe.Recipe = am_recipe_Recipe
 return am_recipe

@@ -1,6 +1,6 @@
 -- The model's side of a checkpoint: weights or adapter, optimizer state, tokenizer, and what a resumed run
 -- must share with the one that saved. Methods of the recipes for language models (llm.lua); folders and
--- publishing are base.lua's and am.checkpoint's.
+-- publishing are checkpoints.lua's and am.checkpoint's.
 
 local am = require("am")
 local checkpoint = require("am.checkpoint")
