@@ -124,6 +124,13 @@ int am_tensor_fill(am_tensor *t, double value); /* not recorded */
  * AM_ESHAPE when src does not fit. */
 int am_tensor_append(am_tensor **out, am_tensor *store, const am_tensor *src, int64_t at);
 
+/* t sees the elements of source (the same dtype, shape and device, dense) from now on; with NULL it
+ * lets go of its own, and using it is AM_ESTATE until it gets others. t must be no op's result. What
+ * backward needs of it is looked up then and not kept from forward, so the values must be back and
+ * the same. A gradient that is cleared gives its memory back. As torch's `t.data = source`, for
+ * parameters that are put together from shards where they are needed. */
+int am_tensor_set_data(am_tensor *t, am_tensor *source);
+
 /* Autograd. A leaf that requires grad collects its gradient in `grad`; see the tape below. */
 int am_tensor_set_requires_grad(am_tensor *t, int on);
 int am_tensor_requires_grad(const am_tensor *t);
@@ -324,8 +331,9 @@ int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n);
 int am_params_grad_sumsq(am_params *p, int64_t i, double *value);
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);
-/* L2 norm over the weights themselves. */
+/* L2 norm over the weights themselves, and the sum of the squares of those of parameter i. */
 int am_params_norm(am_params *p, double *norm);
+int am_params_sumsq(am_params *p, int64_t i, double *value);
 
 /* ---- optimizers ------------------------------------------------------------------------- */
 

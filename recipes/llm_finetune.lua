@@ -26,14 +26,14 @@ function Recipe:setup()
     self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_ranks()
     self.model = self:build_model()
+    self:parallelize()
     self.loss_fn = self:build_loss()
     self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
     self.validation_sets = self:build_validation_sets()
-    self.ctx.named_parameters = self.model:named_parameters()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.sync = self:build_sync()
-    self.rng:spread(self.cfg:get("rng.ranked", true) and self.world.rank or 0)
+    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("dp_cp") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
@@ -150,7 +150,7 @@ function Recipe:learn(window, scale)
     end
     if self.sync then
         self.timers:timed("sync", 1, self.sync.finish, self.sync)
-        local all = self.world:reduce { loss, self.aux_loss or 0 }
+        local all = self.mesh:reduce("dp_cp", { loss, self.aux_loss or 0 })
         loss, self.aux_loss = all[1], self.aux_loss and all[2]
         if not self.is_finite(loss) then
             self:not_finite("loss", loss, true)
@@ -221,14 +221,14 @@ function Recipe:evaluate_set(set)
         sum = sum + am.scope(function() return self:loss(batch, see):item() end)
         count = count + batch.num_label_tokens
     end
-    sum, count = unpack(self.world:reduce { sum, count })
+    sum, count = self.mesh:reduce("dp_cp", { sum })[1], self.mesh:reduce("dp", { count })[1]
     if not self.is_finite(sum) then
         self:not_finite("validation loss", sum)
     end
     local record = { val_loss = sum / math.max(count, 1), num_label_tokens = count }
     for _, metric in ipairs(metrics) do
         if self.world.size > 1 then
-            metric:set_totals(self.world:reduce(metric:totals()))
+            metric:set_totals(self.mesh:reduce("dp_cp", metric:totals()))
         end
         record["val_" .. metric.name] = metric:value()
     end
@@ -255,6 +255,7 @@ function Recipe:evaluate(epoch, step, losses)
     self.model:eval()
     self.hooks:call("before_validation", self)
     local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
+    self:release_weights() -- hooks may change them
     if not ok then
         pcall(self.hooks.call, self.hooks, "after_validation", self) -- what went wrong first is what is said
         error(records, 0)

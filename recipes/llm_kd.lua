@@ -111,7 +111,7 @@ end
 
 --- Both losses since self.sums was set to 0, of all ranks, for each of `count` tokens.
 function Recipe:means(count)
-    local ce, kd = unpack(self.world:reduce { self.sums.ce, self.sums.kd })
+    local ce, kd = unpack(self.mesh:reduce("dp_cp", { self.sums.ce, self.sums.kd }))
     count = math.max(count, 1)
     return { ce_loss = ce / count, kd_loss = kd / count }
 end

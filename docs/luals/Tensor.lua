@@ -130,6 +130,10 @@ function am_Tensor:uniform_(lo, hi) end
 ---@return am.Tensor
 function am_Tensor:normal_(mean, std) end
 
+--- See the elements of source, a dense tensor of the same dtype and shape, from now on; with nil let go of its own
+--- (torch's `t.data = source`). For parameters whose bytes come and go: backward looks them up again.
+function am_Tensor:set_data(source) end
+
 --- A copy with storage of its own and no history.
 ---@return am.Tensor
 function am_Tensor:clone() end

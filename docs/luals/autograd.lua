@@ -27,6 +27,9 @@ function am_autograd.is_grad_enabled() end
 ---@return function op
 function am_autograd.custom(def) end
 
+--- Does backward run a block of checkpoint again just now?
+function am_autograd.is_recomputing() end
+
 --- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)
 --- for the intermediate values. fn must not use other computed tensors than its arguments.
 function am_autograd.checkpoint(fn, ...) end

@@ -64,8 +64,9 @@ function am_Optimizer:step(grad_scale) end
 function am_Optimizer:zero_grad() end
 
 --- The gradients in pieces of about `bytes`, the last parameters first, as backward comes to them: a list of
---- { first, count, numel, places }, places being { part, i, name } of its parameters. See gradients.
-function am_Optimizer:buckets(bytes) end
+--- { first, count, numel, places }, places being { part, i, name } of its parameters. wanted(name), if given, says
+--- which are asked for. See gradients.
+function am_Optimizer:buckets(bytes, wanted) end
 
 --- A parameter of a bucket.
 function am_Optimizer.parameter(_, place) end
@@ -79,6 +80,10 @@ function am_Optimizer.clear_grad(_, place) end
 --- A bucket's gradients as one vector, a view: those that lack one get one of zeros.
 function am_Optimizer.gradients(_, bucket) end
 
+--- Have norms summed by fn(numbers by parameter's name): where the parameters are parts, of which other ranks have
+--- the rest.
+function am_Optimizer:sum_norms_by(fn) end
+
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function am_Optimizer:grad_norm() end
 
@@ -88,6 +93,9 @@ function am_Optimizer:param_norm() end
 --- Norm of the gradients, and the factor that brings it down to max_norm (1 when it is below, or
 --- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step.
 function am_Optimizer:clip_grad_norm(max_norm) end
+
+--- Does a rule see whole matrices, so that a part of one is not enough?
+function am_Optimizer:needs_whole() end
 
 --- How many numbers are trained.
 function am_Optimizer:numel() end

@@ -74,6 +74,9 @@ function am_recipe_Recipe:saved_losses() end
 --- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Of several ranks the first writes.
 function am_recipe_Recipe:save_checkpoint(epoch, step, losses, is_last) end
 
+--- Overridden by recipes: leave the groups of ranks that were made of the world.
+function am_recipe_Recipe.leave_groups() end
+
 --- Overridden by recipes: raise an error where ranks that should hold the same do not.
 function am_recipe_Recipe.check_replicas() end
 

@@ -208,6 +208,26 @@ void am_tensor_reseat(am_tensor *t, am_storage *storage, int64_t offset)
     dense_strides(t);
 }
 
+int am_tensor_set_data(am_tensor *t, am_tensor *source)
+{
+    AM_TRY(am_tensor_check_given(t, "set_data"));
+    if (t->computed)
+        return am_fail(AM_EINVAL, "set_data: the tensor is the result of an op");
+    if (source) {
+        AM_TRY(am_tensor_check_alive(source, "set_data"));
+        if (source->dtype != t->dtype || source->device != t->device || !am_shape_equal(source, t))
+            return am_fail(AM_ESHAPE, "set_data: dtype, shape or device differ");
+        if (!am_tensor_dense(source))
+            return am_fail(AM_EINVAL, "set_data: the source is not dense");
+        am_tensor_reseat(t, source->storage, source->offset);
+    } else {
+        storage_release(t->storage);
+        t->storage = NULL;
+    }
+    t->moves = true;
+    return AM_OK;
+}
+
 void am_tensor_retain(am_tensor *t)
 {
     if (t)

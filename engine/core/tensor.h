@@ -30,6 +30,7 @@ struct am_tensor {
     /* autograd: see ops/tape.c */
     bool requires_grad;
     bool grad_empty; /* grad has a buffer but nothing was written to it yet */
+    bool moves;      /* its bytes come and go (am_tensor_set_data): keep the shell, not the bytes */
     uint64_t tape;   /* id of the tape that `var` belongs to; 0: none */
     int64_t var;
     bool computed;   /* an op's result (not a leaf) */

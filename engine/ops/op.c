@@ -176,9 +176,15 @@ int am_out(am_call *c, int dtype, int ndim, const int64_t *shape)
     return am_tensor_make(&c->out[0], dtype, ndim, shape, c->device);
 }
 
-int am_save(am_call *c, int slot, const am_tensor *t)
+int am_save(am_call *c, int slot, am_tensor *t)
 {
-    return c->record && t ? am_tensor_alias(&c->saved[slot], t) : AM_OK;
+    if (!c->record || !t)
+        return AM_OK;
+    if (!t->moves)
+        return am_tensor_alias(&c->saved[slot], t);
+    am_tensor_retain(t);
+    c->saved[slot] = t;
+    return AM_OK;
 }
 
 /* ---- temporaries ------------------------------------------------------------------------ */

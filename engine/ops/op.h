@@ -46,7 +46,7 @@ typedef struct am_call {
 /* Make output 0. */
 int am_out(am_call *c, int dtype, int ndim, const int64_t *shape);
 /* Keep t for backward in a slot, when something is recorded. */
-int am_save(am_call *c, int slot, const am_tensor *t);
+int am_save(am_call *c, int slot, am_tensor *t);
 
 /* One running backward. `dout` is dense. Saved tensors are as they were. */
 typedef struct am_bwd {

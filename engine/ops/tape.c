@@ -505,6 +505,8 @@ static int saved_of(const am_node *n, am_tensor **saved)
 {
     for (int i = 0; i < AM_NODE_SAVED; i++) {
         saved[i] = n->saved[i];
+        if (saved[i])
+            AM_TRY(am_tensor_check_alive(saved[i], "backward: what it needs of a parameter"));
         if (n->again[i] < 0)
             continue;
         am_var *v = &tape->vars[n->again[i]];
@@ -699,6 +701,10 @@ int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
     AM_TRY(am_tensor_check_given(t, "grad"));
     if (!grad) {
         t->grad_empty = true;
+        if (t->moves) {
+            am_tensor_release(t->grad);
+            t->grad = NULL;
+        }
         return AM_OK;
     }
     AM_TRY(am_tensor_check_alive(grad, "grad"));

@@ -312,6 +312,22 @@ int am_params_grad_sumsq(am_params *p, int64_t i, double *value)
     return p->items[i].t->grad_empty ? AM_OK : am_param_grad_sumsq(&p->items[i], value);
 }
 
+static int weights_sumsq(am_params *p, size_t i, double *value)
+{
+    const am_param *q = &p->items[i];
+    return sumsq(p->flats[q->flat].weights, q->offset, am_tensor_numel(q->t), value);
+}
+
+int am_params_sumsq(am_params *p, int64_t i, double *value)
+{
+    *value = 0;
+    if (i < 0 || (size_t)i >= p->n)
+        return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
+    if (!p->sealed)
+        return am_fail(AM_ESTATE, "norms need sealed parameters");
+    return weights_sumsq(p, (size_t)i, value);
+}
+
 static int norm_over(am_params *p, bool grads, double *norm)
 {
     double total = 0, part;
@@ -319,11 +335,9 @@ static int norm_over(am_params *p, bool grads, double *norm)
         return am_fail(AM_ESTATE, "norms need sealed parameters");
     for (size_t i = 0; i < p->n; i++) {
         const am_param *q = &p->items[i];
-        const am_flat *f = &p->flats[q->flat];
         if (grads && q->t->grad_empty)
             continue;
-        AM_TRY(grads ? am_param_grad_sumsq(q, &part)
-                     : sumsq(f->weights, q->offset, am_tensor_numel(q->t), &part));
+        AM_TRY(grads ? am_param_grad_sumsq(q, &part) : weights_sumsq(p, i, &part));
         total += part;
     }
     *norm = sqrt(total);

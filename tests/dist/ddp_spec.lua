@@ -8,18 +8,7 @@ local ranks = require("tests.dist.ranks")
 
 local compare = ranks.compare
 
--- Train on n ranks; the records of training.jsonl, and the folder.
-local function train(n, changes, overrides)
-    local dir = helper.folder()
-    local cfg = helper.config(dir, helper.changes({
-        step_scheduler = { global_batch_size = 8, local_batch_size = 2, max_steps = 20 },
-        validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 7, vocab_size = 67,
-                               mean_len = 14, max_sentence_len = 40 },
-    }, changes or {}))
-    local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and ranks.mpirun(n) or nil, limit = 100 })
-    assert.equal(0, status, out .. errors)
-    return helper.jsonl(dir .. "/training.jsonl"), dir, errors
-end
+local train = ranks.train
 
 local cases = {
     ["full, an epoch that does not fill its last step"] = {},

@@ -18,6 +18,20 @@ function M.mpirun(n)
         .. "mpirun --oversubscribe -n " .. n
 end
 
+--- Train the recipe on n ranks; the records of training.jsonl, the folder, and what was printed. changes: to the tests'
+--- configuration (tests/recipe/helper.lua).
+function M.train(n, changes, overrides)
+    local dir = helper.folder()
+    local cfg = helper.config(dir, helper.changes({
+        step_scheduler = { global_batch_size = 8, local_batch_size = 2, max_steps = 20 },
+        validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 7, vocab_size = 67,
+                               mean_len = 14, max_sentence_len = 40 },
+    }, changes or {}))
+    local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and M.mpirun(n) or nil, limit = 100 })
+    assert.equal(0, status, out .. errors)
+    return helper.jsonl(dir .. "/training.jsonl"), dir, errors
+end
+
 -- Of f32 sums in another order: 20 steps with a learning rate of 1e-2 let it grow.
 local LOSS, NORM, LATER = 1e-6, 1e-5, 2e-5
 

@@ -313,6 +313,9 @@ local function recompute(fn, ctx, seed, stream, ...)
     return unpack(grads, 1, #leaves)
 end
 
+--- Does backward run a block of checkpoint again just now?
+function M.is_recomputing() return depth > 0 end
+
 -- Leaves with hooks that fn reads are used by the node that is recorded next.
 local function noting_leaves(fn, ...)
     check(C.am_tape_note_leaves(1))

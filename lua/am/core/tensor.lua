@@ -335,6 +335,14 @@ function methods:normal_(mean, std)
     return self
 end
 
+--- See the elements of source, a dense tensor of the same dtype and shape, from now on; with nil let go of its own
+--- (torch's `t.data = source`). For parameters whose bytes come and go: backward looks them up again.
+function methods:set_data(source)
+    need("set_data", self)
+    check(C.am_tensor_set_data(self, source and need("set_data", source) or nil))
+    return self
+end
+
 --- A copy with storage of its own and no history.
 function methods:clone()
     need("clone", self)

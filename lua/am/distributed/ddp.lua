@@ -21,11 +21,13 @@ local BUCKET_MB = 25 -- torch's
 local DDP = {}
 DDP.__index = DDP
 
---- optimizer: whose gradients they are; group: the ranks (comm.lua). opts.bucket_cap_mb (25).
+--- optimizer: whose gradients they are; group: the ranks (comm.lua). opts: bucket_cap_mb (25), wanted(name): which
+--- parameters (all).
 ---@return am.distributed.DDP
 function M.new(optimizer, group, opts)
     local self = setmetatable({ optimizer = optimizer, group = group, syncing = false, handles = {} }, DDP)
-    self.buckets = optimizer:buckets((opts and opts.bucket_cap_mb or BUCKET_MB) * 2 ^ 20)
+    opts = opts or {}
+    self.buckets = optimizer:buckets((opts.bucket_cap_mb or BUCKET_MB) * 2 ^ 20, opts.wanted)
     for _, bucket in ipairs(self.buckets) do
         for _, place in ipairs(bucket.places) do
             self.handles[#self.handles + 1] = optimizer:parameter(place):register_post_accumulate_grad_hook(function()

@@ -1,15 +1,19 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
--- of all ranks whether they are many or one. Strategies are files of their own (ddp.lua); groups of ranks comm.lua's;
--- who started this process says ranks.lua.
+-- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
+-- how they share it the strategies' (ddp.lua, fsdp.lua, …), and what makes their gradients one sync.lua's; groups of
+-- ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
-local DDP = require("am.distributed.ddp")
 local err = require("am.core.error")
+local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
+local layout = require("am.distributed.layout")
+local mesh = require("am.distributed.mesh")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
+local sync = require("am.distributed.sync")
 
-local M = { DDP = DDP.new, find = ranks.find }
+local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

@@ -251,8 +251,8 @@ end
 --- this rank's, by name.
 function Layout:sum(numbers)
     local total = 0
-    for name, value in pairs(numbers) do
-        total = total + value / self:copies(name)
+    for _, name in ipairs(self.names) do -- in one order
+        total = total + (numbers[name] or 0) / self:copies(name)
     end
     return self.mesh.world:reduce({ total })[1]
 end

@@ -155,15 +155,15 @@ function Optimizer:zero_grad()
 end
 
 --- The gradients in pieces of about `bytes`, the last parameters first, as backward comes to them: a list of
---- { first, count, numel, places }, places being { part, i, name } of its parameters. See gradients.
-function Optimizer:buckets(bytes)
+--- { first, count, numel, places }, places being { part, i, name } of its parameters. wanted(name), if given, says
+--- which are asked for. See gradients.
+function Optimizer:buckets(bytes, wanted)
     if self.squares then
         err.raise("usage", "optimizer.fuse_backward uses each gradient up at once, and several ranks have to add "
                   .. "theirs up first; set optimizer.fuse_backward: false")
     end
     local list, open = {}, nil
-    for k = #self.places, 1, -1 do
-        local place = self.places[k]
+    local function add(place)
         local flat, numel = C.am_params_flat(place.part.params, place.i), parameter(place):numel()
         if not open or open.part ~= place.part or open.flat ~= flat or open.numel * 4 >= bytes then
             open = { part = place.part, flat = flat, count = 0, numel = 0, places = {} }
@@ -171,6 +171,13 @@ function Optimizer:buckets(bytes)
         end
         open.first, open.count, open.numel = place.i, open.count + 1, open.numel + numel
         open.places[open.count] = place
+    end
+    for k = #self.places, 1, -1 do
+        if not wanted or wanted(self.places[k].name) then
+            add(self.places[k])
+        else
+            open = nil -- a bucket's parameters lie side by side
+        end
     end
     return list
 end
@@ -192,22 +199,41 @@ function Optimizer.gradients(_, bucket)
     return tensor.own(box[0])
 end
 
+--- Have norms summed by fn(numbers by parameter's name): where the parameters are parts, of which other ranks have
+--- the rest.
+function Optimizer:sum_norms_by(fn)
+    self.sum_squares = fn
+end
+
+-- The norm from each parameter's sum of squares.
+local function norm_of(self, squares_of)
+    local total, by_name = 0, {}
+    for k, place in ipairs(self.places) do
+        local value = squares_of(k, place)
+        total, by_name[place.name] = total + value, value
+    end
+    return math.sqrt(self.sum_squares and self.sum_squares(by_name) or total)
+end
+
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function Optimizer:grad_norm()
-    local total = 0
-    for k, place in ipairs(self.places) do
+    return norm_of(self, function(k, place)
         if self.squares then
-            total = total + (self.squares[k] or 0)
-        else
-            check(C.am_params_grad_sumsq(place.part.params, place.i, double_box))
-            total = total + double_box[0]
+            return self.squares[k] or 0
         end
-    end
-    return math.sqrt(total)
+        check(C.am_params_grad_sumsq(place.part.params, place.i, double_box))
+        return double_box[0]
+    end)
 end
 
 --- L2 norm of all trainable weights.
 function Optimizer:param_norm()
+    if self.sum_squares then
+        return norm_of(self, function(_, place)
+            check(C.am_params_sumsq(place.part.params, place.i, double_box))
+            return double_box[0]
+        end)
+    end
     local norms, total = {}, 0
     for i, part in ipairs(self.parts) do
         check(C.am_params_norm(part.params, double_box))
@@ -226,6 +252,16 @@ function Optimizer:clip_grad_norm(max_norm)
     local norm = self:grad_norm()
     local factor = max_norm and max_norm / (norm + 1e-6) or 1
     return norm, math.min(factor, 1)
+end
+
+--- Does a rule see whole matrices, so that a part of one is not enough?
+function Optimizer:needs_whole()
+    for _, part in ipairs(self.parts) do
+        if part.rule.needs_whole then
+            return true
+        end
+    end
+    return false
 end
 
 --- How many numbers are trained.

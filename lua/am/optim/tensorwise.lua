@@ -21,7 +21,7 @@ local C, check = edge.C, edge.check
 local M = {}
 local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
 
-local Tensorwise = {}
+local Tensorwise = { needs_whole = true }
 Tensorwise.__index = Tensorwise
 
 local function is_half(dtype)

@@ -186,6 +186,7 @@ function Recipe.run(class, argv)
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
+    self:leave_groups()
     world:close()
     local status = self.signals:exit_status()
     self.signals:unwatch()
@@ -199,6 +200,9 @@ function Recipe.run(class, argv)
     end
     return status
 end
+
+--- Overridden by recipes: leave the groups of ranks that were made of the world.
+function Recipe.leave_groups() end
 
 --- True once this rank was asked to end by a signal.
 function Recipe:stop_requested()

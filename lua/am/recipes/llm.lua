@@ -8,7 +8,6 @@ local base = require("am.recipes.base")
 local checkpoint = require("am.checkpoint")
 local config = require("am.config")
 local datasets = require("am.datasets")
-local distributed = require("am.distributed")
 local early_stopping = require("am.training.early_stopping")
 local edge = require("am.core.ffi")
 local ema = require("am.training.ema")
@@ -108,16 +107,13 @@ end
 --- Can several ranks share what the recipe does?
 Recipe.takes_ranks = true
 
---- Raise "usage" where there are other ranks than the recipe takes, or than the distributed section speaks of.
+--- Raise "usage" where there are other ranks than the recipe takes, or than the distributed section speaks of; else
+--- self.mesh is how they share the run.
 function Recipe:check_ranks()
-    local size, said = self.world.size, self.cfg:get("distributed.dp_size")
-    if size > 1 and not self.takes_ranks then
-        err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, size)
-    elseif type(said) == "number" and said > 1 and said ~= size then
-        err.raise("usage", size == 1 and "%s: distributed.dp_size is %d, but this run has one process"
-                  or "%s: distributed.dp_size is %d, but there are %d ranks", self.cfg:where("distributed.dp_size"),
-                  said, size)
+    if self.world.size > 1 and not self.takes_ranks then
+        err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
+    self.mesh = self:build_mesh()
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
 end
@@ -127,20 +123,6 @@ function Recipe:check_replicas()
     if self.world.size > 1 then
         self.world:check_equal("the model", ("%s %.17g"):format(self.base_weights, self.optimizer:param_norm()))
     end
-end
-
---- With several ranks, what keeps their gradients the same.
-function Recipe:build_sync()
-    if self.world.size == 1 then
-        return nil
-    end
-    self:check_replicas()
-    local kind = (self.cfg:get("distributed.strategy") or self.cfg:get("distributed._target_") or "ddp"):lower()
-    if not kind:find("ddp", 1, true) then
-        self.log:warning("%s: every rank holds the whole model for now, as with ddp; the numbers are the same", kind)
-    end
-    return distributed.DDP(self.optimizer, self.world.group,
-                           { bucket_cap_mb = self.cfg:get("distributed.bucket_cap_mb") })
 end
 
 --- The norm that gradients are cut to; nil: they are not.
@@ -320,7 +302,7 @@ end
 
 --- Numbers of a step, of all ranks together; the last may be nil.
 function Recipe:totals(label_tokens, tokens, work)
-    local all = self.world:reduce { label_tokens, tokens, work or 0 }
+    local all = self.mesh:reduce("dp", { label_tokens, tokens, work or 0 })
     return all[1], all[2], work and all[3]
 end
 
@@ -359,7 +341,12 @@ end
 function Recipe:build_optimizer()
     local optimizer = config.instantiate(self.cfg:child("optimizer"), self.ctx)
     if self.model:dtype() == "bfloat16" or self.model:dtype() == "float16" then
-        weights.with_stored(self.model, function(get) optimizer:load_masters(get) end)
+        weights.with_stored(self.model, function(get)
+            optimizer:load_masters(function(name)
+                local whole = get(name)
+                return whole and self.layout:part(name, whole)
+            end)
+        end)
     end
     return optimizer
 end
@@ -369,7 +356,7 @@ function Recipe:build_step_scheduler()
         loader_batch_size = self.cfg:get("dataloader.batch_size"),
         batches_per_epoch = self.loader:len(),
         stop_requested = function() return self:all_stop() end,
-        dp_size = self.world.size,
+        dp_size = self.mesh:size("dp"),
     }, { default_target = "am.training.StepScheduler" })
 end
 
@@ -461,7 +448,8 @@ function Recipe:memory_gib()
     return am.memory(self.model:device()).peak_bytes / 2 ^ 30
 end
 
-for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint") } do
+for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
+                           require("am.recipes.parallel") } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

@@ -27,7 +27,7 @@ function Methods:build_dataset(section)
     end
     if fields.trainer_max_steps then -- rows are counted by steps
         local sizes = training.batch_sizes(self:section("step_scheduler"), self.cfg:get("dataloader.batch_size"),
-                                           self.world.size)
+                                           self.mesh:size("dp"))
         local known = { global_batch_size = sizes.global_batch_size,
                         trainer_max_steps = self.cfg:get("step_scheduler.max_steps"),
                         trainer_val_check_interval = self.cfg:get("step_scheduler.val_every_steps") }
@@ -66,10 +66,10 @@ function Methods:build_loader(dataset_key, loader_key, for_training)
     end
     local section = cfg:child(loader_key)
     local sizes = training.batch_sizes(self:section("step_scheduler"), cfg:get("dataloader.batch_size"),
-                                       self.world.size)
+                                       self.mesh:size("dp"))
     local given = { dataset = dataset, seed = self.seed, batch_size = sizes.local_batch_size,
                     step_rows = sizes.global_batch_size, processor = self.processor,
-                    rank = self.world.rank, ranks = self.world.size }
+                    rank = self.mesh:rank("dp"), ranks = self.mesh:size("dp") }
     if not section or not section:has("collate_fn") then
         given.collate_fn = function(rows) return self:collate(rows) end
     end

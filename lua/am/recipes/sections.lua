@@ -52,7 +52,7 @@ end
 -- ---- processes ------------------------------------------------------------------------------
 
 local sizes = {
-    dp_replicate_size = "copies of the model", tp_size = "processes that share each matrix",
+    tp_size = "processes that share each matrix",
     cp_size = "processes that share each row", pp_size = "processes that share the layers",
     ep_size = "processes that share the experts",
 }
@@ -60,10 +60,10 @@ local sizes = {
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
     local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
-        patch_is_packed_sequence defer_fsdp_grad_sync reshard_after_forward enable_async_tensor_parallel
+        patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
-        gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules data_parallel_sharding_strategy
-        zero_dp_strategy init_fsdp_with_meta_device init_nvfsdp_with_meta_device grad_reduce_in_fp32
+        gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
+        init_fsdp_with_meta_device init_nvfsdp_with_meta_device grad_reduce_in_fp32
         preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
         report_nan_in_param_grad average_in_collective disable_bucketing calculate_per_token_loss
         keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub fsdp_double_buffer
@@ -74,11 +74,25 @@ function M.distributed()
                                               not_yet = "all layers are recomputed, or none; leave it out" }
     fields.bucket_cap_mb = { type = "number", min = 0, default = 25,
                              doc = "ddp: megabytes of gradients that are added up at once" }
-    fields.mp_policy = { type = "any", no_effect = "model.torch_dtype says it" }
+    fields.mp_policy = { fields = M.with({
+        param_dtype = { type = "string", doc = "fsdp: of weights that are gathered; as stored" },
+        reduce_dtype = { type = "string", doc = "fsdp: of gradients that are summed; float32" },
+    }, without_effect("states have the weights' dtype", "_target_ output_dtype cast_forward_inputs")),
+                         doc = "fsdp: dtypes" }
     fields.autocast_dtype = { type = "any", no_effect = "model.torch_dtype says it" }
     fields.offload_policy = { type = "any", no_effect = "everything is in the host's memory" }
     fields.enable_compile = { type = "any", no_effect = "kernels are compiled" }
-    fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows, all that there are" }
+    fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows; what other sizes leave" }
+    fields.dp_replicate_size = { type = "integer", min = 0, default = 1,
+                                 doc = "fsdp: copies of the sharded model (HSDP)" }
+    fields.reshard_after_forward = { type = "boolean", default = true,
+                                     doc = "fsdp: let a layer's weights go behind its forward" }
+    fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
+                                    doc = "fsdp: sum gradients with a step's last micro-batch alone" }
+    fields.data_parallel_sharding_strategy = {
+        type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
+        doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
+    fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }

@@ -1,0 +1,163 @@
+-- How a recipe's ranks share its model: the mesh that the `distributed` section describes, the strategies that are put
+-- on a model, and what makes their gradients one. Methods of the recipes for language models (llm.lua); the strategies
+-- are lua/am/distributed/'s.
+
+local distributed = require("am.distributed")
+local err = require("am.core.error")
+
+local Methods = {}
+
+-- Keys of the section by the mesh's axes. dp_size is dp_replicate x dp_shard.
+local SIZES = { { "pp", "pp_size" }, { "dp_replicate", "dp_replicate_size" }, { "cp", "cp_size" }, { "tp", "tp_size" },
+                { "ep", "ep_size" } }
+
+--- What shards parameters: "ddp" (nothing), "fsdp2" or "megatron_fsdp".
+function Methods:strategy()
+    local cfg = self.cfg
+    local said = (cfg:get("distributed.strategy") or cfg:get("distributed._target_")
+        or cfg:has("distributed") and "fsdp2" or "ddp"):lower()
+    return said:find("ddp", 1, true) and "ddp"
+        or (said:find("megatron", 1, true) or said:find("nvfsdp", 1, true)) and "megatron_fsdp" or "fsdp2"
+end
+
+local function size_of(self, key)
+    local size = self.cfg:get("distributed." .. key)
+    return type(size) == "number" and size > 0 and size or nil
+end
+
+-- Raise "usage" unless the sizes that are given make the number of ranks, or divide it.
+local function check_sizes(self)
+    local product, said = 1, {}
+    local dp = size_of(self, "dp_size")
+    for _, key in ipairs { "dp_size", "dp_replicate_size", "cp_size", "tp_size", "pp_size" } do
+        local size = size_of(self, key)
+        if size and not (key == "dp_replicate_size" and dp) then
+            product = product * size
+            said[#said + 1] = size > 1 and ("%s %d"):format(key, size) or nil
+        end
+    end
+    local ranks = self.world.size
+    if dp and product ~= ranks or ranks % product ~= 0 then
+        local key = said[1] and said[1]:match("^%S+") or "dp_size"
+        err.raise("usage", "%s: distributed.%s asks for %s%d processes, but this run has %s",
+                  self.cfg:where("distributed." .. key), key, dp and "" or "a multiple of ", product,
+                  ranks == 1 and "one process" or ranks .. " ranks")
+    elseif dp and dp % (size_of(self, "dp_replicate_size") or 1) ~= 0 then
+        err.raise("usage", "%s: distributed.dp_replicate_size must divide dp_size (%d)",
+                  self.cfg:where("distributed.dp_replicate_size"), dp)
+    end
+end
+
+--- The ranks as the `distributed` section puts them.
+function Methods:build_mesh()
+    check_sizes(self)
+    local sizes = {}
+    for _, pair in ipairs(SIZES) do
+        sizes[pair[1]] = size_of(self, pair[2])
+    end
+    return distributed.mesh(self.world, sizes)
+end
+
+-- What a dtype is called in a policy: "torch.bfloat16", "bf16", …
+local function dtype_of(name)
+    local short = type(name) == "string" and name:gsub("^torch%.", "") or nil
+    return ({ bf16 = "bfloat16", fp32 = "float32", fp16 = "float16", half = "float16", float = "float32" })[short]
+        or short
+end
+
+-- Of megatron_fsdp: what is sharded beside the optimizer's state, by the strategy's two spellings.
+local MEGATRON = {
+    no_shard = "ddp", [0] = "ddp",
+    optim = { reshard_after_forward = false, defer_sync = true }, optim_grads = { reshard_after_forward = false },
+    optim_grads_params = {},
+}
+MEGATRON[1], MEGATRON[2], MEGATRON[3] = MEGATRON.optim, MEGATRON.optim_grads, MEGATRON.optim_grads_params
+
+-- Options of fsdp.lua; nil where nothing is sharded.
+local function sharding(self)
+    local kind, cfg = self:strategy(), self.cfg
+    local options = {}
+    if kind == "megatron_fsdp" then
+        local said = cfg:get("distributed.data_parallel_sharding_strategy") or cfg:get("distributed.zero_dp_strategy")
+            or "optim_grads_params"
+        options = MEGATRON[said] or err.raise("usage", "%s: data_parallel_sharding_strategy is no_shard, optim, "
+            .. "optim_grads or optim_grads_params, not %s", cfg:where("distributed"), tostring(said))
+    end
+    if kind == "ddp" or options == "ddp" or self.mesh:size("shard") == 1 then
+        return nil
+    end
+    return {
+        reshard_after_forward = options.reshard_after_forward ~= false
+            and cfg:get("distributed.reshard_after_forward") ~= false,
+        defer_sync = options.defer_sync or cfg:get("distributed.defer_fsdp_grad_sync"),
+        param_dtype = dtype_of(cfg:get("distributed.mp_policy.param_dtype")),
+        reduce_dtype = dtype_of(cfg:get("distributed.mp_policy.reduce_dtype")),
+        pipelined = self.mesh:size("pp") > 1,
+    }
+end
+
+-- Strategies that cut the model before FSDP does, in the order in which they are put on it.
+local STRATEGIES = {}
+
+--- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
+--- parameter this rank has.
+function Methods:parallelize()
+    local options = self:section("distributed")
+    self.layout = distributed.layout(self.model, self.mesh)
+    for _, strategy in ipairs(STRATEGIES) do
+        if self.mesh:size(strategy[1]) > 1 then
+            strategy[2].apply(self.model, self.mesh, self.layout, options)
+        end
+    end
+    local shards = sharding(self)
+    self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
+    self.ctx.named_parameters = self.layout:named_parameters()
+end
+
+--- Is any parameter in parts?
+function Methods:is_cut()
+    for _, name in ipairs(self.layout.names) do
+        if self.layout:is_cut(name) then
+            return true
+        end
+    end
+    return false
+end
+
+--- With several ranks, what makes their gradients one.
+function Methods:build_sync()
+    if self.world.size == 1 then
+        return nil
+    end
+    if self:is_cut() or self.mesh:size("pp") > 1 then
+        if self.optimizer:needs_whole() then
+            err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
+                      .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
+                      self.optimizer.kind)
+        end
+        self.optimizer:sum_norms_by(function(squares) return self.layout:sum(squares) end)
+    end
+    self:check_replicas()
+    return distributed.sync(self.optimizer, self.layout, {
+        fsdp = self.fsdp, bucket_cap_mb = self.cfg:get("distributed.bucket_cap_mb"),
+    })
+end
+
+--- Let go of weights that were gathered: before they change, and when validation ends.
+function Methods:release_weights()
+    if self.sync then
+        self.sync:release()
+    end
+end
+
+--- Leave the groups that ranks have made.
+function Methods:leave_groups()
+    if self.sync then
+        self.sync:close()
+    end
+    if self.mesh then
+        self.mesh:close()
+    end
+end
+
+return Methods
