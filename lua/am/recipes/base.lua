@@ -178,8 +178,11 @@ function Recipe.run(class, argv)
     local ok, e = xpcall(function()
         self:setup()
         self:train()
+        self:finish_saving()
     end, function(e) return err.is(e) and e or debug.traceback(tostring(e), 2) end)
-    if not ok and world.size > 1 then
+    if not ok and world.size == 1 then
+        pcall(self.finish_saving, self) -- of the state before what failed
+    elseif not ok then
         self.log:error("%s", tostring(e))
         world:abort(err.is(e) and e.code == "usage" and 2 or 1, tostring(e)) -- the others would wait for this rank
     end

@@ -80,71 +80,175 @@ function Methods:saved_losses()
     return type(losses) == "table" and losses ~= json.null and losses or {}
 end
 
--- What a part has to say of itself to a checkpoint: { { file, state }, … }. A part of each rank has a file for each,
--- with its number in place of "RANK".
+-- The rank whose random numbers this one has: ranks that share rows (tp) have the same.
+local function stream_of(self)
+    return self.mesh and self.mesh:rank("dp_cp") or self.world.rank
+end
+
+-- What a part has to say of itself to a checkpoint: { { file, state }, … }. A part of each rank has a file for each
+-- stream, with its number in place of "RANK".
 local function states_of(self)
     local list = {}
     for _, p in ipairs(self.parts) do
         if not p.file:find("RANK", 1, true) then
             list[#list + 1] = { p.file, p.part:state_dict() }
         else
-            for i, text in ipairs(self.world:gather(json.encode(p.part:state_dict()))) do
-                list[#list + 1] = { (p.file:gsub("RANK", i - 1)), assert(json.decode(text)) }
+            local seen = {}
+            for _, text in ipairs(self.world:gather(json.encode { stream_of(self), p.part:state_dict() })) do
+                local stream, state = unpack(assert(json.decode(text)))
+                list[#list + 1] = not seen[stream] and { (p.file:gsub("RANK", stream)), state } or nil
+                seen[stream] = true
             end
         end
     end
     return list
 end
 
---- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Of several ranks the first writes.
-function Methods:save_checkpoint(epoch, step, losses, is_last)
-    if not self:checkpoint_setting("enabled") then
-        return
-    end
-    local root = self:checkpoint_dir()
-    local name = string.format("epoch_%d_step_%d", epoch, step)
-    local states = states_of(self)
-    self:check_replicas()
-    if self.world:is_main() then
-        self:write_checkpoint(root, name, states, losses, is_last)
-    end
-    self.world:barrier()
-    self.saved = { dir = path.join(root, name), step = step }
-    return self.saved.dir
+-- ---- saving ---------------------------------------------------------------------------------
+
+--- Which rows of tensors this rank writes, and into which file: see am.checkpoint.saving.
+function Methods:writers()
+    local world, mesh = self.world, self.mesh
+    return { rank = mesh and mesh:rank("stage") or world.rank, count = mesh and mesh:size("stage") or world.size,
+             number = world.rank + 1, total = world.size }
 end
 
---- Overridden by recipes: raise an error where ranks that should hold the same do not.
-function Methods.check_replicas() end
+-- What a failed rank has written goes away; the others end with it, and the next run removes what is theirs.
+local function remove_own(self, folder, saving)
+    saving:close()
+    if self.world:is_main() then
+        checkpoint.abandon(folder)
+    end
+end
 
--- The files of a checkpoint, and the older ones that go.
-function Methods:write_checkpoint(root, name, states, losses, is_last)
-    local keep = self:checkpoint_setting("max_recent_checkpoints")
-    if keep then -- before saving: the newest there has proved good by the steps since
-        checkpoint.prune(root, keep)
+-- Run a step of a save; on an error nothing of it stays, and the error says what it was about.
+local function guarded(self, save, fn, ...)
+    local ok, e = pcall(fn, self, save, ...)
+    if not ok then
+        self.pending = nil
+        remove_own(self, save.folder, save.saving)
+        error(err.within(e, "saving " .. path.join(self:checkpoint_dir(), save.name)
+                         .. "; earlier checkpoints are untouched"), 0)
     end
-    self.log:info("Saving checkpoint to %s", path.join(root, name))
-    for _, file in pairs(self.logs) do
-        file:sync() -- no resumed run writes the lines before the checkpoint again
-    end
-    checkpoint.save(root, name, function(folder)
-        self:save_model(folder, is_last)
+end
+
+-- All files of a checkpoint; those of tensors may be written later.
+local function write_files(self, save, losses, is_last)
+    local folder = save.folder
+    local states = states_of(self)
+    self.saving = save.saving
+    self:save_model(folder, is_last)
+    self.hooks:call_on(self.world:is_main(), "save", self, folder, is_last)
+    self.saving = nil
+    if self.world:is_main() then
         for _, state in ipairs(states) do
             checkpoint.write_json(path.join(folder, state[1]), state[2])
         end
         checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
         checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
         path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
-        self.hooks:call("save", self, folder, is_last)
-    end, self:is_best(losses) and { "LOWEST_VAL" } or {})
-    if keep and is_last then
-        checkpoint.prune(root, keep)
+    end
+    save.saving:begin()
+end
+
+-- All ranks have written: the first one publishes.
+local function publish(self, save)
+    save.saving:wait()
+    local known = {}
+    for _, text in ipairs(self.world:gather(json.encode(save.saving.files))) do
+        for _, file in ipairs(assert(json.decode(text))) do
+            known[file.name] = { bytes = file.bytes, blake2b = file.blake2b }
+        end
+    end
+    if self.world:is_main() then
+        checkpoint.manifest.write(save.folder, known)
+        checkpoint.publish(self:checkpoint_dir(), save.name, save.folder, save.pointers)
+        local keep = self:checkpoint_setting("max_recent_checkpoints")
+        if keep and save.is_last then
+            checkpoint.prune(self:checkpoint_dir(), keep)
+        end
+    end
+    self.world:barrier()
+    self.saved = { dir = path.join(self:checkpoint_dir(), save.name), step = save.step }
+end
+
+--- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Every rank writes a part of the
+--- tensors. With checkpoint.is_async they are written beside the steps that follow, and poll_saving publishes it.
+function Methods:save_checkpoint(epoch, step, losses, is_last)
+    if not self:checkpoint_setting("enabled") then
+        return
+    end
+    self:finish_saving()
+    local root, name = self:checkpoint_dir(), string.format("epoch_%d_step_%d", epoch, step)
+    self:check_replicas()
+    if self.world:is_main() then
+        local keep = self:checkpoint_setting("max_recent_checkpoints")
+        if keep then -- before saving: the newest there has proved good by the steps since
+            checkpoint.prune(root, keep)
+        end
+        self.log:info("Saving checkpoint to %s", path.join(root, name))
+        for _, file in pairs(self.logs) do
+            file:sync() -- no resumed run writes the lines before the checkpoint again
+        end
+    end
+    local folder = self.world:from_main(self.world:is_main() and checkpoint.begin(root, name) or "")
+    local later = self:checkpoint_setting("is_async") and not is_last
+    local save = { name = name, step = step, folder = folder, is_last = is_last,
+                   saving = checkpoint.saving.new(folder, self:writers(), later),
+                   pointers = self.world:is_main() and self:is_best(losses) and { "LOWEST_VAL" } or {} }
+    guarded(self, save, write_files, losses, is_last)
+    if later then
+        self.pending = save
+    else
+        guarded(self, save, publish)
+    end
+    return path.join(root, name)
+end
+
+-- Ask all ranks whether they have written their files, without waiting for them: the answer is there by the next step.
+local function ask(self, save)
+    local written = save.saving:done()
+    local state = written and (pcall(save.saving.wait, save.saving) and 1 or -1) or 0
+    save.answer = self.world:begin_reduce({ state }, "min")
+end
+
+--- Between two steps: publish a checkpoint that was begun, as soon as all ranks have written it. All ranks call this
+--- between the same steps. Raises the error of a file that could not be written.
+function Methods:poll_saving()
+    local save = self.pending
+    if save and save.answer and save.answer()[1] ~= 0 then
+        self.pending = nil
+        guarded(self, save, publish) -- which raises where a rank has failed, and ends the others
+    elseif save then
+        ask(self, save)
     end
 end
+
+--- Wait until a checkpoint that was begun is published. All ranks call this together.
+function Methods:finish_saving()
+    local save = self.pending
+    if save then
+        if save.answer then
+            save.answer()
+        end
+        self.pending = nil
+        guarded(self, save, publish)
+    end
+end
+
+--- Overridden by recipes: raise an error where ranks that should hold the same do not.
+function Methods.check_replicas() end
 
 --- The state that this step began with is useless: a checkpoint of it is withdrawn. Returns the
 --- newest good one, or nil.
 function Methods:withdraw_checkpoint(step)
-    local root = self:checkpoint_dir()
+    local root, save = self:checkpoint_dir(), self.pending
+    if save and save.step == step - 1 then
+        self.pending = nil
+        remove_own(self, save.folder, save.saving)
+    else
+        self:finish_saving()
+    end
     if self.world:is_main() and self.saved and self.saved.step == step - 1 then
         local before, aside = checkpoint.withdraw(root, self.saved.dir)
         self.log:warning("checkpoint %s led to it, and is now %s", self.saved.dir, aside)
@@ -172,10 +276,11 @@ local function check_signature(saved, own, dir)
     end
 end
 
--- Hand a part its state; an error names the file. A rank that the run that saved did not have begins as it is.
+-- Hand a part its state; an error names the file. A stream that the run that saved did not have begins as it is.
 local function load_part(self, p, dir)
-    local file = path.join(dir, (p.file:gsub("RANK", self.world.rank)))
-    if self.world.rank > 0 and p.file:find("RANK", 1, true) and not path.is_file(file) then
+    local stream = stream_of(self)
+    local file = path.join(dir, (p.file:gsub("RANK", stream)))
+    if stream > 0 and p.file:find("RANK", 1, true) and not path.is_file(file) then
         return {}
     end
     local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
@@ -185,8 +290,10 @@ local function load_part(self, p, dir)
     return notes or {}
 end
 
---- Refuse a checkpoint of another model.
+--- Refuse a checkpoint of another model, and one that is damaged. Ranks share the reading.
 function Methods:check_checkpoint(dir)
+    checkpoint.manifest.check(dir, function(name) return name:find("%.safetensors$") and not name:find("/consolidated/")
+        and not name:find("^ema/model/") end, self.world.rank, self.world.size)
     check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
 end
 
