@@ -139,7 +139,7 @@ function M.items(list, layout, writers)
     return items
 end
 
---- The name of a writer's file: of one writer alone `alone`.
+--- The name of a writer's file: of one writer alone `alone`, if given.
 function M.file_name(stem, writers, alone)
     return writers.total == 1 and alone
         or string.format("shard-%05d-%s-00001-of-00001.safetensors", writers.number, stem)
@@ -199,7 +199,7 @@ end
 
 -- ---- reading --------------------------------------------------------------------------------
 
---- The files of a stem in a folder: the shards of it, or `alone`.
+--- The files of a stem in a folder: the shards of it, or `alone` where there are none; empty where that is not there.
 function M.find(dir, stem, alone)
     local files = {}
     for _, name in ipairs(path.is_dir(dir) and path.names(dir) or {}) do
@@ -207,7 +207,7 @@ function M.find(dir, stem, alone)
             files[#files + 1] = path.join(dir, name)
         end
     end
-    if #files == 0 and path.is_file(path.join(dir, alone)) then
+    if #files == 0 and alone and path.is_file(path.join(dir, alone)) then
         files[1] = path.join(dir, alone)
     end
     return files

@@ -39,9 +39,8 @@ end
 
 -- ---- what is trained, and where it is ------------------------------------------------------
 
--- Names of what is in a folder: of its files' stem, and of the file of one writer alone.
-local ALONE = { optimizer = "optimizer.safetensors", averages = "averages.safetensors",
-                model = "shard-00001-model-00001-of-00001.safetensors" }
+-- What a file of one writer alone is called, where that is no shard's name.
+local ALONE = { optimizer = "optimizer.safetensors", averages = "averages.safetensors" }
 
 -- use(list) with the optimizer's tensors: { name in files, tensor, parameter, state }.
 local function with_optimizer_tensors(optimizer, use)
@@ -81,7 +80,7 @@ end
 function Methods:read_tensors(dir, stem, list)
     local files = shards.find(dir, stem, ALONE[stem])
     if #files == 0 then
-        err.raise("format", "the checkpoint lacks %s", path.join(dir, ALONE[stem]))
+        err.raise("format", "the checkpoint lacks %s", path.join(dir, ALONE[stem] or "shard-*-" .. stem .. "-*"))
     end
     shards.read(files, list, self.layout, { some = self.mesh and self.mesh:size("pp") > 1 })
 end
