@@ -158,6 +158,12 @@ int am_scope_push(void);
 int am_scope_keep(am_tensor *t);
 int am_scope_escape(am_tensor *t); /* belongs to no scope from now on */
 int am_scope_pop(void);
+/* Take the innermost scope off with what is in it, and put it back later, also into another one:
+ * for tensors that belong to a tape that is set aside. It ends by pop. AM_ESTATE: there is none, or
+ * it is in use. */
+typedef struct am_scope am_scope;
+int am_scope_set_aside(am_scope **out);
+int am_scope_take_up(am_scope *s);
 int am_scope_depth(void);
 
 /* ---- ops -------------------------------------------------------------------------------- */
@@ -261,8 +267,8 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
                      int n_in);
 
 /* LEAF: nothing will be added to the gradient of `leaf` any more, and its values are no longer
- * read: both may be changed. Each leaf that has a hook and holds a gradient comes once, on the
- * outermost tape. */
+ * read: both may be changed. Each leaf that has a hook and holds a gradient comes once in the
+ * backward of a tape, but for those of pushed ones. */
 enum { AM_EV_DONE, AM_EV_CUSTOM, AM_EV_LEAF };
 enum { AM_CUSTOM_MAX = 8 };
 typedef struct am_event {
@@ -286,6 +292,17 @@ int am_backward_custom_grad(int i, am_tensor *grad);
  * drops the inner tape with everything on it. */
 int am_tape_push(void);
 int am_tape_pop(void);
+/* A tape of the caller's, for graphs that wait for their backward while others are recorded. enter
+ * makes it the current one, leave sets it aside with all that is on it and goes back to the one
+ * before; entered again it goes on, with more ops or with the backward of what it holds. A leaf may
+ * be used on several tapes, and gets the gradients of all; a computed tensor belongs to one.
+ * release frees the tape with what is on it. AM_ESTATE: entering or releasing one that is in use,
+ * leaving what was not entered. */
+typedef struct am_tape am_tape;
+int am_tape_new(am_tape **out);
+int am_tape_enter(am_tape *t);
+int am_tape_leave(void);
+int am_tape_release(am_tape *t); /* NULL: nothing */
 /* While on, leaves that have a grad hook and are read without being recorded count as inputs of the
  * node that is recorded next: of a block that backward will compute again. */
 int am_tape_note_leaves(int on);
@@ -300,6 +317,21 @@ int am_tape_reset(void);      /* forget the current tape and free what it holds 
 int am_eigh(am_tensor **values, am_tensor **vectors, am_tensor *a);
 /* The Q [n, n] of a square matrix's QR decomposition, as torch.linalg.qr gives it. */
 int am_qr(am_tensor **q, am_tensor *a);
+
+/* ---- attention in parts -----------------------------------------------------------------
+ * Attention to keys that come in blocks, as from other ranks (Liu et al. 2023), not recorded. Each
+ * block is AM_OP_attention's q, k, v, bounds (int32 [B, T, 2] or NULL: all of it; key ranges of the
+ * block), sinks (of one block only, or NULL) and attributes without dropout. */
+
+/* out [B, T, H, D] and lse [B, H, T], of f32 (f64 for f64), dense, take in a block. Before the
+ * first one out is 0 and lse -inf. */
+int am_attention_add(am_tensor *out, am_tensor *lse, am_tensor *q, am_tensor *k, am_tensor *v,
+                     am_tensor *bounds, am_tensor *sinks, const am_attention_attrs *at);
+/* A block's gradients are added to dq [B, T, H, D] and dk, dv [B, S, K, D], of lse's dtype. dout
+ * and out, of q's dtype, and lse are those of all blocks together. */
+int am_attention_add_grad(am_tensor *dq, am_tensor *dk, am_tensor *dv, am_tensor *dout,
+                          am_tensor *out, am_tensor *lse, am_tensor *q, am_tensor *k, am_tensor *v,
+                          am_tensor *bounds, const am_attention_attrs *at);
 
 /* ---- parameters ------------------------------------------------------------------------
  * A named set of tensors. Sealing moves those that require grad into flat buffers, one per

@@ -33,7 +33,7 @@ function Recipe:setup()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.sync = self:build_sync()
-    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("dp_cp") or 0)
+    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("loss") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
@@ -125,27 +125,11 @@ end
 -- Gradients of a window's loss, summed over its micro-batches times `scale`, and the update by them. Returns the
 -- loss, the gradients' norm, and of a model with experts the mean of what balances them.
 function Recipe:learn(window, scale)
-    local loss = 0
     self.aux_loss = nil
-    for i, batch in ipairs(window) do
-        if self.sync and i == #window then
-            self.sync:begin()
-        end
-        loss = loss + am.scope(function()
-            local sum = self.timers:timed("forward", 1, self.objective, self, batch)
-            local value = sum:item()
-            if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
-                self:not_finite("loss", value, true)
-            end
-            if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
-                self.timers:timed("backward", 1, function() (sum * scale):backward() end)
-            end
-            return value
-        end)
-    end
+    local loss = self:gradients(window, scale)
     if self.sync then
         self.timers:timed("sync", 1, self.sync.finish, self.sync)
-        local all = self.mesh:reduce("dp_cp", { loss, self.aux_loss or 0 })
+        local all = self.mesh:reduce("loss", { loss, self.aux_loss or 0 })
         loss, self.aux_loss = all[1], self.aux_loss and all[2]
         if not self.is_finite(loss) then
             self:not_finite("loss", loss, true)
@@ -160,25 +144,29 @@ function Recipe:learn(window, scale)
     return loss * scale, grad_norm, self.aux_loss and self.aux_loss * scale
 end
 
---- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
-function Recipe:label_states(model, batch)
-    local device, n = model:device(), batch.B * batch.T
-    local function int32(array, shape)
-        return am.from_buffer(array, shape, { dtype = "int32", device = device })
+-- The gradients alone, of this rank's micro-batches. Returns their loss.
+function Recipe:gradients(window, scale)
+    if self.pipeline then
+        return self:staged_gradients(window, scale)
     end
-    local inputs = self:inputs(batch, int32)
-    inputs.logits_to_keep = false
-    local out = model:forward(inputs)
-    if model == self.model and model.training then
-        self.balance = out.aux_loss -- objective's
+    local loss = 0
+    for i, batch in ipairs(window) do
+        if self.sync and i == #window then
+            self.sync:begin()
+        end
+        loss = loss + am.scope(function()
+            local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
+            local value = sum:item()
+            if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
+                self:not_finite("loss", value, true)
+            end
+            if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
+                self.timers:timed("backward", 1, function() (sum * scale):backward() end)
+            end
+            return value
+        end)
     end
-    local hidden, labels = out.hidden_states, int32(batch.labels, { n })
-    hidden = hidden:reshape(n, hidden:size(2))
-    if batch.num_label_tokens > 0 and batch.num_label_tokens < n then
-        local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
-        hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
-    end
-    return hidden, labels
+    return loss
 end
 
 --- Sum of the loss over a batch's label tokens. Only they go through the head. see(hidden, labels, ctx), if
@@ -200,6 +188,11 @@ function Recipe.tokens_at_once(_, rows, length)
     return rows * length
 end
 
+-- The loss of a batch as a number, without gradients; of a model in stages this stage's part of it.
+function Recipe:loss_alone(batch, see)
+    return self.pipeline and self:staged_loss(batch, see) or self:loss(batch, see):item()
+end
+
 -- Mean loss of a validation set, in which every row counts by its label tokens, and the metrics: val_loss,
 -- val_NAME, num_label_tokens. nil when the run is asked to end meanwhile.
 function Recipe:evaluate_set(set)
@@ -213,17 +206,17 @@ function Recipe:evaluate_set(set)
         if self:all_stop() then
             return nil
         end
-        sum = sum + am.scope(function() return self:loss(batch, see):item() end)
+        sum = sum + am.scope(self.loss_alone, self, self:own_tokens(batch), see)
         count = count + batch.num_label_tokens
     end
-    sum, count = self.mesh:reduce("dp_cp", { sum })[1], self.mesh:reduce("dp", { count })[1]
+    sum, count = self.mesh:reduce("loss", { sum })[1], self.mesh:reduce("dp", { count })[1]
     if not self.is_finite(sum) then
         self:not_finite("validation loss", sum)
     end
     local record = { val_loss = sum / math.max(count, 1), num_label_tokens = count }
     for _, metric in ipairs(metrics) do
         if self.world.size > 1 then
-            metric:set_totals(self.mesh:reduce("dp_cp", metric:totals()))
+            metric:set_totals(self.mesh:reduce("loss", metric:totals()))
         end
         record["val_" .. metric.name] = metric:value()
     end

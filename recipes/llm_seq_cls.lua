@@ -73,7 +73,7 @@ end
 function Recipe:step(window)
     self.right = 0
     local metrics = llm_finetune.step(self, window)
-    metrics.extra = { accuracy = self.mesh:reduce("dp_cp", { self.right })[1] / math.max(metrics.num_label_tokens, 1) }
+    metrics.extra = { accuracy = self.mesh:reduce("loss", { self.right })[1] / math.max(metrics.num_label_tokens, 1) }
     return metrics
 end
 
@@ -83,7 +83,7 @@ function Recipe:evaluate_set(set)
     self.right = 0
     local record = llm_finetune.evaluate_set(self, set)
     if record then
-        record.val_accuracy = self.mesh:reduce("dp_cp", { self.right })[1] / math.max(record.num_label_tokens, 1)
+        record.val_accuracy = self.mesh:reduce("loss", { self.right })[1] / math.max(record.num_label_tokens, 1)
     end
     return record
 end

@@ -19,6 +19,13 @@ function am_autograd.inference_mode(fn, ...) end
 --- Is recording on?
 function am_autograd.is_grad_enabled() end
 
+--- The same of several tensors at once, with a gradient for each.
+function am_autograd.backward(tensors, gradients) end
+
+--- A tape for a graph that waits for its backward while others are recorded, as those of several micro-batches do.
+---@return am.Tape
+function am_autograd.tape() end
+
 --- Make an op from Lua functions. forward(ctx, ...) gets the inputs and returns its outputs,
 --- computed without recording; what backward needs it puts into ctx. backward(ctx, grad_out, ...)
 --- returns a gradient (or nil) for each input, in order. Tensors put into ctx are kept until

@@ -17,8 +17,9 @@ function am_optim.custom(kind, fields, rule) end
 ---@param kind string "adam", "adamw", "sgd", "lion", …
 ---@param named_parameters function iterator of (name, tensor)
 ---@param opts table what the target of that kind has as fields, without which its defaults count
+---@param others boolean? other ranks have parameters to train, so there may be none here
 ---@return am.Optimizer
-function am_optim.new(kind, named_parameters, opts) end
+function am_optim.new(kind, named_parameters, opts, others) end
 
 --- Bytes of optimizer state, f32 master included, of a parameter of `shape` with weights of `size` bytes.
 --- opts: an optimizer section's keys, with `_target_`; or those of M.new, with `kind`. An optimizer of the user's own

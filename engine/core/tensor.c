@@ -488,7 +488,7 @@ int am_tensor_item(const am_tensor *t, double *value)
 struct am_scope {
     am_scope *outer;
     am_tensor *first;
-    int depth;
+    int depth; /* 0: set aside */
 };
 static am_scope *innermost;
 
@@ -525,10 +525,26 @@ int am_scope_push(void)
 {
     void *p;
     AM_TRY(am_alloc(&p, sizeof(am_scope)));
-    am_scope *s = p;
+    return am_scope_take_up(p);
+}
+
+int am_scope_take_up(am_scope *s)
+{
+    if (!s || s->depth)
+        return am_fail(AM_ESTATE, "am_scope_take_up: the scope was not set aside");
     s->outer = innermost;
-    s->depth = innermost ? innermost->depth + 1 : 1;
+    s->depth = am_scope_depth() + 1;
     innermost = s;
+    return AM_OK;
+}
+
+int am_scope_set_aside(am_scope **out)
+{
+    if (!innermost)
+        return am_fail(AM_ESTATE, "am_scope_set_aside without a push");
+    *out = innermost;
+    innermost = innermost->outer;
+    (*out)->depth = 0;
     return AM_OK;
 }
 

@@ -19,8 +19,6 @@ typedef struct am_storage {
     void *owner;
 } am_storage;
 
-typedef struct am_scope am_scope;
-
 struct am_tensor {
     int refs, dtype, ndim, device;
     int64_t shape[AM_MAX_DIMS], stride[AM_MAX_DIMS]; /* strides in elements */

@@ -11,6 +11,9 @@
  * holds it. When the last shell that leads onto the tape lets go, nobody can call backward any
  * more, and the tape is reset.
  *
+ * Tapes in use are a stack, whose top records. Below it lie the root and, while a block is computed
+ * again, the tape of that block's node. A caller's own tapes may be set aside and taken up again.
+ *
  * Custom nodes come back to the caller from am_backward_next, so C never calls Lua. So do leaves
  * with a hook: a leaf's gradient is final once backward has passed the node that met it first. */
 #include "tape.h"
@@ -20,22 +23,27 @@
 #include "../core/mem.h"
 #include "op.h"
 
-typedef struct am_tape {
-    struct am_tape *outer;
+struct am_tape {
+    struct am_tape *outer; /* of those in use: the one to go back to */
     uint64_t id;
+    enum { ROOT, PUSHED, OWN } kind; /* OWN: am_tape_new's */
+    bool in_use;                     /* it is the current one, or outer of one in use */
+    struct am_tape *next;            /* of OWN: the list of all */
     am_var *vars;
     am_node *nodes;
     size_t n_vars, cap_vars, n_nodes, cap_nodes;
+    size_t seen;      /* vars whose leaves another tape may have met since */
     int64_t attached; /* shells that lead onto this tape */
     bool in_backward;
     size_t cursor;     /* nodes still to pass */
     size_t var_cursor; /* vars whose nodes are still to pass */
     bool waiting;      /* the node at cursor is custom: the caller computes its gradients */
     bool noting;       /* see am_tape_note_leaves */
-} am_tape;
+};
 
-static am_tape root = {.id = 1};
+static am_tape root = {.id = 1, .kind = ROOT, .in_use = true};
 static am_tape *tape = &root;
+static am_tape *own; /* all of am_tape_new's */
 static uint64_t last_id = 1;
 static int grad_mode = AM_GRAD_ON;
 
@@ -87,7 +95,7 @@ static void var_clear(am_var *v)
 static void reset(am_tape *t)
 {
     size_t n_nodes = t->n_nodes, n_vars = t->n_vars;
-    t->n_nodes = t->n_vars = 0; /* first: releasing below may come back here */
+    t->n_nodes = t->n_vars = t->seen = 0; /* first: releasing below may come back here */
     t->id = ++last_id;
     t->attached = 0;
     t->in_backward = false;
@@ -107,35 +115,113 @@ int am_tape_reset(void)
     return AM_OK;
 }
 
-int am_tape_push(void)
+static int tape_alloc(am_tape **out, int kind)
 {
     void *p;
     AM_TRY(am_alloc(&p, sizeof(am_tape)));
-    am_tape *t = p;
+    *out = p;
+    (*out)->id = ++last_id;
+    (*out)->kind = kind;
+    return AM_OK;
+}
+
+static void tape_free(am_tape *t)
+{
+    reset(t);
+    am_free(t->nodes);
+    am_free(t->vars);
+    am_free(t);
+}
+
+static void take_up(am_tape *t)
+{
+    tape->seen = tape->n_vars;
     t->outer = tape;
-    t->id = ++last_id;
+    t->in_use = true;
     tape = t;
+}
+
+static am_tape *set_aside(void)
+{
+    am_tape *t = tape;
+    tape = t->outer;
+    t->outer = NULL;
+    t->in_use = false;
+    t->seen = t->n_vars;
+    return t;
+}
+
+int am_tape_push(void)
+{
+    am_tape *t;
+    AM_TRY(tape_alloc(&t, PUSHED));
+    take_up(t);
     return AM_OK;
 }
 
 int am_tape_pop(void)
 {
-    am_tape *t = tape;
-    if (!t->outer)
+    if (tape->kind != PUSHED)
         return am_fail(AM_ESTATE, "am_tape_pop without a push");
-    tape = t->outer;
-    reset(t);
-    am_free(t->nodes);
-    am_free(t->vars);
-    am_free(t);
+    tape_free(set_aside());
     return AM_OK;
+}
+
+int am_tape_new(am_tape **out)
+{
+    AM_TRY(tape_alloc(out, OWN));
+    (*out)->next = own;
+    own = *out;
+    return AM_OK;
+}
+
+int am_tape_enter(am_tape *t)
+{
+    if (!t)
+        return am_fail(AM_EINVAL, "am_tape_enter: there is no tape");
+    if (t->in_use)
+        return am_fail(AM_ESTATE, "am_tape_enter: the tape is in use already");
+    take_up(t);
+    return AM_OK;
+}
+
+int am_tape_leave(void)
+{
+    if (tape->kind != OWN)
+        return am_fail(AM_ESTATE, "am_tape_leave without am_tape_enter");
+    set_aside();
+    return AM_OK;
+}
+
+int am_tape_release(am_tape *t)
+{
+    if (!t)
+        return AM_OK;
+    if (t->in_use)
+        return am_fail(AM_ESTATE, "am_tape_release: the tape is in use");
+    am_tape **at = &own;
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    tape_free(t);
+    return AM_OK;
+}
+
+/* The tape of an id, among those in use and those set aside; NULL where it was reset since. */
+static am_tape *tape_of(uint64_t id)
+{
+    for (am_tape *k = tape; k; k = k->outer)
+        if (k->id == id)
+            return k;
+    for (am_tape *k = own; k; k = k->next)
+        if (k->id == id)
+            return k;
+    return NULL;
 }
 
 void am_tape_forget(am_tensor *t)
 {
-    am_tape *k = tape;
-    while (k && k->id != t->tape)
-        k = k->outer;
+    am_tape *k = tape_of(t->tape);
     t->tape = 0;
     if (k && --k->attached == 0 && !k->in_backward)
         reset(k);
@@ -187,14 +273,25 @@ static int var_new(int64_t *index, const am_tensor *t)
     return AM_OK;
 }
 
+/* A leaf whose last tape is another one: has this tape met it before? */
+static bool met_before(am_tensor *t)
+{
+    for (size_t i = 0; i < tape->seen; i++)
+        if (tape->vars[i].leaf == t) {
+            t->var = (int64_t)i;
+            return true;
+        }
+    return false;
+}
+
 static int var_of_input(int64_t *index, am_tensor *t)
 {
-    if (t->tape != tape->id) { /* a leaf that this tape meets for the first time */
+    if (t->tape != tape->id && !met_before(t)) {
         AM_TRY(var_new(&t->var, t));
-        t->tape = tape->id;
         am_tensor_retain(t);
         tape->vars[t->var].leaf = t;
     }
+    t->tape = tape->id;
     *index = t->var;
     return AM_OK;
 }
@@ -302,17 +399,6 @@ int am_record_custom(int *recorded, int id, am_tensor *const *out, int n_out, am
 
 /* ---- gradients of inputs ---------------------------------------------------------------- */
 
-/* Gradients of 16-bit leaves add up in f32. */
-static int leaf_buffer(am_tensor *leaf)
-{
-    if (leaf->grad)
-        return AM_OK;
-    int dtype = leaf->dtype == AM_BF16 || leaf->dtype == AM_F16 ? AM_F32 : leaf->dtype;
-    AM_TRY(am_tensor_make(&leaf->grad, dtype, leaf->ndim, leaf->shape, leaf->device));
-    leaf->grad_empty = true;
-    return AM_OK;
-}
-
 /* Make v->grad a dense buffer that nobody else sees. */
 static int own_grad(am_var *v)
 {
@@ -334,7 +420,7 @@ static int own_grad(am_var *v)
 static int var_add(am_var *v, am_tensor *g)
 {
     if (v->leaf) {
-        AM_TRY(leaf_buffer(v->leaf));
+        AM_TRY(am_leaf_buffer(v->leaf));
         AM_TRY(am_copy_kernel(v->leaf->grad, g, !v->leaf->grad_empty));
         v->leaf->grad_empty = false;
         return AM_OK;
@@ -373,7 +459,7 @@ int am_grad_begin(am_bwd *b, int i, bool can_accumulate, am_grad *g)
     }
     b->open[i] = true;
     if (v->leaf) {
-        AM_TRY(leaf_buffer(v->leaf));
+        AM_TRY(am_leaf_buffer(v->leaf));
         bool empty = v->leaf->grad_empty;
         if (can_accumulate || (empty && v->leaf->grad->dtype == v->dtype)) {
             g->t = v->leaf->grad;
@@ -588,13 +674,13 @@ static int step(am_event *ev, bool *stop)
     return AM_OK;
 }
 
-/* The next leaf whose gradient has just become final. Tapes within say nothing: their leaves were
- * noted on the outermost one. */
+/* The next leaf whose gradient has just become final. Pushed tapes say nothing: their leaves were
+ * noted on the one that they recompute a block of. */
 static bool final_leaf(am_event *ev)
 {
     while (tape->var_cursor > 0 && tape->vars[tape->var_cursor - 1].first >= tape->cursor) {
         am_tensor *leaf = tape->vars[--tape->var_cursor].leaf;
-        if (!leaf || !leaf->hook || !leaf->grad || leaf->grad_empty || tape->outer)
+        if (!leaf || !leaf->hook || !leaf->grad || leaf->grad_empty || tape->kind == PUSHED)
             continue;
         am_tensor_retain(leaf);
         *ev = (am_event){.kind = AM_EV_LEAF, .id = leaf->hook, .leaf = leaf};
@@ -644,77 +730,4 @@ int am_backward_custom_grad(int i, am_tensor *grad)
                        am_shape_text(a, grad->ndim, grad->shape),
                        am_shape_text(b, v->ndim, v->shape));
     return var_add(v, grad);
-}
-
-/* ---- gradients of leaves, from outside -------------------------------------------------- */
-
-int am_tensor_set_requires_grad(am_tensor *t, int on)
-{
-    AM_TRY(am_tensor_check_given(t, "requires_grad"));
-    if (t->computed)
-        return am_fail(AM_ESTATE, "requires_grad can only be set on leaves; detach first");
-    if (on && !am_dtype_is_float(t->dtype))
-        return am_fail(AM_EINVAL, "a %s tensor can't require grad", am_dtype_name(t->dtype));
-    t->requires_grad = on != 0;
-    return AM_OK;
-}
-
-int am_tensor_set_grad_hook(am_tensor *t, int id)
-{
-    AM_TRY(am_tensor_check_given(t, "grad hook"));
-    if (t->computed)
-        return am_fail(AM_ESTATE,
-                       "only a leaf can have a grad hook; this tensor is an op's result");
-    t->hook = id;
-    return AM_OK;
-}
-
-int am_tensor_grad_hook(const am_tensor *t)
-{
-    return t ? t->hook : 0;
-}
-
-int am_tensor_requires_grad(const am_tensor *t)
-{
-    return t && t->requires_grad;
-}
-
-int am_tensor_is_leaf(const am_tensor *t)
-{
-    return !t || !t->computed;
-}
-
-int am_tensor_grad(am_tensor **out, am_tensor *t)
-{
-    AM_TRY(am_tensor_check_given(t, "grad"));
-    if (!t->grad || t->grad_empty) {
-        *out = NULL;
-        return AM_OK;
-    }
-    AM_TRY(am_tensor_alias(out, t->grad));
-    am_scope_register(*out);
-    return AM_OK;
-}
-
-int am_tensor_set_grad(am_tensor *t, am_tensor *grad)
-{
-    AM_TRY(am_tensor_check_given(t, "grad"));
-    if (!grad) {
-        t->grad_empty = true;
-        if (t->moves) {
-            am_tensor_release(t->grad);
-            t->grad = NULL;
-        }
-        return AM_OK;
-    }
-    AM_TRY(am_tensor_check_alive(grad, "grad"));
-    if (!am_shape_equal(grad, t) || grad->device != t->device)
-        return am_fail(AM_ESHAPE, "grad: shape or device differ from the tensor's");
-    if (!am_dtype_is_float(t->dtype) || !am_dtype_is_float(grad->dtype))
-        return am_fail(AM_EINVAL, "grad: a %s gradient of a %s tensor", am_dtype_name(grad->dtype),
-                       am_dtype_name(t->dtype));
-    AM_TRY(leaf_buffer(t));
-    AM_TRY(am_copy_kernel(t->grad, grad, 0));
-    t->grad_empty = false;
-    return AM_OK;
 }

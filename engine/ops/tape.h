@@ -32,6 +32,9 @@ struct am_call;
 int am_tape_inspect(struct am_call *c);
 /* Append the node of a finished call and mark its output; takes c->saved. */
 int am_tape_record(struct am_call *c);
+/* A buffer for a leaf's gradient, marked as empty, where there is none yet. Gradients of 16-bit
+ * leaves add up in f32. */
+int am_leaf_buffer(am_tensor *leaf);
 /* A shell is letting go of its value. */
 void am_tape_forget(am_tensor *t);
 

@@ -60,6 +60,39 @@ START_TEST(released_before)
 }
 END_TEST
 
+/* A scope that is set aside keeps what is in it, and goes on inside others. */
+START_TEST(set_aside)
+{
+    am_scope *a, *b;
+    FAILS(am_scope_set_aside(&a), AM_ESTATE, "push");
+    FAILS(am_scope_take_up(NULL), AM_ESTATE, "set aside");
+    OK(am_scope_push());
+    am_tensor *first = VEC(AM_F32, 1);
+    OK(am_scope_set_aside(&a));
+    ck_assert_int_eq(am_scope_depth(), 0);
+    OK(am_scope_push());
+    am_tensor *outer = VEC(AM_F32, 2);
+    OK(am_scope_push());
+    OK(am_scope_set_aside(&b));
+    OK(am_scope_take_up(a));
+    FAILS(am_scope_take_up(a), AM_ESTATE, "set aside");
+    ck_assert_int_eq(am_scope_depth(), 2);
+    am_tensor *second = VEC(AM_F32, 3), *kept = VEC(AM_F32, 4);
+    OK(am_scope_keep(kept));
+    OK(am_scope_set_aside(&a));
+    OK(am_scope_pop());
+    ck_assert(!am_tensor_alive(outer) && !am_tensor_alive(kept));
+    HOLDS(first, 1);
+    HOLDS(second, 3);
+    OK(am_scope_take_up(b));
+    OK(am_scope_take_up(a));
+    OK(am_scope_pop());
+    OK(am_scope_pop());
+    ck_assert(!am_tensor_alive(first) && !am_tensor_alive(second));
+    RELEASE(first, outer, second, kept);
+}
+END_TEST
+
 /* What an op saved for backward, and the storage under other views, outlives the scope. */
 START_TEST(shared_storage)
 {
@@ -130,6 +163,7 @@ int main(void)
     tcase_add_test(t, releases);
     tcase_add_test(t, keeps);
     tcase_add_test(t, released_before);
+    tcase_add_test(t, set_aside);
     tcase_add_test(t, shared_storage);
     tcase_add_test(t, gradients_in_scopes);
     tcase_add_test(t, deep);

@@ -1,5 +1,6 @@
 /* test_tape.c — recording and backward: reuse after backward, sharing of gradients, custom nodes,
- * tapes within tapes, shells that let go, interrupts. The ops' own gradients are tests/op's. */
+ * tapes within tapes, tapes that are set aside, shells that let go, interrupts. The ops' own
+ * gradients are tests/op's. */
 #include <signal.h>
 #include "engine_helpers.h"
 
@@ -307,6 +308,143 @@ START_TEST(nested_tapes)
 }
 END_TEST
 
+/* ---- tapes of the caller ------------------------------------------------------------------- */
+
+static am_tape *own_tape(void)
+{
+    am_tape *t;
+    OK(am_tape_new(&t));
+    return t;
+}
+
+/* The gradient of y, on a tape that is set aside. */
+static void backward_on(am_tape *t, am_tensor *y)
+{
+    OK(am_tape_enter(t));
+    OK(run_backward(y));
+    OK(am_tape_leave());
+}
+
+START_TEST(first_in_first_out)
+{
+    am_tensor *w = leaf(VEC(AM_F32, 3)), *y[3], *outer = times(w, 1000);
+    am_tape *tapes[3];
+    for (int i = 0; i < 3; i++) {
+        tapes[i] = own_tape();
+        OK(am_tape_enter(tapes[i]));
+        am_tensor *square = op2(AM_OP_mul, w, w);
+        y[i] = times(square, i + 1);
+        am_tensor_release(square);
+        ck_assert_int_eq(am_tape_length(), 2);
+        OK(am_tape_leave());
+        ck_assert_int_eq(am_tape_length(), 1); /* outer's */
+    }
+    for (int i = 0, sum = 0; i < 3; i++) {
+        FAILS(run_backward(y[i]), AM_ESTATE, "gone"); /* not on this tape */
+        backward_on(tapes[i], y[i]);
+        sum += 6 * (i + 1);
+        HAS_GRAD(w, sum);
+    }
+    OK(run_backward(outer));
+    HAS_GRAD(w, 36 + 1000);
+    /* a tape serves again */
+    OK(am_tape_enter(tapes[0]));
+    am_tensor *again = times(w, 2);
+    OK(am_tape_leave());
+    backward_on(tapes[0], again);
+    HAS_GRAD(w, 1036 + 2);
+    for (int i = 0; i < 3; i++) {
+        OK(am_tape_release(tapes[i]));
+        am_tensor_release(y[i]);
+    }
+    RELEASE(w, outer, again);
+}
+END_TEST
+
+/* A leaf that a tape meets again after another has met it is still one: its hook comes once, after
+ * its last use. */
+START_TEST(leaves_of_several_tapes)
+{
+    am_tensor *w = leaf(VEC(AM_F32, 3));
+    am_tape *a = own_tape(), *b = own_tape();
+    am_event ev;
+    OK(am_tensor_set_grad_hook(w, 9));
+    OK(am_tape_enter(a));
+    am_tensor *first = times(w, 1);
+    OK(am_tape_leave());
+    OK(am_tape_enter(b));
+    am_tensor *other = times(w, 10);
+    OK(am_tape_leave());
+    OK(am_tape_enter(a));
+    am_tensor *second = op2(AM_OP_mul, first, w);
+    OK(am_backward_begin(second, NULL));
+    leaf_is_final(w, 9);
+    HAS_GRAD(w, 6);
+    OK(am_backward_next(&ev));
+    ck_assert_int_eq(ev.kind, AM_EV_DONE);
+    OK(am_tape_leave());
+    OK(am_tape_enter(b));
+    OK(am_backward_begin(other, NULL));
+    leaf_is_final(w, 9);
+    HAS_GRAD(w, 16);
+    OK(am_backward_next(&ev));
+    OK(am_tape_leave());
+    OK(am_tape_release(a));
+    OK(am_tape_release(b));
+    RELEASE(w, first, other, second);
+}
+END_TEST
+
+START_TEST(shells_of_a_tape_set_aside)
+{
+    am_tensor *w = leaf(VEC(AM_F32, 3));
+    am_tape *a = own_tape();
+    OK(am_tape_enter(a));
+    am_tensor *x = times(w, 2), *y = times(x, 2);
+    OK(am_tape_leave());
+    am_tensor_release(x); /* y still leads onto it */
+    backward_on(a, y);
+    HAS_GRAD(w, 4);
+    OK(am_tape_enter(a));
+    am_tensor *z = times(w, 2);
+    OK(am_tape_leave());
+    am_tensor_release(z); /* nothing does: it is empty now */
+    OK(am_tape_enter(a));
+    ck_assert_int_eq(am_tape_length(), 0);
+    am_tensor *last = times(w, 2);
+    OK(am_tape_leave());
+    OK(am_tape_release(a)); /* before its shell */
+    am_tape *b = own_tape();
+    FAILS(am_tape_enter(NULL), AM_EINVAL, "no tape");
+    OK(am_tape_enter(b));
+    FAILS(run_backward(last), AM_ESTATE, "gone");
+    OK(am_tape_leave());
+    OK(am_tape_release(b));
+    RELEASE(w, y, last);
+}
+END_TEST
+
+START_TEST(own_tapes_refused)
+{
+    am_tape *a = own_tape(), *b = own_tape();
+    FAILS(am_tape_leave(), AM_ESTATE, "without");
+    OK(am_tape_enter(a));
+    FAILS(am_tape_enter(a), AM_ESTATE, "in use");
+    FAILS(am_tape_release(a), AM_ESTATE, "in use");
+    FAILS(am_tape_pop(), AM_ESTATE, "push");
+    OK(am_tape_push());
+    FAILS(am_tape_leave(), AM_ESTATE, "without");
+    OK(am_tape_enter(b));
+    FAILS(am_tape_enter(a), AM_ESTATE, "in use");
+    OK(am_tape_leave());
+    OK(am_tape_pop());
+    OK(am_tape_leave());
+    OK(am_tape_release(NULL));
+    OK(am_tape_release(a));
+    OK(am_tape_release(b));
+}
+END_TEST
+
 /* ---- memory -------------------------------------------------------------------------------- */
 
 START_TEST(last_shell_resets)
@@ -450,6 +588,12 @@ int main(void)
     suite_add_tcase(s, t);
     t = tcase_create("nested");
     tcase_add_test(t, nested_tapes);
+    suite_add_tcase(s, t);
+    t = tcase_create("own");
+    tcase_add_test(t, first_in_first_out);
+    tcase_add_test(t, leaves_of_several_tapes);
+    tcase_add_test(t, shells_of_a_tape_set_aside);
+    tcase_add_test(t, own_tapes_refused);
     suite_add_tcase(s, t);
     t = tcase_create("memory");
     tcase_add_test(t, last_shell_resets);

@@ -17,8 +17,10 @@ local cases = {
     { "weights that stay for a step", { strategy = "fsdp2", reshard_after_forward = false } },
     { "HSDP", hsdp, nil, { 4 } },
     { "megatron_fsdp: optim", { strategy = "megatron_fsdp", data_parallel_sharding_strategy = "optim" }, nil, { 2 } },
-    { "megatron_fsdp: optim_grads", { strategy = "megatron_fsdp", data_parallel_sharding_strategy = "optim_grads" }, nil,
-      { 2 } },
+    { "megatron_fsdp: optim_grads", { strategy = "megatron_fsdp", data_parallel_sharding_strategy = "optim_grads" },
+      nil, { 2 } },
+    { "gradients summed once a step", { strategy = "fsdp2", defer_fsdp_grad_sync = true }, nil, { 2 } },
+    { "averages of the weights, and samples", fsdp2, { ema = { decay = 0.5 } }, { 2 } },
 }
 
 describe("fully sharded data parallel", function()
@@ -38,4 +40,46 @@ describe("fully sharded data parallel", function()
             end
         end)
     end
+
+    it("holds the Nth part of weights, gradients and moments, and a layer or two beside them", function()
+        local held, most = {}, {}
+        for _, n in ipairs { 1, 2, 4 } do
+            local status, out, errors = helper.run({ "tests/dist/fsdp_memory.lua" },
+                                                   { before = n > 1 and ranks.mpirun(n) or nil })
+            assert.equal(0, status, errors)
+            local parameters, bytes, peak = out:match("(%d+) parameters, (%d+) bytes held, (%d+) bytes at most")
+            held[n], most[n] = tonumber(bytes), tonumber(peak)
+            assert.is_true(held[n] >= parameters * 16 / n, "weight, gradient and two moments of each")
+            assert.is_true(math.abs(held[n] * n / held[1] - 1) < 0.01, held[n] .. " bytes of " .. n .. " ranks")
+        end
+        assert.is_true(most[2] < 0.6 * most[1] and most[4] < 0.4 * most[1])
+    end)
+
+    it("rounds what is gathered and what is summed as mp_policy says", function()
+        local one = ranks.train(1, { step_scheduler = { max_steps = 3 } }, { "--checkpoint.enabled", "false" })
+        local two = ranks.train(2, with({ strategy = "fsdp2", mp_policy = {
+            _target_ = "torch.distributed.fsdp.MixedPrecisionPolicy", param_dtype = "torch.bfloat16",
+            reduce_dtype = "bf16",
+        } }, { step_scheduler = { max_steps = 3 } }), { "--checkpoint.enabled", "false" })
+        local difference = math.abs(one[1].loss - two[1].loss)
+        assert.is_true(difference > 1e-5 and difference < 2e-2, "bf16's rounding: " .. difference)
+    end)
+
+    it("refuses an optimizer that sees whole matrices", function()
+        local muon = { optimizer = { _target_ = "am.optim.Muon", lr = 1e-2 } }
+        local cfg = helper.config(helper.folder(), with(fsdp2, muon))
+        local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(2), limit = 60 })
+        assert.not_equal(0, status)
+        assert.matches("optimizer muon sees whole matrices, of which each rank has a part", errors)
+    end)
+
+    it("refuses sizes that are not the number of ranks", function()
+        for key, words in pairs { dp_size = "dp_size asks for 3 processes, but this run has 2 ranks",
+                                  dp_replicate_size = "a multiple of 3 processes, but this run has 2 ranks" } do
+            local cfg = helper.config(helper.folder(), with { strategy = "fsdp2", [key] = 3 })
+            local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(2), limit = 60 })
+            assert.not_equal(0, status)
+            assert.matches(words, errors, 1, true)
+        end
+    end)
 end)

@@ -18,18 +18,27 @@ function M.mpirun(n)
         .. "mpirun --oversubscribe -n " .. n
 end
 
---- Train the recipe on n ranks; the records of training.jsonl, the folder, and what was printed. changes: to the tests'
---- configuration (tests/recipe/helper.lua).
+--- Run a recipe (llm_finetune.lua) on n ranks, one thread each; as train.
+function M.run(n, cfg, overrides, recipe)
+    local words = { recipe or helper.finetune, helper.yaml(helper.folder(), cfg), unpack(overrides or {}) }
+    local status, out, errors = helper.run(words, { before = n > 1 and M.mpirun(n) or nil, limit = 100 })
+    assert.equal(0, status, out .. errors)
+    local dir = cfg.checkpoint.checkpoint_dir
+    local records = helper.jsonl(dir .. "/training.jsonl")
+    records.validation = helper.jsonl(dir .. "/validation.jsonl")
+    return records, dir, errors
+end
+
+--- Train the recipe on n ranks; the records of training.jsonl (with those of validation.jsonl as their `validation`),
+--- the folder, and what was printed. changes: to the tests' configuration (tests/recipe/helper.lua).
 function M.train(n, changes, overrides)
     local dir = helper.folder()
     local cfg = helper.config(dir, helper.changes({
-        step_scheduler = { global_batch_size = 8, local_batch_size = 2, max_steps = 20 },
+        step_scheduler = { global_batch_size = 8, local_batch_size = 2, max_steps = 20, val_every_steps = 7 },
         validation_dataset = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 7, vocab_size = 67,
                                mean_len = 14, max_sentence_len = 40 },
     }, changes or {}))
-    local status, out, errors = helper.train(cfg, overrides, { before = n > 1 and M.mpirun(n) or nil, limit = 100 })
-    assert.equal(0, status, out .. errors)
-    return helper.jsonl(dir .. "/training.jsonl"), dir, errors
+    return M.run(n, cfg, overrides)
 end
 
 -- Of f32 sums in another order: 20 steps with a learning rate of 1e-2 let it grow.
@@ -49,6 +58,10 @@ function M.compare(one, many)
         close(r.loss, many[i].loss, LATER, "loss of step " .. i)
         assert.equal(r.num_label_tokens, many[i].num_label_tokens)
         assert.equal(r.num_tokens_per_step, many[i].num_tokens_per_step)
+    end
+    for i, r in ipairs(many.validation and one.validation or {}) do
+        close(r.val_loss, many.validation[i].val_loss, LATER, "validation loss of step " .. r.step)
+        assert.equal(r.num_label_tokens, many.validation[i].num_label_tokens)
     end
 end
 

@@ -155,11 +155,14 @@ describe("a recipe", function()
     for _, text in ipairs {
         "recipe: TrainFinetuneRecipeForNextTokenPrediction\nci: {time: 00:15:00}\n_anchor: {a: 1}",
         "distributed: {strategy: fsdp2, dp_size: none, tp_size: 1, cp_size: 1, pp_size: 1, ep_size: 1, "
-            .. "sequence_parallel: false, activation_checkpointing: true, pipeline: {pp_schedule: 1f1b}, moe: {a: 1}}",
+            .. "sequence_parallel: false, activation_checkpointing: true, pipeline: {pp_schedule: 1f1b}, "
+            .. "moe: {wrap_outer_model: false}}",
         "distributed: {_target_: nemo_automodel.components.distributed.fsdp2.FSDP2Manager, dp_replicate_size: 1, "
             .. "mp_policy: {_target_: torch.distributed.fsdp.MixedPrecisionPolicy, param_dtype: bfloat16}}",
         "distributed: {_target_: nemo_automodel.components.distributed.nvfsdp.NVFSDPManager, "
             .. "nvfsdp_unit_modules: [a.b], overlap_grad_reduce: true}",
+        "parallelizer: {_target_: nemo_automodel.components.moe.parallelizer.parallelize_model, "
+            .. "activation_checkpointing: true, reshard_after_forward: false}",
         "dist_env: {backend: nccl, timeout_minutes: 1}",
         "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
         "compile: {enabled: true, mode: default, fullgraph: false, dynamic: true, backend: null}",

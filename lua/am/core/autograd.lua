@@ -1,5 +1,5 @@
--- Gradients: requires_grad and grad fields, backward, no_grad, custom ops written in Lua, and
--- recomputation of blocks. The record itself is the engine's (engine/ops/tape.c); backward is
+-- Gradients: requires_grad and grad fields, backward, no_grad, custom ops written in Lua, tapes that are set
+-- aside, and recomputation of blocks. The record itself is the engine's (engine/ops/tape.c); backward is
 -- pulled from here, so that custom ops run as plain Lua.
 
 local ffi = require("ffi")
@@ -67,9 +67,18 @@ function M.is_grad_enabled() return C.am_grad_mode() == C.AM_GRAD_ON end
 
 -- ---- backward -------------------------------------------------------------------------------
 
--- Custom nodes that wait for backward, by id. Their context holds shells of its own, so that scopes
+-- Custom nodes that wait for the backward of their tape, by id. Their context holds shells of its own, so that scopes
 -- of the forward pass can end; they are released as soon as they have served.
-local pending, next_id, depth = {}, 0, 0
+-- depth: how many blocks within one another are being computed again.
+---@class am.Tape
+local Tape = {}
+Tape.__index = Tape
+
+local function new_tape(handle)
+    return setmetatable({ handle = handle, pending = {}, depth = 0 }, Tape)
+end
+
+local current, next_id = new_tape(), 0
 
 -- A copy of value with every tensor in it (also in nested tables) as a shell of our own.
 local function hold(value, shells)
@@ -87,30 +96,30 @@ local function hold(value, shells)
     return value
 end
 
-local function drop(id)
+local function drop(pending, id)
     for _, shell in ipairs(pending[id] and pending[id].shells or {}) do
         shell:release()
     end
     pending[id] = nil
 end
 
--- The tape of depth 0 is empty, so nothing waits any more.
-local function drop_all()
+-- A tape is empty, so nothing of it waits any more.
+local function drop_all(pending)
     for id in pairs(pending) do
-        drop(id)
+        drop(pending, id)
     end
 end
 
 -- A scope may release the last tensor that led to a custom op, as after an error in a forward.
 local function drop_unreachable()
-    if depth == 0 and next(pending) and C.am_tape_length() == 0 then
-        drop_all()
+    if current.depth == 0 and next(current.pending) and C.am_tape_length() == 0 then
+        drop_all(current.pending)
     end
 end
 scope.when_left(drop_unreachable)
 
 local function run_custom(event)
-    local node = pending[event.id]
+    local node = current.pending[event.id]
     local grads_out = {}
     for i = 1, event.n_out do
         grads_out[i] = event.grad_out[i - 1] ~= nil and tensor.own(event.grad_out[i - 1]) or nil
@@ -152,7 +161,7 @@ local function pull()
     repeat
         -- A scope each, in which the gradients that come with an event are: they go with it.
         local ok, e = pcall(scope.scope, pull_one, event)
-        drop(event.kind == C.AM_EV_CUSTOM and event.id)
+        drop(current.pending, event.kind == C.AM_EV_CUSTOM and event.id)
         if not ok then
             C.am_tape_reset()
             error(e, 0)
@@ -194,6 +203,16 @@ function tensor.methods:register_post_accumulate_grad_hook(fn)
     return setmetatable({ id = id, fn = fn, tensor = self }, Handle)
 end
 
+local function run_backward()
+    local ok, e = pcall(pull)
+    if current.depth == 0 then
+        drop_all(current.pending)
+    end
+    if not ok then
+        error(e, 0)
+    end
+end
+
 --- Gradients of all leaves that t depends on, added to their .grad. t must be a scalar unless
 --- gradient (of its shape) is given.
 function tensor.methods:backward(gradient)
@@ -201,12 +220,75 @@ function tensor.methods:backward(gradient)
         args.tensor("backward", gradient)
     end
     check(C.am_backward_begin(args.tensor("backward", self), gradient))
-    local ok, e = pcall(pull)
-    if depth == 0 then
-        drop_all()
+    run_backward()
+end
+
+--- The same of several tensors at once, with a gradient for each.
+function M.backward(tensors, gradients)
+    local n = #args.dense("backward", tensors)
+    local outs, grads = ffi.new("am_tensor *[?]", n), ffi.new("am_tensor *[?]", n)
+    for i = 1, n do
+        outs[i - 1], grads[i - 1] = args.tensor("backward", tensors[i]), args.tensor("backward", gradients[i])
     end
-    if not ok then
-        error(e, 0)
+    check(C.am_backward_begin_many(outs, grads, n))
+    run_backward()
+end
+
+-- ---- tapes ----------------------------------------------------------------------------------
+
+local function drop_scope(s)
+    check(C.am_scope_take_up(s))
+    check(C.am_scope_pop())
+end
+
+--- A tape for a graph that waits for its backward while others are recorded, as those of several micro-batches do.
+---@return am.Tape
+function M.tape()
+    local b = edge.box("am_tape")
+    check(C.am_tape_new(b))
+    return new_tape(ffi.gc(b[0], C.am_tape_release))
+end
+
+local scope_box = edge.box("am_scope")
+
+-- Into the tape's scope and onto the tape; a function that goes back.
+local function enter(self)
+    local before = current
+    if self.scope then
+        check(C.am_scope_take_up(ffi.gc(self.scope, nil)))
+    else
+        check(C.am_scope_push())
+    end
+    current = self
+    drop_unreachable()
+    return function()
+        current = before
+        check(C.am_scope_set_aside(scope_box))
+        self.scope = ffi.gc(scope_box[0], drop_scope)
+        check(C.am_tape_leave())
+    end
+end
+
+--- Run fn(...) with this tape in the place of the current one, which goes on when fn has returned. What is computed
+--- in it belongs to this tape: later calls of run may use it, backward included, until release. Leaves may be used
+--- by any tape, and get the gradients of all.
+function Tape:run(fn, ...)
+    args.callable("tape:run", fn)
+    check(C.am_tape_enter(self.handle))
+    return finally(enter(self), fn, ...)
+end
+
+--- Free the tape now, with what is on it and all tensors that were made in its runs.
+function Tape:release()
+    if self.handle then
+        check(C.am_tape_release(self.handle))
+        ffi.gc(self.handle, nil)
+        self.handle = nil
+        drop_all(self.pending)
+        if self.scope then
+            drop_scope(ffi.gc(self.scope, nil))
+            self.scope = nil
+        end
     end
 end
 
@@ -257,8 +339,8 @@ function M.custom(def)
         check(C.am_record_custom(recorded, id, outs, #results, ins, n_in))
         if recorded[0] ~= 0 then
             local shells = {}
-            pending[id] = { ctx = hold(ctx, shells), shells = shells, positions = positions,
-                            backward = def.backward }
+            current.pending[id] = { ctx = hold(ctx, shells), shells = shells, positions = positions,
+                                    backward = def.backward }
         end
         return unpack(results)
     end
@@ -285,7 +367,7 @@ local function recompute(fn, ctx, seed, stream, ...)
     local seed_now, stream_now = rng_state()
     C.am_rng_set(seed, stream)
     check(C.am_tape_push())
-    depth = depth + 1
+    current.depth = current.depth + 1
     local ok, e = pcall(function()
         local results = { M.enable_grad(fn, unpack(leaves)) }
         local outs, grads, n = ffi.new("am_tensor *[8]"), ffi.new("am_tensor *[8]"), 0
@@ -300,7 +382,7 @@ local function recompute(fn, ctx, seed, stream, ...)
             pull()
         end
     end)
-    depth = depth - 1
+    current.depth = current.depth - 1
     check(C.am_tape_pop())
     C.am_rng_set(seed_now, stream_now)
     if not ok then
@@ -314,7 +396,7 @@ local function recompute(fn, ctx, seed, stream, ...)
 end
 
 --- Does backward run a block of checkpoint again just now?
-function M.is_recomputing() return depth > 0 end
+function M.is_recomputing() return current.depth > 0 end
 
 -- Leaves with hooks that fn reads are used by the node that is recorded next.
 local function noting_leaves(fn, ...)

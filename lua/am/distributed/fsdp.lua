@@ -289,7 +289,8 @@ end
 
 -- The modules that are units: the decoder's layers, in order.
 local function layers_of(model)
-    local list = model.model and model.names and model.model[model.names.layers]
+    local body = model.model and model.model.language and model.model:language() or model.model
+    local list = body and body.names and body[body.names.layers]
     local out = {}
     for i, child in ipairs(list and list._children or {}) do
         out[i] = child.module
@@ -300,9 +301,9 @@ end
 local function new_unit(self, names, index)
     local unit = { index = index, params = {}, state = "sharded", learns = false }
     for _, name in ipairs(names) do
+        unit.learns = unit.learns or self.layout:get(name).tensor.requires_grad -- also what stays whole (experts)
         local p = sharded(self, name)
         unit.params[#unit.params + 1] = p
-        unit.learns = unit.learns or p ~= nil and p.trainable
         if p and p.trainable then
             table.insert(self.trainable[p.axis], p)
         end
@@ -313,13 +314,15 @@ end
 --- Shard a model that every rank has whole, or whose parameters are cut otherwise already. opts: reshard_after_forward
 --- (true; false: a step gathers a layer once, and keeps it until finish), defer_sync (sum gradients with a step's last
 --- micro-batch alone, and keep them whole until then), param_dtype (of gathered weights; as stored), reduce_dtype (of
---- gradients that are summed; float32), pipelined (several forwards come before the first backward).
+--- gradients that are summed; float32), pipelined (several forwards come before the first backward),
+--- learns_before (what the layers are given needs a gradient).
 ---@return am.distributed.FSDP
 function M.apply(model, mesh, layout, opts)
     local self = setmetatable({ mesh = mesh, layout = layout, units = {}, reducing = {}, reduce_groups = {},
                                 trainable = { shard = {}, expert_dp = {} },
                                 reshard = opts.reshard_after_forward ~= false,
                                 deferred = opts.defer_sync or opts.pipelined, pipelined = opts.pipelined,
+                                learns_before = opts.learns_before,
                                 param_dtype = opts.param_dtype, reduce_dtype = opts.reduce_dtype }, FSDP)
     for _, axis in ipairs(AXES) do
         local group = mesh:group(axis)
@@ -350,7 +353,7 @@ function FSDP:cut(model)
         table.insert(i and names[i] or rest, name)
     end
     self.root = new_unit(self, rest)
-    local learns = self.root.learns
+    local learns = self.root.learns or self.learns_before
     for i, layer in ipairs(layers) do
         local unit, forward = new_unit(self, names[i], i), layer.forward
         learns = learns or unit.learns

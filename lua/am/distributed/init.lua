@@ -1,19 +1,23 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
 -- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
--- how they share it the strategies' (ddp.lua, fsdp.lua, …), and what makes their gradients one sync.lua's; groups of
+-- how they share it the strategies' (ddp.lua, fsdp.lua, context_parallel.lua, …), and what makes their gradients one sync.lua's; groups of
 -- ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
+local context_parallel = require("am.distributed.context_parallel")
 local err = require("am.core.error")
+local expert_parallel = require("am.distributed.expert_parallel")
 local fsdp = require("am.distributed.fsdp")
 local host = require("am.core.host")
 local layout = require("am.distributed.layout")
 local mesh = require("am.distributed.mesh")
+local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
 
-local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new }
+local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline }
 
 ---@class am.distributed.World
 ---@field rank integer from 0

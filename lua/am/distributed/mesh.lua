@@ -10,6 +10,7 @@
 --   cp            parts of each row                          stage  all ranks of one stage
 --   tp            parts of each matrix                       ep, expert_dp: ranks of dp_cp that share all experts,
 --                                                            and those that have the same ones
+--   loss          pp x dp_cp: over these losses are summed   pp_ends: the first and the last stage
 
 local err = require("am.core.error")
 
@@ -18,9 +19,9 @@ local M = {}
 local AXES = { "pp", "dp_replicate", "dp_shard", "cp", "tp" }
 local PRODUCTS = {
     dp = { "dp_replicate", "dp_shard" }, dp_cp = { "dp_replicate", "dp_shard", "cp" }, shard = { "dp_shard", "cp" },
-    stage = { "dp_replicate", "dp_shard", "cp", "tp" },
+    loss = { "pp", "dp_replicate", "dp_shard", "cp" }, stage = { "dp_replicate", "dp_shard", "cp", "tp" },
 }
-local ORDER = { "pp", "dp_replicate", "dp_shard", "cp", "tp", "dp", "dp_cp", "shard", "stage" }
+local ORDER = { "pp", "dp_replicate", "dp_shard", "cp", "tp", "dp", "dp_cp", "shard", "loss", "stage" }
 
 ---@class am.distributed.Mesh
 local Mesh = {}
@@ -107,13 +108,21 @@ function M.new(world, sizes)
         dp_cp = name == "dp_cp" and key or dp_cp
         add_group(self, made, name, key, size, place(grid, at, PRODUCTS[name] or { name }))
     end
+    if grid.pp > 1 then
+        local between = at.pp > 0 and at.pp < grid.pp - 1 -- these have a group, too, since all split together
+        local _, others = place(grid, at, { "pp" })
+        add_group(self, made, "pp_ends", grid.pp == 2 and "pp" or "pp_ends", 2, at.pp,
+                  2 * others + (between and 1 or 0))
+        self.ranks.pp_ends = at.pp == 0 and 0 or 1
+    end
     local ep, all, rank = M.given(sizes and sizes.ep) or 1, self.sizes.dp_cp, self.ranks.dp_cp
     if self.sizes.shard % ep ~= 0 then
         err.raise("usage", "distributed.ep_size: %d does not divide the %d ranks that dp_shard_size x cp_size are", ep,
                   self.sizes.shard)
     end
     local _, others = place(grid, at, PRODUCTS.dp_cp)
-    add_group(self, made, "ep", ep == all and dp_cp or "ep", ep, rank % ep, others * all / ep + math.floor(rank / ep))
+    -- of its own where ep is dp_cp, too: backward waits for rows, which gradients on their way must not hold up
+    add_group(self, made, "ep", "ep", ep, rank % ep, others * all / ep + math.floor(rank / ep))
     add_group(self, made, "expert_dp", ep == 1 and dp_cp or "expert_dp", all / ep, math.floor(rank / ep),
               others * ep + rank % ep)
     return self

@@ -243,13 +243,8 @@ function Body:embed(input_ids)
     return self[self.names.embeddings]:forward(input_ids)
 end
 
---- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm, and a list of
---- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest; inputs_embeds [B, T, C], taken in
---- place of what input_ids look up; what nn/attention.lua takes beside (causal, window_bounds).
---- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
---- feed-forward block, which holds more than half of what a layer saves.
-function Body:forward(input_ids, position_ids, ctx)
-    local names, checkpointing = self.names, self.activation_checkpointing
+--- input_ids int [B, T], position_ids int [B or 1, T] -> what the first layer gets [B, T, C]. ctx as in forward.
+function Body:first_states(input_ids, position_ids, ctx)
     local x = ctx.inputs_embeds or self:embed(input_ids)
     if self.embedding_multiplier then
         x = x * self.embedding_multiplier
@@ -265,13 +260,20 @@ function Body:forward(input_ids, position_ids, ctx)
     if self.training and self.embedding_dropout > 0 then
         x = x:dropout(self.embedding_dropout)
     end
+    return x
+end
+
+--- States x [B, T, C] through the layers `first` to `last` (from 1) -> states, and a list of the router logits
+--- [B T, E] of those with experts.
+function Body:run_layers(x, position_ids, ctx, first, last)
+    local names, checkpointing = self.names, self.activation_checkpointing
     local tables, router_logits = rotary_tables(self, position_ids, ctx.longest), {}
-    for i = 1, self.layer_count do
+    for i = first, last do
         local layer = self[names.layers][tostring(i - 1)]
         local rotary = tables[layer.kind] or tables.full_attention
         local function run(h)
             return layer:forward(h, rotary, { bounds = ctx.bounds, window_bounds = ctx.window_bounds,
-                                               causal = ctx.causal, cache = ctx.cache, layer = i,
+                                               causal = ctx.causal, cache = ctx.cache, part = ctx.part, layer = i,
                                                position_ids = position_ids, checkpointing = checkpointing })
         end
         -- A scope each: what backward does not need is freed as the layer ends.
@@ -283,7 +285,24 @@ function Body:forward(input_ids, position_ids, ctx)
         end
         router_logits[#router_logits + 1] = logits
     end
-    return self[names.norm]:forward(x), router_logits
+    return x, router_logits
+end
+
+--- States of the last layer -> those after the last norm.
+function Body:last_states(x)
+    return self[self.names.norm]:forward(x)
+end
+
+--- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm, and a list of
+--- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest; inputs_embeds [B, T, C], taken in
+--- place of what input_ids look up; what nn/attention.lua takes beside (causal, window_bounds, part).
+--- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
+--- feed-forward block, which holds more than half of what a layer saves.
+function Body:forward(input_ids, position_ids, ctx)
+    local x = self:first_states(input_ids, position_ids, ctx)
+    local router_logits
+    x, router_logits = self:run_layers(x, position_ids, ctx, 1, self.layer_count)
+    return self:last_states(x), router_logits
 end
 
 --- A text that changes where the frequencies do as a sequence grows to `longest` tokens: keys that were stored

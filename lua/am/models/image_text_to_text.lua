@@ -81,8 +81,8 @@ function Body:image_features(inputs)
     return self.spec.image_features(self, setmetatable({ pixel_values = pixels }, { __index = inputs }))
 end
 
--- Rows of text with the pictures' features in place of image tokens -> [B, T, C].
-local function merged(self, input_ids, inputs)
+--- Rows of text with the pictures' features in place of image tokens -> [B, T, C].
+function Body:merged(input_ids, inputs)
     local features = inputs.pixel_values ~= nil and self:image_features(inputs)
     local rows = places(self, input_ids, features and features:size(0) or 0)
     local x = self:language():embed(known_ids(self, input_ids))
@@ -106,7 +106,7 @@ function Body:forward(input_ids, position_ids, ctx)
         position_ids = spec.positions(self, input_ids, position_ids, ctx)
     end
     if not ctx.cache or ctx.cache.used == 0 then -- what comes later is text
-        ctx.inputs_embeds = merged(self, input_ids, ctx.inputs)
+        ctx.inputs_embeds = self:merged(input_ids, ctx.inputs)
     end
     if spec.see then
         spec.see(self, input_ids, ctx)

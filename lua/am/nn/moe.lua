@@ -132,7 +132,8 @@ end
 --- they get (all k choices counted) times their mean probability, over all layers together. A scalar.
 ---@param logits table of the layers' router logits [N, E]
 ---@param mask? table a tensor [N], 1 for tokens that count
-function M.load_balancing_loss(logits, num_experts, top_k, mask)
+---@param sum? fun(t: table): table adds up what these and other tokens have, where there are others
+function M.load_balancing_loss(logits, num_experts, top_k, mask, sum)
     local numbers, counts, probabilities = {}, nil, nil
     for e = 1, num_experts do
         numbers[e] = e - 1
@@ -150,6 +151,10 @@ function M.load_balancing_loss(logits, num_experts, top_k, mask)
         probabilities = probabilities and probabilities + probability or probability
     end
     local rows = #logits * (mask and mask:sum():item() or logits[1]:size(0))
+    if sum then
+        counts, probabilities = sum(counts), sum(probabilities)
+        rows = sum(tensor.full({}, rows, { device = logits[1]:device() })):item()
+    end
     return (counts * probabilities):sum() * (num_experts / math.max(rows * rows, 1))
 end
 

@@ -114,6 +114,9 @@ function Recipe:check_ranks()
         err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
     self.mesh = self:build_mesh()
+    if self.mesh:size("pp") > 1 then
+        self:prepare_stages()
+    end
     self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
 end
@@ -141,7 +144,7 @@ function Recipe:build_model()
     if self.cfg:has("neftune") then
         am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
     end
-    model.model.activation_checkpointing = self.cfg:get("distributed.activation_checkpointing")
+    model.model.activation_checkpointing = sections.activation_checkpointing(self.cfg)
         or model.model.activation_checkpointing
     if self.cfg:has("peft") then
         local wanted = config.instantiate(self.cfg:child("peft"), self.ctx, {}, { default_target = "am.PeftConfig" })
@@ -222,7 +225,7 @@ function Recipe:build_hooks()
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
     end
-    if self.cfg:has("samples") and self.world:is_main() then
+    if self.cfg:has("samples") and (self.world:is_main() or self:is_cut()) then -- all ranks that have parts of a model
         table.insert(list, 1, self:build_samples(function(...) self:log_sample(...) end))
     end
     for _, hook in ipairs(self:build_list("hooks")) do
@@ -266,6 +269,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
+    options.shards = self.fsdp and self.mesh:size("shard")
     return options
 end
 
@@ -293,10 +297,17 @@ function Recipe:counts_tokens()
     return true
 end
 
+--- What a token costs, while the model is whole.
+function Recipe:note_costs()
+    self.costs = flops.costs(self.model)
+end
+
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
 --- learnt. seen: see am.recipes.flops.of_rows. A fifth argument is their batch, where there is one already.
 function Recipe:batch_flops(rows, length, labels, seen)
-    self.costs = self.costs or flops.costs(self.model)
+    if not self.costs then
+        self:note_costs()
+    end
     return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 
@@ -332,7 +343,8 @@ function Recipe:check_memory()
     local tokens = self:tokens_at_once(rows, longest)
     local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
-                                memory.varied(rows, count, mean, longest), self.model_allocated)
+                                memory.varied(rows, count, mean, longest),
+                                self.model_allocated / (self.fsdp and self.mesh:size("shard") or 1))
                  + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
                  self.world.on_host)
 end
@@ -449,7 +461,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel") } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline") } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

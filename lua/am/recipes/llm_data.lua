@@ -210,7 +210,35 @@ function Methods.inputs(_, batch, int32)
         input_ids = int32(batch.input_ids, { batch.B, batch.T }),
         position_ids = int32(batch.position_ids, { batch.B, batch.T }),
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
+        part = batch.part, -- of rows that ranks share
     }
+end
+
+--- What a model's forward gives for a batch, without logits; and int32(array, shape), as inputs has it.
+function Methods:run_model(model, batch)
+    local device = model:device()
+    local function int32(array, shape)
+        return am.from_buffer(array, shape, { dtype = "int32", device = device })
+    end
+    local inputs = self:inputs(batch, int32)
+    inputs.logits_to_keep = false
+    return model:forward(inputs), int32
+end
+
+--- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
+function Methods:label_states(model, batch)
+    local out, int32 = self:run_model(model, batch)
+    local n = batch.B * batch.T
+    if model == self.model and model.training then
+        self.balance = out.aux_loss -- objective's
+    end
+    local hidden, labels = out.hidden_states, int32(batch.labels, { n })
+    hidden = hidden:reshape(n, hidden:size(2))
+    if batch.num_label_tokens > 0 and batch.num_label_tokens < n then
+        local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
+        hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
+    end
+    return hidden, labels
 end
 
 --- Where a batch has labels: a C array of its num_label_tokens places in [B T].

@@ -25,7 +25,7 @@ end
 -- ---- weights, gradients, optimizer state ------------------------------------------------------
 
 -- Bytes of weights (all, and those that are trained), gradients and optimizer state.
--- opts: an optimizer section, or its keys and kind.
+-- opts: an optimizer section, or its keys and kind; shards: ranks that have a part of each (1).
 local function training_state(model, opts)
     local all = { weights = 0, trained = 0, gradients = 0, optimizer = 0 }
     local largest = 0
@@ -40,6 +40,9 @@ local function training_state(model, opts)
     end
     if opts.fuse_backward then -- those of a layer at a time, and embeddings' from the head on
         all.gradients = math.min(all.gradients, largest + all.gradients / model.config.num_hidden_layers)
+    end
+    for key, bytes in pairs(all) do
+        all[key] = math.ceil(bytes / (opts.shards or 1))
     end
     return all
 end
@@ -71,6 +74,29 @@ local function layer_of(model, i)
     local body = model.model.language and model.model:language() or model.model
     local layers = body[model.names.layers]
     return layers and layers[tostring(i)] or body
+end
+
+-- What a rank has whole for a while where each has a part of the model (distributed/fsdp.lua): all but the layers, and
+-- two of these, with the gradients of the former and of one.
+local function gathered_bytes(model, shards)
+    if (shards or 1) == 1 then
+        return 0
+    end
+    local function bytes_in(module)
+        local weights, gradients = 0, 0
+        for _, t in module:named_parameters() do
+            local n, size = t:numel(), bytes_of[t:dtype()]
+            weights, gradients = weights + n * size, gradients + (t.requires_grad and n * wide(size) or 0)
+        end
+        return weights, gradients
+    end
+    local count, weights, gradients = model.config.num_hidden_layers, 0, 0
+    for i = 0, count - 1 do
+        local w, g = bytes_in(layer_of(model, i))
+        weights, gradients = weights + w, gradients + g
+    end
+    local all_weights, all_gradients = bytes_in(model)
+    return all_weights + all_gradients - weights - gradients + (2 * weights + gradients) / count
 end
 
 -- Of a norm over rows of `width`: its input, unless that is kept anyhow, and a number or two of each row.
@@ -196,7 +222,8 @@ local function turned_bytes(model)
     local bytes, first = 0, model.model.activation_checkpointing == true and model.config.num_hidden_layers - 1 or 0
     for i = first, model.config.num_hidden_layers - 1 do
         for _, module in layer_of(model, i):named_modules() do
-            bytes = bytes + (module.fan_in_fan_out and module.weight:numel() * bytes_of[module.weight:dtype()] or 0)
+            local w = module.fan_in_fan_out and module.weight
+            bytes = bytes + (w and w:numel() * bytes_of[w:dtype()] or 0)
         end
     end
     return bytes
@@ -290,7 +317,8 @@ function M.expected(model, opts, tokens, varied)
     local state = training_state(model, opts)
     local kept, working, logits, layer = activation_parts(model, tokens)
     local out = { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
-                  activations = kept + working + logits + layer, program = PROGRAM }
+                  activations = kept + working + logits + layer + gathered_bytes(model, opts.shards),
+                  program = PROGRAM }
     if varied then
         local live = state.trained + out.gradients + out.optimizer + kept + math.max(working, logits)
         out.activations = out.activations + math.min(out.activations, live / 4 + WAITING)

@@ -2,8 +2,10 @@
 -- on a model, and what makes their gradients one. Methods of the recipes for language models (llm.lua); the strategies
 -- are lua/am/distributed/'s.
 
+local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local sections = require("am.recipes.sections")
 
 local Methods = {}
 
@@ -88,30 +90,44 @@ local function sharding(self)
     end
     return {
         reshard_after_forward = options.reshard_after_forward ~= false
-            and cfg:get("distributed.reshard_after_forward") ~= false,
+            and sections.reshard_after_forward(cfg) ~= false,
         defer_sync = options.defer_sync or cfg:get("distributed.defer_fsdp_grad_sync"),
         param_dtype = dtype_of(cfg:get("distributed.mp_policy.param_dtype")),
         reduce_dtype = dtype_of(cfg:get("distributed.mp_policy.reduce_dtype")),
-        pipelined = self.mesh:size("pp") > 1,
+        pipelined = self.pipeline ~= nil, learns_before = self.pipeline and self.pipeline.trains_before,
     }
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = {}
+local STRATEGIES = {
+    { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel }, { "cp", distributed.context_parallel },
+}
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
+    options.pipeline = self:stage_options()
+    self:note_costs()
+    local before = am.memory(self.ctx.device).live_bytes
     self.layout = distributed.layout(self.model, self.mesh)
+    local applied = {}
     for _, strategy in ipairs(STRATEGIES) do
         if self.mesh:size(strategy[1]) > 1 then
-            strategy[2].apply(self.model, self.mesh, self.layout, options)
+            applied[strategy[1]] = strategy[2].apply(self.model, self.mesh, self.layout, options)
         end
     end
+    self.pipeline = applied.pp
+    self.model_allocated = math.max(0, self.model_allocated + am.memory(self.ctx.device).live_bytes - before)
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
+    self.ctx.trained_elsewhere = self.pipeline and self.pipeline:trained_elsewhere()
+end
+
+--- What this rank computes of a batch: all of it, or its tokens of each row where ranks share rows (cp).
+function Methods:own_tokens(batch)
+    return self.mesh:size("cp") > 1 and distributed.context_parallel.shard(batch, self.mesh) or batch
 end
 
 --- Is any parameter in parts?
@@ -130,7 +146,7 @@ function Methods:build_sync()
         return nil
     end
     if self:is_cut() or self.mesh:size("pp") > 1 then
-        if self.optimizer:needs_whole() then
+        if self:is_cut() and self.optimizer:needs_whole() then
             err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
                       .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
                       self.optimizer.kind)
@@ -154,6 +170,9 @@ end
 function Methods:leave_groups()
     if self.sync then
         self.sync:close()
+    end
+    if self.pipeline then
+        self.pipeline:close()
     end
     if self.mesh then
         self.mesh:close()

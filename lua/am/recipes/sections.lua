@@ -53,13 +53,58 @@ end
 
 local sizes = {
     tp_size = "processes that share each matrix",
-    cp_size = "processes that share each row", pp_size = "processes that share the layers",
-    ep_size = "processes that share the experts",
 }
+
+-- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
+local function of_mixtures(fields)
+    fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
+    for key, why in pairs {
+        _target_ = "distributed says it", mp_policy = "distributed.mp_policy says it",
+        wrap_outer_model = "what lies in no layer is gathered as one", lm_head_precision = "logits are in float32",
+        ignore_router_for_ac = "a layer is computed again with its router",
+    } do
+        fields[key] = { type = "any", no_effect = why }
+    end
+    return { fields = fields, doc = "fsdp, of models with experts" }
+end
+
+--- What the sections on processes say of activation checkpointing.
+function M.activation_checkpointing(cfg)
+    return cfg:get("distributed.activation_checkpointing") or cfg:get("parallelizer.activation_checkpointing")
+end
+
+--- What they say of weights behind a layer's forward; nil: nothing.
+function M.reshard_after_forward(cfg)
+    for _, section in ipairs { "distributed", "distributed.moe", "parallelizer" } do
+        local said = cfg:get(section .. ".reshard_after_forward")
+        if said ~= nil then
+            return said
+        end
+    end
+end
+
+--- Keys of `distributed.pipeline`, which was the section `autopipeline` once.
+function M.pipeline()
+    return M.with({
+        pp_schedule = { type = "string", default = "1f1b", now = { "1f1b", "1F1B" },
+                        doc = "a stage does one forward and one backward in turns",
+                        not_yet = "a rank has one stage; take 1f1b, whose gradients are the same" },
+        pp_microbatch_size = { type = "integer", min = 1, doc = "rows of a micro-batch, in place of "
+                               .. "step_scheduler.local_batch_size, which it divides" },
+        layers_per_stage = { type = "integer", min = 1, doc = "layers of each stage, the last one having what is "
+                             .. "left; without it as even as can be, the first having one more" },
+        scale_grads_in_schedule = { type = "boolean", now = { false },
+                                    not_yet = "gradients are means over label tokens; set it to false" },
+    }, without_effect("the micro-batches of a step are its rows", "pp_batch_size"),
+        without_effect("a decoder is cut between its layers", [[module_fqns_per_model_part patch_inner_model
+            patch_causal_lm_model]]),
+        without_effect("it belongs to other schedules", [[_target_ pp_schedule_csv round_virtual_stages_to_pp_multiple
+            round_to_pp_multiple patch_stage_backward_maybe_with_nosync dtype device visualize]]))
+end
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan pipeline moe multimodal
+    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan multimodal
         patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
@@ -85,6 +130,12 @@ function M.distributed()
     fields.dp_size = { type = "integer", min = 0, doc = "ranks that share the rows; what other sizes leave" }
     fields.dp_replicate_size = { type = "integer", min = 0, default = 1,
                                  doc = "fsdp: copies of the sharded model (HSDP)" }
+    fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
+                       .. "divides dp_shard x cp and the number of experts" }
+    fields.moe = of_mixtures {}
+    fields.cp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the tokens of each row" }
+    fields.cp_rotate_method = { type = "string", enum = { "alltoall", "allgather" },
+                                no_effect = "keys and values go round from rank to rank" }
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
@@ -93,6 +144,8 @@ function M.distributed()
         type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
         doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
     fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
+    fields.pp_size = { type = "integer", min = 0, default = 1, doc = "ranks that have the layers in turns" }
+    fields.pipeline = { fields = M.pipeline(), doc = "how micro-batches go through the stages of pp_size" }
     for key, doc in pairs(sizes) do
         fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
                         not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
@@ -104,12 +157,13 @@ local strategies = { type = "string", enum = { "fsdp2", "ddp", "megatron_fsdp", 
                      doc = "how processes share a run" }
 
 local function processes()
+    local distributed = M.distributed()
     return {
         distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
                         fields = { strategy = strategies }, doc = "how processes share a run" },
         distributed_config = { type = "any", no_effect = ROWS_ALONE },
-        parallelizer = { type = "any", no_effect = ROWS_ALONE },
-        autopipeline = { type = "any", no_effect = ROWS_ALONE },
+        parallelizer = of_mixtures { activation_checkpointing = distributed.activation_checkpointing },
+        autopipeline = { fields = M.pipeline(), doc = "as distributed.pipeline, where there is none" },
         dist_env = { fields = {
             backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
             timeout_minutes = { type = "number", min = 0, doc = "how long a rank waits for the others (10)" },

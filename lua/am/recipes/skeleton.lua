@@ -10,6 +10,7 @@ local lora = require("am.peft.lora")
 local matcher = require("am.peft.matcher")
 local models = require("am.models")
 local peft = require("am.peft")
+local sections = require("am.recipes.sections")
 local whole = require("am.peft.whole")
 
 local M = {}
@@ -120,7 +121,7 @@ end
 function M.of(recipe)
     local model = plain(recipe.cfg:child("model"), recipe.ctx)
     recipe:freeze(model)
-    model.model.activation_checkpointing = recipe.cfg:get("distributed.activation_checkpointing")
+    model.model.activation_checkpointing = sections.activation_checkpointing(recipe.cfg)
         or model.model.activation_checkpointing
     if recipe.cfg:has("peft") then
         local wanted = config.instantiate(recipe.cfg:child("peft"), recipe.ctx, {},

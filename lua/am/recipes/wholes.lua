@@ -42,10 +42,20 @@ end
 
 --- use() while the modules have the whole tensors of what is trained. All ranks call this together.
 function M.with(self, use)
+    local function now(name)
+        local place = self.layout:get(name).places[1]
+        return place[1][place[2]]:detach()
+    end
     scope.scope(autograd.no_grad, function()
         exchanged(self, cut_names(self), function(name, entry)
             return self.layout:whole(name, entry.tensor:detach())
-        end, use)
+        end, function()
+            if self.pipeline then -- what other stages train, too
+                self.pipeline:with_trained(now, use)
+            else
+                use()
+            end
+        end)
     end)
 end
 
@@ -54,7 +64,13 @@ function M.load(self, load)
     scope.scope(autograd.no_grad, function()
         exchanged(self, cut_names(self), function(_, entry)
             return tensor.zeros(entry.shape, { dtype = entry.tensor:dtype() })
-        end, load, function(name, entry, whole)
+        end, function()
+            if self.pipeline then
+                self.pipeline:with_room(load)
+            else
+                load()
+            end
+        end, function(name, entry, whole)
             entry.tensor:detach():copy_(self.layout:part(name, whole))
         end)
     end)

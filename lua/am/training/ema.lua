@@ -30,7 +30,7 @@ local function sources(recipe)
             masters[name] = t
         end
     end
-    for name, t in (recipe.layout or recipe.model):named_parameters() do
+    for name, t in recipe.layout:named_parameters() do
         if t.requires_grad then
             list[#list + 1] = { name = name, weight = t, source = masters[name] or t }
         end

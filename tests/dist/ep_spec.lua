@@ -1,0 +1,78 @@
+-- Ranks that share experts learn what one rank learns: the recipe under mpirun on tiny mixtures, the same global batch
+-- in the same order. Skipped, and counted, where there is no mpirun or no amlua_mpi.so.
+local helper = require("tests.recipe.helper")
+local model = require("tests.dist.mixtures")
+local ranks = require("tests.dist.ranks")
+
+-- The second half of the experts is never chosen: with two ranks the second has nothing to do.
+local function starve(m)
+    for i = 0, 1 do
+        m:get("model.layers." .. i .. ".mlp.router").bias:narrow(0, 2, 2):fill_(-1e4)
+    end
+end
+
+local ddp, fsdp2 = { strategy = "ddp" }, { strategy = "fsdp2" }
+local lora = { target_modules = "*.[qkvo]_proj", dim = 4 }
+local cases = { -- what, family, section `distributed`, changes, { ranks, ep_size } …
+    { "full, with a balancing loss", "mixtral", ddp,
+      { model = { output_router_logits = true, router_aux_loss_coef = 0.1 } }, { 2, 2 }, { 4, 2 }, { 4, 4 } },
+    { "LoRA on attention", "mixtral", ddp, { peft = lora }, { 2, 2 } },
+    { "LoRA on experts", "mixtral", ddp, { peft = { target_modules = "*.w[123]", dim = 4 } }, { 4, 2 } },
+    { "computed again in backward", "mixtral", { strategy = "ddp", activation_checkpointing = true }, {}, { 2, 2 } },
+    { "a shared expert, dense layers", "qwen2_moe", ddp, {}, { 2, 2 } },
+    { "sharded", "qwen3_moe", fsdp2, {}, { 2, 2 }, { 4, 2 } },
+    { "LoRA on stacks", "granite_moe", fsdp2, { peft = { target_modules = "*put_linear", dim = 4 } }, { 4, 4 } },
+    { "packed rows", "olmoe", ddp, { packed_sequence = { packed_sequence_size = 48 } }, { 2, 2 } },
+    { "biases", "gpt_oss", ddp, {}, { 4, 2 } },
+    { "experts that no token goes to", "gpt_oss", ddp, {}, { 2, 2 }, change = starve },
+}
+
+describe("expert parallel", function()
+    if not ranks.can_run then
+        pending("there is no mpirun, or no amlua_mpi.so")
+        return
+    end
+
+    teardown(helper.cleanup)
+
+    for _, n in ipairs { 1, 2, 4 } do
+        it("sends rows to their experts and back, on " .. n, function()
+            local status, out, errors = helper.run({ "tests/dist/experts.lua" }, { before = ranks.mpirun(n) })
+            assert.equal(0, status, errors)
+            for rank = 0, n - 1 do
+                assert.matches("all is well on rank " .. rank, out)
+            end
+        end)
+    end
+
+    for _, case in ipairs(cases) do
+        local what, family, distributed, changes = unpack(case)
+        it("learns what one rank learns: " .. family .. ", " .. what, function()
+            local given = helper.changes({ model = { pretrained_model_name_or_path = model(family, case.change) },
+                                           checkpoint = { enabled = false } }, changes)
+            local one = ranks.train(1, given)
+            for i = 5, #case do
+                local n, ep = unpack(case[i])
+                local many = helper.changes(given, { distributed = helper.changes({ ep_size = ep }, distributed) })
+                ranks.compare(one, (ranks.train(n, many)))
+            end
+        end)
+    end
+
+    for what, case in pairs {
+        ["a model without experts"] = { 2, 2, nil, "ep_size: 2 ranks are to share experts, and Llama%w+ has none" },
+        ["experts that it does not divide"] = { 3, 3, "mixtral", "ep_size: 3 does not divide the 4 experts of model" },
+        ["fewer ranks"] = { 2, 4, "mixtral", "ep_size: 4 does not divide the 2 ranks" },
+    } do
+        it("refuses " .. what, function()
+            local n, ep, family, message = unpack(case, 1, 4)
+            local cfg = helper.config(helper.folder(), helper.changes({
+                distributed = { ep_size = ep }, step_scheduler = { global_batch_size = 12 },
+                model = family and { pretrained_model_name_or_path = model(family) } or {},
+            }))
+            local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(n) })
+            assert.equal(2, status)
+            assert.matches("distributed." .. message, errors)
+        end)
+    end
+end)
