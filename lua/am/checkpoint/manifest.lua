@@ -37,7 +37,11 @@ function M.write(dir, known)
     local files = {}
     each_file(dir, "", function(name)
         local file = path.join(dir, name)
-        files[name] = known[name] or { bytes = assert(path.size(file)), blake2b = digest_of(file) }
+        local bytes, why = path.size(file)
+        if not bytes then
+            err.raise("io", "%s", why)
+        end
+        files[name] = known[name] or { bytes = bytes, blake2b = digest_of(file) }
     end)
     for name in pairs(known) do
         if not files[name] then

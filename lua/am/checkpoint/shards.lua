@@ -329,8 +329,8 @@ local function runs_of(layout, parameter, rows)
             return nil
         end
     end
-    local numbers, n = layout:part(parameter, constructors.arange(rows, { dtype = "int64" })):to("float64"):contiguous(), 0
-    local list, runs = numbers:to_buffer(), {}
+    local numbers = layout:part(parameter, constructors.arange(rows, { dtype = "float64" })):contiguous()
+    local list, runs, n = numbers:to_buffer(), {}, 0
     for i = 0, numbers:numel() - 1 do
         local row = list[i]
         if n > 0 and runs[n][1] + runs[n][2] == row then

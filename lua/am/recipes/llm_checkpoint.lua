@@ -73,7 +73,12 @@ end
 function Methods:write_tensors(dir, stem, list, also)
     local saving = saving_of(self, dir)
     local file = path.join(dir, shards.file_name(stem, saving.writers, ALONE[stem]))
-    shards.write(saving, file, shards.items(list, self.layout, saving.writers), also)
+    local own = {}
+    for _, one in ipairs(list) do
+        local elsewhere = self.mesh:rank("pp") > 0 and (self.layout:get(one[3]).stages or 1) > 1
+        own[#own + 1] = not elsewhere and one or nil -- what two stages have is the first one's
+    end
+    shards.write(saving, file, shards.items(own, self.layout, saving.writers), also)
 end
 
 --- Read what write_tensors wrote, on any number of ranks and by any layout.

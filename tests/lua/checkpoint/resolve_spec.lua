@@ -1,9 +1,7 @@
 -- Finding checkpoints to go on from, and their parts in JSON.
 
-local am = require("am")
 local checkpoint = require("am.checkpoint")
 local files = require("tests.support.files")
-local json = require("am.utils.json")
 local path = require("am.utils.path")
 local tiny = require("tests.support.tiny")
 

@@ -133,8 +133,11 @@ describe("tensors in shards", function()
             end
             refused({ "lacks c" }, function(into) into[9] = { "c", am.zeros { 1 } } end)
             refused({ "holds n", "does not have" }, function(into) table.remove(into, 4) end)
-            refused({ "b is float32 [30, 50]", "float32 [50, 30]" }, function(into) into[1][2] = am.zeros { 50, 30 } end)
-            refused({ "b is float32 [30, 50]", "float32 [1500]" }, function(into) into[1][2] = am.zeros { 1500 } end)
+            for _, shape in ipairs { { 50, 30 }, { 1500 } } do
+                refused({ "b is float32 [30, 50]", "float32 [" .. table.concat(shape, ", ") .. "]" }, function(into)
+                    into[1][2] = am.zeros(shape)
+                end)
+            end
             refused({ "a is bfloat16 [7]", "float32 [7]" }, function(into) into[2][2] = am.zeros { 7 } end)
             raised("io", "nowhere", shards.read, { path.join(root, "nowhere") }, {})
             path.write_file(file, "damaged")
