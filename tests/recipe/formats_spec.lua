@@ -30,7 +30,7 @@ local function run(dir, changes)
     return path.join(dir, "run"), errors
 end
 
-local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "hooks.json", "losses.json" }
+local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "hooks.json", "losses.json", "manifest.json" }
 local tail = { "optim/lr_scheduler.json", "optim/optimizer.json", "optim/optimizer.safetensors",
                "rng/rng_dp_rank_0.json", "signature.json", "step_scheduler.json" }
 
