@@ -12,6 +12,7 @@ local ranks = require("tests.dist.ranks")
 local tiny = require("tests.support.tiny")
 
 local ddp, fsdp = { strategy = "ddp" }, { strategy = "fsdp2" }
+local pp = { strategy = "ddp", pp_size = 2 }
 local hsdp = { strategy = "fsdp2", dp_replicate_size = 2 }
 
 -- Overrides of a run in a folder.
@@ -48,6 +49,10 @@ describe("checkpoints of several ranks", function()
         { "ddp on 4", 4, ddp, { { 1, ddp }, { 2, fsdp } } },
         { "fsdp2 on 4", 4, fsdp, { { 1, ddp }, { 2, ddp }, { 4, hsdp } } },
         { "HSDP on 4, LoRA", 4, hsdp, { { 1, ddp }, { 2, fsdp } }, { peft = { target_modules = "*_proj", dim = 4 } } },
+        { "pp on 2", 2, pp, { { 1, ddp }, { 4, { strategy = "fsdp2", pp_size = 2 } } } },
+        { "pp beside fsdp2 on 4, LoRA", 4, { strategy = "fsdp2", pp_size = 2 }, { { 1, ddp }, { 2, pp } },
+          { peft = { target_modules = "*_proj", dim = 4 } } },
+        { "one for pp", 1, ddp, { { 2, pp } } },
         { "one rank", 1, ddp, { { 4, fsdp } } },
     }
     for _, case in ipairs(cases) do
