@@ -11,7 +11,6 @@ local console = require("am.loggers.console")
 local edge = require("am.core.ffi")
 local flops = require("am.recipes.flops")
 local llm = require("am.recipes.llm")
-local timers = require("am.training.timers")
 local training = require("am.training")
 
 local Recipe = llm:extend("llm_finetune")
@@ -25,11 +24,9 @@ function Recipe:setup()
     self.rng = self:track("rng/rng_dp_rank_RANK.json", training.StatefulRNG { seed = self.seed })
     self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_ranks()
-    self.model = self:build_model()
+    self.model = self.world:together(self.build_model, self)
     self:parallelize()
-    self.loss_fn = self:build_loss()
-    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
-    self.validation_sets = self:build_validation_sets()
+    self:share_data()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.sync = self:build_sync()
@@ -37,7 +34,7 @@ function Recipe:setup()
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
-    self.timers = timers.Timers(self:section("timers"))
+    self:build_timers()
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
     self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
@@ -57,7 +54,7 @@ function Recipe:train()
     self:catch_up()
     for epoch in scheduler:epochs() do
         for window in self:timed_windows() do
-            local metrics = self:step(window)
+            local metrics = self:timed_rank(self.step, self, window)
             self:log_step(epoch, metrics)
             local losses = { train_loss = metrics.loss }
             if #self.validation_sets > 0 and scheduler:is_val_step() then
@@ -281,6 +278,7 @@ function Recipe:log_step(epoch, metrics)
         record[key] = value
     end
     self:log_record("training", record)
+    self:compare_ranks()
     self.hooks:call("step", self, record)
     self.timers:log()
 end

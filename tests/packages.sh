@@ -11,8 +11,8 @@ BUILD_PACKAGES=(gcc libc6-dev cmake make pkg-config libluajit-5.1-dev libdnnl-de
 # shellcheck disable=SC2034
 TEST_PACKAGES=(luajit check lua-busted lua-check clang-format clang-tidy shellcheck clang zstd
     libclang-rt-dev libomp-dev libopenmpi-dev openmpi-bin g++ libgloo-dev)
-# shellcheck disable=SC2034  # a Slurm of the tests' own
-CLUSTER_PACKAGES=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)
+# shellcheck disable=SC2034  # a Slurm of the tests' own, and two hosts
+CLUSTER_PACKAGES=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge iproute2)
 # shellcheck disable=SC2034  # what examples/smollm2.sh uses to fetch the model
 DOWNLOAD_PACKAGES=(ca-certificates curl python3 python3-pip unzip)
 

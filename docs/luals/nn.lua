@@ -79,6 +79,9 @@ function am_nn_Embedding.new(num_embeddings, embedding_dim, padding_idx, scale) 
 --- index [...] -> [..., embedding_dim]
 function am_nn_Embedding:forward(index) end
 
+--- The rows of index alone.
+function am_nn_Embedding:lookup(index) end
+
 --- Rows times the embedding's own scale.
 function am_nn_Embedding:scaled(rows) end
 
@@ -212,6 +215,9 @@ function am_nn_moe_SparseMoE:run_experts(x, offsets) end
 
 --- x [B, T, C] -> the same shape, and the router's logits [B T, E].
 function am_nn_moe_SparseMoE:forward(x) end
+
+--- What the chosen experts make of rows [N, C], and the one that sees all: weights and index [N, k] -> [N, C].
+function am_nn_moe_SparseMoE:mix(rows, weights, index) end
 
 ---@class am.nn.moe.Experts: am.nn.Module
 local am_nn_moe_Experts = {}

@@ -1,8 +1,11 @@
 -- Ranks that share the tokens of each row learn what one rank learns: the recipe under mpirun, the same global batch in
 -- the same order. And the ring of attention by itself. Skipped, and counted, where there is no mpirun or no
 -- amlua_mpi.so.
+local context_parallel = require("am.distributed.context_parallel")
+local datasets = require("am.datasets")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
+local Module = require("am.nn.module")
 local ranks = require("tests.dist.ranks")
 
 -- One of the tests' tiny models of a family, which has a vocabulary of 48.
@@ -19,6 +22,9 @@ local cases = { -- name, changes to the configuration, the distributed section b
     { "full, grouped heads, accumulated micro-batches", {}, { [2] = cp, [4] = all } },
     { "rows and tokens shared", {}, { [4] = cp } },
     { "sharded over rows and tokens", {}, { [4] = { strategy = "fsdp2", cp_size = 2 } } },
+    { "stages of layers, and tokens shared", {}, { [4] = { strategy = "ddp", pp_size = 2, cp_size = 2 } } },
+    { "experts by the ranks that share tokens", family("mixtral", { model = { output_router_logits = true } }),
+      { [2] = { strategy = "fsdp2", cp_size = 2, ep_size = 2 } } },
     { "LoRA", { peft = { target_modules = "*_proj", dim = 4 } }, { [2] = cp } },
     { "packed rows, recomputed layers", { packed_sequence = { packed_sequence_size = 48 } },
       { [2] = { strategy = "ddp", cp_size = 2, activation_checkpointing = true }, [4] = cp } },
@@ -94,6 +100,32 @@ describe("context parallel", function()
                 end
             end
         end
+    end)
+
+    it("refuses by name what ranks can't share", function()
+        local function refused(changes)
+            local cfg = helper.config(helper.folder(), helper.changes({ distributed = cp }, changes))
+            local status, out, errors = helper.train(cfg, nil, { before = ranks.mpirun(2) })
+            assert.not_equal(0, status, out)
+            return errors
+        end
+        for message, changes in pairs {
+            ["attn_implementation is eager"] = { model = { attn_implementation = "eager" } },
+            ["cp_size is 2, but model%.layers%.0%.self_attn drops 0%.1"] = { model = { attention_dropout = 0.1 } },
+            ["biases by distance %(ALiBi%)"] = {
+                model = { pretrained_model_name_or_path = "tests/parity/models/golden/falcon_alibi" } },
+            ["cp_size asks for a multiple of 3"] = { distributed = { cp_size = 3 } },
+        } do
+            assert.matches(message, refused(changes))
+        end
+        local mesh = { size = function() return 2 end, group = function() end }
+        local ok, e = pcall(context_parallel.check, { class_name = "Sees", get_image_features = true }, mesh)
+        assert.matches("Sees sees images", tostring(not ok and e))
+        ok, e = pcall(context_parallel.check, Module.init(Module.class("Convolution")), mesh)
+        assert.matches("Convolution has no attention", tostring(not ok and e))
+        local batch = datasets.sequence_classification_collater { { input_ids = { 3, 4 }, labels = 1 } }
+        ok, e = pcall(context_parallel.shard, batch, mesh)
+        assert.matches("a class is told from a row's last token", tostring(not ok and e))
     end)
 
     it("attends to other ranks' tokens as one rank does", function()

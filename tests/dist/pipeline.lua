@@ -1,10 +1,12 @@
 -- Stages of a model against the whole: gradients of 1 to 8 micro-batches of different shapes, bit for bit, what stages
--- hold, and that they let go of it. Prints "name: ok" from the first rank, or ends all ranks with what is wrong.
+-- hold, which more micro-batches do not make more, and that they let go of it. Prints "name: ok" from the first rank,
+-- or ends all ranks with what is wrong.
 --
 --   mpirun -n N amlua tests/dist/pipeline.lua
 
 local am = require("am")
 local distributed = require("am.distributed")
+local edge = require("am.core.ffi")
 
 local world = distributed.join()
 local mesh = distributed.mesh(world, { pp = world.size })
@@ -128,6 +130,34 @@ local function try(name, changes, opts)
     end
 end
 
+-- Most bytes of a step over n micro-batches alike, beyond what is there between two.
+local function most_bytes(pipeline, model, n)
+    local list, before = {}, live()
+    for k = 1, n do
+        list[k] = batches(8)[8]
+    end
+    edge.C.am_mem_reset_peak(0)
+    pipeline:run(list, {
+        states = function(ids) return model:forward({ input_ids = ids, logits_to_keep = false }).hidden_states end,
+        loss = function(ids) return loss_of(model, ids) end,
+        before_last = function() end,
+    })
+    return am.memory("cpu").peak_bytes - before
+end
+
+local function try_memory()
+    local model = build {}
+    local layout = distributed.layout(model, mesh)
+    local pipeline = distributed.pipeline.apply(model, mesh, layout, {})
+    most_bytes(pipeline, model, 1) -- gradients have their memory from now on
+    local few, many = most_bytes(pipeline, model, world.size), most_bytes(pipeline, model, 6 * world.size)
+    check(many < 1.25 * few, "%d micro-batches take %d bytes, and %d take %d", world.size, few, 6 * world.size, many)
+    pipeline:close()
+    if world:is_main() then
+        print("memory: ok")
+    end
+end
+
 local experts = { architectures = { "MixtralForCausalLM" }, model_type = "mixtral", num_local_experts = 4,
                   num_experts_per_tok = 2, output_router_logits = true, router_aux_loss_coef = 0.1 }
 try("full", {})
@@ -138,5 +168,6 @@ try("selective checkpointing", experts, { checkpointing = "selective" })
 try("a head alone", {}, { frozen = "^model" })
 try("late layers alone", {}, { frozen = "layers%.[012]%." })
 try("embeddings alone", {}, { frozen = "^[^e]*$" })
+try_memory()
 mesh:close()
 world:close()

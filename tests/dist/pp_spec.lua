@@ -62,7 +62,7 @@ describe("pipeline parallel", function()
         for _, n in ipairs { 2, 3 } do
             local status, out, errors = helper.run({ "tests/dist/pipeline.lua" }, { before = ranks.mpirun(n) })
             assert.equal(0, status, out .. errors)
-            assert.matches("embeddings alone: ok", out)
+            assert.matches("memory: ok", out)
         end
     end)
 

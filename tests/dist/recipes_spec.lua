@@ -10,6 +10,10 @@ local rows = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 
 local teacher = "tests/parity/golden/tiny_llama/mha"
 local labelled = "tests/recipe/seq_cls_rows.lua:rows"
 
+-- How two ranks may share a run.
+local ways = { { strategy = "ddp" }, { strategy = "fsdp2" }, { pp_size = 2 }, { strategy = "ddp", tp_size = 2 },
+               { strategy = "ddp", tp_size = 2, sequence_parallel = true } }
+
 -- By recipe: a configuration into a folder.
 local recipes = {
     ["llm_kd"] = function(dir)
@@ -50,7 +54,7 @@ describe("ranks", function()
                 return (ranks.run(n, cfg, words, "recipes/" .. name .. ".lua"))
             end
             local one = train(1)
-            for _, distributed in ipairs { { strategy = "ddp" }, { strategy = "fsdp2" }, { pp_size = 2 } } do
+            for _, distributed in ipairs(ways) do
                 ranks.compare(one, train(2, { distributed = distributed }))
             end
         end)

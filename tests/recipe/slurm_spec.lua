@@ -112,29 +112,58 @@ describe("a Slurm job", function()
         ranks.compare(helper.jsonl(whole .. "/training.jsonl"), helper.jsonl(dir .. "/ck/training.jsonl"))
     end)
 
+    local function losses(root)
+        local list = {}
+        for _, record in ipairs(helper.jsonl(root .. "/training.jsonl")) do
+            list[#list + 1] = string.format("%d %.17g %.17g", record.step, record.loss, record.grad_norm)
+        end
+        return list
+    end
+
+    -- Submit, send the signal after some steps, start again what is queued again; what the job said.
+    local function broken(dir, cfg, words)
+        local id, folder = submit(cfg, words)
+        cluster:wait("wc -l <" .. dir .. "/ck/training.jsonl", "^%d%d+\n")
+        cluster:sh("scancel --signal=USR1 --batch " .. id)
+        cluster:start_again(id)
+        assert.matches("JobState=COMPLETED", (ended(id)))
+        local said = helper.read(folder .. "/slurm_llm_finetune_" .. id .. ".out")
+        assert.matches("SIGUSR1 ended the run.*Loading checkpoint", said)
+        return said
+    end
+
     it("resumes bit for bit where the signal ended it", function()
         local whole, dir = helper.folder(), helper.folder()
         local changes = { step_scheduler = { max_steps = 400, ckpt_every_steps = 1000 } }
         assert.equal(0, (helper.train(helper.config(whole, changes), { "--threads=1" })))
-        local id, folder = submit(helper.config(dir .. "/ck", helper.changes(changes, {
+        broken(dir, helper.config(dir .. "/ck", helper.changes(changes, {
             slurm = { requeue = true, job_dir = dir .. "/jobs", cpus_per_task = 1 },
         })), { "--threads=1" })
-        cluster:wait("wc -l <" .. dir .. "/ck/training.jsonl", "^%d%d+\n")
-        cluster:sh("scancel --signal=USR1 --batch " .. id)
-        cluster:start_again(id)
-        local shown = ended(id)
-        local said = helper.read(folder .. "/slurm_llm_finetune_" .. id .. ".out")
-        assert.matches("JobState=COMPLETED", shown)
-        assert.matches("SIGUSR1 ended the run.*Loading checkpoint", said)
-        local function losses(root)
-            local list = {}
-            for _, record in ipairs(helper.jsonl(root .. "/training.jsonl")) do
-                list[#list + 1] = string.format("%d %.17g %.17g", record.step, record.loss, record.grad_norm)
-            end
-            return list
-        end
         assert.same(losses(whole), losses(dir .. "/ck"))
     end)
+
+    for _, strategy in ipairs { "ddp" } do
+        it("of four ranks on two nodes does so, too: " .. strategy, function()
+            if not ranks.can_run then
+                pending("there is no mpirun, or no amlua_mpi.so")
+                return
+            end
+            local whole, dir = helper.folder(), helper.folder()
+            local changes = helper.changes(helper.lora, { -- each rank has random numbers of its own
+                step_scheduler = { max_steps = 150, ckpt_every_steps = 1000, global_batch_size = 8 },
+                distributed = { strategy = strategy },
+                slurm = { nodes = 2, ntasks_per_node = 2, requeue = true, srun = { "--mpi=pmix" },
+                          env_vars = { OMPI_MCA_pml = "ob1", OMPI_MCA_btl = "self,tcp",
+                                       OMPI_MCA_btl_tcp_if_include = "lo", OMP_WAIT_POLICY = "passive" } } })
+            changes.slurm.job_dir = whole .. "/jobs"
+            assert.matches("JobState=COMPLETED", ended((submit(helper.config(whole .. "/ck", changes)))))
+            changes.slurm.job_dir = dir .. "/jobs"
+            assert.matches("4 ranks", broken(dir, helper.config(dir .. "/ck", changes)))
+            local unbroken = losses(whole .. "/ck")
+            assert.equal(150, #unbroken)
+            assert.same(unbroken, losses(dir .. "/ck"))
+        end)
+    end
 
     it("is warned by its own time limit (AMLUA_TIME_LIMIT=1)", function()
         if not os.getenv("AMLUA_TIME_LIMIT") then

@@ -23,6 +23,11 @@ local KINDS = { "all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_
 local Work = {}
 Work.__index = Work
 
+local waited = 0
+
+--- Seconds for which this process has waited for the ends of works.
+function M.waited() return waited end
+
 local work_box = edge.box("am_work")
 
 -- A work whose tensors stay until it is waited for.
@@ -36,7 +41,9 @@ function Work:wait()
     local handle = self.handle
     if handle then
         self.handle = nil
+        local began = C.am_clock()
         check(C.am_work_wait(handle))
+        waited = waited + C.am_clock() - began
     end
     return self.tensors[1]
 end

@@ -23,7 +23,7 @@ local function refuse(mesh, why, ...)
 end
 
 local function check_attention(mesh, name, module)
-    if module.forward ~= Attention.forward then
+    if getmetatable(module).forward ~= Attention.forward then -- of its class: others may share its heads
         refuse(mesh, "%s (%s) computes attention in a way of its own, which ranks can't share; set cp_size to 1", name,
                module.class_name)
     elseif module.slopes then

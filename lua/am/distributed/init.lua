@@ -1,7 +1,7 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
 -- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
--- how they share it the strategies' (ddp.lua, fsdp.lua, context_parallel.lua, …), and what makes their gradients one sync.lua's; groups of
--- ranks are comm.lua's; who started this process says ranks.lua.
+-- how they share it the strategies' (ddp.lua, fsdp.lua, tensor_parallel.lua, …), and what makes their gradients one
+-- sync.lua's; groups of ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
 local context_parallel = require("am.distributed.context_parallel")
@@ -15,9 +15,11 @@ local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
+local tensor_parallel = require("am.distributed.tensor_parallel")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline }
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline,
+            tensor_parallel = tensor_parallel }
 
 ---@class am.distributed.World
 ---@field rank integer from 0
@@ -25,6 +27,7 @@ local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp
 ---@field local_rank integer
 ---@field on_host integer ranks on this host, this one among them
 ---@field on_cpus integer those of them that may run on the same CPUs
+---@field is_first_on_host boolean of the ranks on this host the one with the least number
 ---@field group am.distributed.Comm? all ranks; nil with one
 local World = {}
 World.__index = World
@@ -32,15 +35,16 @@ World.__index = World
 -- nccl is between GPUs: what CPUs have stands for it.
 local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
 
--- How many ranks are on this host, and how many of them share their CPUs with this one.
+-- How many ranks are on this host, how many of them share their CPUs with this one, and whether it is the first there.
 local function neighbours(world)
-    local name, mask, on_host, on_cpus = posix.hostname(), host.cpu_mask(), 0, 0
-    for _, other in ipairs(world:gather(name .. " " .. mask)) do
+    local name, mask, on_host, on_cpus, first = posix.hostname(), host.cpu_mask(), 0, 0, nil
+    for i, other in ipairs(world:gather(name .. " " .. mask)) do
         local its_name, its_mask = other:match("^(.*) (.*)$")
+        first = first or its_name == name and i - 1
         on_host = on_host + (its_name == name and 1 or 0)
         on_cpus = on_cpus + (its_name == name and its_mask == mask and 1 or 0)
     end
-    return on_host, on_cpus
+    return on_host, on_cpus, first == world.rank
 end
 
 --- Join the other ranks, by what the environment says of them. opts: timeout (seconds), backend ("mpi" or "gloo"
@@ -64,7 +68,7 @@ function M.join(opts)
                       self.group:size())
         end
     end
-    self.on_host, self.on_cpus = neighbours(self)
+    self.on_host, self.on_cpus, self.is_first_on_host = neighbours(self)
     return self
 end
 
@@ -75,6 +79,9 @@ end
 
 --- Does this rank write files and say what happens?
 function World:is_main() return self.rank == 0 end
+
+--- Seconds for which this rank has waited for others so far.
+World.waited = comm.waited
 
 --- Numbers added up over all ranks ("max", "min": the largest, the least).
 function World:reduce(list, op)
@@ -112,6 +119,46 @@ function World:check_equal(what, text)
                       i - 1)
         end
     end
+end
+
+-- An error as a text: its code, a line, its message.
+local function packed(e)
+    return err.is(e) and e.code .. "\n" .. tostring(e) or "internal\n" .. debug.traceback(tostring(e), 2)
+end
+
+--- The value that fn(…) gives, once it went well on all ranks; else all raise the same error, which names the first
+--- rank that failed and its host, unless all failed alike. In fn no rank may wait for others.
+function World:together(fn, ...)
+    if not self.group then
+        return fn(...)
+    end
+    local ok, result = xpcall(fn, packed, ...)
+    local failed, first, alike = 0, nil, true
+    for i, text in ipairs(self:gather(ok and "" or posix.hostname() .. "\n" .. result)) do
+        local name, code, message = text:match("^([^\n]*)\n([^\n]*)\n(.*)$")
+        if name then
+            failed = failed + 1
+            first = first or { rank = i - 1, host = name, code = code, message = message }
+            alike = alike and message == first.message
+        end
+    end
+    if not first then
+        return result
+    end
+    local e = err.new(first.code, first.message)
+    if not (alike and failed == self.size) then
+        e.msg = ("rank %d (host %s)%s: %s"):format(first.rank, first.host, failed > 1
+            and (", and %d more ranks"):format(failed - 1) or "", e.msg)
+    end
+    e.agreed = true
+    error(e, 0)
+end
+
+--- Run fn(…) as together does, but on each host on the first rank before the others, who find what it has left in a
+--- folder. Gives nothing back.
+function World:first_of_host(fn, ...)
+    self:together(function(...) return self.is_first_on_host and fn(...) end, ...)
+    self:together(function(...) return not self.is_first_on_host and fn(...) end, ...)
 end
 
 --- Wait for all ranks.

@@ -71,8 +71,8 @@ end
 
 -- The ranges of rank r's keys that this rank's queries see, int32_t[B 2 chunk 2]; nil where none sees any.
 local function ranges_of(self, r, causal, window)
-    local length, out, any = 2 * self.chunk, nil, false
-    out = ffi.new("int32_t[?]", self.B * length * 2)
+    local length, any = 2 * self.chunk, false
+    local out = ffi.new("int32_t[?]", self.B * length * 2)
     for b = 0, self.B - 1 do
         for i = 0, length - 1 do
             local first, stop = range(self, b, self:place(i), causal, window)
@@ -101,7 +101,8 @@ function Plan:steps(causal, window)
         local needed, steps, at = needed_steps(self, causal, window), {}, 0
         for i = 0, self.n - 1 do
             if needed[i] then
-                steps[#steps + 1] = { hops = i - at, ranges = ranges_of(self, (self.rank - i) % self.n, causal, window) }
+                steps[#steps + 1] = { hops = i - at,
+                                      ranges = ranges_of(self, (self.rank - i) % self.n, causal, window) }
                 at = i
             end
         end

@@ -171,7 +171,8 @@ local function prepare(self, args)
         position_ids = tensor.from_buffer(p, { 1, t }, { dtype = "int32", device = device })
         longest = past + t
     end
-    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, part = args.part, inputs = args }
+    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, part = args.part,
+                                      inputs = args }
 end
 
 -- ---- forward --------------------------------------------------------------------------------

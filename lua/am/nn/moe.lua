@@ -112,9 +112,13 @@ function SparseMoE:forward(x)
         local noise = tensor.empty(rows:size(), { dtype = rows:dtype(), device = rows:device() })
         rows = rows * noise:uniform_(1 - self.jitter, 1 + self.jitter)
     end
-    local n, k = rows:size(0), self.top_k
     local logits = self[self.names.router]:forward(rows)
-    local weights, index = choose(self, logits)
+    return self:mix(rows, choose(self, logits)):reshape(x:size()), logits
+end
+
+--- What the chosen experts make of rows [N, C], and the one that sees all: weights and index [N, k] -> [N, C].
+function SparseMoE:mix(rows, weights, index)
+    local n, k = rows:size(0), self.top_k
     local order, offsets, tokens = ops.sort_by_expert(index, self.num_experts)
     local out = self:run_experts(rows:index_select(0, tokens), offsets)
     out = out * weights:reshape(n * k):index_select(0, order):unsqueeze(-1):to(out:dtype())
@@ -124,7 +128,7 @@ function SparseMoE:forward(x)
         local gate = self.names.shared_gate and self[self.names.shared_gate]:forward(rows):sigmoid()
         sum = sum + (gate and gate * shared or shared)
     end
-    return sum:reshape(x:size()), logits
+    return sum
 end
 
 --- The loss that balances experts (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6), as transformers'

@@ -138,6 +138,22 @@ end
 
 -- ---- from the command line ------------------------------------------------------------------
 
+local function traced(e)
+    return err.is(e) and e or debug.traceback(tostring(e), 2)
+end
+
+-- End all ranks for an error of this one, for which the others would wait, or of all. Returns where there is one rank.
+local function end_all(world, e)
+    if world.size == 1 then
+        return
+    elseif world:is_main() or not (err.is(e) and e.agreed) then
+        log.get("am.recipe"):error("%s", tostring(e))
+    else -- the first rank says it, and ends this one
+        pcall(world.barrier, world)
+    end
+    world:abort(err.is(e) and e.code == "usage" and 2 or 1, tostring(e))
+end
+
 --- Parse, set up, train; SIGTERM and Ctrl-C save and end with status 0 and 130.
 function Recipe.run(class, argv)
     local args = args_parser.parse(argv)
@@ -148,21 +164,30 @@ function Recipe.run(class, argv)
     if args.options.threads then
         require("am.cli").set_threads(args.options.threads)
     end
-    local cfg = config.load(args.config, { overrides = args.overrides })
+    local found, cfg = pcall(config.load, args.config, { overrides = args.overrides })
     local only_shown = args.options["print-config"] or args.options["dry-run"]
-    local world = not only_shown and distributed.join {
+    if not found and (only_shown or distributed.find().size == 1) then
+        error(cfg, 0)
+    end
+    local world = only_shown and distributed.alone() or distributed.join(found and {
         backend = cfg:get("dist_env.backend"), timeout = 60 * (tonumber(cfg:get("dist_env.timeout_minutes")) or 0),
-    } or distributed.alone()
+    })
     if world.size > 1 then
         command.divide_threads(world.on_cpus, args.options.threads)
     end
     if not world:is_main() then
         log.setup { level = "warning", prefix = ("[rank %d] "):format(world.rank) }
     end
-    local self = Recipe.create(class, cfg, nil, {
-        roots = { path.dirname(argv[0] or ".") }, world = world,
-        allow_user_code = args.options["allow-user-code"],
-    })
+    local ok, self = xpcall(world.together, traced, world, function()
+        return found and Recipe.create(class, cfg, nil, {
+            roots = { path.dirname(argv[0] or ".") }, world = world,
+            allow_user_code = args.options["allow-user-code"],
+        }) or error(cfg, 0)
+    end)
+    if not ok then
+        end_all(world, self)
+        error(self, 0)
+    end
     if only_shown then
         return command.show(self, args.options)
     end
@@ -175,16 +200,16 @@ function Recipe.run(class, argv)
         signal = cfg:get("step_scheduler.preemption_signal") -- null: none
     end
     self.signals = signals.watch { preemption_signal = signal }
-    local ok, e = xpcall(function()
+    local e
+    ok, e = xpcall(function()
         self:setup()
         self:train()
         self:finish_saving()
-    end, function(e) return err.is(e) and e or debug.traceback(tostring(e), 2) end)
+    end, traced)
     if not ok and world.size == 1 then
         pcall(self.finish_saving, self) -- of the state before what failed
     elseif not ok then
-        self.log:error("%s", tostring(e))
-        world:abort(err.is(e) and e.code == "usage" and 2 or 1, tostring(e)) -- the others would wait for this rank
+        end_all(world, e)
     end
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)

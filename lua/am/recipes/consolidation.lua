@@ -166,6 +166,7 @@ function M.consolidate(model_dir, out)
         for _, file in ipairs(files.files) do
             saving:close_file(file)
         end
+        saving:wait()
         plan:write_rest(dir)
         copy_rest(metadata, dir)
     end)

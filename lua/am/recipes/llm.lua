@@ -20,10 +20,10 @@ local memory = require("am.recipes.memory")
 local path = require("am.utils.path")
 local own_schedule = require("am.optim.own_schedule")
 local posix = require("am.utils.posix")
+local rank_times = require("am.recipes.rank_times")
 local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
-local timers = require("am.training.timers")
 local trackers = require("am.recipes.trackers")
 local training = require("am.training")
 local weights = require("am.models.weights")
@@ -65,7 +65,7 @@ function Recipe.schema()
         rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
         device = { type = "string", default = "cpu", doc = "where to compute" },
         neftune = { fields = am.peft.neftune_fields, doc = "noise on embeddings while training" },
-        timers = { fields = timers.fields, doc = "where a step's time goes" },
+        timers = { fields = rank_times.timer_fields, doc = "where a step's time goes" },
         data_audit = { fields = { enabled = { type = "boolean", default = true, doc = "false: begin without it" } },
                        doc = "a look at the training data before the first step" },
         freeze_config = { fields = {
@@ -269,7 +269,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
-    options.shards = self.fsdp and self.mesh:size("shard")
+    options.share = self.fsdp and function(name, t) return self.layout:get(name).tensor:numel() / t:numel() end
     return options
 end
 
@@ -415,7 +415,7 @@ local function computed_dtype(model)
 end
 
 function Recipe:log_summary()
-    local total, trainable = self.model:num_parameters()
+    local total, trainable = self.layout:num_parameters()
     self.log:info("amlua %s on %s, %s%d threads, %s; seed %d", am.version, posix.hostname(),
                   self.world.size > 1 and self.world.size .. " ranks, of which the first has " or "",
                   edge.C.am_threads(), ffi.string(edge.C.am_cpu_isa()), self.seed)
@@ -461,7 +461,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), require("am.recipes.pipeline") } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

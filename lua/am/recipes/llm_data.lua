@@ -13,6 +13,34 @@ local training = require("am.training")
 
 local Methods = {}
 
+--- What a run learns and is validated on, and the loss.
+function Methods:build_data()
+    self.loss_fn = self:build_loss()
+    self.loader = self:track("dataloader/dataloader_dp_rank_0.json", self:build_loader("dataset", "dataloader", true))
+    self.validation_sets = self:build_validation_sets()
+end
+
+-- Do datasets keep rows or indices in a folder?
+local function keeps_rows(cfg)
+    for _, key in ipairs(cfg:keys()) do
+        if (key == "dataset" or sections.validation_name(key))
+            and (cfg:has(key .. ".cache_dir") or cfg:has(key .. ".index_mapping_dir")) then
+            return true
+        end
+    end
+    return false
+end
+
+--- build_data on all ranks, where rows are kept on one of each host first.
+function Methods:share_data()
+    local world = self.world
+    if keeps_rows(self.cfg) then
+        world:first_of_host(self.build_data, self)
+    else
+        world:together(self.build_data, self)
+    end
+end
+
 -- Rows for a dataset section. The tokenizer and the vocabulary's size are handed to those that ask.
 function Methods:build_dataset(section)
     local entry, given = self.ctx.registry:lookup(section:get("_target_") or ""), {}
@@ -259,7 +287,7 @@ function Methods:timed_windows()
     local next_window = self.scheduler:windows(self.loader)
     return function()
         self:poll_saving()
-        return self.timers:timed("data", 1, next_window)
+        return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window)
     end
 end
 

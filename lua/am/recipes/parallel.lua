@@ -100,7 +100,8 @@ end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
 local STRATEGIES = {
-    { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel }, { "cp", distributed.context_parallel },
+    { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel }, { "tp", distributed.tensor_parallel },
+    { "cp", distributed.context_parallel },
 }
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each

@@ -9,7 +9,7 @@
 --
 -- A timer above the log level costs nothing: it is one that does nothing. Levels: 1 the parts of a step
 -- (data, forward, backward, optimizer), 2 what lies inside them. Across ranks `gather` brings the times
--- together; alone, there is one rank.
+-- together, when all of them call collect(); alone, there is one rank.
 
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
@@ -104,7 +104,7 @@ Timers.__index = Timers
 
 --- A group of timers. opts: log_level, log_option; clock (seconds; default: the engine's); sync (called
 --- before the clock is read: wait for the device); gather(times) -> array over ranks of such tables, from
---- { name = seconds } of this one; rank; logger.
+--- { name = seconds } of this one; logger.
 function M.Timers(opts)
     opts = opts or {}
     if not options[opts.log_option or "max"] then
@@ -112,7 +112,7 @@ function M.Timers(opts)
     end
     return setmetatable({
         log_level = opts.log_level or 0, log_option = opts.log_option or "max", clock = opts.clock or edge.C.am_clock,
-        sync = opts.sync or function() end, gather = opts.gather or function(times) return { times } end,
+        sync = opts.sync or function() end, gather = opts.gather,
         logger = opts.logger or log.get("am.timers"), timers = {}, levels = {}, names = {},
     }, Timers)
 end
@@ -156,14 +156,30 @@ function Timers:timed(name, level, fn, ...)
     return stopped(timer, fn(...))
 end
 
--- Names, and { [name] = { time of rank 1, … } } of those that counted anything.
-local function times_of(self, names, reset)
-    names = names or self.names
+local function own_times(self, names, reset)
     local own = {}
     for _, name in ipairs(names) do
         own[name] = self.timers[name] and self.timers[name]:elapsed(reset) or 0
     end
-    local ranks, times = self.gather(own), {}
+    return own
+end
+
+--- Bring the times of all ranks together, for what is printed and written from here on until they are reset. All
+--- ranks call this at the same time; without a timer that counts nothing is done.
+function Timers:collect()
+    if self.gather and self.log_level > 0 then
+        self.collected = self.gather(own_times(self, self.names, false))
+    end
+end
+
+-- Names, and { [name] = { time of rank 1, … } } of those that counted anything.
+local function times_of(self, names, reset)
+    names = names or self.names
+    local own = own_times(self, names, reset)
+    local ranks, times = self.collected or { own }, {}
+    if reset ~= false then
+        self.collected = nil
+    end
     for _, name in ipairs(names) do
         for rank, of_rank in ipairs(ranks) do
             if (of_rank[name] or 0) > 0 then

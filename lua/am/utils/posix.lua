@@ -45,6 +45,7 @@ int closedir(am_posix_dir *dir);
 int open(const char *path, int flags, ...);
 int close(int fd);
 int fsync(int fd);
+int posix_fadvise(int fd, int64_t offset, int64_t bytes, int advice);
 int flock(int fd, int operation);
 int statvfs(const char *path, struct am_posix_statvfs *out);
 int64_t read(int fd, void *data, size_t bytes);
@@ -76,7 +77,7 @@ local S_IFMT, S_IFDIR, S_IFREG, S_IFLNK = 0xf000, 0x4000, 0x8000, 0xa000
 local O_CREAT_EXCL = 0x40 + 0x80 + 1 -- to write
 local PATH_MAX = 4096
 local ENOENT, EINTR, EIO, EWOULDBLOCK, EEXIST, EINVAL = 2, 4, 5, 11, 17, 22
-local LOCK_EXCLUSIVE_NOW = 6
+local LOCK_EXCLUSIVE_NOW, DONTNEED = 6, 4
 
 local M = { ENOENT = ENOENT, EIO = EIO, EEXIST = EEXIST, ENOSPC = 28 }
 
@@ -369,6 +370,12 @@ function M.fsync(file)
         return failed("fsync")
     end
     return true
+end
+
+--- Let go of what memory holds of a file that is on the disk: the next read comes from there, where the file system
+--- can do so.
+function M.forget(file)
+    C.posix_fadvise(file.fd, 0, 0, DONTNEED)
 end
 
 --- Close a file; some file systems report only now that a write failed.

@@ -108,6 +108,7 @@ describe("the text", function()
         end }
         run(t, "forward", 0.25)
         run(t, "backward", 0.5)
+        t:collect()
         return t
     end
 
@@ -130,6 +131,13 @@ describe("the text", function()
     it("has each rank's", function()
         assert.equal("times across ranks (ms):\n  forward:\n     rank  0: 250.00\n     rank  1: 125.00\n  backward:\n"
                      .. "     rank  0: 500.00", two_ranks("all"):text())
+    end)
+
+    it("is that of this rank where nobody collected, and after a reset", function()
+        local t = two_ranks("all")
+        t:text()
+        run(t, "forward", 1)
+        assert.equal("times across ranks (ms):\n  forward:\n     rank  0: 1000.00", t:text())
     end)
 
     it("is none when nothing was counted", function()
