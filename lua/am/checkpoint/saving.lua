@@ -21,16 +21,41 @@ M.ALONE = { rank = 0, count = 1, number = 1, total = 1 }
 ---@return am.checkpoint.Saving
 function M.new(folder, writers, later)
     return setmetatable({ folder = folder, writers = writers or M.ALONE, later = later or false, open_files = {},
-                          files = {} }, Saving)
+                          files = {}, waiting = {} }, Saving)
+end
+
+-- Run fn(…) unless something has failed. Ranks that make wholes together go on where one of them has no room; wait
+-- raises what was first.
+local function try(self, fn, ...)
+    if not self.failed then
+        local ok, result = pcall(fn, ...)
+        if ok then
+            return result
+        end
+        self.failed = result
+    end
+end
+
+---@class am.checkpoint.SavedFile a file of a save: am.core.io's parts, whose errors wait
+local File = {}
+File.__index = File
+
+--- Rows of a tensor; see am.core.io's parts.
+function File:put(name, row, t)
+    if self.parts then
+        try(self.saving, self.parts.put, self.parts, name, row, t)
+    end
 end
 
 --- Open a file (am.core.io's parts, its opts but for `later`). One that several processes write has no digest.
+---@return am.checkpoint.SavedFile
 function Saving:open(file, specs, opts)
     opts.later = self.later
     opts.digest = opts.digest or self.writers.total == 1
-    local parts = io_core.parts(file, specs, opts)
-    self.open_files[parts] = opts.digest
-    return parts
+    local parts = try(self, io_core.parts, file, specs, opts)
+    local handle = setmetatable({ saving = self, parts = parts, digest = opts.digest }, File)
+    self.open_files[handle] = true
+    return handle
 end
 
 --- A tensor as it is now: itself, or a copy that training does not change.
@@ -43,29 +68,38 @@ function Saving:kept(t)
 end
 
 -- Note what was written.
-local function note(self, parts)
-    local with_digest = self.open_files[parts]
-    local bytes = parts:finish(with_digest)
+local function note(self, file)
+    local parts = file.parts
+    local bytes = parts:finish(file.digest)
     self.files[#self.files + 1] = { name = path.relative(parts.path, self.folder), bytes = parts:size(),
                                     blake2b = bytes and digest.hex(bytes, #bytes) or nil }
-    parts:close()
-    self.open_files[parts] = nil
+end
+
+local function close(self, file)
+    if file.parts then
+        file.parts:close()
+    end
+    self.open_files[file] = nil
 end
 
 --- All of this process's rows are put into a file.
-function Saving:close_file(parts)
+function Saving:close_file(file)
     if self.later then
-        self.waiting = self.waiting or {}
-        table.insert(self.waiting, parts)
+        table.insert(self.waiting, file)
     else
-        note(self, parts)
+        try(self, note, self, file)
+        close(self, file)
     end
 end
 
 --- Everything is put: the thread begins.
 function Saving:begin()
     if self.later then
-        self.writing = io_core.write_beside(self.waiting or {})
+        local list = {}
+        for i, file in ipairs(self.failed and {} or self.waiting) do
+            list[i] = file.parts
+        end
+        self.writing = io_core.write_beside(list)
     end
 end
 
@@ -79,13 +113,13 @@ function Saving:wait()
     local writing = self.writing
     if writing then
         self.writing = nil
-        local ok, e = pcall(writing.wait, writing)
+        try(self, writing.wait, writing)
         writing:close()
-        self.failed = not ok and e or nil
-        for _, parts in ipairs(ok and self.waiting or {}) do
-            note(self, parts)
+        for _, file in ipairs(self.waiting) do
+            try(self, note, self, file)
+            close(self, file)
         end
-        self.waiting = nil
+        self.waiting = {}
     end
     if self.failed then
         error(self.failed, 0)
@@ -98,10 +132,10 @@ function Saving:close()
         self.writing:close()
         self.writing = nil
     end
-    for parts in pairs(self.open_files) do
-        parts:close()
+    for file in pairs(self.open_files) do
+        close(self, file)
     end
-    self.open_files, self.waiting = {}, nil
+    self.waiting = {}
 end
 
 return M

@@ -123,6 +123,12 @@ function M.plan(model, infos, opts)
     return setmetatable(plan, Plan)
 end
 
+--- A plan that was stored as a table: { files, targets, total, indexed }, which are sound.
+---@return am.models.FilesPlan
+function M.planned(t)
+    return setmetatable(t, Plan)
+end
+
 -- Weights that an earlier save left in the folder would be read instead of those just written.
 local function remove_others(dir, written)
     for _, name in ipairs(path.names(dir)) do
@@ -134,9 +140,8 @@ local function remove_others(dir, written)
     end
 end
 
---- Write what a directory has beside its tensors: the index, and the model's config.json and generation_config.json.
---- Weights of an earlier save there go away. model: nil for the index alone.
-function Plan:write_rest(dir, model, dtype)
+--- Write the index, where there is one. Weights of an earlier save there go away.
+function Plan:write_rest(dir)
     local written, map = {}, {}
     for _, file in ipairs(self.files) do
         written[file.name] = #file.tensors > 0 or not self.indexed
@@ -151,9 +156,6 @@ function Plan:write_rest(dir, model, dtype)
                                     { indent = 2, sort_keys = true }))
     end
     remove_others(dir, written)
-    if model then
-        M.write_config(model, dir, dtype)
-    end
 end
 
 --- Write a model's config.json, and generation_config.json when it has one. dtype: of the weights.
@@ -217,7 +219,8 @@ function M.save(model, dir, opts)
             io_core.save_safetensors(path.join(dir, file.name), list)
         end
     end
-    plan:write_rest(dir, model, model:dtype())
+    plan:write_rest(dir)
+    M.write_config(model, dir, model:dtype())
 end
 
 return M

@@ -113,7 +113,7 @@ function Methods:writers()
              number = world.rank + 1, total = world.size }
 end
 
--- What a failed rank has written goes away; the others end with it, and the next run removes what is theirs.
+-- A save failed, on all ranks but where a rank died: what was written goes away.
 local function remove_own(self, folder, saving)
     saving:close()
     if self.world:is_main() then
@@ -151,9 +151,9 @@ local function write_files(self, save, losses, is_last)
     save.saving:begin()
 end
 
--- All ranks have written: the first one publishes.
+-- All ranks have written: the first one publishes. Where one has failed, all raise what it says.
 local function publish(self, save)
-    save.saving:wait()
+    self.world:together(save.saving.wait, save.saving)
     local known = {}
     for _, text in ipairs(self.world:gather(json.encode(save.saving.files))) do
         for _, file in ipairs(assert(json.decode(text))) do
@@ -218,7 +218,7 @@ function Methods:poll_saving()
     local save = self.pending
     if save and save.answer and save.answer()[1] ~= 0 then
         self.pending = nil
-        guarded(self, save, publish) -- which raises where a rank has failed, and ends the others
+        guarded(self, save, publish)
     elseif save then
         ask(self, save)
     end
@@ -292,8 +292,9 @@ end
 
 --- Refuse a checkpoint of another model, and one that is damaged. Ranks share the reading.
 function Methods:check_checkpoint(dir)
-    checkpoint.manifest.check(dir, function(name) return name:find("%.safetensors$") and not name:find("/consolidated/")
-        and not name:find("^ema/model/") end, self.world.rank, self.world.size)
+    self.world:together(checkpoint.manifest.check, dir, function(name)
+        return name:find("%.safetensors$") and not name:find("/consolidated/") and not name:find("^ema/model/")
+    end, self.world.rank, self.world.size)
     check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
 end
 

@@ -4,6 +4,7 @@
 
 local am = require("am")
 local checkpoint = require("am.checkpoint")
+local consolidation = require("am.recipes.consolidation")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
@@ -99,25 +100,28 @@ function Methods:exports(is_last)
     return self.peft_config ~= nil or when == true or when == "every" or (when == "final" and is_last)
 end
 
--- What is in a directory of the whole model's: {parameter = { dtype, shape }}, of all stages.
-local function whole_infos(self, items)
-    local infos = {}
-    for _, text in ipairs(self.world:gather(json.encode(items))) do
-        for name, info in pairs(assert(json.decode(text))) do
-            infos[name] = { dtype = info.dtype, shape = { unpack(info.shape) } }
+-- What a directory of the whole model holds: its plan, which all ranks make alike.
+local function plan_of(self, items)
+    local own, infos = {}, {}
+    for _, item in ipairs(items) do
+        own[item.name] = { dtype = item.dtype, shape = json.array { unpack(item.shape) } }
+    end
+    if self.mesh:size("pp") == 1 then
+        infos = own
+    else -- a stage knows of its own
+        local texts = self.world:gather(self.mesh:rank("stage") == 0 and json.encode(own) or "{}")
+        for _, text in ipairs(texts) do
+            for name, info in pairs(assert(json.decode(text))) do
+                infos[name] = { dtype = info.dtype, shape = { unpack(info.shape) } }
+            end
         end
     end
-    return infos
+    return saving_model.plan(self.model, infos, { numbered = true })
 end
 
--- Begin a Hugging Face directory that all ranks write: its plan, and a function that takes rows. finish() ends it.
-local function begin_directory(self, dir, items)
+-- Begin a Hugging Face directory that all ranks write. Returns a function that takes rows, and one that ends it.
+local function begin_directory(self, dir, plan)
     local saving, is_main = saving_of(self, dir), self.world:is_main()
-    local own = {}
-    for _, item in ipairs(items) do
-        own[item.name] = { dtype = item.dtype, shape = json.array(item.shape) }
-    end
-    local plan = saving_model.plan(self.model, whole_infos(self, own), { numbered = true })
     local out
     if is_main then
         path.mkdir_p(dir)
@@ -130,10 +134,18 @@ local function begin_directory(self, dir, items)
             saving:close_file(file)
         end
         if is_main then
-            plan:write_rest(dir, self.model, self.stored_dtype or self.model:dtype())
+            plan:write_rest(dir)
+            self:write_beside_weights(dir)
         end
         self.world:barrier()
     end
+end
+
+--- Write what a Hugging Face directory has beside its weights: configuration and tokenizer.
+function Methods:write_beside_weights(dir)
+    path.mkdir_p(dir)
+    saving_model.write_config(self.model, dir, self.stored_dtype or self.model:dtype())
+    self:save_tokenizer(dir)
 end
 
 -- An adapter: its tensors are small, so the first rank gets all of them.
@@ -142,6 +154,7 @@ local function export_adapter(self, dir)
         if self.world:is_main() then
             path.mkdir_p(dir)
             am.peft.save_adapter(self.model, dir, self.peft_config)
+            self:save_tokenizer(dir)
         end
     end)
 end
@@ -153,12 +166,28 @@ function Methods:export_model(dir)
     else
         local saving = saving_of(self, dir)
         local items = shards.items(model_tensors(self), self.layout, saving.writers)
-        local put, finish = begin_directory(self, dir, items)
+        local put, finish = begin_directory(self, dir, plan_of(self, items))
         shards.write(saving, nil, items, put)
         finish()
     end
+end
+
+-- Shards of a whole model, and with `exports` the model as others read it. Beside them is what it takes to make the
+-- latter of them later.
+local function save_whole(self, into, exports)
+    local list, put, finish = model_tensors(self), nil, nil
+    local plan = plan_of(self, shards.items(list, self.layout, self:writers()))
+    if exports then
+        put, finish = begin_directory(self, path.join(into, "consolidated"), plan)
+    end
+    self:write_tensors(into, "model", list, put)
+    if finish then
+        finish()
+    end
     if self.world:is_main() then
-        self:save_tokenizer(dir)
+        local beside = path.join(into, consolidation.METADATA)
+        self:write_beside_weights(beside)
+        consolidation.write_plan(beside, plan)
     end
 end
 
@@ -168,22 +197,10 @@ function Methods:save_model(dir, is_last)
     if not self.is_finite(norm) then
         self:not_finite("norm of the weights", norm)
     end
-    local into = path.join(dir, "model")
     if self.peft_config then
-        self:export_model(into)
+        self:export_model(path.join(dir, "model"))
     else
-        local list, put, finish = model_tensors(self), nil, nil
-        if self:exports(is_last) then
-            local items = shards.items(list, self.layout, self:writers())
-            put, finish = begin_directory(self, path.join(into, "consolidated"), items)
-        end
-        self:write_tensors(into, "model", list, put)
-        if finish then
-            finish()
-            if self.world:is_main() then
-                self:save_tokenizer(path.join(into, "consolidated"))
-            end
-        end
+        save_whole(self, path.join(dir, "model"), self:exports(is_last))
     end
     with_optimizer_tensors(self.optimizer, function(list)
         self:write_tensors(path.join(dir, "optim"), "optimizer", list)

@@ -48,8 +48,8 @@ function M.find(dir, base)
         local shards = checkpoint.shards.find(place, "model")
         if #shards > 0 then
             return { weights = shards, model = base
-                     or err.raise("usage", "%s holds weights alone (checkpoint.save_consolidated writes whole "
-                                  .. "models); give --base-model-path, the model that was trained", place) }
+                     or err.raise("usage", "%s holds weights alone (recipes/consolidate.lua makes a whole "
+                                  .. "model of them); give --base-model-path, the model that was trained", place) }
         end
     end
     err.raise("usage", "--checkpoint-path: %s holds no model, no adapter and no checkpoint of a run", dir)
