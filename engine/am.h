@@ -318,6 +318,21 @@ int am_eigh(am_tensor **values, am_tensor **vectors, am_tensor *a);
 /* The Q [n, n] of a square matrix's QR decomposition, as torch.linalg.qr gives it. */
 int am_qr(am_tensor **q, am_tensor *a);
 
+/* ---- attention in parts -----------------------------------------------------------------
+ * Attention to keys that come in blocks, as from other ranks (Liu et al. 2023), not recorded. Each
+ * block is AM_OP_attention's q, k, v, bounds (int32 [B, T, 2] or NULL: all of it; key ranges of the
+ * block), sinks (of one block only, or NULL) and attributes without dropout. */
+
+/* out [B, T, H, D] and lse [B, H, T], of f32 (f64 for f64), dense, take in a block. Before the
+ * first one out is 0 and lse -inf. */
+int am_attention_add(am_tensor *out, am_tensor *lse, am_tensor *q, am_tensor *k, am_tensor *v,
+                     am_tensor *bounds, am_tensor *sinks, const am_attention_attrs *at);
+/* A block's gradients are added to dq [B, T, H, D] and dk, dv [B, S, K, D], of lse's dtype. dout
+ * and out, of q's dtype, and lse are those of all blocks together. */
+int am_attention_add_grad(am_tensor *dq, am_tensor *dk, am_tensor *dv, am_tensor *dout,
+                          am_tensor *out, am_tensor *lse, am_tensor *q, am_tensor *k, am_tensor *v,
+                          am_tensor *bounds, const am_attention_attrs *at);
+
 /* ---- parameters ------------------------------------------------------------------------
  * A named set of tensors. Sealing moves those that require grad into flat buffers, one per
  * dtype, in the order they were added and aligned to 64 bytes, with f32 gradients (for f64

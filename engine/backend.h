@@ -420,6 +420,15 @@ typedef struct am_attention_bwd_args {
     const int32_t *bounds;
     am_attention_shape shape;
 } am_attention_bwd_args;
+/* What a query's keys so far gave, out [b, t, h, d] and lse [b, h, t] of f32 (f64 for f64), takes
+ * in what other keys gave, block [b, t, h, d] of dtype and its lse: as if all were of one softmax.
+ * Where a lse is -inf there were no keys. */
+typedef struct am_attention_merge_args {
+    void *out, *lse;
+    const void *block, *block_lse;
+    int dtype;
+    int64_t b, t, h, d;
+} am_attention_merge_args;
 
 /* logits [rows, v], labels int32/int64 [rows] -> loss [rows] f32 (f64 for f64; 0 where ignored)
  * and lse [rows] of the same type. softcap: logits become cap tanh(logits / cap) first. A label

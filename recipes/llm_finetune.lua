@@ -30,7 +30,7 @@ function Recipe:setup()
     self:check_memory()
     self.optimizer = self:build_optimizer()
     self.sync = self:build_sync()
-    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("dp_cp") or 0)
+    self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("loss") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
     self.lr_schedule = self:track("optim/lr_scheduler.json", self:build_lr_schedule())
@@ -68,12 +68,7 @@ function Recipe:train()
             end
         end
     end
-end
-
--- Windows of micro-batches, with the time that they take to come.
-function Recipe:timed_windows()
-    local next_window = self.scheduler:windows(self.loader)
-    return function() return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window) end
+    self:finish_saving()
 end
 
 --- Validate the last step of the run before, if a signal kept it from that, and save it again with the
@@ -157,7 +152,7 @@ function Recipe:gradients(window, scale)
             self.sync:begin()
         end
         loss = loss + am.scope(function()
-            local sum = self.timers:timed("forward", 1, self.objective, self, batch)
+            local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
             local value = sum:item()
             if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
                 self:not_finite("loss", value, true)
@@ -208,7 +203,7 @@ function Recipe:evaluate_set(set)
         if self:all_stop() then
             return nil
         end
-        sum = sum + am.scope(self.loss_alone, self, batch, see)
+        sum = sum + am.scope(self.loss_alone, self, self:own_tokens(batch), see)
         count = count + batch.num_label_tokens
     end
     sum, count = self.mesh:reduce("loss", { sum })[1], self.mesh:reduce("dp", { count })[1]

@@ -6,6 +6,7 @@
 
 local am = require("am")
 local config = require("am.config")
+local distributed = require("am.distributed")
 local err = require("am.core.error")
 local flops = require("am.recipes.flops")
 local llm_finetune = require("recipes.llm_finetune")
@@ -69,6 +70,13 @@ function Recipe:build_loss()
     return llm_finetune.build_loss(self)
 end
 
+function Recipe:parallelize()
+    llm_finetune.parallelize(self)
+    if self.mesh:size("cp") > 1 then
+        distributed.context_parallel.check(self.teacher, self.mesh)
+    end
+end
+
 --- The teacher sees what the student sees.
 Recipe.tokens_at_once = llm_finetune.tokens_at_once
 
@@ -82,6 +90,9 @@ end
 
 function Recipe:loss(batch, see)
     if batch.num_label_tokens == 0 then -- nothing to learn, of the teacher neither
+        if batch.part then -- but other ranks' tokens see these
+            am.no_grad(self.label_states, self, self.teacher, batch)
+        end
         return llm_finetune.loss(self, batch)
     end
     local teacher_hidden = am.no_grad(self.label_states, self, self.teacher, batch)

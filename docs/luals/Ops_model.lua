@@ -54,6 +54,17 @@ function am_Ops.activation(x, act) end
 ---@return am.Tensor
 function am_Ops.attention(q, k, v, bounds, opts) end
 
+--- Attention to keys that come in blocks, not recorded: out [B,T,H,D] and lse [B,H,T], float32 (float64 for float64),
+--- take in a block's k and v; they begin as 0 and -inf. bounds are key ranges of the block; opts are those of
+--- attention but dropout, sinks with one block only.
+---@return am.Tensor
+function am_Ops.attention_add(out, lse, q, k, v, bounds, opts) end
+
+--- A block's gradients are added to grads { q, k, v } of lse's dtype. dout and out, of q's dtype, and lse are those
+--- of all blocks.
+---@return am.Tensor
+function am_Ops.attention_add_grad(grads, dout, out, lse, q, k, v, bounds, opts) end
+
 --- Sum over rows of -log softmax(logits)[label], rows with ignore_index (-100) left out.
 ---@return am.Tensor
 function am_Ops.cross_entropy(logits, labels, opts) end

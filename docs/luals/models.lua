@@ -71,14 +71,19 @@ local am_CausalLM = {}
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
---- output_router_logits (that of the configuration).
+--- output_router_logits (that of the configuration), part (the rows are parts of longer ones, of which others have the
+--- rest; with position_ids and bounds, whose ranges are of the whole rows' keys):
+---   attend(q, k, v, bounds, opts)  in place of ops.attention
+---   sum(t)                         t added up over all parts, with its gradient
+---   longest                        the highest position of the whole rows, plus 1
 --- Returns {logits=, loss=, hidden_states=, router_logits=, aux_loss=}; hidden_states are those after the last norm,
 --- and with logits_to_keep = false there are no logits at all. Router logits are a list by layer, [B T, E]; with
 --- them the loss has router_aux_loss_coef times aux_loss in it, which balances experts (nn/moe.lua).
 function am_CausalLM:forward(args) end
 
 --- The loss that balances experts over the tokens that are no padding (by key ranges), of a list of router logits.
-function am_CausalLM:balancing_loss(router_logits, bounds) end
+--- sum: adds up what the tokens of other parts have, see forward.
+function am_CausalLM:balancing_loss(router_logits, bounds, sum) end
 
 --- The module that maps states to logits, without what follows it.
 function am_CausalLM:get_output_embeddings() end

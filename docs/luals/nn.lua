@@ -79,6 +79,9 @@ function am_nn_Embedding.new(num_embeddings, embedding_dim, padding_idx, scale) 
 --- index [...] -> [..., embedding_dim]
 function am_nn_Embedding:forward(index) end
 
+--- The rows of index alone.
+function am_nn_Embedding:lookup(index) end
+
 --- Rows times the embedding's own scale.
 function am_nn_Embedding:scaled(rows) end
 
@@ -160,6 +163,7 @@ function am_nn_Attention:rotate(q, k, rotary) end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
+--- ctx.part: see models/causal_lm.lua.
 --- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
 --- have in them.
 function am_nn_Attention:forward(x, rotary, ctx) end
@@ -192,7 +196,8 @@ local am_nn_moe = {}
 --- they get (all k choices counted) times their mean probability, over all layers together. A scalar.
 ---@param logits table of the layers' router logits [N, E]
 ---@param mask? table a tensor [N], 1 for tokens that count
-function am_nn_moe.load_balancing_loss(logits, num_experts, top_k, mask) end
+---@param sum? fun(t: table): table adds up what these and other tokens have, where there are others
+function am_nn_moe.load_balancing_loss(logits, num_experts, top_k, mask, sum) end
 
 ---@class am.nn.moe.SparseMoE: am.nn.Module
 local am_nn_moe_SparseMoE = {}
@@ -210,6 +215,9 @@ function am_nn_moe_SparseMoE:run_experts(x, offsets) end
 
 --- x [B, T, C] -> the same shape, and the router's logits [B T, E].
 function am_nn_moe_SparseMoE:forward(x) end
+
+--- What the chosen experts make of rows [N, C], and the one that sees all: weights and index [N, k] -> [N, C].
+function am_nn_moe_SparseMoE:mix(rows, weights, index) end
 
 ---@class am.nn.moe.Experts: am.nn.Module
 local am_nn_moe_Experts = {}

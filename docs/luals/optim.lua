@@ -17,9 +17,9 @@ function am_optim.custom(kind, fields, rule) end
 ---@param kind string "adam", "adamw", "sgd", "lion", …
 ---@param named_parameters function iterator of (name, tensor)
 ---@param opts table what the target of that kind has as fields, without which its defaults count
----@param others boolean? other ranks have parameters to train, so there may be none here
+---@param elsewhere table[]? { name, tensor } of what other ranks train
 ---@return am.Optimizer
-function am_optim.new(kind, named_parameters, opts, others) end
+function am_optim.new(kind, named_parameters, opts, elsewhere) end
 
 --- Bytes of optimizer state, f32 master included, of a parameter of `shape` with weights of `size` bytes.
 --- opts: an optimizer section's keys, with `_target_`; or those of M.new, with `kind`. An optimizer of the user's own
@@ -55,7 +55,7 @@ function am_optim_scheduler.new(opts) end
 function am_optim_scheduler.from_config(cfg, run) end
 
 ---@class am.Optimizer
----@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names }; step uses the lr and weight_decay that a group has then, and a schedule writes them
+---@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names, num_parameters (other ranks' among them) }; step uses the lr and weight_decay that a group has then, and a schedule writes them
 local am_Optimizer = {}
 
 --- One update with each group's lr and weight_decay. Gradients are scaled by grad_scale (1).

@@ -1,12 +1,12 @@
 /* op_attention.c — scaled dot-product attention over key ranges, without the T x S matrix
  * (Dao et al. 2022). The mask's meaning is in backend.h beside am_attention_args. */
-#include "op.h"
+#include "op_attention.h"
 
 #include <math.h>
 
 #include "../core/rng_state.h"
 
-static int check(am_call *c)
+int am_attention_check(am_call *c)
 {
     char tq[96], tk[96], tv[96];
     am_tensor *q = c->in[0], *k = c->in[1], *v = c->in[2];
@@ -44,8 +44,7 @@ static int check(am_call *c)
     return AM_OK;
 }
 
-/* Kernels want a dense last dim; other strides are free. */
-static int last_dim_dense(am_temps *temps, am_tensor **out, am_tensor *t)
+int am_attention_dense(am_temps *temps, am_tensor **out, am_tensor *t)
 {
     if (t->stride[3] == 1 || t->shape[3] == 1) {
         *out = t;
@@ -54,8 +53,7 @@ static int last_dim_dense(am_temps *temps, am_tensor **out, am_tensor *t)
     return am_temp_dense(temps, out, t);
 }
 
-/* Dense, and of the dtype of lse. */
-static int sinks_of(am_call *c, am_tensor **out, int dtype)
+int am_attention_sinks(am_call *c, am_tensor **out, int dtype)
 {
     am_tensor *sinks = c->in[4];
     if (sinks->dtype == dtype)
@@ -64,9 +62,9 @@ static int sinks_of(am_call *c, am_tensor **out, int dtype)
     return am_copy_kernel(*out, sinks, 0);
 }
 
-static am_attention_shape shape_of(const am_attention_attrs *at, const am_tensor *q,
-                                   const am_tensor *k, const am_tensor *v, uint64_t seed,
-                                   uint64_t stream)
+am_attention_shape am_attention_shape_of(const am_attention_attrs *at, const am_tensor *q,
+                                         const am_tensor *k, const am_tensor *v, uint64_t seed,
+                                         uint64_t stream)
 {
     return (am_attention_shape){.dtype = q->dtype,
                                 .causal = at->causal != 0,
@@ -96,10 +94,10 @@ static am_attention_shape shape_of(const am_attention_attrs *at, const am_tensor
 static int attention_forward(am_call *c)
 {
     am_tensor *q, *k, *v, *bounds = NULL, *sinks = NULL, *lse;
-    AM_TRY(check(c));
-    AM_TRY(last_dim_dense(&c->temps, &q, c->in[0]));
-    AM_TRY(last_dim_dense(&c->temps, &k, c->in[1]));
-    AM_TRY(last_dim_dense(&c->temps, &v, c->in[2]));
+    AM_TRY(am_attention_check(c));
+    AM_TRY(am_attention_dense(&c->temps, &q, c->in[0]));
+    AM_TRY(am_attention_dense(&c->temps, &k, c->in[1]));
+    AM_TRY(am_attention_dense(&c->temps, &v, c->in[2]));
     if (c->n_in > 3 && c->in[3])
         AM_TRY(am_temp_dense(&c->temps, &bounds, c->in[3]));
     if (c->attrs.attention.dropout_p > 0)
@@ -108,19 +106,20 @@ static int attention_forward(am_call *c)
     int stat = q->dtype == AM_F64 ? AM_F64 : AM_F32;
     AM_TRY(am_temp_new(&c->temps, &lse, stat, 3, lse_shape, c->device));
     if (c->n_in > 4 && c->in[4])
-        AM_TRY(sinks_of(c, &sinks, stat));
+        AM_TRY(am_attention_sinks(c, &sinks, stat));
     AM_TRY(am_out(c, q->dtype, 4, q->shape));
     if (am_tensor_numel(q) > 0)
         AM_TRY(am_launch_attention(
-            c->device, &(am_attention_args){.out = am_tensor_ptr(c->out[0]),
-                                            .lse = am_tensor_ptr(lse),
-                                            .q = am_tensor_ptr(q),
-                                            .k = am_tensor_ptr(k),
-                                            .v = am_tensor_ptr(v),
-                                            .bounds = bounds ? am_tensor_ptr(bounds) : NULL,
-                                            .sinks = sinks ? am_tensor_ptr(sinks) : NULL,
-                                            .shape = shape_of(&c->attrs.attention, q, k, v,
-                                                              c->rng_seed, c->rng_stream)}));
+            c->device,
+            &(am_attention_args){.out = am_tensor_ptr(c->out[0]),
+                                 .lse = am_tensor_ptr(lse),
+                                 .q = am_tensor_ptr(q),
+                                 .k = am_tensor_ptr(k),
+                                 .v = am_tensor_ptr(v),
+                                 .bounds = bounds ? am_tensor_ptr(bounds) : NULL,
+                                 .sinks = sinks ? am_tensor_ptr(sinks) : NULL,
+                                 .shape = am_attention_shape_of(&c->attrs.attention, q, k, v,
+                                                                c->rng_seed, c->rng_stream)}));
     am_tensor *saved[AM_OP_SAVED] = {q, k, v, c->out[0], lse, bounds, sinks};
     for (int i = 0; i < AM_OP_SAVED; i++)
         AM_TRY(am_save(c, i, saved[i]));
@@ -208,19 +207,20 @@ static int attention_backward(am_bwd *b)
     for (int i = 0; i < 3; i++)
         AM_TRY(am_temp_new(&b->temps, &d[i], s[i]->dtype, 4, s[i]->shape, b->device));
     AM_TRY(am_launch_attention_bwd(
-        b->device, &(am_attention_bwd_args){.dq = am_tensor_ptr(d[0]),
-                                            .dk = am_tensor_ptr(d[1]),
-                                            .dv = am_tensor_ptr(d[2]),
-                                            .delta = am_tensor_ptr(delta),
-                                            .dout = am_tensor_ptr(b->dout),
-                                            .q = am_tensor_ptr(q),
-                                            .k = am_tensor_ptr(k),
-                                            .v = am_tensor_ptr(v),
-                                            .out = am_tensor_ptr(s[3]),
-                                            .lse = am_tensor_ptr(s[4]),
-                                            .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
-                                            .shape = shape_of(&b->attrs->attention, q, k, v,
-                                                              b->rng_seed, b->rng_stream)}));
+        b->device,
+        &(am_attention_bwd_args){.dq = am_tensor_ptr(d[0]),
+                                 .dk = am_tensor_ptr(d[1]),
+                                 .dv = am_tensor_ptr(d[2]),
+                                 .delta = am_tensor_ptr(delta),
+                                 .dout = am_tensor_ptr(b->dout),
+                                 .q = am_tensor_ptr(q),
+                                 .k = am_tensor_ptr(k),
+                                 .v = am_tensor_ptr(v),
+                                 .out = am_tensor_ptr(s[3]),
+                                 .lse = am_tensor_ptr(s[4]),
+                                 .bounds = s[5] ? am_tensor_ptr(s[5]) : NULL,
+                                 .shape = am_attention_shape_of(&b->attrs->attention, q, k, v,
+                                                                b->rng_seed, b->rng_stream)}));
     for (int i = 0; i < 3; i++)
         if (b->needs[i])
             AM_TRY(am_grad_give(b, i, d[i]));

@@ -3,6 +3,7 @@
  *   lse = ln(e^sink + sum of e^y)
  *   dp = drop(dout.v), dy = p (dp - delta), ds = dy (1 - (y / cap)^2)
  *   dq = scale sum ds k, dk = scale sum ds q, dv = sum drop(p) dout
+ * and out, lse of two sets of keys are those of all: out = (e^lse1 out1 + e^lse2 out2) / e^lse.
  * Scores are computed again wherever they are needed; nothing of size t x s is stored. */
 #include "ref.h"
 
@@ -115,6 +116,37 @@ int am_ref_attention(am_stream *s, const am_attention_args *args)
 {
     (void)s;
     AM_DISPATCH_FLOAT(args->shape.dtype, attention_float, args)
+}
+
+/* ---- parts ------------------------------------------------------------------------------- */
+
+AM_INLINE void merge_row(const am_attention_merge_args *args, int dtype, int64_t at, int64_t stat)
+{
+    int wide = stat_dtype(dtype);
+    double x = load(args->lse, wide, stat), y = load(args->block_lse, wide, stat);
+    if (y == -INFINITY)
+        return;
+    double max = x > y ? x : y, a = exp(x - max), b = exp(y - max), total = a + b;
+    for (int64_t i = at; i < at + args->d; i++)
+        store(args->out, wide, i,
+              (a * load(args->out, wide, i) + b * load(args->block, dtype, i)) / total);
+    store(args->lse, wide, stat, max + log(total));
+}
+
+AM_INLINE int merge_float(const am_attention_merge_args *args, int dtype)
+{
+    for (int64_t b = 0; b < args->b; b++)
+        for (int64_t t = 0; t < args->t; t++)
+            for (int64_t h = 0; h < args->h; h++)
+                merge_row(args, dtype, ((b * args->t + t) * args->h + h) * args->d,
+                          (b * args->h + h) * args->t + t);
+    return AM_OK;
+}
+
+int am_ref_attention_merge(am_stream *s, const am_attention_merge_args *args)
+{
+    (void)s;
+    AM_DISPATCH_FLOAT(args->dtype, merge_float, args)
 }
 
 /* ---- backward ---------------------------------------------------------------------------- */

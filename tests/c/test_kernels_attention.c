@@ -415,6 +415,46 @@ START_TEST(place_in_a_pack_leaves_the_bits)
 }
 END_TEST
 
+/* What queries' keys so far and a block of others gave, some of them nothing, NaN among the rows.
+ */
+START_TEST(merges)
+{
+    enum { B = 2, T = 3, H = 5 };
+    for (int c = 0; c < ISA_COUNT * 3 * 2; c++) {
+        int isa = c % ISA_COUNT, dtype = half_dtypes[c / ISA_COUNT % 3];
+        const am_cpu_kernels *k = isa_kernels(isa);
+        int64_t d = c / ISA_COUNT / 3 ? 37 : 64, n = B * T * H * d;
+        float *out = random_elems(AM_F32, n, -2, 2), *lse = random_elems(AM_F32, B * T * H, -3, 9);
+        float *want = elems(AM_F32, n), *sums = elems(AM_F32, B * T * H);
+        float *others = random_elems(AM_F32, B * T * H, -3, 9);
+        void *block = random_elems(dtype, n, -2, 2);
+        lse[3] = others[7] = lse[11] = others[11] = -INFINITY;
+        lse[20] = NAN;
+        memcpy(want, out, (size_t)n * sizeof *out);
+        memcpy(sums, lse, B * T * H * sizeof *lse);
+        am_attention_merge_args got = {out, lse, block, others, dtype, B, T, H, d}, ref = got;
+        ref.out = want;
+        ref.lse = sums;
+        ck_assert_int_eq(am_backend_ref.attention_merge(NULL, &ref), AM_OK);
+        if (k) {
+            ck_assert_int_eq(k->attention_merge(NULL, &got), AM_OK);
+            ck_assert(isnan(lse[20]) && isnan(sums[20]) && lse[11] == -INFINITY);
+            ck_assert(lse[3] == others[3] && sums[3] == others[3]);
+            lse[20] = sums[20] = 0; /* row 20 of [B, H, T]: b 1, h 1, t 2 */
+            memset(out + ((1 * T + 2) * H + 1) * d, 0, (size_t)d * sizeof *out);
+            memset(want + ((1 * T + 2) * H + 1) * d, 0, (size_t)d * sizeof *want);
+            lse[11] = sums[11] = 0;
+            check_close("merged", out, want, AM_F32, n, 4e-7,
+                        4e-7); /* a few ulps of values up to 2 */
+            check_close("merged lse", lse, sums, AM_F32, B * T * H, 4e-7, 4e-7);
+        }
+        void *all[] = {out, lse, want, sums, others, block};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            free(all[i]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {agrees_with_ref,
@@ -423,6 +463,7 @@ int main(void)
                                   one_query,
                                   empty_and_hostile_bounds,
                                   threads_leave_the_bits,
-                                  place_in_a_pack_leaves_the_bits};
+                                  place_in_a_pack_leaves_the_bits,
+                                  merges};
     return run_suite("kernels_attention", tests, sizeof tests / sizeof *tests);
 }

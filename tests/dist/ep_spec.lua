@@ -22,6 +22,9 @@ local cases = { -- what, family, section `distributed`, changes, { ranks, ep_siz
     { "a shared expert, dense layers", "qwen2_moe", ddp, {}, { 2, 2 } },
     { "sharded", "qwen3_moe", fsdp2, {}, { 2, 2 }, { 4, 2 } },
     { "LoRA on stacks", "granite_moe", fsdp2, { peft = { target_modules = "*put_linear", dim = 4 } }, { 4, 4 } },
+    { "in stages", "qwen2_moe", { strategy = "fsdp2", pp_size = 2 }, {}, { 4, 2 } },
+    { "rows in parts, with a balancing loss", "mixtral", { strategy = "fsdp2", cp_size = 2 },
+      { model = { output_router_logits = true, router_aux_loss_coef = 0.1 } }, { 4, 4 } },
     { "packed rows", "olmoe", ddp, { packed_sequence = { packed_sequence_size = 48 } }, { 2, 2 } },
     { "biases", "gpt_oss", ddp, {}, { 4, 2 } },
     { "experts that no token goes to", "gpt_oss", ddp, {}, { 2, 2 }, change = starve },
@@ -50,11 +53,14 @@ describe("expert parallel", function()
         it("learns what one rank learns: " .. family .. ", " .. what, function()
             local given = helper.changes({ model = { pretrained_model_name_or_path = model(family, case.change) },
                                            checkpoint = { enabled = false } }, changes)
-            local one = ranks.train(1, given)
+            local one, _, said = ranks.train(1, given)
             for i = 5, #case do
                 local n, ep = unpack(case[i])
                 local many = helper.changes(given, { distributed = helper.changes({ ep_size = ep }, distributed) })
-                ranks.compare(one, (ranks.train(n, many)))
+                local records, _, they_said = ranks.train(n, many)
+                ranks.compare(one, records)
+                local counted = "Trainable parameters %d+ / Total %d+"
+                assert.equal(said:match(counted), they_said:match(counted))
             end
         end)
     end

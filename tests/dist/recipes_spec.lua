@@ -10,6 +10,10 @@ local rows = { _target_ = "am.datasets.build_unpacked_dataset", num_sentences = 
 local teacher = "tests/parity/golden/tiny_llama/mha"
 local labelled = "tests/recipe/seq_cls_rows.lua:rows"
 
+-- How two ranks may share a run.
+local ways = { { strategy = "ddp" }, { strategy = "fsdp2" }, { pp_size = 2 }, { strategy = "ddp", tp_size = 2 },
+               { strategy = "ddp", tp_size = 2, sequence_parallel = true } }
+
 -- By recipe: a configuration into a folder.
 local recipes = {
     ["llm_kd"] = function(dir)
@@ -50,24 +54,24 @@ describe("ranks", function()
                 return (ranks.run(n, cfg, words, "recipes/" .. name .. ".lua"))
             end
             local one = train(1)
-            for _, strategy in ipairs { "ddp", "fsdp2" } do
-                ranks.compare(one, train(2, { distributed = { strategy = strategy } }))
+            for _, distributed in ipairs(ways) do
+                ranks.compare(one, train(2, { distributed = distributed }))
             end
         end)
     end
 
-    it("learn what one learns where some have pictures only: a projector alone, under fsdp2", function()
+    it("learn what one learns where some have pictures only: a projector alone", function()
         local model, pictures = vlm.model("llava"), vlm.rows(16, { text_rows = true })
-        local function train(n, strategy)
+        local function train(n, distributed)
             local cfg = vlm.config(helper.folder(), model, pictures, {
-                step_scheduler = steps, distributed = { strategy = strategy },
+                step_scheduler = steps, distributed = distributed,
                 freeze_config = { freeze_embeddings = true, freeze_vision_tower = true, freeze_language_model = true },
             })
             return (ranks.run(n, cfg, words, vlm.recipe))
         end
         local one = train(1)
-        for _, strategy in ipairs { "ddp", "fsdp2" } do
-            ranks.compare(one, train(2, strategy))
+        for _, distributed in ipairs { { strategy = "ddp" }, { strategy = "fsdp2" }, { pp_size = 2 } } do
+            ranks.compare(one, train(2, distributed))
         end
     end)
 end)

@@ -107,6 +107,30 @@ local function of_experts(tokens, times)
                      + times * world.size * c.num_experts * INT)
 end
 
+-- tp: what a rank gives to be reduced, gathered and reduced in parts. Twice a block forward and backward: states, or
+-- with sequence_parallel pieces of them, which are filled up to be alike; states of embeddings; of labels the gradient
+-- of states, and three numbers each; and once a step gradients that are parts of sums.
+local function of_tensors(batches)
+    local reduced, gathered, scattered = 0, 0, 0
+    local size, c = mesh:size("tp"), recipe.model.config
+    if size == 1 then
+        return 0, 0, 0
+    end
+    local blocks = 4 * c.num_hidden_layers
+    for _, batch in ipairs(batches) do
+        local states, piece = batch.B * batch.T * c.hidden_size, batch.B * math.ceil(batch.T / size) * c.hidden_size
+        reduced = reduced + states + batch.num_label_tokens * (c.hidden_size + 3)
+        if recipe.cfg:get("distributed.sequence_parallel") then
+            gathered = gathered + (blocks + 2) * piece
+            scattered = scattered + blocks * piece * size
+        else
+            reduced = reduced + blocks * states
+        end
+    end
+    local _, partial = trained(function(entry) return #entry.partial > 0 end)
+    return (reduced + partial) * FLOAT, gathered * FLOAT, scattered * FLOAT
+end
+
 recipe:step()
 local before, window = given(), recipe:next_window()
 local tokens = 0
@@ -128,9 +152,10 @@ local function same(kind, expected)
 end
 
 local gathered, summed = of_shards(#window)
-same("all_reduce", world:reduce({ of_gradients() + of_numbers() })[1])
-same("all_gather", world:reduce({ gathered })[1])
-same("reduce_scatter", world:reduce({ summed })[1])
+local reduced, pieces, sums = of_tensors(window)
+same("all_reduce", world:reduce({ of_gradients() + of_numbers() + reduced })[1])
+same("all_gather", world:reduce({ gathered + pieces })[1])
+same("reduce_scatter", world:reduce({ summed + sums })[1])
 same("all_to_all", mesh:size("ep") > 1 and of_experts(tokens, #window) or 0)
 
 recipe.sync:close()

@@ -9,6 +9,9 @@ local cases = { -- ranks, section `distributed`, the family of a mixture of expe
     { 4, { strategy = "fsdp2", dp_replicate_size = 2 } },
     { 4, { strategy = "ddp", ep_size = 2 }, "mixtral" },
     { 4, { strategy = "fsdp2", ep_size = 2 }, "qwen3_moe" },
+    { 2, { strategy = "ddp", tp_size = 2 } },
+    { 4, { strategy = "ddp", tp_size = 2, sequence_parallel = true } },
+    { 4, { strategy = "fsdp2", tp_size = 2 } },
 }
 
 describe("a step's volume", function()
@@ -21,9 +24,9 @@ describe("a step's volume", function()
 
     for _, case in ipairs(cases) do
         local n, distributed, family = unpack(case)
-        local what = ("%s on %d ranks, %d copies, experts over %d"):format(distributed.strategy, n,
-                                                                        distributed.dp_replicate_size or 1,
-                                                                        distributed.ep_size or 1)
+        local what = ("%s on %d ranks, %d copies, experts over %d, matrices over %d%s"):format(
+            distributed.strategy, n, distributed.dp_replicate_size or 1, distributed.ep_size or 1,
+            distributed.tp_size or 1, distributed.sequence_parallel and ", tokens, too" or "")
         it("is what is computed: " .. what, function()
             local dir = helper.folder()
             local cfg = helper.config(dir, helper.changes({

@@ -32,6 +32,7 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(glu_bwd),
     USE(attention),
     USE(attention_bwd),
+    USE(attention_merge),
     USE(cross_entropy),
     USE(cross_entropy_bwd),
     USE(sumsq),

@@ -1,10 +1,11 @@
 -- The ops that a decoder and its losses are made of, one thin function each; ops.lua makes them its own.
 
-local C = require("am.core.ffi").C
 local apply = require("am.core.apply")
 local args = require("am.core.args")
+local edge = require("am.core.ffi")
 local err = require("am.core.error")
 
+local C, check = edge.C, edge.check
 local inputs, run, new_attrs, given = apply.inputs, apply.run, apply.new_attrs, apply.given
 local apply1, apply2, apply3 = apply.apply1, apply.apply2, apply.apply3
 local M = {}
@@ -113,22 +114,44 @@ function M.activation(x, act) return apply1(activation_ops[activation_of(act)], 
 
 local attention_options = { "causal", "window", "softcap", "scale", "dropout", "sinks" }
 
+local function attention_attrs(what, opts)
+    local at = new_attrs()
+    local mask = at.attention
+    mask.causal = opts.causal == false and 0 or 1
+    mask.window = args.int(what, "window", opts.window, 0)
+    mask.softcap = args.number(what, "softcap", opts.softcap, 0)
+    mask.scale = args.number(what, "scale", opts.scale, 0)
+    mask.dropout_p = args.number(what, "dropout", opts.dropout, 0)
+    return at
+end
+
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
 --- in each softmax of a head).
 function M.attention(q, k, v, bounds, opts)
     opts = args.options("attention", opts, attention_options)
-    local at, op = new_attrs(), C.AM_OP_attention
-    local mask = at.attention
-    mask.causal = opts.causal == false and 0 or 1
-    mask.window = args.int("attention", "window", opts.window, 0)
-    mask.softcap = args.number("attention", "softcap", opts.softcap, 0)
-    mask.scale = args.number("attention", "scale", opts.scale, 0)
-    mask.dropout_p = args.number("attention", "dropout", opts.dropout, 0)
+    local at, op = attention_attrs("attention", opts), C.AM_OP_attention
     inputs[0], inputs[1], inputs[2] = given(op, q), given(op, k), given(op, v)
     inputs[3] = bounds ~= nil and given(op, bounds) or nil
     inputs[4] = opts.sinks ~= nil and given(op, opts.sinks) or nil
     return run(op, 5, at, q, k, v, bounds, opts.sinks)
+end
+
+--- Attention to keys that come in blocks, not recorded: out [B,T,H,D] and lse [B,H,T], float32 (float64 for float64),
+--- take in a block's k and v; they begin as 0 and -inf. bounds are key ranges of the block; opts are those of
+--- attention but dropout, sinks with one block only.
+function M.attention_add(out, lse, q, k, v, bounds, opts)
+    opts = args.options("attention_add", opts, attention_options)
+    local at = attention_attrs("attention_add", opts)
+    check(C.am_attention_add(out, lse, q, k, v, bounds, opts.sinks, at.attention))
+end
+
+--- A block's gradients are added to grads { q, k, v } of lse's dtype. dout and out, of q's dtype, and lse are those
+--- of all blocks.
+function M.attention_add_grad(grads, dout, out, lse, q, k, v, bounds, opts)
+    opts = args.options("attention_add_grad", opts, attention_options)
+    local at = attention_attrs("attention_add_grad", opts)
+    check(C.am_attention_add_grad(grads.q, grads.k, grads.v, dout, out, lse, q, k, v, bounds, at.attention))
 end
 
 -- ---- losses ---------------------------------------------------------------------------------

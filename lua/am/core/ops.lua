@@ -31,9 +31,10 @@ end
 local whole_dtypes = { [C.AM_I32] = true, [C.AM_I64] = true, [C.AM_U8] = true, [C.AM_BOOL] = true }
 
 -- A number with a fraction has no place beside whole numbers, where it would be cut. What is no tensor
--- is told by the op that takes it.
+-- is told by the op that takes it. (The remainder by 1 would be shorter; now and then LuaJIT 2.1 of 2022 crashes as it
+-- compiles it here.)
 local function fits(value, t)
-    if value % 1 ~= 0 and tensor.is(t) and whole_dtypes[C.am_tensor_dtype(t)] then
+    if value - math.floor(value) ~= 0 and tensor.is(t) and whole_dtypes[C.am_tensor_dtype(t)] then
         err.raise("argument", "%g is no whole number, but the tensor is %s; use :float() first", value,
                   t:dtype())
     end

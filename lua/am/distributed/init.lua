@@ -1,9 +1,10 @@
 -- Ranks: processes that share a run. This file is what the component offers to recipes: joining, and what a run asks
 -- of all ranks whether they are many or one. The grid of ranks is mesh.lua's, what each has of a model layout.lua's,
--- how they share it the strategies' (ddp.lua, fsdp.lua, …), and what makes their gradients one sync.lua's; groups of
--- ranks are comm.lua's; who started this process says ranks.lua.
+-- how they share it the strategies' (ddp.lua, fsdp.lua, tensor_parallel.lua, …), and what makes their gradients one
+-- sync.lua's; groups of ranks are comm.lua's; who started this process says ranks.lua.
 
 local comm = require("am.distributed.comm")
+local context_parallel = require("am.distributed.context_parallel")
 local err = require("am.core.error")
 local expert_parallel = require("am.distributed.expert_parallel")
 local fsdp = require("am.distributed.fsdp")
@@ -14,9 +15,11 @@ local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
 local sync = require("am.distributed.sync")
+local tensor_parallel = require("am.distributed.tensor_parallel")
 
 local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp.apply, sync = sync.new,
-            expert_parallel = expert_parallel, pipeline = pipeline }
+            context_parallel = context_parallel, expert_parallel = expert_parallel, pipeline = pipeline,
+            tensor_parallel = tensor_parallel }
 
 ---@class am.distributed.World
 ---@field rank integer from 0
@@ -83,6 +86,14 @@ World.waited = comm.waited
 --- Numbers added up over all ranks ("max", "min": the largest, the least).
 function World:reduce(list, op)
     return self.group and self.group:reduce_numbers(list, op) or list
+end
+
+--- The same without waiting: a function that gives them, which all ranks call once.
+function World:begin_reduce(list, op)
+    if self.group then
+        return self.group:begin_reduce(list, op)
+    end
+    return function() return list end
 end
 
 --- True on all ranks where it is on any.

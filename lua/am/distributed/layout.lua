@@ -257,4 +257,14 @@ function Layout:sum(numbers)
     return self.mesh.world:reduce({ total })[1]
 end
 
+--- How many numbers the whole model has, and how many of them are trained: all ranks call this together.
+function Layout:num_parameters()
+    local all, trained = {}, {}
+    for _, name in ipairs(self.names) do
+        local t = self:get(name).tensor
+        all[name], trained[name] = t:numel(), t.requires_grad and t:numel() or nil
+    end
+    return math.floor(self:sum(all) + 0.5), math.floor(self:sum(trained) + 0.5)
+end
+
 return M

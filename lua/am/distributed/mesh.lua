@@ -10,7 +10,7 @@
 --   cp            parts of each row                          stage  all ranks of one stage
 --   tp            parts of each matrix                       ep, expert_dp: ranks of dp_cp that share all experts,
 --                                                            and those that have the same ones
---                                                            pp_ends: the first and the last stage
+--   loss          pp x dp_cp: over these losses are summed   pp_ends: the first and the last stage
 
 local err = require("am.core.error")
 
@@ -111,7 +111,8 @@ function M.new(world, sizes)
     if grid.pp > 1 then
         local between = at.pp > 0 and at.pp < grid.pp - 1 -- these have a group, too, since all split together
         local _, others = place(grid, at, { "pp" })
-        add_group(self, made, "pp_ends", grid.pp == 2 and "pp" or "pp_ends", 2, at.pp, 2 * others + (between and 1 or 0))
+        add_group(self, made, "pp_ends", grid.pp == 2 and "pp" or "pp_ends", 2, at.pp,
+                  2 * others + (between and 1 or 0))
         self.ranks.pp_ends = at.pp == 0 and 0 or 1
     end
     local ep, all, rank = M.given(sizes and sizes.ep) or 1, self.sizes.dp_cp, self.ranks.dp_cp

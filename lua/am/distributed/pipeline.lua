@@ -29,7 +29,6 @@ local MOST = 4 -- tensors under way to a neighbour, for each stage
 ---@field last integer
 ---@field trains boolean has this stage, or one before it, something to train?
 ---@field trains_before boolean has one before it?
----@field some_train boolean has any?
 local Pipeline = {}
 Pipeline.__index = Pipeline
 
@@ -93,34 +92,46 @@ local function stage_of(model, body, dealt)
     end
 end
 
+-- What a model's tensors are used for: an array of { name, tensor, places = { { module, slot } … }, stages = set,
+-- count = of these, owner = the first of them }, the same on all ranks.
+local function uses_of(model, of_name)
+    local list, by_tensor = {}, {}
+    for name, module, slot in model:parameter_slots() do
+        local t, stage = module[slot.name], of_name(name)
+        if t then
+            local use = by_tensor[t] or { tensor = t, places = {}, stages = {}, count = 0, owner = stage }
+            if not by_tensor[t] then
+                by_tensor[t], list[#list + 1] = use, use
+            end
+            use.name = not slot.shared and name or use.name
+            use.count = use.count + (use.stages[stage] and 0 or 1)
+            use.stages[stage], use.owner = true, math.min(use.owner, stage)
+            table.insert(use.places, { module, slot.name })
+        end
+    end
+    return list
+end
+
 -- Drop what other stages have. The tensor of a tied head stays with the last stage and with the embeddings' one, and
 -- its gradients are summed between these. Returns the first stage that has something to train.
 local function leave_others(self, layout, of_name)
-    local uses, order, trained = {}, {}, math.huge
-    for name, module, slot in self.model:parameter_slots() do
-        local t = module[slot.name]
-        if t then
-            order[#order + 1] = not uses[t] and t or nil
-            uses[t] = uses[t] or { stages = {}, count = 0 }
-            uses[t].name = not slot.shared and name or uses[t].name
-            local stages, stage = uses[t].stages, of_name(name)
-            uses[t].count = uses[t].count + (stages[stage] and 0 or 1)
-            stages[stage] = true
-            trained = t.requires_grad and math.min(trained, stage) or trained
-        end
-    end
-    local leaving = {}
-    for _, t in ipairs(order) do
-        local use = uses[t]
-        if not use.stages[self.stage] then
+    local leaving, first = {}, math.huge
+    for _, use in ipairs(uses_of(self.model, of_name)) do
+        local own = use.stages[self.stage]
+        if not own then
             leaving[#leaving + 1] = use.name
         elseif use.count == 2 then
             layout:partial(use.name, "pp_ends")
             layout:get(use.name).stages = 2
         end
+        if use.tensor.requires_grad then
+            first = math.min(first, use.owner)
+            table.insert(self.trained, { name = use.name, owner = use.owner, places = use.places, own = own,
+                                         shape = use.tensor:size(), dtype = use.tensor:dtype(), tensor = use.tensor })
+        end
     end
     layout:leave(leaving)
-    return trained
+    return first
 end
 
 -- ---- cutting the model ----------------------------------------------------------------------
@@ -163,12 +174,12 @@ function M.apply(model, mesh, layout, options)
     local dealt = M.deal(body.layer_count, stages, (options.pipeline or {}).layers_per_stage)
     local stage = mesh:rank("pp")
     local self = setmetatable({ model = model, stage = stage, stages = stages, first = dealt[stage + 1][1],
-                                last = dealt[stage + 1][2], balances = model.config.output_router_logits },
-                              Pipeline)
+                                last = dealt[stage + 1][2], balances = model.config.output_router_logits,
+                                trained = {}, group = mesh:group("pp") }, Pipeline)
     cut(self, body)
     local trained = leave_others(self, layout, stage_of(model, body, dealt))
-    self.trains, self.trains_before, self.some_train = trained <= stage, trained < stage, trained < stages
-    self.links = wires.links(mesh:group("pp"), stage, stages)
+    self.trains, self.trains_before = trained <= stage, trained < stage
+    self.links = wires.links(self.group, stage, stages)
     for name, group in pairs(self.links) do
         self[name] = name:find("_in$") and wires.inbox(group) or wires.outbox(group, MOST * stages)
     end
@@ -177,6 +188,58 @@ end
 
 --- Does this stage have the norm and the head, and so the loss?
 function Pipeline:is_last() return self.stage == self.stages - 1 end
+
+-- ---- what other stages train ----------------------------------------------------------------
+
+--- An array of { name, tensor } of what other stages train, whose tensors have a shape and nothing else.
+function Pipeline:trained_elsewhere()
+    local list = {}
+    for _, p in ipairs(self.trained) do
+        list[#list + 1] = not p.own and { p.name, p.tensor } or nil
+    end
+    return list
+end
+
+local function put(p, t)
+    for _, place in ipairs(p.places) do
+        place[1][place[2]] = t
+    end
+end
+
+-- Run use() while the modules have make(p) for what other stages train.
+local function with(self, make, use)
+    for _, p in ipairs(self.trained) do
+        local t = make(p)
+        if not p.own then
+            put(p, t)
+        end
+    end
+    local ok, e = pcall(use)
+    for _, p in ipairs(self.trained) do
+        if not p.own then
+            put(p, nil)
+        end
+    end
+    if not ok then
+        error(e, 0)
+    end
+end
+
+--- use() while the modules have what all stages train, as an adapter that is saved. whole(name): a tensor of this
+--- stage, whole. All ranks of the mesh call this together.
+function Pipeline:with_trained(whole, use)
+    scope.scope(autograd.no_grad, with, self, function(p)
+        local t = p.own and whole(p.name):contiguous() or tensor.empty(p.shape, { dtype = p.dtype })
+        return self.group:broadcast(t, p.owner):wait()
+    end, use)
+end
+
+--- use() while the modules have tensors of the right shapes for what other stages train: for an adapter that is read.
+function Pipeline:with_room(use)
+    scope.scope(autograd.no_grad, with, self, function(p)
+        return not p.own and tensor.zeros(p.shape, { dtype = p.dtype }) or nil
+    end, use)
+end
 
 -- ---- one micro-batch ------------------------------------------------------------------------
 

@@ -6,11 +6,13 @@
 --   logit_scale    what the head multiplies its products by, or nil
 --   softcap        of the logits after that, or nil
 --   vocab_size     V
+--   shard          where ranks have some columns of the logits each, see shared_vocabulary.lua; head gives all of them
 -- The built-in ones never store all logits.
 
 local autograd = require("am.core.autograd")
 local kd = require("am.loss.kd")
 local ops = require("am.core.ops")
+local shared_vocabulary = require("am.loss.shared_vocabulary")
 
 local M = {}
 
@@ -39,7 +41,9 @@ local function cross_entropy(opts)
     return function(hidden, labels, ctx)
         local given = (opts.logit_softcapping or 0) > 0 and opts.logit_softcapping or nil
         local at = { ignore_index = opts.ignore_index or -100, softcap = given or ctx.softcap }
-        if ctx.head_weight then
+        if ctx.shard then
+            return shared_vocabulary.cross_entropy(hidden, labels, ctx, at)
+        elseif ctx.head_weight then
             hidden = ctx.logit_scale and hidden * ctx.logit_scale or hidden
             return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
         end
@@ -89,7 +93,7 @@ M.targets = {
         logit_softcapping = { type = "number", default = 0, min = 0, doc = "cap tanh(z / cap)" },
     }, "the same, fused with the head"),
     target("TEParallelCrossEntropy", "te_parallel_ce", {
-        tp_group = { type = "any", no_effect = "ranks share rows, and nothing else" },
+        tp_group = { type = "any", no_effect = "distributed.tp_size says it" },
     }, "the same, for a vocabulary that processes share"),
     unpack(kd.targets),
 }

@@ -47,7 +47,7 @@ M.fields = {
     temperature = { type = "number", above = 0, default = 1, doc = "logits are divided by it" },
     fp32_upcast = { type = "boolean", default = true, no_effect = "logits are f32" },
     chunk_size = { type = "integer", min = 0, default = 0, no_effect = "chunks are chosen" },
-    tp_group = { type = "any", no_effect = "ranks share rows, and nothing else" },
+    tp_group = { type = "any", no_effect = "distributed.tp_size says it" },
 }
 
 --- What a configuration may name with `_target_`.

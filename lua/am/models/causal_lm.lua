@@ -162,7 +162,7 @@ local function prepare(self, args)
     end
     local longest
     if position_ids then
-        longest = highest(position_ids) + 1
+        longest = args.part and args.part.longest or highest(position_ids) + 1
     else
         local p = ffi.new("int32_t[?]", t)
         for i = 0, t - 1 do
@@ -171,7 +171,8 @@ local function prepare(self, args)
         position_ids = tensor.from_buffer(p, { 1, t }, { dtype = "int32", device = device })
         longest = past + t
     end
-    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, inputs = args }
+    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, part = args.part,
+                                      inputs = args }
 end
 
 -- ---- forward --------------------------------------------------------------------------------
@@ -197,7 +198,11 @@ local CausalLM = {}
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
---- output_router_logits (that of the configuration).
+--- output_router_logits (that of the configuration), part (the rows are parts of longer ones, of which others have the
+--- rest; with position_ids and bounds, whose ranges are of the whole rows' keys):
+---   attend(q, k, v, bounds, opts)  in place of ops.attention
+---   sum(t)                         t added up over all parts, with its gradient
+---   longest                        the highest position of the whole rows, plus 1
 --- Returns {logits=, loss=, hidden_states=, router_logits=, aux_loss=}; hidden_states are those after the last norm,
 --- and with logits_to_keep = false there are no logits at all. Router logits are a list by layer, [B T, E]; with
 --- them the loss has router_aux_loss_coef times aux_loss in it, which balances experts (nn/moe.lua).
@@ -207,7 +212,7 @@ function CausalLM:forward(args)
     local out = {}
     if router_logits and #router_logits > 0 and (args.output_router_logits or self.config.output_router_logits) then
         out.router_logits = router_logits
-        out.aux_loss = self:balancing_loss(router_logits, ctx.bounds)
+        out.aux_loss = self:balancing_loss(router_logits, ctx.bounds, ctx.part and ctx.part.sum)
     end
     if args.cache then
         args.cache:advance(input_ids:size(1))
@@ -242,14 +247,15 @@ function CausalLM:forward(args)
 end
 
 --- The loss that balances experts over the tokens that are no padding (by key ranges), of a list of router logits.
-function CausalLM:balancing_loss(router_logits, bounds)
+--- sum: adds up what the tokens of other parts have, see forward.
+function CausalLM:balancing_loss(router_logits, bounds, sum)
     local mask
     if bounds then
         local ends = bounds:reshape(-1, 2):narrow(1, 1, 1):reshape(-1)
         mask = ends:gt(0):to("float32")
     end
     local c = self.config
-    return moe.load_balancing_loss(router_logits, c.num_experts, c.num_experts_per_tok, mask)
+    return moe.load_balancing_loss(router_logits, c.num_experts, c.num_experts_per_tok, mask, sum)
 end
 
 --- The module that maps states to logits, without what follows it.
@@ -319,7 +325,7 @@ end
 
 --- Write config.json and safetensors (with an index when in several files) as transformers reads.
 function CausalLM:save_pretrained(dir, opts)
-    return require("am.models.weights").save(self, dir, opts)
+    return require("am.models.saving").save(self, dir, opts)
 end
 
 --- Write one GGUF file that llama.cpp reads. opts: type ("f16"; f32, bf16, q8_0, q4_0, q4_k: of matrices), name

@@ -88,6 +88,7 @@ end
 
 --- x [B, T, C], rotary [B or 1, T, D] (ops.rope_table), ctx {bounds=, cache=, layer=, position_ids=} -> [B, T, C].
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
+--- ctx.part: see models/causal_lm.lua.
 --- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
 --- have in them.
 function Attention:forward(x, rotary, ctx)
@@ -97,7 +98,7 @@ function Attention:forward(x, rotary, ctx)
     if ctx.cache then
         k, v = ctx.cache:append(ctx.layer, k, v)
     end
-    local attend = (self.eager or self.slopes) and eager.attention or ops.attention
+    local attend = ctx.part and ctx.part.attend or (self.eager or self.slopes) and eager.attention or ops.attention
     local ranges = ctx.causal == false
     local out = attend(q, k, v, ranges and self.window and ctx.window_bounds or ctx.bounds, {
         causal = self.causal and not ranges,

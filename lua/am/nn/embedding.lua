@@ -19,7 +19,12 @@ end
 
 --- index [...] -> [..., embedding_dim]
 function Embedding:forward(index)
-    return self:add_noise(self:scaled(ops.embedding(index, self.weight, self.padding_idx)))
+    return self:add_noise(self:scaled(self:lookup(index)))
+end
+
+--- The rows of index alone.
+function Embedding:lookup(index)
+    return ops.embedding(index, self.weight, self.padding_idx)
 end
 
 --- Rows times the embedding's own scale.

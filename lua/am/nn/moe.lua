@@ -112,9 +112,13 @@ function SparseMoE:forward(x)
         local noise = tensor.empty(rows:size(), { dtype = rows:dtype(), device = rows:device() })
         rows = rows * noise:uniform_(1 - self.jitter, 1 + self.jitter)
     end
-    local n, k = rows:size(0), self.top_k
     local logits = self[self.names.router]:forward(rows)
-    local weights, index = choose(self, logits)
+    return self:mix(rows, choose(self, logits)):reshape(x:size()), logits
+end
+
+--- What the chosen experts make of rows [N, C], and the one that sees all: weights and index [N, k] -> [N, C].
+function SparseMoE:mix(rows, weights, index)
+    local n, k = rows:size(0), self.top_k
     local order, offsets, tokens = ops.sort_by_expert(index, self.num_experts)
     local out = self:run_experts(rows:index_select(0, tokens), offsets)
     out = out * weights:reshape(n * k):index_select(0, order):unsqueeze(-1):to(out:dtype())
@@ -124,7 +128,7 @@ function SparseMoE:forward(x)
         local gate = self.names.shared_gate and self[self.names.shared_gate]:forward(rows):sigmoid()
         sum = sum + (gate and gate * shared or shared)
     end
-    return sum:reshape(x:size()), logits
+    return sum
 end
 
 --- The loss that balances experts (Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6), as transformers'
@@ -132,7 +136,8 @@ end
 --- they get (all k choices counted) times their mean probability, over all layers together. A scalar.
 ---@param logits table of the layers' router logits [N, E]
 ---@param mask? table a tensor [N], 1 for tokens that count
-function M.load_balancing_loss(logits, num_experts, top_k, mask)
+---@param sum? fun(t: table): table adds up what these and other tokens have, where there are others
+function M.load_balancing_loss(logits, num_experts, top_k, mask, sum)
     local numbers, counts, probabilities = {}, nil, nil
     for e = 1, num_experts do
         numbers[e] = e - 1
@@ -150,6 +155,10 @@ function M.load_balancing_loss(logits, num_experts, top_k, mask)
         probabilities = probabilities and probabilities + probability or probability
     end
     local rows = #logits * (mask and mask:sum():item() or logits[1]:size(0))
+    if sum then
+        counts, probabilities = sum(counts), sum(probabilities)
+        rows = sum(tensor.full({}, rows, { device = logits[1]:device() })):item()
+    end
     return (counts * probabilities):sum() * (num_experts / math.max(rows * rows, 1))
 end
 

@@ -47,7 +47,8 @@ function M.custom(kind, fields, rule)
         fields = all,
         build = function(args, ctx)
             local opts = family.with_defaults(args, defaults)
-            return family.uniform(kind, optimizer.trainable(ctx.named_parameters, ctx.others_train), opts, function(params)
+            local entries = optimizer.trainable(ctx.named_parameters, ctx.trained_elsewhere)
+            return family.uniform(kind, entries, opts, function(params)
                 return tensorwise.new(checked(kind, rule(opts)), params, opts)
             end)
         end,

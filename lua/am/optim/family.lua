@@ -118,7 +118,7 @@ function M.target(spec)
         translate = spec.translate,
         build = function(args, ctx)
             local kind = spec.translate and spec.translate(args) or spec.kind
-            return require("am.optim").new(kind, ctx.named_parameters, args, ctx.others_train)
+            return require("am.optim").new(kind, ctx.named_parameters, args, ctx.trained_elsewhere)
         end,
     }
 end

@@ -29,10 +29,10 @@ end
 ---@param kind string "adam", "adamw", "sgd", "lion", …
 ---@param named_parameters function iterator of (name, tensor)
 ---@param opts table what the target of that kind has as fields, without which its defaults count
----@param others boolean? other ranks have parameters to train, so there may be none here
-function M.new(kind, named_parameters, opts, others)
+---@param elsewhere table[]? { name, tensor } of what other ranks train
+function M.new(kind, named_parameters, opts, elsewhere)
     local entry = kinds[kind] or err.raise("usage", "there is no optimizer \"%s\"", tostring(kind))
-    return entry.build(optimizer.trainable(named_parameters, others), family.with_defaults(opts, entry.defaults))
+    return entry.build(optimizer.trainable(named_parameters, elsewhere), family.with_defaults(opts, entry.defaults))
 end
 
 --- An optimizer of one's own, of which only the update rule is written: see custom.lua.

@@ -15,24 +15,36 @@ local box, double_box = edge.box("am_tensor"), ffi.new("double[1]")
 local PIECE = 1024 * 1024 -- elements
 
 ---@class am.Optimizer
----@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names }; step uses the lr and
----  weight_decay that a group has then, and a schedule writes them
+---@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names, num_parameters (other
+---  ranks' among them) }; step uses the lr and weight_decay that a group has then, and a schedule writes them
 local Optimizer = {}
 Optimizer.__index = Optimizer
 
---- The trainable ones of an iterator of (name, tensor), as an array of { name, tensor }. others: other ranks have some,
---- so there may be none here.
-function M.trainable(named_parameters, others)
+--- The trainable ones of an iterator of (name, tensor), as an array of { name, tensor }. elsewhere: an array of the
+--- same, of those that other ranks train: they are sorted into groups, too, so that all ranks have the same groups.
+function M.trainable(named_parameters, elsewhere)
     local entries = {}
     for name, t in named_parameters do
         if t.requires_grad then
             entries[#entries + 1] = { name, t }
         end
     end
-    if #entries == 0 and not others then
+    for _, entry in ipairs(elsewhere or {}) do
+        entries[#entries + 1] = { entry[1], entry[2], elsewhere = true }
+    end
+    if #entries == 0 then
         err.raise("usage", "nothing is trainable: every parameter is frozen")
     end
     return entries
+end
+
+-- Those that this rank trains.
+local function own(entries)
+    local list = {}
+    for _, entry in ipairs(entries) do
+        list[#list + 1] = not entry.elsewhere and entry or nil
+    end
+    return list
 end
 
 local function seal(entries, separate_grads)
@@ -55,26 +67,27 @@ end
 --- fuse_backward each weight is updated inside backward, with its group's numbers at that time, and its gradient
 --- is freed at once; step() then only ends the step. So there is one backward a step, and no scaling of gradients.
 ---@param kind string what a checkpoint calls it
----@param groups table[] { entries = { { name, tensor }, … }, lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?,
----  rule = function(params) returns the rule over sealed parameters }; the first may have no entries
+---@param groups table[] { entries = { { name, tensor }, … } as trainable gives them, lr, weight_decay, lr_mult,
+---  wd_mult, max_lr?, min_lr?, rule = function(params) returns the rule over sealed parameters }; the first may have
+---  no entries
 ---@param opts {fuse_backward: boolean?}
 function M.new(kind, groups, opts)
     local self = setmetatable({ kind = kind, param_groups = {}, parts = {}, places = {}, steps = 0 },
                               Optimizer)
     for g, group in ipairs(groups) do
-        local names, part = {}, { rule = false, params = false, group = g }
-        if #group.entries > 0 then
-            part.params = seal(group.entries, opts.fuse_backward)
+        local names, part, entries = {}, { rule = false, params = false, group = g }, own(group.entries)
+        if #entries > 0 then
+            part.params = seal(entries, opts.fuse_backward)
             part.rule = group.rule(part.params)
             self.parts[#self.parts + 1] = part
         end
-        for i, entry in ipairs(group.entries) do
+        for i, entry in ipairs(entries) do
             names[i] = entry[1]
             self.places[#self.places + 1] = { part = part, i = i - 1, name = entry[1] }
         end
         self.param_groups[g] = { lr = group.lr, weight_decay = group.weight_decay, lr_mult = group.lr_mult or 1,
                                  wd_mult = group.wd_mult or 1, max_lr = group.max_lr, min_lr = group.min_lr,
-                                 names = names }
+                                 names = names, num_parameters = #group.entries }
     end
     if opts.fuse_backward then
         self.squares = {} -- of the gradients of the step that is open, by place
@@ -300,7 +313,7 @@ function Optimizer:state_dict()
     check_whole(self)
     local groups = {}
     for i, g in ipairs(self.param_groups) do
-        groups[i] = { lr = g.lr, weight_decay = g.weight_decay, num_parameters = #g.names }
+        groups[i] = { lr = g.lr, weight_decay = g.weight_decay, num_parameters = g.num_parameters }
     end
     local part = self.parts[1]
     return { kind = self.kind, step = part and part.rule:steps() or self.steps, param_groups = groups }
@@ -333,10 +346,10 @@ local function saved_groups(self, state)
         end
         check_number(place, "lr", g.lr)
         check_number(place, "weight_decay", g.weight_decay)
-        if g.num_parameters ~= nil and g.num_parameters ~= #self.param_groups[i].names then
+        if g.num_parameters ~= nil and g.num_parameters ~= self.param_groups[i].num_parameters then
             err.raise("state", "group %d of the checkpoint's optimizer has %s parameters, this run's has %d: use the "
                       .. "optimizer.param_group_overrides of the run that saved it", i, tostring(g.num_parameters),
-                      #self.param_groups[i].names)
+                      self.param_groups[i].num_parameters)
         end
     end
     return saved

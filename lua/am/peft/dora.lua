@@ -8,7 +8,8 @@
 -- changes nothing at all. What it keeps for backward beside LoRA is its output before the scaling.
 --
 -- A module that has this gives `self:matrices()`: W [n, k], A [r, k] and B [n, r] in W's dtype; n rows are
--- scaled (an embedding's columns). Holds no module; lora.lua and embedding.lua do.
+-- scaled (an embedding's columns). Where W has a part of k only, whole_squares(squares [n]) makes the parts' squares
+-- one sum. Holds no module; lora.lua and embedding.lua do.
 
 local autograd = require("am.core.autograd")
 local ops = require("am.core.ops")
@@ -58,6 +59,7 @@ local function weight_norm(module)
         a, b = a:to(dtype), b:to(dtype)
         local own = ops.matmul(b, ops.matmul(a, a:transpose(0, 1)))
         local squares = module.squared_rows + (cross * b):sum(1) * (2 * s) + (own * b):sum(1) * (s * s)
+        squares = module.whole_squares and module:whole_squares(squares) or squares
         return ops.sqrt(ops.clamp(squares, 0)):to(w:dtype()):to(dtype)
     end)
 end

@@ -44,6 +44,11 @@ end
 
 --- index [...] -> [..., embedding_dim]
 function EmbeddingLoRA:forward(index)
+    return Embedding.add_noise(self, Embedding.scaled(self, self:lookup(index)))
+end
+
+--- The rows of index alone.
+function EmbeddingLoRA:lookup(index)
     local dtype = self.weight:dtype()
     local rows = self.lora_embedding_A:forward(index):to(dtype)
     local out = ops.embedding(index, self.weight, self.padding_idx)
@@ -51,7 +56,7 @@ function EmbeddingLoRA:forward(index)
     if self.lora_magnitude_vector then
         out = dora.scale(out, dora.factor(self))
     end
-    return Embedding.add_noise(self, Embedding.scaled(self, out))
+    return out
 end
 
 function EmbeddingLoRA:extra_repr()

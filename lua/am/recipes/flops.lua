@@ -30,8 +30,9 @@ local function maps_of(module, active)
     end
     local list = {}
     for _, slot in ipairs(module._parameters) do
-        if #slot.shape == 3 and module[slot.name] then -- experts without modules of their own, [experts, in, out] (GPT-OSS)
-            list[#list + 1] = { slot.shape[3], slot.shape[2], module[slot.name], active }
+        local t = module[slot.name] -- none in another stage
+        if #slot.shape == 3 and t then -- experts without modules of their own, [experts, in, out] (GPT-OSS)
+            list[#list + 1] = { slot.shape[3], slot.shape[2], t, active }
         end
     end
     return list

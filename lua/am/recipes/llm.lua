@@ -139,6 +139,7 @@ function Recipe:build_model()
     -- weights that were converted are in memory from now on; others are still in their file
     self.model_allocated = am.memory(self.ctx.device).live_bytes - before
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
+    self.stored_dtype = model:dtype() -- strategies may compute in another
     self:freeze(model)
     if self.cfg:has("neftune") then
         am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
@@ -219,8 +220,7 @@ end
 function Recipe:build_hooks()
     local list = {}
     if self.cfg:has("ema") then
-        list[#list + 1] = ema.new(self:section("ema"), { write = checkpoint.write_tensors,
-                                                         read = checkpoint.read_tensors })
+        list[#list + 1] = ema.new(self:section("ema"))
     end
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))
@@ -269,7 +269,7 @@ Recipe.trains = true
 function Recipe:optimizer_options()
     local options = self:section("optimizer")
     options.kind = (options._target_ or ""):match("[^.]+$"):lower()
-    options.shards = self.fsdp and self.mesh:size("shard")
+    options.share = self.fsdp and function(name, t) return self.layout:get(name).tensor:numel() / t:numel() end
     return options
 end
 
@@ -297,10 +297,17 @@ function Recipe:counts_tokens()
     return true
 end
 
+--- What a token costs, while the model is whole.
+function Recipe:note_costs()
+    self.costs = flops.costs(self.model)
+end
+
 --- FLOPs of forward and backward over `rows` rows of `length` tokens, as the model sees them, `labels` of which are
 --- learnt. seen: see am.recipes.flops.of_rows. A fifth argument is their batch, where there is one already.
 function Recipe:batch_flops(rows, length, labels, seen)
-    self.costs = self.costs or flops.costs(self.model)
+    if not self.costs then
+        self:note_costs()
+    end
     return flops.of_rows(self.costs, rows, length, labels, seen)
 end
 
@@ -408,7 +415,7 @@ local function computed_dtype(model)
 end
 
 function Recipe:log_summary()
-    local total, trainable = self.model:num_parameters()
+    local total, trainable = self.layout:num_parameters()
     self.log:info("amlua %s on %s, %s%d threads, %s; seed %d", am.version, posix.hostname(),
                   self.world.size > 1 and self.world.size .. " ranks, of which the first has " or "",
                   edge.C.am_threads(), ffi.string(edge.C.am_cpu_isa()), self.seed)

@@ -238,6 +238,7 @@ function Methods.inputs(_, batch, int32)
         input_ids = int32(batch.input_ids, { batch.B, batch.T }),
         position_ids = int32(batch.position_ids, { batch.B, batch.T }),
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
+        part = batch.part, -- of rows that ranks share
     }
 end
 
@@ -278,6 +279,16 @@ function Methods.labelled_rows(batch)
         end
     end
     return rows
+end
+
+--- Windows of micro-batches, with the time that they take to come. Between them a checkpoint that is being written is
+--- looked after.
+function Methods:timed_windows()
+    local next_window = self.scheduler:windows(self.loader)
+    return function()
+        self:poll_saving()
+        return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window)
+    end
 end
 
 return Methods

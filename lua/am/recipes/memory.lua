@@ -25,24 +25,22 @@ end
 -- ---- weights, gradients, optimizer state ------------------------------------------------------
 
 -- Bytes of weights (all, and those that are trained), gradients and optimizer state.
--- opts: an optimizer section, or its keys and kind; shards: ranks that have a part of each (1).
+-- opts: an optimizer section, or its keys and kind; share(name, t): of a parameter, what this rank has of it (1).
 local function training_state(model, opts)
     local all = { weights = 0, trained = 0, gradients = 0, optimizer = 0 }
     local largest = 0
     for name, t in model:named_parameters() do
-        local n, size = t:numel(), bytes_of[t:dtype()]
+        local share, size = opts.share and opts.share(name, t) or 1, bytes_of[t:dtype()]
+        local n = t:numel() * share
         all.weights = all.weights + n * size
         if t.requires_grad then
             all.trained = all.trained + n * size
-            all.optimizer = all.optimizer + optim.state_bytes(opts, name, t:size(), size)
+            all.optimizer = all.optimizer + math.ceil(optim.state_bytes(opts, name, t:size(), size) * share)
             all.gradients, largest = all.gradients + n * wide(size), math.max(largest, n * wide(size))
         end
     end
     if opts.fuse_backward then -- those of a layer at a time, and embeddings' from the head on
         all.gradients = math.min(all.gradients, largest + all.gradients / model.config.num_hidden_layers)
-    end
-    for key, bytes in pairs(all) do
-        all[key] = math.ceil(bytes / (opts.shards or 1))
     end
     return all
 end
@@ -78,10 +76,7 @@ end
 
 -- What a rank has whole for a while where each has a part of the model (distributed/fsdp.lua): all but the layers, and
 -- two of these, with the gradients of the former and of one.
-local function gathered_bytes(model, shards)
-    if (shards or 1) == 1 then
-        return 0
-    end
+local function gathered_bytes(model)
     local function bytes_in(module)
         local weights, gradients = 0, 0
         for _, t in module:named_parameters() do
@@ -222,7 +217,8 @@ local function turned_bytes(model)
     local bytes, first = 0, model.model.activation_checkpointing == true and model.config.num_hidden_layers - 1 or 0
     for i = first, model.config.num_hidden_layers - 1 do
         for _, module in layer_of(model, i):named_modules() do
-            bytes = bytes + (module.fan_in_fan_out and module.weight:numel() * bytes_of[module.weight:dtype()] or 0)
+            local w = module.fan_in_fan_out and module.weight
+            bytes = bytes + (w and w:numel() * bytes_of[w:dtype()] or 0)
         end
     end
     return bytes
@@ -316,7 +312,7 @@ function M.expected(model, opts, tokens, varied)
     local state = training_state(model, opts)
     local kept, working, logits, layer = activation_parts(model, tokens)
     local out = { weights = state.weights, gradients = state.gradients, optimizer = state.optimizer,
-                  activations = kept + working + logits + layer + gathered_bytes(model, opts.shards),
+                  activations = kept + working + logits + layer + (opts.share and gathered_bytes(model) or 0),
                   program = PROGRAM }
     if varied then
         local live = state.trained + out.gradients + out.optimizer + kept + math.max(working, logits)

@@ -2,9 +2,9 @@
 -- on a model, and what makes their gradients one. Methods of the recipes for language models (llm.lua); the strategies
 -- are lua/am/distributed/'s.
 
+local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
-local flops = require("am.recipes.flops")
 local sections = require("am.recipes.sections")
 
 local Methods = {}
@@ -99,14 +99,18 @@ local function sharding(self)
 end
 
 -- Strategies that cut the model before FSDP does, in the order in which they are put on it.
-local STRATEGIES = { { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel } }
+local STRATEGIES = {
+    { "pp", distributed.pipeline }, { "ep", distributed.expert_parallel }, { "tp", distributed.tensor_parallel },
+    { "cp", distributed.context_parallel },
+}
 
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
     options.pipeline = self:stage_options()
-    self.costs = flops.costs(self.model) -- of the whole
+    self:note_costs()
+    local before = am.memory(self.ctx.device).live_bytes
     self.layout = distributed.layout(self.model, self.mesh)
     local applied = {}
     for _, strategy in ipairs(STRATEGIES) do
@@ -115,10 +119,16 @@ function Methods:parallelize()
         end
     end
     self.pipeline = applied.pp
+    self.model_allocated = math.max(0, self.model_allocated + am.memory(self.ctx.device).live_bytes - before)
     local shards = sharding(self)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
-    self.ctx.others_train = self.pipeline and self.pipeline.some_train
+    self.ctx.trained_elsewhere = self.pipeline and self.pipeline:trained_elsewhere()
+end
+
+--- What this rank computes of a batch: all of it, or its tokens of each row where ranks share rows (cp).
+function Methods:own_tokens(batch)
+    return self.mesh:size("cp") > 1 and distributed.context_parallel.shard(batch, self.mesh) or batch
 end
 
 --- Is any parameter in parts?
@@ -137,7 +147,7 @@ function Methods:build_sync()
         return nil
     end
     if self:is_cut() or self.mesh:size("pp") > 1 then
-        if self.optimizer:needs_whole() then
+        if self:is_cut() and self.optimizer:needs_whole() then
             err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
                       .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
                       self.optimizer.kind)

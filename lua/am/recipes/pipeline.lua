@@ -15,8 +15,8 @@ end
 function Methods:prepare_stages()
     local cfg, rows = self.cfg, self:stage_options().pp_microbatch_size
     if cfg:has("samples") then
-        err.raise("usage", "%s: samples: a model in stages (distributed.pp_size %d) does not generate; leave the section "
-                  .. "out", cfg:where("samples"), self.mesh:size("pp"))
+        err.raise("usage", "%s: samples: a model in stages (distributed.pp_size %d) does not generate; leave the "
+                  .. "section out", cfg:where("samples"), self.mesh:size("pp"))
     end
     local key = cfg:has("step_scheduler.local_batch_size") and "step_scheduler.local_batch_size"
         or "dataloader.batch_size"
@@ -43,7 +43,11 @@ end
 function Methods:staged_gradients(window, scale)
     local total = 0
     self.aux_loss = self.model.config.output_router_logits and 0 or nil
-    self.timers:timed("pipeline", 1, self.pipeline.run, self.pipeline, window, work(self, function(batch)
+    local parts = {}
+    for i, batch in ipairs(window) do
+        parts[i] = self:own_tokens(batch)
+    end
+    self.timers:timed("pipeline", 1, self.pipeline.run, self.pipeline, parts, work(self, function(batch)
         local sum = self:objective(batch)
         total = total + sum:item()
         return sum * scale

@@ -6,6 +6,7 @@
 
 local config = require("am.config")
 local datasets = require("am.datasets")
+local distributed = require("am.distributed")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local flops = require("am.recipes.flops")
@@ -292,6 +293,7 @@ function M.run(recipe)
     io.write(config.print(recipe.cfg), "\n")
     recipe:find_checkpoint()
     recipe.seed = recipe:choose_seed()
+    recipe.mesh = distributed.mesh(recipe.world) -- of this process alone
     recipe.ctx.device = "cpu"
     local sizes = training.batch_sizes(recipe:section("step_scheduler"), recipe.cfg:get("dataloader.batch_size"))
     local model = look_at_model(recipe)

@@ -51,11 +51,6 @@ end
 
 -- ---- processes ------------------------------------------------------------------------------
 
-local sizes = {
-    tp_size = "processes that share each matrix",
-    cp_size = "processes that share each row",
-}
-
 -- Of what wraps mixtures of experts: `distributed.moe`, and the older section `parallelizer`.
 local function of_mixtures(fields)
     fields.reshard_after_forward = { type = "boolean", doc = "as in distributed, which counts where both have it" }
@@ -105,7 +100,7 @@ end
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[sequence_parallel backend world_size tp_plan multimodal
+    local fields = without_effect(ROWS_ALONE, [[backend world_size multimodal
         patch_is_packed_sequence enable_async_tensor_parallel
         enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
         gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
@@ -113,7 +108,8 @@ function M.distributed()
         preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
         report_nan_in_param_grad average_in_collective disable_bucketing calculate_per_token_loss
         keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub fsdp_double_buffer
-        use_hf_tp_plan device_mesh]])
+        device_mesh]])
+    fields.use_hf_tp_plan = { type = "any", no_effect = "all is shared that can be" }
     fields.activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
                                         doc = "as in the model section" }
     fields.activation_checkpointing_scope = { type = "string|list", now = { "all" },
@@ -134,6 +130,9 @@ function M.distributed()
     fields.ep_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the experts of each mixture; it "
                        .. "divides dp_shard x cp and the number of experts" }
     fields.moe = of_mixtures {}
+    fields.cp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share the tokens of each row" }
+    fields.cp_rotate_method = { type = "string", enum = { "alltoall", "allgather" },
+                                no_effect = "keys and values go round from rank to rank" }
     fields.reshard_after_forward = { type = "boolean", default = true,
                                      doc = "fsdp: let a layer's weights go behind its forward" }
     fields.defer_fsdp_grad_sync = { type = "boolean", default = false,
@@ -142,12 +141,15 @@ function M.distributed()
         type = "string", enum = { "no_shard", "optim", "optim_grads", "optim_grads_params" },
         doc = "megatron_fsdp: what each rank has a part of (optim_grads_params)" }
     fields.zero_dp_strategy = { type = "integer", min = 0, max = 3, doc = "the same as a number" }
+    fields.tp_size = { type = "integer", min = 0, default = 1, doc = "ranks that share each matrix: it must divide "
+                           .. "the heads of queries and of keys" }
+    fields.sequence_parallel = { type = "boolean", default = false,
+                                 doc = "ranks that share matrices share the tokens, too, between blocks" }
+    fields.tp_plan = { type = "table", open = true,
+                       doc = "which modules tp_size ranks share, and how: { pattern of a name: colwise, rowwise, … }; "
+                           .. "all that can be by default" }
     fields.pp_size = { type = "integer", min = 0, default = 1, doc = "ranks that have the layers in turns" }
     fields.pipeline = { fields = M.pipeline(), doc = "how micro-batches go through the stages of pp_size" }
-    for key, doc in pairs(sizes) do
-        fields[key] = { type = "integer", min = 0, now = { 0, 1 }, doc = doc,
-                        not_yet = ROWS_ALONE .. "; set it to 1 or leave it out" }
-    end
     return fields
 end
 

@@ -211,7 +211,7 @@ local function costs_of_token(self)
     if self.picture_costs then
         return unpack(self.picture_costs)
     end
-    local costs, size = vision_costs.of(self.model), self.model:dtype() == "float32" and 4 or 2
+    local costs, size = self.vision_costs or vision_costs.of(self.model), self.model:dtype() == "float32" and 4 or 2
     local rows, work, tokens, most = self.training_rows, 0, 0, 0
     for i = 1, rows and math.min(rows:len(), LOOKED_AT) or 0 do
         local row = rows:get(i)
@@ -225,10 +225,14 @@ local function costs_of_token(self)
     return unpack(self.picture_costs)
 end
 
+function Methods:note_costs()
+    llm.note_costs(self)
+    self.vision_costs = vision_costs.of(self.model)
+end
+
 function Methods:batch_flops(rows, length, labels, seen, batch)
     local work = llm.batch_flops(self, rows, length, labels, seen)
     if batch then
-        self.vision_costs = self.vision_costs or vision_costs.of(self.model)
         return work + vision_costs.flops(self.vision_costs, batch.plans)
     end
     return work + costs_of_token(self) * rows * length

@@ -47,6 +47,23 @@ describe("the mesh", function()
         assert.same({ 0, 4, 8, 12 }, members.expert_dp0)
     end)
 
+    it("has the ends of a pipeline, and all ranks that have parts of a loss", function()
+        local ends, losses = {}, {}
+        for rank = 0, 11 do
+            local w = world(rank, 12)
+            local m = mesh.new(w, { pp = 3, tp = 2 })
+            assert.equal(6, m:size("loss"))
+            ends[w.splits.pp_ends[1]] = (ends[w.splits.pp_ends[1]] or "") .. rank .. " "
+            losses[w.splits.loss[1]] = (losses[w.splits.loss[1]] or "") .. rank .. " "
+        end
+        assert.same({ [0] = "0 8 ", "4 ", "1 9 ", "5 ", "2 10 ", "6 ", "3 11 ", "7 " }, ends)
+        assert.same({ [0] = "0 2 4 6 8 10 ", "1 3 5 7 9 11 " }, losses)
+        local w = world(1, 2)
+        local m = mesh.new(w, { pp = 2 })
+        assert.is_nil(w.splits.pp_ends, "all of pp")
+        assert.same({ 1, 2 }, { m:rank("pp_ends"), m:size("pp_ends") })
+    end)
+
     it("refuses sizes that are not the number of ranks", function()
         for _, sizes in ipairs { { tp = 3 }, { dp_shard = 2, tp = 1 }, { ep = 3 } } do
             local ok, e = pcall(mesh.new, world(0, 4), sizes)

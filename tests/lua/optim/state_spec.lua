@@ -249,7 +249,7 @@ describe("an optimizer's state", function()
         optimizer:load_state_dict(state_of(9, 0.5, 0))
         assert.same(state_of(9, 0.5, 0), optimizer:state_dict())
         assert.same({ { lr = 0.5, weight_decay = 0, lr_mult = 1, wd_mult = 1,
-                        names = { "p1", "p2", "p3", "p4", "p5" } } }, optimizer.param_groups)
+                        num_parameters = 5, names = { "p1", "p2", "p3", "p4", "p5" } } }, optimizer.param_groups)
         -- as version 0.1 wrote it
         optimizer:load_state_dict { kind = "adamw", step = 4, lr = 0.75, weight_decay = 0.5 }
         assert.same(state_of(4, 0.75, 0.5), optimizer:state_dict())
