@@ -76,7 +76,7 @@ local function load(args)
         for name, t in model:named_parameters() do
             list[#list + 1] = { name, t }
         end
-        checkpoint.read_tensors(found.weights, list)
+        checkpoint.shards.read(found.weights, list)
     end
     return model, sees and am.AutoProcessor.from_pretrained(processor_folder(found)) or nil, found.model
 end

@@ -68,12 +68,7 @@ function Recipe:train()
             end
         end
     end
-end
-
--- Windows of micro-batches, with the time that they take to come.
-function Recipe:timed_windows()
-    local next_window = self.scheduler:windows(self.loader)
-    return function() return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window) end
+    self:finish_saving()
 end
 
 --- Validate the last step of the run before, if a signal kept it from that, and save it again with the

@@ -21,9 +21,17 @@ function am_checkpoint.pointed(root, pointer) end
 --- same name left beside it goes away.
 function am_checkpoint.write_folder(final, write) end
 
---- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there
---- stays, and the reserved folder is removed. pointers: names beside LATEST that shall mean it too.
---- Returns the published folder.
+--- Begin a checkpoint that is published later: its reserved folder, which is there.
+function am_checkpoint.begin(root, name) end
+
+--- Publish what M.begin has begun: all of it is written. On an error nothing is published, what was there stays, and
+--- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. Returns the published folder.
+function am_checkpoint.publish(root, name, reserved, pointers) end
+
+--- Remove what M.begin has begun.
+function am_checkpoint.abandon(reserved) end
+
+--- Write a checkpoint and publish it: write(dir) fills the folder. As M.publish.
 function am_checkpoint.save(root, name, write, pointers) end
 
 --- Names of complete checkpoints under root, oldest step first.
@@ -39,14 +47,6 @@ function am_checkpoint.write_json(file, value) end
 
 --- Read what write_json wrote.
 function am_checkpoint.read_json(file) end
-
---- Write tensors ({name, tensor} in order) as one safetensors file, making its folder. metadata is
---- JSON text of an object of strings; {"format":"pt"} by default.
-function am_checkpoint.write_tensors(file, list, metadata) end
-
---- Copy the tensors of a file into those of a list ({name, tensor}); names, shapes and dtypes must be
---- the same on both sides.
-function am_checkpoint.read_tensors(file, list) end
 
 --- Take back a checkpoint whose state turned out to be useless: it gets another name, and LATEST the
 --- newest of the others. Returns that one's folder, or nil, and the new name.

@@ -37,6 +37,44 @@ const char *am_archive_metadata(const am_archive *a);
 int am_safetensors_save(const char *path, int64_t n, const char *const *names,
                         am_tensor *const *tensors, const char *metadata);
 
+/* A safetensors file in parts, each written by the process that has it, in any order: one of them
+ * makes the file with its header, and when it has returned the others open it, all with the same
+ * specs and metadata. It has its name at once, so it belongs into a folder that means nothing yet.
+ * A file that one process writes alone is byte for byte what am_safetensors_save writes. */
+typedef struct am_parts am_parts;
+typedef struct am_parts_spec { /* of a whole tensor */
+    const char *name;
+    int dtype, ndim;
+    int64_t shape[AM_MAX_DIMS];
+} am_parts_spec;
+enum {
+    AM_PARTS_MAKE = 1,  /* make the file; else it is there, with the size that it will have */
+    AM_PARTS_LATER = 2, /* put keeps tensors (shares their bytes, which must stay as they are) */
+    AM_PARTS_DIGEST = 4 /* finish reads the file again: of files that this process writes alone */
+};
+/* AM_EINVAL for names or metadata that the format can't hold, AM_EIO for what the system refuses.
+ */
+int am_parts_open(am_parts **out, const char *path, int64_t n, const am_parts_spec *specs,
+                  const char *metadata, int flags);
+/* Rows [row, row + t's first dim) of tensor i, which t has the dtype and the further dims of; a
+ * tensor of rank 0 has row 0 alone. Any device and strides, but with LATER dense and on the host.
+ */
+int am_parts_put(am_parts *p, int64_t i, int64_t row, am_tensor *t);
+/* Write what waits, sync and close. digest (room for AM_HASH_BYTES, or NULL): with DIGEST the
+ * file's, as am_hash_file has it. Asked again, it says the digest again. */
+int am_parts_finish(am_parts *p, uint8_t *digest);
+int64_t am_parts_size(const am_parts *p); /* of the file when it is whole, bytes */
+void am_parts_release(am_parts *p);       /* the file stays; NULL may be */
+
+/* Finish files, one after the other, in a thread beside the program. Until wait has returned they
+ * are the thread's; they outlive this. wait: the error of the file that could not be written, which
+ * those behind it are not either. It may be called again. Release waits, too. */
+typedef struct am_writing am_writing;
+int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files);
+int am_writing_done(const am_writing *w); /* 1: wait returns at once */
+int am_writing_wait(am_writing *w);
+void am_writing_release(am_writing *w);
+
 /* Writing GGUF (version 3), tensor by tensor. metadata: a JSON object of {"type": value} or
  * {"type": [value, …]}, type being u8 … i64, f32, f64, bool or string. Tensor i has the name
  * names[i] (at most 63 bytes), the type types[i] (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K) and

@@ -46,6 +46,8 @@ struct am_archive {
 
 /* Readers: fill the archive from its mapping; on error the caller releases it. */
 int am_safetensors_read(am_archive *a);
+enum { AM_SAFETENSORS_HEADER_MAX = 100000000 }; /* the reference implementation's cap */
+extern const char *const am_safetensors_types[AM_DTYPE_COUNT]; /* its names of dtypes */
 int am_gguf_read(am_archive *a);
 void am_gguf_release(struct am_gguf *g);
 int am_pytorch_is(const am_archive *a); /* by the first bytes; a zip file of any kind too */

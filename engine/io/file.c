@@ -36,6 +36,8 @@ am_file_ops am_file_system = {
     .stat = fstat,
     .read = read,
     .write = write,
+    .write_at = pwrite,
+    .cut = ftruncate,
     .sync = fsync,
     .rename = rename,
     .remove = unlink,
@@ -362,6 +364,99 @@ int am_file_save(const char *path, const void *data, size_t bytes)
     AM_TRY(am_file_begin(&w, path, bytes));
     AM_TRY(am_file_append(&w, data, bytes));
     return am_file_commit(&w);
+}
+
+/* ---- parts of a file --------------------------------------------------------------------- */
+
+static int fail_part(const char *path, const char *doing, uint64_t bytes)
+{
+    int error = errno;
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+        return am_fail(AM_EIO, "%s: %s: %llu bytes are needed", path, strerror(error),
+                       (unsigned long long)bytes);
+    return am_fail(AM_EIO, "%s: %s: %s", path, doing, strerror(error));
+}
+
+int am_file_make_sized(int *out, const char *path, uint64_t bytes)
+{
+    int fd, rc;
+    if (open_fd(&fd, path, O_RDWR | O_CREAT | O_TRUNC, 0666) < 0)
+        return fail_errno(path, "cannot create");
+    do
+        rc = am_file_system.cut(fd, (off_t)bytes);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0) {
+        rc = fail_part(path, "cannot make it as large as it will be", bytes);
+        am_file_system.close(fd);
+        return rc;
+    }
+    *out = fd;
+    return AM_OK;
+}
+
+int am_file_open_sized(int *out, const char *path, uint64_t bytes)
+{
+    int fd;
+    struct stat st;
+    if (open_fd(&fd, path, O_RDWR, 0) < 0)
+        return fail_errno(path, "cannot open what another process has made");
+    int rc = AM_OK;
+    if (am_file_system.stat(fd, &st) < 0)
+        rc = fail_errno(path, "cannot stat");
+    else if ((uint64_t)st.st_size != bytes)
+        rc = am_fail(AM_EIO, "%s: another process has made it of %lld bytes, not of %llu", path,
+                     (long long)st.st_size, (unsigned long long)bytes);
+    if (rc != AM_OK) {
+        am_file_system.close(fd);
+        return rc;
+    }
+    *out = fd;
+    return AM_OK;
+}
+
+int am_file_write_at(int fd, const char *path, const void *data, size_t bytes, uint64_t at)
+{
+    const char *from = data;
+    size_t left = bytes;
+    while (left > 0) {
+        ssize_t n = am_file_system.write_at(fd, from, left, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            if (n == 0)
+                errno = EIO;
+            return fail_part(path, "cannot write", bytes);
+        }
+        from += n;
+        at += (uint64_t)n;
+        left -= (size_t)n;
+    }
+    return AM_OK;
+}
+
+int am_file_sync_fd(int fd, const char *path)
+{
+    return sync_fd(fd) < 0 ? fail_part(path, "cannot sync", 0) : AM_OK;
+}
+
+int am_file_scan_fd(int fd, const char *path, uint64_t bytes,
+                    int (*visit)(void *context, const void *data, size_t bytes), void *context)
+{
+    char piece[64 << 10]; /* am_alloc is the main thread's */
+    while (bytes > 0) {
+        size_t part = bytes < sizeof piece ? (size_t)bytes : sizeof piece;
+        AM_TRY(read_fully(fd, piece, part, path));
+        AM_TRY(visit(context, piece, part));
+        bytes -= part;
+    }
+    return AM_OK;
+}
+
+int am_file_close_fd(int fd, const char *path)
+{
+    if (am_file_system.close(fd) < 0 && errno != EINTR)
+        return fail_part(path, "cannot close", 0);
+    return AM_OK;
 }
 
 int am_file_sync_dir(const char *dir)

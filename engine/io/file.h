@@ -17,6 +17,8 @@ typedef struct am_file_ops {
     int (*stat)(int fd, struct stat *st);
     ssize_t (*read)(int fd, void *data, size_t bytes);
     ssize_t (*write)(int fd, const void *data, size_t bytes);
+    ssize_t (*write_at)(int fd, const void *data, size_t bytes, off_t at);
+    int (*cut)(int fd, off_t bytes); /* or make longer */
     int (*sync)(int fd);
     int (*rename)(const char *from, const char *to);
     int (*remove)(const char *path);
@@ -74,5 +76,17 @@ int am_file_begin_unnamed(am_file_writer *w, const char *path, uint64_t total);
 /* The descriptor of such a file, which the caller closes; the writer is left empty. */
 int am_file_take(am_file_writer *w);
 void am_file_discard(am_file_writer *w); /* nothing when committed, discarded or zeroed */
+
+/* A file that several write to, each its own bytes, under the name that it has: made, with `bytes`
+ * as its size, or opened, when another process has made it; AM_EIO unless it has that size. Any
+ * thread may write to it; none of these asks for signals. */
+int am_file_make_sized(int *fd, const char *path, uint64_t bytes);
+int am_file_open_sized(int *fd, const char *path, uint64_t bytes);
+int am_file_write_at(int fd, const char *path, const void *data, size_t bytes, uint64_t at);
+int am_file_sync_fd(int fd, const char *path);
+/* Hand all of it to `visit`, as am_file_scan does; it was not read before. */
+int am_file_scan_fd(int fd, const char *path, uint64_t bytes,
+                    int (*visit)(void *context, const void *data, size_t bytes), void *context);
+int am_file_close_fd(int fd, const char *path);
 
 #endif

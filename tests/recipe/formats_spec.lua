@@ -30,7 +30,7 @@ local function run(dir, changes)
     return path.join(dir, "run"), errors
 end
 
-local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "hooks.json", "losses.json" }
+local state = { "config.yaml", "dataloader/dataloader_dp_rank_0.json", "hooks.json", "losses.json", "manifest.json" }
 local tail = { "optim/lr_scheduler.json", "optim/optimizer.json", "optim/optimizer.safetensors",
                "rng/rng_dp_rank_0.json", "signature.json", "step_scheduler.json" }
 
@@ -172,8 +172,14 @@ describe("what a full run leaves", function()
     it("is a shard a checkpoint, and a Hugging Face directory at the end", function()
         local root = run(helper.folder(), { checkpoint = { save_consolidated = "final" } })
         local shard = "model/shard-00001-model-00001-of-00001.safetensors"
-        assert.same(checkpoint_tree { shard }, helper.tree(path.join(root, "epoch_0_step_1")))
+        local beside = { "model/.hf_metadata/config.json", "model/.hf_metadata/files.json",
+                         "model/.hf_metadata/special_tokens_map.json", "model/.hf_metadata/tokenizer.json",
+                         "model/.hf_metadata/tokenizer_config.json" }
+        local shards = { unpack(beside) }
+        shards[#shards + 1] = shard
+        assert.same(checkpoint_tree(shards), helper.tree(path.join(root, "epoch_0_step_1")))
         assert.same(checkpoint_tree {
+            beside[1], beside[2], beside[3], beside[4], beside[5],
             "model/consolidated/config.json", "model/consolidated/model-00001-of-00001.safetensors",
             "model/consolidated/model.safetensors.index.json", "model/consolidated/special_tokens_map.json",
             "model/consolidated/tokenizer.json", "model/consolidated/tokenizer_config.json", shard,

@@ -12,14 +12,14 @@ local EVERY = tonumber(os.getenv("AMLUA_EVERY")) or 29
 -- ends: what the run must do. "well": as if nothing had been. "either": that, or a clean error.
 local cases = {
     { "EIO", errno = faults.EIO, ends = "either",
-      calls = { "open", "read", "pread", "write", "fsync", "close", "rename", "renameat2", "symlink", "mkdir", "unlink",
-                "rmdir", "statx", "fstat", "readlink", "opendir", "readdir", "mmap" } },
+      calls = { "open", "read", "pread", "write", "pwrite", "ftruncate", "fsync", "close", "rename", "renameat2",
+                "symlink", "mkdir", "unlink", "rmdir", "statx", "fstat", "readlink", "opendir", "readdir", "mmap" } },
     { "a full disk", errno = faults.ENOSPC, forever = true, ends = "either",
-      calls = { "write", "fsync", "mkdir", "symlink", "rename" } },
+      calls = { "write", "pwrite", "fsync", "mkdir", "symlink", "rename" } },
     { "no memory", errno = faults.ENOMEM, ends = "either", calls = { "mmap" } },
     { "an interruption", errno = faults.EINTR, ends = "well",
-      calls = { "open", "read", "pread", "write", "fsync", "close" } },
-    { "half of it", errno = faults.SHORT, ends = "well", calls = { "read", "pread", "write" } },
+      calls = { "open", "read", "pread", "write", "pwrite", "ftruncate", "fsync", "close" } },
+    { "half of it", errno = faults.SHORT, ends = "well", calls = { "read", "pread", "write", "pwrite" } },
 }
 
 describe("a call that the system refuses", function()

@@ -70,6 +70,22 @@ function apply.write(_, folder, name, call)
     return true
 end
 
+-- Text with n bytes, cut or made longer with zeros.
+local function sized(text, n)
+    return text:sub(1, n) .. ("\0"):rep(n - #text)
+end
+
+function apply.pwrite(_, folder, name, call)
+    local node, at = folder.now[name], tonumber(call.other)
+    node.now = sized(node.now, math.max(#node.now, at)):sub(1, at) .. call.data .. node.now:sub(at + #call.data + 1)
+    return true
+end
+
+function apply.ftruncate(_, folder, name, call)
+    folder.now[name].now = sized(folder.now[name].now, tonumber(call.other))
+    return true
+end
+
 function apply.mkdir(self, folder, name)
     return change(self, folder, name, new_folder())
 end

@@ -150,6 +150,31 @@ ssize_t write(int fd, const void *data, size_t bytes)
     return n;
 }
 
+/* Noted with where it goes in place of another path. */
+ssize_t pwrite(int fd, const void *data, size_t bytes, off_t offset)
+{
+    SYSTEM(pwrite);
+    char at[32];
+    int go = ask("pwrite", name_of(fd));
+    if (go == FAIL)
+        return -1;
+    ssize_t n = system_pwrite(fd, data, go == SHORT ? (bytes + 1) / 2 : bytes, offset);
+    snprintf(at, sizeof at, "%lld", (long long)offset);
+    if (n > 0)
+        note("pwrite", name_of(fd), at, data, (size_t)n);
+    return n;
+}
+
+int ftruncate(int fd, off_t bytes)
+{
+    SYSTEM(ftruncate);
+    char size[32];
+    snprintf(size, sizeof size, "%lld", (long long)bytes);
+    int rc = ask("ftruncate", name_of(fd)) == FAIL ? -1 : system_ftruncate(fd, bytes);
+    note(rc == 0 ? "ftruncate" : "ftruncate!", name_of(fd), size, NULL, 0);
+    return rc;
+}
+
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     SYSTEM(mmap);

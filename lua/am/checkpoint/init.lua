@@ -3,22 +3,24 @@
 --
 --   <root>/LATEST -> epoch_0_step_99      LATEST.txt with the name where links can't be made
 --   <root>/LOWEST_VAL -> …                best validation loss so far
---   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, …}
+--   <root>/epoch_0_step_99/{model/, optim/, rng/, dataloader/, step_scheduler.json, manifest.json, …}
 --   <root>/epoch_0_step_99.reserving-…    being written; means nothing, removed by the next run
 --   <root>/epoch_0_step_99.removing-…     being removed; the same
 --   <root>/epoch_0_step_99.not_finite-…   withdrawn: its next step had a loss that is no number
 --
 -- A save writes everything into the reserved folder with `.incomplete` in it, syncs it, removes the
 -- marker, renames, syncs the root, then swaps LATEST. Killed at any moment, LATEST names a whole one.
+--
+-- What tensors are on disk says shards.lua, how they get there saving.lua, and what is in a whole one manifest.lua.
 
 local err = require("am.core.error")
-local io_core = require("am.core.io")
 local json = require("am.utils.json")
 local log = require("am.utils.log").get("am.checkpoint")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
 
-local M = {}
+local M = { shards = require("am.checkpoint.shards"), saving = require("am.checkpoint.saving"),
+            manifest = require("am.checkpoint.manifest") }
 
 local MAX_BYTES = 64 * 1024 * 1024
 
@@ -125,11 +127,15 @@ local function publish(reserved, final, root, pointers)
     end
 end
 
--- Have write(dir) fill a new folder, complete and on disk when this returns.
-local function fill(dir, write)
+-- A new folder, marked as not finished.
+local function begin(dir)
     path.mkdir_p(dir)
     path.write_file(path.join(dir, ".incomplete"), "")
-    write(dir)
+    return dir
+end
+
+-- All of it is there, and on disk when this returns.
+local function finish(dir)
     path.remove_tree(path.join(dir, ".incomplete"))
     sync_tree(dir)
 end
@@ -147,7 +153,8 @@ function M.write_folder(final, write)
     end
     local reserved = path.unique(final .. ".reserving-")
     local ok, e = pcall(function()
-        fill(reserved, write)
+        write(begin(reserved))
+        finish(reserved)
         path.rename(reserved, final)
         path.sync(path.dirname(path.absolute(final)))
     end)
@@ -157,22 +164,58 @@ function M.write_folder(final, write)
     end
 end
 
---- Write a checkpoint: write(dir) fills the folder. On an error nothing is published, what was there
---- stays, and the reserved folder is removed. pointers: names beside LATEST that shall mean it too.
---- Returns the published folder.
-function M.save(root, name, write, pointers)
-    path.mkdir_p(root)
+-- An error of a save, with its place.
+local function of_saving(e, final)
+    return err.within(e, "saving " .. final .. "; earlier checkpoints are untouched")
+end
+
+--- Begin a checkpoint that is published later: its reserved folder, which is there.
+function M.begin(root, name)
     local final = path.join(root, name)
     local reserved = path.unique(final .. ".reserving-")
     local ok, e = pcall(function()
-        fill(reserved, write)
+        path.mkdir_p(root)
+        begin(reserved)
+    end)
+    if not ok then
+        M.abandon(reserved)
+        error(of_saving(e, final), 0)
+    end
+    return reserved
+end
+
+--- Publish what M.begin has begun: all of it is written. On an error nothing is published, what was there stays, and
+--- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. Returns the published folder.
+function M.publish(root, name, reserved, pointers)
+    local final = path.join(root, name)
+    local ok, e = pcall(function()
+        finish(reserved)
         publish(reserved, final, root, pointers)
     end)
     if not ok then
-        pcall(path.remove_tree, reserved)
-        error(err.within(e, "saving " .. final .. "; earlier checkpoints are untouched"), 0)
+        M.abandon(reserved)
+        error(e, 0)
     end
     return final
+end
+
+--- Remove what M.begin has begun.
+function M.abandon(reserved)
+    pcall(path.remove_tree, reserved)
+end
+
+--- Write a checkpoint and publish it: write(dir) fills the folder. As M.publish.
+function M.save(root, name, write, pointers)
+    local reserved = M.begin(root, name)
+    local ok, result = pcall(function()
+        write(reserved)
+        return M.publish(root, name, reserved, pointers)
+    end)
+    if not ok then
+        M.abandon(reserved)
+        error(of_saving(result, path.join(root, name)), 0)
+    end
+    return result
 end
 
 -- ---- finding --------------------------------------------------------------------------------
@@ -251,45 +294,6 @@ function M.read_json(file)
     return value
 end
 
---- Write tensors ({name, tensor} in order) as one safetensors file, making its folder. metadata is
---- JSON text of an object of strings; {"format":"pt"} by default.
-function M.write_tensors(file, list, metadata)
-    path.mkdir_p(path.dirname(file))
-    io_core.save_safetensors(file, list, metadata)
-end
-
---- Copy the tensors of a file into those of a list ({name, tensor}); names, shapes and dtypes must be
---- the same on both sides.
-function M.read_tensors(file, list)
-    local archive = io_core.open(file)
-    local left = {}
-    for _, name in ipairs(archive:names()) do
-        left[name] = true
-    end
-    for _, item in ipairs(list) do
-        local name, into = item[1], item[2]
-        local info = archive:info(name)
-        if not info then
-            err.raise("format", "%s lacks %s; it belongs to another model or configuration", file, name)
-        end
-        if table.concat(info.shape, ",") ~= table.concat(into:size(), ",") or info.dtype ~= into:dtype() then
-            err.raise("format", "%s: %s is %s [%s], but this run has %s [%s]; it belongs to another model "
-                      .. "or configuration", file, name, info.dtype, table.concat(info.shape, ", "),
-                      into:dtype(), table.concat(into:size(), ", "))
-        end
-        local t = archive:get(name, nil, into:device())
-        into:copy_(t)
-        t:release()
-        left[name] = nil
-    end
-    archive:close()
-    local extra = next(left)
-    if extra then
-        err.raise("format", "%s holds %s, which this run does not have; it belongs to another model or "
-                  .. "configuration", file, extra)
-    end
-end
-
 --- Fields of the `checkpoint` section.
 M.fields = {
     enabled = { type = "boolean", default = true, doc = "save and resume" },
@@ -302,16 +306,16 @@ M.fields = {
     model_repo_id = { type = "string", no_effect = "the model section names it" },
     model_cache_dir = { type = "string", no_effect = "see HF_HUB_CACHE" },
     is_peft = { type = "boolean", no_effect = "a peft section says it" },
-    is_async = { type = "boolean", no_effect = "a save is done when the next step begins" },
+    is_async = { type = "boolean", default = false, doc = "write from copies in memory while training goes on" },
     v4_compatible = { type = "boolean", no_effect = "files have the hub's spelling anyway" },
     best_metric_key = { type = "string", default = "default",
                         doc = "name of the validation set that LOWEST_VAL goes by, where there are several" },
     max_recent_checkpoints = { type = "integer", min = 1, doc = "keep only so many of the newest" },
     staging_dir = { type = "string", no_effect = "a save is staged beside its final place" },
-    consolidation_timeout_minutes = { type = "number", min = 0, no_effect = "the first rank writes, alone" },
+    consolidation_timeout_minutes = { type = "number", min = 0, no_effect = "dist_env.timeout_minutes is for all" },
     cpu_offload = { type = "boolean", no_effect = "weights are in the host's memory" },
-    wait_for_staging = { type = "boolean", no_effect = "a save is done when the next step begins" },
-    single_rank_consolidation = { type = "boolean", no_effect = "the first rank writes, alone" },
+    wait_for_staging = { type = "boolean", no_effect = "the next step begins when copies are made" },
+    single_rank_consolidation = { type = "boolean", no_effect = "all ranks write" },
     allow_legacy_pickle_restore = { type = "boolean", no_effect = "checkpoints hold no pickles" },
     model_state_dict_keys = { type = "list", no_effect = "the model says what it holds" },
     original_model_root_dir = { type = "string", no_effect = "the model section names it" },

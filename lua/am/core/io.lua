@@ -102,6 +102,93 @@ function M.save_safetensors(path, tensors, metadata)
     check(C.am_safetensors_save(path, n, names, handles, metadata))
 end
 
+-- ---- in parts -------------------------------------------------------------------------------
+
+---@class am.Parts a safetensors file that is written in parts, by several processes
+local Parts = {}
+Parts.__index = Parts
+
+--- Make or open a file in which each process writes its rows. specs: a list of { name, dtype, shape } of all tensors,
+--- the same on all of them. opts: make (one of them makes the file, before the others open it), metadata, later (put
+--- keeps tensors, which stay as they are until write_beside has ended), digest (the file is this process's alone).
+---@return am.Parts
+function M.parts(path, specs, opts)
+    local n, places = #specs, {}
+    local list = ffi.new("am_parts_spec[?]", n + 1)
+    for i, spec in ipairs(specs) do
+        local item, shape = list[i - 1], spec[3]
+        item.name, item.dtype, item.ndim = spec[1], tensor.dtype_id(spec[2]), #shape
+        for d = 1, math.min(#shape, shape_length) do
+            item.shape[d - 1] = shape[d]
+        end
+        places[spec[1]] = i - 1
+    end
+    local flags = (opts.make and C.AM_PARTS_MAKE or 0) + (opts.later and C.AM_PARTS_LATER or 0)
+        + (opts.digest and C.AM_PARTS_DIGEST or 0)
+    local b = edge.box("am_parts")
+    check(C.am_parts_open(b, path, n, list, opts.metadata, flags))
+    return setmetatable({ path = path, places = places, handle = ffi.gc(b[0], C.am_parts_release) }, Parts)
+end
+
+--- Rows of a tensor from `row` on (of a tensor of rank 0: it itself, from 0).
+function Parts:put(name, row, t)
+    check(C.am_parts_put(self.handle, self.places[name] or -1, row, t))
+end
+
+--- Bytes of the file when it is whole.
+function Parts:size() return tonumber(C.am_parts_size(self.handle)) end
+
+--- Write what waits, sync and close. Returns the file's digest, as am_hash_file has it: a string of bytes; nil where
+--- none was asked for.
+function Parts:finish(with_digest)
+    local digest = ffi.new("uint8_t[?]", C.AM_HASH_BYTES)
+    check(C.am_parts_finish(self.handle, digest))
+    return with_digest and ffi.string(digest, C.AM_HASH_BYTES) or nil
+end
+
+--- Leave off; the file stays as it is.
+function Parts:close()
+    if self.handle then
+        C.am_parts_release(ffi.gc(self.handle, nil))
+        self.handle = nil
+    end
+end
+
+---@class am.Writing files that are written beside the program
+local Writing = {}
+Writing.__index = Writing
+
+--- Finish files (M.parts) one after the other in a thread, while the program goes on.
+---@return am.Writing
+function M.write_beside(files)
+    local handles = ffi.new("am_parts *[?]", #files + 1)
+    for i, file in ipairs(files) do
+        handles[i - 1] = file.handle
+    end
+    local b = edge.box("am_writing")
+    check(C.am_writing_begin(b, #files, handles))
+    -- the files are kept: they must outlive it
+    return setmetatable({ files = files, handle = ffi.gc(b[0], C.am_writing_release) }, Writing)
+end
+
+--- Would waiting return at once?
+function Writing:done() return C.am_writing_done(self.handle) ~= 0 end
+
+--- Wait for its end; raises the error of a file that could not be written.
+function Writing:wait()
+    check(C.am_writing_wait(self.handle))
+end
+
+--- Wait, and let go.
+function Writing:close()
+    if self.handle then
+        C.am_writing_release(ffi.gc(self.handle, nil))
+        self.handle = nil
+    end
+end
+
+-- ---- GGUF, NumPy ----------------------------------------------------------------------------
+
 ---@class am.GGUFWriter a GGUF file that is being written
 local GGUFWriter = {}
 GGUFWriter.__index = GGUFWriter

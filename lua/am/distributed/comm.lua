@@ -8,6 +8,7 @@
 local ffi = require("ffi")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 
 local C, check = edge.C, edge.check
@@ -150,9 +151,20 @@ end
 
 -- ---- numbers and texts ----------------------------------------------------------------------
 
---- Numbers reduced over the ranks, in double precision: sum by default.
+--- Begin to reduce numbers over the ranks, in double precision: sum by default. Returns a function that waits for them.
+function Comm:begin_reduce(list, op)
+    local work = self:all_reduce(scope.escape(tensor.tensor(list, { dtype = "float64" })), op)
+    return function()
+        local t = work:wait()
+        local out = t:totable()
+        t:release()
+        return out
+    end
+end
+
+--- Numbers reduced over the ranks.
 function Comm:reduce_numbers(list, op)
-    return self:all_reduce(tensor.tensor(list, { dtype = "float64" }), op):wait():totable()
+    return self:begin_reduce(list, op)()
 end
 
 --- The texts of all ranks, in order.

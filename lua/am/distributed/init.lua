@@ -88,6 +88,14 @@ function World:reduce(list, op)
     return self.group and self.group:reduce_numbers(list, op) or list
 end
 
+--- The same without waiting: a function that gives them, which all ranks call once.
+function World:begin_reduce(list, op)
+    if self.group then
+        return self.group:begin_reduce(list, op)
+    end
+    return function() return list end
+end
+
 --- True on all ranks where it is on any.
 function World:any(flag)
     return self:reduce({ flag and 1 or 0 }, "max")[1] ~= 0

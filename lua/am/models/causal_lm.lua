@@ -325,7 +325,7 @@ end
 
 --- Write config.json and safetensors (with an index when in several files) as transformers reads.
 function CausalLM:save_pretrained(dir, opts)
-    return require("am.models.weights").save(self, dir, opts)
+    return require("am.models.saving").save(self, dir, opts)
 end
 
 --- Write one GGUF file that llama.cpp reads. opts: type ("f16"; f32, bf16, q8_0, q4_0, q4_k: of matrices), name

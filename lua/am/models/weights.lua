@@ -1,6 +1,6 @@
--- Weights of a model from and to files: Hugging Face directories (sources.lua) and GGUF files (gguf.lua). What a
--- parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix for each;
--- and where the model has file_names (file_names.lua), which apply as files are opened and written.
+-- Weights of a model from files: Hugging Face directories (sources.lua) and GGUF files (gguf.lua); saving.lua writes
+-- them. What a parameter is called in files is its name in the model, but for stacks of experts: files hold one matrix
+-- for each; and where the model has file_names (file_names.lua), which apply as files are opened and written.
 
 local err = require("am.core.error")
 local autograd = require("am.core.autograd")
@@ -10,8 +10,6 @@ local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local gguf = require("am.models.gguf")
 local mxfp4 = require("am.models.mxfp4")
-local json = require("am.utils.json")
-local path = require("am.utils.path")
 local sources = require("am.models.sources")
 local strings = require("am.utils.strings")
 
@@ -19,19 +17,21 @@ local M = {}
 
 -- ---- names in files -------------------------------------------------------------------------
 
--- Names in files of a parameter: its own, or for a stack of experts ("….experts.w1.weight") a list of one for each
--- ("….experts.0.w1.weight", …).
-local function names_in_files(name, slot)
+--- Names in files of a parameter: its own, or for a stack of experts ("….experts.w1.weight") a list of one for each
+--- ("….experts.0.w1.weight", …), of which there are `count` (the module's).
+function M.names_in_files(name, slot, count)
     if not slot.each then
         return { name }
     end
     local stem, leaf = name:match("^(.*)%.([^.]+%.[^.]+)$")
     local names = {}
-    for e = 1, slot.shape[1] do
+    for e = 1, count or slot.shape[1] do
         names[e] = string.format("%s.%d.%s", stem, e - 1, leaf)
     end
     return names
 end
+
+local names_in_files = M.names_in_files
 
 -- List of {name in files, tensor} of a model's parameters, or of their gradients where they have one.
 local function in_files(model, gradients)
@@ -303,98 +303,6 @@ function M.initialize(model, opts)
         end
     end
     M.tie(model)
-end
-
--- ---- saving ---------------------------------------------------------------------------------
-
--- {tensor name -> number of its file} of the checkpoint that a model came from, and how many there
--- are; nil when it was in one file.
-local function original_layout(model)
-    local text = model.resolved_path
-        and path.read_file(path.join(model.resolved_path, "model.safetensors.index.json"), 256 * 1024 * 1024)
-    local map = text and json.decode(text)
-    map = type(map) == "table" and type(map.weight_map) == "table" and map.weight_map or {}
-    local numbers, count = {}, 0
-    for name, file in pairs(map) do
-        local i, of = tostring(file):match("^model%-(%d+)%-of%-(%d+)%.safetensors$")
-        i, of = tonumber(i), tonumber(of)
-        if i and i >= 1 and i <= of and of <= 99999 then
-            numbers[name], count = i, math.max(count, of)
-        end
-    end
-    return count > 0 and numbers or nil, count
-end
-
--- The tensors as lists, one a file: as the original had them (new ones go into the last), or by size.
-local function shards_of(model, opts)
-    local shards, bytes, total = { {} }, 0, 0
-    local numbers, count = nil, 0
-    if opts.numbered then
-        numbers, count = original_layout(model)
-    end
-    for i = 1, count do
-        shards[i] = {}
-    end
-    for _, item in ipairs(M.listed(model)) do
-        local name, t = unpack(item)
-        local n, i = t:nbytes(), numbers and (numbers[name] or count) or #shards
-        if not numbers and bytes > 0 and bytes + n > (opts.max_shard_bytes or 5e9) then
-            i, bytes = i + 1, 0
-            shards[i] = {}
-        end
-        table.insert(shards[i], { name, t })
-        bytes, total = bytes + n, total + n
-    end
-    return shards, total
-end
-
--- Weights that an earlier save left in the folder would be read instead of those just written.
-local function remove_others(dir, written)
-    for _, name in ipairs(path.names(dir)) do
-        local ours = name == "model.safetensors" or name == "model.safetensors.index.json"
-            or name:match("^model%-%d+%-of%-%d+%.safetensors$")
-        if ours and not written[name] then
-            path.remove_tree(path.join(dir, name))
-        end
-    end
-end
-
---- Write config.json, generation_config.json when the model has one, and the weights; those saved
---- there before go away. opts: max_shard_bytes (5e9): above it several files with an index; numbered: as
---- NeMo Automodel does, files of the original's layout, and a single one is
---- model-00001-of-00001.safetensors with an index.
-function M.save(model, dir, opts)
-    opts = opts or {}
-    path.mkdir_p(dir)
-    local shards, total = shards_of(model, opts)
-    local written = {}
-    if #shards == 1 and not opts.numbered then
-        io_core.save_safetensors(path.join(dir, "model.safetensors"), shards[1])
-        written["model.safetensors"] = true
-    else
-        local map = {}
-        for i, shard in ipairs(shards) do
-            local file = string.format("model-%05d-of-%05d.safetensors", i, #shards)
-            if #shard > 0 then
-                io_core.save_safetensors(path.join(dir, file), shard)
-                written[file] = true
-            end
-            for _, item in ipairs(shard) do
-                map[item[1]] = file
-            end
-        end
-        path.write_file(path.join(dir, "model.safetensors.index.json"),
-                        json.encode({ metadata = { total_size = total }, weight_map = map },
-                                    { indent = 2, sort_keys = true }))
-        written["model.safetensors.index.json"] = true
-    end
-    remove_others(dir, written)
-    model.config.torch_dtype = model:dtype()
-    model.config:save(dir)
-    if model.generation_config then
-        path.write_file(path.join(dir, "generation_config.json"),
-                        json.encode(model.generation_config, { indent = 2, sort_keys = true }) .. "\n")
-    end
 end
 
 return M

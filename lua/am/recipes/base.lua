@@ -1,5 +1,5 @@
--- BaseRecipe: what every training recipe shares, none of it about models: configuration, the list of
--- stateful parts, checkpoints and resume, logs, signals, the entry from the command line.
+-- BaseRecipe: what every training recipe shares, none of it about models: configuration, logs, signals, the entry
+-- from the command line. Stateful parts, checkpoints and resume are checkpoints.lua's.
 --
 --   local Recipe = require("am.recipes.base").extend("name")   a recipe has setup, train, evaluate
 --   self:track("step_scheduler.json", scheduler)               saved as JSON by state_dict/load_state_dict
@@ -17,7 +17,6 @@ local cross_fields = require("am.recipes.cross_fields")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
 local hooks = require("am.training.hooks")
-local json = require("am.utils.json")
 local jsonl = require("am.loggers.jsonl")
 local launch = require("am.recipes.launch")
 local log = require("am.utils.log")
@@ -25,7 +24,6 @@ local path = require("am.utils.path")
 local rehearsal = require("am.recipes.rehearsal")
 local sections = require("am.recipes.sections")
 local signals = require("am.training.signals")
-local strings = require("am.utils.strings")
 local targets = require("am.recipes.targets")
 
 local Recipe = {}
@@ -94,248 +92,6 @@ function Recipe.schema()
         seed = { type = "integer", default = 42, min = 0, doc = "seed of everything" },
         checkpoint = { fields = checkpoint.fields, doc = "saving and resuming" },
     }, sections.everywhere())
-end
-
--- ---- stateful parts -------------------------------------------------------------------------
-
---- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state).
-function Recipe:track(file, part)
-    self.parts[#self.parts + 1] = { file = file, part = part }
-    return part
-end
-
---- A setting of the checkpoint section, defaults filled in.
-function Recipe:checkpoint_setting(key)
-    local node, spec = self.cfg:child("checkpoint." .. key), checkpoint.fields[key]
-    local value = node and config.leaf_value(node, spec)
-    if value == nil then
-        return spec.default
-    end
-    return value
-end
-
---- The folder that checkpoints and logs are in.
-function Recipe:checkpoint_dir()
-    return self:checkpoint_setting("checkpoint_dir")
-end
-
---- Overridden by recipes: write the model and the optimizer into a folder / read them back, and what
---- identifies the model (a table of numbers and strings) so that another's checkpoint is refused.
-function Recipe.save_model() end
---- Overridden by recipes: see save_model.
-function Recipe.load_model() end
---- Overridden by recipes: see save_model.
-function Recipe.signature() return {} end
-
---- Overridden by recipes: the names of the validation sets, in order.
-function Recipe.validation_names() return {} end
-
---- What losses.json calls the loss of a validation set: "val_loss" when it is the only one, else its name.
-function Recipe:loss_key(name)
-    return #self:validation_names() == 1 and "val_loss" or name
-end
-
---- The key of losses.json that decides which checkpoint is the best: checkpoint.best_metric_key's, or the first.
-function Recipe:best_key()
-    local names = self:validation_names()
-    local wanted = self:checkpoint_setting("best_metric_key")
-    for _, name in ipairs(names) do
-        if name == wanted then
-            return self:loss_key(name)
-        end
-    end
-    return names[1] and self:loss_key(names[1]) or "val_loss"
-end
-
--- True when no checkpoint has a lower validation loss.
-function Recipe:is_best(losses)
-    local root, key = self:checkpoint_dir(), self:best_key()
-    local best = checkpoint.pointed(root, "LOWEST_VAL")
-    local text = best and path.read_file(path.join(root, best, "losses.json"), 65536)
-    local saved = text and json.decode(text)
-    local lowest = type(saved) == "table" and tonumber(saved[key]) or math.huge
-    return losses ~= nil and losses[key] ~= nil and losses[key] < lowest
-end
-
---- What losses.json of the checkpoint that this run came from holds; empty without one.
-function Recipe:saved_losses()
-    local text = self.restored and path.read_file(path.join(self.restored, "losses.json"), 65536)
-    local losses = text and json.decode(text)
-    return type(losses) == "table" and losses ~= json.null and losses or {}
-end
-
--- What a part has to say of itself to a checkpoint: { { file, state }, … }. A part of each rank has a file for each,
--- with its number in place of "RANK".
-local function states_of(self)
-    local list = {}
-    for _, p in ipairs(self.parts) do
-        if not p.file:find("RANK", 1, true) then
-            list[#list + 1] = { p.file, p.part:state_dict() }
-        else
-            for i, text in ipairs(self.world:gather(json.encode(p.part:state_dict()))) do
-                list[#list + 1] = { (p.file:gsub("RANK", i - 1)), assert(json.decode(text)) }
-            end
-        end
-    end
-    return list
-end
-
---- Publish epoch_E_step_S with everything tracked. losses: what losses.json holds. Of several ranks the first writes.
-function Recipe:save_checkpoint(epoch, step, losses, is_last)
-    if not self:checkpoint_setting("enabled") then
-        return
-    end
-    local root = self:checkpoint_dir()
-    local name = string.format("epoch_%d_step_%d", epoch, step)
-    local states = states_of(self)
-    self:check_replicas()
-    if self.world:is_main() then
-        self:write_checkpoint(root, name, states, losses, is_last)
-    end
-    self.world:barrier()
-    self.saved = { dir = path.join(root, name), step = step }
-    return self.saved.dir
-end
-
---- Overridden by recipes: leave the groups of ranks that were made of the world.
-function Recipe.leave_groups() end
-
---- Overridden by recipes: raise an error where ranks that should hold the same do not.
-function Recipe.check_replicas() end
-
--- The files of a checkpoint, and the older ones that go.
-function Recipe:write_checkpoint(root, name, states, losses, is_last)
-    local keep = self:checkpoint_setting("max_recent_checkpoints")
-    if keep then -- before saving: the newest there has proved good by the steps since
-        checkpoint.prune(root, keep)
-    end
-    self.log:info("Saving checkpoint to %s", path.join(root, name))
-    for _, file in pairs(self.logs) do
-        file:sync() -- no resumed run writes the lines before the checkpoint again
-    end
-    checkpoint.save(root, name, function(folder)
-        self:save_model(folder, is_last)
-        for _, state in ipairs(states) do
-            checkpoint.write_json(path.join(folder, state[1]), state[2])
-        end
-        checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
-        checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
-        path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
-        self.hooks:call("save", self, folder, is_last)
-    end, self:is_best(losses) and { "LOWEST_VAL" } or {})
-    if keep and is_last then
-        checkpoint.prune(root, keep)
-    end
-end
-
---- The state that this step began with is useless: a checkpoint of it is withdrawn. Returns the
---- newest good one, or nil.
-function Recipe:withdraw_checkpoint(step)
-    local root = self:checkpoint_dir()
-    if self.world:is_main() and self.saved and self.saved.step == step - 1 then
-        local before, aside = checkpoint.withdraw(root, self.saved.dir)
-        self.log:warning("checkpoint %s led to it, and is now %s", self.saved.dir, aside)
-        self.saved = nil
-        return before
-    end
-    return self:checkpoint_setting("enabled") and checkpoint.resolve(root) or nil
-end
-
-local function shown(value)
-    return value == nil and "absent" or json.encode(value, { sort_keys = true })
-end
-
-local function check_signature(saved, own, dir)
-    local differing = {}
-    for _, key in ipairs(strings.sorted_keys(own)) do
-        if shown(saved[key]) ~= shown(own[key]) then
-            differing[#differing + 1] = string.format("%s is %s there and %s here", key, shown(saved[key]),
-                                                      shown(own[key]))
-        end
-    end
-    if #differing > 0 then
-        err.raise("state", "checkpoint %s is of another model: %s. Choose another checkpoint.checkpoint_dir, or "
-                  .. "restore_from a checkpoint of this model", dir, table.concat(differing, "; "))
-    end
-end
-
--- Hand a part its state; an error names the file. A rank that the run that saved did not have begins as it is.
-local function load_part(self, p, dir)
-    local file = path.join(dir, (p.file:gsub("RANK", self.world.rank)))
-    if self.world.rank > 0 and p.file:find("RANK", 1, true) and not path.is_file(file) then
-        return {}
-    end
-    local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))
-    if not ok then
-        error(err.within(notes, file), 0)
-    end
-    return notes or {}
-end
-
---- Refuse a checkpoint of another model.
-function Recipe:check_checkpoint(dir)
-    check_signature(checkpoint.read_json(path.join(dir, "signature.json")), self:signature(), dir)
-end
-
---- Keep other runs out of the folder that this one writes into, before anything is loaded.
-function Recipe:claim_folder()
-    local root = self:checkpoint_dir()
-    local enabled = self:checkpoint_setting("enabled")
-    self.log_dir = root
-    if not self.world:is_main() then
-        return
-    end
-    if not enabled and path.is_dir(root) and checkpoint.resolve(root) then
-        self.log_dir = path.join(root, "trial")
-        self.log:warning("checkpoint.enabled is false, and %s holds another run's checkpoints: logs go to %s", root,
-                         self.log_dir)
-    end
-    local ok, lock = pcall(checkpoint.lock, self.log_dir)
-    if not ok then
-        local key = "checkpoint.checkpoint_dir"
-        error(err.within(lock, self.cfg:has(key) and key .. ", " .. self.cfg:where(key) or key), 0)
-    end
-    self.lock = lock
-    if enabled then
-        checkpoint.clean(root)
-    end
-end
-
---- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
---- All ranks take the one that the first finds.
-function Recipe:find_checkpoint()
-    if self:checkpoint_setting("enabled") then
-        local found = self.world:is_main()
-            and checkpoint.resolve(self:checkpoint_dir(), self.cfg:get("checkpoint.restore_from"))
-        found = self.world:from_main(found or "")
-        return found ~= "" and found or nil
-    elseif self.cfg:get("checkpoint.restore_from") then
-        self.log:warning("Enable checkpointing to resume from a checkpoint, skipping...")
-    end
-    return nil
-end
-
---- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
-function Recipe:load_checkpoint()
-    local dir = self:find_checkpoint()
-    if not dir then
-        return nil
-    end
-    self.log:info("Loading checkpoint from %s", dir)
-    self:check_checkpoint(dir)
-    self:load_model(dir)
-    for _, p in ipairs(self.parts) do
-        for _, note in ipairs(load_part(self, p, dir)) do
-            self.log:warning("as in the checkpoint: %s", note)
-        end
-    end
-    self.hooks:call("load", self, dir)
-    local step = tonumber(path.basename(dir):match("_step_(%d+)$"))
-    if step and path.dirname(dir) == self:checkpoint_dir() then -- withdrawn when the next step shows it is bad
-        self.saved = { dir = dir, step = step }
-    end
-    return dir
 end
 
 -- ---- logs -----------------------------------------------------------------------------------
@@ -448,8 +204,11 @@ function Recipe.run(class, argv)
     ok, e = xpcall(function()
         self:setup()
         self:train()
+        self:finish_saving()
     end, traced)
-    if not ok then
+    if not ok and world.size == 1 then
+        pcall(self.finish_saving, self) -- of the state before what failed
+    elseif not ok then
         end_all(world, e)
     end
     local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
@@ -470,6 +229,9 @@ function Recipe.run(class, argv)
     return status
 end
 
+--- Overridden by recipes: leave the groups of ranks that were made of the world.
+function Recipe.leave_groups() end
+
 --- True once this rank was asked to end by a signal.
 function Recipe:stop_requested()
     return self.signals ~= nil and self.signals:pending() ~= nil
@@ -478,6 +240,10 @@ end
 --- True once any rank was; all ranks ask at the same time.
 function Recipe:all_stop()
     return self.world:any(self:stop_requested())
+end
+
+for name, method in pairs(require("am.recipes.checkpoints")) do
+    Recipe[name] = method
 end
 
 return setmetatable({

@@ -139,6 +139,7 @@ function Recipe:build_model()
     -- weights that were converted are in memory from now on; others are still in their file
     self.model_allocated = am.memory(self.ctx.device).live_bytes - before
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil
+    self.stored_dtype = model:dtype() -- strategies may compute in another
     self:freeze(model)
     if self.cfg:has("neftune") then
         am.peft.neftune(model, self.cfg:get("neftune.noise_alpha", 5))
@@ -219,8 +220,7 @@ end
 function Recipe:build_hooks()
     local list = {}
     if self.cfg:has("ema") then
-        list[#list + 1] = ema.new(self:section("ema"), { write = checkpoint.write_tensors,
-                                                         read = checkpoint.read_tensors })
+        list[#list + 1] = ema.new(self:section("ema"))
     end
     if self.cfg:has("early_stopping") then
         list[#list + 1] = early_stopping.new(self:section("early_stopping"))

@@ -281,4 +281,14 @@ function Methods.labelled_rows(batch)
     return rows
 end
 
+--- Windows of micro-batches, with the time that they take to come. Between them a checkpoint that is being written is
+--- looked after.
+function Methods:timed_windows()
+    local next_window = self.scheduler:windows(self.loader)
+    return function()
+        self:poll_saving()
+        return self:timed_rank(self.timers.timed, self.timers, "data", 1, next_window)
+    end
+end
+
 return Methods

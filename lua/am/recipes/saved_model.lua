@@ -7,8 +7,6 @@ local path = require("am.utils.path")
 
 local M = {}
 
-local SHARD = "shard-00001-model-00001-of-00001.safetensors" -- llm_checkpoint.lua's
-
 local function has(dir, name)
     return path.is_file(path.join(dir, name))
 end
@@ -30,7 +28,7 @@ local function base_of(dir)
     return type(base) == "string" and base or nil
 end
 
---- What to load for `dir`: { model = name, adapter = folder or nil, weights = a file of this program's or nil }. base:
+--- What to load for `dir`: { model = name, adapter = folder or nil, weights = files of this program's or nil }. base:
 --- the model that it was trained from, where it can't say so itself. Raises "usage" where nothing is found.
 function M.find(dir, base)
     if not path.exists(dir) then
@@ -47,10 +45,11 @@ function M.find(dir, base)
         end
     end
     for _, place in ipairs(list) do
-        if has(place, SHARD) then
-            return { weights = path.join(place, SHARD), model = base
-                     or err.raise("usage", "%s holds weights alone (checkpoint.save_consolidated writes whole "
-                                  .. "models); give --base-model-path, the model that was trained", place) }
+        local shards = checkpoint.shards.find(place, "model")
+        if #shards > 0 then
+            return { weights = shards, model = base
+                     or err.raise("usage", "%s holds weights alone (recipes/consolidate.lua makes a whole "
+                                  .. "model of them); give --base-model-path, the model that was trained", place) }
         end
     end
     err.raise("usage", "--checkpoint-path: %s holds no model, no adapter and no checkpoint of a run", dir)

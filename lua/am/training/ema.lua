@@ -19,7 +19,7 @@ M.fields = {
     validate = { type = "boolean", default = true, doc = "validate the averaged weights, not the trained ones" },
 }
 
-local EMA = { name = "ema" }
+local EMA = { name = "ema", every_rank = true }
 EMA.__index = EMA
 
 -- The tensor that holds a weight most exactly: its master, or itself.
@@ -38,11 +38,10 @@ local function sources(recipe)
     return list
 end
 
---- A hook; opts: the keys of `fields`. files: { write = function(file, list), read = function(file, list) }
---- for lists of { name, tensor }, as am.checkpoint has them.
-function M.new(opts, files)
-    return setmetatable({ decay = opts.decay or M.fields.decay.default, validate = opts.validate ~= false,
-                          files = files }, EMA)
+--- A hook; opts: the keys of `fields`. The recipe writes and reads lists of { name, tensor, name } by write_tensors and
+--- read_tensors, as its ranks share them.
+function M.new(opts)
+    return setmetatable({ decay = opts.decay or M.fields.decay.default, validate = opts.validate ~= false }, EMA)
 end
 
 -- The averages, which begin as the weights are.
@@ -57,16 +56,15 @@ end
 local function named_averages(self)
     local out = {}
     for i, item in ipairs(self.list) do
-        out[i] = { item.name, item.average }
+        out[i] = { item.name, item.average, item.name }
     end
     return out
 end
 
 function EMA:load(recipe, dir)
-    local file = dir .. "/ema/averages.safetensors"
     self:begin(recipe)
-    if path.is_file(file) then -- else the run had no averages before
-        self.files.read(file, named_averages(self))
+    if path.is_dir(dir .. "/ema") then -- else the run had no averages before
+        recipe:read_tensors(dir .. "/ema", "averages", named_averages(self))
     end
 end
 
@@ -124,7 +122,7 @@ function EMA:after_validation()
 end
 
 function EMA:save(recipe, dir, is_last)
-    self.files.write(dir .. "/ema/averages.safetensors", named_averages(self))
+    recipe:write_tensors(dir .. "/ema", "averages", named_averages(self))
     if recipe:exports(is_last) then
         self:exchange()
         local ok, e = pcall(recipe.export_model, recipe, dir .. "/ema/model")

@@ -11,7 +11,8 @@
 --   after_validation(recipe, step)    step: what was validated, nil where validation did not come to its end
 --   sample(recipe, record, images)    what the model answered to a prompt: { step, prompt, text }, of a row of data
 --                                     also row (its name) and truth; images: its pictures as data: URIs, or nil
---   save(recipe, dir, is_last)        a checkpoint is being written into dir, which is not published yet
+--   save(recipe, dir, is_last)        a checkpoint is being written into dir, which is not published yet; with several
+--                                     ranks called on the first, and on all where the hook has every_rank = true
 --   load(recipe, dir)                 a checkpoint was read, before setup
 --   finish(recipe, how, message)      the run ends: how is "finished", "stopped" (by a signal) or "failed"
 -- A hook with state_dict() and load_state_dict(state) is saved with every checkpoint, under its name.
@@ -43,6 +44,15 @@ end
 function Hooks:call(method, ...)
     for _, hook in ipairs(self.list) do
         if hook[method] then
+            hook[method](hook, ...)
+        end
+    end
+end
+
+--- Call a method that is the first rank's affair: of all hooks there, on other ranks of those with every_rank.
+function Hooks:call_on(is_main, method, ...)
+    for _, hook in ipairs(self.list) do
+        if hook[method] and (is_main or hook.every_rank) then
             hook[method](hook, ...)
         end
     end

@@ -1,9 +1,7 @@
--- Finding checkpoints to go on from, and reading and writing their parts.
+-- Finding checkpoints to go on from, and their parts in JSON.
 
-local am = require("am")
 local checkpoint = require("am.checkpoint")
 local files = require("tests.support.files")
-local json = require("am.utils.json")
 local path = require("am.utils.path")
 local tiny = require("tests.support.tiny")
 
@@ -147,75 +145,6 @@ describe("a part in JSON", function()
                 path.write_file(file, text)
                 raised("format", file, checkpoint.read_json, file)
             end
-        end)
-    end)
-end)
-
-describe("a part in tensors", function()
-    local function tensors()
-        am.manual_seed(4)
-        return { { "b", am.randn { 3, 5 } }, { "a", am.randn({ 7 }):to("bfloat16") },
-                 { "n", am.tensor({ 1, 2 }, { dtype = "int64" }) }, { "one", am.randn {} },
-                 { "none", am.zeros { 0, 3 } } }
-    end
-
-    local function like(list)
-        local out = {}
-        for i, item in ipairs(list) do
-            out[i] = { item[1], item[2]:clone():fill_(0) }
-        end
-        return out
-    end
-
-    it("comes back with equal bits into the tensors that are there", function()
-        files.with_folder(function(root)
-            local file, list = path.join(root, "optim/optimizer.safetensors"), tensors()
-            checkpoint.write_tensors(file, list)
-            local into = like(list)
-            into[1], into[3] = into[3], into[1] -- by name, in any order
-            checkpoint.read_tensors(file, into)
-            into[1], into[3] = into[3], into[1]
-            for i, item in ipairs(list) do
-                assert.equal(item[1], into[i][1])
-                assert.equal(tiny.bits(item[2]), tiny.bits(into[i][2]), item[1])
-            end
-            local archive = require("am.core.io").open(file)
-            assert.same({ format = "pt" }, json.decode(archive:metadata_json()))
-            archive:close()
-            checkpoint.write_tensors(file, list, '{"format": "pt", "more": "x"}')
-            archive = require("am.core.io").open(file)
-            assert.equal("x", json.decode(archive:metadata_json()).more)
-            archive:close()
-        end)
-    end)
-
-    it("goes into views", function()
-        files.with_folder(function(root)
-            local file, whole = path.join(root, "t.safetensors"), am.zeros { 4, 3 }
-            checkpoint.write_tensors(file, { { "x", am.ones { 2, 3 } } })
-            checkpoint.read_tensors(file, { { "x", whole:narrow(0, 1, 2) } })
-            assert.same({ { 0, 0, 0 }, { 1, 1, 1 }, { 1, 1, 1 }, { 0, 0, 0 } }, whole:totable())
-        end)
-    end)
-
-    it("of another run is told by the tensor", function()
-        files.with_folder(function(root)
-            local file = path.join(root, "t.safetensors")
-            checkpoint.write_tensors(file, tensors())
-            local function refused(wanted, change)
-                local into = like(tensors())
-                change(into)
-                table.insert(wanted, file)
-                raised("format", wanted, checkpoint.read_tensors, file, into)
-            end
-            refused({ "lacks c" }, function(into) into[6] = { "c", am.zeros { 1 } } end)
-            refused({ "holds n", "does not have" }, function(into) table.remove(into, 3) end)
-            refused({ "b is float32 [3, 5]", "float32 [5, 3]" }, function(into) into[1][2] = am.zeros { 5, 3 } end)
-            refused({ "b is float32 [3, 5]", "float32 [15]" }, function(into) into[1][2] = am.zeros { 15 } end)
-            refused({ "a is bfloat16 [7]", "float32 [7]" }, function(into) into[2][2] = am.zeros { 7 } end)
-            raised("io", "nowhere", checkpoint.read_tensors, path.join(root, "nowhere"), {})
-            path.write_file(file, "damaged")
-            raised("format", file, checkpoint.read_tensors, file, {})
         end)
     end)
 end)
