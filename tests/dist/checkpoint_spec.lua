@@ -9,7 +9,6 @@ local ranks = require("tests.dist.ranks")
 local tiny = require("tests.support.tiny")
 
 local ddp, fsdp = { strategy = "ddp" }, { strategy = "fsdp2" }
-local pp = { strategy = "ddp", pp_size = 2 }
 local hsdp = { strategy = "fsdp2", dp_replicate_size = 2 }
 
 -- Overrides of a run in a folder.
@@ -67,7 +66,8 @@ describe("checkpoints of several ranks", function()
 
     it("with moments of 8 bits say what does not go with them", function()
         local dir = helper.folder()
-        local eight = { optimizer = { state_dtype = "int8" }, step_scheduler = { max_steps = 3, global_batch_size = 8 } }
+        local eight = { optimizer = { state_dtype = "int8" },
+                        step_scheduler = { max_steps = 3, global_batch_size = 8 } }
         ranks.train(2, with(fsdp, eight), words(dir, 2))
         local _, out, errors = helper.train(helper.config(dir, with(ddp, eight)))
         assert.matches("moments of 8 bits of model.embed_tokens.weight are in blocks of parts of another size",
