@@ -125,9 +125,9 @@ int am_tensor_fill(am_tensor *t, double value); /* not recorded */
 int am_tensor_append(am_tensor **out, am_tensor *store, const am_tensor *src, int64_t at);
 
 /* t sees the elements of source (the same dtype, shape and device, dense) from now on; with NULL it
- * lets go of its own, and using it is AM_ESTATE until it gets others. t must be no op's result. What
- * backward needs of it is looked up then and not kept from forward, so the values must be back and
- * the same. A gradient that is cleared gives its memory back. As torch's `t.data = source`, for
+ * lets go of its own, and using it is AM_ESTATE until it gets others. t must be no op's result.
+ * What backward needs of it is looked up then and not kept from forward, so the values must be back
+ * and the same. A gradient that is cleared gives its memory back. As torch's `t.data = source`, for
  * parameters that are put together from shards where they are needed. */
 int am_tensor_set_data(am_tensor *t, am_tensor *source);
 

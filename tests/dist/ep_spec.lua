@@ -15,12 +15,12 @@ local ddp, fsdp2 = { strategy = "ddp" }, { strategy = "fsdp2" }
 local lora = { target_modules = "*.[qkvo]_proj", dim = 4 }
 local cases = { -- what, family, section `distributed`, changes, { ranks, ep_size } …
     { "full, with a balancing loss", "mixtral", ddp,
-      { model = { output_router_logits = true, router_aux_loss_coef = 0.1 } }, { 2, 2 }, { 4, 2 }, { 4, 4 } },
+      { model = { output_router_logits = true, router_aux_loss_coef = 0.1 } }, { 2, 2 }, { 4, 4 } },
     { "LoRA on attention", "mixtral", ddp, { peft = lora }, { 2, 2 } },
     { "LoRA on experts", "mixtral", ddp, { peft = { target_modules = "*.w[123]", dim = 4 } }, { 4, 2 } },
-    { "computed again in backward", "mixtral", { strategy = "ddp", activation_checkpointing = true }, {}, { 2, 2 } },
     { "a shared expert, dense layers", "qwen2_moe", ddp, {}, { 2, 2 } },
-    { "sharded", "qwen3_moe", fsdp2, {}, { 2, 2 }, { 4, 2 } },
+    { "sharded, and computed again in backward", "qwen3_moe", { strategy = "fsdp2", activation_checkpointing = true },
+      {}, { 2, 2 }, { 4, 2 } },
     { "LoRA on stacks", "granite_moe", fsdp2, { peft = { target_modules = "*put_linear", dim = 4 } }, { 4, 4 } },
     { "in stages", "qwen2_moe", { strategy = "fsdp2", pp_size = 2 }, {}, { 4, 2 } },
     { "rows in parts, with a balancing loss", "mixtral", { strategy = "fsdp2", cp_size = 2 },
@@ -62,6 +62,26 @@ describe("expert parallel", function()
                 local counted = "Trainable parameters %d+ / Total %d+"
                 assert.equal(said:match(counted), they_said:match(counted))
             end
+        end)
+    end
+
+    local resumed = { -- family, changes, and two runs, the second of which goes on: { ranks, ep_size, distributed }
+        { "mixtral", {}, { 2, 2, ddp }, { 1 } },
+        { "granite_moe", { peft = { target_modules = "*put_linear", dim = 4 } }, { 1 }, { 4, 2, fsdp2 } },
+    }
+    for _, case in ipairs(resumed) do
+        local family, changes = unpack(case)
+        it("goes on with another number of ranks: " .. family, function()
+            local given, dir = helper.changes({ model = { pretrained_model_name_or_path = model(family) } }, changes),
+                helper.folder()
+            local whole = ranks.train(1, given)
+            for i, steps in ipairs { "7", "20" } do
+                local n, ep, distributed = unpack(case[2 + i])
+                local shared = n > 1 and { distributed = helper.changes({ ep_size = ep }, distributed) } or {}
+                ranks.train(n, helper.changes(given, shared),
+                            { "--checkpoint.checkpoint_dir", dir, "--step_scheduler.max_steps", steps })
+            end
+            ranks.compare(whole, helper.jsonl(dir .. "/training.jsonl"))
         end)
     end
 

@@ -64,22 +64,27 @@ local function model_tensors(self)
     return list
 end
 
--- What a save that is under way writes into, or one of its own.
-local function saving_of(self, dir)
-    return self.saving or checkpoint.saving.new(dir, self:writers())
+-- use(saving) with the save that is under way, or one of its own, which has ended when this returns.
+local function with_saving(self, dir, use)
+    local saving = self.saving or checkpoint.saving.new(dir, self:writers())
+    use(saving)
+    if not self.saving then
+        saving:wait()
+    end
 end
 
 --- Write tensors into a folder, each rank its rows: list as am.checkpoint.shards.items has it. stem: "model",
 --- "optimizer" or "averages". also: see am.checkpoint.shards.write.
 function Methods:write_tensors(dir, stem, list, also)
-    local saving = saving_of(self, dir)
-    local file = path.join(dir, shards.file_name(stem, saving.writers, ALONE[stem]))
     local own = {}
     for _, one in ipairs(list) do
         local elsewhere = self.mesh:rank("pp") > 0 and (self.layout:get(one[3]).stages or 1) > 1
         own[#own + 1] = not elsewhere and one or nil -- what two stages have is the first one's
     end
-    shards.write(saving, file, shards.items(own, self.layout, saving.writers), also)
+    with_saving(self, dir, function(saving)
+        local file = path.join(dir, shards.file_name(stem, saving.writers, ALONE[stem]))
+        shards.write(saving, file, shards.items(own, self.layout, saving.writers), also)
+    end)
 end
 
 --- Read what write_tensors wrote, on any number of ranks and by any layout.
@@ -120,8 +125,8 @@ local function plan_of(self, items)
 end
 
 -- Begin a Hugging Face directory that all ranks write. Returns a function that takes rows, and one that ends it.
-local function begin_directory(self, dir, plan)
-    local saving, is_main = saving_of(self, dir), self.world:is_main()
+local function begin_directory(self, saving, dir, plan)
+    local is_main = self.world:is_main()
     local out
     if is_main then
         path.mkdir_p(dir)
@@ -164,26 +169,30 @@ function Methods:export_model(dir)
     if self.peft_config then
         export_adapter(self, dir)
     else
-        local saving = saving_of(self, dir)
-        local items = shards.items(model_tensors(self), self.layout, saving.writers)
-        local put, finish = begin_directory(self, dir, plan_of(self, items))
-        shards.write(saving, nil, items, put)
-        finish()
+        with_saving(self, dir, function(saving)
+            local items = shards.items(model_tensors(self), self.layout, saving.writers)
+            local put, finish = begin_directory(self, saving, dir, plan_of(self, items))
+            shards.write(saving, nil, items, put)
+            finish()
+        end)
     end
 end
 
 -- Shards of a whole model, and with `exports` the model as others read it. Beside them is what it takes to make the
 -- latter of them later.
 local function save_whole(self, into, exports)
-    local list, put, finish = model_tensors(self), nil, nil
+    local list = model_tensors(self)
     local plan = plan_of(self, shards.items(list, self.layout, self:writers()))
-    if exports then
-        put, finish = begin_directory(self, path.join(into, "consolidated"), plan)
-    end
-    self:write_tensors(into, "model", list, put)
-    if finish then
-        finish()
-    end
+    with_saving(self, into, function(saving)
+        local put, finish
+        if exports then
+            put, finish = begin_directory(self, saving, path.join(into, "consolidated"), plan)
+        end
+        self:write_tensors(into, "model", list, put)
+        if finish then
+            finish()
+        end
+    end)
     if self.world:is_main() then
         local beside = path.join(into, consolidation.METADATA)
         self:write_beside_weights(beside)

@@ -41,9 +41,9 @@ local function check_sizes(self)
     local ranks = self.world.size
     if dp and product ~= ranks or ranks % product ~= 0 then
         local key = said[1] and said[1]:match("^%S+") or "dp_size"
-        err.raise("usage", "%s: distributed.%s asks for %s%d processes, but this run has %s",
-                  self.cfg:where("distributed." .. key), key, dp and "" or "a multiple of ", product,
-                  ranks == 1 and "one process" or ranks .. " ranks")
+        err.raise("usage", ranks == 1 and "%s: distributed.%s asks for %s%d processes, but this run has one process"
+                  or "%s: distributed.%s asks for %s%d processes, but this run has %d ranks",
+                  self.cfg:where("distributed." .. key), key, dp and "" or "a multiple of ", product, ranks)
     elseif dp and dp % (size_of(self, "dp_replicate_size") or 1) ~= 0 then
         err.raise("usage", "%s: distributed.dp_replicate_size must divide dp_size (%d)",
                   self.cfg:where("distributed.dp_replicate_size"), dp)
