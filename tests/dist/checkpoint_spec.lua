@@ -68,14 +68,21 @@ describe("checkpoints of several ranks", function()
         end)
     end
 
-    it("are gone on from bit for bit on the same ranks", function()
-        local changes = { ema = { decay = 0.9 }, optimizer = { state_dtype = "bfloat16" } }
-        local unbroken, broken = helper.folder(), helper.folder()
-        ranks.train(4, with(fsdp, changes), words(unbroken, 12))
-        ranks.train(4, with(fsdp, changes), words(broken, 7))
-        ranks.train(4, with(fsdp, changes), words(broken, 12))
-        assert.same(bits_of(helper.latest(unbroken)), bits_of(helper.latest(broken)))
-    end)
+    local dropout = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.2 } }
+    for _, case in ipairs {
+        { "fsdp2, averages", 4, fsdp, { ema = { decay = 0.9 }, optimizer = { state_dtype = "bfloat16" } } },
+        { "pp, dropout", 2, pp, dropout },
+        { "tp, dropout", 2, { strategy = "ddp", tp_size = 2 }, dropout },
+    } do
+        local name, n, distributed, changes = unpack(case)
+        it("are gone on from bit for bit on the same ranks: " .. name, function()
+            local unbroken, broken = helper.folder(), helper.folder()
+            ranks.train(n, with(distributed, changes), words(unbroken, 12))
+            ranks.train(n, with(distributed, changes), words(broken, 7))
+            ranks.train(n, with(distributed, changes), words(broken, 12))
+            assert.same(bits_of(helper.latest(unbroken)), bits_of(helper.latest(broken)))
+        end)
+    end
 
     it("hold the model as one rank writes it, and shards as torch reads them", function()
         local dir = helper.folder()
