@@ -53,16 +53,22 @@ describe("checkpoints of several ranks", function()
         end)
     end
 
-    it("are gone on from bit for bit on the same ranks", function()
-        for _, changes in ipairs { { ema = { decay = 0.9 }, optimizer = { state_dtype = "bfloat16" } },
-                                   { optimizer = { state_dtype = "int8" } } } do
+    local dropout = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.2 } }
+    for _, case in ipairs {
+        { "fsdp2, averages", 4, fsdp, { ema = { decay = 0.9 }, optimizer = { state_dtype = "bfloat16" } } },
+        { "fsdp2, moments of 8 bits", 2, fsdp, { optimizer = { state_dtype = "int8" } } },
+        { "pp, dropout", 2, { strategy = "ddp", pp_size = 2 }, dropout },
+        { "tp, dropout", 2, { strategy = "ddp", tp_size = 2 }, dropout },
+    } do
+        local name, n, distributed, changes = unpack(case)
+        it("are gone on from bit for bit on the same ranks: " .. name, function()
             local unbroken, broken = helper.folder(), helper.folder()
-            ranks.train(4, with(fsdp, changes), words(unbroken, 12))
-            ranks.train(4, with(fsdp, changes), words(broken, 7))
-            ranks.train(4, with(fsdp, changes), words(broken, 12))
+            ranks.train(n, with(distributed, changes), words(unbroken, 12))
+            ranks.train(n, with(distributed, changes), words(broken, 7))
+            ranks.train(n, with(distributed, changes), words(broken, 12))
             assert.same(ranks.bits(helper.latest(unbroken)), ranks.bits(helper.latest(broken)))
-        end
-    end)
+        end)
+    end
 
     it("with moments of 8 bits say what does not go with them", function()
         local dir = helper.folder()

@@ -73,9 +73,10 @@ end
 
 -- fsdp: parts that a rank gives to be gathered and gradients that it gives to be summed, in a step of `times`
 -- micro-batches. A layer's are gathered for forward and for backward, but for the last layer's, which stay between, and
--- the rest's once a step.
+-- the rest's once a step; all once a step where weights stay. Gradients that wait are summed once a step.
 local function of_shards(times)
     local gathered, summed = 0, 0
+    local stay, wait = recipe.fsdp and not recipe.fsdp.reshard, recipe.fsdp and recipe.fsdp.deferred
     local last = 0
     for _, name in ipairs(layout.names) do
         last = math.max(last, tonumber(in_layer(layout:get(name))) or 0)
@@ -88,9 +89,9 @@ local function of_shards(times)
             for d = 2, #cut.shape do
                 width = width * cut.shape[d]
             end
-            local layer = tonumber(in_layer(entry))
+            local layer = not stay and tonumber(in_layer(entry))
             gathered = gathered + rows * width * FLOAT * (not layer and 1 or layer == last and times or 2 * times)
-            summed = summed + rows * width * FLOAT * mesh:size(cut.axis) * times
+            summed = summed + rows * width * FLOAT * mesh:size(cut.axis) * (wait and 1 or times)
         end
     end
     return gathered, summed

@@ -235,7 +235,12 @@ end
 -- ---- what recipes call ----------------------------------------------------------------------
 
 --- The next backward is the last of this step.
-function FSDP:begin() self.syncing = true end
+function FSDP:begin()
+    if not self.pipelined then
+        self:complete() -- of the micro-batch before, whose gradients may wait
+    end
+    self.syncing = true
+end
 
 --- Wait until this rank's parts have their gradients, summed over the ranks; weights go.
 function FSDP:finish()

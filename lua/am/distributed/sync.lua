@@ -87,7 +87,7 @@ function Sync:finish()
     for _, ddp in ipairs(self.ddp) do
         ddp:finish()
     end
-    for _, axis in ipairs { "cp", "tp", "pp_ends" } do
+    for _, axis in ipairs { "tp", "pp_ends" } do
         if self.partial[axis] and self.layout.mesh:group(axis) then
             scope.scope(autograd.no_grad, sum_over, self.layout.mesh:group(axis), self.layout, self.partial[axis])
         end

@@ -15,12 +15,14 @@ local command = require("am.recipes.command")
 local config = require("am.config")
 local cross_fields = require("am.recipes.cross_fields")
 local distributed = require("am.distributed")
+local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local hooks = require("am.training.hooks")
 local jsonl = require("am.loggers.jsonl")
 local launch = require("am.recipes.launch")
 local log = require("am.utils.log")
 local path = require("am.utils.path")
+local posix = require("am.utils.posix")
 local rehearsal = require("am.recipes.rehearsal")
 local sections = require("am.recipes.sections")
 local signals = require("am.training.signals")
@@ -142,11 +144,24 @@ local function traced(e)
     return err.is(e) and e or debug.traceback(tostring(e), 2)
 end
 
+-- Let seconds pass, whatever signals come.
+local function wait(seconds)
+    local began = edge.C.am_clock()
+    while edge.C.am_clock() - began < seconds do
+        posix.sleep(0.1)
+    end
+end
+
+local FIRST_TO_SAY = 2 -- seconds that the first rank has for saying what may have gone wrong on all
+
 -- End all ranks for an error of this one, for which the others would wait, or of all. Returns where there is one rank.
 local function end_all(world, e)
     if world.size == 1 then
         return
     elseif world:is_main() or not (err.is(e) and e.agreed) then
+        if not world:is_main() and err.is(e) and e.code ~= "comm" then
+            wait(FIRST_TO_SAY) -- where it went wrong there, too, that ends this one
+        end
         log.get("am.recipe"):error("%s", tostring(e))
     else -- the first rank says it, and ends this one
         pcall(world.barrier, world)

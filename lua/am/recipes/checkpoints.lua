@@ -80,9 +80,9 @@ function Methods:saved_losses()
     return type(losses) == "table" and losses ~= json.null and losses or {}
 end
 
--- The rank whose random numbers this one has: ranks that share rows (tp) have the same.
+-- The number of the stream of random numbers that this rank has: ranks that share matrices (tp) have the same one.
 local function stream_of(self)
-    return self.mesh and self.mesh:rank("dp_cp") or self.world.rank
+    return self.mesh and self.mesh:rank("loss") or self.world.rank
 end
 
 -- What a part has to say of itself to a checkpoint: { { file, state }, … }. A part of each rank has a file for each

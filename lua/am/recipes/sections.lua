@@ -7,7 +7,7 @@ local slurm = require("am.launcher.slurm")
 
 local M = {}
 
-local ROWS_ALONE = "ranks share rows, and nothing else"
+local LAUNCHER = "the launcher says it, and dist_env"
 local GPUS = "it belongs to GPUs"
 
 --- `fields` with the keys of other tables added; a key that is there stays.
@@ -100,15 +100,18 @@ end
 
 --- Keys of the `distributed` section, in its three spellings: by strategy, by manager, by configuration.
 function M.distributed()
-    local fields = without_effect(ROWS_ALONE, [[backend world_size multimodal
-        patch_is_packed_sequence enable_async_tensor_parallel
-        enable_fsdp2_prefetch broadcast_buffers find_unused_parameters static_graph
-        gradient_as_bucket_view nvfsdp_unit_modules megatron_fsdp_unit_modules
-        init_fsdp_with_meta_device init_nvfsdp_with_meta_device grad_reduce_in_fp32
-        preserve_fp32_weights overlap_grad_reduce overlap_param_gather check_for_nan_in_grad
-        report_nan_in_param_grad average_in_collective disable_bucketing calculate_per_token_loss
-        keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub fsdp_double_buffer
-        device_mesh]])
+    local fields = M.with({},
+        without_effect(LAUNCHER, "backend world_size device_mesh"),
+        without_effect("ranks do so by themselves", [[enable_fsdp2_prefetch overlap_grad_reduce overlap_param_gather
+            fsdp_double_buffer init_fsdp_with_meta_device init_nvfsdp_with_meta_device find_unused_parameters
+            preserve_fp32_weights check_for_nan_in_grad report_nan_in_param_grad patch_is_packed_sequence]]),
+        without_effect("gradients are summed in float32 and divided by the step's label tokens",
+                       "grad_reduce_in_fp32 average_in_collective calculate_per_token_loss"),
+        without_effect("units are the decoder's layers", "nvfsdp_unit_modules megatron_fsdp_unit_modules"),
+        without_effect("the model says it", "multimodal"),
+        without_effect("the numbers would be the same", [[enable_async_tensor_parallel broadcast_buffers static_graph
+            gradient_as_bucket_view disable_bucketing]]),
+        without_effect(GPUS, "keep_fp8_transpose_cache_when_using_custom_fsdp keep_fp8_transpose_cache nccl_ub"))
     fields.use_hf_tp_plan = { type = "any", no_effect = "all is shared that can be" }
     fields.activation_checkpointing = { type = "boolean|string", enum = { true, false, "selective" },
                                         doc = "as in the model section" }
@@ -161,13 +164,13 @@ local function processes()
     return {
         distributed = { target = true, default_target = "am.distributed.FSDP2Manager",
                         fields = { strategy = strategies }, doc = "how processes share a run" },
-        distributed_config = { type = "any", no_effect = ROWS_ALONE },
+        distributed_config = { type = "any", no_effect = "distributed says it" },
         parallelizer = of_mixtures { activation_checkpointing = distributed.activation_checkpointing },
         autopipeline = { fields = M.pipeline(), doc = "as distributed.pipeline, where there is none" },
         dist_env = { fields = {
             backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
             timeout_minutes = { type = "number", min = 0, doc = "how long a rank waits for the others (10)" },
-            init_process_group = { type = "any", no_effect = ROWS_ALONE },
+            init_process_group = { type = "any", no_effect = LAUNCHER },
         }, doc = "how processes find each other" },
     }
 end
@@ -233,13 +236,14 @@ end
 
 -- ---- single recipes -------------------------------------------------------------------------
 
+local TEACHER = "the teacher is whole on every rank"
+
 --- Sections of knowledge distillation that are about processes.
 function M.knowledge_distillation()
     return {
         offload_teacher_model = { type = "boolean", no_effect = "everything is in the host's memory" },
-        separate_meshes = { type = "boolean", no_effect = ROWS_ALONE },
-        teacher_distributed = { fields = M.with({ strategy = strategies }, M.distributed()),
-                                doc = "as distributed, for the teacher" },
+        separate_meshes = { type = "boolean", no_effect = TEACHER },
+        teacher_distributed = { type = "any", no_effect = TEACHER },
     }
 end
 

@@ -85,12 +85,13 @@ function EMA:updated()
     end)
 end
 
--- Run fn while the model has the averaged weights.
-function EMA:exchange()
+-- Put the averages into the model, and keep what was there.
+function EMA:exchange(recipe)
     if self.swapped then
         err.raise("internal", "the averaged weights are in the model already")
     end
     self.swapped = {}
+    recipe:release_weights()
     autograd.no_grad(function()
         for i, item in ipairs(self.list) do
             self.swapped[i] = scope.escape(item.weight:detach():clone())
@@ -99,7 +100,8 @@ function EMA:exchange()
     end)
 end
 
-function EMA:exchange_back()
+function EMA:exchange_back(recipe)
+    recipe:release_weights()
     autograd.no_grad(function()
         for i, kept in ipairs(self.swapped) do
             self.list[i].weight:detach():copy_(kept)
@@ -109,24 +111,24 @@ function EMA:exchange_back()
     self.swapped = nil
 end
 
-function EMA:before_validation()
+function EMA:before_validation(recipe)
     if self.validate then
-        self:exchange()
+        self:exchange(recipe)
     end
 end
 
-function EMA:after_validation()
+function EMA:after_validation(recipe)
     if self.swapped then
-        self:exchange_back()
+        self:exchange_back(recipe)
     end
 end
 
 function EMA:save(recipe, dir, is_last)
     recipe:write_tensors(dir .. "/ema", "averages", named_averages(self))
     if recipe:exports(is_last) then
-        self:exchange()
+        self:exchange(recipe)
         local ok, e = pcall(recipe.export_model, recipe, dir .. "/ema/model")
-        self:exchange_back()
+        self:exchange_back(recipe)
         if not ok then
             error(e, 0)
         end
