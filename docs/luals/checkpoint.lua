@@ -10,6 +10,9 @@ local am_checkpoint = {}
 ---@return am.checkpoint.Lock
 function am_checkpoint.lock(root) end
 
+--- The files and folders below a folder, and it itself, last.
+function am_checkpoint.tree(dir, list) end
+
 --- Put right what an interrupted save left behind.
 function am_checkpoint.clean(root) end
 
@@ -25,8 +28,9 @@ function am_checkpoint.write_folder(final, write) end
 function am_checkpoint.begin(root, name) end
 
 --- Publish what M.begin has begun: all of it is written. On an error nothing is published, what was there stays, and
---- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. Returns the published folder.
-function am_checkpoint.publish(root, name, reserved, pointers) end
+--- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. synced: what lies
+--- in folders of it is on disk already. Returns the published folder.
+function am_checkpoint.publish(root, name, reserved, pointers, synced) end
 
 --- Remove what M.begin has begun.
 function am_checkpoint.abandon(reserved) end

@@ -66,11 +66,13 @@ int am_parts_finish(am_parts *p, uint8_t *digest);
 int64_t am_parts_size(const am_parts *p); /* of the file when it is whole, bytes */
 void am_parts_release(am_parts *p);       /* the file stays; NULL may be */
 
-/* Finish files, one after the other, in a thread beside the program. Until wait has returned they
+/* Finish files, one after the other, in a thread beside the program, and then sync further files
+ * and folders by their paths. Until wait has returned they
  * are the thread's; they outlive this. wait: the error of the file that could not be written, which
  * those behind it are not either. It may be called again. Release waits, too. */
 typedef struct am_writing am_writing;
-int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files);
+int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files, int64_t n_paths,
+                     const char *const *paths);
 int am_writing_done(const am_writing *w); /* 1: wait returns at once */
 int am_writing_wait(am_writing *w);
 void am_writing_release(am_writing *w);

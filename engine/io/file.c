@@ -459,14 +459,25 @@ int am_file_close_fd(int fd, const char *path)
     return AM_OK;
 }
 
-int am_file_sync_dir(const char *dir)
+static int sync_opened(const char *path, int flags, const char *what)
 {
     int fd;
-    if (open_fd(&fd, dir, O_RDONLY | O_DIRECTORY, 0) < 0)
-        return fail_errno(dir, "cannot open the folder to sync it");
+    if (open_fd(&fd, path, O_RDONLY | flags, 0) < 0)
+        return am_fail(AM_EIO, "%s: cannot open the %s to sync it: %s", path, what,
+                       strerror(errno));
     int rc = AM_OK;
     if (sync_fd(fd) < 0 && errno != EINVAL && errno != ENOTSUP) /* filesystems that don't need it */
-        rc = fail_errno(dir, "cannot sync the folder");
+        rc = am_fail(AM_EIO, "%s: cannot sync the %s: %s", path, what, strerror(errno));
     am_file_system.close(fd);
     return rc;
+}
+
+int am_file_sync_path(const char *path)
+{
+    return sync_opened(path, 0, "file");
+}
+
+int am_file_sync_dir(const char *dir)
+{
+    return sync_opened(dir, O_DIRECTORY, "folder");
 }

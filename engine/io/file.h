@@ -84,6 +84,7 @@ int am_file_make_sized(int *fd, const char *path, uint64_t bytes);
 int am_file_open_sized(int *fd, const char *path, uint64_t bytes);
 int am_file_write_at(int fd, const char *path, const void *data, size_t bytes, uint64_t at);
 int am_file_sync_fd(int fd, const char *path);
+int am_file_sync_path(const char *path); /* a file or a folder */
 /* Hand all of it to `visit`, as am_file_scan does; it was not read before. */
 int am_file_scan_fd(int fd, const char *path, uint64_t bytes,
                     int (*visit)(void *context, const void *data, size_t bytes), void *context);

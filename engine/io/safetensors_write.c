@@ -469,7 +469,8 @@ void am_parts_release(am_parts *p)
 struct am_writing {
     pthread_t thread;
     am_parts **files;
-    int64_t n;
+    int64_t n, n_paths;
+    char *paths; /* one after the other, each with its NUL */
     atomic_int done;
     int joined, rc;
     char message[1024];
@@ -478,8 +479,11 @@ struct am_writing {
 static void *write_files(void *context)
 {
     am_writing *w = context;
+    const char *path = w->paths;
     for (int64_t i = 0; i < w->n && w->rc == AM_OK; i++)
         w->rc = write_out(w->files[i]);
+    for (int64_t i = 0; i < w->n_paths && w->rc == AM_OK; i++, path += strlen(path) + 1)
+        w->rc = am_file_sync_path(path);
     if (w->rc != AM_OK)
         snprintf(w->message, sizeof w->message, "%s", am_error_message());
     atomic_store_explicit(&w->done, 1, memory_order_release);
@@ -498,7 +502,23 @@ static int start(am_writing *w)
                  : AM_OK;
 }
 
-int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files)
+static int copy_paths(am_writing *w, int64_t n, const char *const *paths)
+{
+    size_t bytes = 0;
+    void *text;
+    for (int64_t i = 0; i < n; i++)
+        bytes += strlen(paths[i]) + 1;
+    AM_TRY(am_alloc(&text, bytes));
+    w->paths = text;
+    w->n_paths = n;
+    char *at = text;
+    for (int64_t i = 0; i < n; i++)
+        at = stpcpy(at, paths[i]) + 1;
+    return AM_OK;
+}
+
+int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files, int64_t n_paths,
+                     const char *const *paths)
 {
     void *q, *list = NULL;
     int rc;
@@ -512,6 +532,7 @@ int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files)
     w->n = n;
     if (n > 0)
         memcpy(w->files, files, (size_t)n * sizeof *w->files);
+    AM_TRY_OUT(copy_paths(w, n_paths, paths));
     AM_TRY_OUT(start(w));
     for (int64_t i = 0; i < n; i++)
         files[i]->busy = 1;
@@ -519,6 +540,7 @@ int am_writing_begin(am_writing **out, int64_t n, am_parts *const *files)
     return AM_OK;
 out:
     am_free(list);
+    am_free(w->paths);
     am_free(w);
     return rc;
 }
@@ -545,5 +567,6 @@ void am_writing_release(am_writing *w)
         return;
     (void)am_writing_wait(w);
     am_free(w->files);
+    am_free(w->paths);
     am_free(w);
 }

@@ -174,11 +174,16 @@ START_TEST(test_beside)
     }
     release_all(tensors);
     am_writing *w;
-    ck_ok(am_writing_begin(&w, 2, p));
+    ck_ok(am_writing_begin(&w, 2, p, 2, (const char *[]){whole, test_folder}));
     ck_assert_int_eq(am_parts_finish(p[0], NULL), AM_ESTATE);
     ck_message("is being written");
+    am_writing *lacking;
+    ck_ok(am_writing_begin(&lacking, 0, NULL, 1, (const char *[]){"/nowhere/at all"}));
+    ck_assert_int_eq(am_writing_wait(lacking), AM_EIO);
+    ck_message("/nowhere/at all: cannot open");
+    am_writing_release(lacking);
     am_writing *again;
-    ck_assert_int_eq(am_writing_begin(&again, 1, p), AM_ESTATE);
+    ck_assert_int_eq(am_writing_begin(&again, 1, p, 0, NULL), AM_ESTATE);
     while (!am_writing_done(w))
         usleep(100);
     ck_ok(am_writing_wait(w));
@@ -224,7 +229,7 @@ START_TEST(test_full_disk)
         if (later) {
             ck_assert_int_eq(rc, AM_OK);
             am_writing *w;
-            ck_ok(am_writing_begin(&w, 2, (am_parts *[]){p, next}));
+            ck_ok(am_writing_begin(&w, 2, (am_parts *[]){p, next}, 0, NULL));
             rc = am_writing_wait(w);
             ck_assert_int_eq(am_writing_wait(w), AM_EIO);
             am_writing_release(w);
@@ -288,6 +293,7 @@ START_TEST(test_without_memory)
     fill_specs(specs);
     char path[512];
     snprintf(path, sizeof path, "%s", folder_path("a"));
+    const char *paths[] = {test_folder};
     int failures = 0;
     for (int64_t k = 1;; k++, failures++) {
         am_parts *p = NULL;
@@ -295,7 +301,7 @@ START_TEST(test_without_memory)
         am_mem_fail_at(k);
         int rc = am_parts_open(&p, path, N, specs, NULL, AM_PARTS_MAKE | AM_PARTS_LATER);
         rc = rc == AM_OK ? am_parts_put(p, 2, 0, tensors[2]) : rc;
-        rc = rc == AM_OK ? am_writing_begin(&w, 1, &p) : rc;
+        rc = rc == AM_OK ? am_writing_begin(&w, 1, &p, 1, &paths[0]) : rc;
         am_mem_fail_at(0);
         am_writing_release(w);
         am_parts_release(p);

@@ -179,7 +179,10 @@ describe("a power cut", function()
         return faults.read_log(log), top
     end
 
-    for name, changes in pairs { LoRA = helper.lora, full = { checkpoint = { save_consolidated = "every" } } } do
+    for name, changes in pairs {
+        LoRA = helper.lora, full = { checkpoint = { save_consolidated = "every" } },
+        ["full, written beside the steps"] = { checkpoint = { save_consolidated = "every", is_async = true } },
+    } do
         it("in a run loses nothing that was saved: " .. name, function()
             local file = helper.yaml(helper.folder(), config("TOP/run", changes))
             local unbroken = helper.folder() .. "/run"

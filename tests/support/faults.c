@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static int log_fd = -1, fail_errno, fail_forever;
 static long fail_at, seen;
 static char fail_call[32];
 static const char *under;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -76,9 +78,11 @@ static void note(const char *call, const char *path, const char *other, const vo
     if (log_fd < 0 || !ours(path))
         return;
     int before = errno;
+    pthread_mutex_lock(&one_at_a_time); /* a thread writes, too */
     put(line, (size_t)snprintf(line, sizeof line, "%s\t%s\t%s\t%zu\n", call, path, other, bytes));
     if (bytes > 0)
         put(data, bytes);
+    pthread_mutex_unlock(&one_at_a_time);
     errno = before;
 }
 

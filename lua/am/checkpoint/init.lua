@@ -54,16 +54,19 @@ end
 
 -- ---- publishing -----------------------------------------------------------------------------
 
-local function sync_tree(dir)
+--- The files and folders below a folder, and it itself, last.
+function M.tree(dir, list)
+    list = list or {}
     for _, name in ipairs(path.names(dir)) do
         local p = path.join(dir, name)
         if path.is_dir(p) and not path.is_link(p) then
-            sync_tree(p)
+            M.tree(p, list)
         else
-            path.sync(p)
+            list[#list + 1] = p
         end
     end
-    path.sync(dir)
+    list[#list + 1] = dir
+    return list
 end
 
 --- Put right what an interrupted save left behind.
@@ -130,14 +133,18 @@ end
 -- A new folder, marked as not finished.
 local function begin(dir)
     path.mkdir_p(dir)
-    path.write_file(path.join(dir, ".incomplete"), "")
+    path.write_unsynced(path.join(dir, ".incomplete"), "")
     return dir
 end
 
--- All of it is there, and on disk when this returns.
-local function finish(dir)
+-- All of it is there, and on disk when this returns. synced: all but what lies in the folder itself is on disk already.
+local function finish(dir, synced)
     path.remove_tree(path.join(dir, ".incomplete"))
-    sync_tree(dir)
+    for _, p in ipairs(M.tree(dir)) do
+        if not synced or p == dir or path.dirname(p) == dir and not path.is_dir(p) then
+            path.sync(p)
+        end
+    end
 end
 
 --- Write a folder that stands alone, as a merged model's: write(dir) fills it. It gets its name, which must be free
@@ -185,11 +192,12 @@ function M.begin(root, name)
 end
 
 --- Publish what M.begin has begun: all of it is written. On an error nothing is published, what was there stays, and
---- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. Returns the published folder.
-function M.publish(root, name, reserved, pointers)
+--- the reserved folder is removed. pointers: names beside LATEST that shall mean it too. synced: what lies
+--- in folders of it is on disk already. Returns the published folder.
+function M.publish(root, name, reserved, pointers, synced)
     local final = path.join(root, name)
     local ok, e = pcall(function()
-        finish(reserved)
+        finish(reserved, synced)
         publish(reserved, final, root, pointers)
     end)
     if not ok then

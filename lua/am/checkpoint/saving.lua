@@ -92,14 +92,15 @@ function Saving:close_file(file)
     end
 end
 
---- Everything is put: the thread begins.
-function Saving:begin()
+--- Everything is put: the thread begins. others: files and folders that it syncs, too.
+function Saving:begin(others)
     if self.later then
-        local list = {}
+        local list, paths = {}, { unpack(others or {}) }
         for i, file in ipairs(self.failed and {} or self.waiting) do
             list[i] = file.parts
+            paths[#paths + 1] = path.dirname(file.parts.path)
         end
-        self.writing = io_core.write_beside(list)
+        self.writing = io_core.write_beside(list, paths)
     end
 end
 

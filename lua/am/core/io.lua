@@ -158,15 +158,17 @@ end
 local Writing = {}
 Writing.__index = Writing
 
---- Finish files (M.parts) one after the other in a thread, while the program goes on.
+--- Finish files (M.parts) one after the other in a thread, and then sync others and folders by their paths, while the
+--- program goes on.
 ---@return am.Writing
-function M.write_beside(files)
+function M.write_beside(files, paths)
     local handles = ffi.new("am_parts *[?]", #files + 1)
     for i, file in ipairs(files) do
         handles[i - 1] = file.handle
     end
     local b = edge.box("am_writing")
-    check(C.am_writing_begin(b, #files, handles))
+    local names = ffi.new("const char *[?]", #paths + 1, paths)
+    check(C.am_writing_begin(b, #files, handles, #paths, names))
     -- the files are kept: they must outlive it
     return setmetatable({ files = files, handle = ffi.gc(b[0], C.am_writing_release) }, Writing)
 end

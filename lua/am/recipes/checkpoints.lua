@@ -148,7 +148,7 @@ local function write_files(self, save, losses, is_last)
         checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
         path.write_unsynced(path.join(folder, "config.yaml"), config.print(self.cfg))
     end
-    save.saving:begin()
+    save.saving:begin(save.saving.later and self.world:is_main() and checkpoint.tree(folder) or nil)
 end
 
 -- All ranks have written: the first one publishes. Where one has failed, all raise what it says.
@@ -162,7 +162,7 @@ local function publish(self, save)
     end
     if self.world:is_main() then
         checkpoint.manifest.write(save.folder, known)
-        checkpoint.publish(self:checkpoint_dir(), save.name, save.folder, save.pointers)
+        checkpoint.publish(self:checkpoint_dir(), save.name, save.folder, save.pointers, save.saving.later)
         local keep = self:checkpoint_setting("max_recent_checkpoints")
         if keep and save.is_last then
             checkpoint.prune(self:checkpoint_dir(), keep)

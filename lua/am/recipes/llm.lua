@@ -342,11 +342,13 @@ function Recipe:check_memory()
     end
     local tokens = math.ceil(self:tokens_at_once(rows, longest) / self.mesh:size("cp"))
     local averages, teacher = self:bytes_beside(tokens)
+    local staged = self:checkpoint_setting("is_async")
+        and memory.staged_bytes(self.model, self:optimizer_options(), self.peft_config ~= nil) + averages or 0
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
                                 memory.varied(rows, count, mean, longest),
                                 self.model_allocated / (self.fsdp and self.mesh:size("shard") or 1))
-                 + averages + teacher - (self.teacher_allocated or 0), tokens, string.format("%d rows", rows),
-                 self.world.on_host)
+                 + averages + teacher - (self.teacher_allocated or 0) + staged / self.mesh:size("stage"), tokens,
+                 string.format("%d rows", rows), self.world.on_host)
 end
 
 -- Masters of weights that were rounded to 16 bits begin with what the checkpoint holds.

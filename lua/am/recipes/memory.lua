@@ -253,6 +253,13 @@ function M.kept(model, opts, tokens)
              activations = tokens * (kept + again + final_norm) + turned_bytes(model) }
 end
 
+--- What a save beside the steps (checkpoint.is_async) copies of a model, all ranks together: its weights, unless only
+--- an adapter is saved, and the optimizer's state.
+function M.staged_bytes(model, opts, is_adapted)
+    local state = training_state(model, opts)
+    return (is_adapted and 0 or state.weights) + state.optimizer
+end
+
 -- Bytes of the logits that are there at once.
 local function logits_bytes(model, tokens)
     local vocab_size = model.config.vocab_size
