@@ -54,6 +54,18 @@ static void *pointer(am_tensor *t)
     return t ? am_tensor_ptr(t) : NULL;
 }
 
+/* Let go of what a call made, and note it in a profile as the op is. */
+static int done(am_call *c, const am_span *span, int phase, int rc)
+{
+    am_temps_free(&c->temps);
+    int64_t bytes = 0;
+    for (int i = 0; i < 3 && rc == AM_OK; i++)
+        bytes += am_tensor_bytes(c->in[i]);
+    if (am_profiling && rc == AM_OK)
+        am_span_end(span, "attention", phase, c->device, bytes);
+    return rc;
+}
+
 static int add_block(am_call *c, am_tensor *out, am_tensor *lse)
 {
     am_tensor *x[5], *block, *block_lse;
@@ -94,9 +106,9 @@ int am_attention_add(am_tensor *out, am_tensor *lse, am_tensor *q, am_tensor *k,
     am_tensor *in[] = {q, k, v, bounds, sinks};
     am_call c = {.op = AM_OP_attention, .n_in = 5, .device = q ? q->device : 0, .in = in};
     c.attrs.attention = *at;
+    am_span span = am_span_begin();
     int rc = add_block(&c, out, lse);
-    am_temps_free(&c.temps);
-    return rc;
+    return done(&c, &span, AM_PHASE_FORWARD, rc);
 }
 
 static int add_grad(am_call *c, am_tensor *const d[3], am_tensor *dout, am_tensor *out,
@@ -143,7 +155,7 @@ int am_attention_add_grad(am_tensor *dq, am_tensor *dk, am_tensor *dv, am_tensor
     am_tensor *in[] = {q, k, v, bounds, NULL}, *d[] = {dq, dk, dv};
     am_call c = {.op = AM_OP_attention, .n_in = 5, .device = q ? q->device : 0, .in = in};
     c.attrs.attention = *at;
+    am_span span = am_span_begin();
     int rc = add_grad(&c, d, dout, out, lse);
-    am_temps_free(&c.temps);
-    return rc;
+    return done(&c, &span, AM_PHASE_BACKWARD, rc);
 }

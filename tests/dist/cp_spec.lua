@@ -1,6 +1,7 @@
 -- Ranks that share the tokens of each row learn what one rank learns: the recipe under mpirun, the same global batch in
 -- the same order. And the ring of attention by itself. Skipped, and counted, where there is no mpirun or no
 -- amlua_mpi.so.
+local am = require("am")
 local context_parallel = require("am.distributed.context_parallel")
 local datasets = require("am.datasets")
 local helper = require("tests.recipe.helper")
@@ -23,6 +24,7 @@ local cases = { -- name, changes to the configuration, the distributed section b
     { "rows and tokens shared", {}, { [4] = cp } },
     { "sharded over rows and tokens", {}, { [4] = { strategy = "fsdp2", cp_size = 2 } } },
     { "stages of layers, and tokens shared", {}, { [4] = { strategy = "ddp", pp_size = 2, cp_size = 2 } } },
+    { "matrices and tokens shared", family("gemma2"), { [4] = { strategy = "fsdp2", tp_size = 2, cp_size = 2 } } },
     { "experts by the ranks that share tokens", family("mixtral", { model = { output_router_logits = true } }),
       { [2] = { strategy = "fsdp2", cp_size = 2, ep_size = 2 } } },
     { "LoRA", { peft = { target_modules = "*_proj", dim = 4 } }, { [2] = cp } },
@@ -100,6 +102,14 @@ describe("context parallel", function()
                 end
             end
         end
+    end)
+
+    it("has noise on embeddings be as large as in whole rows", function()
+        local llama = am.AutoModelForCausalLM.from_pretrained(helper.tiny)
+        am.peft.neftune(llama, 6)
+        context_parallel.apply(llama, { size = function() return 4 end })
+        assert.equal(3, llama:get_input_embeddings().noise_alpha) -- by 1 / sqrt(T C), and T is a quarter
+        llama:close()
     end)
 
     it("refuses by name what ranks can't share", function()

@@ -37,6 +37,28 @@ describe("data parallel", function()
         end)
     end
 
+    it("has the same bits on all ranks after every step", function()
+        local cfg = helper.config(helper.folder(), { step_scheduler = { global_batch_size = 8, local_batch_size = 2,
+                                                                        max_steps = 20 } })
+        assert.equal(20, #ranks.run(4, cfg, { "--checkpoint.enabled", "false" }, "tests/dist/replicas.lua"))
+        local spoilt = helper.write(helper.folder() .. "/spoilt.lua", [[
+            local Recipe = require("tests.dist.replicas"):extend("spoilt")
+            function Recipe:totals(...)
+                if self.scheduler.step == 3 and self.world.rank == 1 then
+                    for _, t in self.model:named_parameters() do
+                        t:detach():narrow(0, 0, 1):copy_(t:detach():narrow(0, 0, 1) * (1 + 2 ^ -22))
+                        break
+                    end
+                end
+                return require("recipes.llm_finetune").totals(self, ...)
+            end
+            return Recipe]])
+        local words = { spoilt, helper.yaml(helper.folder(), cfg) }
+        local status, _, errors = helper.run(words, { before = ranks.mpirun(2) })
+        assert.not_equal(0, status)
+        assert.matches("the weights after step 3 of rank %d and rank %d differ", errors)
+    end)
+
     it("goes on from a checkpoint with another number of ranks", function()
         local whole = train(1)
         for _, sizes in ipairs { { 2, 1 }, { 1, 4 } } do

@@ -1,7 +1,9 @@
 -- How specs start ranks (mpirun, one thread each), and when several have learnt what one has. Holds no tests.
 local assert = require("luassert")
 local helper = require("tests.recipe.helper")
+local io_core = require("am.core.io")
 local path = require("am.utils.path")
+local tiny = require("tests.support.tiny")
 
 local M = {}
 
@@ -63,6 +65,19 @@ function M.compare(one, many)
         close(r.val_loss, many.validation[i].val_loss, LATER, "validation loss of step " .. r.step)
         assert.equal(r.num_label_tokens, many.validation[i].num_label_tokens)
     end
+end
+
+--- All of a folder's tensors, of its safetensors files: { name = bits }.
+function M.bits(dir)
+    local out = {}
+    for _, name in ipairs(helper.tree(dir)) do
+        if name:find("%.safetensors$") then
+            for key, t in pairs(io_core.load_safetensors(path.join(dir, name))) do
+                out[name .. " " .. key] = tiny.bits(t)
+            end
+        end
+    end
+    return out
 end
 
 return M

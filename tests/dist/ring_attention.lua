@@ -70,8 +70,14 @@ local function check(name, case)
     local out, whole, d_sinks = run(function(x, y, z) return am.attention(x, y, z, bounds, opts) end, grad, q, k,
                                      v)
     local plan = ring.plan(world, { B = b, T = t, bounds = array })
+    local given = world:counts().all_to_all.bytes
     local part, leaves, own_sinks = run(function(x, y, z) return ring.attention(plan, x, y, z, opts) end,
                                         own(grad), own(q), own(k), own(v))
+    given = world:counts().all_to_all.bytes - given
+    if case.steps == n then -- twice keys and values, and f32 gradients of them until they are home
+        local numbers = 2 * b * t / n * kv * d
+        assert(given == (2 * (n - 1) + n) * numbers * 4, ("%s: %d bytes given"):format(name, given))
+    end
     close(part, own(out), tolerance, name .. ", out")
     for i, what in ipairs { "dq", "dk", "dv" } do
         close(leaves[i].grad, own(whole[i].grad), tolerance * (case.grad_scale or 1), name .. ", " .. what)

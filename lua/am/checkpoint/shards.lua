@@ -56,15 +56,19 @@ local function is_absmax(what)
     return what ~= nil and what:find("_absmax$") ~= nil
 end
 
--- The blocks of a rank, and of the whole, of a parameter that is cut by rows in multiples of a block; nil otherwise.
+-- Of a parameter that is cut by rows alone: how many blocks a rank has, how many all have together, the axis, and what
+-- tells the name where ranks begin new blocks amid those of the whole; nil otherwise.
 local function blocks_of(layout, entry)
     local cut = entry.cuts[1]
     if #entry.cuts ~= 1 or cut.dim ~= 0 or #cut.parts ~= 1 then
         return nil
     end
-    local length, all = math.ceil(entry.shape[1] / layout.mesh:size(cut.axis)), numel(entry.shape)
-    local per_rank = length * (all / entry.shape[1]) / BLOCK
-    return per_rank % 1 == 0 and per_rank or nil, math.ceil(all / BLOCK), cut.axis
+    local size, rows, width, total = layout.mesh:size(cut.axis), entry.shape[1], numel(entry.shape) / entry.shape[1], 0
+    for r = 0, size - 1 do
+        total = total + math.ceil(select(2, chunk(rows, size, r)) * width / BLOCK)
+    end
+    local elements = math.ceil(rows / size) * width
+    return math.ceil(elements / BLOCK), total, cut.axis, elements % BLOCK == 0 and "" or "@" .. elements
 end
 
 -- Which of the three ways to make a whole of this rank's part of a tensor: "own" (it is whole), "part" (as the
@@ -76,8 +80,8 @@ local function kind_of(layout, parameter, what, t)
     local entry = layout:get(parameter)
     if is_absmax(what) then
         return blocks_of(layout, entry) and "blocks" or err.raise("unsupported", "%s: its moments of 8 bits are in "
-            .. "blocks of %d numbers, which ranks would share; set optimizer.state_dtype: bfloat16 or float32, or "
-            .. "distributed.strategy: ddp", parameter, BLOCK)
+            .. "blocks of %d numbers, and ranks share it by columns; set optimizer.state_dtype: bfloat16 or float32",
+            parameter, BLOCK)
     elseif same(t:size(), entry.tensor:size()) then
         return "part"
     end
@@ -125,7 +129,8 @@ function M.items(list, layout, writers)
         if kind == "own" then
             function item.rows(first, n) return rows_of(t:detach(), first, n) end
         elseif kind == "blocks" then
-            item.shape = { (select(2, blocks_of(layout, layout:get(parameter)))) }
+            local _, total, _, suffix = blocks_of(layout, layout:get(parameter))
+            item.shape, item.name = { total }, name .. suffix
             function item.rows(first, n) return rows_of(gather_blocks(layout, parameter, t), first, n) end
         else
             item.shape = layout:get(parameter).shape
@@ -367,6 +372,16 @@ local function read_part(set, item, t, layout, parameter, kind)
     end
 end
 
+-- Does a set have the absmaxes of other parts than this rank's?
+local function blocks_elsewhere(set, name)
+    for _, other in ipairs(set.names) do
+        if other == name or other:sub(1, #name + 1) == name .. "@" then
+            return true
+        end
+    end
+    return false
+end
+
 --- Copy what files hold into this rank's tensors: list and layout as in M.items. Names, dtypes and whole shapes must be
 --- the same on both sides; opts.some: the files hold others, too.
 function M.read(files, list, layout, opts)
@@ -377,12 +392,18 @@ function M.read(files, list, layout, opts)
     for _, one in ipairs(list) do
         local name, t, parameter = one[1], one[2], one[3]
         local kind = kind_of(layout, parameter, one[4], t)
-        local wanted, entry = t:size(), set.entries[name]
-        if kind ~= "own" then
-            wanted = kind == "part" and layout:get(parameter).shape
-                or { (select(2, blocks_of(layout, layout:get(parameter)))) }
+        local wanted, plain = t:size(), name
+        if kind == "part" then
+            wanted = layout:get(parameter).shape
+        elseif kind == "blocks" then
+            local _, total, _, suffix = blocks_of(layout, layout:get(parameter))
+            wanted, name = { total }, name .. suffix
         end
-        if not entry then
+        local entry = set.entries[name]
+        if not entry and is_absmax(one[4]) and blocks_elsewhere(set, plain) then
+            err.raise("unsupported", "%s: the moments of 8 bits of %s are in blocks of parts of another size; go on "
+                      .. "with the strategy and the number of ranks that it was saved with", set.where, parameter)
+        elseif not entry then
             err.raise("format", "%s lacks %s; it belongs to another model or configuration", set.where, name)
         elseif not same(entry.shape, wanted) or entry.dtype ~= t:dtype() then
             err.raise("format", "%s: %s is %s [%s], but this run has %s [%s]; it belongs to another model "

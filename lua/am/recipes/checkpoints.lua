@@ -236,6 +236,9 @@ function Methods:finish_saving()
     end
 end
 
+--- Overridden by recipes: raise an error where the run has what no checkpoint can hold.
+function Methods.check_saving() end
+
 --- Overridden by recipes: raise an error where ranks that should hold the same do not.
 function Methods.check_replicas() end
 
@@ -338,6 +341,9 @@ end
 
 --- Go on from the checkpoint of find_checkpoint. Returns its folder, or nil for a fresh start.
 function Methods:load_checkpoint()
+    if self:checkpoint_setting("enabled") then
+        self.world:together(self.check_saving, self)
+    end
     local dir = self:find_checkpoint()
     if not dir then
         return nil

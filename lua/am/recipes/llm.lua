@@ -340,7 +340,7 @@ function Recipe:check_memory()
     if stats then
         mean, longest = stats.tokens / stats.rows, math.max(batch.T, stats.longest.length)
     end
-    local tokens = self:tokens_at_once(rows, longest)
+    local tokens = math.ceil(self:tokens_at_once(rows, longest) / self.mesh:size("cp"))
     local averages, teacher = self:bytes_beside(tokens)
     memory.check(memory.to_come(self.model, self:optimizer_options(), tokens,
                                 memory.varied(rows, count, mean, longest),

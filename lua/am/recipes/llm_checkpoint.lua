@@ -200,6 +200,11 @@ local function save_whole(self, into, exports)
     end
 end
 
+--- Raise "unsupported" where a part of the optimizer's state can't be made whole.
+function Methods:check_saving()
+    with_optimizer_tensors(self.optimizer, function(list) shards.items(list, self.layout, self:writers()) end)
+end
+
 --- Write the model and the optimizer into a checkpoint's folder. All ranks call this.
 function Methods:save_model(dir, is_last)
     local norm = self.optimizer:param_norm()
