@@ -73,7 +73,8 @@ describe("checkpoints of several ranks", function()
 
     it("with moments of 8 bits say what does not go with them", function()
         local dir = helper.folder()
-        local eight = { optimizer = { state_dtype = "int8" }, step_scheduler = { max_steps = 3, global_batch_size = 8 } }
+        local eight = { optimizer = { state_dtype = "int8" },
+                        step_scheduler = { max_steps = 3, global_batch_size = 8 } }
         ranks.train(2, with(fsdp, eight), words(dir, 2))
         local _, out, errors = helper.train(helper.config(dir, with(ddp, eight)))
         assert.matches("moments of 8 bits of model.embed_tokens.weight are in blocks of parts of another size",
