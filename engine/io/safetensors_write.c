@@ -390,7 +390,7 @@ static int keep(am_parts *p, am_tensor *t, uint64_t at, const char *name)
 
 int am_parts_put(am_parts *p, int64_t i, int64_t row, am_tensor *t)
 {
-    uint64_t at;
+    uint64_t at = 0;
     if (p->fd < 0 || p->busy)
         return am_fail(AM_ESTATE, "%s: it is %s", p->path,
                        p->busy ? "being written" : "written already");

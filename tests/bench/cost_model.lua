@@ -1,7 +1,7 @@
--- The cost model of docs/distributed.md against this machine: alpha and beta of each collective, fitted, and what a step
--- of ddp and fsdp2 takes by them, beside what it takes.
+-- The cost model of docs/distributed.md against this machine: alpha and beta of each collective, fitted, and what a
+-- step of ddp and fsdp2 takes by them, beside what it takes.
 --
---   OMP_NUM_THREADS=1 amlua --nproc-per-node N tests/bench/cost_model.lua [ROUNDS]
+--   OMP_NUM_THREADS=1 amlua --nproc-per-node N tests/bench/cost_model.lua [STEPS]
 --
 -- A collective of m bytes takes alpha + m beta. A step takes its computation, measured on all ranks at once, each for
 -- itself, plus what collectives take of it beyond what they do beside it. Ranks that fill their cores have no core
@@ -13,9 +13,9 @@ local rank_steps = require("tests.bench.rank_steps")
 local tensor = require("am.core.tensor")
 
 local SIZES = { 4, 2 ^ 12, 2 ^ 16, 2 ^ 20, 2 ^ 23, 2 ^ 25 } -- bytes
-local CALLS, STEPS = 7, 3
+local CALLS = 7
 
-local rounds = tonumber(arg[1]) or 3
+local steps = tonumber(arg[1]) or 8
 local world = distributed.join()
 local n = world.size
 if n == 1 then
@@ -81,46 +81,48 @@ for _, kind in ipairs { "all_reduce", "all_gather", "reduce_scatter" } do
         share / beta / 1e9)
 end
 
--- Mean seconds of some steps of a training, the slowest rank's, and of what they tell others, by kind: bytes, calls.
+-- Seconds of a step, the slowest rank's.
 local function timed(training)
-    training.step()
-    local before = training.counts()
     world:barrier()
     local began = edge.C.am_clock()
-    for _ = 1, STEPS do
-        training.step()
-    end
-    local seconds = (edge.C.am_clock() - began) / STEPS
-    local told = {}
+    training.step()
+    return world:reduce({ edge.C.am_clock() - began }, "max")[1]
+end
+
+-- What a step tells others, by kind: { calls, bytes }.
+local function told_in(training)
+    local before, told = training.counts(), {}
+    training.step()
     for kind, count in pairs(training.counts()) do
-        told[kind] = { bytes = (count.bytes - before[kind].bytes) / STEPS,
-                       calls = (count.calls - before[kind].calls) / STEPS }
+        told[kind] = { calls = count.calls - before[kind].calls, bytes = count.bytes - before[kind].bytes }
     end
-    return world:reduce({ seconds }, "max")[1], told
+    return told
 end
 
 for _, strategy in ipairs { "ddp", "fsdp2" } do
-    local computed, taken, told, bytes = {}, {}, nil, nil
-    for round = 1, rounds do
-        local training = rank_steps.new(distributed.alone())
-        computed[round], bytes = timed(training), training.bytes
-        training.close()
-        training = rank_steps.new(world, strategy)
-        taken[round], told = timed(training)
-        training.close()
-    end
-    local communication = 0
-    for kind, price in pairs(cost) do
-        local bytes_of_whole = told[kind].bytes * (kind == "all_gather" and n or 1) -- a rank gives its part
-        communication = communication + price(bytes_of_whole, told[kind].calls)
+    local alone, shared = rank_steps.new(distributed.alone()), rank_steps.new(world, strategy)
+    alone.step()
+    shared.step()
+    local told, communication = told_in(shared), 0
+    for _, kind in ipairs { "all_reduce", "all_gather", "reduce_scatter" } do
+        local whole = told[kind].bytes * (kind == "all_gather" and n or 1) -- a rank gives its part
+        communication = communication + cost[kind](whole, told[kind].calls)
         if told[kind].calls > 0 then
-            say("  %s: %g x %s of %.1f MB (gradients have %.1f MB)", strategy, told[kind].calls, kind,
-                bytes_of_whole / 2 ^ 20, bytes / 2 ^ 20)
+            say("  %s: %d x %s of %.1f MB together (gradients have %.1f MB)", strategy, told[kind].calls, kind,
+                whole / 2 ^ 20, alone.bytes / 2 ^ 20)
         end
     end
-    local alone, together = rank_steps.median(computed), rank_steps.median(taken)
-    say("%-6s %d ranks: computes %.3f s, tells %.3f s; model %.3f s (%.3f s with all overlapped); measured %.3f s, %.0f %% "
-        .. "of the model", strategy, n, alone, communication, alone + communication, math.max(alone, communication),
-        together, 100 * together / (alone + communication))
+    local computed, taken, ratios = {}, {}, {}
+    for i = 1, steps do -- in turns: a machine's speed varies
+        computed[i], taken[i] = timed(alone), timed(shared)
+        ratios[i] = taken[i] / (computed[i] + communication)
+    end
+    local computes = rank_steps.median(computed)
+    say("%-6s %d ranks: computes %.3f s, tells %.3f s; model %.3f s (%.3f s with all overlapped)", strategy, n,
+        computes, communication, computes + communication, math.max(computes, communication))
+    say("       measured %.3f s, %.2f of the model (median of %d pairs)", rank_steps.median(taken),
+        rank_steps.median(ratios), steps)
+    shared.close()
+    alone.close()
 end
 world:close()

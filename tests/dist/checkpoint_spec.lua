@@ -9,7 +9,6 @@ local ranks = require("tests.dist.ranks")
 local tiny = require("tests.support.tiny")
 
 local ddp, fsdp = { strategy = "ddp" }, { strategy = "fsdp2" }
-local pp = { strategy = "ddp", pp_size = 2 }
 local hsdp = { strategy = "fsdp2", dp_replicate_size = 2 }
 
 -- Overrides of a run in a folder.
@@ -57,8 +56,8 @@ describe("checkpoints of several ranks", function()
     local dropout = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.2 } }
     for _, case in ipairs {
         { "fsdp2, averages", 4, fsdp, { ema = { decay = 0.9 }, optimizer = { state_dtype = "bfloat16" } } },
-        { "fsdp2, moments of 8 bits", 4, fsdp, { optimizer = { state_dtype = "int8" } } },
-        { "pp, dropout", 2, pp, dropout },
+        { "fsdp2, moments of 8 bits", 2, fsdp, { optimizer = { state_dtype = "int8" } } },
+        { "pp, dropout", 2, { strategy = "ddp", pp_size = 2 }, dropout },
         { "tp, dropout", 2, { strategy = "ddp", tp_size = 2 }, dropout },
     } do
         local name, n, distributed, changes = unpack(case)

@@ -142,7 +142,7 @@ describe("a Slurm job", function()
         assert.same(losses(whole), losses(dir .. "/ck"))
     end)
 
-    for _, strategy in ipairs { "ddp" } do
+    for _, strategy in ipairs { "ddp", "fsdp2" } do
         it("of four ranks on two nodes does so, too: " .. strategy, function()
             if not ranks.can_run then
                 pending("there is no mpirun, or no amlua_mpi.so")

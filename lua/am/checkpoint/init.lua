@@ -275,10 +275,10 @@ end
 
 -- ---- parts ----------------------------------------------------------------------------------
 
---- Write a table of numbers, strings and booleans as a JSON file in a folder of a checkpoint.
+--- Write a table of numbers, strings and booleans as a JSON file in a folder of a checkpoint, which publishing syncs.
 function M.write_json(file, value)
-    path.mkdir_p(path.dirname(file))
-    path.write_file(file, json.encode(value, { indent = 2, sort_keys = true }) .. "\n")
+    path.mkdir_p(path.dirname(file), true)
+    path.write_unsynced(file, json.encode(value, { indent = 2, sort_keys = true }) .. "\n")
 end
 
 --- Read what write_json wrote.

@@ -31,8 +31,8 @@ local function each_file(dir, under, use)
     end
 end
 
---- Write the manifest of a folder. known: { name = { bytes =, blake2b = } } of files whose checksum their writers know
---- (blake2b nil: it has none, as one that several wrote); that of the others is taken here.
+--- Write the manifest of a folder, which is then to be synced. known: { name = { bytes =, blake2b = } } of files whose
+--- checksum their writers know (blake2b nil: it has none, as one that several wrote); that of the others is taken here.
 function M.write(dir, known)
     local files = {}
     each_file(dir, "", function(name)
@@ -48,8 +48,8 @@ function M.write(dir, known)
             err.raise("io", "%s was written and is not there: do all ranks see the same folder?", path.join(dir, name))
         end
     end
-    path.write_file(path.join(dir, NAME), json.encode({ version = 1, files = files },
-                                                      { indent = 2, sort_keys = true }) .. "\n")
+    local text = json.encode({ version = 1, files = files }, { indent = 2, sort_keys = true })
+    path.write_unsynced(path.join(dir, NAME), text .. "\n")
 end
 
 --- Raise "format" where a file that `wanted(name)` asks for is missing, of another size, or damaged. Of several readers

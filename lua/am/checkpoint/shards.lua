@@ -179,7 +179,7 @@ function M.write(saving, file, items, also)
     local parts
     if file then
         local specs, metadata = header(items, writers)
-        path.mkdir_p(path.dirname(file))
+        path.mkdir_p(path.dirname(file), true)
         parts = saving:open(file, specs, { make = true, digest = true, metadata = metadata })
     end
     for _, item in ipairs(items) do

@@ -137,11 +137,19 @@ function M.attention(q, k, v, bounds, opts)
     return run(op, 5, at, q, k, v, bounds, opts.sinks)
 end
 
+-- Raise "argument" unless all are tensors.
+local function tensors(what, ...)
+    for i = 1, select("#", ...) do
+        args.tensor(what, (select(i, ...)))
+    end
+end
+
 --- Attention to keys that come in blocks, not recorded: out [B,T,H,D] and lse [B,H,T], float32 (float64 for float64),
 --- take in a block's k and v; they begin as 0 and -inf. bounds are key ranges of the block; opts are those of
 --- attention but dropout, sinks with one block only.
 function M.attention_add(out, lse, q, k, v, bounds, opts)
     opts = args.options("attention_add", opts, attention_options)
+    tensors("attention_add", out, lse, q, k, v, bounds or v, opts.sinks or v)
     local at = attention_attrs("attention_add", opts)
     check(C.am_attention_add(out, lse, q, k, v, bounds, opts.sinks, at.attention))
 end
@@ -150,6 +158,8 @@ end
 --- of all blocks.
 function M.attention_add_grad(grads, dout, out, lse, q, k, v, bounds, opts)
     opts = args.options("attention_add_grad", opts, attention_options)
+    grads = args.options("attention_add_grad: grads", grads, { "q", "k", "v" })
+    tensors("attention_add_grad", grads.q, grads.k, grads.v, dout, out, lse, q, k, v, bounds or v)
     local at = attention_attrs("attention_add_grad", opts)
     check(C.am_attention_add_grad(grads.q, grads.k, grads.v, dout, out, lse, q, k, v, bounds, at.attention))
 end

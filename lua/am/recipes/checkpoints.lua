@@ -146,7 +146,7 @@ local function write_files(self, save, losses, is_last)
         end
         checkpoint.write_json(path.join(folder, "signature.json"), self:signature())
         checkpoint.write_json(path.join(folder, "losses.json"), losses or {})
-        path.write_file(path.join(folder, "config.yaml"), config.print(self.cfg))
+        path.write_unsynced(path.join(folder, "config.yaml"), config.print(self.cfg))
     end
     save.saving:begin()
 end

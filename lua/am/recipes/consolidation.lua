@@ -17,7 +17,7 @@ local M = { METADATA = ".hf_metadata" }
 local FILES = "files.json"
 local MAX_BYTES = 256 * 1024 * 1024
 
---- Store a plan (am.models.saving) in a folder.
+--- Store a plan (am.models.saving) in a folder, which is then to be synced.
 function M.write_plan(dir, plan)
     local files, targets = {}, {}
     for i, file in ipairs(plan.files) do
@@ -30,8 +30,8 @@ function M.write_plan(dir, plan)
     for name, list in pairs(plan.targets) do
         targets[name] = { each = list.each or false, at = { unpack(list) } }
     end
-    path.write_file(path.join(dir, FILES), json.encode({ version = 1, total = plan.total, indexed = plan.indexed,
-                                                         files = files, targets = targets }, { sort_keys = true }))
+    path.write_unsynced(path.join(dir, FILES), json.encode({ version = 1, total = plan.total, indexed = plan.indexed,
+                                                             files = files, targets = targets }, { sort_keys = true }))
 end
 
 -- ---- reading the plan -----------------------------------------------------------------------

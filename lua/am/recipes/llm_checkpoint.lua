@@ -129,7 +129,7 @@ local function begin_directory(self, saving, dir, plan)
     local is_main = self.world:is_main()
     local out
     if is_main then
-        path.mkdir_p(dir)
+        path.mkdir_p(dir, true)
         out = plan:open(dir, saving, true)
     end
     self.world:barrier()
@@ -148,7 +148,7 @@ end
 
 --- Write what a Hugging Face directory has beside its weights: configuration and tokenizer.
 function Methods:write_beside_weights(dir)
-    path.mkdir_p(dir)
+    path.mkdir_p(dir, true)
     saving_model.write_config(self.model, dir, self.stored_dtype or self.model:dtype())
     self:save_tokenizer(dir)
 end
@@ -157,7 +157,7 @@ end
 local function export_adapter(self, dir)
     wholes.with(self, function()
         if self.world:is_main() then
-            path.mkdir_p(dir)
+            path.mkdir_p(dir, true)
             am.peft.save_adapter(self.model, dir, self.peft_config)
             self:save_tokenizer(dir)
         end

@@ -8,7 +8,7 @@
 --   path.list_dir(p) -> sorted names | nil, msg     path.names(p) -> sorted names
 --   path.mkdir_p(p)  path.remove_tree(p)  path.rename(from, to)  path.unique(p)
 --   path.read_file(p, max_bytes) -> text | nil, msg
---   path.write_file(p, text)  atomic and synced     path.sync(p)
+--   path.write_file(p, text)  atomic and synced     path.write_unsynced(p, text)     path.sync(p)
 --   path.temporary_folders() -> where files that nobody keeps may go
 --   path.symlink_swap(target, link)  atomic; target is made relative to the link's folder
 
@@ -176,20 +176,23 @@ function M.names(p)
     return names
 end
 
---- Make a folder and those above it, so that they survive a power cut; being there already is fine.
-function M.mkdir_p(p)
+--- Make a folder and those above it, so that they survive a power cut; being there already is fine. unsynced: into a
+--- folder that is synced as a whole later.
+function M.mkdir_p(p, unsynced)
     if p == "" or M.is_dir(p) then
         return p
     end
     local parent = M.dirname(p)
     if parent ~= p then
-        M.mkdir_p(parent)
+        M.mkdir_p(parent, unsynced)
     end
     local ok, msg, errno = posix.mkdir(p)
     if not ok and not (errno == posix.EEXIST and M.is_dir(p)) then
         io_fail("make folder", msg)
     end
-    M.sync(parent)
+    if not unsynced then
+        M.sync(parent)
+    end
     return p
 end
 
@@ -270,6 +273,22 @@ function M.read_file(p, max_bytes)
         return nil, string.format("%s: more than the %d bytes that are read", p, max_bytes)
     end
     return text
+end
+
+--- Write a file without waiting for the disk: into a folder that is synced as a whole before anybody reads it.
+function M.write_unsynced(p, text)
+    local tmp = M.unique(p)
+    local file, msg = posix.open(tmp, "create")
+    if not file then
+        io_fail("write", msg)
+    end
+    local written, why = posix.write(file, text)
+    local closed, close_msg = posix.close(file)
+    local renamed, rename_msg = posix.rename(tmp, p)
+    if not (written and closed and renamed) then
+        posix.unlink(tmp)
+        io_fail("write " .. p, why or close_msg or rename_msg)
+    end
 end
 
 --- Replace a file atomically: readers see the old text or the new, also after a power cut.
