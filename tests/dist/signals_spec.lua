@@ -1,5 +1,5 @@
--- A signal to one rank at any moment of a run that shares a model: all ranks stop, and the run that goes on makes up for
--- the validation that it left out.
+-- A signal to one rank at any moment of a run that shares a model: all ranks stop, and the run that goes on does the
+-- validation that was left out.
 local helper = require("tests.recipe.helper")
 local ranks = require("tests.dist.ranks")
 
