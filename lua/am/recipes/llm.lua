@@ -125,6 +125,7 @@ end
 function Recipe:check_replicas()
     if self.world.size > 1 then
         self.world:check_equal("the model", ("%s %.17g"):format(self.base_weights, self.optimizer:param_norm()))
+        self:check_copies()
     end
 end
 
