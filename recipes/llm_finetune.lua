@@ -25,7 +25,7 @@ function Recipe:setup()
     self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_ranks()
     self.model = self.world:together(self.build_model, self)
-    self:parallelize()
+    self.world:together(self.parallelize, self)
     self:share_data()
     self:check_memory()
     self.optimizer = self:build_optimizer()

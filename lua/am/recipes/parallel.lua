@@ -141,17 +141,22 @@ function Methods:is_cut()
     return false
 end
 
+-- Raise "usage" where the optimizer needs whole matrices and there are parts of them.
+local function check_elementwise(self)
+    if self:is_cut() and self.optimizer:needs_whole() then
+        err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
+                  .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
+                  self.optimizer.kind)
+    end
+end
+
 --- With several ranks, what makes their gradients one.
 function Methods:build_sync()
     if self.world.size == 1 then
         return nil
     end
     if self:is_cut() or self.mesh:size("pp") > 1 then
-        if self:is_cut() and self.optimizer:needs_whole() then
-            err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
-                      .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
-                      self.optimizer.kind)
-        end
+        self.world:together(check_elementwise, self)
         self.optimizer:sum_norms_by(function(squares) return self.layout:sum(squares) end)
     end
     self:check_replicas()
