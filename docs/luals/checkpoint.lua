@@ -42,7 +42,7 @@ function am_checkpoint.list(root) end
 --- there is an error that lists those that are.
 function am_checkpoint.resolve(root, restore_from) end
 
---- Write a table of numbers, strings and booleans as a JSON file in a folder of a checkpoint.
+--- Write a table of numbers, strings and booleans as a JSON file in a folder of a checkpoint, which publishing syncs.
 function am_checkpoint.write_json(file, value) end
 
 --- Read what write_json wrote.

@@ -88,6 +88,9 @@ function am_recipe_Recipe:poll_saving() end
 --- Wait until a checkpoint that was begun is published. All ranks call this together.
 function am_recipe_Recipe:finish_saving() end
 
+--- Overridden by recipes: raise an error where the run has what no checkpoint can hold.
+function am_recipe_Recipe.check_saving() end
+
 --- Overridden by recipes: raise an error where ranks that should hold the same do not.
 function am_recipe_Recipe.check_replicas() end
 

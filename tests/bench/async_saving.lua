@@ -69,6 +69,6 @@ end
 require("am.utils.log").setup { level = "warning" }
 local whole, plain = measure(false)
 local waited, _, beside = measure(true)
-print(string.format("a save takes %.3f s; beside the steps training waits %.3f s for it (%.1f %%); a step takes "
-                    .. "%.3f s, and %.3f s while files are written", whole, waited, 100 * waited / whole, plain,
-                    beside or 0))
+print(string.format("a save takes %.3f s; beside the steps training waits %.3f s for it (%.1f %%); a step takes %.3f s",
+                    whole, waited, 100 * waited / whole, plain)
+      .. string.format(", and %.3f s while files are written", beside or 0))

@@ -420,7 +420,7 @@ describe("nothing is lost", function()
         for _, file in ipairs(helper.tree(helper.latest(whole))) do
             for _, damage in ipairs { "cut", "absent", "other" } do
                 local reads = file ~= "config.yaml" and file ~= "losses.json" and file .. damage ~= "hooks.jsonother"
-                    and file .. damage ~= "manifest.jsonabsent" -- as in version 0.1
+                    and file .. damage ~= "manifest.jsonabsent" -- there were checkpoints without
                     and not file:find("/.hf_metadata/", 1, true) -- recipes/consolidate.lua's
                 if reads then
                     local dir = helper.folder() .. "/run"

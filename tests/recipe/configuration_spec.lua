@@ -41,11 +41,11 @@ describe("a configuration", function()
 
     it("is told which of its keys change nothing here", function()
         with_recipe(config {
-            model = { use_sdpa_patching = true }, checkpoint = { is_async = true },
+            model = { use_sdpa_patching = true }, checkpoint = { staging_dir = "x" },
             comet = { project = "x" }, distributed = { strategy = "ddp", dp_size = 1 }, ci = { a = 1 },
         }, function(_, log)
             assert.matches("without effect here: ", log, 1, true)
-            for _, key in ipairs { "model.use_sdpa_patching", "checkpoint.is_async", "comet" } do
+            for _, key in ipairs { "model.use_sdpa_patching", "checkpoint.staging_dir", "comet" } do
                 assert.is_truthy(log:find(key .. " (", 1, true), key)
             end
             assert.is_nil(log:find("dp_size", 1, true))

@@ -53,7 +53,8 @@ function M.write(dir, known)
 end
 
 --- Raise "format" where a file that `wanted(name)` asks for is missing, of another size, or damaged. Of several readers
---- number k (from 0) of `count` takes the checksums of its share. A checkpoint of version 0.1 has no manifest.
+--- number k (from 0) of `count` takes the checksums of its share. A checkpoint without a manifest, as
+--- there were, is not looked at.
 function M.check(dir, wanted, k, count)
     local text, why = path.read_file(path.join(dir, NAME), MAX_BYTES)
     if not text and not path.exists(path.join(dir, NAME)) then

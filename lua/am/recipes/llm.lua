@@ -126,6 +126,7 @@ function Recipe:check_replicas()
     if self.world.size > 1 then
         self.world:check_equal("the model", ("base weights %s, norm %.17g")
             :format(self.base_weights, self.optimizer:param_norm()))
+        self:check_copies()
     end
 end
 

@@ -203,7 +203,7 @@ describe("a manifest", function()
                 raised("format", "manifest.json", checkpoint.manifest.check, root, all, 0, 1)
             end
             path.remove_tree(path.join(root, "manifest.json"))
-            checkpoint.manifest.check(root, all, 0, 1) -- of version 0.1
+            checkpoint.manifest.check(root, all, 0, 1) -- there were checkpoints without
         end)
     end)
 
