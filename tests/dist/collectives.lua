@@ -130,7 +130,10 @@ if arg[1] == "late" then
     if rank == size - 1 then
         posix.sleep(8)
     end
-    local ok, e = pcall(function() world:all_reduce(t):wait() end)
+    local work = world:all_reduce(t)
+    local ok, e = pcall(work.wait, work)
+    local again, same = pcall(work.wait, work)
+    assert(again == ok and (ok or tostring(same) == tostring(e)), "a second wait says the same")
     io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
     io.stdout:flush()
     posix.sleep(rank == 0 and 3 or 20) -- the others say it, too, before all end
