@@ -7,6 +7,7 @@ local consolidation = require("am.recipes.consolidation")
 local err = require("am.core.error")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
+local ranks = require("am.distributed.ranks")
 
 local M = {}
 
@@ -20,6 +21,10 @@ function M.main(argv)
     local words = args["CHECKPOINT OUT"]
     if #words ~= 2 then
         err.raise("usage", "give a checkpoint and a new directory: amlua recipes/consolidate.lua CHECKPOINT OUT")
+    end
+    local place = ranks.find()
+    if place.size > 1 then
+        err.raise("usage", "consolidate.lua runs in one process, and %s started %d", place.by, place.size)
     end
     local out = words[2]
     if path.exists(out) and not (path.is_dir(out) and #path.names(out) == 0) then

@@ -25,7 +25,7 @@ function Recipe:setup()
     self.ctx.device = self.cfg:get("device") or "cpu"
     self:check_ranks()
     self.model = self.world:together(self.build_model, self)
-    self:parallelize()
+    self.world:together(self.parallelize, self)
     self:share_data()
     self:check_memory()
     self.optimizer = self:build_optimizer()
@@ -240,11 +240,12 @@ function Recipe:evaluate(epoch, step, losses)
     self.model:eval()
     self.hooks:call("before_validation", self)
     local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
-    self:release_weights() -- hooks may change them
-    if not ok then
-        pcall(self.hooks.call, self.hooks, "after_validation", self) -- what went wrong first is what is said
+    if not ok then -- what went wrong first is what is said
+        pcall(self.release_weights, self)
+        pcall(self.hooks.call, self.hooks, "after_validation", self)
         error(records, 0)
     end
+    self:release_weights() -- hooks may change them
     self.hooks:call("after_validation", self, records and (step or self.scheduler.step))
     if not records then
         self.scheduler:leave_validation()

@@ -88,6 +88,9 @@ function am_Optimizer:sum_norms_by(fn) end
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function am_Optimizer:grad_norm() end
 
+--- The sums of the squares of weights by name: of what this process has of them.
+function am_Optimizer:weight_squares() end
+
 --- L2 norm of all trainable weights.
 function am_Optimizer:param_norm() end
 

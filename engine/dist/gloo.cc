@@ -742,7 +742,7 @@ void where_are(void *self, uint8_t *here, int64_t number, double seconds)
         while (!all) {
             all = true;
             for (int r = 0; r < size; r++) {
-                here[r] = here[r] || r == rank || posted(where(group, r)) == number;
+                here[r] = here[r] || r == rank || posted(where(group, r)) >= number;
                 all = all && here[r];
             }
             if (all || am_clock() + look > end)

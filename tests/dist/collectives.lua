@@ -1,14 +1,15 @@
 -- Every collective of a communicator against plain arithmetic, on all ranks that run this; a failure ends them all.
 --
---   mpirun -n N amlua tests/dist/collectives.lua [late]
+--   mpirun -n N amlua tests/dist/collectives.lua [late|behind]
 --
 -- late: the last rank stays away from the last collective, and the others print what they are told.
+-- behind: so it does from what the second one waits for, while the first has gone on to the next.
 
 local am = require("am")
 local comm = require("am.distributed.comm")
 local posix = require("am.utils.posix")
 
-local world = comm.open("mpi", { timeout = arg[1] == "late" and 1 or 60 })
+local world = comm.open("mpi", { timeout = arg[1] and 1 or 60 })
 local rank, size = world:rank(), world:size()
 local all = size * (size + 1) / 2 -- the sum of 1, 2, …, size
 
@@ -129,11 +130,31 @@ if arg[1] == "late" then
     if rank == size - 1 then
         posix.sleep(8)
     end
-    local ok, e = pcall(function() world:all_reduce(t):wait() end)
+    local work = world:all_reduce(t)
+    local ok, e = pcall(work.wait, work)
+    local again, same = pcall(work.wait, work)
+    assert(again == ok and (ok or tostring(same) == tostring(e)), "a second wait says the same")
     io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
     io.stdout:flush()
     posix.sleep(rank == 0 and 3 or 20) -- the others say it, too, before all end
     world:abort(5, "late")
+end
+if arg[1] == "behind" then -- the first rank has gone on to the next collective, where it waits for both others
+    local ok, e = true, nil
+    if rank == size - 1 then
+        posix.sleep(8)
+    else
+        ok, e = pcall(function()
+            local one = am.ones { 1 } -- so little that it is sent before it is asked for
+            local work = rank == 0 and world:send(one, 1) or world:recv(one, size - 1)
+            work:wait()
+            world:barrier()
+        end)
+    end
+    io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    io.stdout:flush()
+    posix.sleep(rank == 0 and 3 or 20)
+    world:abort(5, "behind")
 end
 half:close()
 world:close()

@@ -24,6 +24,13 @@ describe("collectives over MPI", function()
         end)
     end
 
+    it("do not name a rank that has gone on to the next", function()
+        local status, out = run(3, "behind")
+        assert.equal(5, status)
+        assert.matches("rank 1: recv %d+ of group world did not end within 1 s: there came no "
+            .. "rank 2 %(host [^,]+, process %d+%)\n", out)
+    end)
+
     it("name the rank that does not come, and end", function()
         local status, out = run(4, "late")
         assert.equal(5, status)

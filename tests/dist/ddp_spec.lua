@@ -122,6 +122,7 @@ describe("data parallel", function()
         os.execute("kill -TERM " .. helper.read(dir .. "/pid.1")) -- not the one that writes
         helper.until_true(function() return (helper.read(dir .. "/rc") or ""):match("\n") end, 30, "the end")
         assert.equal("0\n", helper.read(dir .. "/rc"), helper.read(dir .. "/out"))
+        assert.matches("a signal to another rank ended the run; the same command goes on", helper.read(dir .. "/out"))
         local stopped = #helper.jsonl(dir .. "/training.jsonl")
         assert.is_true(stopped < 400)
         assert.matches("step_" .. stopped - 1 .. "$", helper.latest(dir))

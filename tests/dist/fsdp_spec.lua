@@ -80,6 +80,29 @@ describe("fully sharded data parallel", function()
         assert.is_true(difference > 1e-5 and difference < 2e-2, "bf16's rounding: " .. difference)
     end)
 
+    it("finds copies of a shard that differ, when a checkpoint is written", function()
+        local spoilt = helper.write(helper.folder() .. "/spoilt.lua", [[
+            local Recipe = require("recipes.llm_finetune"):extend("spoilt")
+            function Recipe:step(window)
+                local metrics = require("recipes.llm_finetune").step(self, window)
+                if self.world.rank == 2 then
+                    for name, t in self.layout:named_parameters() do
+                        if name:find("q_proj") then
+                            t:detach():copy_(t:detach() * 1.5)
+                        end
+                    end
+                end
+                return metrics
+            end
+            return Recipe]])
+        local cfg = helper.config(helper.folder(), with(hsdp, { step_scheduler = { max_steps = 2,
+                                                                                   global_batch_size = 8 } }))
+        local words = { spoilt, helper.yaml(helper.folder(), cfg) }
+        local status, _, errors = helper.run(words, { before = ranks.mpirun(4), limit = 60 })
+        assert.not_equal(0, status)
+        assert.matches("the weights of rank 0 and rank 2 differ, which must be the same", errors, 1, true)
+    end)
+
     it("refuses an optimizer that sees whole matrices", function()
         local muon = { optimizer = { _target_ = "am.optim.Muon", lr = 1e-2 } }
         local cfg = helper.config(helper.folder(), with(fsdp2, muon))

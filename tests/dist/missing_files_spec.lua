@@ -104,4 +104,23 @@ describe("a rank without a file", function()
         said_once("tp_size: 3 does not divide num_attention_heads", file .. " --distributed.tp_size 3")
         said_once("tp_size asks for a multiple of 2 processes", file .. " --distributed.tp_size 2")
     end)
+
+    it("is one message as sizes that do not fit are, whatever finds them", function()
+        for words, wanted in pairs {
+            ["tp_size 2"] = "tp_size asks for a multiple of 2 processes, but this run has 3 ranks",
+            ["pp_size 3"] = "3 stages are more than the model's 2 layers",
+            ["ep_size 2"] = "ep_size: 2 does not divide the 3 ranks",
+            ["tp_size 3"] = "tp_size: 3 does not divide num_",
+        } do
+            local cfg = helper.config(helper.folder(), { step_scheduler = { global_batch_size = 6 } })
+            said_once(wanted, helper.yaml(helper.folder(), cfg) .. " --distributed." .. words)
+        end
+    end)
+
+    it("is one message where ranks have other configurations, also of who shares what", function()
+        local file = helper.yaml(helper.folder(), helper.config(helper.folder(),
+            { step_scheduler = { global_batch_size = 6 }, distributed = { strategy = "fsdp2" } }))
+        said_once("the configuration of rank 0 and rank 1 differ %(tp_size: 3, tp_size: 1%)",
+                  file .. " --distributed.tp_size $((OMPI_COMM_WORLD_RANK == 1 ? 1 : 3))")
+    end)
 end)

@@ -5,7 +5,7 @@ local ranks = require("tests.dist.ranks")
 local sleeper = [[
 return { sleeper = function()
     return { name = "sleeper", updated = function(_, recipe)
-        if recipe.world.rank == 1 then require("am.utils.posix").sleep(0.05) end
+        if recipe.world.rank == 1 then require("am.utils.posix").sleep(0.2) end
     end }
 end }
 ]]
@@ -33,7 +33,7 @@ describe("the times of ranks", function()
         local _, said = out:gsub("ranks compute for %S+ s a step %(least %S+, most %S+: rank 1, host [^)]+%)", "")
         assert.equal(3, said, out) -- after three steps, six and the last
         local warned = 0
-        for rank, host in out:gmatch("rank (%d) %(host ([^)]+)%) is slow: it computes for 0.0") do
+        for rank, host in out:gmatch("rank (%d) %(host ([^)]+)%) is slow: it computes for ") do
             assert.truthy(host ~= "")
             warned = warned + (rank == "1" and 1 or 0)
         end

@@ -127,7 +127,8 @@ describe("a configuration alone", function()
         file = helper.yaml(helper.folder(), helper.config(helper.folder(), { recipe = "a.b.Nothing" }))
         status, _, errors = helper.run { file }
         assert.equal(2, status)
-        assert.matches("recipe: a%.b%.Nothing is none that is known", errors)
+        assert.matches("recipe: a%.b%.Nothing is none that is known; it is one of [^\n]*"
+                       .. "TrainFinetuneRecipeForNextTokenPrediction", errors)
     end)
 
 end)

@@ -118,4 +118,11 @@ describe("consolidate.lua", function()
         os.remove(plan)
         refused("stored no .hf_metadata")
     end)
+
+    it("runs in one process", function()
+        local status, _, errors = helper.run({ "recipes/consolidate.lua", helper.folder(), helper.folder() },
+            { before = "env OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2" })
+        assert.equal(2, status)
+        assert.matches("consolidate%.lua runs in one process, and mpirun started 2", errors)
+    end)
 end)

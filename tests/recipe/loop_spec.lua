@@ -316,6 +316,19 @@ describe("hooks", function()
     end)
 end)
 
+describe("a validation that fails", function()
+    teardown(helper.cleanup)
+
+    it("says what went wrong first, whatever else then does", function()
+        local recipe = helper.recipe(helper.config(helper.folder(), { validation_dataset = sentences }))
+        function recipe.evaluate_sets() error("first", 0) end
+        function recipe.release_weights() error("second", 0) end
+        local ok, e = pcall(recipe.evaluate, recipe)
+        assert.same({ false, "first" }, { ok, e })
+        helper.close(recipe)
+    end)
+end)
+
 describe("a step without labels", function()
     teardown(helper.cleanup)
 

@@ -42,8 +42,12 @@ function Work:wait()
     if handle then
         self.handle = nil
         local began = C.am_clock()
-        check(C.am_work_wait(handle))
+        local ok, e = pcall(check, C.am_work_wait(handle))
         waited = waited + C.am_clock() - began
+        self.failed = not ok and e or nil
+    end
+    if self.failed then -- also when it is waited for once more: nothing was written
+        error(self.failed, 0)
     end
     return self.tensors[1]
 end

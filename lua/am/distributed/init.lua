@@ -14,6 +14,7 @@ local mesh = require("am.distributed.mesh")
 local pipeline = require("am.distributed.pipeline")
 local posix = require("am.utils.posix")
 local ranks = require("am.distributed.ranks")
+local strings = require("am.utils.strings")
 local sync = require("am.distributed.sync")
 local tensor_parallel = require("am.distributed.tensor_parallel")
 
@@ -111,12 +112,25 @@ function World:from_main(text)
     return self:gather(self:is_main() and text or "")[1]
 end
 
---- Raise "usage" on all ranks unless all have the same text; what: what it is.
+-- The first line in which two texts differ, of each.
+local function difference(a, b)
+    local lines, others = strings.split(a, "\n"), strings.split(b, "\n")
+    for i = 1, math.max(#lines, #others) do
+        if lines[i] ~= others[i] then
+            return strings.trim(lines[i] or "nothing"), strings.trim(others[i] or "nothing")
+        end
+    end
+end
+
+--- Raise the same "usage" on all ranks unless all have the same text; what: what it is.
 function World:check_equal(what, text)
-    for i, other in ipairs(self:gather(text)) do
-        if other ~= text then
-            err.raise("usage", "%s of rank %d and rank %d differ: start all ranks with the same", what, self.rank,
-                      i - 1)
+    local texts = self:gather(text)
+    for i, other in ipairs(texts) do
+        if other ~= texts[1] then
+            local e = err.new("usage", ("%s of rank 0 and rank %d differ (%s, %s): start all ranks with the same")
+                :format(what, i - 1, difference(texts[1], other)))
+            e.agreed = true
+            error(e, 0)
         end
     end
 end

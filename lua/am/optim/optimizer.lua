@@ -242,13 +242,25 @@ function Optimizer:grad_norm()
     end)
 end
 
+-- The sum of the squares of a weight.
+local function weight_square(place)
+    check(C.am_params_sumsq(place.part.params, place.i, double_box))
+    return double_box[0]
+end
+
+--- The sums of the squares of weights by name: of what this process has of them.
+function Optimizer:weight_squares()
+    local out = {}
+    for _, place in ipairs(self.places) do
+        out[place.name] = weight_square(place)
+    end
+    return out
+end
+
 --- L2 norm of all trainable weights.
 function Optimizer:param_norm()
     if self.sum_squares then
-        return norm_of(self, function(_, place)
-            check(C.am_params_sumsq(place.part.params, place.i, double_box))
-            return double_box[0]
-        end)
+        return norm_of(self, function(_, place) return weight_square(place) end)
     end
     local norms, total = {}, 0
     for i, part in ipairs(self.parts) do

@@ -226,7 +226,8 @@ function Recipe.run(class, argv)
     elseif not ok then
         end_all(world, e)
     end
-    local how = not ok and "failed" or self:stop_requested() and "stopped" or "finished"
+    local stopped = self.stops or self:stop_requested()
+    local how = not ok and "failed" or stopped and "stopped" or "finished"
     local told, why = pcall(self.hooks.call, self.hooks, "finish", self, how, not ok and tostring(e) or nil)
     self:close_logs()
     self:leave_groups()
@@ -236,9 +237,9 @@ function Recipe.run(class, argv)
     if not (ok and told) then
         error(ok and why or e, 0)
     end
-    local _, name = self.signals:pending()
-    if name then
-        self.log:info("%s ended the run%s", name, self:checkpoint_setting("enabled")
+    if stopped then
+        local _, name = self.signals:pending()
+        self.log:info("%s ended the run%s", name or "a signal to another rank", self:checkpoint_setting("enabled")
                       and "; the same command goes on where it stopped" or "")
     end
     return status
@@ -254,7 +255,8 @@ end
 
 --- True once any rank was; all ranks ask at the same time.
 function Recipe:all_stop()
-    return self.world:any(self:stop_requested())
+    self.stops = self.world:any(self:stop_requested())
+    return self.stops
 end
 
 for name, method in pairs(require("am.recipes.checkpoints")) do

@@ -84,8 +84,9 @@ local function named_recipe(cfg)
     if why then
         err.raise("unsupported", "%s: recipe: %s is not there yet: %s", cfg:where("recipe"), named, why)
     elseif not found then
-        err.raise("usage", "%s: recipe: %s is none that is known%s", cfg:where("recipe"),
-                  named or "a section without _target_", named and names.like_recipe(named) or "")
+        err.raise("usage", "%s: recipe: %s is none that is known%s; it is one of %s", cfg:where("recipe"),
+                  named or "a section without _target_", named and names.like_recipe(named) or "",
+                  table.concat(names.recipes(), ", "))
     end
     return found
 end

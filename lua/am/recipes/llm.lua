@@ -113,18 +113,20 @@ function Recipe:check_ranks()
     if self.world.size > 1 and not self.takes_ranks then
         err.raise("usage", "%s runs in one process, and %s started %d", self.name, self.world.place.by, self.world.size)
     end
-    self.mesh = self:build_mesh()
-    if self.mesh:size("pp") > 1 then
-        self:prepare_stages()
-    end
-    self.world:check_equal("the configuration", config.print(self.cfg))
     self.world:check_equal("amlua", am.version)
+    self.world:check_equal("the configuration", config.print(self.cfg)) -- what follows is then alike on all
+    self.mesh = self.world:together(self.build_mesh, self)
+    if self.mesh:size("pp") > 1 then
+        self.world:together(self.prepare_stages, self)
+    end
 end
 
 --- Raise "usage" unless all ranks train the same weights.
 function Recipe:check_replicas()
     if self.world.size > 1 then
-        self.world:check_equal("the model", ("%s %.17g"):format(self.base_weights, self.optimizer:param_norm()))
+        self.world:check_equal("the model", ("base weights %s, norm %.17g")
+            :format(self.base_weights, self.optimizer:param_norm()))
+        self:check_copies()
     end
 end
 

@@ -92,6 +92,11 @@ local later_recipes = {
     { "models of several kinds of input at once", "nemo_automodel.recipes.multimodal.*", "*Multimodal*" },
 }
 
+--- The classes that a `recipe` key may name, sorted.
+function M.recipes()
+    return strings.sorted_keys(recipes)
+end
+
 --- ' (did you mean …)' for a class that is like one of the recipes', or "".
 function M.like_recipe(name)
     return strings.did_you_mean(name:match("[^.]*$"), strings.sorted_keys(recipes))

@@ -141,23 +141,53 @@ function Methods:is_cut()
     return false
 end
 
+-- Raise "usage" where the optimizer needs whole matrices and there are parts of them.
+local function check_elementwise(self)
+    if self:is_cut() and self.optimizer:needs_whole() then
+        err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
+                  .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
+                  self.optimizer.kind)
+    end
+end
+
 --- With several ranks, what makes their gradients one.
 function Methods:build_sync()
     if self.world.size == 1 then
         return nil
     end
     if self:is_cut() or self.mesh:size("pp") > 1 then
-        if self:is_cut() and self.optimizer:needs_whole() then
-            err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
-                      .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
-                      self.optimizer.kind)
-        end
+        self.world:together(check_elementwise, self)
         self.optimizer:sum_norms_by(function(squares) return self.layout:sum(squares) end)
     end
     self:check_replicas()
     return distributed.sync(self.optimizer, self.layout, {
         fsdp = self.fsdp, bucket_cap_mb = self.cfg:get("distributed.bucket_cap_mb"),
     })
+end
+
+-- Axes whose ranks make the same updates of a parameter, bit for bit, unless it is cut over one of these.
+local COPIES = { dp_replicate = { expert_dp = true }, dp_cp = { shard = true, ep = true, expert_dp = true } }
+
+--- Raise "state" where ranks that have the same part of a parameter have other weights.
+function Methods:check_copies()
+    local squares = self.optimizer:weight_squares()
+    for _, axis in ipairs { "dp_replicate", "dp_cp" } do
+        local group, sum = self.mesh:group(axis), 0
+        for _, name in ipairs(group and self.layout.names or {}) do
+            local alike = true
+            for _, cut in ipairs(self.layout:get(name).cuts) do
+                alike = alike and not COPIES[axis][cut.axis]
+            end
+            sum = sum + (alike and squares[name] or 0)
+        end
+        local texts = group and group:gather_texts(("%.17g"):format(sum)) or {}
+        for i, text in ipairs(texts) do
+            if text ~= texts[1] then
+                err.raise("state", "the weights of rank %d and rank %d differ, which must be the same",
+                          group:world_rank(0), group:world_rank(i - 1))
+            end
+        end
+    end
 end
 
 --- Let go of weights that were gathered: before they change, and when validation ends.

@@ -15,6 +15,8 @@
 --                                     ranks called on the first, and on all where the hook has every_rank = true
 --   load(recipe, dir)                 a checkpoint was read, before setup
 --   finish(recipe, how, message)      the run ends: how is "finished", "stopped" (by a signal) or "failed"
+-- With several ranks all run the hooks, and what one decides (recipe:stop) all must: by numbers that they share, such
+-- as a loss, not by a clock.
 -- A hook with state_dict() and load_state_dict(state) is saved with every checkpoint, under its name.
 
 local err = require("am.core.error")
