@@ -27,7 +27,7 @@ for sanitizers in "$@"; do
     wait $!
     g++ -shared "-fsanitize=$sanitizers" "$out"/*.o -o "$out/amlua_gloo.so" -lgloo "${link[@]}"
     count=$((count + 1))
-    if LD_LIBRARY_PATH=$folder TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0 \
+    if LD_LIBRARY_PATH=$folder TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0:suppressions=tests/dist/tsan.supp \
         "$out/test_engine" "$out/amlua_gloo.so" fork >"$out/log" 2>&1; then
         grep -E '^(ok|# after)' "$out/log" | sed "s/^ok [0-9]*/# $sanitizers:/"
         echo "ok $count - gloo under $sanitizers"
