@@ -391,9 +391,10 @@ static int keep(am_parts *p, am_tensor *t, uint64_t at, const char *name)
 int am_parts_put(am_parts *p, int64_t i, int64_t row, am_tensor *t)
 {
     uint64_t at = 0;
-    if (p->fd < 0 || p->busy)
-        return am_fail(AM_ESTATE, "%s: it is %s", p->path,
-                       p->busy ? "being written" : "written already");
+    if (p->busy) /* then the rest is the thread's */
+        return am_fail(AM_ESTATE, "%s: it is being written", p->path);
+    if (p->fd < 0)
+        return am_fail(AM_ESTATE, "%s: it is written already", p->path);
     AM_TRY(find_rows(p, i, row, t, &at));
     if (am_tensor_numel(t) == 0)
         return AM_OK;

@@ -9,6 +9,7 @@
 
 local distributed = require("am.distributed")
 local edge = require("am.core.ffi")
+local probe = require("am.distributed.probe")
 local rank_steps = require("tests.bench.rank_steps")
 local tensor = require("am.core.tensor")
 
@@ -39,17 +40,6 @@ local kinds = {
     end,
 }
 
-local function seconds_of(fn)
-    fn()
-    local times = {}
-    for i = 1, CALLS do
-        local began = edge.C.am_clock()
-        fn()
-        times[i] = edge.C.am_clock() - began
-    end
-    return rank_steps.median(times)
-end
-
 -- alpha, beta: of the line whose relative errors' squares are least.
 local function fitted(points)
     local s0, s1, s2, t0, t1 = 0, 0, 0, 0, 0
@@ -71,7 +61,7 @@ local cost = {}
 for _, kind in ipairs { "all_reduce", "all_gather", "reduce_scatter" } do
     local points = {}
     for i, bytes in ipairs(SIZES) do
-        points[i] = { bytes, world:reduce({ seconds_of(kinds[kind](bytes)) }, "max")[1] }
+        points[i] = { bytes, world:reduce({ probe.seconds_of(CALLS, kinds[kind](bytes)) }, "max")[1] }
     end
     local alpha, beta = fitted(points)
     cost[kind] = function(bytes, calls) return calls * alpha + bytes * beta end
@@ -117,11 +107,11 @@ for _, strategy in ipairs { "ddp", "fsdp2" } do
         computed[i], taken[i] = timed(alone), timed(shared)
         ratios[i] = taken[i] / (computed[i] + communication)
     end
-    local computes = rank_steps.median(computed)
+    local computes = probe.median(computed)
     say("%-6s %d ranks: computes %.3f s, tells %.3f s; model %.3f s (%.3f s with all overlapped)", strategy, n,
         computes, communication, computes + communication, math.max(computes, communication))
-    say("       measured %.3f s, %.2f of the model (median of %d pairs)", rank_steps.median(taken),
-        rank_steps.median(ratios), steps)
+    say("       measured %.3f s, %.2f of the model (median of %d pairs)", probe.median(taken),
+        probe.median(ratios), steps)
     shared.close()
     alone.close()
 end

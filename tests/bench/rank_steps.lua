@@ -80,10 +80,4 @@ function M.new(world, strategy)
     return self
 end
 
---- The middle of a list of numbers.
-function M.median(list)
-    table.sort(list)
-    return (list[math.ceil(#list / 2)] + list[math.ceil((#list + 1) / 2)]) / 2
-end
-
 return M

@@ -8,6 +8,7 @@
 local distributed = require("am.distributed")
 local edge = require("am.core.ffi")
 local posix = require("am.utils.posix")
+local probe = require("am.distributed.probe")
 local rank_steps = require("tests.bench.rank_steps")
 
 local STEPS = 3 -- of each side of a pair, after one that warms up
@@ -70,8 +71,8 @@ for _, strategy in ipairs(strategies) do
             all[i] = ("%.2f"):format(ratio)
         end
         print(("%s: %.2f times one rank (%s); a step takes one %.3f s, %d ranks %.3f s, of which they wait %.3f s")
-            :format(strategy, rank_steps.median(ratios), table.concat(all, " "), rank_steps.median(one), world.size,
-                    rank_steps.median(many), rank_steps.median(waits)))
+            :format(strategy, probe.median(ratios), table.concat(all, " "), probe.median(one), world.size,
+                    probe.median(many), probe.median(waits)))
     end
 end
 world:close()

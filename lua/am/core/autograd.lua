@@ -33,22 +33,10 @@ function tensor.methods:requires_grad_(on)
     return self
 end
 
--- Run fn(...), then undo() whatever became of it.
-local function finally(undo, fn, ...)
-    local function finish(ok, ...)
-        undo()
-        if not ok then
-            error((...), 0)
-        end
-        return ...
-    end
-    return finish(pcall(fn, ...))
-end
-
 local function with_mode(what, mode, fn, ...)
     args.callable(what, fn)
     local before = C.am_grad_mode_set(mode)
-    return finally(function() C.am_grad_mode_set(before) end, fn, ...)
+    return err.finally(function() C.am_grad_mode_set(before) end, fn, ...)
 end
 
 --- Run fn(...) without recording.
@@ -275,7 +263,7 @@ end
 function Tape:run(fn, ...)
     args.callable("tape:run", fn)
     check(C.am_tape_enter(self.handle))
-    return finally(enter(self), fn, ...)
+    return err.finally(enter(self), fn, ...)
 end
 
 --- Free the tape now, with what is on it and all tensors that were made in its runs.
@@ -401,7 +389,7 @@ function M.is_recomputing() return current.depth > 0 end
 -- Leaves with hooks that fn reads are used by the node that is recorded next.
 local function noting_leaves(fn, ...)
     check(C.am_tape_note_leaves(1))
-    return finally(function() C.am_tape_note_leaves(0) end, fn, ...)
+    return err.finally(function() C.am_tape_note_leaves(0) end, fn, ...)
 end
 
 --- Run fn(...) and keep only its inputs: backward runs it once more (with the same random numbers)

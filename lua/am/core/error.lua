@@ -48,6 +48,18 @@ function M.is(e)
     return getmetatable(e) == Error
 end
 
+--- What fn(...) returns, or its error, after undo() in both cases.
+function M.finally(undo, fn, ...)
+    local function finish(ok, ...)
+        undo()
+        if not ok then
+            error((...), 0)
+        end
+        return ...
+    end
+    return finish(pcall(fn, ...))
+end
+
 --- Add where an error passed through ("layers.3", then "model") and return it for re-raising.
 function M.within(e, place)
     if M.is(e) then

@@ -294,8 +294,8 @@ end
 
 -- The modules that are units: the decoder's layers, in order.
 local function layers_of(model)
-    local body = model.model and model.model.language and model.model:language() or model.model
-    local list = body and body.names and body[body.names.layers]
+    local body = model:get_decoder()
+    local list = body.names and body[body.names.layers]
     local out = {}
     for i, child in ipairs(list and list._children or {}) do
         out[i] = child.module

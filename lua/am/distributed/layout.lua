@@ -80,7 +80,7 @@ end
 
 -- ---- cutting --------------------------------------------------------------------------------
 
--- Where a rank's chunk of n begins, and how long it is.
+--- Where a rank's chunk of n begins, and how long it is.
 local function chunk(n, size, rank)
     local length = math.ceil(n / size)
     local first = math.min(rank * length, n)

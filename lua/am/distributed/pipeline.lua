@@ -55,10 +55,7 @@ end
 
 -- The body that has the layers: the model's own, or its language model's.
 local function layers_of(model)
-    local body = model.model
-    if body.language then
-        body = body:language()
-    end
+    local body = model:get_decoder()
     if not body.run_layers then
         err.raise("unsupported", "distributed.pp_size: %s has a body of its own, which is not cut into stages; set it "
                   .. "to 1", model.class_name)
@@ -214,15 +211,13 @@ local function with(self, make, use)
             put(p, t)
         end
     end
-    local ok, e = pcall(use)
-    for _, p in ipairs(self.trained) do
-        if not p.own then
-            put(p, nil)
+    err.finally(function()
+        for _, p in ipairs(self.trained) do
+            if not p.own then
+                put(p, nil)
+            end
         end
-    end
-    if not ok then
-        error(e, 0)
-    end
+    end, use)
 end
 
 --- use() while the modules have what all stages train, as an adapter that is saved. whole(name): a tensor of this

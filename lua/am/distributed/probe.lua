@@ -11,13 +11,14 @@ local ROUNDS = 20 -- of a small message
 local LARGE, LARGE_ROUNDS = 2 ^ 22, 3 -- bytes of a message that takes its time by its size
 local REDUCED, SMALL_CALLS, LARGE_CALLS = 2 ^ 24, 30, 5
 
-local function median(list)
+--- The middle of a list of numbers, which is sorted.
+function M.median(list)
     table.sort(list)
     return (list[math.ceil(#list / 2)] + list[math.ceil((#list + 1) / 2)]) / 2
 end
 
--- Seconds of a call, by the median of several after one that counts nothing.
-local function seconds_of(calls, fn)
+--- Seconds of a call, by the median of several after one that counts nothing.
+function M.seconds_of(calls, fn)
     fn()
     local times = {}
     for i = 1, calls do
@@ -25,13 +26,13 @@ local function seconds_of(calls, fn)
         fn()
         times[i] = edge.C.am_clock() - began
     end
-    return median(times)
+    return M.median(times)
 end
 
 --- Seconds of an all_reduce over all ranks of `bytes` bytes of f32.
 function M.all_reduce_seconds(group, bytes, calls)
     local t = tensor.zeros { math.max(1, bytes / 4) }
-    return seconds_of(calls, function() group:all_reduce(t):wait() end)
+    return M.seconds_of(calls, function() group:all_reduce(t):wait() end)
 end
 
 --- { latency, seconds, bytes, bandwidth }: seconds of an all_reduce of one number and of `bytes` bytes, and the
@@ -79,7 +80,7 @@ local function link(group, rank)
         group:recv(large, rank):wait()
         best = math.min(best, edge.C.am_clock() - began)
     end
-    return { latency = median(trips) / 2, bandwidth = 2 * LARGE / best, clock = clock, clock_error = least / 2 }
+    return { latency = M.median(trips) / 2, bandwidth = 2 * LARGE / best, clock = clock, clock_error = least / 2 }
 end
 
 --- On the first rank, by rank from 1 on: seconds that a small message takes one way, bytes a second of a large one,

@@ -10,6 +10,8 @@ local bit = require("bit")
 local ffi = require("ffi")
 local autograd = require("am.core.autograd")
 local edge = require("am.core.ffi")
+local err = require("am.core.error")
+local layout = require("am.distributed.layout")
 local ops = require("am.core.ops")
 local tensor = require("am.core.tensor")
 
@@ -48,9 +50,8 @@ end
 -- This rank's piece of t.
 local function piece(self, t, dim)
     local n = t:size(dim)
-    local chunk = math.ceil(n / self.size)
-    local first = math.min(self.rank * chunk, n)
-    return filled(t:narrow(dim, first, math.min(chunk, n - first)), dim, chunk)
+    local first, count = self:chunk(n)
+    return filled(t:narrow(dim, first, count), dim, math.ceil(n / self.size))
 end
 
 -- The elements in front of a dim, and behind it.
@@ -127,9 +128,7 @@ end
 
 --- The first of n things that this rank has, and how many.
 function TensorOps:chunk(n)
-    local chunk = math.ceil(n / self.size)
-    local first = math.min(self.rank * chunk, n)
-    return first, math.min(chunk, n - first)
+    return layout.chunk(n, self.size, self.rank)
 end
 
 -- ---- random numbers ---------------------------------------------------------------------------
@@ -148,14 +147,7 @@ function TensorOps:with_other_numbers(fn, ...)
         return fn(...)
     end
     flip(self.key)
-    local function finish(ok, ...)
-        flip(self.key)
-        if not ok then
-            error((...), 0)
-        end
-        return ...
-    end
-    return finish(pcall(fn, ...))
+    return err.finally(function() flip(self.key) end, fn, ...)
 end
 
 return M

@@ -410,7 +410,7 @@ end
 --- Give each rank of the mesh's axis tp its part of a model. opts: sequence_parallel, tp_plan.
 function M.apply(model, mesh, layout, opts)
     local group = mesh:group("tp")
-    local body = model.model.language and model.model:language() or model.model
+    local body = model:get_decoder()
     local path
     for name, module in model:named_modules() do
         path = module == body and name or path

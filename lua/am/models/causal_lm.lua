@@ -263,6 +263,11 @@ function CausalLM:get_output_embeddings()
     return self[self.names.head]
 end
 
+--- The body that has the decoder's layers.
+function CausalLM:get_decoder()
+    return self.model
+end
+
 --- The module that looks tokens up.
 function CausalLM:get_input_embeddings()
     return self.model[self.names.embeddings]

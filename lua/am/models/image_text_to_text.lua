@@ -135,10 +135,15 @@ end
 
 local ImageTextToText = {}
 
+--- The language model's body.
+function ImageTextToText:get_decoder()
+    return self.model:language()
+end
+
 --- The module that looks tokens up.
 function ImageTextToText:get_input_embeddings()
-    local language = self.model:language()
-    return language[language.names.embeddings]
+    local decoder = self:get_decoder()
+    return decoder[decoder.names.embeddings]
 end
 
 --- The features of pictures as the language model gets them -> [N, C], one row an image token. args: as forward's.

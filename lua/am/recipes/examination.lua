@@ -12,6 +12,7 @@ local json = require("am.utils.json")
 local ops = require("am.core.ops")
 local path = require("am.utils.path")
 local posix = require("am.utils.posix")
+local probe = require("am.distributed.probe")
 local strings = require("am.utils.strings")
 local tensor = require("am.core.tensor")
 
@@ -147,11 +148,6 @@ end
 
 -- ---- all ranks --------------------------------------------------------------------------------
 
-local function median(list)
-    table.sort(list)
-    return (list[math.ceil(#list / 2)] + list[math.ceil((#list + 1) / 2)]) / 2
-end
-
 --- What is measured of a rank: how a table heads it, its unit, what slow ranks are slow at, the share of the median
 --- below which one is (of messages, which vary more, a lower one).
 M.measures = {
@@ -202,7 +198,7 @@ function M.slow(ranks)
     for _, rank in ipairs(ranks) do
         for _, m in ipairs(M.measures) do
             local value = rank[m.key]
-            local middle = value and median(peers(ranks, rank, m))
+            local middle = value and probe.median(peers(ranks, rank, m))
             if value and (m.less and middle / value or value / middle) < m.share then
                 lines[#lines + 1] = string.format("%s is slow at %s: %s %s, where the median is %s", named(rank),
                                                   m.what, figure(value / m.per), m.unit, figure(middle / m.per))

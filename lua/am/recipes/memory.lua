@@ -69,7 +69,7 @@ end
 
 -- The i-th layer (from 0); the whole body of a model by hand that has none of that name.
 local function layer_of(model, i)
-    local body = model.model.language and model.model:language() or model.model
+    local body = model:get_decoder()
     local layers = body[model.names.layers]
     return layers and layers[tostring(i)] or body
 end

@@ -6,6 +6,7 @@ local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
 local sections = require("am.recipes.sections")
+local tensor = require("am.core.tensor")
 
 local Methods = {}
 
@@ -60,11 +61,10 @@ function Methods:build_mesh()
     return distributed.mesh(self.world, sizes)
 end
 
--- What a dtype is called in a policy: "torch.bfloat16", "bf16", …
-local function dtype_of(name)
-    local short = type(name) == "string" and name:gsub("^torch%.", "") or nil
-    return ({ bf16 = "bfloat16", fp32 = "float32", fp16 = "float16", half = "float16", float = "float32" })[short]
-        or short
+-- The dtype that mp_policy names; nil where it names none.
+local function policy_dtype(cfg, key)
+    local name = cfg:get("distributed.mp_policy." .. key)
+    return name and tensor.dtype_name(tensor.dtype_id(name))
 end
 
 -- Of megatron_fsdp: what is sharded beside the optimizer's state, by the strategy's two spellings.
@@ -92,8 +92,8 @@ local function sharding(self)
         reshard_after_forward = options.reshard_after_forward ~= false
             and sections.reshard_after_forward(cfg) ~= false,
         defer_sync = options.defer_sync or cfg:get("distributed.defer_fsdp_grad_sync"),
-        param_dtype = dtype_of(cfg:get("distributed.mp_policy.param_dtype")),
-        reduce_dtype = dtype_of(cfg:get("distributed.mp_policy.reduce_dtype")),
+        param_dtype = policy_dtype(cfg, "param_dtype"),
+        reduce_dtype = policy_dtype(cfg, "reduce_dtype"),
         pipelined = self.pipeline ~= nil, learns_before = self.pipeline and self.pipeline.trains_before,
     }
 end
@@ -145,8 +145,8 @@ end
 local function check_elementwise(self)
     if self:is_cut() and self.optimizer:needs_whole() then
         err.raise("usage", "%s: optimizer %s sees whole matrices, of which each rank has a part; take an "
-                  .. "elementwise one (AdamW), or distributed.strategy: ddp", self.cfg:where("optimizer"),
-                  self.optimizer.kind)
+                  .. "elementwise one (AdamW), or strategy: ddp without tp_size and ep_size",
+                  self.cfg:where("optimizer"), self.optimizer.kind)
     end
 end
 

@@ -15,7 +15,7 @@ function M.text_modules(model)
         return nil
     end
     local set = {}
-    for _, part in ipairs { model.model:language(), model:get_output_embeddings() } do
+    for _, part in ipairs { model:get_decoder(), model:get_output_embeddings() } do
         for _, module in part:named_modules() do
             set[module] = true
         end

@@ -100,14 +100,7 @@ function M.scoped(opts, fn, ...)
     local engine = engine_of(opts)
     local seed, stream = get(engine)
     check(engine.am_rng_seed(effective_seed { seed = opts.seed or 95050, ranked = opts.ranked, rank = opts.rank }))
-    local function finish(ok, ...)
-        check(engine.am_rng_set(seed, stream))
-        if not ok then
-            error((...), 0)
-        end
-        return ...
-    end
-    return finish(pcall(fn, ...))
+    return err.finally(function() check(engine.am_rng_set(seed, stream)) end, fn, ...)
 end
 
 return M
