@@ -88,6 +88,9 @@ function am_CausalLM:balancing_loss(router_logits, bounds, sum) end
 --- The module that maps states to logits, without what follows it.
 function am_CausalLM:get_output_embeddings() end
 
+--- The body that has the decoder's layers.
+function am_CausalLM:get_decoder() end
+
 --- The module that looks tokens up.
 function am_CausalLM:get_input_embeddings() end
 

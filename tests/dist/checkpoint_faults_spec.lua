@@ -8,29 +8,13 @@ local ranks = require("tests.dist.ranks")
 
 local ddp, fsdp = { strategy = "ddp" }, { strategy = "fsdp2" }
 
--- Overrides of a run in a folder.
-local function words(dir, steps, more)
-    return { "--checkpoint.checkpoint_dir", dir, "--step_scheduler.max_steps", tostring(steps), unpack(more or {}) }
-end
-
-local function with(distributed, changes)
-    return helper.changes({ distributed = distributed }, changes or {})
-end
-
-describe("checkpoints of several ranks", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("checkpoints of several ranks", function()
     it("are written beside the steps that follow, and published when all ranks have written", function()
         local changes = { checkpoint = { is_async = true }, ema = { decay = 0.9 } }
         local apart, beside = helper.folder(), helper.folder()
         local every = { "--step_scheduler.ckpt_every_steps", "3" }
-        local _, _, errors = ranks.train(2, with(fsdp, changes), words(beside, 8, every))
-        ranks.train(2, with(fsdp, { ema = changes.ema }), words(apart, 8, every))
+        local _, _, errors = ranks.train(2, ranks.with(fsdp, changes), ranks.words(beside, 8, every))
+        ranks.train(2, ranks.with(fsdp, { ema = changes.ema }), ranks.words(apart, 8, every))
         local names = {}
         for _, name in ipairs(path.list_dir(apart)) do
             if name:find("^epoch") then
@@ -128,12 +112,12 @@ describe("checkpoints of several ranks", function()
 
     it("that are damaged are refused by the name of the file", function()
         local dir = helper.folder()
-        ranks.train(2, with(fsdp), words(dir, 3))
+        ranks.train(2, ranks.with(fsdp), ranks.words(dir, 3))
         local shard = path.join(helper.latest(dir), "optim/shard-00002-optimizer-00001-of-00001.safetensors")
         local text = helper.read(shard)
         helper.write(shard, text:sub(1, -2) .. string.char((text:byte(-1) + 1) % 256))
         for _, n in ipairs { 1, 4 } do
-            local status, out, errors = helper.train(helper.config(dir, with(fsdp, {
+            local status, out, errors = helper.train(helper.config(dir, ranks.with(fsdp, {
                 step_scheduler = { global_batch_size = 8, max_steps = 5 },
             })), nil, { before = n > 1 and ranks.mpirun(n) or nil })
             assert.not_equal(0, status)
@@ -141,7 +125,7 @@ describe("checkpoints of several ranks", function()
                            out .. errors)
         end
         os.remove(shard)
-        local _, out, errors = helper.train(helper.config(dir, with(ddp)))
+        local _, out, errors = helper.train(helper.config(dir, ranks.with(ddp)))
         assert.matches("lacks optim/shard%-00002%-optimizer%-00001%-of%-00001.safetensors", out .. errors)
     end)
 end)

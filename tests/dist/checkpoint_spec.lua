@@ -11,23 +11,7 @@ local tiny = require("tests.support.tiny")
 local ddp, fsdp = { strategy = "ddp" }, { strategy = "fsdp2" }
 local hsdp = { strategy = "fsdp2", dp_replicate_size = 2 }
 
--- Overrides of a run in a folder.
-local function words(dir, steps, more)
-    return { "--checkpoint.checkpoint_dir", dir, "--step_scheduler.max_steps", tostring(steps), unpack(more or {}) }
-end
-
-local function with(distributed, changes)
-    return helper.changes({ distributed = distributed }, changes or {})
-end
-
-describe("checkpoints of several ranks", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("checkpoints of several ranks", function()
     local lora = { peft = { target_modules = "*_proj", dim = 4 } }
     local mixture = { model = { pretrained_model_name_or_path = mixtures("qwen3_moe") } }
     local cases = {
@@ -44,10 +28,10 @@ describe("checkpoints of several ranks", function()
         it("are gone on from on any number by any strategy: " .. name, function()
             wholes[changes or 1] = wholes[changes or 1] or ranks.train(1, changes)
             local saved = helper.folder()
-            ranks.train(n, with(distributed, changes), words(saved, 7))
+            ranks.train(n, ranks.with(distributed, changes), ranks.words(saved, 7))
             for _, other in ipairs(others) do
                 local dir = helper.copy(saved, helper.folder() .. "/run")
-                ranks.train(other[1], with(other[2], changes), words(dir, 20))
+                ranks.train(other[1], ranks.with(other[2], changes), ranks.words(dir, 20))
                 ranks.compare(wholes[changes or 1], helper.jsonl(dir .. "/training.jsonl"))
             end
         end)
@@ -63,9 +47,9 @@ describe("checkpoints of several ranks", function()
         local name, n, distributed, changes = unpack(case)
         it("are gone on from bit for bit on the same ranks: " .. name, function()
             local unbroken, broken = helper.folder(), helper.folder()
-            ranks.train(n, with(distributed, changes), words(unbroken, 12))
-            ranks.train(n, with(distributed, changes), words(broken, 7))
-            ranks.train(n, with(distributed, changes), words(broken, 12))
+            ranks.train(n, ranks.with(distributed, changes), ranks.words(unbroken, 12))
+            ranks.train(n, ranks.with(distributed, changes), ranks.words(broken, 7))
+            ranks.train(n, ranks.with(distributed, changes), ranks.words(broken, 12))
             assert.same(ranks.bits(helper.latest(unbroken)), ranks.bits(helper.latest(broken)))
         end)
     end
@@ -74,18 +58,18 @@ describe("checkpoints of several ranks", function()
         local dir = helper.folder()
         local eight = { optimizer = { state_dtype = "int8" },
                         step_scheduler = { max_steps = 3, global_batch_size = 8 } }
-        ranks.train(2, with(fsdp, eight), words(dir, 2))
-        local _, out, errors = helper.train(helper.config(dir, with(ddp, eight)))
+        ranks.train(2, ranks.with(fsdp, eight), ranks.words(dir, 2))
+        local _, out, errors = helper.train(helper.config(dir, ranks.with(ddp, eight)))
         assert.matches("moments of 8 bits of model.embed_tokens.weight are in blocks of parts of another size",
                        out .. errors)
-        local cfg = helper.config(helper.folder(), with({ strategy = "ddp", tp_size = 2 }, eight))
+        local cfg = helper.config(helper.folder(), ranks.with({ strategy = "ddp", tp_size = 2 }, eight))
         _, out, errors = helper.train(cfg, nil, { before = ranks.mpirun(2) })
         assert.matches("blocks of 256 numbers, and ranks share it by columns", out .. errors)
     end)
 
     it("hold the model as one rank writes it, and shards as torch reads them", function()
         local dir = helper.folder()
-        ranks.train(4, with(fsdp), words(dir, 3, { "--checkpoint.save_consolidated", "true" }))
+        ranks.train(4, ranks.with(fsdp), ranks.words(dir, 3, { "--checkpoint.save_consolidated", "true" }))
         local to, again = helper.latest(dir) .. "/model/", helper.folder()
         local file = "consolidated/model-00001-of-00001.safetensors"
         local model = am.AutoModelForCausalLM.from_pretrained(to .. "consolidated")

@@ -2,14 +2,7 @@
 local helper = require("tests.recipe.helper")
 local ranks = require("tests.dist.ranks")
 
-describe("collectives over MPI", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("collectives over MPI", function()
     local function run(n, word)
         return helper.run({ "tests/dist/collectives.lua", word }, { before = ranks.mpirun(n) })
     end

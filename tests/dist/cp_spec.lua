@@ -38,14 +38,7 @@ local cases = { -- name, changes to the configuration, the distributed section b
       { [2] = cp } },
 }
 
-describe("context parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("context parallel", function()
     for _, case in ipairs(cases) do
         local name, changes, sizes = unpack(case)
         it("learns what one rank learns: " .. name, function()

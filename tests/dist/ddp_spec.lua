@@ -18,14 +18,7 @@ local cases = {
     ["small buckets"] = { distributed = { strategy = "ddp", bucket_cap_mb = 0.001 } },
 }
 
-describe("data parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("data parallel", function()
     for name, changes in pairs(cases) do
         it("learns what one rank learns: " .. name, function()
             local one = train(1, changes)

@@ -30,14 +30,7 @@ local cases = { -- what, family, section `distributed`, changes, { ranks, ep_siz
     { "experts that no token goes to", "gpt_oss", ddp, {}, { 2, 2 }, change = starve },
 }
 
-describe("expert parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("expert parallel", function()
     for _, n in ipairs { 1, 2, 4 } do
         it("sends rows to their experts and back, on " .. n, function()
             local status, out, errors = helper.run({ "tests/dist/experts.lua" }, { before = ranks.mpirun(n) })

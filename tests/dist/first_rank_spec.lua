@@ -19,14 +19,7 @@ return { rows = function(opts)
 end }
 ]]
 
-describe("data that is kept", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("data that is kept", function()
     local function run(n, dataset)
         local dir = helper.folder()
         local cfg = helper.config(dir .. "/ck", { step_scheduler = { global_batch_size = 8, max_steps = 3 } })

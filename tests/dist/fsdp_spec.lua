@@ -3,10 +3,6 @@
 local helper = require("tests.recipe.helper")
 local ranks = require("tests.dist.ranks")
 
-local function with(distributed, changes)
-    return helper.changes({ distributed = distributed }, changes or {})
-end
-
 local fsdp2, hsdp = { strategy = "fsdp2" }, { strategy = "fsdp2", dp_replicate_size = 2 }
 local cases = {
     { "full, an epoch that does not fill its last step", fsdp2 },
@@ -23,20 +19,14 @@ local cases = {
     { "averages of the weights", fsdp2, { ema = { decay = 0.5 } }, { 2 } },
 }
 
-describe("fully sharded data parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("fully sharded data parallel", function()
     for _, case in ipairs(cases) do
         local name, distributed, changes, sizes = unpack(case)
         it("learns what one rank learns: " .. name, function()
             local one = ranks.train(1, changes)
             for _, n in ipairs(sizes or { 2, 4 }) do
-                ranks.compare(one, (ranks.train(n, with(distributed, changes), { "--checkpoint.enabled", "false" })))
+                ranks.compare(one, (ranks.train(n, ranks.with(distributed, changes),
+                                                { "--checkpoint.enabled", "false" })))
             end
         end)
     end
@@ -48,7 +38,7 @@ describe("fully sharded data parallel", function()
             step_scheduler = { max_steps = 6, val_every_steps = 2 },
         }
         local one, dir = ranks.train(1, changes)
-        local two, its_dir = ranks.train(2, with(fsdp2, changes))
+        local two, its_dir = ranks.train(2, ranks.with(fsdp2, changes))
         ranks.compare(one, two)
         local its_answers = helper.jsonl(its_dir .. "/samples.jsonl")
         for i, answer in ipairs(helper.jsonl(dir .. "/samples.jsonl")) do
@@ -72,7 +62,7 @@ describe("fully sharded data parallel", function()
 
     it("rounds what is gathered and what is summed as mp_policy says", function()
         local one = ranks.train(1, { step_scheduler = { max_steps = 3 } }, { "--checkpoint.enabled", "false" })
-        local two = ranks.train(2, with({ strategy = "fsdp2", mp_policy = {
+        local two = ranks.train(2, ranks.with({ strategy = "fsdp2", mp_policy = {
             _target_ = "torch.distributed.fsdp.MixedPrecisionPolicy", param_dtype = "torch.bfloat16",
             reduce_dtype = "bf16",
         } }, { step_scheduler = { max_steps = 3 } }), { "--checkpoint.enabled", "false" })
@@ -95,7 +85,7 @@ describe("fully sharded data parallel", function()
                 return metrics
             end
             return Recipe]])
-        local cfg = helper.config(helper.folder(), with(hsdp, { step_scheduler = { max_steps = 2,
+        local cfg = helper.config(helper.folder(), ranks.with(hsdp, { step_scheduler = { max_steps = 2,
                                                                                    global_batch_size = 8 } }))
         local words = { spoilt, helper.yaml(helper.folder(), cfg) }
         local status, _, errors = helper.run(words, { before = ranks.mpirun(4), limit = 60 })
@@ -105,7 +95,7 @@ describe("fully sharded data parallel", function()
 
     it("refuses an optimizer that sees whole matrices", function()
         local muon = { optimizer = { _target_ = "am.optim.Muon", lr = 1e-2 } }
-        local cfg = helper.config(helper.folder(), with(fsdp2, muon))
+        local cfg = helper.config(helper.folder(), ranks.with(fsdp2, muon))
         local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(2), limit = 60 })
         assert.not_equal(0, status)
         assert.matches("optimizer muon sees whole matrices, of which each rank has a part", errors)
@@ -114,7 +104,7 @@ describe("fully sharded data parallel", function()
     it("refuses sizes that are not the number of ranks", function()
         for key, words in pairs { dp_size = "dp_size asks for 3 processes, but this run has 2 ranks",
                                   dp_replicate_size = "a multiple of 3 processes, but this run has 2 ranks" } do
-            local cfg = helper.config(helper.folder(), with { strategy = "fsdp2", [key] = 3 })
+            local cfg = helper.config(helper.folder(), ranks.with { strategy = "fsdp2", [key] = 3 })
             local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(2), limit = 60 })
             assert.not_equal(0, status)
             assert.matches(words, errors, 1, true)

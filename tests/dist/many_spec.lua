@@ -5,14 +5,7 @@ local ranks = require("tests.dist.ranks")
 local most = tonumber(os.getenv("AMLUA_MANY_RANKS"))
 local STEPS = 5
 
-describe("many ranks", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("many ranks", function()
     for _, n in ipairs { 16, most } do
         for _, distributed in ipairs { { strategy = "ddp" }, { strategy = "fsdp2" } } do
             it(("learn what one rank learns: %d, %s"):format(n, distributed.strategy), function()

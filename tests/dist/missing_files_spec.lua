@@ -3,14 +3,7 @@ local helper = require("tests.recipe.helper")
 local path = require("am.utils.path")
 local ranks = require("tests.dist.ranks")
 
-describe("a rank without a file", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("a rank without a file", function()
     -- Ranks of which each sees, under one name, a folder of its own.
     local function run(n, changes, own)
         local dir = helper.folder()

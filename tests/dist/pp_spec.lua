@@ -50,14 +50,7 @@ local cases = { -- name, model, changes to one rank's configuration, and { ranks
       { 4, { pp_size = 2, cp_size = 2 } }, { 8, { pp_size = 2, cp_size = 2, strategy = "fsdp2" } } },
 }
 
-describe("pipeline parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("pipeline parallel", function()
     it("gives the same bits as a whole model, for any number of micro-batches", function()
         for _, n in ipairs { 2, 3 } do
             local status, out, errors = helper.run({ "tests/dist/pipeline.lua" }, { before = ranks.mpirun(n) })

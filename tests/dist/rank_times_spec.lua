@@ -10,14 +10,7 @@ return { sleeper = function()
 end }
 ]]
 
-describe("the times of ranks", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("the times of ranks", function()
     local function run(n, changes)
         local dir = helper.folder()
         local cfg = helper.config(dir, helper.changes({ step_scheduler = { global_batch_size = 8, max_steps = 8 } },

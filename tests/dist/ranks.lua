@@ -1,5 +1,6 @@
 -- How specs start ranks (mpirun, one thread each), and when several have learnt what one has. Holds no tests.
 local assert = require("luassert")
+local busted = require("busted")
 local helper = require("tests.recipe.helper")
 local io_core = require("am.core.io")
 local path = require("am.utils.path")
@@ -13,6 +14,28 @@ M.can_run = os.execute("command -v mpirun >/dev/null 2>&1") == 0
 
 --- Can they meet over Gloo?
 M.has_gloo = path.is_file(path.join(path.dirname(helper.amlua), "amlua_gloo.so"))
+
+--- A block of tests (busted's describe) that start ranks; pending, and so counted, where none can be started.
+function M.describe(what, fn)
+    busted.describe(what, function()
+        if not M.can_run then
+            busted.pending("there is no mpirun, or no amlua_mpi.so")
+            return
+        end
+        busted.teardown(helper.cleanup)
+        fn()
+    end)
+end
+
+--- Changes to a configuration, with a section `distributed`.
+function M.with(distributed, changes)
+    return helper.changes({ distributed = distributed }, changes or {})
+end
+
+--- Overrides of a run of so many steps in a folder.
+function M.words(dir, steps, more)
+    return { "--checkpoint.checkpoint_dir", dir, "--step_scheduler.max_steps", tostring(steps), unpack(more or {}) }
+end
 
 --- Shell words in front of a command that start it n times.
 function M.mpirun(n)

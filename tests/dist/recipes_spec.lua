@@ -39,14 +39,7 @@ local recipes = {
     end,
 }
 
-describe("ranks", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("ranks", function()
     for name, config in pairs(recipes) do
         it("learn what one learns: " .. name, function()
             local function train(n, changes)

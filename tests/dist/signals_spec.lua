@@ -14,14 +14,7 @@ local stops = [[return { at = function(args)
     return hook
 end }]]
 
-describe("a signal to one rank", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("a signal to one rank", function()
     local steps = { step_scheduler = { max_steps = 8, val_every_steps = 4 } }
     local cases = { { 2, { strategy = "ddp", pp_size = 2 }, "before_validation" },
                     { 4, { strategy = "fsdp2", tp_size = 2 }, "before_validation" },

@@ -3,14 +3,7 @@
 local helper = require("tests.recipe.helper")
 local ranks = require("tests.dist.ranks")
 
-describe("tensor parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("tensor parallel", function()
     for what, words in pairs {
         ["all families"] = {}, ["sequence parallel, recomputed, LoRA"] = { "sequence", "checkpoint", "lora" },
         ["dropout"] = { "dropout" }, ["sequence parallel, dropout"] = { "sequence", "dropout" },

@@ -4,10 +4,6 @@ local helper = require("tests.recipe.helper")
 local mixture = require("tests.dist.mixtures")
 local ranks = require("tests.dist.ranks")
 
-local function with(distributed, changes)
-    return helper.changes({ distributed = distributed }, changes or {})
-end
-
 local function tp(size, more)
     return helper.changes({ strategy = "ddp", tp_size = size }, more or {})
 end
@@ -85,14 +81,7 @@ local cases = {
     { "sharded, too, LoRA", 4, fsdp, lora },
 }
 
-describe("tensor parallel", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("tensor parallel", function()
     local alone = {}
 
     for _, case in ipairs(cases) do
@@ -100,7 +89,7 @@ describe("tensor parallel", function()
         it("learns what one rank learns: " .. name, function()
             local key = changes or cases
             alone[key] = alone[key] or ranks.train(1, changes)
-            ranks.compare(alone[key], (ranks.train(n, with(distributed, changes), WITHOUT_FILES)))
+            ranks.compare(alone[key], (ranks.train(n, ranks.with(distributed, changes), WITHOUT_FILES)))
         end)
     end
 
@@ -119,7 +108,7 @@ describe("tensor parallel", function()
     end
 
     local function refused(n, distributed, changes)
-        local cfg = helper.config(helper.folder(), with(distributed, changes))
+        local cfg = helper.config(helper.folder(), ranks.with(distributed, changes))
         local status, _, errors = helper.train(cfg, nil, { before = ranks.mpirun(n), limit = 60 })
         assert.not_equal(0, status)
         return errors

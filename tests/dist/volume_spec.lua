@@ -17,14 +17,7 @@ local cases = { -- ranks, section `distributed`, the family of a mixture of expe
     { 4, { strategy = "fsdp2", tp_size = 2 } },
 }
 
-describe("a step's volume", function()
-    if not ranks.can_run then
-        pending("there is no mpirun, or no amlua_mpi.so")
-        return
-    end
-
-    teardown(helper.cleanup)
-
+ranks.describe("a step's volume", function()
     for _, case in ipairs(cases) do
         local n, distributed, family = unpack(case)
         local what = ("%s on %d ranks, %d copies, experts over %d, matrices over %d%s%s"):format(

@@ -6,27 +6,10 @@ local am = require("am.core")
 local err = require("am.core.error")
 local autograd = require("am.core.autograd")
 local C = require("am.core.ffi").C
+local support = require("tests.support.tensors")
 local ops = am.ops
 
-local function leaf(data, opts)
-    local t = am.tensor(data, opts)
-    t.requires_grad = true
-    return t
-end
-
-local function raised(code, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok, "nothing was raised")
-    assert.is_true(err.is(e), "not an error object: " .. tostring(e))
-    assert.equal(code, e.code, tostring(e))
-    return tostring(e)
-end
-
-local function live_bytes()
-    local stats = ffi.new("am_mem_stats")
-    C.am_mem_get(0, stats)
-    return tonumber(stats.live_bytes)
-end
+local leaf, raised, live_bytes = support.leaf, support.raised, support.live_bytes
 
 -- A tensor's bytes as text.
 local function bits(t)

@@ -1,30 +1,12 @@
 -- Tapes that are set aside: several graphs alive at once.
 
-local ffi = require("ffi")
 local am = require("am.core")
 local err = require("am.core.error")
 local autograd = require("am.core.autograd")
 local C = require("am.core.ffi").C
+local support = require("tests.support.tensors")
 
-local function leaf(data)
-    local t = am.tensor(data)
-    t.requires_grad = true
-    return t
-end
-
-local function raised(code, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok, "nothing was raised")
-    assert.is_true(err.is(e), "not an error object: " .. tostring(e))
-    assert.equal(code, e.code, tostring(e))
-    return tostring(e)
-end
-
-local function live_bytes()
-    local stats = ffi.new("am_mem_stats")
-    C.am_mem_get(0, stats)
-    return tonumber(stats.live_bytes)
-end
+local leaf, raised, live_bytes = support.leaf, support.raised, support.live_bytes
 
 describe("tapes", function()
     -- x^2 by a custom op, which keeps x for backward.

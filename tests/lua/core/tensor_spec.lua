@@ -2,17 +2,10 @@
 
 local ffi = require("ffi")
 local am = require("am.core")
-local err = require("am.core.error")
+local support = require("tests.support.tensors")
 local ops = am.ops
 
--- The error object that fn raises.
-local function raised(code, fn, ...)
-    local ok, e = pcall(fn, ...)
-    assert.is_false(ok, "nothing was raised")
-    assert.is_true(err.is(e), "not an error object: " .. tostring(e))
-    assert.equal(code, e.code, tostring(e))
-    return tostring(e)
-end
+local raised = support.raised
 
 describe("tensors and tables", function()
     it("go there and back", function()
