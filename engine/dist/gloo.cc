@@ -409,19 +409,17 @@ std::vector<std::vector<char>> gather(const std::string &prefix, int size, am_co
     } catch (const Failed &) {
         if (call->message[0] || am_clock() <= call->deadline)
             throw;
-        std::string missing;
+        std::string missing, why = "not all ranks came";
         for (int r = 0; r < size; r++) {
             am_comm_call ask = question(1);
-            Names names(prefix, &ask);
             Freed value;
             const std::string key = prefix + std::to_string(r);
-            if (am_store_look(process.store, key.c_str(), &value.data, &value.bytes, &ask) ==
-                    AM_OK &&
-                !value.data)
-                missing += (missing.empty() ? "rank " : ", ") + std::to_string(r);
+            if (am_store_look(process.store, key.c_str(), &value.data, &value.bytes, &ask) == AM_OK)
+                missing += value.data ? "" : (missing.empty() ? "rank " : ", ") + std::to_string(r);
+            else if (ask.message[0]) /* another rank has given up a moment before, and said why */
+                why = ask.message;
         }
-        if (!missing.empty())
-            say(call, ("there came no " + missing).c_str());
+        say(call, missing.empty() ? why.c_str() : ("there came no " + missing).c_str());
         throw;
     }
     return all;
