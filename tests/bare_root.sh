@@ -40,6 +40,8 @@ mkdir -p "$dir/dev/shm" "$dir/dev/pts"
 mount -t proc proc "$dir/proc"
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$dir/dev/pts"
 mount -t tmpfs tmpfs "$dir/dev/shm"
+mkdir -p "$dir/sys"
+mount --rbind /sys "$dir/sys" && mount --make-rslave "$dir/sys" # Open MPI asks it where cores are
 
 environment=(HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8)
 while IFS= read -r variable; do
