@@ -2,7 +2,6 @@
  * the process that has it, or by a thread while the program goes on. Reading is safetensors.c's. */
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -472,7 +471,7 @@ struct am_writing {
     am_parts **files;
     int64_t n, n_paths;
     char *paths; /* one after the other, each with its NUL */
-    atomic_int done;
+    int done; /* atomic: the thread sets it last */
     int joined, rc;
     char message[1024];
 };
@@ -487,7 +486,7 @@ static void *write_files(void *context)
         w->rc = am_file_sync_path(path);
     if (w->rc != AM_OK)
         snprintf(w->message, sizeof w->message, "%s", am_error_message());
-    atomic_store_explicit(&w->done, 1, memory_order_release);
+    __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
     return NULL;
 }
 
@@ -548,7 +547,7 @@ out:
 
 int am_writing_done(const am_writing *w)
 {
-    return atomic_load_explicit(&w->done, memory_order_acquire);
+    return __atomic_load_n(&w->done, __ATOMIC_ACQUIRE);
 }
 
 int am_writing_wait(am_writing *w)
