@@ -471,7 +471,7 @@ struct am_writing {
     am_parts **files;
     int64_t n, n_paths;
     char *paths; /* one after the other, each with its NUL */
-    int done; /* atomic: the thread sets it last */
+    int done;    /* atomic: the thread sets it last */
     int joined, rc;
     char message[1024];
 };
