@@ -11,7 +11,7 @@ usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v] [--coverage]
   unit        C tests, Lua tests, rules, lint, fuzzers for some seconds
   functional  parity with transformers and whole recipes (tests/parity, tests/recipe)
   COMPONENT   one component's C and Lua tests, e.g. tensor, ops, config, tokenizer, chat;
-              or one of rules, lint, fuzz, dist, parity, recipe
+              or one of rules, lint, fuzz, threads, dist, parity, recipe
   -k TEXT     only tests whose name contains TEXT
   -v          show every test's output, not that of failing ones only
   --coverage  then say which lines of C and Lua ran, in build/test-coverage/*.txt
@@ -214,6 +214,11 @@ run_dist() {
     done
 }
 
+run_threads() {
+    [ -z "$coverage" ] && wanted tests/threads.sh || return 0 # kernels that count lines don't link
+    start tests/threads.sh 300 tests/threads.sh "$release"
+}
+
 run_fuzz() {
     wanted tests/fuzz/run.sh || return 0
     start tests/fuzz/run.sh 600 tests/fuzz/run.sh 4
@@ -318,6 +323,7 @@ fi
 
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
 if selected unit || [ "$selection" = dist ]; then run_dist; fi
+if selected unit || [ "$selection" = threads ]; then run_threads; fi
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

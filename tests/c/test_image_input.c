@@ -394,6 +394,10 @@ END_TEST
 /* A copy of the process has no threads and none of the jobs, and can start its own. */
 START_TEST(test_fork)
 {
+#ifdef __SANITIZE_THREAD__
+    printf("SKIP ThreadSanitizer knows no program with threads that forks\n");
+    return;
+#endif
     static float out[RGB_PNG];
     am_image_job *jobs[10];
     ck_ok(am_image_threads_set(2));
