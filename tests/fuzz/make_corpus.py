@@ -463,6 +463,26 @@ def processor_seeds():
                    "size": {"shortest_edge": 20, "longest_edge": 30}, "default_to_square": True})
 
 
+def checkpoint_seeds():
+    def seed(name, manifest, plan, *shards):
+        write("checkpoint", name, b"\0".join(json.dumps(part).encode() for part in (manifest, plan, *shards)))
+
+    def rows(**firsts):
+        return {name: {"saved_offsets": at} for name, at in firsts.items()}
+
+    shard = "model/shard-00001-model-00001-of-00001.safetensors"
+    manifest = {"version": 1, "files": {shard: {"bytes": 288}}}
+    plan = {"version": 1, "total": 64, "indexed": True, "targets": {
+        "a": {"each": True, "at": [["x.0", 0], ["x.1", 0], ["x.0", 3]]}, "b": {"each": False, "at": [["b", 0]]},
+        "c": {"each": False, "at": [["c", 0]]}}, "files": [
+        {"name": "model-00001-of-00002.safetensors", "tensors": [["x.0", "F32", [6]], ["c", "F32", []]]},
+        {"name": "model-00002-of-00002.safetensors", "tensors": [["x.1", "F32", [3]], ["b", "F32", [6]]]}]}
+    whole = rows(a=[0, 0], b=[0]), rows(a=[2, 0], b=[4], c=[])
+    seed("whole", manifest, plan, *whole)
+    seed("gap", {"files": {}}, {"files": []}, whole[0], rows(a=[3, 0], b=[9007199254740991]))
+    seed("columns", {"files": {"../../etc/passwd": {"bytes": 1}}}, {**plan, "total": 1e99}, rows(a=[0, 1]), [])
+
+
 def pattern_seeds():
     write("pattern", "names", b"layers\\.[0-3]\\.|(?i)NORM$\0model.layers.2.mlp.weight")
     write("pattern", "groups", b"^(?!.*lm_head)(?P<n>a+)(?P=n)\\d{2,5}?\0aa123")
@@ -510,5 +530,6 @@ template_seeds()
 trackers_seeds()
 adapter_seeds()
 processor_seeds()
+checkpoint_seeds()
 pattern_seeds()
 store_seeds()

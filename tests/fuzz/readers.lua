@@ -3,7 +3,9 @@
 
 local am = require("am")
 local chat = require("am.chat")
+local checkpoint = require("am.checkpoint")
 local config = require("am.config")
+local consolidation = require("am.recipes.consolidation")
 local datasets = require("am.datasets")
 local err = require("am.core.error")
 local indexed = require("am.datasets.indexed_dataset")
@@ -404,6 +406,48 @@ function M.hub(text)
         assert(info.files[file])
     end
     try(hub_dataset.choose_converted, names, { where = "x", name = "en" })
+end
+
+local checkpoint_folder
+local SHARDS = { { a = { 2, 3 }, b = { 4 } }, { a = { 1, 3 }, b = { 2 }, c = {} } }
+
+--- A checkpoint's manifest.json, behind a NUL its files.json, behind others what two shards say of their rows: a tensor
+--- that is found can be read whole, and what is consolidated has the sizes that the plan gives.
+function M.checkpoint(text)
+    checkpoint_folder = checkpoint_folder or os.tmpname()
+    path.remove_tree(checkpoint_folder)
+    local model_dir, out = path.join(checkpoint_folder, "model"), path.join(checkpoint_folder, "out")
+    path.mkdir_p(path.join(model_dir, consolidation.METADATA))
+    local parts = {}
+    for part in (text .. "\0"):gmatch("(%Z*)%z") do
+        parts[#parts + 1] = part
+    end
+    write(path.join(checkpoint_folder, "manifest.json"), parts[1])
+    write(path.join(model_dir, consolidation.METADATA, "files.json"), parts[2] or "")
+    try(checkpoint.manifest.check, checkpoint_folder, function(file) return not file:find("out") end, 0, 1)
+    am.scope(function()
+        for k, shapes in ipairs(SHARDS) do
+            local tensors = {}
+            for name_of, shape in pairs(shapes) do
+                tensors[name_of] = am.zeros(shape)
+            end
+            try(am.save_safetensors, path.join(model_dir, ("shard-0000%d-model-00001-of-00001.safetensors"):format(k)),
+                tensors, json.encode { format = "pt", DCP_SHARDING_INFO = parts[2 + k] })
+        end
+        local files = checkpoint.shards.find(model_dir, "model")
+        local set = #files > 0 and try(checkpoint.shards.open, files)
+        for name_of, entry in pairs(set and set.entries or {}) do
+            set:read(name_of, 0, entry.shape[1] or 1, am.zeros(entry.shape))
+        end
+        if set then
+            set:close()
+        end
+    end)
+    if try(consolidation.consolidate, model_dir, out) then
+        for _, file in ipairs(path.names(out)) do
+            assert(not file:find("%.safetensors$") or am.load_safetensors(path.join(out, file)))
+        end
+    end
 end
 
 local data_files = { ".hidden/a.jsonl", "README.md", "a.csv", "data/test-1.jsonl", "data/train-1.jsonl", "en/x.txt.gz" }

@@ -62,7 +62,7 @@ function M.check(dir, wanted, k, count)
     end
     local manifest = text and json.decode(text)
     local files = type(manifest) == "table" and manifest.files
-    if type(files) ~= "table" then
+    if type(files) ~= "table" or #files > 0 or next(files) == nil then
         err.raise("format", "%s: %s", path.join(dir, NAME), why or "it is no manifest")
     end
     local i = 0

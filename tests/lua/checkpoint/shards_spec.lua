@@ -198,7 +198,8 @@ describe("a manifest", function()
             raised("format", { name, "bytes, by its manifest " .. #text }, checkpoint.manifest.check, root, all, 0, 1)
             path.remove_tree(found[2])
             raised("format", "lacks " .. name, checkpoint.manifest.check, root, all, 0, 1)
-            for _, nonsense in ipairs { "", "7", "{}", '{"files": {"a": 1}}', '{"files": {"a": {}}}' } do
+            for _, nonsense in ipairs { "", "7", "{}", '{"files": {"a": 1}}', '{"files": {"a": {}}}', '{"files": {}}',
+                                        '{"files": [{"bytes": 1}]}' } do
                 path.write_file(path.join(root, "manifest.json"), nonsense)
                 raised("format", "manifest.json", checkpoint.manifest.check, root, all, 0, 1)
             end
