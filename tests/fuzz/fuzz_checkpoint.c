@@ -1,5 +1,5 @@
-/* fuzz_checkpoint.c — any bytes as what a checkpoint of several ranks says of itself. What is done with
- * them is in readers.lua. */
+/* fuzz_checkpoint.c — any bytes as what a checkpoint of several ranks says of itself. What is done
+ * with them is in readers.lua. */
 #include "fuzz_lua.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
