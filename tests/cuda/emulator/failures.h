@@ -1,0 +1,18 @@
+// failures.h — failures on demand: AM_EMU_FAIL=KIND:N[,KIND:N...] lets the Nth of a kind fail.
+//   launch   the kernel fails while it runs: an error that stays
+//   copy     the copy does: an error that stays
+//   alloc    there is no memory
+//   device   from the Nth call on the device is gone
+//   matmul   cublasLtMatmul returns an error
+//   comm     a collective of NCCL returns an error
+#pragma once
+
+namespace emu
+{
+enum class Failure { launch, copy, alloc, device, matmul, comm };
+
+// Counts one; true when it is the one to fail (of a device: or a later one).
+bool fails_now(Failure f);
+// As AM_EMU_FAIL has it; counting begins anew.
+void set_failures(const char *text);
+} // namespace emu
