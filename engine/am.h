@@ -72,8 +72,13 @@ int am_dtype_size(int dtype);         /* bytes an element; 0 when out of range *
 int am_dtype_find(int *dtype, const char *name);
 
 /* A device is a small integer. 0 is "cpu"; "ref" (scalar, the oracle) and "fence" (a stand-in for
- * a GPU used by tests) are others. */
+ * a GPU used by tests) are others. "cuda" is a GPU, "cuda:N" that with the number N: the one that
+ * this process uses from its first use on. It needs amlua_cuda.so beside libamlua.so, or the file
+ * that AMLUA_CUDA names. */
 int am_device_find(int *device, const char *name); /* AM_EUNSUP names those that exist */
+/* What the device is, opened if it was not: "NVIDIA H100 80GB HBM3, sm_90, …"; "" of those of the
+ * host. AM_EDEVICE with the reason when it can't be used. The text is the device's. */
+int am_device_about(const char **about, int device);
 const char *am_device_name(int device);
 int am_device_count(void);
 int am_device_sync(int device); /* wait until all queued kernels are done */

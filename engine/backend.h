@@ -17,9 +17,14 @@
 #ifndef AM_BACKEND_H
 #define AM_BACKEND_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "am.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct am_stream am_stream; /* a backend's own; NULL where it has none */
 
@@ -542,15 +547,18 @@ typedef struct am_qr_args {
 /* ---- the vtable ------------------------------------------------------------------------ */
 
 enum { AM_COPY_TO_DEVICE, AM_COPY_TO_HOST, AM_COPY_ON_DEVICE };
-enum { AM_BACKEND_VERSION = 1 };
+enum { AM_BACKEND_VERSION = 2 };
 
 typedef struct am_backend {
-    uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION; members grow at the end */
+    uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION */
     const char *name;
-    int is_host;                            /* device pointers may be read by the host */
-    int (*probe)(const char **why);         /* devices found; 0 with the reason */
-    int (*alloc)(void **p, size_t bytes);   /* 64-byte aligned at least */
-    void (*release)(void *p, size_t bytes); /* waits for kernels that still run */
+    int is_host;                    /* device pointers may be read by the host */
+    int (*probe)(const char **why); /* devices found; 0 with the reason */
+    int (*use)(int ordinal);        /* the one that this process uses; NULL: there is one */
+    const char *(*about)(void);     /* of the device in use, for people; or NULL */
+    int (*memory)(size_t *left, size_t *total); /* the device's bytes; or NULL */
+    int (*alloc)(void **p, size_t bytes);       /* 64-byte aligned at least */
+    void (*release)(void *p, size_t bytes);     /* waits for kernels that still run */
     /* kind: AM_COPY_*; done when it returns */
     int (*transfer)(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
     int (*stream_new)(am_stream **s);
@@ -567,6 +575,17 @@ const am_backend *am_backend_cpu(void);         /* picks kernels for this CPU on
 const char *am_backend_cpu_isa(void);           /* am_cpu_isa */
 const char *am_backend_cpu_isa_available(void); /* AMLUA_ISA left aside */
 
+/* A backend in a module, amlua_<name>.so, is what its am_backend_entry returns; NULL when it was
+ * built for another host. It sees nothing of the engine but this. */
+typedef struct am_backend_host {
+    uint32_t size;                                      /* sizeof(am_backend_host) */
+    int (*fail)(int code, const char *fmt, va_list ap); /* am_kernel_fail's work */
+} am_backend_host;
+typedef const am_backend *(*am_backend_entry_fn)(const am_backend_host *host);
+#pragma GCC visibility push(default)
+const am_backend *am_backend_entry(const am_backend_host *host); /* a module's own */
+#pragma GCC visibility pop
+
 /* ---- what the engine offers kernels ----------------------------------------------------- */
 
 /* Set the thread's error message and return the code; printf format. */
@@ -575,5 +594,9 @@ int am_kernel_fail(int code, const char *fmt, ...) __attribute__((format(printf,
  * 64-byte aligned, NULL when out of memory. */
 void *am_scratch(int slot, size_t bytes);
 /* Team size for OpenMP: `#pragma omp parallel num_threads(am_threads())`. */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -9,7 +9,11 @@
 #include <math.h>
 #include <stdint.h>
 
-static inline void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t block)
+#ifndef AM_INLINE /* what compiles for devices, too, says how */
+#define AM_INLINE static inline
+#endif
+
+AM_INLINE void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t block)
 {
     uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
     uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
@@ -29,7 +33,7 @@ static inline void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, ui
     out[3] = c3;
 }
 
-static inline uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
+AM_INLINE uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
 {
     uint32_t w[4];
     am_philox(w, seed, stream, i >> 2);
@@ -37,19 +41,19 @@ static inline uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
 }
 
 /* Dropout keeps an element when its word is at or above this; exact for p = 0 and 1. */
-static inline uint64_t am_dropout_threshold(double p)
+AM_INLINE uint64_t am_dropout_threshold(double p)
 {
     return (uint64_t)(p * 4294967296.0);
 }
 
 /* Uniform in [0, 1) with 24 bits: exact in f32. */
-static inline double am_uniform01(uint32_t w)
+AM_INLINE double am_uniform01(uint32_t w)
 {
     return (double)(w >> 8) * 0x1p-24;
 }
 
 /* Standard normal of element i by Box-Muller over the two words of its pair. */
-static inline double am_normal01(uint64_t seed, uint64_t stream, uint64_t i)
+AM_INLINE double am_normal01(uint64_t seed, uint64_t stream, uint64_t i)
 {
     uint32_t w[4];
     am_philox(w, seed, stream, i >> 2);

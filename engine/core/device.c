@@ -1,29 +1,51 @@
-/* device.c — the table of devices. Backends that need other libraries (CUDA) will be opened as
- * shared objects here; today's three are linked in. Holds no memory accounting: see mem.c. */
+/* device.c — the table of devices. Three backends are linked in, CUDA's is a module that is opened
+ * on first use. Holds no memory accounting: see mem.c. */
 #include "device.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "../image/jobs.h"
 #include "error.h"
 #include "mem.h"
+#include "module.h"
 
 static struct {
     const am_backend *be;
     am_stream *stream;
 } devices[AM_DEVICE_COUNT];
 
-static const char *const names[AM_DEVICE_COUNT] = {"cpu", "ref", "fence"};
+static const char *const names[AM_DEVICE_COUNT] = {"cpu", "ref", "fence", "cuda"};
+static int gpu = -1; /* which of them is AM_DEVICE_CUDA; -1: none was chosen */
 
-static const am_backend *linked(int device)
+static int module_backend(const am_backend **be)
+{
+    static const am_backend *opened;
+    static const am_backend_host host = {.size = sizeof host, .fail = am_fail_va};
+    if (!opened) {
+        am_backend_entry_fn entry;
+        AM_TRY(am_module_open((void **)&entry, "cuda", getenv("AMLUA_CUDA"), "am_backend_entry",
+                              AM_EDEVICE));
+        opened = entry(&host);
+    }
+    *be = opened;
+    return AM_OK;
+}
+
+static int find_backend(const am_backend **be, int device)
 {
     switch (device) {
     case AM_DEVICE_CPU:
-        return am_backend_cpu();
+        *be = am_backend_cpu();
+        return AM_OK;
     case AM_DEVICE_REF:
-        return &am_backend_ref;
+        *be = &am_backend_ref;
+        return AM_OK;
+    case AM_DEVICE_FENCE:
+        *be = &am_backend_fence;
+        return AM_OK;
     default:
-        return &am_backend_fence;
+        return module_backend(be);
     }
 }
 
@@ -32,13 +54,16 @@ int am_device_open(int device, const am_backend **be, am_stream **stream)
     if (device < 0 || device >= AM_DEVICE_COUNT)
         return am_fail(AM_EINVAL, "device %d does not exist", device);
     if (!devices[device].be) {
-        const am_backend *b = linked(device);
+        const am_backend *b;
         const char *why = "";
-        if (b->size != sizeof(am_backend) || b->version != AM_BACKEND_VERSION)
+        AM_TRY(find_backend(&b, device));
+        if (!b || b->size != sizeof(am_backend) || b->version != AM_BACKEND_VERSION)
             return am_fail(AM_EDEVICE, "backend %s was built for another version of amlua",
                            names[device]);
         if (b->probe(&why) < 1)
             return am_fail(AM_EDEVICE, "device %s can't be used: %s", names[device], why);
+        if (b->use)
+            AM_TRY(b->use(gpu < 0 ? 0 : gpu));
         if (b->stream_new)
             AM_TRY(b->stream_new(&devices[device].stream));
         devices[device].be = b;
@@ -49,16 +74,36 @@ int am_device_open(int device, const am_backend **be, am_stream **stream)
     return AM_OK;
 }
 
+/* The number behind "cuda:"; -1 where there is none. */
+static int ordinal_of(const char *name)
+{
+    char *end;
+    if (strncmp(name, "cuda:", 5) != 0 || name[5] < '0' || name[5] > '9')
+        return -1;
+    long n = strtol(name + 5, &end, 10);
+    return *end || n > 9999 ? -1 : (int)n;
+}
+
 int am_device_find(int *device, const char *name)
 {
-    if (name && strcmp(name, "cpu:0") == 0)
+    int n = name ? ordinal_of(name) : -1;
+    if (n >= 0 && devices[AM_DEVICE_CUDA].be && n != (gpu < 0 ? 0 : gpu))
+        return am_fail(AM_EUNSUP,
+                       "this process uses cuda:%d, and a process has one GPU: start a rank for "
+                       "each",
+                       gpu < 0 ? 0 : gpu);
+    if (n >= 0) {
+        gpu = n;
+        name = "cuda";
+    } else if (name && strcmp(name, "cpu:0") == 0) {
         name = "cpu";
+    }
     for (int i = 0; name && i < AM_DEVICE_COUNT; i++)
         if (strcmp(name, names[i]) == 0) {
             *device = i;
             return AM_OK;
         }
-    return am_fail(AM_EUNSUP, "no device \"%s\" here; there are cpu, ref and fence",
+    return am_fail(AM_EUNSUP, "no device \"%s\" here; there are cpu, cuda, ref and fence",
                    name ? name : "");
 }
 
@@ -76,6 +121,14 @@ int am_device_is_host(int device)
 {
     const am_backend *be;
     return am_device_open(device, &be, NULL) == AM_OK && be->is_host;
+}
+
+int am_device_about(const char **about, int device)
+{
+    const am_backend *be;
+    AM_TRY(am_device_open(device, &be, NULL));
+    *about = be->about ? be->about() : "";
+    return AM_OK;
 }
 
 int am_device_sync(int device)

@@ -4,7 +4,8 @@
 
 #include "../backend.h"
 
-enum { AM_DEVICE_CPU, AM_DEVICE_REF, AM_DEVICE_FENCE, AM_DEVICE_COUNT };
+/* AM_DEVICE_CUDA is the one GPU of this process. */
+enum { AM_DEVICE_CPU, AM_DEVICE_REF, AM_DEVICE_FENCE, AM_DEVICE_CUDA, AM_DEVICE_COUNT };
 
 /* The device's backend, opened on first use; AM_EDEVICE when it can't be. */
 int am_device_open(int device, const am_backend **be, am_stream **stream);

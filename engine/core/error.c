@@ -2,7 +2,6 @@
  * Holds no policy: who raises what is said where it is raised. */
 #include "error.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,11 +23,17 @@ const char *am_error_name(int code)
     return code >= 0 && code < (int)(sizeof names / sizeof *names) ? names[code] : "?";
 }
 
+int am_fail_va(int code, const char *fmt, va_list ap)
+{
+    vsnprintf(message, sizeof message, fmt, ap);
+    return code;
+}
+
 int am_fail(int code, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(message, sizeof message, fmt, ap);
+    am_fail_va(code, fmt, ap);
     va_end(ap);
     return code;
 }
@@ -60,7 +65,7 @@ int am_kernel_fail(int code, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(message, sizeof message, fmt, ap);
+    am_fail_va(code, fmt, ap);
     va_end(ap);
     return code;
 }

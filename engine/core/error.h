@@ -2,10 +2,12 @@
 #ifndef AM_ERROR_H
 #define AM_ERROR_H
 
+#include <stdarg.h>
 #include "../am.h"
 
 /* Write the thread's message and return `code`. Never allocates. */
 int am_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int am_fail_va(int code, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* Put "context: " before the message that is there, keep the code. */
 int am_fail_context(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -176,6 +176,17 @@ static int from_system(const am_backend *be, void **p, size_t bytes)
     return be->alloc(p, bytes);
 }
 
+static int out_of_memory(const am_backend *be, size_t bytes)
+{
+    size_t left, total;
+    if (!be->memory || be->memory(&left, &total) != AM_OK)
+        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
+                       be->name);
+    return am_fail(AM_ENOMEM,
+                   "out of memory: %zu bytes on %s could not be had, %zu of its %zu are free",
+                   bytes, be->name, left, total);
+}
+
 int am_device_alloc(int device, void **p, size_t bytes)
 {
     const am_backend *be;
@@ -214,8 +225,7 @@ int am_device_alloc(int device, void **p, size_t bytes)
             rc = from_system(be, p, rounded);
         }
         if (rc != AM_OK)
-            return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
-                           be->name);
+            return out_of_memory(be, bytes);
     }
     st->live_bytes += (int64_t)rounded;
     st->live_storages++;

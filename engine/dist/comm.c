@@ -1,7 +1,6 @@
 /* comm.c — groups of ranks: opening an engine (comm.h), the order of a group's collectives and the
  * thread that does them, time-outs and who is to blame, 16-bit floats, counting. What moves bytes
  * is an engine's; what a strategy makes of it is Lua's. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 
 #include "../core/error.h"
 #include "../core/mem.h"
+#include "../core/module.h"
 #include "../core/tensor.h"
 #include "../dtype.h"
 #include "comm.h"
@@ -40,7 +40,7 @@ struct am_work {
 
 struct am_comm {
     const am_comm_engine *engine;
-    void *group, *module;
+    void *group;
     int refs, rank, size; /* refs: of the group of all ranks, those split off it, and its owner */
     int32_t *world_ranks;
     place *places; /* of all ranks; the group of all has them */
@@ -85,7 +85,6 @@ static void first_failure(char message[AM_COMM_MESSAGE])
 
 static int load_module(am_comm *c, const char *name, const char *file)
 {
-    char path[4096];
     if (strcmp(name, "self") == 0) {
         c->engine = &am_comm_self;
         return AM_OK;
@@ -93,24 +92,12 @@ static int load_module(am_comm *c, const char *name, const char *file)
     if (strcmp(name, "mpi") != 0 && strcmp(name, "gloo") != 0)
         return am_fail(AM_EINVAL, "there is no communicator %s; there are self, mpi and gloo",
                        name);
-    if (!file) {
-        Dl_info own;
-        if (!dladdr((void *)am_comm_open, &own) || !own.dli_fname)
-            return am_fail(AM_EIO, "where libamlua.so lies can't be told; name the module's file");
-        const char *slash = strrchr(own.dli_fname, '/');
-        int folder = slash ? (int)(slash - own.dli_fname) + 1 : 0;
-        snprintf(path, sizeof path, "%.*samlua_%s.so", folder, own.dli_fname, name);
-        file = path;
-    }
-    c->module = dlopen(file, RTLD_NOW | RTLD_GLOBAL); /* Open MPI's plug-ins look for its symbols */
-    if (!c->module)
-        return am_fail(AM_ECOMM, "the communicator %s can't be opened: %s", name, dlerror());
     am_comm_entry entry;
-    *(void **)&entry = dlsym(c->module, "am_comm_engine_entry");
-    c->engine = entry ? entry() : NULL;
+    AM_TRY(am_module_open((void **)&entry, name, file, "am_comm_engine_entry", AM_ECOMM));
+    c->engine = entry();
     if (!c->engine || c->engine->size != sizeof(am_comm_engine) ||
         c->engine->version != AM_COMM_VERSION)
-        return am_fail(AM_ECOMM, "%s was built for another version of amlua", file);
+        return am_fail(AM_ECOMM, "%s was built for another version of amlua", file ? file : name);
     return AM_OK;
 }
 

@@ -1,3 +1,2 @@
-/* am_target.h — what device code is written in, for a CPU: the twin of the GPU's header of this
- * name, found by the include path. */
+/* am_target.h — the twin of kernels/cuda/gpu/am_target.h that runs kernels on a CPU. */
 #include "am_emu.h"

@@ -32,8 +32,8 @@ struct Launch {
 struct Image {
     const char *low, *high;
 };
-std::vector<Image> images;              // modules that hold kernels
-std::map<const void *, size_t> allowed; // dynamic shared memory of kernels that have asked for more
+auto &images = *new std::vector<Image>; // modules that hold kernels
+auto &allowed = *new std::map<const void *, size_t>; // dynamic shared memory of kernels that have asked for more
 
 int add_image(dl_phdr_info *info, size_t, void *kernel)
 {

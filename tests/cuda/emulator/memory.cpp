@@ -45,9 +45,9 @@ struct Heap {
 
 char *arena;
 size_t arena_bytes;
-std::vector<Heap> heaps;
-std::map<uintptr_t, size_t> pinned; // allocated here
-std::map<uintptr_t, size_t> registered;
+auto &heaps = *new std::vector<Heap>;
+auto &pinned = *new std::map<uintptr_t, size_t>; // allocated here
+auto &registered = *new std::map<uintptr_t, size_t>;
 int openings; // DeviceAccess objects
 
 size_t round_up(size_t n, size_t to)

@@ -14,7 +14,7 @@ namespace emu
 {
 namespace
 {
-std::string all; // every report, a line each
+auto &all = *new std::string; // every report, a line each
 int count;
 const char *blamed; // a call, when no kernel runs
 cudaError_t failure = cudaSuccess;

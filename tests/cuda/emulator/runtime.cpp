@@ -15,7 +15,7 @@ namespace emu
 {
 namespace
 {
-std::recursive_mutex mutex;
+auto &mutex = *new std::recursive_mutex;
 thread_local int device;
 
 // What asking for devices says, before there can be any failure of one.

@@ -11,7 +11,7 @@ namespace emu
 {
 namespace
 {
-std::set<Event *> events;
+auto &events = *new std::set<Event *>;
 typedef std::shared_ptr<const Graph> Executable;
 
 Event *find_event(cudaEvent_t e)

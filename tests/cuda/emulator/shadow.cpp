@@ -15,6 +15,7 @@
 
 #if defined(AM_EMU_CHECK)
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 #include <sys/mman.h>
@@ -48,9 +49,11 @@ struct Page {
 char *base;
 uint8_t *states;
 Page *pages;
-std::vector<size_t> touched;      // pages with cells, beside the shared window's
-std::vector<Cell *> pool[3];      // unused cells of a page, by shift
-std::set<std::pair<const void *, int>> seen; // reported in this launch: place and kind
+// As everywhere here, what has a destructor is never destroyed: a program may use the device when it
+// ends.
+auto &touched = *new std::vector<size_t>;                    // pages with cells
+auto &pool = *new std::array<std::vector<Cell *>, 3>;        // unused cells of a page, by shift
+auto &seen = *new std::set<std::pair<const void *, int>>;    // reported in this launch: place and kind
 
 enum Kind { bounds, uninitialised, write_write, write_read, read_write, foreign_local, host, misaligned };
 
@@ -167,6 +170,7 @@ Cell &cell_at(size_t offset, unsigned shift)
         Cell *finer = take_cells(shift);
         for (size_t i = 0; i < page_bytes >> shift; i++)
             finer[i] = page.cells[i << shift >> page.shift];
+        std::fill_n(page.cells, page_bytes >> page.shift, Cell{0, 0}); // of this launch
         pool[page.shift].push_back(page.cells);
         page.cells = finer;
         page.shift = shift;

@@ -13,9 +13,9 @@ namespace emu
 {
 namespace
 {
-std::set<Stream *> streams;
-std::map<int, Stream *> default_streams; // of each device
-std::vector<std::weak_ptr<Capture>> captures;
+auto &streams = *new std::set<Stream *>;
+auto &default_streams = *new std::map<int, Stream *>; // of each device
+auto &captures = *new std::vector<std::weak_ptr<Capture>>;
 unsigned long long capture_count;
 
 double now()

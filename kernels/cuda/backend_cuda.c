@@ -1,0 +1,265 @@
+/* backend_cuda.c — the CUDA backend's vtable: the device, memory, streams, transfers. The module
+ * amlua_cuda.so is this, cublas.c and the kernels; it needs nothing of libamlua.so but what
+ * am_backend_entry is handed.
+ *
+ * A process uses one GPU, and one stream. What goes wrong on the device shows late: a launch that
+ * fails is told by am_cuda_launched, the rest by the next stream_sync or transfer. AM_SYNC=1 waits
+ * for each kernel, and names it. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda_backend.h"
+
+enum { OLDEST = 80, SCRATCH_STEP = 1 << 20 }; /* compute capability 8.0 */
+
+static const am_backend_host *host;
+static int sync_each;  /* AM_SYNC=1 */
+static char text[512]; /* why there is no device, or what it is */
+
+int am_kernel_fail(int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int rc = host->fail(code, fmt, ap);
+    va_end(ap);
+    return rc;
+}
+
+int am_cuda_fail(cudaError_t e, const char *what)
+{
+    return am_kernel_fail(e == cudaErrorMemoryAllocation ? AM_ENOMEM : AM_EDEVICE, "cuda: %s: %s",
+                          what, cudaGetErrorString(e));
+}
+
+#define TRY_CUDA(call, what)                                                                       \
+    do {                                                                                           \
+        cudaError_t e_ = (call);                                                                   \
+        if (e_ != cudaSuccess)                                                                     \
+            return am_cuda_fail(e_, what);                                                         \
+    } while (0)
+
+/* ---- the device ----------------------------------------------------------------------------- */
+
+static int cuda_probe(const char **why)
+{
+    int count = 0, driver = 0, runtime = 0;
+    *why = text;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (e == cudaErrorInsufficientDriver && driver == 0)
+        snprintf(text, sizeof text, "no NVIDIA driver is installed here");
+    else if (e == cudaErrorInsufficientDriver)
+        snprintf(text, sizeof text,
+                 "the NVIDIA driver is for CUDA %d.%d at most, and this amlua needs CUDA %d.%d: "
+                 "update the "
+                 "driver, or build amlua with an older toolkit",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    else if (e != cudaSuccess)
+        snprintf(text, sizeof text, "%s", cudaGetErrorString(e));
+    else if (count == 0)
+        snprintf(text, sizeof text, "there is no GPU here");
+    return e == cudaSuccess ? count : 0;
+}
+
+static int cuda_use(int ordinal)
+{
+    struct cudaDeviceProp p;
+    int count, driver = 0;
+    TRY_CUDA(cudaGetDeviceCount(&count), "counting devices");
+    if (ordinal < 0 || ordinal >= count)
+        return am_kernel_fail(AM_EINVAL, "there is no device cuda:%d; there are %d, from cuda:0 on",
+                              ordinal, count);
+    TRY_CUDA(cudaGetDeviceProperties(&p, ordinal), "asking the device what it is");
+    if (p.major * 10 + p.minor < OLDEST)
+        return am_kernel_fail(
+            AM_EDEVICE,
+            "cuda:%d, %s, has compute capability %d.%d; the kernels need %d.%d (A100, RTX 30 and "
+            "later)",
+            ordinal, p.name, p.major, p.minor, OLDEST / 10, OLDEST % 10);
+    TRY_CUDA(cudaSetDevice(ordinal), "choosing the device");
+    (void)cudaDriverGetVersion(&driver);
+    snprintf(text, sizeof text, "%s, sm_%d%d, %.1f GiB, driver for CUDA %d.%d", p.name, p.major,
+             p.minor, (double)p.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10);
+    return AM_OK;
+}
+
+static const char *cuda_about(void)
+{
+    return text;
+}
+
+static int cuda_memory(size_t *left, size_t *total)
+{
+    TRY_CUDA(cudaMemGetInfo(left, total), "asking for free memory");
+    return AM_OK;
+}
+
+static int cuda_alloc(void **p, size_t bytes)
+{
+    TRY_CUDA(cudaMalloc(p, bytes ? bytes : 1), "allocating");
+    return AM_OK;
+}
+
+static void cuda_release(void *p, size_t bytes)
+{
+    (void)bytes;
+    (void)cudaFree(p); /* waits for kernels that use it */
+}
+
+/* ---- streams -------------------------------------------------------------------------------- */
+
+static void cuda_stream_release(am_stream *s)
+{
+    if (!s)
+        return;
+    if (s->stream)
+        (void)cudaStreamSynchronize(s->stream);
+    for (int i = 0; i < AM_CUDA_SCRATCH_SLOTS; i++)
+        (void)cudaFree(s->scratch[i]);
+    (void)cudaFree(s->problem);
+    (void)cudaFreeHost(s->report);
+    if (s->lt)
+        (void)cublasLtDestroy(s->lt);
+    if (s->stream)
+        (void)cudaStreamDestroy(s->stream);
+    free(s);
+}
+
+static int open_stream(am_stream *s)
+{
+    TRY_CUDA(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking), "making a stream");
+    TRY_CUDA(cudaMalloc((void **)&s->problem, sizeof *s->problem), "allocating");
+    TRY_CUDA(cudaMallocHost((void **)&s->report, sizeof *s->report), "allocating pinned memory");
+    TRY_CUDA(cudaMemsetAsync(s->problem, 0, sizeof *s->problem, s->stream), "clearing memory");
+    if (cublasLtCreate(&s->lt) != CUBLAS_STATUS_SUCCESS)
+        return am_kernel_fail(AM_EDEVICE, "cuda: cuBLASLt can't be opened");
+    return AM_OK;
+}
+
+static int cuda_stream_new(am_stream **out)
+{
+    am_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        return am_kernel_fail(AM_ENOMEM, "out of memory: a stream");
+    int rc = open_stream(s);
+    if (rc != AM_OK) {
+        cuda_stream_release(s);
+        return rc;
+    }
+    *out = s;
+    return AM_OK;
+}
+
+static int lost(am_stream *s, cudaError_t e, const char *what)
+{
+    s->failed = AM_EDEVICE;
+    return am_kernel_fail(
+        AM_EDEVICE, "cuda: %s: %s%s", what, cudaGetErrorString(e),
+        sync_each ? "" : "; a kernel before it may have failed: AM_SYNC=1 tells which");
+}
+
+static int check_alive(am_stream *s)
+{
+    return s->failed ? am_kernel_fail(s->failed, "cuda: the device failed before; begin anew")
+                     : AM_OK;
+}
+
+static int cuda_stream_sync(am_stream *s)
+{
+    int rc = check_alive(s);
+    if (rc != AM_OK)
+        return rc;
+    cudaError_t e = cudaMemcpyAsync(s->report, s->problem, sizeof *s->report,
+                                    cudaMemcpyDeviceToHost, s->stream);
+    if (e == cudaSuccess)
+        e = cudaStreamSynchronize(s->stream);
+    if (e != cudaSuccess)
+        return lost(s, e, "waiting for the device");
+    if (!s->report->seen)
+        return AM_OK;
+    TRY_CUDA(cudaMemsetAsync(s->problem, 0, sizeof *s->problem, s->stream), "clearing memory");
+    return am_kernel_fail(AM_EINVAL, "%s %lld is outside of 0..%lld", s->report->what,
+                          s->report->value, s->report->limit - 1);
+}
+
+int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int line)
+{
+    cudaError_t e = cudaGetLastError();
+    if (e == cudaSuccess && sync_each)
+        e = cudaStreamSynchronize(s->stream);
+    if (e == cudaSuccess)
+        return AM_OK;
+    const char *slash = strrchr(file, '/');
+    char what[160];
+    snprintf(what, sizeof what, "kernel %s (%s:%d)", kernel, slash ? slash + 1 : file, line);
+    return lost(s, e, what);
+}
+
+int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes)
+{
+    if (s->scratch_bytes[slot] < bytes) {
+        size_t n = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+        /* In the stream's order: what is queued may still use the old one. */
+        if (s->scratch[slot])
+            TRY_CUDA(cudaFreeAsync(s->scratch[slot], s->stream), "freeing");
+        s->scratch[slot] = NULL;
+        s->scratch_bytes[slot] = 0;
+        TRY_CUDA(cudaMallocAsync(&s->scratch[slot], n, s->stream), "allocating");
+        s->scratch_bytes[slot] = n;
+    }
+    *p = s->scratch[slot];
+    return AM_OK;
+}
+
+/* ---- transfers ------------------------------------------------------------------------------ */
+
+static int cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind)
+{
+    static const enum cudaMemcpyKind kinds[] = {
+        [AM_COPY_TO_DEVICE] = cudaMemcpyHostToDevice,
+        [AM_COPY_TO_HOST] = cudaMemcpyDeviceToHost,
+        [AM_COPY_ON_DEVICE] = cudaMemcpyDeviceToDevice,
+    };
+    int rc = check_alive(s);
+    if (rc != AM_OK)
+        return rc;
+    if (bytes) {
+        cudaError_t e = cudaMemcpyAsync(dst, src, bytes, kinds[kind], s->stream);
+        if (e != cudaSuccess)
+            return lost(s, e, "copying");
+    }
+    return cuda_stream_sync(s);
+}
+
+/* ---- the vtable ----------------------------------------------------------------------------- */
+
+static const am_backend cuda = {
+    .size = sizeof(am_backend),
+    .version = AM_BACKEND_VERSION,
+    .name = "cuda",
+    .is_host = 0,
+    .probe = cuda_probe,
+    .use = cuda_use,
+    .about = cuda_about,
+    .memory = cuda_memory,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .transfer = cuda_transfer,
+    .stream_new = cuda_stream_new,
+    .stream_release = cuda_stream_release,
+    .stream_sync = cuda_stream_sync,
+#define K(kernel, pointers) .kernel = am_cuda_##kernel,
+#include "kernels.def"
+#undef K
+};
+
+const am_backend *am_backend_entry(const am_backend_host *h)
+{
+    const char *sync = getenv("AM_SYNC");
+    host = h;
+    sync_each = sync && strcmp(sync, "1") == 0;
+    return h->size == sizeof *h ? &cuda : NULL;
+}

@@ -1,0 +1,232 @@
+/* common.cuh — what the families of kernels share: element types, positions in strided operands,
+ * sums over warps and blocks. Holds no kernel. */
+#pragma once
+
+#include "am_cuda.h"
+
+typedef __nv_bfloat16 bf16;
+typedef __half f16;
+struct am_bool {
+    uint8_t byte; /* 0 or 1 */
+};
+
+/* ---- element types ---- */
+
+/* What an element is computed in: f64 for f64, integers as int64, f32 for the others. */
+template <class T> struct am_math {
+    typedef float type;
+};
+template <> struct am_math<double> {
+    typedef double type;
+};
+template <> struct am_math<int32_t> {
+    typedef int64_t type;
+};
+template <> struct am_math<int64_t> {
+    typedef int64_t type;
+};
+template <> struct am_math<uint8_t> {
+    typedef int64_t type;
+};
+template <> struct am_math<am_bool> {
+    typedef int64_t type;
+};
+
+AM_DEVICE float am_get(float x)
+{
+    return x;
+}
+AM_DEVICE float am_get(bf16 x)
+{
+    return __bfloat162float(x);
+}
+AM_DEVICE float am_get(f16 x)
+{
+    return __half2float(x);
+}
+AM_DEVICE double am_get(double x)
+{
+    return x;
+}
+AM_DEVICE int64_t am_get(int32_t x)
+{
+    return x;
+}
+AM_DEVICE int64_t am_get(int64_t x)
+{
+    return x;
+}
+AM_DEVICE int64_t am_get(uint8_t x)
+{
+    return x;
+}
+AM_DEVICE int64_t am_get(am_bool x)
+{
+    return x.byte;
+}
+
+/* Store x, rounded once to nearest even; integers by C's rules, bool by != 0. */
+template <class X> AM_DEVICE void am_put(float *p, X x)
+{
+    *p = (float)x;
+}
+template <class X> AM_DEVICE void am_put(double *p, X x)
+{
+    *p = (double)x;
+}
+template <class X> AM_DEVICE void am_put(bf16 *p, X x)
+{
+    *p = __float2bfloat16_rn((float)x);
+}
+template <class X> AM_DEVICE void am_put(f16 *p, X x)
+{
+    *p = __float2half_rn((float)x);
+}
+template <class X> AM_DEVICE void am_put(int32_t *p, X x)
+{
+    *p = (int32_t)x;
+}
+template <class X> AM_DEVICE void am_put(int64_t *p, X x)
+{
+    *p = (int64_t)x;
+}
+template <class X> AM_DEVICE void am_put(uint8_t *p, X x)
+{
+    *p = (uint8_t)x;
+}
+template <class X> AM_DEVICE void am_put(am_bool *p, X x)
+{
+    p->byte = x != 0;
+}
+
+/* Run `code` with T the type of a dtype; another dtype returns AM_EUNSUP from the function. */
+#define AM_FOR_FLOAT(dtype, T, ...)                                                                \
+    switch (dtype) {                                                                               \
+        AM_CASE_(AM_F32, float, T, __VA_ARGS__)                                                    \
+        AM_CASE_(AM_BF16, bf16, T, __VA_ARGS__)                                                    \
+        AM_CASE_(AM_F16, f16, T, __VA_ARGS__)                                                      \
+        AM_CASE_(AM_F64, double, T, __VA_ARGS__)                                                   \
+    default:                                                                                       \
+        return AM_EUNSUP;                                                                          \
+    }
+#define AM_FOR_ANY(dtype, T, ...)                                                                  \
+    switch (dtype) {                                                                               \
+        AM_CASE_(AM_I32, int32_t, T, __VA_ARGS__)                                                  \
+        AM_CASE_(AM_I64, int64_t, T, __VA_ARGS__)                                                  \
+        AM_CASE_(AM_U8, uint8_t, T, __VA_ARGS__)                                                   \
+        AM_CASE_(AM_BOOL, am_bool, T, __VA_ARGS__)                                                 \
+    default:                                                                                       \
+        AM_FOR_FLOAT(dtype, T, __VA_ARGS__)                                                        \
+    }
+#define AM_CASE_(id, type, T, ...)                                                                 \
+    case id: {                                                                                     \
+        typedef type T;                                                                            \
+        __VA_ARGS__;                                                                               \
+    } break;
+
+/* ---- positions ---- */
+
+/* Blocks of `threads` that walk n elements with a grid-stride loop. */
+static inline unsigned am_blocks(int64_t n, int threads)
+{
+    int64_t blocks = (n + threads - 1) / threads;
+    return (unsigned)(blocks < 1 ? 1 : blocks < 65535 ? blocks : 65535);
+}
+
+static inline int64_t am_nd_numel(const am_nd *nd)
+{
+    int64_t n = 1;
+    for (int d = 0; d < nd->ndim; d++)
+        n *= nd->shape[d];
+    return n;
+}
+
+/* Do the first `operands` lie dense, so that element i is at i? */
+static inline int am_nd_dense(const am_nd *nd, int operands)
+{
+    for (int o = 0; o < operands; o++) {
+        int64_t step = 1;
+        for (int d = nd->ndim - 1; d >= 0; d--) {
+            if (nd->shape[d] != 1 && nd->stride[o][d] != step)
+                return 0;
+            step *= nd->shape[d];
+        }
+    }
+    return 1;
+}
+
+/* Offsets of element i in the first N operands. */
+template <int N> AM_DEVICE void am_nd_at(const am_nd &nd, int64_t i, int64_t (&at)[N])
+{
+#pragma unroll
+    for (int o = 0; o < N; o++)
+        at[o] = 0;
+    for (int d = nd.ndim - 1; d >= 0; d--) {
+        int64_t next = i / nd.shape[d], k = i - next * nd.shape[d];
+#pragma unroll
+        for (int o = 0; o < N; o++)
+            at[o] += k * nd.stride[o][d];
+        i = next;
+    }
+}
+
+/* ---- bad indices ---- */
+
+/* i, or 0 with a report when it is outside of 0..limit-1. `what` is host text. */
+AM_DEVICE int64_t am_checked(int64_t i, int64_t limit, am_cuda_problem *problem, const char *what)
+{
+    if (i >= 0 && i < limit)
+        return i;
+    if (atomicExch(&problem->seen, 1ull) == 0ull) {
+        problem->value = i;
+        problem->limit = limit;
+        problem->what = what;
+    }
+    return 0;
+}
+
+/* ---- warps and blocks ---- */
+
+template <class T> AM_DEVICE T am_warp_sum(T x)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, o);
+    return x;
+}
+
+template <class T> AM_DEVICE T am_warp_max(T x)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1) {
+        T y = __shfl_xor_sync(0xffffffffu, x, o);
+        x = x > y ? x : y;
+    }
+    return x;
+}
+
+/* The block's sum, in every thread, in an order that depends on the block's size alone. All of its
+ * threads call it; a block is whole warps. */
+template <class T> AM_DEVICE T am_block_sum(T x)
+{
+    AM_SHARED(T, part, [32]);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = am_warp_sum(x);
+    __syncthreads(); /* an earlier call's may still be read */
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    return am_warp_sum(lane < warps ? part[lane] : (T)0);
+}
+
+template <class T> AM_DEVICE T am_block_max(T x)
+{
+    AM_SHARED(T, part, [32]);
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+    x = am_warp_max(x);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    return am_warp_max(lane < warps ? part[lane] : part[0]);
+}

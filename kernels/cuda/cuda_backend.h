@@ -1,0 +1,53 @@
+/* cuda_backend.h — inside the CUDA backend: its stream, and what a launcher (am_cuda_<kernel>, one
+ * for each kernel of kernels.def) calls. C and CUDA both include it. */
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include "backend.h"
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/* A kernel that meets an index outside of 0..limit-1 leaves it here, the first one, and goes on
+ * with 0 instead; the stream's next sync reports it as AM_EINVAL. In device memory. */
+typedef struct am_cuda_problem {
+    unsigned long long seen; /* 0: none; the first to change it writes the rest */
+    long long value, limit;
+    const char *what; /* host text: "gather: index" */
+} am_cuda_problem;
+
+enum { AM_CUDA_SCRATCH_SLOTS = 4 };
+
+struct am_stream {
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+    am_cuda_problem *problem; /* device */
+    am_cuda_problem *report;  /* pinned host memory that `problem` is copied to */
+    void *scratch[AM_CUDA_SCRATCH_SLOTS];
+    size_t scratch_bytes[AM_CUDA_SCRATCH_SLOTS];
+    int failed; /* a code that every later call returns: the device is lost */
+};
+
+/* Device memory for one call of a launcher, 256-byte aligned, reused by the stream's next call with
+ * the same slot: at least `bytes`. AM_ENOMEM. */
+int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes);
+
+/* After a launch: AM_OK, or an error that names the kernel, file and line. With AM_SYNC=1 the
+ * kernel has run. */
+int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int line);
+#define am_cuda_launched(s, kernel) am_cuda_launched_at(s, kernel, __FILE__, __LINE__)
+
+/* The message of a CUDA error, as AM_EDEVICE or AM_ENOMEM. */
+int am_cuda_fail(cudaError_t e, const char *what);
+
+/* Launchers; NULL for a kernel that no file here has. */
+#define K(name, pointers)                                                                          \
+    int am_cuda_##name(am_stream *s, const am_##name##_args *args) __attribute__((weak));
+#include "kernels.def"
+#undef K
+
+#if defined(__cplusplus)
+}
+#endif
