@@ -8,6 +8,7 @@
 
 local am = require("am")
 local console = require("am.loggers.console")
+local devices = require("am.recipes.devices")
 local edge = require("am.core.ffi")
 local flops = require("am.recipes.flops")
 local llm = require("am.recipes.llm")
@@ -22,7 +23,7 @@ function Recipe:setup()
     self:claim_folder()
     self.seed = self:choose_seed()
     self.rng = self:track("rng/rng_dp_rank_RANK.json", training.StatefulRNG { seed = self.seed })
-    self.ctx.device = self.cfg:get("device") or "cpu"
+    self.ctx.device = devices.choose(self.cfg:get("device"), self.world.local_rank, self.log)
     self:check_ranks()
     self.model = self.world:together(self.build_model, self)
     self.world:together(self.parallelize, self)
