@@ -44,5 +44,11 @@ describe("am.distributed.ranks", function()
         fails('RANK is "two"', { RANK = "two", WORLD_SIZE = "2" })
         fails("RANK is 2, and WORLD_SIZE is 2", { RANK = "2", WORLD_SIZE = "2" })
         fails("MASTER_ADDR and MASTER_PORT do not say", { RANK = "1", WORLD_SIZE = "2" })
+        fails("do not say", { RANK = "1", WORLD_SIZE = "2", MASTER_ADDR = "", MASTER_PORT = "1234" })
+        fails("srun %-%-mpi=pmix", { SLURM_STEP_ID = "0", SLURM_PROCID = "1", SLURM_STEP_NUM_TASKS = "2",
+                                     SLURM_STEP_NODELIST = "n[1-2]" })
+        for _, port in ipairs { "0", "65536" } do
+            fails("MASTER_PORT is " .. port, { RANK = "1", WORLD_SIZE = "2", MASTER_ADDR = "n1", MASTER_PORT = port })
+        end
     end)
 end)
