@@ -68,6 +68,19 @@ ranks.describe("a rank without a file", function()
     check("is not named where all lack it", "| ERROR | am.recipe | /[^\n]*/seen/rows.jsonl", with_rows,
           function() end)
 
+    check("that has more rows is named before a step", "the data of rank 0 and rank 2 differ %(dataset: 20 rows",
+          with_rows, function(dir, rank)
+        helper.write(dir .. "/rows.jsonl", row:rep(rank < 2 and 20 or 40))
+    end)
+    check("that has other rows is named before a step", "the data of rank 0 and rank 1 differ %(dataset: 20 rows",
+          with_rows, function(dir, rank)
+        helper.write(dir .. "/rows.jsonl", row:rep(19) .. (rank == 1 and row:gsub("4", "5") or row))
+    end)
+    check("that has another folder of checkpoints is named before a step",
+          "checkpoint.checkpoint_dir: rank 1 %(host [^)]+%) wrote [^\n]*/seen/ck/[^\n]* which is not there",
+          function(link) return { checkpoint = { checkpoint_dir = link .. "/ck" } } end,
+          function(dir) path.mkdir_p(dir .. "/ck") end)
+
     local function said_once(wanted, words)
         local status, _, errors = helper.shell(("%s sh -c 'exec timeout 60 %s %s %s'")
             :format(ranks.mpirun(3), helper.amlua, helper.finetune, words))
