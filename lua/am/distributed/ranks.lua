@@ -59,6 +59,12 @@ local function with_meeting_point(place, getenv)
     return place
 end
 
+--- A place whose ranks, whoever started them, are to meet over Gloo.
+function M.over_gloo(place, getenv)
+    place.engine = "gloo"
+    return with_meeting_point(place, getenv or os.getenv)
+end
+
 --- Where this process stands. getenv: os.getenv by default.
 ---@return am.distributed.Place
 function M.find(getenv)
