@@ -130,6 +130,7 @@ ranks.describe("a rank without a file", function()
             ["pp_size 3"] = "3 stages are more than the model's 2 layers",
             ["ep_size 2"] = "ep_size: 2 does not divide the 3 ranks",
             ["tp_size 3"] = "tp_size: 3 does not divide num_",
+            ["mp_policy.param_dtype float99"] = "distributed.mp_policy.param_dtype: unknown dtype",
         } do
             local cfg = helper.config(helper.folder(), { step_scheduler = { global_batch_size = 6 } })
             said_once(wanted, helper.yaml(helper.folder(), cfg) .. " --distributed." .. words)
