@@ -48,10 +48,7 @@ end
 
 function Recipe:train()
     local scheduler = self.scheduler
-    if scheduler.step >= scheduler:total_steps() then
-        self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
-                      scheduler.step)
-    end
+    local first_step = scheduler.step
     self:catch_up()
     for epoch in scheduler:epochs() do
         for window in self:timed_windows() do
@@ -68,6 +65,10 @@ function Recipe:train()
                 collectgarbage()
             end
         end
+    end
+    if scheduler.step == first_step and not scheduler.stopped then
+        self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
+                      first_step)
     end
     self:finish_saving()
 end

@@ -120,6 +120,7 @@ function Recipe:check_ranks()
     if self.mesh:size("pp") > 1 then
         self.world:together(self.prepare_stages, self)
     end
+    self:check_folder()
 end
 
 --- Raise "usage" unless all ranks train the same weights.
