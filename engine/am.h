@@ -79,6 +79,9 @@ int am_device_find(int *device, const char *name); /* AM_EUNSUP names those that
 /* What the device is, opened if it was not: "NVIDIA H100 80GB HBM3, sm_90, …"; "" of those of the
  * host. AM_EDEVICE with the reason when it can't be used. The text is the device's. */
 int am_device_about(const char **about, int device);
+/* How many GPUs this process sees, 1 or more. AM_EDEVICE with the reason when it can use none: no
+ * amlua_cuda.so, no driver or one that is too old. */
+int am_gpu_count(int *count);
 const char *am_device_name(int device);
 int am_device_count(void);
 int am_device_sync(int device); /* wait until all queued kernels are done */

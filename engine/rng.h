@@ -9,11 +9,11 @@
 #include <math.h>
 #include <stdint.h>
 
-#ifndef AM_INLINE /* what compiles for devices, too, says how */
-#define AM_INLINE static inline
+#ifndef AM_ANYWHERE /* code for devices says how a function is theirs, too */
+#define AM_ANYWHERE static inline
 #endif
 
-AM_INLINE void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t block)
+AM_ANYWHERE void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t block)
 {
     uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
     uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
@@ -33,7 +33,7 @@ AM_INLINE void am_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64
     out[3] = c3;
 }
 
-AM_INLINE uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
+AM_ANYWHERE uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
 {
     uint32_t w[4];
     am_philox(w, seed, stream, i >> 2);
@@ -41,19 +41,19 @@ AM_INLINE uint32_t am_philox_u32(uint64_t seed, uint64_t stream, uint64_t i)
 }
 
 /* Dropout keeps an element when its word is at or above this; exact for p = 0 and 1. */
-AM_INLINE uint64_t am_dropout_threshold(double p)
+AM_ANYWHERE uint64_t am_dropout_threshold(double p)
 {
     return (uint64_t)(p * 4294967296.0);
 }
 
 /* Uniform in [0, 1) with 24 bits: exact in f32. */
-AM_INLINE double am_uniform01(uint32_t w)
+AM_ANYWHERE double am_uniform01(uint32_t w)
 {
     return (double)(w >> 8) * 0x1p-24;
 }
 
 /* Standard normal of element i by Box-Muller over the two words of its pair. */
-AM_INLINE double am_normal01(uint64_t seed, uint64_t stream, uint64_t i)
+AM_ANYWHERE double am_normal01(uint64_t seed, uint64_t stream, uint64_t i)
 {
     uint32_t w[4];
     am_philox(w, seed, stream, i >> 2);

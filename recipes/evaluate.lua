@@ -7,6 +7,7 @@
 
 local am = require("am")
 local checkpoint = require("am.checkpoint")
+local devices = require("am.recipes.devices")
 local err = require("am.core.error")
 local file_rows = require("am.datasets.file_rows")
 local json = require("am.utils.json")
@@ -38,7 +39,7 @@ Recipe.takes_ranks = false
 function Recipe:setup()
     self.seed = self:choose_seed()
     self.rng = am.manual_seed(self.seed)
-    self.ctx.device = self.cfg:get("device") or "cpu"
+    self.ctx.device = devices.choose(self.cfg:get("device"), self.world.local_rank, self.log)
     self:check_ranks()
     self.model = self:build_model()
     self.restored = self:load_trained()

@@ -8,6 +8,7 @@
 
 local am = require("am")
 local console = require("am.loggers.console")
+local devices = require("am.recipes.devices")
 local edge = require("am.core.ffi")
 local flops = require("am.recipes.flops")
 local llm = require("am.recipes.llm")
@@ -22,7 +23,7 @@ function Recipe:setup()
     self:claim_folder()
     self.seed = self:choose_seed()
     self.rng = self:track("rng/rng_dp_rank_RANK.json", training.StatefulRNG { seed = self.seed })
-    self.ctx.device = self.cfg:get("device") or "cpu"
+    self.ctx.device = devices.choose(self.cfg:get("device"), self.world.local_rank, self.log)
     self:check_ranks()
     self.model = self.world:together(self.build_model, self)
     self.world:together(self.parallelize, self)
@@ -47,10 +48,7 @@ end
 
 function Recipe:train()
     local scheduler = self.scheduler
-    if scheduler.step >= scheduler:total_steps() then
-        self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
-                      scheduler.step)
-    end
+    local first_step = scheduler.step
     self:catch_up()
     for epoch in scheduler:epochs() do
         for window in self:timed_windows() do
@@ -67,6 +65,10 @@ function Recipe:train()
                 collectgarbage()
             end
         end
+    end
+    if scheduler.step == first_step and not scheduler.stopped then
+        self.log:info("the run is complete at step %d; raise step_scheduler.max_steps or num_epochs to go on",
+                      first_step)
     end
     self:finish_saving()
 end

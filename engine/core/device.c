@@ -131,6 +131,18 @@ int am_device_about(const char **about, int device)
     return AM_OK;
 }
 
+int am_gpu_count(int *count)
+{
+    const am_backend *be;
+    const char *why = "";
+    AM_TRY(module_backend(&be));
+    int n = be ? be->probe(&why) : 0;
+    if (n < 1)
+        return am_fail(AM_EDEVICE, "no GPU can be used: %s", why);
+    *count = n;
+    return AM_OK;
+}
+
 int am_device_sync(int device)
 {
     const am_backend *be;

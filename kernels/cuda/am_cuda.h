@@ -5,7 +5,7 @@
 #include "am_target.h"
 
 /* Of rng.h and dtype.h: functions for host and device. */
-#define AM_INLINE static __host__ __device__ __forceinline__
+#define AM_ANYWHERE static __host__ __device__ __forceinline__
 #include "backend.h"
 #include "rng.h"
 

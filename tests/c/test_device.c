@@ -17,8 +17,14 @@ START_TEST(names)
         OK(am_device_find(&device, am_device_name(i)));
         ck_assert_int_eq(device, i);
     }
-    FAILS(am_device_find(&device, "cuda"), AM_EUNSUP, "cpu, ref and fence");
-    FAILS(am_device_find(&device, "cuda"), AM_EUNSUP, "cuda");
+    FAILS(am_device_find(&device, "gpu"), AM_EUNSUP, "cpu, cuda, ref and fence");
+    FAILS(am_device_find(&device, "gpu"), AM_EUNSUP, "gpu");
+    static const char *const none[] = {"cuda:",   "cuda:x",     "cuda:-1",
+                                       "cuda:1x", "cuda:99999", "cuda: 1"};
+    for (int i = 0; i < (int)(sizeof none / sizeof *none); i++)
+        FAILS(am_device_find(&device, none[i]), AM_EUNSUP, none[i]);
+    OK(am_device_find(&device, "cuda:3"));
+    ck_assert_str_eq(am_device_name(device), "cuda");
     FAILS(am_device_find(&device, NULL), AM_EUNSUP, "");
     ck_assert_str_eq(am_device_name(-1), "?");
     ck_assert_str_eq(am_device_name(am_device_count()), "?");
@@ -29,10 +35,22 @@ START_TEST(names)
 }
 END_TEST
 
-/* A backend has every kernel, or the engine says which op it can't do. */
+/* What the environment names is opened, and refused when it is not there or not a backend. */
+START_TEST(module)
+{
+    const am_backend *be;
+    setenv("AMLUA_CUDA", "/nowhere/amlua_cuda.so", 1);
+    FAILS(am_device_open(AM_DEVICE_CUDA, &be, NULL), AM_EDEVICE, "/nowhere/amlua_cuda.so");
+    setenv("AMLUA_CUDA", "libm.so.6", 1);
+    FAILS(am_device_open(AM_DEVICE_CUDA, &be, NULL), AM_EDEVICE, "libm.so.6 is no module");
+    unsetenv("AMLUA_CUDA");
+}
+END_TEST
+
+/* A backend that is linked in has every kernel. */
 START_TEST(vtables)
 {
-    for (int i = 0; i < am_device_count(); i++) {
+    for (int i = 0; i < AM_DEVICE_CUDA; i++) {
         const am_backend *be;
         am_stream *stream;
         OK(am_device_open(i, &be, &stream));
@@ -145,6 +163,7 @@ int main(void)
     TCase *t = tcase_create("devices");
     tcase_add_test(t, names);
     tcase_add_test(t, vtables);
+    tcase_add_test(t, module);
     tcase_add_test(t, library);
     tcase_add_test(t, instruction_set);
     tcase_add_test(t, shutdown_and_again);

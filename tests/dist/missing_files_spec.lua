@@ -68,6 +68,19 @@ ranks.describe("a rank without a file", function()
     check("is not named where all lack it", "| ERROR | am.recipe | /[^\n]*/seen/rows.jsonl", with_rows,
           function() end)
 
+    check("that has more rows is named before a step", "the data of rank 0 and rank 2 differ %(dataset: 20 rows",
+          with_rows, function(dir, rank)
+        helper.write(dir .. "/rows.jsonl", row:rep(rank < 2 and 20 or 40))
+    end)
+    check("that has other rows is named before a step", "the data of rank 0 and rank 1 differ %(dataset: 20 rows",
+          with_rows, function(dir, rank)
+        helper.write(dir .. "/rows.jsonl", row:rep(19) .. (rank == 1 and row:gsub("4", "5") or row))
+    end)
+    check("that has another folder of checkpoints is named before a step",
+          "checkpoint.checkpoint_dir: rank 1 %(host [^)]+%) wrote [^\n]*/seen/ck/[^\n]* which is not there",
+          function(link) return { checkpoint = { checkpoint_dir = link .. "/ck" } } end,
+          function(dir) path.mkdir_p(dir .. "/ck") end)
+
     local function said_once(wanted, words)
         local status, _, errors = helper.shell(("%s sh -c 'exec timeout 60 %s %s %s'")
             :format(ranks.mpirun(3), helper.amlua, helper.finetune, words))
@@ -92,6 +105,19 @@ ranks.describe("a rank without a file", function()
         said_once("did you mean \"seed\"", file .. " --seedd 3")
     end)
 
+    it("is one message as a time-out below 0 is", function()
+        local file = helper.yaml(helper.folder(), helper.config(helper.folder()))
+        said_once("dist_env.timeout_minutes: must be at least 0", file .. " --dist_env.timeout_minutes -1")
+    end)
+
+    it("is one message as what a configuration is warned of is", function()
+        local file = helper.yaml(helper.folder(), helper.config(helper.folder()))
+        local _, _, errors = helper.shell(("%s sh -c 'exec timeout 60 %s %s %s --step_scheduler.val_every_steps 50'")
+            :format(ranks.mpirun(2), helper.amlua, helper.finetune, file))
+        local _, warnings = errors:gsub("so nothing is validated", "")
+        assert.equal(1, warnings, errors)
+    end)
+
     it("is one message as what a model cannot do on so many ranks is", function()
         local file = helper.yaml(helper.folder(), helper.config(helper.folder()))
         said_once("tp_size: 3 does not divide num_attention_heads", file .. " --distributed.tp_size 3")
@@ -104,6 +130,7 @@ ranks.describe("a rank without a file", function()
             ["pp_size 3"] = "3 stages are more than the model's 2 layers",
             ["ep_size 2"] = "ep_size: 2 does not divide the 3 ranks",
             ["tp_size 3"] = "tp_size: 3 does not divide num_",
+            ["mp_policy.param_dtype float99"] = "distributed.mp_policy.param_dtype: unknown dtype",
         } do
             local cfg = helper.config(helper.folder(), { step_scheduler = { global_batch_size = 6 } })
             said_once(wanted, helper.yaml(helper.folder(), cfg) .. " --distributed." .. words)

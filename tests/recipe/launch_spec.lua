@@ -128,7 +128,7 @@ describe("several processes", function()
     -- longer than the second that mpirun gives
     local slow = [[#!/bin/bash
 trap 'sleep 2; echo saved >>DIR/saved; exit 0' TERM USR1
-trap 'sleep 2; echo saved >>DIR/saved; exit 130' INT
+trap 'sleep 2; echo saved >>DIR/saved; sleep 0.5; exit 130' INT # mpirun ends the others when the first fails
 touch DIR/ready.$OMPI_COMM_WORLD_RANK
 for i in $(seq 300); do sleep 0.1; done
 ]]
@@ -148,6 +148,29 @@ for i in $(seq 300); do sleep 0.1; done
             assert.equal("saved\nsaved\n", helper.read(dir .. "/saved"))
         end)
     end
+
+    it("end on a third Ctrl-C, also while mpirun ends them", function()
+        local dir = helper.folder()
+        helper.write(dir .. "/deaf", string.format([[#!/bin/bash
+trap '' TERM
+if [ $OMPI_COMM_WORLD_RANK = 0 ]; then trap 'exit 130' INT; else trap '' INT; fi
+touch %s/ready.$OMPI_COMM_WORLD_RANK
+for i in $(seq 300); do sleep 0.1; done
+]], dir))
+        helper.write(dir .. "/run.lua", string.format([[
+            local here = require("am.launcher.local")
+            return here.run(here.plan { ranks = 2, words = { "bash", "%s/deaf" } })]], dir))
+        local run = helper.start { dir .. "/run.lua" }
+        helper.until_true(function()
+            return path.exists(dir .. "/ready.0") and path.exists(dir .. "/ready.1")
+        end, 20, "the ranks to start")
+        for _ = 1, 3 do
+            run.stop("INT")
+            helper.sleep(0.3)
+        end
+        assert.equal(130, run.wait(20), helper.read(run.out))
+        assert.is_nil(helper.read(run.out):find("Segmentation fault", 1, true))
+    end)
 end)
 
 describe("a job", function()

@@ -151,6 +151,7 @@ end
 --- or an empty folder's, when it is complete and on disk; on an error nothing is there. What a killed write of the
 --- same name left beside it goes away.
 function M.write_folder(final, write)
+    final = path.normalize(final) -- without a slash at its end
     local parent, begun = path.dirname(path.absolute(final)), path.basename(path.absolute(final)) .. ".reserving-"
     path.mkdir_p(parent)
     for _, name in ipairs(path.names(parent)) do

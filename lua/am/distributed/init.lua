@@ -57,10 +57,13 @@ function M.join(opts)
     if opts.backend and not BACKENDS[tostring(opts.backend):match("%a+")] then -- also "cpu:gloo,cuda:nccl"
         err.raise("usage", "dist_env.backend is nccl, gloo or mpi, not %s", tostring(opts.backend))
     end
+    if place.size > 1 and opts.backend == "gloo" and place.engine ~= "gloo" then
+        place = ranks.over_gloo(place)
+    end
     local self = setmetatable({ rank = place.rank, size = place.size, local_rank = place.local_rank, place = place },
                               World)
     if place.size > 1 then
-        local engine = (opts.backend == "gloo" or opts.backend == "mpi") and opts.backend or place.engine
+        local engine = opts.backend == "mpi" and "mpi" or place.engine
         self.group = comm.open(engine, { rank = place.rank, size = place.size, address = place.address,
                                          port = place.port, secret = os.getenv("AMLUA_SECRET"),
                                          timeout = opts.timeout })

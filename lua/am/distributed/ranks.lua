@@ -47,13 +47,22 @@ end
 
 local function with_meeting_point(place, getenv)
     local hosts = getenv("SLURM_STEP_NODELIST")
-    place.address = getenv("MASTER_ADDR") or (hosts and first_host(hosts))
+    local address = getenv("MASTER_ADDR")
+    place.address = address ~= "" and address or (hosts and first_host(hosts))
     place.port = number(getenv, "MASTER_PORT")
     if place.engine == "gloo" and not (place.address and place.port) then
-        err.raise("usage", "%s started %d ranks, and MASTER_ADDR and MASTER_PORT do not say where they meet", place.by,
-                  place.size)
+        err.raise("usage", "%s started %d ranks, and MASTER_ADDR and MASTER_PORT do not say where they meet%s",
+                  place.by, place.size, place.by == "srun" and "; over MPI they need neither: srun --mpi=pmix" or "")
+    elseif place.engine == "gloo" and (place.port < 1 or place.port > 65535) then
+        err.raise("usage", "the environment's MASTER_PORT is %d, and ports are 1 to 65535", place.port)
     end
     return place
+end
+
+--- A place whose ranks, whoever started them, are to meet over Gloo.
+function M.over_gloo(place, getenv)
+    place.engine = "gloo"
+    return with_meeting_point(place, getenv or os.getenv)
 end
 
 --- Where this process stands. getenv: os.getenv by default.

@@ -83,7 +83,8 @@ function M.text(plan)
     return table.concat(words, " ")
 end
 
--- SIGINT a third time ends all at once, for ranks that do not listen.
+-- SIGINT a third time ends all at once, for ranks that do not listen: it kills them, and not mpirun, which crashes on a
+-- signal where it is about to end.
 local function relay()
     local interrupts = 0
     return function(number, pid)
@@ -91,12 +92,11 @@ local function relay()
         if number == processes.signals.SIGINT then
             interrupts = interrupts + 1
         end
-        if #ranks == 0 or interrupts > 2 then
+        if #ranks == 0 then
             processes.signal(pid, processes.signals.SIGTERM)
-            return
         end
         for _, rank in ipairs(ranks) do
-            processes.signal(rank, number)
+            processes.signal(rank, interrupts > 2 and processes.signals.SIGKILL or number)
         end
     end
 end

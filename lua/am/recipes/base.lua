@@ -79,7 +79,9 @@ function Recipe.create(class, source, overrides, opts)
     }
     config.validate(self.cfg, { fields = self:schema() }, self.ctx)
     for _, note in ipairs(cross_fields.check(self.cfg, class)) do
-        self.log:warning("%s", note)
+        if self.world:is_main() then -- all ranks have the same configuration
+            self.log:warning("%s", note)
+        end
     end
     rehearsal.run(self)
     if self.ctx.without_effect then
@@ -184,8 +186,9 @@ function Recipe.run(class, argv)
     if not found and (only_shown or distributed.find().size == 1) then
         error(cfg, 0)
     end
+    local minutes = found and tonumber(cfg:get("dist_env.timeout_minutes")) or 0
     local world = only_shown and distributed.alone() or distributed.join(found and {
-        backend = cfg:get("dist_env.backend"), timeout = 60 * (tonumber(cfg:get("dist_env.timeout_minutes")) or 0),
+        backend = cfg:get("dist_env.backend"), timeout = 60 * math.max(0, minutes), -- one below 0 is refused below
     })
     if world.size > 1 then
         command.divide_threads(world.on_cpus, args.options.threads)

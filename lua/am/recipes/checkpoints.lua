@@ -7,6 +7,7 @@ local config = require("am.config")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
+local posix = require("am.utils.posix")
 local strings = require("am.utils.strings")
 
 local Methods = {}
@@ -322,6 +323,40 @@ function Methods:claim_folder()
     self.lock = lock
     if enabled then
         checkpoint.clean(root)
+    end
+end
+
+-- Every rank leaves a file in the folder, and the first looks for them all.
+local function leave_and_look(self, mark)
+    local world = self.world
+    world:together(function()
+        local file, why = posix.open(mark, "create")
+        if not (file and posix.close(file)) then
+            err.raise("io", "checkpoint.checkpoint_dir: all ranks write into it, and this one cannot: %s", why)
+        end
+    end)
+    local marks = world:gather(posix.hostname() .. "\n" .. mark)
+    world:together(function()
+        for i, text in ipairs(world:is_main() and marks or {}) do
+            local host, name = text:match("^(.-)\n(.*)$")
+            if not path.exists(name) then
+                err.raise("usage", "checkpoint.checkpoint_dir: rank %d (host %s) wrote %s, which is not there: all "
+                          .. "ranks must see the same folder", i - 1, host, name)
+            end
+        end
+    end)
+end
+
+--- Raise an error where a rank can't write into the folder of checkpoints, or has another of its name: as every rank
+--- will write a part of each, it is to be known before the first.
+function Methods:check_folder()
+    if self.world.size > 1 and self:checkpoint_setting("enabled") then
+        local mark = path.unique(path.join(self:checkpoint_dir(), ".rank" .. self.world.rank))
+        local ok, e = pcall(leave_and_look, self, mark)
+        posix.unlink(mark)
+        if not ok then
+            error(e, 0)
+        end
     end
 end
 

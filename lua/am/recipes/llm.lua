@@ -63,7 +63,8 @@ function Recipe.schema()
         tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained",
                       doc = "the model's by default" },
         rng = { target = true, default_target = "am.training.StatefulRNG", doc = "seed of the run" },
-        device = { type = "string", default = "cpu", doc = "where to compute" },
+        device = { type = "string", doc = "where to compute: cpu, cuda (this rank's GPU), cuda:0; a GPU where "
+                       .. "there is one" },
         neftune = { fields = am.peft.neftune_fields, doc = "noise on embeddings while training" },
         timers = { fields = rank_times.timer_fields, doc = "where a step's time goes" },
         data_audit = { fields = { enabled = { type = "boolean", default = true, doc = "false: begin without it" } },
@@ -119,6 +120,7 @@ function Recipe:check_ranks()
     if self.mesh:size("pp") > 1 then
         self.world:together(self.prepare_stages, self)
     end
+    self:check_folder()
 end
 
 --- Raise "usage" unless all ranks train the same weights.

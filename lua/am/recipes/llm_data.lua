@@ -6,9 +6,11 @@ local am = require("am")
 local audit = require("am.datasets.audit")
 local config = require("am.config")
 local datasets = require("am.datasets")
+local digest = require("am.utils.digest")
 local err = require("am.core.error")
 local log = require("am.utils.log")
 local sections = require("am.recipes.sections")
+local strings = require("am.utils.strings")
 local training = require("am.training")
 
 local Methods = {}
@@ -31,6 +33,42 @@ local function keeps_rows(cfg)
     return false
 end
 
+-- Add the numbers of a row's lists to `list`. Its words are left out: hosts may have the same rows in other folders.
+local function add_numbers(row, list)
+    for _, key in ipairs(strings.sorted_keys(row)) do
+        local value = row[key]
+        if type(value) == "table" and type(value[1]) == "number" then
+            list[#list + 1] = key .. " " .. table.concat(value, " ")
+        end
+    end
+end
+
+local ROWS_COMPARED = 8
+
+-- What ranks that have the same rows say alike of a loader: how many there are, and a digest of some.
+local function rows_text(loader)
+    local dataset, n, list = loader.dataset, loader.num_rows, {}
+    if not n then -- a stream
+        add_numbers(loader:sample_row(), list)
+    end
+    for k = 0, n and not dataset.has_pictures and ROWS_COMPARED - 1 or -1 do
+        add_numbers(dataset:get(1 + math.floor(k * (n - 1) / (ROWS_COMPARED - 1))), list)
+    end
+    return ("%s rows, digest %s"):format(n or "a stream of", digest.text(table.concat(list, "\n")):sub(1, 12))
+end
+
+-- Raise "usage" where a rank has other rows: each takes its part of what all must have.
+local function check_rows(self)
+    local lines = self.world:together(function()
+        local lines = { "dataset: " .. rows_text(self.loader) }
+        for i, set in ipairs(self.validation_sets) do
+            lines[i + 1] = ("validation set %s: %s"):format(set.name, rows_text(set.loader))
+        end
+        return lines
+    end)
+    self.world:check_equal("the data", table.concat(lines, "\n"))
+end
+
 --- build_data on all ranks, where rows are kept on one of each host first.
 function Methods:share_data()
     local world = self.world
@@ -38,6 +76,9 @@ function Methods:share_data()
         world:first_of_host(self.build_data, self)
     else
         world:together(self.build_data, self)
+    end
+    if world.size > 1 then
+        check_rows(self)
     end
 end
 

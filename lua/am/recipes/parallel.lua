@@ -64,7 +64,11 @@ end
 -- The dtype that mp_policy names; nil where it names none.
 local function policy_dtype(cfg, key)
     local name = cfg:get("distributed.mp_policy." .. key)
-    return name and tensor.dtype_name(tensor.dtype_id(name))
+    local ok, id = pcall(tensor.dtype_id, name or "float32")
+    if not ok then
+        err.raise("usage", "%s: distributed.mp_policy.%s: %s", cfg:where("distributed.mp_policy." .. key), key, id.msg)
+    end
+    return name and tensor.dtype_name(id)
 end
 
 -- Of megatron_fsdp: what is sharded beside the optimizer's state, by the strategy's two spellings.

@@ -62,7 +62,7 @@ local model_fields = {
     num_nextn_predict_layers = { type = "integer", min = 0, now = { 0 }, not_yet = NO_MTP },
     mtp_loss_scaling_factor = { type = "number", no_effect = "there are no heads for further tokens" },
     mtp_use_repeated_layer = { type = "boolean", no_effect = "there are no heads for further tokens" },
-    device = { type = "string", doc = "cpu, or a test device" },
+    device = { type = "string", doc = "where the weights lie: as device, which is for all of a run" },
     activation_checkpointing = { type = "boolean|string", default = false, enum = { true, false, "selective" },
                                  doc = "recompute layers in backward; selective: their feed-forward blocks" },
     attention_dropout = { type = "number", min = 0, below = 1, doc = "overrides config.json" },

@@ -113,7 +113,7 @@ StepScheduler.__index = StepScheduler
 ---   stop_requested      function: true once the run was asked to end (SIGTERM, Ctrl-C); asked at most
 ---                       once a step. That step is checkpointed, not validated, and is the last.
 --- An absent key is null to this function: ckpt_every_steps once an epoch, num_epochs 10, or as many
---- as max_steps needs when that is given.
+--- as it takes when max_steps is given, also to a run that goes on with epochs of another length.
 function M.new(opts)
     local self = setmetatable(M.batch_sizes(opts, opts.loader_batch_size, opts.dp_size), StepScheduler)
     local batches = opts.batches_per_epoch
@@ -130,8 +130,7 @@ function M.new(opts)
         err.raise("usage", "step_scheduler.max_steps is needed: the dataset is a stream that does not know its "
             .. "length, so num_epochs says nothing about the end of the run")
     elseif not self.num_epochs then
-        self.num_epochs = not self.max_steps and 10
-            or self.epoch_len and math.ceil(self.max_steps / self.epoch_len) or math.huge
+        self.num_epochs = self.max_steps and math.huge or 10
     end
     self.max_steps = self.max_steps or self.num_epochs * self.epoch_len
 

@@ -50,6 +50,10 @@ describe("a folder that stands alone", function()
                 assert.equal("whole", content(dir, name))
                 assert.same({ "model" }, path.names(final))
             end
+            path.remove_tree(path.join(dir, "empty"))
+            path.mkdir_p(path.join(dir, "empty"))
+            checkpoint.write_folder(path.join(dir, "empty") .. "/", text("whole"))
+            assert.equal("whole", content(dir, "empty"))
             -- what a killed write of that name left goes, others' stays
             path.remove_tree(path.join(dir, "empty"))
             for _, left in ipairs { "empty.reserving-.1-2-3.tmp", "other.reserving-.1-2-3.tmp" } do

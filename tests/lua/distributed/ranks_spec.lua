@@ -40,9 +40,26 @@ describe("am.distributed.ranks", function()
         assert.equal("self", find({ SLURM_PROCID = "0", SLURM_NTASKS = "4" }).engine)
     end)
 
+    it("lets mpirun's ranks meet over Gloo where they are told to", function()
+        local env = { OMPI_COMM_WORLD_RANK = "1", OMPI_COMM_WORLD_SIZE = "2", MASTER_ADDR = "n1", MASTER_PORT = "1234" }
+        local function getenv(name) return env[name] end
+        local place = ranks.over_gloo(ranks.find(getenv), getenv)
+        assert.same({ "gloo", "n1", 1234 }, { place.engine, place.address, place.port })
+        env.MASTER_PORT = nil
+        local ok, e = pcall(ranks.over_gloo, ranks.find(getenv), getenv)
+        assert.is_false(ok)
+        assert.matches("mpirun started 2 ranks, and MASTER_ADDR and MASTER_PORT do not say where", e.msg)
+    end)
+
     it("refuses what makes no sense", function()
         fails('RANK is "two"', { RANK = "two", WORLD_SIZE = "2" })
         fails("RANK is 2, and WORLD_SIZE is 2", { RANK = "2", WORLD_SIZE = "2" })
         fails("MASTER_ADDR and MASTER_PORT do not say", { RANK = "1", WORLD_SIZE = "2" })
+        fails("do not say", { RANK = "1", WORLD_SIZE = "2", MASTER_ADDR = "", MASTER_PORT = "1234" })
+        fails("srun %-%-mpi=pmix", { SLURM_STEP_ID = "0", SLURM_PROCID = "1", SLURM_STEP_NUM_TASKS = "2",
+                                     SLURM_STEP_NODELIST = "n[1-2]" })
+        for _, port in ipairs { "0", "65536" } do
+            fails("MASTER_PORT is " .. port, { RANK = "1", WORLD_SIZE = "2", MASTER_ADDR = "n1", MASTER_PORT = port })
+        end
     end)
 end)

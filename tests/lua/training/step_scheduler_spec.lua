@@ -181,6 +181,16 @@ describe("am.training.step_scheduler", function()
         end
     end)
 
+    it("goes on to max_steps with epochs of another length", function()
+        local data = loader(7)
+        local first = step_scheduler.new { max_steps = 6, batches_per_epoch = 7, grad_acc_steps = 3 }
+        assert.equal(6, #run(first, data)) -- two epochs
+        local s = step_scheduler.new { max_steps = 12, batches_per_epoch = 7, grad_acc_steps = 1 }
+        s:load_state_dict(first:state_dict())
+        assert.equal(6, #run(s, data))
+        assert.equal(12, s.step)
+    end)
+
     it("checkpoints the step in which a stop is asked for and ends, without validating", function()
         local asked, polls = false, 0
         local s = step_scheduler.new {
