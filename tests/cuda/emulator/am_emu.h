@@ -154,7 +154,7 @@ template <class T> unsigned match_any(const char *site, unsigned mask, T v)
 } // namespace am_emu
 
 #define AM_LAUNCH(kernel, grid, block, smem, stream, ...)                                          \
-    am_emu::launch(#kernel, (grid), (block), (smem), (stream), kernel, __VA_ARGS__)
+    am_emu::launch(#kernel, (grid), (block), (smem), (stream), kernel __VA_OPT__(, ) __VA_ARGS__)
 
 #define AM_SHARED(T, name, ...)                                                                    \
     T(&name) __VA_ARGS__ = [&]() -> T(&) __VA_ARGS__ {                                             \

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "am_emu.h"
+#include "flavour.h"
 #include "block.h"
 #include "launch.h"
 #include "memory.h"
@@ -61,13 +62,23 @@ void on_segv(int, siginfo_t *info, void *)
     sigaction(SIGSEGV, &previous_segv, nullptr); // the access is tried again, and ends the process
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+// What AddressSanitizer can't tell: whose access it was, and to which allocation.
+void on_asan_error(const char *)
+{
+    fprintf(stderr, "[am_emu] %s: %s\n", who_runs().c_str(), describe(__asan_get_report_address()).c_str());
+}
+#endif
+
 // A kernel may overrun its stack: the handler needs one of its own, on each OS thread.
 void catch_segv()
 {
     static thread_local std::unique_ptr<char[]> stack;
     static bool installed;
-    if (with_asan)
-        return;
+#if defined(__SANITIZE_ADDRESS__) // which has a handler
+    __asan_set_error_report_callback(on_asan_error);
+    return;
+#endif
     if (!stack) {
         constexpr size_t bytes = 64 << 10;
         stack.reset(new char[bytes]);

@@ -122,6 +122,14 @@ void make_unused(Heap &h, uintptr_t address)
     h.unused.insert({it->second.room, it->first});
 }
 
+void end_rest(Heap &h, size_t leave)
+{
+    while (h.rest.size() > leave) {
+        make_unused(h, h.rest.front());
+        h.rest.pop_front();
+    }
+}
+
 Heap *heap_of(const void *p)
 {
     for (Heap &h : heaps)
@@ -168,8 +176,8 @@ std::map<uintptr_t, size_t>::iterator containing(std::map<uintptr_t, size_t> &m,
 void reserve_memory()
 {
     size_t n = size_t(options().devices);
-    // Twice the memory: guard zones, and what is freed and rests, don't count as used.
-    size_t each = round_up(2 * options().memory, growth) + 16 * growth;
+    // Several times the memory: guard zones, gaps, and what is freed and rests, don't count as used.
+    size_t each = round_up(4 * options().memory, growth) + 16 * growth;
     arena_bytes = shared_window + n * each;
     void *p = mmap(nullptr, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
@@ -201,6 +209,10 @@ void *allocate_device(int device, size_t bytes)
     DeviceAccess access;
     size_t room = round_up(bytes, alignment) + guard;
     uintptr_t address = take_range(h, room);
+    if (!address) {
+        end_rest(h, 0);
+        address = take_range(h, room);
+    }
     if (!address)
         return nullptr;
     h.ranges[address].bytes = bytes;
@@ -236,10 +248,7 @@ bool free_device(void *p)
     h->used -= r.bytes;
     r.use = Use::resting;
     h->rest.push_back(address);
-    if (h->rest.size() > rest_length) {
-        make_unused(*h, h->rest.front());
-        h->rest.pop_front();
-    }
+    end_rest(*h, rest_length);
     return true;
 }
 

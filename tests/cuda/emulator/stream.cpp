@@ -124,7 +124,7 @@ TicketPtr submit_and_mark(Stream *s, Work work, std::vector<TicketPtr> after)
     s->queue.push_back({std::move(work), std::move(after), ticket});
     if (options().streams == Streams::eager)
         complete(ticket);
-    else if (options().streams == Streams::random)
+    else if (options().streams == Streams::random && random_bit())
         make_progress();
     return ticket;
 }
