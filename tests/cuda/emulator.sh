@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [ $# -gt 0 ] || set -- fast asan check
+ulimit -c 0 # a fault aborts, and a core would have all of the device's addresses
 cuda=${AMLUA_CUDA_INCLUDE:-/usr/local/cuda/include}
 source=tests/cuda/emulator
 
@@ -32,7 +33,7 @@ refilled fast,asan - wrong result
 refilled check - RACE, (read after write|write after read), 4 bytes at shared memory
 between_blocks check - RACE, read after write, 4 bytes at device allocation
 divergent_barrier fast,asan,check - DIVERGENT __syncthreads
-deadlock fast,asan,check - DEADLOCK: .40 threads, 0..39. wait at __syncthreads faults.cu:[0-9]*; .24 threads, 40..63. wait in __shfl
+deadlock fast,asan,check - DEADLOCK: .40 threads, 0..39. wait at __syncthreads [^ ]*faults.cu:[0-9]*; .24 threads, 40..63. wait in __shfl
 mismatch fast,asan,check - MISMATCHED collectives
 mask_without_me fast,asan,check - is not in its mask
 absent_lane fast,asan,check - which does not take part
@@ -84,11 +85,11 @@ if [ "$(uname -m)" != x86_64 ] || [ ! -f "$cuda/cublasLt.h" ]; then
 fi
 
 build() { # build FLAVOUR OUT: programs host and faults
-    local flavour=$1 out=$2 flags=(-O2) kernel_flags=() link=() file
+    local flavour=$1 out=$2 flags=(-O2) kernel_flags=() link=() file objects
     case $flavour in
     asan)
-        flags=(-O1 -fsanitize=address,alignment,shift,integer-divide-by-zero,bounds -fno-sanitize-recover=all)
-        link=(-fsanitize=address,undefined)
+        flags=(-O1 "-fsanitize=address,alignment,shift,integer-divide-by-zero,bounds" -fno-sanitize-recover=all)
+        link=("-fsanitize=address,undefined")
         ;;
     check)
         flags=(-O2 -DAM_EMU_CHECK)
@@ -96,21 +97,23 @@ build() { # build FLAVOUR OUT: programs host and faults
         ;;
     esac
     local common=("${flags[@]}" -g -march=x86-64-v3 -D_GNU_SOURCE "-I$source" -isystem "$cuda" -Wall -Wextra -Werror)
-    mkdir -p "$out"
+    mkdir -p "$out/unit"
     {
         for file in "$source"/*.cpp; do
             echo "g++ -std=c++17 ${common[*]} -Wshadow -c $file -o $out/$(basename "$file" .cpp).o"
         done
         for file in kernels faults; do
             echo "g++ -std=c++17 ${common[*]} ${kernel_flags[*]} -Wno-unknown-pragmas -x c++" \
-                "-c $source/tests/$file.cu -o $out/tests_$file.o"
+                "-c $source/tests/$file.cu -o $out/unit/$file.o"
         done
-        echo "gcc -std=gnu11 ${common[*]} -Wconversion -c $source/tests/host.c -o $out/tests_host.o"
+        echo "gcc -std=gnu11 ${common[*]} -Wconversion -c $source/tests/host.c -o $out/unit/host.o"
     } | xargs -P 2 -I{} sh -c '{}' || return 1
+    rm -f "$out/libemulator.a"
+    ar rcs "$out/libemulator.a" "$out"/*.o || return 1
     for file in host faults; do
-        local objects=("$out/tests_$file.o")
-        [ $file = faults ] || objects+=("$out/tests_kernels.o")
-        g++ "${objects[@]}" $(ls "$out"/*.o | grep -v /tests_) "${link[@]}" -lpthread -ldl -lrt -o "$out/$file" || return 1
+        objects=("$out/unit/$file.o")
+        [ $file = faults ] || objects+=("$out/unit/kernels.o")
+        g++ "${objects[@]}" "$out/libemulator.a" "${link[@]}" -lpthread -ldl -lrt -o "$out/$file" || return 1
     done
 }
 

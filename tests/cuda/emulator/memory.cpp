@@ -48,7 +48,7 @@ size_t arena_bytes;
 auto &heaps = *new std::vector<Heap>;
 auto &pinned = *new std::map<uintptr_t, size_t>; // allocated here
 auto &registered = *new std::map<uintptr_t, size_t>;
-int openings; // DeviceAccess objects
+int openings; // DeviceAccess objects for all of it
 
 size_t round_up(size_t n, size_t to)
 {
@@ -70,7 +70,8 @@ void grow(Heap &h, size_t bytes)
     size_t to = round_up(bytes, growth);
     if (to > h.reserved)
         to = h.reserved;
-    mprotect(h.base + h.accessible, to - h.accessible, PROT_READ | PROT_WRITE);
+    mprotect(h.base + h.accessible, to - h.accessible,
+             options().strict && !openings ? PROT_NONE : PROT_READ | PROT_WRITE);
     poison(h.base + h.accessible, to - h.accessible);
     h.accessible = to;
 }
@@ -206,7 +207,6 @@ void *allocate_device(int device, size_t bytes)
     Heap &h = heaps[size_t(device)];
     if (bytes > options().memory || h.used + bytes > options().memory)
         return nullptr;
-    DeviceAccess access;
     size_t room = round_up(bytes, alignment) + guard;
     uintptr_t address = take_range(h, room);
     if (!address) {
@@ -219,6 +219,7 @@ void *allocate_device(int device, size_t bytes)
     h.ranges[address].use = Use::live;
     h.used += bytes;
     auto *p = reinterpret_cast<char *>(address);
+    DeviceAccess access(p, room);
     unpoison(p, room);
     memset(p, fill, bytes);
     memset(p + bytes, guard_fill, room - bytes);
@@ -236,8 +237,8 @@ bool free_device(void *p)
     auto it = h->ranges.find(address);
     if (it == h->ranges.end() || it->second.use != Use::live)
         return false;
-    DeviceAccess access;
     Range &r = it->second;
+    DeviceAccess access(p, r.room);
     check_guard(address, r);
     if (r.bytes >= returned)
         madvise(p, r.bytes / page * page, MADV_DONTNEED);
@@ -348,15 +349,26 @@ void check_guards()
                 check_guard(r.first, r.second);
 }
 
-DeviceAccess::DeviceAccess()
+DeviceAccess::DeviceAccess() : low(nullptr), length(0)
 {
     if (openings++ == 0 && options().strict)
         protect(PROT_READ | PROT_WRITE);
 }
 
+DeviceAccess::DeviceAccess(const void *p, size_t bytes)
+{
+    auto first = reinterpret_cast<uintptr_t>(p) / page * page;
+    low = reinterpret_cast<char *>(first);
+    length = round_up(reinterpret_cast<uintptr_t>(p) + bytes - first, page);
+    if (openings == 0 && options().strict && heap_of(p))
+        mprotect(low, length, PROT_READ | PROT_WRITE);
+}
+
 DeviceAccess::~DeviceAccess()
 {
-    if (--openings == 0 && options().strict)
+    if (!low && --openings == 0 && options().strict)
         protect(PROT_NONE);
+    if (low && openings == 0 && options().strict && heap_of(low))
+        mprotect(low, length, PROT_NONE);
 }
 } // namespace emu

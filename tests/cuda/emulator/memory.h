@@ -42,13 +42,19 @@ std::string describe(const void *p);
 // Has anyone written behind an allocation?
 void check_guards();
 
-// While one lives, the host may touch device memory (AM_EMU_STRICT).
+// While one lives, device memory may be touched (AM_EMU_STRICT): all of it, or one range, which is
+// cheaper. Ranges that are open at the same time are not of the same pages.
 class DeviceAccess
 {
   public:
     DeviceAccess();
+    DeviceAccess(const void *p, size_t bytes);
     ~DeviceAccess();
     DeviceAccess(const DeviceAccess &) = delete;
     void operator=(const DeviceAccess &) = delete;
+
+  private:
+    char *low; // NULL: all
+    size_t length;
 };
 } // namespace emu

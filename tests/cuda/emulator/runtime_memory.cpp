@@ -83,8 +83,13 @@ void copy_now(void *d, const void *s, size_t n)
         fail_device(cudaErrorIllegalAddress);
         return;
     }
-    DeviceAccess access;
-    if (in_arena(s) && !in_arena(d)) {
+    if (in_arena(s) && in_arena(d)) { // perhaps on the same pages
+        DeviceAccess access;
+        memmove(d, s, n);
+        copy_marks(d, s, n);
+        return;
+    }
+    if (in_arena(s)) {
         size_t i = first_uninitialised(s, n);
         if (i < n) {
             blame("a copy to the host");
@@ -92,10 +97,9 @@ void copy_now(void *d, const void *s, size_t n)
                                        describe(s).c_str()));
         }
     }
+    DeviceAccess access(in_arena(s) ? s : d, n);
     memmove(d, s, n);
-    if (in_arena(s))
-        copy_marks(d, s, n);
-    else
+    if (in_arena(d))
         mark_initialised(d, n);
 }
 
@@ -314,7 +318,10 @@ cudaError_t cudaMemsetAsync(void *d, int value, size_t n, cudaStream_t stream)
         note(format("cudaMemset of %zu bytes: not inside one device allocation (%s)", n, describe(d).c_str()));
         return remember(cudaErrorInvalidValue);
     }
-    submit_library(on, [=]() {
+    submit(on, [=]() {
+        if (device_failure() != cudaSuccess)
+            return;
+        DeviceAccess access(d, n);
         memset(d, value, n);
         mark_initialised(d, n);
     });

@@ -55,7 +55,7 @@ __global__ void missing_barrier(float *out)
     AM_SHARED(float, s, [64]);
     s[threadIdx.x] = 0;
     __syncthreads();
-    s[threadIdx.x] = threadIdx.x;
+    s[threadIdx.x] = threadIdx.x + 1;
     out[threadIdx.x] = s[63 - threadIdx.x];
 }
 
@@ -64,7 +64,7 @@ __global__ void missing_syncwarp(float *out)
     AM_SHARED(float, s, [32]);
     s[threadIdx.x] = 0;
     __syncwarp();
-    s[threadIdx.x] = threadIdx.x;
+    s[threadIdx.x] = threadIdx.x + 1;
     out[threadIdx.x] = s[31 - threadIdx.x];
 }
 
@@ -302,8 +302,8 @@ const Fault faults[] = {
     {"freed", [] { cudaFree(in); AM_LAUNCH(twice, 1, n, 0, 0, out, in); cudaMalloc((void **)&in, 64); }},
     {"uninitialised_shared",
      [] { AM_LAUNCH(uninitialised_shared, 1, n, 0, 0, out); wrong = !(host_of(out, 63) == host_of(out, 63)); }},
-    {"missing_barrier", [] { AM_LAUNCH(missing_barrier, 1, n, 0, 0, out); wrong = host_of(out, 0) != 63; }},
-    {"missing_syncwarp", [] { AM_LAUNCH(missing_syncwarp, 1, 32, 0, 0, out); wrong = host_of(out, 0) != 31; }},
+    {"missing_barrier", [] { AM_LAUNCH(missing_barrier, 1, n, 0, 0, out); wrong = host_of(out, 0) != 64 || host_of(out, 63) != 1; }},
+    {"missing_syncwarp", [] { AM_LAUNCH(missing_syncwarp, 1, 32, 0, 0, out); wrong = host_of(out, 0) != 32 || host_of(out, 31) != 1; }},
     {"refilled", [] { AM_LAUNCH(refilled, 1, n, 0, 0, out); wrong = host_of(out, 63) != 0 || host_of(out, 0) != 63; }},
     {"between_blocks", [] { AM_LAUNCH(accumulate, 4, n, 0, 0, out); }},
     {"divergent_barrier", [] { AM_LAUNCH(divergent_barrier, 1, n, 0, 0, out); }},
@@ -344,6 +344,7 @@ int main(int argc, char **argv)
     cudaMalloc((void **)&in, 4 * n * sizeof *in);
     cudaMemset(out, 0, n * sizeof *out);
     cudaMemset(in, 0, 4 * n * sizeof *in);
+    cudaDeviceSynchronize(); // the streams of the faults don't wait for the default one
     for (const Fault &f : faults) {
         if (argc != 2 || strcmp(argv[1], f.name))
             continue;
