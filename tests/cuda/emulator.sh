@@ -41,7 +41,8 @@ product_after_return fast,asan,check - needs a warp of 32 lanes|waits for lanes 
 row_misaligned fast,asan,check - not 16-byte aligned
 host_pointer check - memory of the HOST
 misaligned asan - misaligned address
-misaligned check - MISALIGNED access
+misaligned_double asan - misaligned address
+misaligned_double check - MISALIGNED access
 misaligned_atomic fast,asan,check - MISALIGNED atomic
 local_tail asan - stack-buffer-overflow
 other_local check - local memory of another thread

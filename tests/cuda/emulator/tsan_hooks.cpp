@@ -44,6 +44,12 @@ void __tsan_write_range(void *p, size_t n)
     check_instrumented(p, int(n), Access::write, false, __builtin_return_address(0));
 }
 
+// The guard of a function's static variable, in host code.
+unsigned char __tsan_atomic8_load(const volatile unsigned char *p, int)
+{
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
 void __tsan_init(void)
 {
 }

@@ -155,6 +155,11 @@ __global__ void misaligned(float *out, const float *in)
     out[threadIdx.x] = x.x;
 }
 
+__global__ void misaligned_double(float *out, const float *in)
+{
+    out[threadIdx.x] = (float)*(const double *)(in + threadIdx.x * 2 + 1);
+}
+
 __global__ void misaligned_atomic(char *out)
 {
     atomicAdd((float *)(out + 2), 1.f);
@@ -315,6 +320,7 @@ const Fault faults[] = {
     {"row_misaligned", [] { AM_LAUNCH(row_misaligned, 1, 32, 0, 0, out); }},
     {"host_pointer", [] { static std::vector<float> h(n); AM_LAUNCH(host_pointer, 1, n, 0, 0, out, h.data()); }},
     {"misaligned", [] { AM_LAUNCH(misaligned, 1, 32, 0, 0, out, in); }},
+    {"misaligned_double", [] { AM_LAUNCH(misaligned_double, 1, 32, 0, 0, out, in); }},
     {"misaligned_atomic", [] { AM_LAUNCH(misaligned_atomic, 1, 1, 0, 0, (char *)out); }},
     {"local_tail", [] { AM_LAUNCH(local_tail, 1, 32, 0, 0, out, 5); }},
     {"other_local", [] { AM_LAUNCH(other_local, 1, 32, 0, 0, out); }},
