@@ -85,7 +85,7 @@ if [ "$(uname -m)" != x86_64 ] || [ ! -f "$cuda/cublasLt.h" ]; then
     exit 0
 fi
 
-build() { # build FLAVOUR OUT: programs host and faults
+build() { # build FLAVOUR OUT: programs host, ranks and faults
     local flavour=$1 out=$2 flags=(-O2) kernel_flags=() link=() file objects
     case $flavour in
     asan)
@@ -107,13 +107,15 @@ build() { # build FLAVOUR OUT: programs host and faults
             echo "g++ -std=c++17 ${common[*]} ${kernel_flags[*]} -Wno-unknown-pragmas -x c++" \
                 "-c $source/tests/$file.cu -o $out/unit/$file.o"
         done
-        echo "gcc -std=gnu11 ${common[*]} -Wconversion -c $source/tests/host.c -o $out/unit/host.o"
+        for file in host ranks; do
+            echo "gcc -std=gnu11 ${common[*]} -Wconversion -c $source/tests/$file.c -o $out/unit/$file.o"
+        done
     } | xargs -P 2 -I{} sh -c '{}' || return 1
     rm -f "$out/libemulator.a"
     ar rcs "$out/libemulator.a" "$out"/*.o || return 1
-    for file in host faults; do
+    for file in host ranks faults; do
         objects=("$out/unit/$file.o")
-        [ $file = faults ] || objects+=("$out/unit/kernels.o")
+        [ $file != host ] || objects+=("$out/unit/kernels.o")
         g++ "${objects[@]}" "$out/libemulator.a" "${link[@]}" -lpthread -ldl -lrt -o "$out/$file" || return 1
     done
 }
@@ -132,6 +134,9 @@ for flavour in "$@"; do
         env $options timeout 120 "$out/host" >"$out/log" 2>&1 || status=1
         result $status "$flavour: $options" "$out/log"
     done
+    status=0
+    timeout 120 "$out/ranks" >"$out/log" 2>&1 || status=1
+    result $status "$flavour: ranks over NCCL" "$out/log"
     while read -r fault flavours options words; do
         case ",$flavours," in *,$flavour,*) ;; *) continue ;; esac
         [ "$options" != - ] || options=AM_EMU_ORDER=fwd

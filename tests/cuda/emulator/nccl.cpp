@@ -1,0 +1,549 @@
+// nccl.cpp — NCCL between processes of one host, through POSIX shared memory: a segment for each
+// communicator, in which every rank has a slot. Sums go in the order of ranks, in f32 for 16-bit types
+// and rounded once, so that every rank has the same bits.
+//
+// A collective takes its turn in the stream. What waits for a rank that doesn't come gives up when the
+// communicator is aborted, there or here, or after AM_EMU_NCCL_SECONDS (60).
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <vector>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "report.h"
+#include "runtime.h"
+
+namespace emu
+{
+namespace
+{
+constexpr size_t slot_bytes = 1 << 20;
+constexpr int max_ranks = 64;
+
+// A message on its way from one rank to another: one slot, full or not.
+struct Mailbox {
+    std::atomic<size_t> filled; // bytes; 0: empty
+};
+
+struct Segment {
+    std::atomic<int> arrived, phase, aborted, attached;
+    Mailbox mail[max_ranks][max_ranks]; // of [sender][receiver]
+};
+static_assert(std::atomic<int>::is_always_lock_free, "atomics that processes share");
+
+constexpr size_t header_bytes = (sizeof(Segment) + 4095) / 4096 * 4096;
+
+struct Comm {
+    Segment *segment;
+    char *slots;    // a rank's for collectives
+    char *messages; // of [sender][receiver]
+    size_t bytes;
+    int ranks, rank, device;
+    std::atomic<int> problem;
+
+    char *slot(int r) const
+    {
+        return slots + size_t(r) * slot_bytes;
+    }
+    char *message(int from, int to) const
+    {
+        return messages + (size_t(from) * size_t(ranks) + size_t(to)) * slot_bytes;
+    }
+};
+
+Comm *comm_of(ncclComm_t c)
+{
+    return reinterpret_cast<Comm *>(c);
+}
+
+double now()
+{
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return double(t.tv_sec) + double(t.tv_nsec) * 1e-9;
+}
+
+double patience()
+{
+    const char *s = getenv("AM_EMU_NCCL_SECONDS");
+    return s ? atof(s) : 60;
+}
+
+// False: given up.
+template <class F> bool wait_until(Comm *c, F done)
+{
+    double end = now() + patience();
+    while (!done()) {
+        if (c->segment->aborted || now() > end) {
+            c->problem = c->segment->aborted ? ncclRemoteError : ncclSystemError;
+            return false;
+        }
+        sched_yield();
+    }
+    return true;
+}
+
+bool barrier(Comm *c)
+{
+    Segment *s = c->segment;
+    int phase = s->phase;
+    if (s->arrived.fetch_add(1) + 1 == c->ranks) {
+        s->arrived = 0;
+        s->phase++;
+        return !s->aborted;
+    }
+    return wait_until(c, [=]() { return s->phase != phase; });
+}
+
+size_t bytes_of(ncclDataType_t type)
+{
+    switch (type) {
+    case ncclInt8:
+    case ncclUint8:
+        return 1;
+    case ncclFloat16:
+    case ncclBfloat16:
+        return 2;
+    case ncclInt32:
+    case ncclUint32:
+    case ncclFloat32:
+        return 4;
+    case ncclInt64:
+    case ncclUint64:
+    case ncclFloat64:
+        return 8;
+    default:
+        return 0;
+    }
+}
+
+template <class C> C combine(ncclRedOp_t op, C a, C b)
+{
+    switch (op) {
+    case ncclMax:
+        return std::max(a, b);
+    case ncclMin:
+        return std::min(a, b);
+    case ncclProd:
+        return C(a * b);
+    default:
+        return C(a + b);
+    }
+}
+
+// C is what it is computed in.
+template <class T, class C> void reduce_as(Comm *c, void *out, size_t n, ncclRedOp_t op)
+{
+    for (size_t i = 0; i < n; i++) {
+        C x = C(reinterpret_cast<T *>(c->slot(0))[i]);
+        for (int r = 1; r < c->ranks; r++)
+            x = combine(op, x, C(reinterpret_cast<T *>(c->slot(r))[i]));
+        static_cast<T *>(out)[i] = T(op == ncclAvg ? C(x / C(c->ranks)) : x);
+    }
+}
+
+void reduce(Comm *c, ncclDataType_t type, void *out, size_t n, ncclRedOp_t op)
+{
+    switch (type) {
+    case ncclFloat32:
+        return reduce_as<float, float>(c, out, n, op);
+    case ncclFloat64:
+        return reduce_as<double, double>(c, out, n, op);
+    case ncclBfloat16:
+        return reduce_as<__nv_bfloat16, float>(c, out, n, op);
+    case ncclFloat16:
+        return reduce_as<__half, float>(c, out, n, op);
+    case ncclInt8:
+        return reduce_as<int8_t, int>(c, out, n, op);
+    case ncclUint8:
+        return reduce_as<uint8_t, unsigned>(c, out, n, op);
+    case ncclInt32:
+        return reduce_as<int32_t, int64_t>(c, out, n, op);
+    case ncclUint32:
+        return reduce_as<uint32_t, uint64_t>(c, out, n, op);
+    case ncclInt64:
+        return reduce_as<int64_t, int64_t>(c, out, n, op);
+    default:
+        return reduce_as<uint64_t, uint64_t>(c, out, n, op);
+    }
+}
+
+// Every rank that has bytes puts them into its slot, a part at a time, and `use` takes what it wants of
+// all slots: use(offset, length).
+template <class F> void exchange(Comm *c, const void *from, size_t bytes, F use)
+{
+    for (size_t at = 0; at < bytes; at += slot_bytes) {
+        size_t n = std::min(slot_bytes, bytes - at);
+        if (from)
+            memcpy(c->slot(c->rank), static_cast<const char *>(from) + at, n);
+        if (!barrier(c))
+            return;
+        use(at, n);
+        if (!barrier(c))
+            return;
+    }
+}
+
+// ---- groups: calls between GroupStart and GroupEnd are one operation of their stream
+
+struct Message {
+    Comm *comm;
+    cudaStream_t stream;
+    bool is_send;
+    const void *from;
+    void *to;
+    size_t bytes;
+    int peer;
+    size_t done;
+};
+
+thread_local int depth;
+thread_local std::vector<Message> group;
+
+// A part of a message, if the mailbox lets it through.
+bool progress(Message &m)
+{
+    Comm *c = m.comm;
+    int sender = m.is_send ? c->rank : m.peer, receiver = m.is_send ? m.peer : c->rank;
+    std::atomic<size_t> &filled = c->segment->mail[sender][receiver].filled;
+    if (m.is_send ? filled != 0 : filled == 0)
+        return false;
+    char *box = c->message(sender, receiver);
+    if (m.is_send) {
+        size_t n = std::min(slot_bytes, m.bytes - m.done);
+        memcpy(box, static_cast<const char *>(m.from) + m.done, n);
+        m.done += n;
+        filled = n;
+    } else {
+        size_t n = filled;
+        if (n > m.bytes - m.done) {
+            blame("ncclRecv");
+            fault(After::go_on, format("rank %d sends more than the %zu bytes that rank %d waits for", m.peer, m.bytes,
+                                       c->rank));
+            n = m.bytes - m.done;
+        }
+        memcpy(static_cast<char *>(m.to) + m.done, box, n);
+        m.done += n;
+        filled = 0;
+    }
+    return true;
+}
+
+// All messages of a group go on beside each other: none waits for another's turn.
+void run_messages(std::vector<Message> &messages)
+{
+    for (const Message &m : messages)
+        if (!check_operand(m.is_send ? "ncclSend" : "ncclRecv", m.is_send ? m.from : m.to, m.bytes,
+                           m.is_send ? Access::read : Access::write))
+            return;
+    size_t left = size_t(std::count_if(messages.begin(), messages.end(), [](const Message &m) { return m.bytes; }));
+    while (left) {
+        bool moved = wait_until(messages[0].comm, [&]() {
+            bool any = false;
+            for (size_t i = 0; i < messages.size(); i++) {
+                Message &m = messages[i];
+                // In order between the same two ranks.
+                bool first = std::none_of(messages.begin(), messages.begin() + ptrdiff_t(i), [&](const Message &o) {
+                    return o.is_send == m.is_send && o.peer == m.peer && o.done < o.bytes;
+                });
+                if (m.done == m.bytes || !first || !progress(m))
+                    continue;
+                any = true;
+                left -= m.done == m.bytes;
+            }
+            return any;
+        });
+        if (!moved)
+            return;
+    }
+}
+
+ncclResult_t enqueue(Comm *c, cudaStream_t stream, Work work)
+{
+    Call call;
+    Stream *s = find_stream(stream);
+    if (call.problem)
+        return ncclUnhandledCudaError;
+    if (!s)
+        return ncclInvalidArgument;
+    if (c->problem)
+        return ncclResult_t(int(c->problem));
+    if (fails_now(Failure::comm)) {
+        c->problem = ncclSystemError;
+        return ncclSystemError;
+    }
+    submit_library(s, std::move(work));
+    return ncclSuccess;
+}
+
+ncclResult_t add_message(Message m)
+{
+    if (m.peer < 0 || m.peer >= m.comm->ranks)
+        return ncclInvalidArgument;
+    group.push_back(m);
+    return depth ? ncclSuccess : (depth++, ncclGroupEnd());
+}
+
+ncclResult_t check(ncclDataType_t type, ncclRedOp_t op)
+{
+    return bytes_of(type) && op >= ncclSum && op <= ncclAvg ? ncclSuccess : ncclInvalidArgument;
+}
+} // namespace
+} // namespace emu
+
+using namespace emu;
+
+extern "C" {
+ncclResult_t ncclGetVersion(int *version)
+{
+    *version = NCCL_VERSION_CODE;
+    return ncclSuccess;
+}
+
+const char *ncclGetErrorString(ncclResult_t r)
+{
+    switch (r) {
+    case ncclSuccess:
+        return "no error";
+    case ncclUnhandledCudaError:
+        return "unhandled cuda error";
+    case ncclSystemError:
+        return "unhandled system error";
+    case ncclInvalidArgument:
+        return "invalid argument";
+    case ncclRemoteError:
+        return "remote process exited or there was a network error";
+    default:
+        return "another error of NCCL";
+    }
+}
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
+{
+    static int count;
+    Call call;
+    memset(id, 0, sizeof *id);
+    snprintf(id->internal, sizeof id->internal, "/am_emu_nccl_%d_%d", int(getpid()), count++);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int rank)
+{
+    if (ranks < 1 || ranks > max_ranks || rank < 0 || rank >= ranks || id.internal[0] != '/')
+        return ncclInvalidArgument;
+    size_t n = size_t(ranks), bytes = header_bytes + (n + n * n) * slot_bytes;
+    int fd = shm_open(id.internal, O_CREAT | O_RDWR, 0600);
+    if (fd < 0 || ftruncate(fd, off_t(bytes))) {
+        if (fd >= 0)
+            close(fd);
+        return ncclSystemError;
+    }
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED)
+        return ncclSystemError;
+    auto *c = new Comm{static_cast<Segment *>(p), static_cast<char *>(p) + header_bytes,
+                       static_cast<char *>(p) + header_bytes + n * slot_bytes, bytes, ranks, rank,
+                       current_device(), {ncclSuccess}};
+    bool all = barrier(c);
+    if (rank == 0) // nobody else has to find it
+        shm_unlink(id.internal);
+    if (!all) {
+        munmap(p, bytes);
+        delete c;
+        return ncclSystemError;
+    }
+    *out = reinterpret_cast<ncclComm_t>(c);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommDestroy(ncclComm_t comm)
+{
+    Call call;
+    complete_all();
+    Comm *c = comm_of(comm);
+    munmap(c->segment, c->bytes);
+    delete c;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommFinalize(ncclComm_t)
+{
+    Call call;
+    complete_all();
+    return ncclSuccess;
+}
+
+// Without the lock: somebody who holds it may be waiting for a rank.
+ncclResult_t ncclCommAbort(ncclComm_t comm)
+{
+    comm_of(comm)->segment->aborted = 1;
+    return ncclCommDestroy(comm);
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error)
+{
+    *error = ncclResult_t(int(comm_of(comm)->problem));
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommCount(const ncclComm_t comm, int *count)
+{
+    *count = comm_of(comm)->ranks;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank)
+{
+    *rank = comm_of(comm)->rank;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device)
+{
+    *device = comm_of(comm)->device;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream)
+{
+    Comm *c = comm_of(comm);
+    size_t size = bytes_of(type), bytes = count * size;
+    if (check(type, op) != ncclSuccess)
+        return ncclInvalidArgument;
+    return enqueue(c, stream, [=]() {
+        if (check_operand("ncclAllReduce", from, bytes, Access::read) &&
+            check_operand("ncclAllReduce", to, bytes, Access::write))
+            exchange(c, from, bytes,
+                     [=](size_t at, size_t n) { reduce(c, type, static_cast<char *>(to) + at, n / size, op); });
+    });
+}
+
+ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                               ncclComm_t comm, cudaStream_t stream)
+{
+    Comm *c = comm_of(comm);
+    size_t size = bytes_of(type), bytes = count * size;
+    if (check(type, op) != ncclSuccess)
+        return ncclInvalidArgument;
+    return enqueue(c, stream, [=]() {
+        if (!check_operand("ncclReduceScatter", from, bytes * size_t(c->ranks), Access::read))
+            return;
+        // Beforehand: `to` may be a part of `from`.
+        std::vector<char> copy(static_cast<const char *>(from),
+                               static_cast<const char *>(from) + bytes * size_t(c->ranks));
+        if (!check_operand("ncclReduceScatter", to, bytes, Access::write))
+            return;
+        for (int r = 0; r < c->ranks; r++)
+            exchange(c, copy.data() + size_t(r) * bytes, bytes, [=](size_t at, size_t n) {
+                if (r == c->rank)
+                    reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+            });
+    });
+}
+
+ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t comm,
+                           cudaStream_t stream)
+{
+    Comm *c = comm_of(comm);
+    size_t bytes = count * bytes_of(type);
+    if (check(type, ncclSum) != ncclSuccess)
+        return ncclInvalidArgument;
+    return enqueue(c, stream, [=]() {
+        if (!check_operand("ncclAllGather", from, bytes, Access::read))
+            return;
+        std::vector<char> copy(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
+        if (!check_operand("ncclAllGather", to, bytes * size_t(c->ranks), Access::write))
+            return;
+        exchange(c, copy.data(), bytes, [=](size_t at, size_t n) {
+            for (int r = 0; r < c->ranks; r++)
+                memcpy(static_cast<char *>(to) + size_t(r) * bytes + at, c->slot(r), n);
+        });
+    });
+}
+
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
+                           ncclComm_t comm, cudaStream_t stream)
+{
+    Comm *c = comm_of(comm);
+    size_t bytes = count * bytes_of(type);
+    if (check(type, ncclSum) != ncclSuccess || root < 0 || root >= c->ranks)
+        return ncclInvalidArgument;
+    return enqueue(c, stream, [=]() {
+        bool mine = c->rank == root;
+        if ((mine && !check_operand("ncclBroadcast", from, bytes, Access::read)) ||
+            !check_operand("ncclBroadcast", to, bytes, Access::write))
+            return;
+        exchange(c, mine ? from : nullptr, bytes,
+                 [=](size_t at, size_t n) { memcpy(static_cast<char *>(to) + at, c->slot(root), n); });
+    });
+}
+
+ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root,
+                        ncclComm_t comm, cudaStream_t stream)
+{
+    Comm *c = comm_of(comm);
+    size_t size = bytes_of(type), bytes = count * size;
+    if (check(type, op) != ncclSuccess || root < 0 || root >= c->ranks)
+        return ncclInvalidArgument;
+    return enqueue(c, stream, [=]() {
+        bool mine = c->rank == root;
+        if (!check_operand("ncclReduce", from, bytes, Access::read) ||
+            (mine && !check_operand("ncclReduce", to, bytes, Access::write)))
+            return;
+        exchange(c, from, bytes, [=](size_t at, size_t n) {
+            if (mine)
+                reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+        });
+    });
+}
+
+ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream)
+{
+    return add_message({comm_of(comm), stream, true, from, nullptr, count * bytes_of(type), peer, 0});
+}
+
+ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream)
+{
+    return add_message({comm_of(comm), stream, false, nullptr, to, count * bytes_of(type), peer, 0});
+}
+
+ncclResult_t ncclGroupStart(void)
+{
+    depth++;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd(void)
+{
+    if (depth < 1)
+        return ncclInvalidUsage;
+    if (--depth || group.empty())
+        return ncclSuccess;
+    auto messages = std::make_shared<std::vector<Message>>(std::move(group));
+    group.clear();
+    const Message &first = messages->front();
+    for (const Message &m : *messages)
+        if (m.comm != first.comm || m.stream != first.stream) // one stream of one communicator
+            return ncclInvalidUsage;
+    return enqueue(first.comm, first.stream, [messages]() {
+        std::vector<Message> fresh = *messages; // a graph runs them again and again
+        run_messages(fresh);
+    });
+}
+}
+#endif
