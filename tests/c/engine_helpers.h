@@ -27,6 +27,12 @@
                       am_error_message(), text);                                                   \
     } while (0)
 
+/* Devices from 0 on: the last, cuda, where AMLUA_CUDA names its module. */
+static inline int devices_here(void)
+{
+    return getenv("AMLUA_CUDA") ? am_device_count() : am_device_count() - 1;
+}
+
 static inline am_tensor *make_on(int device, int dtype, int ndim, const int64_t *shape,
                                  const double *values)
 {

@@ -101,7 +101,7 @@ static void compare_on(int device, int dtype)
 
 START_TEST(equal_to_the_op)
 {
-    for (int device = 0; device < am_device_count(); device++) {
+    for (int device = 0; device < devices_here(); device++) {
         compare_on(device, AM_F32);
         compare_on(device, AM_F64);
     }
@@ -111,7 +111,7 @@ END_TEST
 /* bf16 operands, f32 sums: what the blocks lose is one rounding of each. */
 START_TEST(sums_are_wide)
 {
-    for (int device = 0; device < am_device_count(); device++) {
+    for (int device = 0; device < devices_here(); device++) {
         am_tensor *q = made(device, AM_BF16, 4, queries, 1), *k = made(device, AM_BF16, 4, keys, 2);
         am_tensor *v = made(device, AM_BF16, 4, keys, 3), *want, *in[] = {q, k, v};
         am_tensor *out = filled(device, AM_F32, 4, queries, 0);

@@ -104,7 +104,7 @@ END_TEST
 START_TEST(shutdown_and_again)
 {
     for (int round = 0; round < 3; round++) {
-        for (int device = 0; device < am_device_count(); device++) {
+        for (int device = 0; device < devices_here(); device++) {
             const int64_t two[] = {2};
             am_tensor *t = make_on(device, AM_F32, 1, two, (double[]){1, 2}), *y = times(t, 3);
             HOLDS(y, 3, 6);

@@ -153,7 +153,7 @@ END_TEST
 START_TEST(read_and_write)
 {
     const int64_t two_three[] = {2, 3}, three_two[] = {3, 2}, turned[] = {1, 3};
-    for (int device = 0; device < am_device_count(); device++) {
+    for (int device = 0; device < devices_here(); device++) {
         am_tensor *t, *v;
         float in[6] = {1, 2, 3, 4, 5, 6}, out[6];
         OK(am_tensor_new(&t, AM_F32, 2, two_three, device));
@@ -186,8 +186,8 @@ START_TEST(copies)
 {
     const int64_t two_three[] = {2, 3}, turned[] = {1, 2}, six[] = {6};
     const double v[] = {0, 1, 2, 3, 100, 127};
-    for (int from = 0; from < am_device_count(); from++)
-        for (int to = 0; to < am_device_count(); to++)
+    for (int from = 0; from < devices_here(); from++)
+        for (int to = 0; to < devices_here(); to++)
             for (int a = 0; a < AM_DTYPE_COUNT; a++)
                 for (int b = 0; b < AM_DTYPE_COUNT; b++) {
                     am_tensor *src = make_on(from, a, 1, six, v), *dst, *seen, *into;
@@ -228,7 +228,7 @@ END_TEST
 START_TEST(appends)
 {
     const int64_t store_shape[] = {2, 3, 2}, pair[] = {2, 2, 2}, wide[] = {2, 1, 3};
-    for (int device = 0; device < am_device_count(); device++) {
+    for (int device = 0; device < devices_here(); device++) {
         am_tensor *store = make_on(device, AM_F32, 3, store_shape, (double[12]){0}), *all, *other;
         am_tensor *src = leaf(make_on(device, AM_F64, 3, pair, (double[]){1, 2, 3, 4, 5, 6, 7, 8}));
         OK(am_tensor_append(&all, store, src, 1));
@@ -256,7 +256,7 @@ END_TEST
 START_TEST(items)
 {
     double value;
-    for (int device = 0; device < am_device_count(); device++)
+    for (int device = 0; device < devices_here(); device++)
         for (int dtype = 0; dtype < AM_DTYPE_COUNT; dtype++) {
             am_tensor *t = make_on(device, dtype, 0, NULL, (double[]){dtype == AM_BOOL ? 1 : 77});
             OK(am_tensor_item(t, &value));

@@ -2,6 +2,7 @@
 -- Goldens: tests/parity/rope_tables.py.
 
 local am = require("am")
+local devices = require("tests.support.devices")
 local compare = require("tests.support.compare")
 local config = require("am.models.config")
 local files = require("tests.support.files")
@@ -41,7 +42,7 @@ describe("rotary frequencies", function()
     end
 end)
 
-for _, device in ipairs { "ref", "cpu", "fence" } do
+for _, device in ipairs(devices) do
     describe("a rotary table on " .. device, function()
         for _, case in ipairs(index.cases) do
             it("equals transformers': " .. case.name, function()

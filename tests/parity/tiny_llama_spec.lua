@@ -2,6 +2,7 @@
 -- gradients. Goldens: tests/parity/tiny_llama.py.
 
 local am = require("am")
+local devices = require("tests.support.devices")
 local compare = require("tests.support.compare")
 local path = require("am.utils.path")
 
@@ -64,7 +65,7 @@ local function check_case(case, device)
     model:close()
 end
 
-for _, device in ipairs { "ref", "cpu", "fence" } do
+for _, device in ipairs(devices) do
     describe("a tiny Llama on " .. device, function()
         for _, case in ipairs(path.list_dir(ROOT)) do
             it("equals transformers': " .. case, function()

@@ -2,6 +2,7 @@
 -- expressions in Python): on every device, in f32 and f64, from dense and from strided leaves.
 
 local am = require("am")
+local devices = require("tests.support.devices")
 
 local golden = am.load_safetensors("tests/parity/golden/tensor_vocabulary.safetensors")
 local INF = math.huge
@@ -224,7 +225,7 @@ describe("the vocabulary of tensors", function()
         for name in pairs(expressions) do assert.is_true(names[name], name) end
     end)
 
-    for _, device in ipairs { "cpu", "ref", "fence" } do
+    for _, device in ipairs(devices) do
         for _, run in ipairs(runs) do
             it(("gives torch's values and gradients on %s in %s"):format(device, run.dtype), function()
                 for name in pairs(expressions) do

@@ -2,6 +2,7 @@
 -- parameters after three steps of AdamW), greedy tokens, files. Not here: what is run (run.lua, rows.lua).
 
 local am = require("am")
+local devices = require("tests.support.devices")
 local assert = require("luassert")
 local compare = require("tests.support.compare")
 local edge = require("am.core.ffi")
@@ -260,7 +261,7 @@ function M.of(root, auto)
         test("computes, learns and steps as transformers", check)
         test("does so with eager attention", check, { attn_implementation = "eager" })
         test("does so with layers computed again in backward", check, { activation_checkpointing = true })
-        for _, device in ipairs { "ref", "fence" } do
+        for _, device in ipairs(devices.others) do
             test("does so on " .. device, check, { device = device })
         end
     end

@@ -3,6 +3,7 @@
 -- alone, in a padded batch and in a pack. Goldens: golden.py.
 
 local am = require("am")
+local devices = require("tests.support.devices")
 local compare = require("tests.support.compare")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
@@ -121,7 +122,7 @@ for _, case in ipairs(cases.names) do
         test("computes, learns and steps as transformers", cases.training)
         test("does so with eager attention", cases.training,
              { attn_implementation = "eager", torch_dtype = "float32" })
-        for _, device in ipairs { "ref", "fence" } do
+        for _, device in ipairs(devices.others) do
             test("does so on " .. device, cases.training, { device = device })
         end
         for _, attention in ipairs { "sdpa", "flash_attention_2" } do
