@@ -219,6 +219,15 @@ run_threads() {
     start tests/threads.sh 300 tests/threads.sh "$release"
 }
 
+# The emulated GPU by itself, in its three flavours.
+run_emulator() {
+    local flavour
+    wanted tests/cuda/emulator.sh || return 0
+    for flavour in fast asan check; do
+        start "tests/cuda/emulator.sh $flavour" 600 tests/cuda/emulator.sh $flavour
+    done
+}
+
 run_fuzz() {
     wanted tests/fuzz/run.sh || return 0
     start tests/fuzz/run.sh 600 tests/fuzz/run.sh 4
@@ -324,6 +333,7 @@ fi
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
 if selected unit || [ "$selection" = dist ]; then run_dist; fi
 if selected unit || [ "$selection" = threads ]; then run_threads; fi
+if selected unit || [ "$selection" = cuda ]; then run_emulator; fi
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

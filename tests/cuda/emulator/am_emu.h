@@ -6,7 +6,8 @@
 #define AM_EMU_H
 
 #if !defined(__x86_64__)
-#error "the emulated GPU switches stacks in x86-64 assembly: other processors need their own am_emu_swap (fiber.cpp)"
+#error                                                                                             \
+    "the emulated GPU switches stacks in x86-64 assembly: other processors need their own am_emu_swap (fiber.cpp)"
 #endif
 
 #include <cuda_runtime_api.h>
@@ -42,13 +43,13 @@
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ shared_memory_is_declared_with_AM_SHARED
+#define __shared__      shared_memory_is_declared_with_AM_SHARED
 #define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
+#define __noinline__    __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
-#define AM_DEVICE static inline
+#define AM_DEVICE    static inline
 
 /* The scheduler rewrites these at every switch of threads and blocks. */
 extern uint3 threadIdx, blockIdx;
@@ -65,7 +66,13 @@ enum am_emu_shuffle { AM_EMU_IDX, AM_EMU_UP, AM_EMU_DOWN, AM_EMU_XOR };
 enum am_emu_vote { AM_EMU_BALLOT, AM_EMU_ANY, AM_EMU_ALL };
 enum am_emu_reduction { AM_EMU_ADD, AM_EMU_MIN, AM_EMU_MAX, AM_EMU_AND, AM_EMU_OR, AM_EMU_EXOR };
 enum am_emu_predicate { AM_EMU_COUNT, AM_EMU_EVERY, AM_EMU_SOME };
-enum am_emu_mma { AM_EMU_MMA_BF16, AM_EMU_MMA_F16, AM_EMU_MMA_TF32, AM_EMU_MMA_E4M3, AM_EMU_MMA_E5M2 };
+enum am_emu_mma {
+    AM_EMU_MMA_BF16,
+    AM_EMU_MMA_F16,
+    AM_EMU_MMA_TF32,
+    AM_EMU_MMA_E4M3,
+    AM_EMU_MMA_E5M2
+};
 
 typedef void am_emu_call(void *closure);
 
@@ -76,9 +83,9 @@ struct am_emu_place {
 };
 
 extern "C" {
-cudaError_t am_emu_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-                          cudaStream_t stream, am_emu_call *call, am_emu_call *destroy,
-                          void *closure, size_t closure_size);
+cudaError_t am_emu_launch(const char *name, const void *kernel, dim3 grid, dim3 block,
+                          size_t shared, cudaStream_t stream, am_emu_call *call,
+                          am_emu_call *destroy, void *closure, size_t closure_size);
 void *am_emu_dyn_shared(void);
 void *am_emu_static_shared(const char *name, am_emu_place *place, size_t size, size_t align);
 void am_emu_syncthreads(const char *site);
@@ -98,7 +105,8 @@ void am_emu_cp_commit(void);
 void am_emu_cp_wait(int groups);
 void am_emu_yield(void);
 void am_emu_trap(const char *site);
-/* Checks an access that the compiler doesn't show to the flavour `check`: of an atomic, or a copy. */
+/* Checks an access that the compiler doesn't show to the flavour `check`: of an atomic, or a copy.
+ */
 void am_emu_atomic(const char *site, const void *p, int size);
 void am_emu_touch(const void *p, size_t bytes, int write);
 }
@@ -132,7 +140,8 @@ cudaError_t launch(const char *name, dim3 grid, dim3 block, size_t shared, cudaS
 template <class T>
 T shuffle(const char *site, am_emu_shuffle kind, unsigned mask, T v, int arg, int width = 32)
 {
-    static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8, "a type that can be shuffled");
+    static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8,
+                  "a type that can be shuffled");
     T out;
     am_emu_shfl(site, kind, mask, &v, &out, sizeof(T), arg, width);
     return out;
@@ -157,7 +166,8 @@ template <class T> unsigned match_any(const char *site, unsigned mask, T v)
     am_emu::launch(#kernel, (grid), (block), (smem), (stream), kernel __VA_OPT__(, ) __VA_ARGS__)
 
 #define AM_SHARED(T, name, ...)                                                                    \
-    T(&name) __VA_ARGS__ = [&]() -> T(&) __VA_ARGS__ {                                             \
+    T(&name)                                                                                       \
+    __VA_ARGS__ = [&]() -> T(&) __VA_ARGS__ {                                                      \
         static am_emu_place am_place_;                                                             \
         typedef T am_array_ __VA_ARGS__;                                                           \
         return *(am_array_ *)am_emu_static_shared(#name, &am_place_, sizeof(am_array_),            \
@@ -167,30 +177,31 @@ template <class T> unsigned match_any(const char *site, unsigned mask, T v)
 
 /* ---- barriers and warp collectives: macros, so that their place is known -------------------- */
 
-#define __syncthreads()        am_emu_syncthreads(AM_EMU_SITE)
-#define __syncthreads_count(p) am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_COUNT, (p) != 0)
-#define __syncthreads_and(p)   am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_EVERY, (p) != 0)
-#define __syncthreads_or(p)    am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_SOME, (p) != 0)
-#define AM_EMU_SYNCWARP(mask, ...) am_emu_syncwarp(AM_EMU_SITE, (mask))
-#define __syncwarp(...)        AM_EMU_SYNCWARP(__VA_ARGS__ __VA_OPT__(, ) 0xffffffffu)
-#define __shfl_sync(m, v, ...) am_emu::shuffle(AM_EMU_SITE, AM_EMU_IDX, m, v, __VA_ARGS__)
+#define __syncthreads()             am_emu_syncthreads(AM_EMU_SITE)
+#define __syncthreads_count(p)      am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_COUNT, (p) != 0)
+#define __syncthreads_and(p)        am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_EVERY, (p) != 0)
+#define __syncthreads_or(p)         am_emu_syncthreads_with(AM_EMU_SITE, AM_EMU_SOME, (p) != 0)
+#define AM_EMU_SYNCWARP(mask, ...)  am_emu_syncwarp(AM_EMU_SITE, (mask))
+#define __syncwarp(...)             AM_EMU_SYNCWARP(__VA_ARGS__ __VA_OPT__(, ) 0xffffffffu)
+#define __shfl_sync(m, v, ...)      am_emu::shuffle(AM_EMU_SITE, AM_EMU_IDX, m, v, __VA_ARGS__)
 #define __shfl_up_sync(m, v, ...)   am_emu::shuffle(AM_EMU_SITE, AM_EMU_UP, m, v, __VA_ARGS__)
 #define __shfl_down_sync(m, v, ...) am_emu::shuffle(AM_EMU_SITE, AM_EMU_DOWN, m, v, __VA_ARGS__)
 #define __shfl_xor_sync(m, v, ...)  am_emu::shuffle(AM_EMU_SITE, AM_EMU_XOR, m, v, __VA_ARGS__)
-#define __ballot_sync(m, p)    am_emu_vote(AM_EMU_SITE, AM_EMU_BALLOT, m, (p) != 0)
-#define __any_sync(m, p)       static_cast<int>(am_emu_vote(AM_EMU_SITE, AM_EMU_ANY, m, (p) != 0))
-#define __all_sync(m, p)       static_cast<int>(am_emu_vote(AM_EMU_SITE, AM_EMU_ALL, m, (p) != 0))
-#define __reduce_add_sync(m, v) am_emu::reduce(AM_EMU_SITE, AM_EMU_ADD, m, v)
-#define __reduce_min_sync(m, v) am_emu::reduce(AM_EMU_SITE, AM_EMU_MIN, m, v)
-#define __reduce_max_sync(m, v) am_emu::reduce(AM_EMU_SITE, AM_EMU_MAX, m, v)
-#define __reduce_and_sync(m, v) am_emu::reduce(AM_EMU_SITE, AM_EMU_AND, m, v)
-#define __reduce_or_sync(m, v)  am_emu::reduce(AM_EMU_SITE, AM_EMU_OR, m, v)
-#define __reduce_xor_sync(m, v) am_emu::reduce(AM_EMU_SITE, AM_EMU_EXOR, m, v)
-#define __match_any_sync(m, v) am_emu::match_any(AM_EMU_SITE, m, v)
-#define __activemask()         am_emu_active_mask()
-#define __trap()               am_emu_trap(AM_EMU_SITE)
-#define __nanosleep(ns)        ((void)(ns), am_emu_yield())
-/* Blocks run one at a time and every access is sequentially consistent: fences have nothing to do. */
+#define __ballot_sync(m, p)         am_emu_vote(AM_EMU_SITE, AM_EMU_BALLOT, m, (p) != 0)
+#define __any_sync(m, p)            static_cast<int>(am_emu_vote(AM_EMU_SITE, AM_EMU_ANY, m, (p) != 0))
+#define __all_sync(m, p)            static_cast<int>(am_emu_vote(AM_EMU_SITE, AM_EMU_ALL, m, (p) != 0))
+#define __reduce_add_sync(m, v)     am_emu::reduce(AM_EMU_SITE, AM_EMU_ADD, m, v)
+#define __reduce_min_sync(m, v)     am_emu::reduce(AM_EMU_SITE, AM_EMU_MIN, m, v)
+#define __reduce_max_sync(m, v)     am_emu::reduce(AM_EMU_SITE, AM_EMU_MAX, m, v)
+#define __reduce_and_sync(m, v)     am_emu::reduce(AM_EMU_SITE, AM_EMU_AND, m, v)
+#define __reduce_or_sync(m, v)      am_emu::reduce(AM_EMU_SITE, AM_EMU_OR, m, v)
+#define __reduce_xor_sync(m, v)     am_emu::reduce(AM_EMU_SITE, AM_EMU_EXOR, m, v)
+#define __match_any_sync(m, v)      am_emu::match_any(AM_EMU_SITE, m, v)
+#define __activemask()              am_emu_active_mask()
+#define __trap()                    am_emu_trap(AM_EMU_SITE)
+#define __nanosleep(ns)             ((void)(ns), am_emu_yield())
+/* Blocks run one at a time and every access is sequentially consistent: fences have nothing to do.
+ */
 #define __threadfence()        ((void)0)
 #define __threadfence_block()  ((void)0)
 #define __threadfence_system() ((void)0)

@@ -16,11 +16,26 @@ template <class T, class F> AM_EMU_ATOMIC_CODE T modify(const char *site, T *p, 
     return old;
 }
 
-AM_EMU_ATOMIC_CODE float sum(float a, float b) { return a + b; }
-AM_EMU_ATOMIC_CODE double sum(double a, double b) { return a + b; }
-AM_EMU_ATOMIC_CODE int sum(int a, int b) { return (int)((unsigned)a + (unsigned)b); }
-AM_EMU_ATOMIC_CODE unsigned sum(unsigned a, unsigned b) { return a + b; }
-AM_EMU_ATOMIC_CODE unsigned long long sum(unsigned long long a, unsigned long long b) { return a + b; }
+AM_EMU_ATOMIC_CODE float sum(float a, float b)
+{
+    return a + b;
+}
+AM_EMU_ATOMIC_CODE double sum(double a, double b)
+{
+    return a + b;
+}
+AM_EMU_ATOMIC_CODE int sum(int a, int b)
+{
+    return (int)((unsigned)a + (unsigned)b);
+}
+AM_EMU_ATOMIC_CODE unsigned sum(unsigned a, unsigned b)
+{
+    return a + b;
+}
+AM_EMU_ATOMIC_CODE unsigned long long sum(unsigned long long a, unsigned long long b)
+{
+    return a + b;
+}
 AM_EMU_ATOMIC_CODE __half sum(__half a, __half b)
 {
     return __float2half(__half2float(a) + __half2float(b));
@@ -35,7 +50,8 @@ AM_EMU_ATOMIC_CODE __half2 sum(__half2 a, __half2 b)
 }
 AM_EMU_ATOMIC_CODE __nv_bfloat162 sum(__nv_bfloat162 a, __nv_bfloat162 b)
 {
-    return __floats2bfloat162_rn(__low2float(a) + __low2float(b), __high2float(a) + __high2float(b));
+    return __floats2bfloat162_rn(__low2float(a) + __low2float(b),
+                                 __high2float(a) + __high2float(b));
 }
 
 /* The operand has the type that the pointer says; CUDA's overloads convert it so, too. */

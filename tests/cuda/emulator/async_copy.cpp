@@ -1,5 +1,6 @@
 // async_copy.cpp — cp.async: copies are queued with their thread and take effect when it waits for
-// them (late), when they are issued (early), or either, at random: a kernel must not see a difference.
+// them (late), when they are issued (early), or either, at random: a kernel must not see a
+// difference.
 #include "async_copy.h"
 
 #include <cstring>
@@ -39,7 +40,8 @@ void am_emu_cp_async(const char *site, void *shared, const void *global, int siz
 {
     if (!in_shared_memory(shared))
         fault(After::stop, format("cp.async at %s: the destination is not in shared memory", site));
-    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % unsigned(size))
+    if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) %
+        unsigned(size))
         fault(After::stop, format("cp.async at %s: an address is not %d-byte aligned", site, size));
     if (bytes < 0 || bytes > size)
         fault(After::stop, format("cp.async at %s: %d bytes of %d", site, bytes, size));

@@ -44,9 +44,9 @@ struct Thread {
 };
 
 struct Warp {
-    unsigned alive;    // lanes whose threads have not returned
-    Rendezvous *open;  // collectives that wait for lanes
-    unsigned epoch;    // counts __syncwarp
+    unsigned alive;   // lanes whose threads have not returned
+    Rendezvous *open; // collectives that wait for lanes
+    unsigned epoch;   // counts __syncwarp
 };
 
 constexpr int max_threads = max_fibers;

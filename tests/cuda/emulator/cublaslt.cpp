@@ -1,6 +1,7 @@
-// cublaslt.cpp — cuBLASLt over a product on the host. It refuses what cuBLASLt refuses, as far as that
-// is documented, and whatever it doesn't know: an attribute that is ignored would be a wrong result.
-// An algorithm is good for the problem, the alignment and the workspace that it was asked for.
+// cublaslt.cpp — cuBLASLt over a product on the host. It refuses what cuBLASLt refuses, as far as
+// that is documented, and whatever it doesn't know: an attribute that is ignored would be a wrong
+// result. An algorithm is good for the problem, the alignment and the workspace that it was asked
+// for.
 #include <cublasLt.h>
 
 #include <cstring>
@@ -62,8 +63,8 @@ uint64_t hash(uint64_t h, uint64_t value)
 
 uint64_t hash(uint64_t h, const Layout &l)
 {
-    for (uint64_t value : {uint64_t(l.type), l.rows, l.columns, uint64_t(l.leading), uint64_t(l.order),
-                           uint64_t(l.batches), uint64_t(l.batch_stride)})
+    for (uint64_t value : {uint64_t(l.type), l.rows, l.columns, uint64_t(l.leading),
+                           uint64_t(l.order), uint64_t(l.batches), uint64_t(l.batch_stride)})
         h = hash(h, value);
     return h;
 }
@@ -78,8 +79,8 @@ struct Problem {
         uint64_t h = 0xcbf29ce484222325ull;
         for (const Layout *l : {&a, &b, &c, &d})
             h = hash(h, *l);
-        for (int value : {int(desc.compute), int(desc.a), int(desc.b), int(desc.epilogue), int(desc.a_scale_mode),
-                          int(desc.b_scale_mode)})
+        for (int value : {int(desc.compute), int(desc.a), int(desc.b), int(desc.epilogue),
+                          int(desc.a_scale_mode), int(desc.b_scale_mode)})
             h = hash(h, uint64_t(value));
         return h;
     }
@@ -93,7 +94,13 @@ bool is_fp8(cudaDataType_t t)
 // As the operation wants it: a is m x k.
 Matrix matrix_of(const Layout &l, cublasOperation_t op, const void *data)
 {
-    Matrix m = {const_cast<void *>(data), l.type, int64_t(l.rows), int64_t(l.columns), 1, l.leading, l.batch_stride};
+    Matrix m = {const_cast<void *>(data),
+                l.type,
+                int64_t(l.rows),
+                int64_t(l.columns),
+                1,
+                l.leading,
+                l.batch_stride};
     if (l.order == CUBLASLT_ORDER_ROW)
         std::swap(m.row_stride, m.column_stride);
     if (op != CUBLAS_OP_N) {
@@ -106,7 +113,8 @@ Matrix matrix_of(const Layout &l, cublasOperation_t op, const void *data)
 // cuBLAS documentation, cublasLtMatmul: "FP8 kernels have requirements".
 cublasStatus_t check_fp8(const Problem &p, const Matrix &a, const Matrix &d)
 {
-    if (capability() < 89 || p.desc.compute != CUBLAS_COMPUTE_32F || !is_fp8(p.a.type) || !is_fp8(p.b.type))
+    if (capability() < 89 || p.desc.compute != CUBLAS_COMPUTE_32F || !is_fp8(p.a.type) ||
+        !is_fp8(p.b.type))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (p.a.type == CUDA_R_8F_E5M2 && p.b.type == CUDA_R_8F_E5M2)
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -124,12 +132,14 @@ cublasStatus_t check_types(const Problem &p)
 {
     cudaDataType_t in = p.a.type, out = p.d.type;
     if (p.desc.compute == CUBLAS_COMPUTE_64F)
-        return in == CUDA_R_64F && p.b.type == in && out == in && p.c.type == in && p.desc.scale_type == in
+        return in == CUDA_R_64F && p.b.type == in && out == in && p.c.type == in &&
+                       p.desc.scale_type == in
                    ? CUBLAS_STATUS_SUCCESS
                    : CUBLAS_STATUS_NOT_SUPPORTED;
     if (p.desc.compute != CUBLAS_COMPUTE_32F && p.desc.compute != CUBLAS_COMPUTE_32F_PEDANTIC)
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (p.desc.scale_type != CUDA_R_32F || p.b.type != in || p.c.type != out || (out != in && out != CUDA_R_32F))
+    if (p.desc.scale_type != CUDA_R_32F || p.b.type != in || p.c.type != out ||
+        (out != in && out != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return in == CUDA_R_32F || in == CUDA_R_16BF || in == CUDA_R_16F ? CUBLAS_STATUS_SUCCESS
                                                                      : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -189,8 +199,8 @@ struct Product {
 };
 
 // A scale of an fp8 operand: one number, or one for each row of a or column of b.
-bool take_scale(const char *name, const void *p, cublasLtMatmulMatrixScale_t mode, int64_t n, double &alpha,
-                const float *&each)
+bool take_scale(const char *name, const void *p, cublasLtMatmulMatrixScale_t mode, int64_t n,
+                double &alpha, const float *&each)
 {
     bool one = mode == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
     if (!p)
@@ -214,17 +224,20 @@ void run(const Product &x)
     bool good = check_matrix("cublasLtMatmul, A", a, p.a.batches, Access::read) &&
                 check_matrix("cublasLtMatmul, B", b, p.b.batches, Access::read) &&
                 (x.beta == 0 || check_matrix("cublasLtMatmul, C", c, p.c.batches, Access::read)) &&
-                take_scale("cublasLtMatmul, A's scale", desc.a_scale, desc.a_scale_mode, a.rows, e.alpha, e.row_scale) &&
-                take_scale("cublasLtMatmul, B's scale", desc.b_scale, desc.b_scale_mode, b.columns, e.alpha,
-                           e.column_scale);
+                take_scale("cublasLtMatmul, A's scale", desc.a_scale, desc.a_scale_mode, a.rows,
+                           e.alpha, e.row_scale) &&
+                take_scale("cublasLtMatmul, B's scale", desc.b_scale, desc.b_scale_mode, b.columns,
+                           e.alpha, e.column_scale);
     if (good && desc.epilogue == CUBLASLT_EPILOGUE_BIAS) {
         e.bias = desc.bias;
         e.bias_type = desc.bias_type == cudaDataType_t(-1) ? p.d.type : desc.bias_type;
-        good = check_operand("cublasLtMatmul, bias", e.bias, bytes_of(e.bias_type) * size_t(d.rows), Access::read);
+        good = check_operand("cublasLtMatmul, bias", e.bias, bytes_of(e.bias_type) * size_t(d.rows),
+                             Access::read);
     }
     // What lies there is lost: a workspace that is in use elsewhere shows.
     if (good && x.workspace_bytes &&
-        (good = check_operand("cublasLtMatmul, workspace", x.workspace, x.workspace_bytes, Access::write)))
+        (good = check_operand("cublasLtMatmul, workspace", x.workspace, x.workspace_bytes,
+                              Access::write)))
         memset(x.workspace, 0xff, x.workspace_bytes);
     if (good && check_matrix("cublasLtMatmul, D", d, p.d.batches, Access::write))
         multiply(a, b, c, d, p.d.batches, e, desc.compute == CUBLAS_COMPUTE_64F);
@@ -339,10 +352,11 @@ cublasStatus_t store(Field f, const char *what, int attribute, const void *value
 cublasStatus_t check_values(const Description &d)
 {
     auto known = [](cublasLtMatmulMatrixScale_t m) {
-        return m == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F || m == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+        return m == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F ||
+               m == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     };
-    bool good = d.pointer_mode == CUBLASLT_POINTER_MODE_HOST && d.c == CUBLAS_OP_N && known(d.a_scale_mode) &&
-                known(d.b_scale_mode);
+    bool good = d.pointer_mode == CUBLASLT_POINTER_MODE_HOST && d.c == CUBLAS_OP_N &&
+                known(d.a_scale_mode) && known(d.b_scale_mode);
     return good ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
@@ -412,7 +426,8 @@ const char *cublasLtGetStatusString(cublasStatus_t status)
     }
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType_t scale)
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
+                                        cudaDataType_t scale)
 {
     auto *d = new Description();
     d->compute = compute;
@@ -427,7 +442,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                              cublasLtMatmulDescAttributes_t attribute,
                                               const void *value, size_t bytes)
 {
     auto &d = *reinterpret_cast<Description *>(desc);
@@ -435,8 +451,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
     return s == CUBLAS_STATUS_SUCCESS ? check_values(d) : s;
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
-                                          uint64_t columns, int64_t leading)
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
+                                          uint64_t rows, uint64_t columns, int64_t leading)
 {
     auto *l = new Layout();
     l->type = type;
@@ -454,12 +470,14 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 }
 
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
-                                                cublasLtMatrixLayoutAttribute_t attribute, const void *value,
-                                                size_t bytes)
+                                                cublasLtMatrixLayoutAttribute_t attribute,
+                                                const void *value, size_t bytes)
 {
     auto &l = *reinterpret_cast<Layout *>(layout);
-    cublasStatus_t s = store(field_of(l, attribute), "cublasLtMatrixLayout", attribute, value, bytes);
-    if (s == CUBLAS_STATUS_SUCCESS && l.order != CUBLASLT_ORDER_COL && l.order != CUBLASLT_ORDER_ROW)
+    cublasStatus_t s =
+        store(field_of(l, attribute), "cublasLtMatrixLayout", attribute, value, bytes);
+    if (s == CUBLAS_STATUS_SUCCESS && l.order != CUBLASLT_ORDER_COL &&
+        l.order != CUBLASLT_ORDER_ROW)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return s;
 }
@@ -480,17 +498,19 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
                                                     cublasLtMatmulPreferenceAttributes_t attribute,
                                                     const void *value, size_t bytes)
 {
-    return store(field_of(*reinterpret_cast<Preference *>(preference), attribute), "cublasLtMatmulPreference",
-                 attribute, value, bytes);
+    return store(field_of(*reinterpret_cast<Preference *>(preference), attribute),
+                 "cublasLtMatmulPreference", attribute, value, bytes);
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
-                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
-                                              int wanted, cublasLtMatmulHeuristicResult_t results[], int *count)
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t results[], int *count)
 {
     Problem p = {*reinterpret_cast<Description *>(desc), *reinterpret_cast<Layout *>(a),
-                 *reinterpret_cast<Layout *>(b), *reinterpret_cast<Layout *>(c), *reinterpret_cast<Layout *>(d)};
+                 *reinterpret_cast<Layout *>(b), *reinterpret_cast<Layout *>(c),
+                 *reinterpret_cast<Layout *>(d)};
     *count = 0;
     if (wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -513,11 +533,12 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
-                              const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                              size_t workspace_bytes, cudaStream_t stream)
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                              cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t c_layout, void *d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
     Call call;
     Stream *s = find_stream(stream);
@@ -526,7 +547,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     Product x = {{*reinterpret_cast<Description *>(desc), *reinterpret_cast<Layout *>(a_layout),
                   *reinterpret_cast<Layout *>(b_layout), *reinterpret_cast<Layout *>(c_layout),
                   *reinterpret_cast<Layout *>(d_layout)},
-                 a, b, c, d, workspace, 0, 0, 0};
+                 a,
+                 b,
+                 c,
+                 d,
+                 workspace,
+                 0,
+                 0,
+                 0};
     const Problem &p = x.problem;
     cublasStatus_t status = check_problem(p);
     if (status != CUBLAS_STATUS_SUCCESS)
@@ -545,7 +573,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         note("cublasLtMatmul: the algorithm is of another problem");
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (algorithm.workspace > workspace_bytes || (algorithm.workspace && !is_aligned(workspace, 256)))
+    if (algorithm.workspace > workspace_bytes ||
+        (algorithm.workspace && !is_aligned(workspace, 256)))
         return CUBLAS_STATUS_INVALID_VALUE;
     x.alpha = scalar(alpha, p.desc.scale_type);
     x.beta = scalar(beta, p.desc.scale_type);

@@ -18,7 +18,8 @@ struct {
 
 [[noreturn]] void refuse(const char *text)
 {
-    fprintf(stderr, "am_emu: AM_EMU_FAIL=%s is not understood (tests/cuda/emulator/failures.h)\n", text);
+    fprintf(stderr, "am_emu: AM_EMU_FAIL=%s is not understood (tests/cuda/emulator/failures.h)\n",
+            text);
     exit(2);
 }
 

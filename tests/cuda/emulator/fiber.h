@@ -6,8 +6,8 @@ namespace emu
 {
 struct Fiber {
     void *stack_pointer;
-    char *low, *high;  // of the stack; unknown for the OS thread's own
-    void *fake_stack;  // AddressSanitizer's
+    char *low, *high; // of the stack; unknown for the OS thread's own
+    void *fake_stack; // AddressSanitizer's
 };
 
 constexpr int max_fibers = 1024;

@@ -34,7 +34,8 @@ struct Image {
     const char *low, *high;
 };
 auto &images = *new std::vector<Image>; // modules that hold kernels
-auto &allowed = *new std::map<const void *, size_t>; // dynamic shared memory of kernels that have asked for more
+auto &allowed = *new std::map<const void *,
+                              size_t>; // dynamic shared memory of kernels that have asked for more
 
 int add_image(dl_phdr_info *info, size_t, void *kernel)
 {
@@ -58,7 +59,9 @@ struct sigaction previous_segv;
 void on_segv(int, siginfo_t *info, void *)
 {
     fprintf(stderr, "[am_emu] %s: no memory at %p%s\n", who_runs().c_str(), info->si_addr,
-            block.running ? "" : in_arena(info->si_addr) ? ": device memory is not for the host" : "");
+            block.running             ? ""
+            : in_arena(info->si_addr) ? ": device memory is not for the host"
+                                      : "");
     sigaction(SIGSEGV, &previous_segv, nullptr); // the access is tried again, and ends the process
 }
 
@@ -66,7 +69,8 @@ void on_segv(int, siginfo_t *info, void *)
 // What AddressSanitizer can't tell: whose access it was, and to which allocation.
 void on_asan_error(const char *)
 {
-    fprintf(stderr, "[am_emu] %s: %s\n", who_runs().c_str(), describe(__asan_get_report_address()).c_str());
+    fprintf(stderr, "[am_emu] %s: %s\n", who_runs().c_str(),
+            describe(__asan_get_report_address()).c_str());
 }
 #endif
 
@@ -158,9 +162,9 @@ void run(const Launch &l)
 bool is_legal(dim3 grid, dim3 block)
 {
     uint64_t threads = uint64_t(block.x) * block.y * block.z;
-    return threads >= 1 && threads <= max_threads && block.x <= 1024 && block.y <= 1024 && block.z <= 64 &&
-           grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= 2147483647u && grid.y <= 65535 &&
-           grid.z <= 65535;
+    return threads >= 1 && threads <= max_threads && block.x <= 1024 && block.y <= 1024 &&
+           block.z <= 64 && grid.x >= 1 && grid.y >= 1 && grid.z >= 1 && grid.x <= 2147483647u &&
+           grid.y <= 65535 && grid.z <= 65535;
 }
 } // namespace
 
@@ -183,9 +187,9 @@ cudaError_t allow_dynamic_shared(const void *kernel, int bytes)
 
 using namespace emu;
 
-cudaError_t am_emu_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-                          cudaStream_t stream, am_emu_call *call, am_emu_call *destroy, void *closure,
-                          size_t closure_size)
+cudaError_t am_emu_launch(const char *name, const void *kernel, dim3 grid, dim3 block,
+                          size_t shared, cudaStream_t stream, am_emu_call *call,
+                          am_emu_call *destroy, void *closure, size_t closure_size)
 {
     std::shared_ptr<void> keep(closure, destroy);
     Call c;
@@ -195,14 +199,15 @@ cudaError_t am_emu_launch(const char *name, const void *kernel, dim3 grid, dim3 
     if (!s)
         return remember(cudaErrorInvalidResourceHandle);
     if (!is_legal(grid, block)) {
-        note(format("%s: a launch can't have grid (%u,%u,%u) and block (%u,%u,%u)", name, grid.x, grid.y, grid.z,
-                    block.x, block.y, block.z));
+        note(format("%s: a launch can't have grid (%u,%u,%u) and block (%u,%u,%u)", name, grid.x,
+                    grid.y, grid.z, block.x, block.y, block.z));
         return remember(cudaErrorInvalidConfiguration);
     }
     auto it = allowed.find(kernel);
     size_t limit = it == allowed.end() ? default_shared_limit : it->second;
     if (shared > limit) {
-        note(format("%s: %zu bytes of dynamic shared memory, and the kernel may have %zu (cudaFuncSetAttribute)",
+        note(format("%s: %zu bytes of dynamic shared memory, and the kernel may have %zu "
+                    "(cudaFuncSetAttribute)",
                     name, shared, limit));
         return remember(cudaErrorInvalidValue);
     }

@@ -49,12 +49,14 @@ template <class T> void gather(std::vector<T> &out, const Matrix &m, int64_t bat
     T *p = out.data();
     for (int64_t i = 0; i < m.rows; i++)
         for (int64_t j = 0; j < m.columns; j++)
-            *p++ = T(read_element(m.data, batch * m.batch_stride + i * m.row_stride + j * m.column_stride, m.type));
+            *p++ = T(read_element(
+                m.data, batch * m.batch_stride + i * m.row_stride + j * m.column_stride, m.type));
 }
 
 // sums [m, n] += rows of a [m, k] times b [k, n], for one tile of rows and columns.
 template <class T>
-void multiply_tile(T *sums, const T *a, const T *b, int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb)
+void multiply_tile(T *sums, const T *a, const T *b, int64_t m, int64_t n, int64_t k, int64_t lda,
+                   int64_t ldb)
 {
     T s[tile_m][tile_n] = {};
     if (m == tile_m && n == tile_n) {
@@ -74,8 +76,8 @@ void multiply_tile(T *sums, const T *a, const T *b, int64_t m, int64_t n, int64_
 }
 
 template <class T>
-void multiply_batch(const Matrix &a, const Matrix &b, const Matrix &c, const Matrix &d, int64_t batch,
-                    const Epilogue &e)
+void multiply_batch(const Matrix &a, const Matrix &b, const Matrix &c, const Matrix &d,
+                    int64_t batch, const Epilogue &e)
 {
     int64_t m = d.rows, n = d.columns, k = a.columns;
     static std::vector<T> left, right, sums; // under the runtime's lock
@@ -85,8 +87,9 @@ void multiply_batch(const Matrix &a, const Matrix &b, const Matrix &c, const Mat
     for (int64_t p = 0; p < k; p += tile_k)
         for (int64_t j = 0; j < n; j += tile_n)
             for (int64_t i = 0; i < m; i += tile_m)
-                multiply_tile(&sums[size_t(i * n + j)], &left[size_t(i * k + p)], &right[size_t(p * n + j)],
-                              std::min(tile_m, m - i), std::min(tile_n, n - j), std::min(tile_k, k - p), k, n);
+                multiply_tile(&sums[size_t(i * n + j)], &left[size_t(i * k + p)],
+                              &right[size_t(p * n + j)], std::min(tile_m, m - i),
+                              std::min(tile_n, n - j), std::min(tile_k, k - p), k, n);
     for (int64_t i = 0; i < m; i++) {
         double scale = e.alpha * (e.row_scale ? double(e.row_scale[i]) : 1);
         double bias = e.bias ? read_element(e.bias, i, e.bias_type) : 0;
@@ -96,9 +99,12 @@ void multiply_batch(const Matrix &a, const Matrix &b, const Matrix &c, const Mat
                 x *= double(e.column_scale[j]);
             x += bias;
             if (e.beta != 0)
-                x += e.beta * read_element(c.data, batch * c.batch_stride + i * c.row_stride + j * c.column_stride,
-                                           c.type);
-            write_element(d.data, batch * d.batch_stride + i * d.row_stride + j * d.column_stride, d.type, x);
+                x += e.beta *
+                     read_element(c.data,
+                                  batch * c.batch_stride + i * c.row_stride + j * c.column_stride,
+                                  c.type);
+            write_element(d.data, batch * d.batch_stride + i * d.row_stride + j * d.column_stride,
+                          d.type, x);
         }
     }
 }
@@ -151,7 +157,8 @@ size_t extent(const Matrix &m, int64_t batches)
 {
     if (!m.rows || !m.columns || !batches)
         return 0;
-    int64_t last = (m.rows - 1) * m.row_stride + (m.columns - 1) * m.column_stride + (batches - 1) * m.batch_stride;
+    int64_t last = (m.rows - 1) * m.row_stride + (m.columns - 1) * m.column_stride +
+                   (batches - 1) * m.batch_stride;
     return size_t(last + 1) * bytes_of(m.type);
 }
 

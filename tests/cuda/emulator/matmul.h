@@ -20,7 +20,8 @@ double read_element(const void *p, int64_t i, cudaDataType_t type);
 // From the first element of all batches to the last.
 size_t extent(const Matrix &m, int64_t batches);
 
-// What becomes of a sum: alpha row_scale[i] column_scale[j] sum + beta c + bias[i]. Pointers may be NULL.
+// What becomes of a sum: alpha row_scale[i] column_scale[j] sum + beta c + bias[i]. Pointers may be
+// NULL.
 struct Epilogue {
     double alpha, beta;
     const void *bias;
@@ -28,8 +29,8 @@ struct Epilogue {
     const float *row_scale, *column_scale;
 };
 
-// Sums in f32, or with `wide` in f64. a is m x k, b is k x n, c and d are m x n. c is read only when
-// beta is not 0.
+// Sums in f32, or with `wide` in f64. a is m x k, b is k x n, c and d are m x n. c is read only
+// when beta is not 0.
 void multiply(const Matrix &a, const Matrix &b, const Matrix &c, const Matrix &d, int64_t batches,
               const Epilogue &epilogue, bool wide);
 } // namespace emu

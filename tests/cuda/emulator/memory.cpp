@@ -21,9 +21,9 @@ namespace emu
 namespace
 {
 constexpr size_t page = 4096, alignment = 256, guard = 256;
-constexpr size_t growth = size_t(1) << 20;      // by which a heap becomes accessible
-constexpr size_t returned = size_t(1) << 20;    // freed ranges of this size go back to the system
-constexpr size_t rest_length = 64;              // freed ranges that aren't used again yet
+constexpr size_t growth = size_t(1) << 20;   // by which a heap becomes accessible
+constexpr size_t returned = size_t(1) << 20; // freed ranges of this size go back to the system
+constexpr size_t rest_length = 64;           // freed ranges that aren't used again yet
 constexpr unsigned char fill = 0xff, guard_fill = 0xa5;
 
 enum class Use { live, resting, unused };
@@ -38,7 +38,7 @@ struct Heap {
     char *base;
     size_t reserved, accessible, top; // offsets: of what was ever used, and may be touched
     size_t used;
-    std::map<uintptr_t, Range> ranges; // from base to top, without holes
+    std::map<uintptr_t, Range> ranges;             // from base to top, without holes
     std::set<std::pair<size_t, uintptr_t>> unused; // of these, by size
     std::deque<uintptr_t> rest;
 };
@@ -158,8 +158,10 @@ void check_guard(uintptr_t address, const Range &r)
     for (size_t i = r.bytes; i < r.room; i++)
         if (end[i] != guard_fill) {
             memset(end + r.bytes, guard_fill, r.room - r.bytes);
-            fault(After::go_on, format("GUARD ZONE overwritten, %zu bytes behind a device allocation of %zu bytes",
-                                       i - r.bytes + 1, r.bytes));
+            fault(
+                After::go_on,
+                format("GUARD ZONE overwritten, %zu bytes behind a device allocation of %zu bytes",
+                       i - r.bytes + 1, r.bytes));
             return;
         }
 }
@@ -177,10 +179,12 @@ std::map<uintptr_t, size_t>::iterator containing(std::map<uintptr_t, size_t> &m,
 void reserve_memory()
 {
     size_t n = size_t(options().devices);
-    // Several times the memory: guard zones, gaps, and what is freed and rests, don't count as used.
+    // Several times the memory: guard zones, gaps, and what is freed and rests, don't count as
+    // used.
     size_t each = round_up(4 * options().memory, growth) + 16 * growth;
     arena_bytes = shared_window + n * each;
-    void *p = mmap(nullptr, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p =
+        mmap(nullptr, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         perror("am_emu: no address space for device memory");
         abort();
@@ -306,7 +310,8 @@ bool find_allocation(const void *p, Allocation *found)
     auto address = reinterpret_cast<uintptr_t>(p);
     if (Heap *h = heap_of(p)) {
         auto it = range_at(*h, address);
-        if (it == h->ranges.end() || it->second.use != Use::live || address - it->first >= it->second.bytes)
+        if (it == h->ranges.end() || it->second.use != Use::live ||
+            address - it->first >= it->second.bytes)
             return false;
         *found = {it->first, it->second.bytes, int(h - heaps.data())};
         return true;
@@ -332,11 +337,12 @@ std::string describe(const void *p)
         if (it == h->ranges.end())
             return "device memory that was never allocated";
         const Range &r = it->second;
-        return format("device allocation of %zu bytes, offset %zu%s", r.bytes, size_t(address - it->first),
-                      r.use == Use::live ? "" : " (freed)");
+        return format("device allocation of %zu bytes, offset %zu%s", r.bytes,
+                      size_t(address - it->first), r.use == Use::live ? "" : " (freed)");
     }
     if (find_allocation(p, &a))
-        return format("pinned memory of %zu bytes, offset %zu", a.bytes, size_t(address - a.address));
+        return format("pinned memory of %zu bytes, offset %zu", a.bytes,
+                      size_t(address - a.address));
     return format("host address %p", p);
 }
 

@@ -1,7 +1,7 @@
 // memory.h — memory of the emulated devices, and pinned memory of the host. One reservation of
 // addresses holds the window of shared memory and a heap for each device; pages are used when they
-// are touched. Device memory is filled with NaN, has a guard zone behind it, and rests a while when it
-// is freed.
+// are touched. Device memory is filled with NaN, has a guard zone behind it, and rests a while when
+// it is freed.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,9 +1,9 @@
 // nccl.cpp — NCCL between processes of one host, through POSIX shared memory: a segment for each
-// communicator, in which every rank has a slot. Sums go in the order of ranks, in f32 for 16-bit types
-// and rounded once, so that every rank has the same bits.
+// communicator, in which every rank has a slot. Sums go in the order of ranks, in f32 for 16-bit
+// types and rounded once, so that every rank has the same bits.
 //
-// A collective takes its turn in the stream. What waits for a rank that doesn't come gives up when the
-// communicator is aborted, there or here, or after AM_EMU_NCCL_SECONDS (60).
+// A collective takes its turn in the stream. What waits for a rank that doesn't come gives up when
+// the communicator is aborted, there or here, or after AM_EMU_NCCL_SECONDS (60).
 #if __has_include(<nccl.h>)
 #include <nccl.h>
 
@@ -180,8 +180,8 @@ void reduce(Comm *c, ncclDataType_t type, void *out, size_t n, ncclRedOp_t op)
     }
 }
 
-// Every rank that has bytes puts them into its slot, a part at a time, and `use` takes what it wants of
-// all slots: use(offset, length).
+// Every rank that has bytes puts them into its slot, a part at a time, and `use` takes what it
+// wants of all slots: use(offset, length).
 template <class F> void exchange(Comm *c, const void *from, size_t bytes, F use)
 {
     for (size_t at = 0; at < bytes; at += slot_bytes) {
@@ -230,8 +230,9 @@ bool progress(Message &m)
         size_t n = filled;
         if (n > m.bytes - m.done) {
             blame("ncclRecv");
-            fault(After::go_on, format("rank %d sends more than the %zu bytes that rank %d waits for", m.peer, m.bytes,
-                                       c->rank));
+            fault(After::go_on,
+                  format("rank %d sends more than the %zu bytes that rank %d waits for", m.peer,
+                         m.bytes, c->rank));
             n = m.bytes - m.done;
         }
         memcpy(static_cast<char *>(m.to) + m.done, box, n);
@@ -248,16 +249,18 @@ void run_messages(std::vector<Message> &messages)
         if (!check_operand(m.is_send ? "ncclSend" : "ncclRecv", m.is_send ? m.from : m.to, m.bytes,
                            m.is_send ? Access::read : Access::write))
             return;
-    size_t left = size_t(std::count_if(messages.begin(), messages.end(), [](const Message &m) { return m.bytes; }));
+    size_t left = size_t(
+        std::count_if(messages.begin(), messages.end(), [](const Message &m) { return m.bytes; }));
     while (left) {
         bool moved = wait_until(messages[0].comm, [&]() {
             bool any = false;
             for (size_t i = 0; i < messages.size(); i++) {
                 Message &m = messages[i];
                 // In order between the same two ranks.
-                bool first = std::none_of(messages.begin(), messages.begin() + ptrdiff_t(i), [&](const Message &o) {
-                    return o.is_send == m.is_send && o.peer == m.peer && o.done < o.bytes;
-                });
+                bool first = std::none_of(
+                    messages.begin(), messages.begin() + ptrdiff_t(i), [&](const Message &o) {
+                        return o.is_send == m.is_send && o.peer == m.peer && o.done < o.bytes;
+                    });
                 if (m.done == m.bytes || !first || !progress(m))
                     continue;
                 any = true;
@@ -354,9 +357,14 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int r
     close(fd);
     if (p == MAP_FAILED)
         return ncclSystemError;
-    auto *c = new Comm{static_cast<Segment *>(p), static_cast<char *>(p) + header_bytes,
-                       static_cast<char *>(p) + header_bytes + n * slot_bytes, bytes, ranks, rank,
-                       current_device(), {ncclSuccess}};
+    auto *c = new Comm{static_cast<Segment *>(p),
+                       static_cast<char *>(p) + header_bytes,
+                       static_cast<char *>(p) + header_bytes + n * slot_bytes,
+                       bytes,
+                       ranks,
+                       rank,
+                       current_device(),
+                       {ncclSuccess}};
     bool all = barrier(c);
     if (rank == 0) // nobody else has to find it
         shm_unlink(id.internal);
@@ -417,8 +425,8 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device)
     return ncclSuccess;
 }
 
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
-                           ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type,
+                           ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
 {
     Comm *c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
@@ -427,13 +435,14 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
     return enqueue(c, stream, [=]() {
         if (check_operand("ncclAllReduce", from, bytes, Access::read) &&
             check_operand("ncclAllReduce", to, bytes, Access::write))
-            exchange(c, from, bytes,
-                     [=](size_t at, size_t n) { reduce(c, type, static_cast<char *>(to) + at, n / size, op); });
+            exchange(c, from, bytes, [=](size_t at, size_t n) {
+                reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+            });
     });
 }
 
-ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
-                               ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t type,
+                               ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
 {
     Comm *c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
@@ -455,8 +464,8 @@ ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDat
     });
 }
 
-ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type, ncclComm_t comm,
-                           cudaStream_t stream)
+ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type,
+                           ncclComm_t comm, cudaStream_t stream)
 {
     Comm *c = comm_of(comm);
     size_t bytes = count * bytes_of(type);
@@ -465,7 +474,8 @@ ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataTyp
     return enqueue(c, stream, [=]() {
         if (!check_operand("ncclAllGather", from, bytes, Access::read))
             return;
-        std::vector<char> copy(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
+        std::vector<char> copy(static_cast<const char *>(from),
+                               static_cast<const char *>(from) + bytes);
         if (!check_operand("ncclAllGather", to, bytes * size_t(c->ranks), Access::write))
             return;
         exchange(c, copy.data(), bytes, [=](size_t at, size_t n) {
@@ -487,13 +497,14 @@ ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataTyp
         if ((mine && !check_operand("ncclBroadcast", from, bytes, Access::read)) ||
             !check_operand("ncclBroadcast", to, bytes, Access::write))
             return;
-        exchange(c, mine ? from : nullptr, bytes,
-                 [=](size_t at, size_t n) { memcpy(static_cast<char *>(to) + at, c->slot(root), n); });
+        exchange(c, mine ? from : nullptr, bytes, [=](size_t at, size_t n) {
+            memcpy(static_cast<char *>(to) + at, c->slot(root), n);
+        });
     });
 }
 
-ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op, int root,
-                        ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type,
+                        ncclRedOp_t op, int root, ncclComm_t comm, cudaStream_t stream)
 {
     Comm *c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
@@ -511,15 +522,18 @@ ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t
     });
 }
 
-ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
-                      cudaStream_t stream)
+ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,
+                      ncclComm_t comm, cudaStream_t stream)
 {
-    return add_message({comm_of(comm), stream, true, from, nullptr, count * bytes_of(type), peer, 0});
+    return add_message(
+        {comm_of(comm), stream, true, from, nullptr, count * bytes_of(type), peer, 0});
 }
 
-ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream)
 {
-    return add_message({comm_of(comm), stream, false, nullptr, to, count * bytes_of(type), peer, 0});
+    return add_message(
+        {comm_of(comm), stream, false, nullptr, to, count * bytes_of(type), peer, 0});
 }
 
 ncclResult_t ncclGroupStart(void)

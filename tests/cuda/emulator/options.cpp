@@ -19,7 +19,8 @@ uint64_t state;
 
 [[noreturn]] void refuse(const char *name, const char *value)
 {
-    fprintf(stderr, "am_emu: %s=%s is not understood (tests/cuda/emulator/options.h)\n", name, value);
+    fprintf(stderr, "am_emu: %s=%s is not understood (tests/cuda/emulator/options.h)\n", name,
+            value);
     exit(2);
 }
 
@@ -91,10 +92,10 @@ void set(const char *name, const char *value)
 
 bool read_environment()
 {
-    static const char *const names[] = {
-        "AM_EMU_ORDER", "AM_EMU_SEED",   "AM_EMU_STREAMS", "AM_EMU_CPASYNC", "AM_EMU_SOFT",
-        "AM_EMU_QUIET", "AM_EMU_STRICT", "AM_EMU_RACES",   "AM_EMU_DEVICES", "AM_EMU_MEMORY",
-        "AM_EMU_CAPABILITY", "AM_EMU_DRIVER"};
+    static const char *const names[] = {"AM_EMU_ORDER",   "AM_EMU_SEED",       "AM_EMU_STREAMS",
+                                        "AM_EMU_CPASYNC", "AM_EMU_SOFT",       "AM_EMU_QUIET",
+                                        "AM_EMU_STRICT",  "AM_EMU_RACES",      "AM_EMU_DEVICES",
+                                        "AM_EMU_MEMORY",  "AM_EMU_CAPABILITY", "AM_EMU_DRIVER"};
     seed_with(1);
     for (const char *name : names)
         if (const char *value = getenv(name))

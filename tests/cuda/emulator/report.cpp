@@ -40,7 +40,8 @@ std::string who_runs()
 {
     if (!block.running)
         return blamed ? blamed : "the host";
-    std::string s = format("kernel %s block (%u,%u,%u)", block.kernel, blockIdx.x, blockIdx.y, blockIdx.z);
+    std::string s =
+        format("kernel %s block (%u,%u,%u)", block.kernel, blockIdx.x, blockIdx.y, blockIdx.z);
     if (current)
         s += format(" thread (%u,%u,%u)", current->index.x, current->index.y, current->index.z);
     return s;
@@ -78,9 +79,9 @@ std::string place_of(const void *pc)
     if (!pc || !dladdr(pc, &info) || !info.dli_fname)
         return "";
     // A return address: the call is before it.
-    std::string cmd =
-        format("addr2line -e '%s' %#lx 2>/dev/null", info.dli_fname,
-               (unsigned long)(static_cast<const char *>(pc) - 1 - static_cast<char *>(info.dli_fbase)));
+    std::string cmd = format(
+        "addr2line -e '%s' %#lx 2>/dev/null", info.dli_fname,
+        (unsigned long)(static_cast<const char *>(pc) - 1 - static_cast<char *>(info.dli_fbase)));
     char line[4096] = "";
     if (FILE *f = popen(cmd.c_str(), "r")) {
         if (fgets(line, sizeof line, f))

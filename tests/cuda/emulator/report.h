@@ -7,9 +7,9 @@ namespace emu
 {
 std::string format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-// Reports a fault of the kernel (and thread) that runs, or of the call named by `blame`. The process
-// ends; with AM_EMU_SOFT the device has failed from now on. With `stop` the block that runs is given
-// up, and fault doesn't return to the thread that called it.
+// Reports a fault of the kernel (and thread) that runs, or of the call named by `blame`. The
+// process ends; with AM_EMU_SOFT the device has failed from now on. With `stop` the block that runs
+// is given up, and fault doesn't return to the thread that called it.
 enum class After { go_on, stop };
 void fault(After after, const std::string &what);
 void blame(const char *name); // until the next kernel

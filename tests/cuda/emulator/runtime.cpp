@@ -30,7 +30,10 @@ struct ErrorText {
     cudaError_t error;
     const char *name, *text;
 };
-#define ERROR(name, text) {name, #name, text}
+#define ERROR(name, text)                                                                          \
+    {                                                                                              \
+        name, #name, text                                                                          \
+    }
 const ErrorText error_texts[] = {
     ERROR(cudaSuccess, "no error"),
     ERROR(cudaErrorInvalidValue, "invalid argument"),
@@ -38,7 +41,8 @@ const ErrorText error_texts[] = {
     ERROR(cudaErrorInvalidConfiguration, "invalid configuration argument"),
     ERROR(cudaErrorInvalidDevice, "invalid device ordinal"),
     ERROR(cudaErrorInvalidResourceHandle, "invalid resource handle"),
-    ERROR(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    ERROR(cudaErrorInsufficientDriver,
+          "CUDA driver version is insufficient for CUDA runtime version"),
     ERROR(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     ERROR(cudaErrorDevicesUnavailable, "CUDA-capable device(s) is/are busy or unavailable"),
     ERROR(cudaErrorNotReady, "device not ready"),
@@ -62,7 +66,8 @@ const ErrorText error_texts[] = {
 
 const ErrorText &text_of(cudaError_t e)
 {
-    static const ErrorText unknown = {cudaErrorUnknown, "unrecognized error code", "unrecognized error code"};
+    static const ErrorText unknown = {cudaErrorUnknown, "unrecognized error code",
+                                      "unrecognized error code"};
     for (const ErrorText &t : error_texts)
         if (t.error == e)
             return t;
@@ -112,8 +117,9 @@ bool check_operand(const char *call, const void *p, size_t bytes, Access access)
     blame(call);
     if (!find_allocation(p, &a) || a.device < 0 ||
         reinterpret_cast<uintptr_t>(p) + bytes > a.address + a.bytes) {
-        fault(After::go_on, format("an operand of %zu bytes is not inside one device allocation (%s)", bytes,
-                                   describe(p).c_str()));
+        fault(After::go_on,
+              format("an operand of %zu bytes is not inside one device allocation (%s)", bytes,
+                     describe(p).c_str()));
         return false;
     }
     if (access == Access::write) {

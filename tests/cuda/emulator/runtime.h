@@ -1,4 +1,5 @@
-// runtime.h — what every call of an emulated library begins with, and what the libraries' shims share.
+// runtime.h — what every call of an emulated library begins with, and what the libraries' shims
+// share.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <mutex>
@@ -10,8 +11,8 @@
 
 namespace emu
 {
-// Holds the runtime's lock: one OS thread is inside at a time. `problem` is what the call returns at
-// once: the device has failed, or a failure is injected.
+// Holds the runtime's lock: one OS thread is inside at a time. `problem` is what the call returns
+// at once: the device has failed, or a failure is injected.
 class Call
 {
   public:

@@ -69,8 +69,8 @@ cudaError_t check_copy(const void *d, const void *s, size_t n, cudaMemcpyKind ki
         from = Side::device;
     if (lies_in(to, d, n) && lies_in(from, s, n))
         return cudaSuccess;
-    note(format("a copy of %zu bytes: direction or range is wrong; to %s, from %s", n, describe(d).c_str(),
-                describe(s).c_str()));
+    note(format("a copy of %zu bytes: direction or range is wrong; to %s, from %s", n,
+                describe(d).c_str(), describe(s).c_str()));
     return cudaErrorInvalidValue;
 }
 
@@ -93,8 +93,8 @@ void copy_now(void *d, const void *s, size_t n)
         size_t i = first_uninitialised(s, n);
         if (i < n) {
             blame("a copy to the host");
-            fault(After::go_on, format("reads UNINITIALISED device memory, byte %zu of %zu (%s)", i, n,
-                                       describe(s).c_str()));
+            fault(After::go_on, format("reads UNINITIALISED device memory, byte %zu of %zu (%s)", i,
+                                       n, describe(s).c_str()));
         }
     }
     DeviceAccess access(in_arena(s) ? s : d, n);
@@ -259,7 +259,8 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, cudaMemcpyKind kind,
+                            cudaStream_t stream)
 {
     Call c;
     if (c.problem)
@@ -315,7 +316,8 @@ cudaError_t cudaMemsetAsync(void *d, int value, size_t n, cudaStream_t stream)
     if (!n)
         return cudaSuccess;
     if (!lies_in(Side::device, d, n)) {
-        note(format("cudaMemset of %zu bytes: not inside one device allocation (%s)", n, describe(d).c_str()));
+        note(format("cudaMemset of %zu bytes: not inside one device allocation (%s)", n,
+                    describe(d).c_str()));
         return remember(cudaErrorInvalidValue);
     }
     submit(on, [=]() {

@@ -92,7 +92,8 @@ extern "C" {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     BEGIN();
-    *stream = reinterpret_cast<cudaStream_t>(new_stream(current_device(), !(flags & cudaStreamNonBlocking)));
+    *stream = reinterpret_cast<cudaStream_t>(
+        new_stream(current_device(), !(flags & cudaStreamNonBlocking)));
     return cudaSuccess;
 }
 
@@ -300,12 +301,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                          unsigned long long flags)
 {
     return cudaGraphInstantiate(exec, graph, flags);
 }
 
-cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *info)
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph,
+                                cudaGraphExecUpdateResultInfo *info)
 {
     BEGIN();
     auto &executable = *reinterpret_cast<Executable *>(exec);

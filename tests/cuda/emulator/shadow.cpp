@@ -1,6 +1,7 @@
-// shadow.cpp — see shadow.h. Each byte has a state; each word that a launch touches has the stamps of
-// its last writer and its last readers, from which races are told. Stamps live as long as the launch:
-// pages of them come from a pool, and are of words, half words or bytes, as the page is accessed.
+// shadow.cpp — see shadow.h. Each byte has a state; each word that a launch touches has the stamps
+// of its last writer and its last readers, from which races are told. Stamps live as long as the
+// launch: pages of them come from a pool, and are of words, half words or bytes, as the page is
+// accessed.
 #include "shadow.h"
 
 #include <cstdint>
@@ -31,9 +32,9 @@ constexpr uint8_t allocated = 1, initialised = 2, whole = allocated | initialise
 
 // Who accessed: block 28 bits | barriers passed 12 | __syncwarp passed 11 | thread 10 | flags 3.
 typedef uint64_t Stamp;
-constexpr Stamp atomically = 1;     // by an atomic
-constexpr Stamp by_threads = 2;     // readers: several threads since the last barrier
-constexpr Stamp by_warps = 4;       // readers: several warps
+constexpr Stamp atomically = 1; // by an atomic
+constexpr Stamp by_threads = 2; // readers: several threads since the last barrier
+constexpr Stamp by_warps = 4;   // readers: several warps
 constexpr unsigned block_shift = 36, barrier_shift = 24, warp_shift = 13, thread_shift = 3;
 
 struct Cell {
@@ -49,13 +50,22 @@ struct Page {
 char *base;
 uint8_t *states;
 Page *pages;
-// As everywhere here, what has a destructor is never destroyed: a program may use the device when it
-// ends.
-auto &touched = *new std::vector<size_t>;                    // pages with cells
-auto &pool = *new std::array<std::vector<Cell *>, 3>;        // unused cells of a page, by shift
-auto &seen = *new std::set<std::pair<const void *, int>>;    // reported in this launch: place and kind
+// As everywhere here, what has a destructor is never destroyed: a program may use the device when
+// it ends.
+auto &touched = *new std::vector<size_t>;                 // pages with cells
+auto &pool = *new std::array<std::vector<Cell *>, 3>;     // unused cells of a page, by shift
+auto &seen = *new std::set<std::pair<const void *, int>>; // reported in this launch: place and kind
 
-enum Kind { bounds, uninitialised, write_write, write_read, read_write, foreign_local, host, misaligned };
+enum Kind {
+    bounds,
+    uninitialised,
+    write_write,
+    write_read,
+    read_write,
+    foreign_local,
+    host,
+    misaligned
+};
 
 unsigned block_of(Stamp s)
 {
@@ -78,8 +88,10 @@ constexpr uint64_t block_limit = uint64_t(1) << (64 - block_shift);
 
 Stamp stamp()
 {
-    return (block.serial % block_limit) << block_shift | Stamp(block.barrier_epoch & 4095) << barrier_shift |
-           Stamp(warps[current->warp()].epoch & 2047) << warp_shift | Stamp(current->number) << thread_shift;
+    return (block.serial % block_limit) << block_shift |
+           Stamp(block.barrier_epoch & 4095) << barrier_shift |
+           Stamp(warps[current->warp()].epoch & 2047) << warp_shift |
+           Stamp(current->number) << thread_shift;
 }
 
 bool of_this_launch(Stamp s)
@@ -189,7 +201,8 @@ void check_races(const AccessAt &a, size_t offset)
         const char *p = base + at;
         if (!is_ordered(c.writer, me, in_shared) && !(is_atomic && (c.writer & atomically))) {
             report(a, a.access == Access::read ? write_read : write_write,
-                   a.access == Access::read ? "RACE, read after write" : "RACE, write after write", p, c.writer);
+                   a.access == Access::read ? "RACE, read after write" : "RACE, write after write",
+                   p, c.writer);
             c.writer = c.readers = 0;
         }
         if (a.access == Access::read) {
@@ -209,12 +222,15 @@ bool check_state(const AccessAt &a, size_t offset)
     bool in_shared = offset < shared_window;
     for (size_t i = offset; i < offset + size_t(a.bytes); i++) {
         if (!(states[i] & allocated)) {
-            report(a, bounds, a.access == Access::read ? "OUT-OF-BOUNDS read" : "OUT-OF-BOUNDS write", base + i, 0);
+            report(a, bounds,
+                   a.access == Access::read ? "OUT-OF-BOUNDS read" : "OUT-OF-BOUNDS write",
+                   base + i, 0);
             return false;
         }
         if (a.access != Access::write && !(states[i] & initialised)) {
             report(a, uninitialised,
-                   in_shared ? "read of UNINITIALISED shared memory" : "read of UNINITIALISED device memory",
+                   in_shared ? "read of UNINITIALISED shared memory"
+                             : "read of UNINITIALISED device memory",
                    base + i, 0);
             states[i] = whole;
         }
@@ -245,7 +261,8 @@ void mark(const void *p, size_t n, uint8_t state)
 
 void *reserve(size_t bytes)
 {
-    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         perror("am_emu: no address space for shadow memory");
         abort();
@@ -359,7 +376,8 @@ void check_instrumented(const void *p, int bytes, Access access, bool aligned, c
     }
     auto *closure = static_cast<const char *>(block.closure);
     Allocation pinned;
-    if ((p >= closure && p < closure + block.closure_bytes) || in_kernel_image(p) || find_allocation(p, &pinned))
+    if ((p >= closure && p < closure + block.closure_bytes) || in_kernel_image(p) ||
+        find_allocation(p, &pinned))
         return;
     if (on_some_stack(p))
         report(a, foreign_local, "access to the local memory of another thread", p, 0);
@@ -381,5 +399,6 @@ void am_emu_atomic(const char *site, const void *p, int size)
 void am_emu_touch(const void *p, size_t bytes, int write)
 {
     if (block.running && bytes)
-        check_access(p, int(bytes), write ? Access::write : Access::read, nullptr, __builtin_return_address(0));
+        check_access(p, int(bytes), write ? Access::write : Access::read, nullptr,
+                     __builtin_return_address(0));
 }

@@ -1,6 +1,6 @@
-// shadow.h — what the flavour `check` knows of every byte of the devices: whether it is allocated and
-// initialised, and who wrote and read it last in the launch that runs. In the others all of this is
-// nothing.
+// shadow.h — what the flavour `check` knows of every byte of the devices: whether it is allocated
+// and initialised, and who wrote and read it last in the launch that runs. In the others all of
+// this is nothing.
 #pragma once
 #include <cstddef>
 

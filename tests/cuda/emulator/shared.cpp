@@ -62,8 +62,8 @@ void *am_emu_static_shared(const char *name, am_emu_place *place, size_t size, s
     size_t offset = (top + align - 1) / align * align;
     static_used += size;
     if (static_used > default_shared_limit)
-        fault(After::stop, format("static shared memory is %zu bytes with %s; a block may have %zu", static_used,
-                                  name, default_shared_limit));
+        fault(After::stop, format("static shared memory is %zu bytes with %s; a block may have %zu",
+                                  static_used, name, default_shared_limit));
     if (static_used + block.dynamic_shared > shared_memory_limit())
         fault(After::stop, format("shared memory is %zu bytes with %s; a block may have %zu",
                                   static_used + block.dynamic_shared, name, shared_memory_limit()));

@@ -1,5 +1,5 @@
-// shared.h — shared memory of the block that runs: one window, dynamic memory at a fixed place in it,
-// static arrays behind, a gap that nobody may touch after each. New memory is filled with NaN.
+// shared.h — shared memory of the block that runs: one window, dynamic memory at a fixed place in
+// it, static arrays behind, a gap that nobody may touch after each. New memory is filled with NaN.
 #pragma once
 #include <cstddef>
 

@@ -195,13 +195,15 @@ void run_graph(const Graph &g)
         std::vector<size_t> able;
         for (size_t i = 0; i < n; i++) {
             const auto &after = g.nodes[i].after;
-            if (!done[i] && std::all_of(after.begin(), after.end(), [&](size_t a) { return done[a]; })) {
+            if (!done[i] &&
+                std::all_of(after.begin(), after.end(), [&](size_t a) { return done[a]; })) {
                 able.push_back(i);
                 if (options().streams != Streams::random)
                     break;
             }
         }
-        size_t i = options().streams == Streams::random ? able[random_number() % able.size()] : able[0];
+        size_t i =
+            options().streams == Streams::random ? able[random_number() % able.size()] : able[0];
         if (g.nodes[i].work)
             g.nodes[i].work();
         done[i] = true;

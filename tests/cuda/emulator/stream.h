@@ -1,5 +1,6 @@
 // stream.h — streams, events and graphs: work is queued in closures, and runs at once (eager), when
-// somebody waits for it (lazy), or in any legal order (random). A missing wait shows in the last two.
+// somebody waits for it (lazy), or in any legal order (random). A missing wait shows in the last
+// two.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <deque>
@@ -70,7 +71,8 @@ TicketPtr submit_and_mark(Stream *s, Work work, std::vector<TicketPtr> after);
 // Runs what has to run until then.
 void complete(const TicketPtr &t);
 void complete_all();
-// For somebody who only asks: lets some work happen, so that asking again and again comes to an end.
+// For somebody who only asks: lets some work happen, so that asking again and again comes to an
+// end.
 void make_progress();
 
 // A capture under way, whose mode forbids calls that wait or allocate.

@@ -68,14 +68,16 @@ void multiply(Rendezvous &r)
     for (int lane = 0; lane < 32; lane++) {
         const unsigned char *in = r.in[lane];
         int g = lane >> 2, t = lane & 3;
-        // Registers 0 and 1 of a are rows g and g + 8 of the first half of k, 2 and 3 of the second.
+        // Registers 0 and 1 of a are rows g and g + 8 of the first half of k, 2 and 3 of the
+        // second.
         for (int reg = 0; reg < 4; reg++)
             for (int i = 0; i < s.per_reg; i++)
                 a[g + 8 * (reg & 1)][s.k / 2 * (reg >> 1) + t * s.per_reg + i] =
                     element(r.kind, in + 4 * reg + size * i);
         for (int reg = 0; reg < 2; reg++)
             for (int i = 0; i < s.per_reg; i++)
-                b[s.k / 2 * reg + t * s.per_reg + i][g] = element(r.kind, in + a_bytes + 4 * reg + size * i);
+                b[s.k / 2 * reg + t * s.per_reg + i][g] =
+                    element(r.kind, in + a_bytes + 4 * reg + size * i);
         float c[4];
         memcpy(c, in + a_bytes + b_bytes, c_bytes);
         for (int i = 0; i < 4; i++)
@@ -90,8 +92,8 @@ void multiply(Rendezvous &r)
             r.out[lane][i] = d[(lane >> 2) + 8 * (i >> 1)][2 * (lane & 3) + (i & 1)];
 }
 
-// Lane l gave the address of row l % 8 of matrix l / 8; every row is read at this instant. The lowest
-// bit of kind: transposed; above it, the number of matrices.
+// Lane l gave the address of row l % 8 of matrix l / 8; every row is read at this instant. The
+// lowest bit of kind: transposed; above it, the number of matrices.
 void load_matrices(Rendezvous &r)
 {
     bool transposed = r.kind & 1;
@@ -116,7 +118,8 @@ void load_matrices(Rendezvous &r)
 
 using namespace emu;
 
-void am_emu_mma(const char *site, int kind, float *d, const uint32_t *a, const uint32_t *b, const float *c)
+void am_emu_mma(const char *site, int kind, float *d, const uint32_t *a, const uint32_t *b,
+                const float *c)
 {
     unsigned char in[a_bytes + b_bytes + c_bytes];
     memcpy(in, a, a_bytes);
@@ -130,13 +133,16 @@ void am_emu_mma(const char *site, int kind, float *d, const uint32_t *a, const u
 void am_emu_ldmatrix(const char *site, int matrices, int transposed, uint32_t *out, const void *p)
 {
     if (!in_shared_memory(p))
-        fault(After::stop, format("ldmatrix at %s: the address of a row is not in shared memory", site));
+        fault(After::stop,
+              format("ldmatrix at %s: the address of a row is not in shared memory", site));
     if (reinterpret_cast<uintptr_t>(p) & 15)
-        fault(After::stop, format("ldmatrix at %s: the address of a row is not 16-byte aligned", site));
+        fault(After::stop,
+              format("ldmatrix at %s: the address of a row is not 16-byte aligned", site));
     if (is_poisoned(p, 16))
         fault(After::stop, format("ldmatrix at %s: a row is out of bounds", site));
     check_access(p, 16, Access::read, site, __builtin_return_address(0));
-    Rendezvous *r = meet(site, Collective::ldmatrix, matrices << 1 | transposed, ~0u, &p, sizeof p, load_matrices);
+    Rendezvous *r = meet(site, Collective::ldmatrix, matrices << 1 | transposed, ~0u, &p, sizeof p,
+                         load_matrices);
     memcpy(out, r->out[current->lane()], 4 * size_t(matrices));
     leave(r);
 }

@@ -34,8 +34,9 @@ bool whole_warp(Collective c)
 
 const char *name_of(Collective c)
 {
-    static const char *const names[] = {"__syncwarp",        "__shfl_*_sync", "a vote", "__reduce_*_sync",
-                                        "__match_any_sync", "mma",           "ldmatrix"};
+    static const char *const names[] = {"__syncwarp",      "__shfl_*_sync",    "a vote",
+                                        "__reduce_*_sync", "__match_any_sync", "mma",
+                                        "ldmatrix"};
     return names[int(c)];
 }
 
@@ -61,11 +62,11 @@ void complete(Rendezvous *r, Warp &w, int warp)
 void check_mask(const char *site, Collective what, unsigned mask, const Warp &w)
 {
     if (!(mask >> current->lane() & 1))
-        fault(After::stop, format("%s at %s: the calling lane %d is not in its mask %#x", name_of(what),
-                                  site, current->lane(), mask));
+        fault(After::stop, format("%s at %s: the calling lane %d is not in its mask %#x",
+                                  name_of(what), site, current->lane(), mask));
     if (whole_warp(what) && w.alive != ~0u)
-        fault(After::stop,
-              format("%s at %s needs a warp of 32 lanes, of which %#x are alive", name_of(what), site, w.alive));
+        fault(After::stop, format("%s at %s needs a warp of 32 lanes, of which %#x are alive",
+                                  name_of(what), site, w.alive));
 }
 } // namespace
 
@@ -97,8 +98,9 @@ Rendezvous *meet(const char *site, Collective what, int kind, unsigned mask, con
         computes[r - pool] = compute;
     }
     if (r->what != what || (whole_warp(what) && (r->kind != kind || strcmp(r->site, site))))
-        fault(After::stop, format("MISMATCHED collectives of a warp: lanes %#x at %s %s, lane %d at %s %s",
-                                  r->arrived, name_of(r->what), r->site, lane, name_of(what), site));
+        fault(After::stop,
+              format("MISMATCHED collectives of a warp: lanes %#x at %s %s, lane %d at %s %s",
+                     r->arrived, name_of(r->what), r->site, lane, name_of(what), site));
     memcpy(r->in[lane], in, in_bytes);
     r->arrived |= 1u << lane;
     if ((mask & w.alive & ~r->arrived) == 0) {
@@ -125,7 +127,8 @@ void lane_returned(int warp)
     for (Rendezvous *r = w.open, *next; r; r = next) {
         next = r->next;
         if (whole_warp(r->what))
-            fault(After::stop, format("%s at %s waits for lanes that have returned", name_of(r->what), r->site));
+            fault(After::stop,
+                  format("%s at %s waits for lanes that have returned", name_of(r->what), r->site));
         if ((r->mask & w.alive & ~r->arrived) == 0)
             complete(r, w, warp);
     }
@@ -200,15 +203,16 @@ void am_emu_syncwarp(const char *site, unsigned mask)
     leave(meet(site, Collective::syncwarp, 0, mask, "", 0, nullptr));
 }
 
-void am_emu_shfl(const char *site, int kind, unsigned mask, const void *in, void *out, int size, int arg,
-                 int width)
+void am_emu_shfl(const char *site, int kind, unsigned mask, const void *in, void *out, int size,
+                 int arg, int width)
 {
     Rendezvous *r = meet(site, Collective::shuffle, 0, mask, in, unsigned(size), nullptr);
     int source = source_lane(kind, current->lane(), arg, width);
     if (r->arrived >> source & 1) {
         memcpy(out, r->in[source], size_t(size));
     } else {
-        fault(After::go_on, format("the shuffle at %s reads lane %d, which does not take part", site, source));
+        fault(After::go_on,
+              format("the shuffle at %s reads lane %d, which does not take part", site, source));
         memset(out, 0xff, size_t(size));
     }
     leave(r);
@@ -216,7 +220,8 @@ void am_emu_shfl(const char *site, int kind, unsigned mask, const void *in, void
 
 unsigned am_emu_vote(const char *site, int kind, unsigned mask, int predicate)
 {
-    Rendezvous *r = meet(site, Collective::vote, 0, mask, &predicate, sizeof predicate, collect_votes);
+    Rendezvous *r =
+        meet(site, Collective::vote, 0, mask, &predicate, sizeof predicate, collect_votes);
     unsigned votes = r->result, all = r->arrived;
     leave(r);
     return kind == AM_EMU_BALLOT ? votes : kind == AM_EMU_ANY ? votes != 0 : votes == all;

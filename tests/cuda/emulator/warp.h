@@ -8,14 +8,14 @@ namespace emu
 enum class Collective : uint8_t { syncwarp, shuffle, vote, reduction, match, mma, ldmatrix };
 
 struct Rendezvous {
-    unsigned mask;    // lanes that have to come
+    unsigned mask; // lanes that have to come
     unsigned arrived;
-    int to_leave;     // lanes that have not taken their result
+    int to_leave; // lanes that have not taken their result
     Collective what;
     int kind;         // which mma, how many matrices
     const char *site; // of the first lane
     Rendezvous *next;
-    unsigned result;  // of votes
+    unsigned result; // of votes
     alignas(32) unsigned char in[32][40];
     float out[32][4];
 };
@@ -23,7 +23,8 @@ struct Rendezvous {
 const char *name_of(const Rendezvous &r);
 
 // The running lane leaves its operands and waits for the others. `compute` is called once, by the
-// lane that comes last. Collectives of the whole warp (mma, ldmatrix) want all 32 lanes at one site.
+// lane that comes last. Collectives of the whole warp (mma, ldmatrix) want all 32 lanes at one
+// site.
 typedef void Compute(Rendezvous &r);
 Rendezvous *meet(const char *site, Collective what, int kind, unsigned mask, const void *in,
                  unsigned in_bytes, Compute *compute);

@@ -1,5 +1,5 @@
-// faults.cu — what must not go unseen. `faults NAME` commits one fault; run.sh says which flavour has
-// to end it with which words. Where a result is wrong instead, it says "wrong result".
+// faults.cu — what must not go unseen. `faults NAME` commits one fault; run.sh says which flavour
+// has to end it with which words. Where a result is wrong instead, it says "wrong result".
 #include <stdio.h>
 #include <stdlib.h>
 #include <vector>
@@ -304,12 +304,32 @@ const Fault faults[] = {
     {"tail", [] { AM_LAUNCH(tail, 2, 64, 0, 0, out, n); }},
     {"far_away", [] { AM_LAUNCH(far_away, 1, n, 0, 0, out); }},
     {"shared_tail", [] { AM_LAUNCH(shared_tail, 1, n, 0, 0, out, 1); }},
-    {"freed", [] { cudaFree(in); AM_LAUNCH(twice, 1, n, 0, 0, out, in); cudaMalloc((void **)&in, 64); }},
+    {"freed",
+     [] {
+         cudaFree(in);
+         AM_LAUNCH(twice, 1, n, 0, 0, out, in);
+         cudaMalloc((void **)&in, 64);
+     }},
     {"uninitialised_shared",
-     [] { AM_LAUNCH(uninitialised_shared, 1, n, 0, 0, out); wrong = !(host_of(out, 63) == host_of(out, 63)); }},
-    {"missing_barrier", [] { AM_LAUNCH(missing_barrier, 1, n, 0, 0, out); wrong = host_of(out, 0) != 64 || host_of(out, 63) != 1; }},
-    {"missing_syncwarp", [] { AM_LAUNCH(missing_syncwarp, 1, 32, 0, 0, out); wrong = host_of(out, 0) != 32 || host_of(out, 31) != 1; }},
-    {"refilled", [] { AM_LAUNCH(refilled, 1, n, 0, 0, out); wrong = host_of(out, 63) != 0 || host_of(out, 0) != 63; }},
+     [] {
+         AM_LAUNCH(uninitialised_shared, 1, n, 0, 0, out);
+         wrong = !(host_of(out, 63) == host_of(out, 63));
+     }},
+    {"missing_barrier",
+     [] {
+         AM_LAUNCH(missing_barrier, 1, n, 0, 0, out);
+         wrong = host_of(out, 0) != 64 || host_of(out, 63) != 1;
+     }},
+    {"missing_syncwarp",
+     [] {
+         AM_LAUNCH(missing_syncwarp, 1, 32, 0, 0, out);
+         wrong = host_of(out, 0) != 32 || host_of(out, 31) != 1;
+     }},
+    {"refilled",
+     [] {
+         AM_LAUNCH(refilled, 1, n, 0, 0, out);
+         wrong = host_of(out, 63) != 0 || host_of(out, 0) != 63;
+     }},
     {"between_blocks", [] { AM_LAUNCH(accumulate, 4, n, 0, 0, out); }},
     {"divergent_barrier", [] { AM_LAUNCH(divergent_barrier, 1, n, 0, 0, out); }},
     {"deadlock", [] { AM_LAUNCH(deadlock, 1, n, 0, 0, out); }},
@@ -318,13 +338,21 @@ const Fault faults[] = {
     {"absent_lane", [] { AM_LAUNCH(absent_lane, 1, 32, 0, 0, out); }},
     {"product_after_return", [] { AM_LAUNCH(product_after_return, 1, 32, 0, 0, out); }},
     {"row_misaligned", [] { AM_LAUNCH(row_misaligned, 1, 32, 0, 0, out); }},
-    {"host_pointer", [] { static std::vector<float> h(n); AM_LAUNCH(host_pointer, 1, n, 0, 0, out, h.data()); }},
+    {"host_pointer",
+     [] {
+         static std::vector<float> h(n);
+         AM_LAUNCH(host_pointer, 1, n, 0, 0, out, h.data());
+     }},
     {"misaligned", [] { AM_LAUNCH(misaligned, 1, 32, 0, 0, out, in); }},
     {"misaligned_double", [] { AM_LAUNCH(misaligned_double, 1, 32, 0, 0, out, in); }},
     {"misaligned_atomic", [] { AM_LAUNCH(misaligned_atomic, 1, 1, 0, 0, (char *)out); }},
     {"local_tail", [] { AM_LAUNCH(local_tail, 1, 32, 0, 0, out, 5); }},
     {"other_local", [] { AM_LAUNCH(other_local, 1, 32, 0, 0, out); }},
-    {"unwaited_copy", [] { AM_LAUNCH(unwaited_copy, 1, 32, 0, 0, out, in); wrong = host_of(out, 3) != 0; }},
+    {"unwaited_copy",
+     [] {
+         AM_LAUNCH(unwaited_copy, 1, 32, 0, 0, out, in);
+         wrong = host_of(out, 3) != 0;
+     }},
     {"forgotten_copy", [] { AM_LAUNCH(forgotten_copy, 1, 32, 0, 0, in); }},
     {"copy_misaligned", [] { AM_LAUNCH(copy_misaligned, 1, 31, 0, 0, in); }},
     {"copy_into_read", [] { AM_LAUNCH(copy_into_read, 1, 32, 0, 0, out, in); }},
@@ -332,11 +360,27 @@ const Fault faults[] = {
     {"too_much_dynamic", [] { AM_LAUNCH(dynamic, 1, n, 60000, 0, out); }},
     {"too_many_threads", [] { AM_LAUNCH(fill, 1, 2048, 0, 0, out, n); }},
     {"trap", [] { AM_LAUNCH(trap, 1, 1, 0, 0); }},
-    {"host_dereference", [] { AM_LAUNCH(fill, 1, n, 0, 0, out, n); wrong = out[1] != 1.f; }},
+    {"host_dereference",
+     [] {
+         AM_LAUNCH(fill, 1, n, 0, 0, out, n);
+         wrong = out[1] != 1.f;
+     }},
     {"wrong_direction",
-     [] { std::vector<float> h(n); wrong = cudaMemcpy(out, h.data(), n * 4, cudaMemcpyDeviceToHost) != cudaSuccess; }},
-    {"copy_too_long", [] { std::vector<float> h(n + 1); wrong = cudaMemcpy(h.data(), out, n * 4 + 4, cudaMemcpyDeviceToHost) != cudaSuccess; }},
-    {"freed_twice", [] { cudaFree(in); wrong = cudaFree(in) != cudaSuccess; cudaMalloc((void **)&in, 64); }},
+     [] {
+         std::vector<float> h(n);
+         wrong = cudaMemcpy(out, h.data(), n * 4, cudaMemcpyDeviceToHost) != cudaSuccess;
+     }},
+    {"copy_too_long",
+     [] {
+         std::vector<float> h(n + 1);
+         wrong = cudaMemcpy(h.data(), out, n * 4 + 4, cudaMemcpyDeviceToHost) != cudaSuccess;
+     }},
+    {"freed_twice",
+     [] {
+         cudaFree(in);
+         wrong = cudaFree(in) != cudaSuccess;
+         cudaMalloc((void **)&in, 64);
+     }},
     {"copy_uninitialised", copy_uninitialised},
     {"missing_event", [] { two_streams(false); }},
     {"with_event", [] { two_streams(true); }},

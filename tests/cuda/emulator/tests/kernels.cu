@@ -1,5 +1,5 @@
-// kernels.cu — kernels that are right: each does its work another way than the host's check of it, and
-// runs clean in every flavour and order. Small: what they prove is the emulator.
+// kernels.cu — kernels that are right: each does its work another way than the host's check of it,
+// and runs clean in every flavour and order. Small: what they prove is the emulator.
 #include "kernels.h"
 
 #include "am_target.h"
@@ -81,7 +81,8 @@ __global__ void reverse_in_warp(float *out, const float *in)
     out[threadIdx.x] = s[threadIdx.x];
 }
 
-// Tiles of 128 floats through two buffers of dynamic shared memory: out = in shifted by one in its tile.
+// Tiles of 128 floats through two buffers of dynamic shared memory: out = in shifted by one in its
+// tile.
 __global__ void copy_tiles(float *out, const float *in, int n)
 {
     AM_DYN_SHARED(float, buffers);
@@ -116,8 +117,10 @@ template <class T> __device__ uint32_t pack(T low, T high)
     return r;
 }
 
-// out [16, 8] = a [16, 16] b [16, 8] twice: fragments by hand, and by ldmatrix; NaN where they differ.
-template <class T, bool HALF, bool WRONG> __global__ void tensor_16(float *out, const T *a, const T *b)
+// out [16, 8] = a [16, 16] b [16, 8] twice: fragments by hand, and by ldmatrix; NaN where they
+// differ.
+template <class T, bool HALF, bool WRONG>
+__global__ void tensor_16(float *out, const T *a, const T *b)
 {
     AM_SHARED(T, sa, [16][24]);
     AM_SHARED(T, sb, [16][8]);
@@ -270,13 +273,16 @@ int launch_tensor(float *out, const void *a, const void *b, enum tensor_kind kin
     const uint32_t *a32 = (const uint32_t *)a, *b32 = (const uint32_t *)b;
     switch (kind) {
     case TENSOR_BF16:
-        AM_LAUNCH((tensor_16<bf16, false, false>), 1, 32, 0, s, out, (const bf16 *)a, (const bf16 *)b);
+        AM_LAUNCH((tensor_16<bf16, false, false>), 1, 32, 0, s, out, (const bf16 *)a,
+                  (const bf16 *)b);
         break;
     case TENSOR_F16:
-        AM_LAUNCH((tensor_16<__half, true, false>), 1, 32, 0, s, out, (const __half *)a, (const __half *)b);
+        AM_LAUNCH((tensor_16<__half, true, false>), 1, 32, 0, s, out, (const __half *)a,
+                  (const __half *)b);
         break;
     case TENSOR_WRONG:
-        AM_LAUNCH((tensor_16<bf16, false, true>), 1, 32, 0, s, out, (const bf16 *)a, (const bf16 *)b);
+        AM_LAUNCH((tensor_16<bf16, false, true>), 1, 32, 0, s, out, (const bf16 *)a,
+                  (const bf16 *)b);
         break;
     case TENSOR_E4M3:
         AM_LAUNCH(tensor_fp8, 1, 32, 0, s, out, a32, b32);

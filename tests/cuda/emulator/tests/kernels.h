@@ -10,7 +10,7 @@ enum tensor_kind { TENSOR_BF16, TENSOR_F16, TENSOR_WRONG, TENSOR_E4M3, TENSOR_TF
 
 int launch_row_sums(float *out, const float *in, int rows, int n, cudaStream_t s);
 int launch_total(float *out, const float *in, int n, cudaStream_t s);
-int launch_collectives(int *out, cudaStream_t s); /* 96 threads, 14 each */
+int launch_collectives(int *out, cudaStream_t s);                        /* 96 threads, 14 each */
 int launch_reverse_in_warp(float *out, const float *in, cudaStream_t s); /* 96 numbers */
 int launch_copy_tiles(float *out, const float *in, int n, cudaStream_t s);
 int launch_tensor(float *out, const void *a, const void *b, enum tensor_kind kind, cudaStream_t s);

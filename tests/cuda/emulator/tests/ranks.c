@@ -1,5 +1,5 @@
-/* ranks.c — the emulated NCCL: processes of this host, each with a device of its own, learn the same
- * bits. Without nccl.h there is nothing to test. */
+/* ranks.c — the emulated NCCL: processes of this host, each with a device of its own, learn the
+ * same bits. Without nccl.h there is nothing to test. */
 #include <stdio.h>
 
 #if __has_include(<nccl.h>)
@@ -76,7 +76,8 @@ static void collectives(ncclComm_t comm, int rank)
     CHECK(cudaFree(a) == cudaSuccess && cudaFree(b) == cudaSuccess);
 }
 
-/* 1, 1/256 and -1: whoever rounds each sum to bf16, or adds in another order, has another result. */
+/* 1, 1/256 and -1: whoever rounds each sum to bf16, or adds in another order, has another result.
+ */
 static void sums_of_bf16(ncclComm_t comm, int rank)
 {
     static const uint16_t bits[RANKS] = {0x3f80, 0x3b80, 0xbf80};
@@ -88,7 +89,8 @@ static void sums_of_bf16(ncclComm_t comm, int rank)
     CHECK(cudaFree(d) == cudaSuccess);
 }
 
-/* Around the ring in both directions at the same time: in a group nobody waits for another's turn. */
+/* Around the ring in both directions at the same time: in a group nobody waits for another's turn.
+ */
 static void messages(ncclComm_t comm, int rank)
 {
     static float in[N], left[N], right[N];
