@@ -11,7 +11,7 @@ usage: tests/run.sh [unit|functional|COMPONENT] [-k TEXT] [-v] [--coverage]
   unit        C tests, Lua tests, rules, lint, fuzzers for some seconds
   functional  parity with transformers and whole recipes (tests/parity, tests/recipe)
   COMPONENT   one component's C and Lua tests, e.g. tensor, ops, config, tokenizer, chat;
-              or one of rules, lint, fuzz, threads, dist, parity, recipe
+              or one of rules, lint, fuzz, threads, dist, cuda, parity, recipe
   -k TEXT     only tests whose name contains TEXT
   -v          show every test's output, not that of failing ones only
   --coverage  then say which lines of C and Lua ran, in build/test-coverage/*.txt
@@ -301,7 +301,7 @@ mapfile -t c_files < <(c_tests)
 mapfile -t lua_files < <(lua_tests)
 mapfile -t functional_files < <(functional_tests)
 case $selection in
-all | unit | functional | rules | lint | fuzz | dist) ;;
+all | unit | functional | rules | lint | fuzz | dist | cuda) ;;
 *)
     if [ $((${#c_files[@]} + ${#lua_files[@]} + ${#functional_files[@]})) -eq 0 ]; then
         echo "tests/run.sh: no test belongs to '$selection'. Components:" >&2
