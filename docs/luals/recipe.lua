@@ -43,8 +43,8 @@ function am_recipe_Recipe:stop_requested() end
 function am_recipe_Recipe:all_stop() end
 
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state).
-function am_recipe_Recipe:track(file, part) end
+--- `part` has state_dict() and load_state_dict(state). optional: a checkpoint may be without it.
+function am_recipe_Recipe:track(file, part, optional) end
 
 --- A setting of the checkpoint section, defaults filled in.
 function am_recipe_Recipe:checkpoint_setting(key) end

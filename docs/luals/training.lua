@@ -5,6 +5,10 @@
 ---@class am.training
 local am_training = {}
 
+--- A scaler; opts: the keys of `fields`.
+---@return am.GradScaler
+function am_training.GradScaler(opts) end
+
 --- Seed the engine with opts.seed, plus opts.rank (process number) when opts.ranked.
 ---@return am.StatefulRNG
 function am_training.StatefulRNG(opts) end

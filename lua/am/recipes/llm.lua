@@ -58,6 +58,7 @@ function Recipe.schema()
         packed_sequence = { fields = sections.with(datasets.packed_sequence_fields, sections.packed_sequence),
                             doc = "several samples in a row" },
         step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
+        grad_scaler = { target = true, default_target = "am.training.GradScaler", doc = "the loss scale of float16" },
         clip_grad_norm = { fields = { max_norm = { type = "number", above = 0, null = true } },
                            doc = "max_norm 1.0; null: off" },
         tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained",
@@ -467,7 +468,8 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), require("am.recipes.pipeline"), rank_times } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline"),
+                           require("am.recipes.update"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end
