@@ -39,6 +39,7 @@ function Recipe:setup()
     self:build_timers()
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
+    self:fake_quantize(self.scheduler.step)
     self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
@@ -90,6 +91,7 @@ end
 function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
+    self:fake_quantize(self.scheduler.step)
     self.optimizer:zero_grad() -- also what a step that failed has left
     local started, label_tokens, tokens, loss, grad_norm, aux_loss = edge.C.am_clock(), 0, 0, 0, 0, nil
     local loss_scale = self.grad_scaler and self:loss_scale()
@@ -234,6 +236,7 @@ end
 function Recipe:evaluate(epoch, step, losses)
     self:need_validation_set()
     self.model:eval()
+    self:fake_quantize(step or self.scheduler.step)
     self.hooks:call("before_validation", self)
     local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
     if not ok then -- what went wrong first is what is said

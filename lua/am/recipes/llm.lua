@@ -159,6 +159,7 @@ function Recipe:build_model()
         end
         self.peft_config = applied
     end
+    self.qat = self:apply_qat(model)
     return model
 end
 
@@ -430,6 +431,9 @@ function Recipe:log_summary()
                   computed_dtype(self.model))
     self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,
                   100 * trainable / total, self.optimizer:param_norm())
+    if self.qat then
+        self.log:info("qat: %s", self.qat.description)
+    end
     self.log:info("optimizer %s | %s", self.optimizer.kind, self.lr_schedule:describe())
     local plan = self.scheduler
     self.log:info("%d steps of %d rows, %d at a time | %s", plan:total_steps(), plan.global_batch_size,
@@ -469,7 +473,7 @@ end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
                            require("am.recipes.parallel"), require("am.recipes.pipeline"),
-                           require("am.recipes.update"), rank_times } do
+                           require("am.recipes.qat"), require("am.recipes.update"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end
