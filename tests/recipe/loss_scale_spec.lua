@@ -156,8 +156,8 @@ ranks.describe("several ranks in float16", function()
             }, changes or {})), nil, recipe)
         end
         local one = train(1)
-        for _, changes in ipairs { { distributed = { strategy = "ddp" } }, { distributed = { strategy = "fsdp2" } } } do
-            local many = train(2, changes)
+        for _, section in ipairs { { strategy = "ddp" }, { strategy = "fsdp2" }, { tp_size = 2 }, { pp_size = 2 } } do
+            local many = train(2, { distributed = section })
             assert.equal(#one, #many)
             for i, r in ipairs(one) do
                 assert.equal(r.loss_scale, many[i].loss_scale)

@@ -7,18 +7,15 @@ local quantization = require("am.quantization")
 
 local Methods = {}
 
-local SECTIONS = { qat_config = "am.quantization.QATConfig", quantizer = false } -- and their default targets
-
 --- Have a model's maps take part as the section `qat` says; nil without one. It begins with fake_quantize.
 function Methods:apply_qat(model)
     if not self.cfg:get("qat.enabled") then
         return nil
     end
-    local key = self.cfg:has("qat.quantizer") and "quantizer" or "qat_config"
-    local section = self.cfg:child("qat." .. key) or config.from_table {}
+    local section = self.cfg:child("qat.quantizer") or self.cfg:child("qat.qat_config") or config.from_table {}
     local ok, result = pcall(function()
         return quantization.qat.apply(model, config.instantiate(section, self.ctx, {},
-                                                                { default_target = SECTIONS[key] or nil }))
+                                                                { default_target = "am.quantization.QATConfig" }))
     end)
     if not ok then
         error(err.within(result, "qat, " .. self.cfg:where("qat")), 0)
