@@ -356,7 +356,6 @@ static const struct {
     {AM_OP_fake_quantize, AM_EINVAL, {T(AM_I32, 4)}, {.fake_quantize = {0, AM_F32, 2}}, "int32"},
     {AM_OP_fake_quantize, AM_ESHAPE, {T(AM_F32, 2, 5)}, {.fake_quantize = {0, AM_F32, 2}}, "of 2"},
     {AM_OP_fake_quantize, AM_ESHAPE, {T(AM_F32, 2, 6)}, {.fake_quantize = {0, AM_F32, -2}}, "-2"},
-    {AM_OP_fake_quantize, AM_ESHAPE, {T(AM_F32)}, {.fake_quantize = {0, AM_F32, 0}}, "no groups"},
     {AM_OP_rope, AM_ESHAPE, {T(AM_F32, 1, 2, 3, 4), T(AM_F32, 1, 2, 6)}, .message = "[1,2,6]"},
     {AM_OP_attention,
      AM_ESHAPE,
