@@ -215,6 +215,7 @@ typedef union am_attrs {
     struct { int32_t ndim; int32_t dims[AM_MAX_DIMS]; } permute;
     struct { int32_t dtype; } cast;
     struct { int32_t act; } glu;
+    struct { int32_t kind, dtype_scale; int64_t group; } fake_quantize; /* group 0: C */
     struct { int32_t interleaved; } rope;
     struct { int32_t transposed; } grouped; /* the weight is [E, K, M] */
     struct { double scaling; } rope_table;
@@ -236,6 +237,11 @@ enum {
     AM_ACT_TANH,
     AM_ACT_COUNT
 };
+/* What fake_quantize rounds to, as torchao's quantisation-aware training has them, dtype by dtype.
+ * INT4: -8 to 7 times the group's largest absolute value through 7.5, kept in dtype_scale (f32 or
+ * bf16). UINT4: tinygemm's, 0 to 15 from the group's least to its largest value; scale and middle
+ * are bf16. INT8: -128 to 127 with a zero point, from the least to the largest, 0 included; f32. */
+enum { AM_FQ_INT4, AM_FQ_UINT4, AM_FQ_INT8, AM_FQ_COUNT };
 
 /* Run one op. `in` holds n_in tensors (NULL for an absent optional one), `out` receives the op's
  * outputs (new references; AM_OP_..'s n_out of them). `attrs` may be NULL for ops without any.

@@ -392,6 +392,18 @@ typedef struct am_glu_bwd_args {
     int64_t n;
 } am_glu_bwd_args;
 
+/* x: `groups` groups of `size` adjacent elements, each with a scale of its own, kind from AM_FQ_*;
+ * dtype_scale (f32 or bf16) counts for AM_FQ_INT4. grad NULL: out = x rounded. Else out = grad
+ * where x lies between the lowest and the highest level, 0 from these on (as the gradient of
+ * PyTorch's clamp is from 2.15 on), times the scale and through it again, for both are rounded.
+ * Every step is rounded as PyTorch does: to the wider of two dtypes, then to x's. */
+typedef struct am_fake_quantize_args {
+    void *out;
+    const void *x, *grad;
+    int kind, dtype, dtype_scale;
+    int64_t groups, size;
+} am_fake_quantize_args;
+
 /* q [b, t, h, d], k, v [b, s, kh, d] with strides (elements) for batch, token and head; the last
  * dim is dense. Query t of batch b attends to keys [start, end): bounds int32 [b, t, 2], or [0, s)
  * when NULL, narrowed by causal (keys <= t + s - bt, see am_attention_attrs) and window. An empty

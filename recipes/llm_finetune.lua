@@ -30,6 +30,7 @@ function Recipe:setup()
     self:share_data()
     self:check_memory()
     self.optimizer = self:build_optimizer()
+    self.grad_scaler = self:build_grad_scaler()
     self.sync = self:build_sync()
     self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("loss") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
@@ -38,6 +39,7 @@ function Recipe:setup()
     self:build_timers()
     self.hooks = self:build_hooks()
     self.restored = self:load_checkpoint()
+    self:fake_quantize(self.scheduler.step)
     self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
@@ -89,8 +91,10 @@ end
 function Recipe:step(window)
     window = window or self:next_window()
     self.model:train()
+    self:fake_quantize(self.scheduler.step)
     self.optimizer:zero_grad() -- also what a step that failed has left
     local started, label_tokens, tokens, loss, grad_norm, aux_loss = edge.C.am_clock(), 0, 0, 0, 0, nil
+    local loss_scale = self.grad_scaler and self:loss_scale()
     local work = self:counts_tokens() and 0 or nil
     for _, batch in ipairs(window) do
         self:check_batch(batch)
@@ -105,7 +109,7 @@ function Recipe:step(window)
     self.lr_schedule:step(1)
     self.timers:timed("hooks", 2, self.hooks.call, self.hooks, "updated", self)
     return { loss = loss, grad_norm = grad_norm, aux_loss = aux_loss, num_label_tokens = label_tokens,
-             num_tokens = tokens,
+             num_tokens = tokens, loss_scale = loss_scale,
              flops = work, seconds = edge.C.am_clock() - started }
 end
 
@@ -125,22 +129,14 @@ end
 -- loss, the gradients' norm, and of a model with experts the mean of what balances them.
 function Recipe:learn(window, scale)
     self.aux_loss = nil
-    local loss = self:gradients(window, scale)
+    local loss = self:gradients(window, scale * self:loss_scale())
     if self.sync then
         self.timers:timed("sync", 1, self.sync.finish, self.sync)
         local all = self.mesh:reduce("loss", { loss, self.aux_loss or 0 })
         loss, self.aux_loss = all[1], self.aux_loss and all[2]
-        if not self.is_finite(loss) then
-            self:not_finite("loss", loss, true)
-        end
+        self:check_number("loss", loss)
     end
-    local grad_norm, factor = self.timers:timed("clip", 2, self.optimizer.clip_grad_norm, self.optimizer,
-                                                self:max_norm())
-    if not self.is_finite(grad_norm) then
-        self:not_finite("gradient norm", grad_norm, true)
-    end
-    self.timers:timed("optimizer", 1, self.optimizer.step, self.optimizer, factor)
-    return loss * scale, grad_norm, self.aux_loss and self.aux_loss * scale
+    return loss * scale, self:update(loss), self.aux_loss and self.aux_loss * scale
 end
 
 -- The gradients alone, of this rank's micro-batches. Returns their loss.
@@ -156,8 +152,8 @@ function Recipe:gradients(window, scale)
         loss = loss + am.scope(function()
             local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
             local value = sum:item()
-            if self.world.size == 1 and not self.is_finite(value) then -- of several ranks all say it, below
-                self:not_finite("loss", value, true)
+            if self.world.size == 1 then -- of several ranks all say it, below
+                self:check_number("loss", value)
             end
             if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
                 self.timers:timed("backward", 1, function() (sum * scale):backward() end)
@@ -240,6 +236,7 @@ end
 function Recipe:evaluate(epoch, step, losses)
     self:need_validation_set()
     self.model:eval()
+    self:fake_quantize(step or self.scheduler.step)
     self.hooks:call("before_validation", self)
     local ok, records = pcall(training.scoped_rng, { seed = 1 }, am.no_grad, function() return self:evaluate_sets() end)
     if not ok then -- what went wrong first is what is said
@@ -272,7 +269,7 @@ function Recipe:log_step(epoch, metrics)
     local tps = metrics.num_tokens / (now - (self.step_ended or now - metrics.seconds))
     self.step_ended = now
     local record = { step = self.scheduler.step, epoch = epoch, loss = metrics.loss, aux_loss = metrics.aux_loss,
-                     grad_norm = metrics.grad_norm,
+                     grad_norm = metrics.grad_norm, loss_scale = metrics.loss_scale,
                      lr = self.optimizer.param_groups[1].lr, mem = self:memory_gib(), tps = tps,
                      tps_per_gpu = tps / self.world.size,
                      mfu = self:share_of_peak(metrics), num_tokens_per_step = metrics.num_tokens,

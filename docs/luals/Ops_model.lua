@@ -40,6 +40,12 @@ function am_Ops.rope_table(position_ids, inv_freq, scaling) end
 ---@return am.Tensor
 function am_Ops.rope(x, rotary, interleaved) end
 
+--- x [..., C] rounded to what few bits hold (int4, uint4 of tinygemm, or int8 with a zero point), with a scale for each
+--- `group` numbers of a row, or for a whole one; its gradient goes straight through, but is 0 where x becomes the
+--- lowest or the highest of these. The numbers are torchao's. opts: group, scales_dtype (float32 or bfloat16, of int4).
+---@return am.Tensor
+function am_Ops.fake_quantize(x, kind, opts) end
+
 --- act(gate) * up, act by the name in a model's hidden_act.
 ---@return am.Tensor
 function am_Ops.glu(gate, up, act) end

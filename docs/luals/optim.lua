@@ -58,6 +58,9 @@ function am_optim_scheduler.from_config(cfg, run) end
 ---@field param_groups table[] { lr, weight_decay, lr_mult, wd_mult, max_lr?, min_lr?, names, num_parameters (other ranks' among them) }; step uses the lr and weight_decay that a group has then, and a schedule writes them
 local am_Optimizer = {}
 
+--- Are weights updated inside backward?
+function am_Optimizer:is_fused() end
+
 --- One update with each group's lr and weight_decay. Gradients are scaled by grad_scale (1).
 function am_Optimizer:step(grad_scale) end
 
@@ -95,8 +98,9 @@ function am_Optimizer:weight_squares() end
 function am_Optimizer:param_norm() end
 
 --- Norm of the gradients, and the factor that brings it down to max_norm (1 when it is below, or
---- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step.
-function am_Optimizer:clip_grad_norm(max_norm) end
+--- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step. Gradients of a loss
+--- that was multiplied by `scale` (1) are divided by it first: then hand factor / scale to step.
+function am_Optimizer:clip_grad_norm(max_norm, scale) end
 
 --- Does a rule see whole matrices, so that a part of one is not enough?
 function am_Optimizer:needs_whole() end

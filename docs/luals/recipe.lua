@@ -43,8 +43,8 @@ function am_recipe_Recipe:stop_requested() end
 function am_recipe_Recipe:all_stop() end
 
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state).
-function am_recipe_Recipe:track(file, part) end
+--- `part` has state_dict() and load_state_dict(state). optional: a checkpoint may be without it.
+function am_recipe_Recipe:track(file, part, optional) end
 
 --- A setting of the checkpoint section, defaults filled in.
 function am_recipe_Recipe:checkpoint_setting(key) end
@@ -103,6 +103,10 @@ function am_recipe_Recipe:check_checkpoint(dir) end
 
 --- Keep other runs out of the folder that this one writes into, before anything is loaded.
 function am_recipe_Recipe:claim_folder() end
+
+--- Raise an error where a rank can't write into the folder of checkpoints, or has another of its name: as every rank
+--- will write a part of each, it is to be known before the first.
+function am_recipe_Recipe:check_folder() end
 
 --- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
 --- All ranks take the one that the first finds.

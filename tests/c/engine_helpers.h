@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "am.h"
+#include "devices.h"
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -26,12 +27,6 @@
         ck_assert_msg(strstr(am_error_message(), text) != NULL, "%s: \"%s\" lacks \"%s\"", #call,  \
                       am_error_message(), text);                                                   \
     } while (0)
-
-/* Devices from 0 on: the last, cuda, where AMLUA_CUDA names its module. */
-static inline int devices_here(void)
-{
-    return getenv("AMLUA_CUDA") ? am_device_count() : am_device_count() - 1;
-}
 
 static inline am_tensor *make_on(int device, int dtype, int ndim, const int64_t *shape,
                                  const double *values)

@@ -194,6 +194,35 @@ START_TEST(glu)
 }
 END_TEST
 
+/* Levels jump, so only equal bits will do. */
+START_TEST(fake_quantize)
+{
+    EACH_CASE(k, dtype, size)
+    {
+        int64_t groups = size > 1000 ? 3 : 7, n = groups * size;
+        void *x = random_elems(dtype, n, -3, 3), *grad = random_elems(dtype, n, -1, 1);
+        void *got = elems(dtype, n), *want = elems(dtype, n);
+        for (int64_t i = 0; i < size; i++) {
+            elem_set(x, dtype, i, 0);                       /* nothing but 0 */
+            elem_set(x, dtype, size + i, 1e-6 * (double)i); /* and next to nothing */
+        }
+        for (int mode = 0; mode < 4 * AM_FQ_COUNT; mode++) {
+            am_fake_quantize_args args = {want,      x,     mode & 1 ? grad : NULL,
+                                          mode >> 2, dtype, mode & 2 ? AM_BF16 : AM_F32,
+                                          groups,    size};
+            ck_assert_int_eq(am_backend_ref.fake_quantize(NULL, &args), AM_OK);
+            args.out = got;
+            ck_assert_int_eq(k->fake_quantize(NULL, &args), AM_OK);
+            check_close("fake_quantize", got, want, dtype, n, 0, 0);
+        }
+        free(x);
+        free(grad);
+        free(got);
+        free(want);
+    }
+}
+END_TEST
+
 START_TEST(softmax)
 {
     EACH_CASE(k, dtype, c)
@@ -473,8 +502,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {rms_norm, layer_norm, rope,
-                                  glu,      softmax,    cross_entropy,
-                                  reduce,   gather,     threads_and_rows_leave_the_bits};
+    const TTest *const tests[] = {
+        rms_norm, layer_norm,    rope,   glu,    fake_quantize,
+        softmax,  cross_entropy, reduce, gather, threads_and_rows_leave_the_bits};
     return run_suite("kernels_model", tests, sizeof tests / sizeof *tests);
 }

@@ -70,7 +70,7 @@ static am_tensor *draw(int device, int dtype, int64_t n, int normal)
 START_TEST(same_everywhere)
 {
     const int64_t n = 10007;
-    int ref, devices = am_device_count();
+    int ref, devices = devices_here();
     OK(am_device_find(&ref, "ref"));
     static const int dtypes[] = {AM_F32, AM_BF16, AM_F64};
     for (int d = 0; d < 3; d++) {

@@ -13,7 +13,9 @@
 #define PADDING(i) .attrs = {.embedding = {i}}
 #define NORM(...)  .attrs = {.norm = {__VA_ARGS__}} /* eps, offset */
 #define ACT(a)     .attrs = {.glu = {a}}
-#define LOSS(c)    .attrs = {.loss = {-100, c}}
+/* kind, dtype of scales, group; what goes straight through has no differences: all are big */
+#define FAKE(...) .attrs = {.fake_quantize = {__VA_ARGS__}}, .flags = CASE_BIG
+#define LOSS(c)   .attrs = {.loss = {-100, c}}
 /* scale, softcap, dropout, causal, window */
 #define ATTN(...)             .attrs = {.attention = {__VA_ARGS__}}
 #define QKV(b, t, s, h, k, d) N(b, t, h, d), N(b, s, k, d), N(b, s, k, d)
@@ -81,6 +83,17 @@ static const op_case cases[] = {
     {OPCASE(glu), .in = {AWAY(13, 83), N(13, 83)}, ACT(AM_ACT_RELU2), .flags = CASE_BIG},
     {OPCASE(glu), .in = {AWAY(2, 3, 4), N(2, 3, 4)}, ACT(AM_ACT_RELU)},
     {OPCASE(glu), .in = {AWAY(13, 83), N(13, 83)}, ACT(AM_ACT_RELU), .flags = CASE_BIG},
+
+    {OPCASE(fake_quantize), .in = {N(3, 48)}, FAKE(AM_FQ_INT4, AM_F32, 16)},
+    {OPCASE(fake_quantize), .in = {N(2, 3, 35)}, FAKE(AM_FQ_INT4, AM_BF16, 5)},
+    {OPCASE(fake_quantize), .in = {N(19, 131)}, FAKE(AM_FQ_INT4, AM_BF16, 0)},
+    {OPCASE(fake_quantize), .in = {N(3, 64)}, FAKE(AM_FQ_UINT4, AM_BF16, 32)},
+    {OPCASE(fake_quantize), .in = {N(7, 33)}, FAKE(AM_FQ_UINT4, AM_BF16, 11)},
+    {OPCASE(fake_quantize), .in = {N(2, 5, 131)}, FAKE(AM_FQ_INT8, AM_F32, 0)},
+    {OPCASE(fake_quantize), .in = {N(1)}, FAKE(AM_FQ_INT8, AM_F32, 0)},
+    {OPCASE(fake_quantize), .in = {N(0, 4)}, FAKE(AM_FQ_INT8, AM_F32, 2)},
+    {OPCASE(fake_quantize), .in = {N(200, 260)},
+     FAKE(AM_FQ_INT8, AM_F32, 0)}, /* by several threads */
 
     {OPCASE(attention), .in = {QKV(1, 1, 1, 1, 1, 1)}, ATTN(.causal = 1)},
     {OPCASE(attention), .in = {QKV(2, 3, 3, 2, 1, 5)}, ATTN(.causal = 1)},

@@ -1,5 +1,6 @@
 /* test_op_decoder_values.c — decisive values of the decoder's own ops on every device; those of the
  * others are in test_op_values.c. */
+#include "devices.h"
 #include "op_values.h"
 
 #include <stdlib.h>
@@ -122,7 +123,7 @@ int main(void)
     Suite *s = suite_create("op decoder values");
     TCase *t = tcase_create("values");
     tcase_set_timeout(t, 60);
-    int n = am_device_count();
+    int n = devices_here();
     tcase_add_loop_test(t, offsets_of_weights, 0, n);
     tcase_add_loop_test(t, spread_far_from_zero, 0, n);
     tcase_add_loop_test(t, sinks, 0, n);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices.h"
 #include "op_run.h"
 
 static int ref, cpu;
@@ -351,6 +352,11 @@ static const struct {
     {AM_OP_layer_norm, AM_EINVAL, {T(AM_F32, 2, 3), T(AM_BF16, 3)}, {.norm = {0}}, "bfloat16"},
     {AM_OP_glu, AM_ESHAPE, {T(AM_F32, 2, 3), T(AM_F32, 3)}, {.glu = {0}}, "shape"},
     {AM_OP_glu, AM_EINVAL, {T(AM_F32, 2), T(AM_F32, 2)}, {.glu = {17}}, "17"},
+    {AM_OP_fake_quantize, AM_EINVAL, {T(AM_F32, 4)}, {.fake_quantize = {3, AM_F32, 2}}, "kind 3"},
+    {AM_OP_fake_quantize, AM_EINVAL, {T(AM_F32, 4)}, {.fake_quantize = {0, AM_F16, 2}}, "float16"},
+    {AM_OP_fake_quantize, AM_EINVAL, {T(AM_I32, 4)}, {.fake_quantize = {0, AM_F32, 2}}, "int32"},
+    {AM_OP_fake_quantize, AM_ESHAPE, {T(AM_F32, 2, 5)}, {.fake_quantize = {0, AM_F32, 2}}, "of 2"},
+    {AM_OP_fake_quantize, AM_ESHAPE, {T(AM_F32, 2, 6)}, {.fake_quantize = {0, AM_F32, -2}}, "-2"},
     {AM_OP_rope, AM_ESHAPE, {T(AM_F32, 1, 2, 3, 4), T(AM_F32, 1, 2, 6)}, .message = "[1,2,6]"},
     {AM_OP_attention,
      AM_ESHAPE,
@@ -394,7 +400,7 @@ START_TEST(index_out_of_range)
     static const int ops[] = {AM_OP_embedding, AM_OP_index_select, AM_OP_gather,
                               AM_OP_cross_entropy, AM_OP_linear_cross_entropy};
     static const int64_t bad[] = {4, -1, INT64_MAX, INT64_MIN};
-    for (int device = 0; device < am_device_count(); device++)
+    for (int device = 0; device < devices_here(); device++)
         for (size_t k = 0; k < sizeof ops / sizeof *ops; k++)
             for (size_t j = 0; j < sizeof bad / sizeof *bad; j++) {
                 am_tensor *in[CASE_INPUTS] = {NULL}, *out = NULL;
@@ -431,7 +437,7 @@ END_TEST
 
 START_TEST(adding_out_of_range)
 {
-    for (int device = 0; device < am_device_count(); device++)
+    for (int device = 0; device < devices_here(); device++)
         for (int op = AM_OP_index_add; op <= AM_OP_scatter_add; op++)
             for (int64_t bad = -1; bad <= 3; bad += 4) {
                 const int64_t three[] = {3}, two[] = {2}, index[] = {0, bad};
@@ -457,7 +463,7 @@ START_TEST(groups_out_of_order)
     static const int32_t bad[][4] = {{1, 2, 3, 5},         {0, 2, 3, 4}, {0, 2, 3, 6},
                                      {0, 3, 2, 5},         {0, 6, 5, 5}, {0, -1, 3, 5},
                                      {0, INT32_MAX, 2, 5}, {-1, 2, 3, 5}};
-    for (int device = 0; device < am_device_count(); device++)
+    for (int device = 0; device < devices_here(); device++)
         for (size_t j = 0; j < sizeof bad / sizeof *bad; j++) {
             const int64_t x[] = {5, 2}, w[] = {3, 4, 2}, offsets[] = {4};
             am_tensor *out = NULL,
@@ -493,7 +499,7 @@ START_TEST(unknown_ops)
     for (int i = 0; i < AM_OP_COUNT; i++) {
         ck_assert_int_eq(am_op_find(&op, am_op_name(i)), AM_OK);
         ck_assert_int_eq(op, i);
-        for (int device = 0; device < am_device_count(); device++)
+        for (int device = 0; device < devices_here(); device++)
             ck_assert_msg(am_op_supported(i, device, AM_F32), "%s lacks %s", am_device_name(device),
                           am_op_name(i));
     }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "dtype.h"
+#include "devices.h"
 #include "op_run.h"
 #include "op_values.h"
 
@@ -652,7 +653,7 @@ int main(void)
     Suite *s = suite_create("op values");
     TCase *t = tcase_create("values");
     tcase_set_timeout(t, 60);
-    int n = am_device_count();
+    int n = devices_here();
     tcase_add_loop_test(t, comparisons, 0, n);
     tcase_add_loop_test(t, whole_numbers, 0, n);
     tcase_add_loop_test(t, whole_division_by_zero, 0, n);

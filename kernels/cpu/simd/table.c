@@ -30,6 +30,7 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(rope),
     USE(glu),
     USE(glu_bwd),
+    USE(fake_quantize),
     USE(attention),
     USE(attention_bwd),
     USE(attention_merge),

@@ -99,6 +99,25 @@ local function activation_of(act)
     return activations[act] or err.raise("unsupported", "activation \"%s\" is not known", tostring(act))
 end
 
+local scale_dtypes = { float32 = C.AM_F32, bfloat16 = C.AM_BF16 }
+local levels = { int4 = C.AM_FQ_INT4, uint4 = C.AM_FQ_UINT4, int8 = C.AM_FQ_INT8 }
+local fake_quantize_options = { "group", "scales_dtype" }
+
+--- x [..., C] rounded to what few bits hold (int4, uint4 of tinygemm, or int8 with a zero point), with a scale for each
+--- `group` numbers of a row, or for a whole one; its gradient goes straight through, but is 0 where x becomes the
+--- lowest or the highest of these. The numbers are torchao's. opts: group, scales_dtype (float32 or bfloat16, of int4).
+function M.fake_quantize(x, kind, opts)
+    opts = args.options("fake_quantize", opts, fake_quantize_options)
+    local at = new_attrs()
+    at.fake_quantize.kind = levels[kind]
+        or err.raise("argument", "fake_quantize: there are int4, uint4 and int8, not %s", tostring(kind))
+    at.fake_quantize.dtype_scale = scale_dtypes[opts.scales_dtype or "float32"]
+        or err.raise("argument", "fake_quantize: scales_dtype can be float32 or bfloat16, not %s",
+                     tostring(opts.scales_dtype))
+    at.fake_quantize.group = args.whole("fake_quantize", "group", opts.group or 0)
+    return apply1(C.AM_OP_fake_quantize, x, at)
+end
+
 --- The names that glu and activation know, as keys.
 M.activations = activations
 

@@ -3,6 +3,7 @@
 -- norm, labels int32 [N] are shifted already (-100: no label; the recipe leaves such rows out). ctx has
 --   head(hidden)   logits [N, V], scaled but not soft-capped yet, stored in full
 --   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
+--   head_input     what is done to states before they are multiplied by head_weight, or nil
 --   logit_scale    what the head multiplies its products by, or nil
 --   softcap        of the logits after that, or nil
 --   vocab_size     V
@@ -44,6 +45,7 @@ local function cross_entropy(opts)
         if ctx.shard then
             return shared_vocabulary.cross_entropy(hidden, labels, ctx, at)
         elseif ctx.head_weight then
+            hidden = ctx.head_input and ctx.head_input(hidden) or hidden
             hidden = ctx.logit_scale and hidden * ctx.logit_scale or hidden
             return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
         end

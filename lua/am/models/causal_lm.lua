@@ -285,17 +285,21 @@ function CausalLM:head(hidden)
 end
 
 --- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
---- for losses that never store logits; nil when the head is more than that: a bias, an adapter); logit_scale,
---- softcap, vocab_size.
+--- for losses that never store logits; nil when the head is more than that: a bias, an adapter); head_input, what is
+--- done to states before, if anything; logit_scale, softcap, vocab_size.
 function CausalLM:head_context()
     local head = self:get_output_embeddings()
-    return {
+    local ctx = {
         head = function(hidden) return scaled_products(self, hidden) end,
         head_weight = head.class_name == "Linear" and not head.bias and head.weight or nil,
         logit_scale = self.logit_scale,
         softcap = self.logit_softcap,
         vocab_size = self.config.vocab_size,
     }
+    if head.product and not head.bias then
+        ctx.head_weight, ctx.head_input = head:product()
+    end
+    return ctx
 end
 
 --- See Body:rotary_stage (decoder.lua); nil for a body that has none.

@@ -133,6 +133,9 @@ function Optimizer:update(k)
     self.squares[k] = place.part.rule:update(place.i, g.lr, g.weight_decay)
 end
 
+--- Are weights updated inside backward?
+function Optimizer:is_fused() return self.squares ~= nil end
+
 -- After an error in backward some weights are updated and others not.
 local function check_whole(self)
     if self.open then
@@ -271,13 +274,14 @@ function Optimizer:param_norm()
 end
 
 --- Norm of the gradients, and the factor that brings it down to max_norm (1 when it is below, or
---- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step.
-function Optimizer:clip_grad_norm(max_norm)
+--- when max_norm is nil): torch.nn.utils.clip_grad_norm_'s arithmetic. Hand the factor to step. Gradients of a loss
+--- that was multiplied by `scale` (1) are divided by it first: then hand factor / scale to step.
+function Optimizer:clip_grad_norm(max_norm, scale)
     if max_norm and self.squares then
         err.raise("usage", "optimizer.fuse_backward updates weights before the norm of all gradients is known; set "
                   .. "clip_grad_norm.max_norm: null, or optimizer.fuse_backward: false")
     end
-    local norm = self:grad_norm()
+    local norm = self:grad_norm() / (scale or 1)
     local factor = max_norm and max_norm / (norm + 1e-6) or 1
     return norm, math.min(factor, 1)
 end

@@ -15,9 +15,9 @@ local Methods = {}
 -- ---- stateful parts -------------------------------------------------------------------------
 
 --- Save and restore a part with every checkpoint: `file` is its JSON file in the checkpoint's folder,
---- `part` has state_dict() and load_state_dict(state).
-function Methods:track(file, part)
-    self.parts[#self.parts + 1] = { file = file, part = part }
+--- `part` has state_dict() and load_state_dict(state). optional: a checkpoint may be without it.
+function Methods:track(file, part, optional)
+    self.parts[#self.parts + 1] = { file = file, part = part, optional = optional }
     return part
 end
 
@@ -280,11 +280,12 @@ local function check_signature(saved, own, dir)
     end
 end
 
--- Hand a part its state; an error names the file. A stream that the run that saved did not have begins as it is.
+-- Hand a part its state; an error names the file. What the run that saved did not have begins as it is: a stream, and
+-- what is optional.
 local function load_part(self, p, dir)
     local stream = stream_of(self)
     local file = path.join(dir, (p.file:gsub("RANK", stream)))
-    if stream > 0 and p.file:find("RANK", 1, true) and not path.is_file(file) then
+    if (p.optional or stream > 0 and p.file:find("RANK", 1, true)) and not path.is_file(file) then
         return {}
     end
     local ok, notes = pcall(p.part.load_state_dict, p.part, checkpoint.read_json(file))

@@ -144,6 +144,27 @@ local function updates_inside_backward(cfg, add)
     end
 end
 
+-- Rounded weights and what else changes linear maps.
+local function quantisation(cfg, add)
+    if not is_on(cfg, "qat.enabled") then
+        return
+    end
+    if cfg:has("peft") then
+        add("qat.enabled", "with a peft section weights are frozen, so there is nothing to train for their rounding "
+            .. "(NeMo Automodel refuses it, too): leave out one of the two")
+    end
+    if is_on(cfg, "fp8.enabled") then
+        add("qat.enabled", "the section fp8 (%s) changes the same products; leave out one of the two", cfg:where("fp8"))
+    end
+    if (number(cfg, "distributed.tp_size") or 1) > 1 then
+        add("qat.enabled", "ranks that share matrices (distributed.tp_size) have parts of tokens and groups, whose "
+            .. "scales would be others; shard with strategy: fsdp2 instead")
+    end
+    if cfg:has("qat.qat_config") and cfg:has("qat.quantizer") then
+        add("qat.quantizer", "qat_config says it already (%s); keep one of them", cfg:where("qat.qat_config"))
+    end
+end
+
 -- Is a recipe's class the one of that name, or does it extend it?
 local function is_a(class, name)
     while class and class.name ~= name do
@@ -230,8 +251,8 @@ function M.check(cfg, class)
             to[#to + 1] = string.format("%s: %s: %s", cfg:where(path), path, string.format(fmt, ...))
         end
     end
-    for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, recipe,
-                           kind_of_model } do
+    for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, quantisation,
+                           recipe, kind_of_model } do
         rule(cfg, say(problems), class)
     end
     config.raise(problems)

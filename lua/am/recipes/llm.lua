@@ -58,6 +58,7 @@ function Recipe.schema()
         packed_sequence = { fields = sections.with(datasets.packed_sequence_fields, sections.packed_sequence),
                             doc = "several samples in a row" },
         step_scheduler = { fields = training.step_scheduler_fields, doc = "batch sizes and length of the run" },
+        grad_scaler = { target = true, default_target = "am.training.GradScaler", doc = "the loss scale of float16" },
         clip_grad_norm = { fields = { max_norm = { type = "number", above = 0, null = true } },
                            doc = "max_norm 1.0; null: off" },
         tokenizer = { target = true, default_target = "am.AutoTokenizer.from_pretrained",
@@ -158,6 +159,7 @@ function Recipe:build_model()
         end
         self.peft_config = applied
     end
+    self.qat = self:apply_qat(model)
     return model
 end
 
@@ -429,6 +431,9 @@ function Recipe:log_summary()
                   computed_dtype(self.model))
     self.log:info("Trainable parameters %d / Total %d (%.2f %%) | Param L2 norm %.4f", trainable, total,
                   100 * trainable / total, self.optimizer:param_norm())
+    if self.qat then
+        self.log:info("qat: %s", self.qat.description)
+    end
     self.log:info("optimizer %s | %s", self.optimizer.kind, self.lr_schedule:describe())
     local plan = self.scheduler
     self.log:info("%d steps of %d rows, %d at a time | %s", plan:total_steps(), plan.global_batch_size,
@@ -467,7 +472,8 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), require("am.recipes.pipeline"), rank_times } do
+                           require("am.recipes.parallel"), require("am.recipes.pipeline"),
+                           require("am.recipes.qat"), require("am.recipes.update"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

@@ -3,6 +3,7 @@
 -- what to do instead. Holds no building: recipes put these tables into their schema.
 
 local kubernetes = require("am.launcher.kubernetes")
+local qat = require("am.quantization.qat")
 local slurm = require("am.launcher.slurm")
 
 local M = {}
@@ -182,8 +183,7 @@ local function later()
         compile = { type = "any", no_effect = "kernels are compiled already" },
         fp8 = { switch = "enabled", switch_off = true, doc = "training in 8 bits",
                 not_yet = "products in fp8; leave the section out, or set enabled: false" },
-        qat = { switch = "enabled", switch_off = true, doc = "training that knows of later quantisation",
-                not_yet = "leave the section out, or set enabled: false" },
+        qat = { fields = qat.fields, doc = "training that knows of later quantisation: docs/low_precision.md" },
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
                         not_yet = "models with experts; leave the section out" },
         quantization = { fields = M.with({

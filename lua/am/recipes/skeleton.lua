@@ -128,6 +128,7 @@ function M.of(recipe)
                                           { default_target = "am.PeftConfig" })
         adapt(model, peft.PeftConfig(wanted))
     end
+    recipe:apply_qat(model)
     return model
 end
 

@@ -1,6 +1,7 @@
 -- Step scheduler, random state, signals, metrics. This file is what the component offers; hooks are each
 -- a file of their own (hooks.lua).
 
+local grad_scaler = require("am.training.grad_scaler")
 local metrics = require("am.training.metrics")
 local rng = require("am.training.rng")
 local signals = require("am.training.signals")
@@ -10,6 +11,7 @@ local M = {
     StepScheduler = step_scheduler.new,
     batch_sizes = step_scheduler.batch_sizes,
     step_scheduler_fields = step_scheduler.fields,
+    GradScaler = grad_scaler.GradScaler,
     StatefulRNG = rng.StatefulRNG,
     scoped_rng = rng.scoped,
     watch_signals = signals.watch,
@@ -30,6 +32,13 @@ M.targets = {
         doc = "seeds, saves and restores the random numbers",
         fields = rng.fields,
         build = M.StatefulRNG,
+    },
+    {
+        name = "am.training.GradScaler",
+        aliases = { "torch.amp.GradScaler", "torch.amp.grad_scaler.GradScaler", "torch.cuda.amp.GradScaler" },
+        doc = "the loss scale of float16",
+        fields = grad_scaler.fields,
+        build = M.GradScaler,
     },
     unpack(metrics.targets),
 }
