@@ -1,34 +1,12 @@
-/* test_op_backends.c — every backend against `ref`: outputs and gradients of every case, in every
- * floating dtype and with strided inputs.
- *
- * `ref` computes in double and rounds once. A backend may compute f32, bf16 and f16 in f32, so it
- * may be off by
- *   f64   1e-12 of the tensor's largest value: sums in another order
- *   f32   4e-6 of the largest: 32 roundings of 2^-23, for sums over up to 131 products
- *   bf16  2^-7 of the value, or of a quarter of the largest: one step of the last place where both
- *         round the same number from different sides, and what that moves in a gradient
- *   f16   2^-10, likewise
- * Attention in bf16 may round probabilities and their gradients, as matrix units take them, so its
- * output may be a step of the last place off. Gradients are differences of sums with that output,
- * which the step may move by more than they are: 2^-6 of the largest. (Rounding by hand in f64
- * gives the errors that AMX has.) `fence` runs ref's kernels, so it must agree bit for bit. Results
- * must not depend on the number of threads, nor a row's on the rows beside it: bit for bit, too. */
+/* test_op_backends.c — every backend that is linked in against `ref`: outputs and gradients of
+ * every case, in every floating dtype and with strided inputs. Tolerances are op_check.h's. `fence`
+ * runs ref's kernels, so it must agree bit for bit. Results must not depend on the number of
+ * threads, nor a row's on the rows beside it: bit for bit, too. */
 #include <check.h>
 #include <stdio.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "op_run.h"
-
-static const struct {
-    int dtype;
-    tolerance tol;
-} dtypes[] = {{AM_F32, {4e-6, 1, 1e-30}},
-              {AM_BF16, {0x1p-7, 0.25, 1e-30}},
-              {AM_F16, {0x1p-10, 0.25, 1e-7}},
-              {AM_F64, {1e-12, 1, 1e-30}}};
-enum { DTYPES = sizeof dtypes / sizeof *dtypes };
+#include "op_check.h"
 
 static int ref, fence, cpu;
 
@@ -37,65 +15,6 @@ static void setup(void)
     ck_assert_int_eq(am_device_find(&ref, "ref"), AM_OK);
     ck_assert_int_eq(am_device_find(&fence, "fence"), AM_OK);
     ck_assert_int_eq(am_device_find(&cpu, "cpu"), AM_OK);
-}
-
-static void compare_shapes(const char *what, const run_result *r, const run_result *want)
-{
-    ck_assert_msg(r->dtype == want->dtype, "%s: dtype %s, expected %s", what,
-                  am_dtype_name(r->dtype), am_dtype_name(want->dtype));
-    ck_assert_msg(r->ndim == want->ndim &&
-                      memcmp(r->shape, want->shape, (size_t)r->ndim * sizeof *r->shape) == 0,
-                  "%s: another shape", what);
-}
-
-static void compare(const op_case *c, const char *how, const run_result *r, const run_result *want,
-                    tolerance tol)
-{
-    char what[400];
-    snprintf(what, sizeof what, "%s %s: output", case_text(c), how);
-    compare_shapes(what, r, want);
-    check_close(what, r->out, want->out, want->n, tol);
-    /* Gradients that are zero but for rounding (a softmax over one key) are judged by the others'.
-     */
-    for (int i = 0; i < r->n_in; i++)
-        for (int64_t k = 0; want->grad[i] && k < want->n_grad[i]; k++)
-            if (isfinite(want->grad[i][k]))
-                tol.floor_abs = fmax(tol.floor_abs, 0.1 * fabs(want->grad[i][k]));
-    for (int i = 0; i < r->n_in; i++) {
-        snprintf(what, sizeof what, "%s %s: gradient of input %d", case_text(c), how, i + 1);
-        ck_assert_msg(!r->grad[i] == !want->grad[i], "%s: there on one side only", what);
-        if (r->grad[i])
-            check_close(what, r->grad[i], want->grad[i], want->n_grad[i], tol);
-    }
-    if (c->op == AM_OP_dropout)
-        for (int64_t i = 0; i < r->n; i++)
-            ck_assert_msg((r->out[i] == 0) == (want->out[i] == 0), "%s: another mask", what);
-}
-
-static void compare_bits(const op_case *c, const char *how, const run_result *r,
-                         const run_result *want)
-{
-    char what[400];
-    snprintf(what, sizeof what, "%s %s: output", case_text(c), how);
-    compare_shapes(what, r, want);
-    size_t bytes = (size_t)r->n * (size_t)am_dtype_size(r->dtype);
-    ck_assert_msg(memcmp(r->bits, want->bits, bytes) == 0, "%s: other bits", what);
-    for (int i = 0; i < r->n_in; i++) {
-        snprintf(what, sizeof what, "%s %s: gradient of input %d", case_text(c), how, i + 1);
-        ck_assert_msg(!r->grad[i] == !want->grad[i], "%s: there on one side only", what);
-        if (r->grad[i])
-            ck_assert_msg(
-                memcmp(r->grad[i], want->grad[i], (size_t)r->n_grad[i] * sizeof *r->grad[i]) == 0,
-                "%s: other bits", what);
-    }
-}
-
-static tolerance tolerance_of(const op_case *c, int d)
-{
-    tolerance t = dtypes[d].tol;
-    if (c->op == AM_OP_attention && dtypes[d].dtype == AM_BF16)
-        t = (tolerance){0x1p-6, 1, t.floor_abs};
-    return t;
 }
 
 /* One case in one dtype. */
@@ -111,7 +30,7 @@ static void check_case(const op_case *c, int dtype, tolerance tol)
     snprintf(how, sizeof how, "in %s on fence", am_dtype_name(dtype));
     o.device = fence;
     ck_assert_int_eq(case_run(c, &values, &o, &r), AM_OK);
-    compare_bits(c, how, &r, &want);
+    check_bits(c, how, &r, &want);
     run_result_free(&r);
 
     o.device = cpu;
@@ -122,13 +41,13 @@ static void check_case(const op_case *c, int dtype, tolerance tol)
         if (rc == AM_EUNSUP && dtype == AM_F16)
             break; /* the one dtype a backend may leave out */
         ck_assert_msg(rc == AM_OK, "%s %s: %s", case_text(c), how, am_error_message());
-        compare(c, how, &r, &want, tol);
+        check_agrees(c, how, &r, &want, tol);
         if (o.layout == LAYOUT_DENSE) {
             run_result other;
             for (int threads = 1; threads <= 3; threads += 2) {
                 am_threads_set(threads);
                 ck_assert_int_eq(case_run(c, &values, &o, &other), AM_OK);
-                compare_bits(c, "with another number of threads", &other, &r);
+                check_bits(c, "with another number of threads", &other, &r);
                 run_result_free(&other);
             }
         }
@@ -142,8 +61,8 @@ START_TEST(agree)
 {
     int seen = 0;
     for (int k = 0; case_at(k); k++)
-        for (int d = 0; case_at(k)->op == _i && d < DTYPES; d++, seen++)
-            check_case(case_at(k), dtypes[d].dtype, tolerance_of(case_at(k), d));
+        for (int d = 0; case_at(k)->op == _i && d < CASE_DTYPES; d++, seen++)
+            check_case(case_at(k), case_dtypes[d].dtype, case_tolerance(case_at(k), d));
     ck_assert_msg(seen > 0, "op %s has no case in tests/op", am_op_name(_i));
 }
 END_TEST
@@ -174,8 +93,8 @@ START_TEST(rows)
         const op_case *all = &rowwise[_i];
         case_values values;
         run_result whole, part;
-        case_fill(all, dtypes[d].dtype, &values);
-        run_opts o = {.device = cpu, .dtype = dtypes[d].dtype, .wants = 1};
+        case_fill(all, case_dtypes[d].dtype, &values);
+        run_opts o = {.device = cpu, .dtype = case_dtypes[d].dtype, .wants = 1};
         ck_assert_int_eq(case_run(all, &values, &o, &whole), AM_OK);
         for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
             op_case fewer = *all;

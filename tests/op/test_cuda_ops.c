@@ -1,0 +1,119 @@
+/* test_cuda_ops.c — device "cuda" against `ref`: outputs and gradients of every case, in every
+ * floating dtype and layout, with the tolerances of op_check.h; gradients against finite
+ * differences, too. The backend is the module that AMLUA_CUDA names: the CUDA backend's own code
+ * over an emulated GPU (tests/cuda), or on a GPU. Without it everything counts as skipped. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "op_check.h"
+
+static int ref, cuda;
+
+static void setup(void)
+{
+    ck_assert_int_eq(am_device_find(&ref, "ref"), AM_OK);
+    ck_assert_msg(am_device_find(&cuda, "cuda") == AM_OK, "%s", am_error_message());
+}
+
+/* A kernel that the backend does not have: one line a test, as tests/run.sh counts them. */
+static void skip(const char *what, const op_case *c, const char *dtype)
+{
+    static int said; /* of this test: each is a process */
+    if (!said++)
+        printf("SKIP %s of %s in %s: %s\n", what, case_text(c), dtype, am_error_message());
+    fflush(stdout);
+}
+
+/* Rows added up by index: ref rounds after each of them, the kernel once. Up to seven fall on a row
+ * of the cases: 2^-6 of the largest in bf16, 2^-9 in f16. */
+static tolerance tolerance_of(const op_case *c, int d)
+{
+    tolerance t = case_tolerance(c, d);
+    int adds = c->op == AM_OP_index_add || c->op == AM_OP_index_select || c->op == AM_OP_embedding;
+    if (adds && (case_dtypes[d].dtype == AM_BF16 || case_dtypes[d].dtype == AM_F16))
+        t = (tolerance){2 * t.rel, 1, t.floor_abs};
+    return t;
+}
+
+static void check_case(const op_case *c, int d)
+{
+    char how[128];
+    case_values values;
+    run_result want, r, again;
+    int dtype = case_dtypes[d].dtype;
+    case_fill(c, dtype, &values);
+    run_opts o = {.device = ref, .dtype = dtype, .wants = case_differentiable(c)};
+    ck_assert_int_eq(case_run(c, &values, &o, &want), AM_OK);
+    o.device = cuda;
+    for (o.layout = 0; o.layout < LAYOUT_COUNT; o.layout++) {
+        snprintf(how, sizeof how, "in %s on cuda, layout %d", am_dtype_name(dtype), o.layout);
+        int rc = case_run(c, &values, &o, &r);
+        if (rc == AM_EUNSUP) {
+            skip("agreement", c, am_dtype_name(dtype));
+            run_result_free(&r);
+            break;
+        }
+        ck_assert_msg(rc == AM_OK, "%s %s: %s", case_text(c), how, am_error_message());
+        check_agrees(c, how, &r, &want, tolerance_of(c, d));
+        if (o.layout == LAYOUT_DENSE) {
+            ck_assert_int_eq(case_run(c, &values, &o, &again), AM_OK);
+            check_bits(c, "again", &again, &r);
+            run_result_free(&again);
+        }
+        run_result_free(&r);
+    }
+    run_result_free(&want);
+    case_values_free(&values);
+}
+
+START_TEST(agree)
+{
+    for (int k = 0; case_at(k); k++)
+        for (int d = 0; case_at(k)->op == _i && d < CASE_DTYPES; d++)
+            check_case(case_at(k), d);
+}
+END_TEST
+
+START_TEST(gradients)
+{
+    for (int k = 0; case_at(k); k++)
+        if (case_at(k)->op == _i && check_gradients(case_at(k), cuda) == AM_EUNSUP)
+            skip("gradient", case_at(k), "float64");
+}
+END_TEST
+
+static void add(Suite *s, const char *name, const TTest *test)
+{
+    TCase *t = tcase_create(name);
+    tcase_add_checked_fixture(t, setup, NULL);
+    tcase_set_timeout(t, 240);
+    tcase_add_loop_test(t, test, 0, AM_OP_COUNT);
+    suite_add_tcase(s, t);
+}
+
+START_TEST(nothing)
+{
+    printf("SKIP ops on CUDA: AMLUA_CUDA names no module\n");
+    fflush(stdout);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("cuda ops");
+    if (getenv("AMLUA_CUDA")) {
+        add(s, "agreement", agree);
+        add(s, "gradients", gradients);
+    } else {
+        TCase *t = tcase_create("no CUDA");
+        tcase_add_test(t, nothing);
+        suite_add_tcase(s, t);
+    }
+    SRunner *runner = srunner_create(s);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
