@@ -181,6 +181,8 @@ static int cuda_stream_sync(am_stream *s)
     if (!s->report->seen)
         return AM_OK;
     TRY_CUDA(cudaMemsetAsync(s->problem, 0, sizeof *s->problem, s->stream), "clearing memory");
+    if (s->report->limit == 0)
+        return am_kernel_fail(AM_EINVAL, "%s", s->report->what);
     return am_kernel_fail(AM_EINVAL, "%s %lld is outside of 0..%lld", s->report->what,
                           s->report->value, s->report->limit - 1);
 }

@@ -11,7 +11,8 @@ extern "C" {
 #endif
 
 /* A kernel that meets an index outside of 0..limit-1 leaves it here, the first one, and goes on
- * with 0 instead; the stream's next sync reports it as AM_EINVAL. In device memory. */
+ * with 0 instead; the stream's next sync reports it as AM_EINVAL. With a limit of 0, `what` alone
+ * is the message. In device memory. */
 typedef struct am_cuda_problem {
     unsigned long long seen; /* 0: none; the first to change it writes the rest */
     long long value, limit;

@@ -1,0 +1,488 @@
+/* test_cuda_kernels.c — kernels of device "cuda" called as the engine calls them, against `ref`'s,
+ * where the table of cases does not reach: all pairs of dtypes, odd strides, more elements than a
+ * grid has threads, long rows, ties and NaN, bad indices, the same random numbers. Without
+ * AMLUA_CUDA it counts as skipped. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/device.h"
+#include "dtype.h"
+#include "rng.h"
+
+static const am_backend *ref, *cuda;
+static am_stream *stream;
+
+static void setup(void)
+{
+    int device;
+    ck_assert_int_eq(am_device_find(&device, "ref"), AM_OK);
+    ck_assert_int_eq(am_device_open(device, &ref, NULL), AM_OK);
+    ck_assert_int_eq(am_device_find(&device, "cuda"), AM_OK);
+    ck_assert_msg(am_device_open(device, &cuda, &stream) == AM_OK, "%s", am_error_message());
+}
+
+static void must(int rc)
+{
+    ck_assert_msg(rc == AM_OK, "%s (%s)", am_error_message(), am_error_name(rc));
+}
+
+/* ---- buffers: for ref on the host, and the same bytes on the device ---------------------------
+ */
+
+typedef struct buffer {
+    int dtype;
+    int64_t n;
+    size_t bytes;
+    void *host, *device, *read; /* read: what the device has */
+} buffer;
+
+static double value_at(const void *p, int dtype, int64_t i)
+{
+    switch (dtype) {
+    case AM_F32:
+        return (double)((const float *)p)[i];
+    case AM_BF16:
+        return (double)am_bf16_to_f32(((const uint16_t *)p)[i]);
+    case AM_F16:
+        return (double)am_f16_to_f32(((const uint16_t *)p)[i]);
+    case AM_F64:
+        return ((const double *)p)[i];
+    case AM_I32:
+        return ((const int32_t *)p)[i];
+    case AM_I64:
+        return (double)((const int64_t *)p)[i];
+    default:
+        return ((const uint8_t *)p)[i];
+    }
+}
+
+static void put(void *p, int dtype, int64_t i, double v)
+{
+    switch (dtype) {
+    case AM_F32:
+        ((float *)p)[i] = (float)v;
+        break;
+    case AM_BF16:
+        ((uint16_t *)p)[i] = am_f32_to_bf16((float)v);
+        break;
+    case AM_F16:
+        ((uint16_t *)p)[i] = am_f32_to_f16((float)v);
+        break;
+    case AM_F64:
+        ((double *)p)[i] = v;
+        break;
+    case AM_I32:
+        ((int32_t *)p)[i] = (int32_t)v;
+        break;
+    case AM_I64:
+        ((int64_t *)p)[i] = (int64_t)v;
+        break;
+    case AM_BOOL:
+        ((uint8_t *)p)[i] = v > 0;
+        break;
+    default:
+        ((uint8_t *)p)[i] = (uint8_t)(int)fabs(v);
+    }
+}
+
+static double random_at(int64_t i)
+{
+    return am_uniform01(am_philox_u32(5, 9, (uint64_t)i));
+}
+
+/* n elements of -range..range; integers whole. */
+static buffer buffer_new(int dtype, int64_t n, double range)
+{
+    buffer b = {.dtype = dtype, .n = n, .bytes = (size_t)(n * am_dtype_size(dtype))};
+    b.host = calloc(1, b.bytes + 1);
+    b.read = calloc(1, b.bytes + 1);
+    ck_assert(b.host && b.read);
+    must(cuda->alloc(&b.device, b.bytes));
+    for (int64_t i = 0; range > 0 && i < n; i++)
+        put(b.host, dtype, i, range * (2 * random_at(i + n) - 1));
+    return b;
+}
+
+static void send(buffer *b)
+{
+    must(cuda->transfer(stream, b->device, b->host, b->bytes, AM_COPY_TO_DEVICE));
+}
+
+static void release(buffer *b)
+{
+    cuda->release(b->device, b->bytes);
+    free(b->host);
+    free(b->read);
+}
+
+/* What the device has is what ref has: equal, or off by rel of the largest there. NaN is NaN. */
+static void same(const char *what, buffer *b, double rel)
+{
+    double largest = 0;
+    must(cuda->transfer(stream, b->read, b->device, b->bytes, AM_COPY_TO_HOST));
+    if (rel == 0 && memcmp(b->read, b->host, b->bytes) == 0)
+        return;
+    for (int64_t i = 0; i < b->n; i++) {
+        double v = fabs(value_at(b->host, b->dtype, i));
+        largest = isfinite(v) && v > largest ? v : largest;
+    }
+    for (int64_t i = 0; i < b->n; i++) {
+        double got = value_at(b->read, b->dtype, i), want = value_at(b->host, b->dtype, i);
+        ck_assert_msg(got == want || (isnan(got) && isnan(want)) ||
+                          (isfinite(want) && fabs(got - want) <= rel * largest),
+                      "%s in %s: element %lld is %.17g, expected %.17g", what,
+                      am_dtype_name(b->dtype), (long long)i, got, want);
+    }
+}
+
+/* Calls a kernel of both with args whose pointers are named: HOST for ref, DEVICE for cuda. */
+#define BOTH(kernel, ...)                                                                          \
+    do {                                                                                           \
+        {                                                                                          \
+            enum { DEVICE = 0 };                                                                   \
+            must(ref->kernel(NULL, &(am_##kernel##_args){__VA_ARGS__}));                           \
+        }                                                                                          \
+        {                                                                                          \
+            enum { DEVICE = 1 };                                                                   \
+            must(cuda->kernel(stream, &(am_##kernel##_args){__VA_ARGS__}));                        \
+            must(cuda->stream_sync(stream));                                                       \
+        }                                                                                          \
+    } while (0)
+#define AT(b, i)                                                                                   \
+    ((void *)((char *)(DEVICE ? (b).device : (b).host) + (i) * (int64_t)am_dtype_size((b).dtype)))
+
+static const int dtypes[] = {AM_F32, AM_BF16, AM_F16, AM_F64, AM_I32, AM_I64, AM_U8, AM_BOOL};
+enum { DTYPES = sizeof dtypes / sizeof *dtypes, FLOATS = 4 };
+static const double roundings[DTYPES] = {1e-6, 0x1p-8, 0x1p-11, 1e-13};
+
+/* ---- copies -----------------------------------------------------------------------------------
+ */
+
+static const struct {
+    const char *name;
+    am_nd nd;
+    int64_t at[2], room[2]; /* of the first element, and of all */
+} walks[] = {
+    {"dense", {1, {1003}, {{1}, {1}}}, {0, 0}, {1003, 1003}},
+    {"one", {0}, {0, 0}, {1, 1}},
+    {"nothing", {2, {3, 0}, {{1, 1}, {1, 1}}}, {0, 0}, {1, 1}},
+    {"off by one", {1, {517}, {{1}, {1}}}, {1, 1}, {518, 518}},
+    {"turned", {3, {2, 37, 41}, {{1517, 41, 1}, {1517, 1, 37}}}, {0, 0}, {3034, 3034}},
+    {"odd strides", {3, {5, 7, 3}, {{21, 3, 1}, {2, 31, 11}}}, {0, 3}, {105, 250}},
+    {"scattered", {2, {9, 13}, {{1, 27}, {13, 1}}}, {4, 0}, {340, 117}},
+    {"a row for all", {2, {6, 32}, {{32, 1}, {0, 1}}}, {0, 0}, {192, 32}},
+    {"a column for all", {2, {32, 16}, {{16, 1}, {1, 0}}}, {0, 0}, {512, 32}},
+};
+
+START_TEST(copies)
+{
+    static const double special[] = {NAN, INFINITY, -INFINITY, 1e30, -1e30, -0.0, 255.7, -3.5};
+    for (int to = 0; to < DTYPES; to++)
+        for (int from = 0; from < DTYPES; from++)
+            for (int accumulate = 0; accumulate < 2; accumulate++) {
+                buffer out = buffer_new(dtypes[to], walks[_i].room[0], 50);
+                buffer a = buffer_new(dtypes[from], walks[_i].room[1], 100);
+                for (int64_t i = 0; from < FLOATS && i < 8 && 7 * i < a.n; i++)
+                    put(a.host, a.dtype, 7 * i, special[i]);
+                send(&out);
+                send(&a);
+                BOTH(copy, AT(out, walks[_i].at[0]), AT(a, walks[_i].at[1]), dtypes[to],
+                     dtypes[from], accumulate, walks[_i].nd);
+                same(walks[_i].name, &out, 0);
+                release(&out);
+                release(&a);
+            }
+}
+END_TEST
+
+/* More elements than a grid has threads. */
+START_TEST(large)
+{
+    int64_t n = 65535 * 256 + 77;
+    buffer out = buffer_new(AM_U8, n, 0), a = buffer_new(AM_U8, n, 0), b = buffer_new(AM_U8, 1, 90);
+    for (int64_t i = 0; i < n; i++)
+        ((uint8_t *)a.host)[i] = (uint8_t)(i % 251 * (i & 1));
+    send(&a);
+    send(&b);
+    BOTH(where, AT(out, 0), AT(a, 0), AT(a, 0), AT(b, 0), AM_U8, {1, {n}, {{1}, {1}, {1}, {0}}});
+    same("where", &out, 0);
+    BOTH(copy, AT(out, 0), AT(a, n - 1), AM_U8, AM_U8, 0, {1, {n}, {{1}, {-1}}});
+    same("backwards", &out, 0);
+    release(&out);
+    release(&a);
+    release(&b);
+}
+END_TEST
+
+/* ---- random numbers ---------------------------------------------------------------------------
+ */
+
+START_TEST(dropouts)
+{
+    static const int64_t counts[] = {0, 1, 2, 3, 5, 1001};
+    for (int d = 0; d < FLOATS; d++)
+        for (int k = 0; k < 6 * 4; k++) {
+            int64_t n = counts[k / 4], shift = k / 2 % 2;
+            buffer out = buffer_new(dtypes[d], n + 1, 3), a = buffer_new(dtypes[d], n + 1, 3);
+            send(&out);
+            send(&a);
+            BOTH(dropout, AT(out, shift), AT(a, 0), dtypes[d], 0.4, 17, 1ull << 40 | 3, n, k % 2);
+            same("dropout", &out, roundings[d]);
+            for (int64_t i = 0; k % 2 == 0 && i < n; i++)
+                ck_assert((value_at(out.read, dtypes[d], i + shift) == 0) ==
+                          (value_at(out.host, dtypes[d], i + shift) == 0));
+            release(&out);
+            release(&a);
+        }
+}
+END_TEST
+
+START_TEST(randoms)
+{
+    for (int d = 0; d < FLOATS; d++)
+        for (int64_t n = 1; n < 3000; n = 3 * n + 2) {
+            buffer out = buffer_new(dtypes[d], n, 0);
+            BOTH(random, AT(out, 0), AM_RANDOM_UNIFORM, dtypes[d], 0, 1, 17, 3, n);
+            same("uniform", &out, 0);
+            BOTH(random, AT(out, 0), AM_RANDOM_NORMAL, dtypes[d], 0.5, 2, 17, 1ull << 33, n);
+            same("normal", &out, roundings[d]);
+            release(&out);
+        }
+}
+END_TEST
+
+/* ---- long rows --------------------------------------------------------------------------------
+ */
+
+START_TEST(reductions)
+{
+    static const int64_t sizes[][3] = {
+        {2, 5000, 1}, {2, 4097, 3}, {1, 2100, 35}, {3, 1, 1}, {3, 0, 2}};
+    for (int k = 0; k < 5; k++)
+        for (int d = 0; d < DTYPES; d++)
+            for (int op = 0; op < AM_R_COUNT; op++) {
+                int64_t outer = sizes[k][0], n = sizes[k][1], inner = sizes[k][2];
+                int whole = d >= FLOATS, extreme = op == AM_R_MAX || op == AM_R_MIN;
+                int to = op >= AM_R_ARGMAX || (whole && !extreme) ? AM_I64 : dtypes[d];
+                if ((whole && op == AM_R_LOGSUMEXP) || (!whole && op == AM_R_PROD && n > 1))
+                    continue;
+                buffer out = buffer_new(to, outer * inner, 3);
+                buffer a = buffer_new(dtypes[d], outer * n * inner, op == AM_R_SUM ? 1 : 100);
+                for (int64_t i = 0; !whole && i < 2 && n > 4000; i++) /* two of a row */
+                    put(a.host, dtypes[d], (1234 + 2000 * i) * inner, NAN);
+                send(&out);
+                send(&a);
+                BOTH(reduce, AT(out, 0), AT(a, 0), op, dtypes[d], to, op < AM_R_ARGMAX,
+                     whole ? 1 : 0.5, outer, n, inner);
+                same("reduce", &out, whole ? 0 : 4 * roundings[d]);
+                release(&out);
+                release(&a);
+            }
+}
+END_TEST
+
+/* Partials of partials; what comes out must be exact, being sums of small integers. */
+START_TEST(longest_sum)
+{
+    int64_t n = 2048 * 2048 + 2049;
+    buffer out = buffer_new(AM_F64, 1, 0), a = buffer_new(AM_F64, n, 0);
+    for (int64_t i = 0; i < n; i++)
+        ((double *)a.host)[i] = (double)(i % 97);
+    send(&a);
+    BOTH(reduce, AT(out, 0), AT(a, 0), AM_R_SUM, AM_F64, AM_F64, 0, 1, 1, n, 1);
+    same("sum", &out, 0);
+    release(&out);
+    release(&a);
+}
+END_TEST
+
+START_TEST(running_sums)
+{
+    static const int64_t sizes[][3] = {{2, 3001, 1}, {2, 1025, 3}, {2, 70, 40}, {1, 1, 1}};
+    for (int k = 0; k < 4; k++)
+        for (int d = 0; d < DTYPES; d++)
+            for (int reverse = 0; reverse < 2; reverse++) {
+                int64_t outer = sizes[k][0], n = sizes[k][1], inner = sizes[k][2];
+                int to = d < FLOATS ? dtypes[d] : AM_I64;
+                buffer out = buffer_new(to, outer * n * inner, 0);
+                buffer a = buffer_new(dtypes[d], outer * n * inner, 9);
+                send(&a);
+                BOTH(cumsum, AT(out, 0), AT(a, 0), dtypes[d], to, reverse, outer, n, inner);
+                same("cumsum", &out, roundings[d]);
+                release(&out);
+                release(&a);
+            }
+}
+END_TEST
+
+/* A few values, so that most are ties; NaN and both zeros among floats. */
+START_TEST(orders)
+{
+    static const int64_t sizes[][3] = {
+        {1, 5000, 1}, {2, 1024, 2}, {1, 1025, 3}, {4, 3, 1}, {5, 1, 1}};
+    for (int k = 0; k < 5; k++)
+        for (int d = 0; d < DTYPES; d++)
+            for (int descending = 0; descending < 2; descending++) {
+                int64_t outer = sizes[k][0], n = sizes[k][1], inner = sizes[k][2];
+                buffer out = buffer_new(AM_I64, outer * n * inner, 0);
+                buffer a = buffer_new(dtypes[d], outer * n * inner, 0);
+                for (int64_t i = 0; i < a.n; i++) {
+                    double v = floor(40 * random_at(i)) - 20;
+                    v = d >= FLOATS || v > -18 ? v : v == -18 ? -0.0 : v == -19 ? NAN : -INFINITY;
+                    put(a.host, dtypes[d], i, v);
+                }
+                send(&a);
+                BOTH(argsort, AT(out, 0), AT(a, 0), dtypes[d], descending, outer, n, inner);
+                same("argsort", &out, 0);
+                release(&out);
+                release(&a);
+            }
+}
+END_TEST
+
+/* ---- indices ----------------------------------------------------------------------------------
+ */
+
+static void fill_index(buffer *index, int64_t n)
+{
+    for (int64_t i = 0; i < index->n; i++)
+        put(index->host, index->dtype, i, floor((double)n * random_at(3 * i)));
+    send(index);
+}
+
+/* Many rows on few, dense and with a tail, with and without a row of padding. */
+START_TEST(rows_added)
+{
+    static const int64_t inners[] = {1, 5, 32};
+    for (int k = 0; k < 3 * 2 * 2; k++)
+        for (int d = 0; d < DTYPES; d++) {
+            int64_t m = 2500, n = 700, inner = inners[k % 3], outer = 1 + k / 3 % 2;
+            int to = k >= 6 && d < FLOATS ? AM_F32 : dtypes[d];
+            buffer da = buffer_new(to, outer * n * inner, 5);
+            buffer dout = buffer_new(dtypes[d], outer * m * inner, 5);
+            buffer index = buffer_new(k % 2 ? AM_I32 : AM_I64, m, 0);
+            fill_index(&index, n);
+            send(&da);
+            send(&dout);
+            BOTH(gather_bwd, AT(da, 0), AT(dout, 0), AT(index, 0), dtypes[d], to, index.dtype, 0,
+                 k % 2, outer, n, inner, m, 3);
+            /* ref rounds after each of some ten additions, the kernel once */
+            same("rows added", &da, d >= FLOATS ? 0 : 8 * roundings[to == AM_F32 ? 0 : d]);
+            release(&da);
+            release(&dout);
+            release(&index);
+        }
+}
+END_TEST
+
+START_TEST(elements_added)
+{
+    static const int64_t sizes[][4] = {{3, 7, 40, 5}, {1, 50, 2000, 1}}; /* outer n m inner */
+    for (int k = 0; k < 2; k++)
+        for (int d = 0; d < DTYPES; d++) {
+            int64_t outer = sizes[k][0], n = sizes[k][1], m = sizes[k][2], inner = sizes[k][3];
+            buffer da = buffer_new(dtypes[d], outer * n * inner, 5);
+            buffer dout = buffer_new(dtypes[d], outer * m * inner, 5);
+            buffer index = buffer_new(AM_I64, outer * m * inner, 0);
+            fill_index(&index, n);
+            send(&da);
+            send(&dout);
+            BOTH(gather_bwd, AT(da, 0), AT(dout, 0), AT(index, 0), dtypes[d], dtypes[d], AM_I64, 1,
+                 1, outer, n, inner, m, 2);
+            same("elements added", &da, d >= FLOATS ? 0 : 8 * roundings[d]);
+            release(&da);
+            release(&dout);
+            release(&index);
+        }
+}
+END_TEST
+
+/* What is queued goes on, the next sync says what was wrong, and the one after that is content. */
+static void reported(const char *text)
+{
+    int rc = cuda->stream_sync(stream);
+    ck_assert_int_eq(rc, AM_EINVAL);
+    ck_assert_msg(strstr(am_error_message(), text) != NULL, "\"%s\"", am_error_message());
+    must(cuda->stream_sync(stream));
+}
+
+START_TEST(bad_indices)
+{
+    enum { DEVICE = 1 };
+    static const int32_t bad[] = {1, 5, 4, -3};
+    buffer out = buffer_new(AM_F32, 4 * 8, 1), a = buffer_new(AM_F32, 5 * 8, 1);
+    buffer index = buffer_new(AM_I32, 4, 0), whole = buffer_new(AM_I32, 4, 9);
+    send(&a);
+    send(&out);
+    send(&whole);
+    for (int k = 0; k < 2; k++) { /* one of them is wrong */
+        memcpy(index.host, bad, sizeof bad);
+        ((int32_t *)index.host)[k ? 1 : 3] = 0;
+        send(&index);
+        for (int per_element = 0; per_element < 2; per_element++) {
+            int64_t inner = per_element ? 1 : 8, outer = 1;
+            must(cuda->gather(stream, &(am_gather_args){AT(out, 0), AT(a, 0), AT(index, 0), AM_F32,
+                                                        AM_I32, per_element, outer, 5, inner, 4}));
+            reported(k ? "gather: index -3 is outside of 0..4"
+                       : "gather: index 5 is outside of 0..4");
+            must(cuda->gather_bwd(stream, &(am_gather_bwd_args){AT(a, 0), AT(out, 0), AT(index, 0),
+                                                                AM_F32, AM_F32, AM_I32, per_element,
+                                                                0, outer, 5, inner, 4, 0}));
+            reported(k ? "gather_bwd: index -3 is outside of 0..4"
+                       : "gather_bwd: index 5 is outside of 0..4");
+        }
+    }
+    ((int32_t *)index.host)[1] = 0;
+    send(&index);
+    must(cuda->binary(stream, &(am_binary_args){AT(whole, 0),
+                                                AT(whole, 0),
+                                                AT(index, 0),
+                                                AM_B_DIV,
+                                                AM_I32,
+                                                {1, {4}, {{1}, {1}, {1}}}}));
+    reported("integer division by zero");
+    release(&out);
+    release(&a);
+    release(&index);
+    release(&whole);
+}
+END_TEST
+
+START_TEST(nothing)
+{
+    printf("SKIP kernels on CUDA: AMLUA_CUDA names no module\n");
+    fflush(stdout);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("cuda kernels");
+    TCase *t = tcase_create("kernels");
+    suite_add_tcase(s, t);
+    if (getenv("AMLUA_CUDA")) {
+        tcase_add_checked_fixture(t, setup, NULL);
+        tcase_set_timeout(t, 240);
+        tcase_add_loop_test(t, copies, 0, (int)(sizeof walks / sizeof *walks));
+        tcase_add_test(t, large);
+        tcase_add_test(t, dropouts);
+        tcase_add_test(t, randoms);
+        tcase_add_test(t, reductions);
+        tcase_add_test(t, longest_sum);
+        tcase_add_test(t, running_sums);
+        tcase_add_test(t, orders);
+        tcase_add_test(t, rows_added);
+        tcase_add_test(t, elements_added);
+        tcase_add_test(t, bad_indices);
+    } else {
+        tcase_add_test(t, nothing);
+    }
+    SRunner *runner = srunner_create(s);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
