@@ -16,6 +16,10 @@
 #include <string.h>
 #include "backend.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A share of at least 2^-23 is looked up by its exponent and 7 bits more; the lowest cell has all
  * below. No cell holds more than one bound. */
 enum { AM_MAP_LOW = (127 - 23) << 7, AM_MAP_CELLS = (23 << 7) + 1 };
@@ -69,5 +73,9 @@ static inline float am_to_codes(uint8_t *codes, const float *x, int64_t n,
     }
     return absmax;
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
