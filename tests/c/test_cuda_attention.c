@@ -1,0 +1,472 @@
+/* test_cuda_attention.c — the CUDA backend's attention, forward, backward and merge, against ref:
+ * head sizes of every kernel, sizes beside those of tiles, strides, bounds, windows, soft caps,
+ * sinks, dropout; values that decide at the edges of tiles and of what is seen; and what a row's
+ * bits must not depend on. The backend is the module that AMLUA_CUDA names; without it everything
+ * counts as skipped. */
+#include "engine/core/device.h"
+#include "test_kernels.h"
+
+static const am_backend *cuda;
+static am_stream *stream;
+
+static void setup(void)
+{
+    int device;
+    ck_assert_msg(am_device_find(&device, "cuda") == AM_OK &&
+                      am_device_open(device, &cuda, &stream) == AM_OK,
+                  "%s", am_error_message());
+}
+
+/* ---- problems ------------------------------------------------------------------------------- */
+
+enum { Q, K, V, DOUT, BOUNDS, SINKS, OUT, LSE, DQ, DK, DV, DELTA, BUFFERS };
+
+typedef struct problem {
+    am_attention_shape x;
+    int stat;                  /* dtype of lse */
+    int64_t shift;             /* elements before q, k and v in their buffers */
+    size_t bytes[BUFFERS];     /* 0: there is none */
+    unsigned char *p[BUFFERS]; /* NULL: none */
+} problem;
+
+static void buffer(problem *p, int which, int dtype, int64_t n, double lo, double hi)
+{
+    p->bytes[which] = (size_t)n * elem_size(dtype);
+    p->p[which] = hi > lo ? random_elems(dtype, n, lo, hi) : elems(dtype, n);
+}
+
+/* Gaps behind the heads of q, and k and v as parts of wider rows, each `gap` elements more. */
+static problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64_t kh, int64_t d,
+                    int64_t gap)
+{
+    problem p = {.x = {.dtype = dtype, .b = b, .t = t, .s = s, .h = h, .kh = kh, .d = d}};
+    am_attention_shape *x = &p.x;
+    x->scale = 1 / sqrt((double)d);
+    x->seed = 5;
+    x->stream = 1000003;
+    x->q_head = x->k_head = x->v_head = d;
+    x->q_token = h * d + gap;
+    x->k_token = (kh + 1) * d + gap;
+    x->v_token = kh * d + 2 * gap;
+    x->q_batch = t * x->q_token;
+    x->k_batch = s * x->k_token;
+    x->v_batch = s * x->v_token;
+    p.stat = dtype == AM_F64 ? AM_F64 : AM_F32;
+    p.shift = gap % 8; /* of 16 bytes or not, as the strides are */
+    buffer(&p, Q, dtype, p.shift + b * x->q_batch, -2, 2);
+    buffer(&p, K, dtype, p.shift + b * x->k_batch, -2, 2);
+    buffer(&p, V, dtype, p.shift + b * x->v_batch, -2, 2);
+    buffer(&p, DOUT, dtype, b * t * h * d, -1, 1);
+    buffer(&p, OUT, dtype, b * t * h * d, 0, 0);
+    buffer(&p, DQ, dtype, b * t * h * d, 0, 0);
+    buffer(&p, DK, dtype, b * s * kh * d, 0, 0);
+    buffer(&p, DV, dtype, b * s * kh * d, 0, 0);
+    buffer(&p, LSE, p.stat, b * h * t, 0, 0);
+    buffer(&p, DELTA, p.stat, b * h * t, 0, 0);
+    return p;
+}
+
+static void discard(problem *p)
+{
+    for (int i = 0; i < BUFFERS; i++)
+        free(p->p[i]);
+}
+
+static problem copy_of(const problem *p)
+{
+    problem c = *p;
+    for (int i = 0; i < BUFFERS; i++)
+        if (p->p[i])
+            c.p[i] = memcpy(malloc(p->bytes[i] + 1), p->p[i], p->bytes[i]);
+    return c;
+}
+
+static am_attention_args forward_args(const problem *p, unsigned char *const *at)
+{
+    size_t shift = (size_t)p->shift * elem_size(p->x.dtype);
+    return (am_attention_args){.out = at[OUT],
+                               .lse = at[LSE],
+                               .q = at[Q] + shift,
+                               .k = at[K] + shift,
+                               .v = at[V] + shift,
+                               .bounds = (const int32_t *)(const void *)at[BOUNDS],
+                               .sinks = at[SINKS],
+                               .shape = p->x};
+}
+
+static am_attention_bwd_args backward_args(const problem *p, unsigned char *const *at)
+{
+    size_t shift = (size_t)p->shift * elem_size(p->x.dtype);
+    return (am_attention_bwd_args){.dq = at[DQ],
+                                   .dk = at[DK],
+                                   .dv = at[DV],
+                                   .delta = at[DELTA],
+                                   .dout = at[DOUT],
+                                   .q = at[Q] + shift,
+                                   .k = at[K] + shift,
+                                   .v = at[V] + shift,
+                                   .out = at[OUT],
+                                   .lse = at[LSE],
+                                   .bounds = (const int32_t *)(const void *)at[BOUNDS],
+                                   .shape = p->x};
+}
+
+/* On the device, forward or backward. Every buffer is an allocation of its own, whose ends the
+ * emulator watches. */
+static void run_cuda(problem *p, int backward)
+{
+    void *at[BUFFERS] = {0};
+    unsigned char *device[BUFFERS] = {0};
+    for (int i = 0; i < BUFFERS; i++) {
+        if (!p->p[i])
+            continue;
+        ck_assert_int_eq(cuda->alloc(&at[i], p->bytes[i]), AM_OK);
+        device[i] = at[i];
+        if (i <= SINKS || (backward && i <= LSE))
+            ck_assert_int_eq(cuda->transfer(stream, at[i], p->p[i], p->bytes[i], AM_COPY_TO_DEVICE),
+                             AM_OK);
+    }
+    am_attention_args f = forward_args(p, device);
+    am_attention_bwd_args g = backward_args(p, device);
+    int rc = backward ? cuda->attention_bwd(stream, &g) : cuda->attention(stream, &f);
+    ck_assert_msg(rc == AM_OK, "%s", am_error_message());
+    ck_assert_int_eq(cuda->stream_sync(stream), AM_OK);
+    for (int i = backward ? DQ : OUT; i < (backward ? BUFFERS : DQ); i++)
+        ck_assert_int_eq(cuda->transfer(stream, p->p[i], at[i], p->bytes[i], AM_COPY_TO_HOST),
+                         AM_OK);
+    for (int i = 0; i < BUFFERS; i++)
+        if (at[i])
+            cuda->release(at[i], p->bytes[i]);
+}
+
+static void run_ref(problem *p, int backward)
+{
+    am_attention_args f = forward_args(p, p->p);
+    am_attention_bwd_args g = backward_args(p, p->p);
+    ck_assert_int_eq(backward ? am_backend_ref.attention_bwd(NULL, &g)
+                              : am_backend_ref.attention(NULL, &f),
+                     AM_OK);
+}
+
+static void check_buffer(const char *what, const problem *p, const problem *r, int which, int dtype,
+                         double relative, double absolute)
+{
+    static const char *const names[] = {
+        [OUT] = "out", [LSE] = "lse", [DQ] = "dq", [DK] = "dk", [DV] = "dv", [DELTA] = "delta"};
+    char label[200];
+    snprintf(label, sizeof label, "%s: %s", what, names[which]);
+    check_close(label, p->p[which], r->p[which], dtype,
+                (int64_t)(p->bytes[which] / elem_size(dtype)), relative, absolute);
+}
+
+/* Outputs are means of values up to 2, gradients sums over t or s terms of that size: absolute
+ * errors of a few ulps of what they are summed in, then one rounding. On tensor cores probabilities
+ * and their gradients are rounded to the dtype, so each term is off by half an ulp of itself, of
+ * up to 2 / 0.7. Backward starts from ref's out and lse, so that only the kernel's own error
+ * counts.
+ */
+static void compare(const char *what, problem *p, double growth)
+{
+    const am_attention_shape *x = &p->x;
+    int half = x->dtype == AM_BF16 || x->dtype == AM_F16;
+    double ulp = ulp_of(x->dtype), rounded = half ? ulp : 0;
+    double tiny = (x->dtype == AM_F64 ? 1e-14 : 4e-6) * growth;
+    problem r = copy_of(p);
+    run_ref(&r, 0);
+    run_cuda(p, 0);
+    check_buffer(what, p, &r, OUT, x->dtype, ulp, tiny + rounded);
+    check_buffer(what, p, &r, LSE, p->stat, x->dtype == AM_F64 ? 1e-15 : 1e-6, tiny);
+    memcpy(p->p[OUT], r.p[OUT], r.bytes[OUT]);
+    memcpy(p->p[LSE], r.p[LSE], r.bytes[LSE]);
+    run_ref(&r, 1);
+    run_cuda(p, 1);
+    double absolute = (tiny + rounded) * sqrt((double)(x->t * x->h / x->kh + x->s)) + 2 * tiny;
+    check_buffer(what, p, &r, DELTA, p->stat, x->dtype == AM_F64 ? 1e-14 : 1e-5, tiny * 4);
+    check_buffer(what, p, &r, DQ, x->dtype, ulp, absolute * growth);
+    check_buffer(what, p, &r, DK, x->dtype, ulp, absolute * growth);
+    check_buffer(what, p, &r, DV, x->dtype, ulp, absolute * growth);
+    discard(&r);
+}
+
+/* Samples one behind the other, and some padding that sees nothing. */
+static void set_packed(problem *p)
+{
+    const am_attention_shape *x = &p->x;
+    int32_t *bounds = malloc((size_t)(x->b * x->t * 2) * sizeof *bounds);
+    for (int64_t i = 0; i < x->b; i++) {
+        int64_t start = 0, end = 0;
+        for (int64_t j = 0; j < x->t; j++) {
+            if (j == end) {
+                start = end;
+                end = start + 1 + (start * 7 + i * 13 + 5) % (x->t / 3 + 2);
+            }
+            int padding = j >= x->t - x->t / 9;
+            bounds[(i * x->t + j) * 2] = (int32_t)(padding ? x->s : start);
+            bounds[(i * x->t + j) * 2 + 1] = (int32_t)(padding ? 0 : end < x->s ? end : x->s);
+        }
+    }
+    p->p[BOUNDS] = (unsigned char *)bounds;
+    p->bytes[BOUNDS] = (size_t)(x->b * x->t * 2) * sizeof *bounds;
+}
+
+static void set_bounds(problem *p, const int32_t *bounds)
+{
+    p->bytes[BOUNDS] = (size_t)(p->x.b * p->x.t * 2) * sizeof *bounds;
+    p->p[BOUNDS] = memcpy(malloc(p->bytes[BOUNDS]), bounds, p->bytes[BOUNDS]);
+}
+
+/* ---- against ref ---------------------------------------------------------------------------- */
+
+enum { MODES = 8 };
+static void set_mode(problem *p, int mode)
+{
+    p->x.causal = mode != 0 && mode != 5;
+    p->x.window = mode == 2 || mode == 6 ? 7 : 0;
+    p->x.softcap = mode == 3 || mode == 6 ? 3 : 0;
+    p->x.dropout_p = mode == 4 || mode == 6 ? 0.3 : 0;
+    if (mode >= 5)
+        set_packed(p);
+    if (mode & 1)
+        buffer(p, SINKS, p->stat, p->x.h, -3, 12);
+}
+
+/* A gap that is no multiple of 8 is one that copies of 16 bytes can't take. */
+static const struct {
+    int64_t b, t, s, h, kh, d, gap;
+} shapes[] = {
+    {1, 1, 1, 1, 1, 8, 0},      {2, 5, 5, 3, 1, 16, 8},    {1, 67, 67, 2, 2, 64, 0},
+    {1, 3, 131, 4, 2, 24, 16},  {1, 70, 70, 2, 1, 40, 0},  {1, 1, 70, 6, 2, 64, 0},
+    {1, 131, 131, 2, 1, 64, 8}, {1, 65, 65, 2, 1, 72, 8},  {1, 130, 34, 1, 1, 80, 0},
+    {1, 34, 97, 3, 1, 96, 0},   {2, 66, 66, 2, 2, 128, 0}, {1, 35, 35, 2, 1, 136, 0},
+    {1, 9, 50, 2, 2, 192, 24},  {1, 67, 35, 2, 1, 256, 0}, {1, 19, 66, 4, 1, 256, 8},
+    {1, 33, 70, 2, 1, 64, 3},   {1, 9, 4, 2, 1, 20, 0},    {1, 40, 37, 2, 2, 5, 0},
+    {1, 5, 9, 2, 1, 131, 1},    {1, 3, 5, 1, 1, 300, 0},   {1, 5, 3, 1, 1, 1, 0},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+/* Every mode of a shape in one dtype, and two in each of the others. */
+START_TEST(agrees_with_ref)
+{
+    for (int d = 0; d < 4; d++)
+        for (int mode = 0; mode < MODES; mode++) {
+            int half = d == 1 || d == 2;
+            if (half ? (mode + d) % 2 : (mode + _i + d) % 4)
+                continue;
+            int dtype = float_dtypes[d];
+            problem p = make(dtype, shapes[_i].b, shapes[_i].t, shapes[_i].s, shapes[_i].h,
+                             shapes[_i].kh, shapes[_i].d, shapes[_i].gap);
+            char what[128];
+            snprintf(what, sizeof what, "%s shape %d mode %d", am_dtype_name(dtype), _i, mode);
+            set_mode(&p, mode);
+            compare(what, &p, 1);
+            discard(&p);
+        }
+}
+END_TEST
+
+static const int64_t head_sizes[] = {64, 128, 256};
+static const int edge_dtypes[] = {AM_BF16, AM_F32};
+enum { EDGE_RUNS = 6 };
+
+/* The last key that is seen decides, one way; the next, which is not seen, would the other. */
+START_TEST(edges_decide)
+{
+    static const int edges[] = {1, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128};
+    int dtype = edge_dtypes[_i % 2];
+    int64_t d = head_sizes[_i / 2];
+    for (size_t e = 0; e < sizeof edges / sizeof *edges; e++) {
+        int n = edges[e];
+        for (int side = 0; side < 2; side++) { /* 0: the end of what is seen, 1: the start */
+            problem p = make(dtype, 1, 3, n + 9, 1, 1, d, 0);
+            const am_attention_shape *x = &p.x;
+            int32_t bounds[6];
+            for (int t = 0; t < 3; t++) { /* one more key, or less, each */
+                bounds[2 * t] = side ? n + t : 0;
+                bounds[2 * t + 1] = side ? n + 9 : n + t;
+                elem_set(p.p[Q], dtype, t * x->q_token, 8);
+            }
+            set_bounds(&p, bounds);
+            for (int64_t j = 0; j < x->s; j++) /* scores rise to the edge, and on */
+                elem_set(p.p[K], dtype, j * x->k_token,
+                         sqrt((double)d) * 0.3 * (double)(side ? n + 8 - j : j - n));
+            char what[128];
+            snprintf(what, sizeof what, "%s head %d edge %d side %d", am_dtype_name(dtype), (int)d,
+                     n, side);
+            compare(what, &p, 16);
+            discard(&p);
+        }
+    }
+}
+END_TEST
+
+/* From one tile of keys to the next the maximum grows, and falls. Scores of up to 10. */
+START_TEST(growing_maxima)
+{
+    static const double first_feature[] = {-7, -3, 7, 2}; /* scores: times 1.41 */
+    int dtype = edge_dtypes[_i % 2];
+    problem p = make(dtype, 1, 40, 256, 2, 1, 8, 0);
+    const am_attention_shape *x = &p.x;
+    for (int64_t t = 0; t < x->t; t++)
+        for (int64_t h = 0; h < x->h; h++)
+            elem_set(p.p[Q], dtype, t * x->q_token + h * x->q_head, 4);
+    for (int64_t j = 0; j < x->s; j++)
+        elem_set(p.p[K], dtype, j * x->k_token, first_feature[j / 64]);
+    compare("growing maxima", &p, 4);
+    discard(&p);
+}
+END_TEST
+
+/* Rows that see no key give zeros, -inf or the sink, and no gradient; hostile bounds read nothing
+ * outside. */
+START_TEST(empty_and_hostile_bounds)
+{
+    static const int32_t bounds[] = {0,         0,         5,  2, INT32_MIN, INT32_MAX,
+                                     INT32_MAX, INT32_MIN, -3, 2, 4,         900};
+    for (int with_sinks = 0; with_sinks < 2; with_sinks++) {
+        int dtype = edge_dtypes[_i % 2], size = (int)elem_size(dtype);
+        problem p = make(dtype, 1, 6, 6, 2, 1, 16, 0);
+        set_bounds(&p, bounds);
+        if (with_sinks)
+            buffer(&p, SINKS, AM_F32, 2, -3, 3);
+        compare("hostile bounds", &p, 1);
+        for (int i = 0; i < 2 * 16 * size; i++) /* query 0, both heads */
+            ck_assert(p.p[OUT][i] == 0 && p.p[DQ][i] == 0);
+        run_cuda(&p, 0);
+        const float *lse = (const float *)(const void *)p.p[LSE];
+        const float *sinks = (const float *)(const void *)p.p[SINKS];
+        ck_assert(lse[0] == (sinks ? sinks[0] : -INFINITY));
+        ck_assert(lse[6] == (sinks ? sinks[1] : -INFINITY) && isfinite(lse[2]));
+        discard(&p);
+    }
+}
+END_TEST
+
+/* ---- bits ----------------------------------------------------------------------------------- */
+
+/* Elements of `n` tokens of `row` elements from token `at` on. */
+static void check_part(const char *what, const problem *all, const problem *part, int which,
+                       int64_t at, int64_t n, int64_t row)
+{
+    size_t size = elem_size(all->x.dtype);
+    check_same_bits(what, all->p[which] + (size_t)(at * row) * size, part->p[which],
+                    (size_t)(n * row) * size);
+}
+
+/* A sample's outputs and gradients are the same bits alone and in a pack, wherever it lies. */
+START_TEST(place_in_the_pack)
+{
+    static const int64_t lengths[] = {37, 70, 1, 150, 9}, heads = 2;
+    int dtype = _i < 3 ? AM_BF16 : _i == 3 ? AM_F16 : _i == 4 ? AM_F32 : AM_F64;
+    int64_t d = _i < 3 ? head_sizes[_i] : 64, t = 0, at = 0;
+    int32_t bounds[2 * 267];
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; t += lengths[i++])
+        for (int64_t j = 0; j < lengths[i]; j++) {
+            bounds[2 * (t + j)] = (int32_t)t;
+            bounds[2 * (t + j) + 1] = (int32_t)(t + lengths[i]);
+        }
+    problem p = make(dtype, 1, t, t, heads, 1, d, 8);
+    p.x.causal = 1;
+    p.x.window = 90;
+    set_bounds(&p, bounds);
+    run_cuda(&p, 0);
+    run_cuda(&p, 1);
+    size_t size = elem_size(dtype);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; at += lengths[i++]) {
+        int64_t n = lengths[i];
+        problem one = make(dtype, 1, n, n, heads, 1, d, 8);
+        one.x.causal = 1;
+        one.x.window = 90;
+        const int64_t rows[] = {
+            [Q] = p.x.q_token, [K] = p.x.k_token, [V] = p.x.v_token, [DOUT] = heads * d};
+        for (int k = Q; k <= DOUT; k++)
+            memcpy(one.p[k], p.p[k] + (size_t)(at * rows[k]) * size, one.bytes[k]);
+        run_cuda(&one, 0);
+        run_cuda(&one, 1);
+        check_part("out", &p, &one, OUT, at, n, heads * d);
+        check_part("dq", &p, &one, DQ, at, n, heads * d);
+        check_part("dk", &p, &one, DK, at, n, d);
+        check_part("dv", &p, &one, DV, at, n, d);
+        discard(&one);
+    }
+    discard(&p);
+}
+END_TEST
+
+/* ---- parts ---------------------------------------------------------------------------------- */
+
+START_TEST(merge_agrees)
+{
+    enum { B = 2, T = 5, H = 3, D = 37, ROWS = B * T * H };
+    int dtype = float_dtypes[_i % 4], wide = dtype == AM_F64 ? AM_F64 : AM_F32;
+    void *host[4], *want[2], *at[4];
+    size_t bytes[4];
+    for (int i = 0; i < 4; i++) { /* out, lse, block, block_lse */
+        int type = i == 2 ? dtype : wide;
+        int64_t n = i % 2 ? ROWS : ROWS * D;
+        bytes[i] = (size_t)n * elem_size(type);
+        host[i] = random_elems(type, n, -3, 3);
+        for (int64_t j = i; i % 2 && j < n; j += 7)
+            elem_set(host[i], type, j, -INFINITY);
+        if (i < 2)
+            want[i] = copy_elems(type, n, host[i]);
+        ck_assert_int_eq(cuda->alloc(&at[i], bytes[i]), AM_OK);
+        ck_assert_int_eq(cuda->transfer(stream, at[i], host[i], bytes[i], AM_COPY_TO_DEVICE),
+                         AM_OK);
+    }
+    am_attention_merge_args r = {want[0], want[1], host[2], host[3], dtype, B, T, H, D}, c = r;
+    c.out = at[0];
+    c.lse = at[1];
+    c.block = at[2];
+    c.block_lse = at[3];
+    ck_assert_int_eq(am_backend_ref.attention_merge(NULL, &r), AM_OK);
+    ck_assert_int_eq(cuda->attention_merge(stream, &c), AM_OK);
+    double tolerance = dtype == AM_F64 ? 1e-15 : 1e-6; /* some ulps of values up to 3 */
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(cuda->transfer(stream, host[i], at[i], bytes[i], AM_COPY_TO_HOST), AM_OK);
+        check_close("merge", host[i], want[i], wide, i ? ROWS : ROWS * D, tolerance, tolerance);
+        free(want[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        cuda->release(at[i], bytes[i]);
+        free(host[i]);
+    }
+}
+END_TEST
+
+START_TEST(nothing)
+{
+    printf("SKIP attention on CUDA: AMLUA_CUDA names no module\n");
+    fflush(stdout);
+}
+END_TEST
+
+static void add(Suite *suite, const char *name, const TTest *test, int loops)
+{
+    TCase *t = tcase_create(name);
+    tcase_set_timeout(t, 240);
+    tcase_add_checked_fixture(t, setup, NULL);
+    tcase_add_loop_test(t, test, 0, loops);
+    suite_add_tcase(suite, t);
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("cuda attention");
+    if (getenv("AMLUA_CUDA")) {
+        add(suite, "agreement", agrees_with_ref, SHAPES);
+        add(suite, "edges", edges_decide, EDGE_RUNS);
+        add(suite, "maxima", growing_maxima, 2);
+        add(suite, "bounds", empty_and_hostile_bounds, 2);
+        add(suite, "packs", place_in_the_pack, 6);
+        add(suite, "merge", merge_agrees, 4);
+    } else {
+        TCase *t = tcase_create("no CUDA");
+        tcase_add_test(t, nothing);
+        suite_add_tcase(suite, t);
+    }
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
