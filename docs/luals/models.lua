@@ -98,8 +98,8 @@ function am_CausalLM:get_input_embeddings() end
 function am_CausalLM:head(hidden) end
 
 --- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
---- for losses that never store logits; nil when the head is more than that: a bias, an adapter); logit_scale,
---- softcap, vocab_size.
+--- for losses that never store logits; nil when the head is more than that: a bias, an adapter); fp8: `head` multiplies
+--- in 8 bits, with scales of all rows that it is given at once; logit_scale, softcap, vocab_size.
 function am_CausalLM:head_context() end
 
 --- See Body:rotary_stage (decoder.lua); nil for a body that has none.

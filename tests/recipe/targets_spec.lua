@@ -166,7 +166,12 @@ describe("a recipe", function()
         "dist_env: {backend: nccl, timeout_minutes: 1}",
         "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
         "compile: {enabled: true, mode: default, fullgraph: false, dynamic: true, backend: null}",
-        "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
+        "fp8: {enabled: false, recipe_name: tensorwise}",
+        "fp8: {enabled: true, recipe_name: rowwise_with_gw_hp, enable_fsdp_float8_all_gather: true, "
+            .. "precompute_float8_dynamic_scale_for_fsdp: true, force_recompute_fp8_weight_in_bwd: true, "
+            .. "filter_fqns: [lm_head], emulate: false}",
+        "fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, recipe_name: null, emulate: true}",
+        "qat: {enabled: false}",
         "quantization: {load_in_4bit: false, bnb_4bit_quant_type: nf4}",
         "slurm: {job_name: x, nodes: 2, ntasks_per_node: 8, time: 00:05:00, account: a, partition: batch, "
             .. "container_image: i, hf_home: h, extra_mounts: [/a:/b], master_port: 13742, "
@@ -184,9 +189,7 @@ describe("a recipe", function()
 
     for text, pattern in pairs {
         ["distributed: {activation_checkpointing_scope: vision}"] = "all layers are recomputed",
-        ["fp8: {enabled: true}"] = "fp8: not there yet", ["qat: {enabled: true}"] = "qat: not there yet",
-        ["fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, emulate: true}"] =
-            "fp8: not there yet: products in fp8",
+        ["qat: {enabled: true}"] = "qat: not there yet",
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",

@@ -158,6 +158,7 @@ function Recipe:build_model()
         end
         self.peft_config = applied
     end
+    self:apply_fp8(model)
     return model
 end
 
@@ -467,7 +468,8 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), require("am.recipes.pipeline"), rank_times } do
+                           require("am.recipes.fp8"), require("am.recipes.parallel"), require("am.recipes.pipeline"),
+                           rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

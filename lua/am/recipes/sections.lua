@@ -180,8 +180,8 @@ end
 local function later()
     return {
         compile = { type = "any", no_effect = "kernels are compiled already" },
-        fp8 = { switch = "enabled", switch_off = true, doc = "training in 8 bits",
-                not_yet = "products in fp8; leave the section out, or set enabled: false" },
+        fp8 = { switch = "enabled", switch_off = true, target = true, of = "^am%.quantization%.FP8Config$",
+                default_target = "am.quantization.FP8Config", doc = "products in 8 bits: docs/low_precision.md" },
         qat = { switch = "enabled", switch_off = true, doc = "training that knows of later quantisation",
                 not_yet = "leave the section out, or set enabled: false" },
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",

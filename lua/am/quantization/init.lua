@@ -1,0 +1,7 @@
+-- Training in few bits: a file for each way.
+
+local M = {}
+
+M.fp8 = require("am.quantization.fp8")
+
+return M
