@@ -9,7 +9,7 @@ local template = dofile("docs/html/template.lua")
 
 local GROUPS = {
     { "Begin", "README.md where quickstart sft peft datasets hub cli configuration" },
-    { "Train", "recipes recipe_deep_dive optimizers checkpoints trackers performance launching slurm vlm "
+    { "Train", "recipes recipe_deep_dive optimizers low_precision checkpoints trackers performance launching slurm vlm "
         .. "troubleshooting upgrading" },
     { "Lua", "repl tensors custom port_a_model" },
     { "Reference", "models config_reference ops api_lua api_c migration" },

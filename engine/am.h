@@ -217,6 +217,7 @@ typedef union am_attrs {
     struct { int32_t act; } glu;
     struct { int32_t kind, dtype_scale; int64_t group; } fake_quantize; /* group 0: C */
     struct { int32_t interleaved; } rope;
+    struct { int32_t recipe; } fp8; /* AM_FP8_... */
     struct { int32_t transposed; } grouped; /* the weight is [E, K, M] */
     struct { double scaling; } rope_table;
     struct { int64_t ignore_index; double softcap; } loss;
@@ -226,6 +227,10 @@ typedef union am_attrs {
 } am_attrs;
 /* clang-format on */
 enum { AM_ALL_DIMS = -1000 };
+/* fp8_linear's scales: one for each tensor; one for each row, a power of two; and the same with the
+ * weight's gradient from operands that keep their dtype ("gradient of the weight in high
+ * precision"). */
+enum { AM_FP8_TENSORWISE, AM_FP8_ROWWISE, AM_FP8_ROWWISE_WITH_GW_HP, AM_FP8_RECIPE_COUNT };
 enum {
     AM_ACT_SILU,
     AM_ACT_GELU,

@@ -291,6 +291,36 @@ typedef struct am_low_rank_args {
     int64_t m, k, r;
 } am_low_rank_args;
 
+/* 8-bit floating point (Micikevicius et al. 2022): e4m3 without infinities up to 448, and e5m2 up
+ * to 57344; and what numbers share a scale. */
+enum { AM_FP8_E4M3, AM_FP8_E5M2 };
+enum { AM_FP8_PER_TENSOR, AM_FP8_PER_ROW, AM_FP8_PER_COLUMN };
+
+/* q [rows, cols] = a times a scale, in one byte each: in f32, to nearest, ties to even, what lies
+ * beyond the largest number being that. The scale is the format's largest number by the largest |a|
+ * of what shares it (1e-12 at least), computed in f64 and rounded to f32; with power_of_2 it is
+ * lowered to 2^floor(log2 scale). A NaN is 0x7f. inverse is 1 / scale: one number, [rows] or
+ * [cols]. Where there is a NaN, or an infinity, all that shares the scale is NaN by q times
+ * inverse. */
+typedef struct am_fp8_quantize_args {
+    void *q;
+    float *inverse;
+    const void *a;
+    int dtype, format, per, power_of_2;
+    int64_t rows, cols;
+} am_fp8_quantize_args;
+/* c [m, n] = op(a) op(b) times the operands' inverse scales + (accumulate ? c : 0), with a and b as
+ * fp8_quantize gives them: op(a) is stored [m, k], or [k, m] when trans_a; op(b) [k, n], or [n, k]
+ * when trans_b. inverse_a is one number, or [m] when rows_a; inverse_b one, or [n] when columns_b.
+ * Products of two numbers are exact, sums are in f32. A row of c must not depend on m. */
+typedef struct am_fp8_gemm_args {
+    void *c;
+    const void *a, *b;
+    const float *inverse_a, *inverse_b;
+    int format_a, format_b, rows_a, columns_b, dtype_c, trans_a, trans_b, accumulate;
+    int64_t m, n, k;
+} am_fp8_gemm_args;
+
 /* A mixture of experts' product: rows sorted by group, each group with a matrix of its own. Group g
  * has rows offsets[g] .. offsets[g + 1] - 1, offsets being int32 [groups + 1]: AM_EINVAL when they
  * don't begin with 0, fall, or don't end with `rows`.

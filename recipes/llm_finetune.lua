@@ -164,14 +164,18 @@ function Recipe:gradients(window, scale)
     return loss
 end
 
---- Sum of the loss over a batch's label tokens. Only they go through the head. see(hidden, labels, ctx), if
---- given, gets what the loss gets.
+--- Sum of the loss over a batch's label tokens. Only they go through the head, unless that multiplies in 8 bits: its
+--- scales are of all rows. see(hidden, labels, ctx), if given, gets those with labels.
 function Recipe:loss(batch, see)
-    local hidden, labels = self:label_states(self.model, batch)
     local ctx = self.model:head_context()
+    local hidden, labels = self:label_states(self.model, batch, ctx.fp8)
     ctx.num_label_tokens = batch.num_label_tokens
     if see and batch.num_label_tokens > 0 then
-        see(hidden, labels, ctx)
+        local states, own = hidden, labels
+        if ctx.fp8 then
+            states, own = self:labelled(batch, hidden, labels)
+        end
+        see(states, own, ctx)
     end
     return self.loss_fn(hidden, labels, ctx)
 end

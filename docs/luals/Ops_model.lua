@@ -9,6 +9,11 @@ local am_Ops = {}
 ---@return am.Tensor
 function am_Ops.linear(x, weight, bias) end
 
+--- x weight^T by products in 8 bits; recipe: how operands are scaled, tensorwise, rowwise or rowwise_with_gw_hp
+--- (docs/low_precision.md).
+---@return am.Tensor
+function am_Ops.fp8_linear(x, weight, recipe) end
+
 --- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
 ---@return am.Tensor
 function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end

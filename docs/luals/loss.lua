@@ -5,8 +5,7 @@
 ---@class am.loss
 local am_loss = {}
 
---- A function (hidden, labels, ctx) as at the head of this file: the SUM of cross-entropies over label tokens.
---- opts: ignore_index (-100), logit_softcapping (where the model has none).
+--- A loss by opts: cross_entropy of the head's logits.
 function am_loss.MaskedCrossEntropy(opts) end
 
 --- A function (hidden [N, C], teacher_hidden [N, D], ctx) -> T^2 times the SUM over rows of the KL between

@@ -63,7 +63,7 @@ local am_nn_Linear = {}
 ---@param bias_init string? how the bias begins (Module:declare), "zeros" by default
 function am_nn_Linear.new(in_features, out_features, bias, bias_init) end
 
---- x [..., in] -> [..., out]
+--- x [..., in] -> [..., out]. With `fp8`, the name of a recipe (ops.fp8_linear), by products in 8 bits.
 function am_nn_Linear:forward(x) end
 
 --- What repr shows in brackets.

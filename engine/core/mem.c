@@ -315,7 +315,7 @@ int am_mem_set_budget(int device, int64_t bytes)
 /* ---- scratch ---------------------------------------------------------------------------- */
 
 /* A thread's buffers are freed as it ends: teams of kernel threads come and go. */
-enum { SCRATCH_SLOTS = 5 };
+enum { SCRATCH_SLOTS = 6 };
 typedef struct scratch_buffers {
     void *p[SCRATCH_SLOTS];
     size_t bytes[SCRATCH_SLOTS];

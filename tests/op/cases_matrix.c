@@ -1,7 +1,10 @@
-/* cases_matrix.c — cases of op_matmul.c: matmul, linear and lora_linear. */
+/* cases_matrix.c — cases of op_matmul.c: matmul, linear, lora_linear, and of fp8_linear.
+ */
 #include "op_case.h"
 
 #define LORA(s, p, pre) .attrs = {.lora = {s, p, pre}}
+
+#define FP8(recipe) .attrs = {.fp8 = {AM_FP8_##recipe}}
 
 #define GROUPS(n, ...) INPUT(IN_GROUPS, n, __VA_ARGS__)
 #define TRANSPOSED     .attrs = {.grouped = {1}}
@@ -36,6 +39,20 @@ static const op_case cases[] = {
     {OPCASE(linear), .in = {N(33, 65), N(37, 65), N(37)}, .flags = CASE_BIG},
     {OPCASE(linear), .in = {N(1, 131), N(19, 131)}, .flags = CASE_BIG},
     {OPCASE(linear), .in = {N(2, 35, 16), N(64, 16), N(64)}, .flags = CASE_BIG},
+
+    {OPCASE(fp8_linear), .in = {N(3, 5), N(4, 5)}, FP8(TENSORWISE)},
+    {OPCASE(fp8_linear), .in = {N(3, 5), N(4, 5)}, FP8(ROWWISE)},
+    {OPCASE(fp8_linear), .in = {N(3, 5), N(4, 5)}, FP8(ROWWISE_WITH_GW_HP)},
+    {OPCASE(fp8_linear), .in = {N(5), N(4, 5)}, FP8(ROWWISE)},
+    {OPCASE(fp8_linear), .in = {N(2, 3, 5), N(7, 5)}, FP8(TENSORWISE)},
+    {OPCASE(fp8_linear), .in = {N(1, 1), N(1, 1)}, FP8(ROWWISE)},
+    {OPCASE(fp8_linear), .in = {N(0, 5), N(4, 5)}, FP8(TENSORWISE)},
+    {OPCASE(fp8_linear), .in = {N(0, 5), N(4, 5)}, FP8(ROWWISE)},
+    {OPCASE(fp8_linear), .in = {N(3, 0), N(4, 0)}, FP8(ROWWISE_WITH_GW_HP)},
+    {OPCASE(fp8_linear), .in = {N(33, 65), N(37, 65)}, FP8(TENSORWISE), .flags = CASE_BIG},
+    {OPCASE(fp8_linear), .in = {N(2, 35, 16), N(64, 16)}, FP8(ROWWISE), .flags = CASE_BIG},
+    {OPCASE(fp8_linear), .in = {N(67, 131), N(19, 131)}, FP8(ROWWISE_WITH_GW_HP),
+     .flags = CASE_BIG},
 
     {OPCASE(lora_linear), .in = {N(3, 5), N(4, 5), N(2, 5), N(4, 2)}, LORA(0.5, 0, 0)},
     {OPCASE(lora_linear), .in = {N(3, 5), N(4, 5), N(2, 5), N(4, 2), N(4)}, LORA(2, 0, 1)},

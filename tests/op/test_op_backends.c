@@ -73,6 +73,7 @@ END_TEST
 static const op_case rowwise[] = {
     {OPCASE(linear), .in = {N(67, 65), N(37, 65), N(37)}},
     {OPCASE(linear), .in = {N(67, 128), N(96, 128)}},
+    {OPCASE(fp8_linear), .in = {N(67, 65), N(37, 65)}, .attrs = {.fp8 = {AM_FP8_ROWWISE}}},
     {OPCASE(lora_linear), .in = {N(67, 65), N(35, 65), N(8, 65), N(35, 8)},
      .attrs = {.lora = {2, 0, 0}}},
     {OPCASE(rms_norm), .in = {N(67, 131), N(131)}, .attrs = {.norm = {1e-5}}},

@@ -1,8 +1,6 @@
--- Every example configuration: it resolves, or names what is not there yet as its comment says; and a tiny model
--- trains from those that resolve, on rows in place of the hub's.
+-- Every example configuration resolves, and a tiny model trains from it, on rows in place of the hub's.
 local config = require("am.config")
 local cross_fields = require("am.recipes.cross_fields")
-local err = require("am.core.error")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local names = require("am.recipes.names")
@@ -35,12 +33,6 @@ local function validate(cfg)
     return class
 end
 
--- What these need of later parts: a word of the message, and one of the file's comment.
-local needs = {
-    ["examples/llm/llama_3_2_1b_hellaswag_fp8.yaml"] = { "fp8: not there yet",
-                                                            "# Products in fp8 are for a later part" },
-}
-
 -- Targets of datasets that are looked for; those that are not there are skipped by name.
 local function missing_dataset(cfg)
     local name = cfg:get("dataset._target_")
@@ -62,14 +54,8 @@ describe("an example", function()
     for _, file in ipairs(yaml_files()) do
         it("resolves: " .. file, function()
             local cfg = config.load(file)
-            local needed, absent = needs[file], missing_dataset(cfg)
-            if needed then
-                local ok, e = pcall(validate, cfg)
-                assert.is_false(ok, "resolves: take it out of `needs`")
-                assert.is_true(err.is(e) and e.code == "unsupported", tostring(e))
-                assert.is_truthy(e.msg:find(needed[1], 1, true), e.msg)
-                assert.is_truthy(helper.read(file):find(needed[2], 1, true))
-            elseif absent then
+            local absent = missing_dataset(cfg)
+            if absent then
                 pending("no dataset " .. absent)
             else
                 cross_fields.check(cfg, validate(cfg))
@@ -119,7 +105,7 @@ describe("a tiny model", function()
     for _, file in ipairs(yaml_files()) do
         local cfg = config.load(file)
         local target = cfg:get("dataset._target_")
-        if not needs[file] and local_rows[target:match("[^.]+$")] then
+        if local_rows[target:match("[^.]+$")] then
             it("trains from " .. file, function()
                 if missing_dataset(cfg) then
                     pending("no dataset " .. target)

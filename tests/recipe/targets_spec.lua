@@ -166,7 +166,12 @@ describe("a recipe", function()
         "dist_env: {backend: nccl, timeout_minutes: 1}",
         "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
         "compile: {enabled: true, mode: default, fullgraph: false, dynamic: true, backend: null}",
-        "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
+        "fp8: {enabled: false, recipe_name: tensorwise}",
+        "fp8: {enabled: true, recipe_name: rowwise_with_gw_hp, enable_fsdp_float8_all_gather: true, "
+            .. "precompute_float8_dynamic_scale_for_fsdp: true, force_recompute_fp8_weight_in_bwd: true, "
+            .. "filter_fqns: [lm_head], emulate: false}",
+        "fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, recipe_name: null, emulate: true}",
+        "qat: {enabled: false}",
         "qat: {enabled: true, fake_quant_after_n_steps: 1, quantizer: {_target_: "
             .. "torchao.quantization.qat.Int8DynActInt4WeightQATQuantizer, groupsize: 256}}",
         "qat: {enabled: true, qat_config: {_target_: nemo_automodel.components.quantization.qat.QATConfig, "
@@ -189,9 +194,6 @@ describe("a recipe", function()
 
     for text, pattern in pairs {
         ["distributed: {activation_checkpointing_scope: vision}"] = "all layers are recomputed",
-        ["fp8: {enabled: true}"] = "fp8: not there yet",
-        ["fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, emulate: true}"] =
-            "fp8: not there yet: products in fp8",
         ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",

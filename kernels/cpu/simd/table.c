@@ -22,6 +22,8 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(gemm),
     USE(gemv),
     USE(low_rank),
+    USE(fp8_quantize),
+    USE(fp8_gemm),
     USE(rms_norm),
     USE(rms_norm_bwd),
     USE(layer_norm),

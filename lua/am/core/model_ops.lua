@@ -13,6 +13,19 @@ local M = {}
 --- x weight^T + bias; weight [out, in] as PyTorch stores it.
 function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
 
+local fp8_recipes = { tensorwise = C.AM_FP8_TENSORWISE, rowwise = C.AM_FP8_ROWWISE,
+                      rowwise_with_gw_hp = C.AM_FP8_ROWWISE_WITH_GW_HP }
+
+--- x weight^T by products in 8 bits; recipe: how operands are scaled, tensorwise, rowwise or rowwise_with_gw_hp
+--- (docs/low_precision.md).
+function M.fp8_linear(x, weight, recipe)
+    local at = new_attrs()
+    at.fp8.recipe = fp8_recipes[recipe]
+        or err.raise("argument", "fp8_linear: recipe %s; there are tensorwise, rowwise and rowwise_with_gw_hp",
+                     tostring(recipe))
+    return apply2(C.AM_OP_fp8_linear, x, weight, at)
+end
+
 local lora_options = { "scale", "dropout", "position" }
 
 --- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").

@@ -4,6 +4,7 @@
 --   head(hidden)   logits [N, V], scaled but not soft-capped yet, stored in full
 --   head_weight    the head's weight [V, C], or nil when the head is more than a matrix (an adapter)
 --   head_input     what is done to states before they are multiplied by head_weight, or nil
+--   fp8            head multiplies in 8 bits, with scales of all rows at once; hidden has those without a label, too
 --   logit_scale    what the head multiplies its products by, or nil
 --   softcap        of the logits after that, or nil
 --   vocab_size     V
@@ -22,7 +23,7 @@ local CHUNK = 2 * 1024 * 1024 -- logits at a time
 -- Through a head that is more than a matrix: rows in chunks, whose logits are made again in backward.
 local function chunked(hidden, labels, ctx, at)
     local n, total = hidden:size(0), nil
-    local rows = math.max(16, math.floor(CHUNK / (ctx.vocab_size or n)))
+    local rows = ctx.fp8 and math.max(n, 1) or math.max(16, math.floor(CHUNK / (ctx.vocab_size or n)))
     for first = 0, n - 1, rows do
         local count = math.min(rows, n - first)
         local some = labels:narrow(0, first, count)
@@ -36,15 +37,16 @@ local function chunked(hidden, labels, ctx, at)
 end
 
 --- A function (hidden, labels, ctx) as at the head of this file: the SUM of cross-entropies over label tokens.
---- opts: ignore_index (-100), logit_softcapping (where the model has none).
-local function cross_entropy(opts)
+--- opts: ignore_index (-100), logit_softcapping (where the model has none). fused: it multiplies by the head's matrix
+--- itself, also where the head does so in 8 bits.
+local function cross_entropy(opts, fused)
     opts = opts or {}
     return function(hidden, labels, ctx)
         local given = (opts.logit_softcapping or 0) > 0 and opts.logit_softcapping or nil
         local at = { ignore_index = opts.ignore_index or -100, softcap = given or ctx.softcap }
         if ctx.shard then
             return shared_vocabulary.cross_entropy(hidden, labels, ctx, at)
-        elseif ctx.head_weight then
+        elseif ctx.head_weight and (fused or not ctx.fp8) then
             hidden = ctx.head_input and ctx.head_input(hidden) or hidden
             hidden = ctx.logit_scale and hidden * ctx.logit_scale or hidden
             return ops.linear_cross_entropy(hidden, ctx.head_weight, labels, at)
@@ -74,11 +76,12 @@ local function target(name, module, extra, doc)
         aliases = { "nemo_automodel.components.loss." .. module .. "." .. name },
         doc = doc,
         fields = with(extra),
-        build = cross_entropy,
+        build = function(opts) return cross_entropy(opts, name == "FusedLinearCrossEntropy") end,
     }
 end
 
-M.MaskedCrossEntropy = cross_entropy
+--- A loss by opts: cross_entropy of the head's logits.
+function M.MaskedCrossEntropy(opts) return cross_entropy(opts) end
 
 M.KDLoss = kd.KDLoss
 

@@ -286,12 +286,14 @@ end
 
 --- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
 --- for losses that never store logits; nil when the head is more than that: a bias, an adapter); head_input, what is
---- done to states before, if anything; logit_scale, softcap, vocab_size.
+--- done to states before, if anything; fp8: `head` multiplies in 8 bits, with scales of all rows that it is given at
+--- once; logit_scale, softcap, vocab_size.
 function CausalLM:head_context()
     local head = self:get_output_embeddings()
     local ctx = {
         head = function(hidden) return scaled_products(self, hidden) end,
         head_weight = head.class_name == "Linear" and not head.bias and head.weight or nil,
+        fp8 = head.fp8 ~= nil,
         logit_scale = self.logit_scale,
         softcap = self.logit_softcap,
         vocab_size = self.config.vocab_size,

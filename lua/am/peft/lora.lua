@@ -34,6 +34,7 @@ function LinearLoRA.new(base, opts)
     self.dropout, self.dropout_position = opts.dropout or 0, opts.dropout_position or "post"
     self:add("lora_A", Linear.new(base.in_features, opts.dim))
     self:add("lora_B", Linear.new(opts.dim, base.out_features))
+    self.takes_fp8 = not (self.fan_in_fan_out or opts.use_dora)
     if opts.use_dora then
         dora.attach(self, base.out_features)
     end
@@ -55,11 +56,24 @@ function LinearLoRA:matrices()
     return turned(self, self.weight), self.lora_A.weight:to(dtype), self.lora_B.weight:to(dtype)
 end
 
+-- The frozen weight's products in 8 bits (nn.Linear's `fp8`), those of A and B as they are.
+local function in_fp8(self, x, weight, a, b)
+    local p, pre = self.training and self.dropout or 0, self.dropout_position == "pre"
+    local y, inside = ops.fp8_linear(x, weight, self.fp8), p > 0 and pre and ops.dropout(x, p, true) or x
+    local z = ops.linear(ops.linear(inside, a) * self.scale, b)
+    if p > 0 and not pre then
+        z = ops.dropout(z, p, true)
+    end
+    return (self.bias and y + self.bias or y) + z
+end
+
 --- x [..., in] -> [..., out]. A and B of another dtype are rounded to the weight's.
 function LinearLoRA:forward(x)
     local weight, a, b = self:matrices()
     if self.lora_magnitude_vector then
         return dora.linear(self, x, weight, a, b)
+    elseif self.fp8 then
+        return in_fp8(self, x, weight, a, b)
     end
     return ops.lora_linear(x, weight, self.bias, a, b, {
         scale = self.scale,
@@ -69,8 +83,9 @@ function LinearLoRA:forward(x)
 end
 
 function LinearLoRA:extra_repr()
-    return string.format("in_features=%d, out_features=%d, r=%d, scale=%g%s", self.in_features, self.out_features,
-                         self.dim, self.scale, self.lora_magnitude_vector and ", dora" or "")
+    return string.format("in_features=%d, out_features=%d, r=%d, scale=%g%s%s", self.in_features, self.out_features,
+                         self.dim, self.scale, self.lora_magnitude_vector and ", dora" or "",
+                         self.fp8 and ", fp8=" .. self.fp8 or "")
 end
 
 -- How A [r, in] may begin. std and bounds as PyTorch's and PEFT's functions of these names have them.

@@ -2,6 +2,7 @@
 
 local M = {}
 
+M.fp8 = require("am.quantization.fp8")
 M.qat = require("am.quantization.qat")
 
 return M

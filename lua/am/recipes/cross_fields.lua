@@ -3,6 +3,7 @@
 
 local config = require("am.config")
 local err = require("am.core.error")
+local fp8 = require("am.recipes.fp8")
 local names = require("am.recipes.names")
 local sections = require("am.recipes.sections")
 local training = require("am.training")
@@ -165,6 +166,27 @@ local function quantisation(cfg, add)
     end
 end
 
+-- Products in 8 bits, and what else changes weights or has parts of what shares a scale.
+local function products_in_8_bits(cfg, add)
+    local section, key = fp8.fp8_section(cfg)
+    if not section then
+        return
+    end
+    for _, name in ipairs { "tp_size", "cp_size" } do
+        if (number(cfg, "distributed." .. name) or 1) > 1 then
+            add("distributed." .. name, "with %s (%s) a rank would see a part of what shares a scale, and numbers "
+                .. "would be others than one rank's; share rows, weights or layers (dp_size, pp_size)", key,
+                section:where())
+        end
+    end
+    for _, name in ipairs { "load_in_4bit", "load_in_8bit" } do
+        if is_on(cfg, "quantization." .. name) then
+            add("quantization." .. name, "weights that are kept in few bits can't be cast for %s (%s): leave out one "
+                .. "of the two", key, section:where())
+        end
+    end
+end
+
 -- Is a recipe's class the one of that name, or does it extend it?
 local function is_a(class, name)
     while class and class.name ~= name do
@@ -252,7 +274,7 @@ function M.check(cfg, class)
         end
     end
     for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, quantisation,
-                           recipe, kind_of_model } do
+                           products_in_8_bits, recipe, kind_of_model } do
         rule(cfg, say(problems), class)
     end
     config.raise(problems)

@@ -160,6 +160,7 @@ function Recipe:build_model()
         self.peft_config = applied
     end
     self.qat = self:apply_qat(model)
+    self:apply_fp8(model)
     return model
 end
 
@@ -472,7 +473,7 @@ function Recipe:memory_gib()
 end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
-                           require("am.recipes.parallel"), require("am.recipes.pipeline"),
+                           require("am.recipes.fp8"), require("am.recipes.parallel"), require("am.recipes.pipeline"),
                            require("am.recipes.qat"), require("am.recipes.update"), rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method

@@ -294,8 +294,9 @@ function Methods:run_model(model, batch)
     return model:forward(inputs), int32
 end
 
---- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N].
-function Methods:label_states(model, batch)
+--- A model's states after the last norm where a batch has labels [N, C], and these labels, int32 [N]. all: the states
+--- and labels of all places.
+function Methods:label_states(model, batch, all)
     local out, int32 = self:run_model(model, batch)
     local n = batch.B * batch.T
     if model == self.model and model.training then
@@ -303,11 +304,20 @@ function Methods:label_states(model, batch)
     end
     local hidden, labels = out.hidden_states, int32(batch.labels, { n })
     hidden = hidden:reshape(n, hidden:size(2))
-    if batch.num_label_tokens > 0 and batch.num_label_tokens < n then
-        local rows = int32(self.labelled_rows(batch), { batch.num_label_tokens })
-        hidden, labels = hidden:index_select(0, rows), labels:index_select(0, rows)
+    if all then
+        return hidden, labels
     end
-    return hidden, labels
+    return self:labelled(batch, hidden, labels)
+end
+
+--- Of states and labels of all places those where a batch has labels; all, where it has none.
+function Methods:labelled(batch, hidden, labels)
+    local n, count = batch.B * batch.T, batch.num_label_tokens
+    if count == 0 or count == n then
+        return hidden, labels
+    end
+    local rows = am.from_buffer(self.labelled_rows(batch), { count }, { dtype = "int32", device = hidden:device() })
+    return hidden:index_select(0, rows), labels:index_select(0, rows)
 end
 
 --- Where a batch has labels: a C array of its num_label_tokens places in [B T].

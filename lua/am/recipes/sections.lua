@@ -181,8 +181,8 @@ end
 local function later()
     return {
         compile = { type = "any", no_effect = "kernels are compiled already" },
-        fp8 = { switch = "enabled", switch_off = true, doc = "training in 8 bits",
-                not_yet = "products in fp8; leave the section out, or set enabled: false" },
+        fp8 = { switch = "enabled", switch_off = true, target = true, of = "^am%.quantization%.FP8Config$",
+                default_target = "am.quantization.FP8Config", doc = "products in 8 bits: docs/low_precision.md" },
         qat = { fields = qat.fields, doc = "training that knows of later quantisation: docs/low_precision.md" },
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
                         not_yet = "models with experts; leave the section out" },

@@ -57,8 +57,11 @@ local model_fields = {
     load_base_model = { type = "boolean", now = { false }, not_yet = "take from_pretrained for a checkpoint's weights",
                         doc = "load weights into a model of from_config" },
     backend = { type = "table", open = true, no_effect = "kernels are chosen by themselves",
-                fields = { te_fp8 = { type = "any", not_yet = "products in fp8; leave it out" } } },
-    fp8_config = { type = "any", not_yet = "products in fp8; leave it out" },
+                fields = { te_fp8 = { type = "any", not_yet = "Transformer Engine's products in fp8; take the "
+                                          .. "section fp8" } } },
+    fp8_config = { target = true, switch = "enabled", switch_off = true, of = "^am%.quantization%.FP8Config$",
+                   default_target = "am.quantization.FP8Config", doc = "as the section fp8, which counts where both "
+                       .. "are there; recipes read it" },
     quantization_config = { type = "any", not_yet = "frozen weights in few bits; leave it out" },
     num_nextn_predict_layers = { type = "integer", min = 0, now = { 0 }, not_yet = NO_MTP },
     mtp_loss_scaling_factor = { type = "number", no_effect = "there are no heads for further tokens" },
@@ -385,6 +388,7 @@ function M.registry()
     registry:define_all(training.targets)
     registry:define_all(optim.targets)
     registry:define_all(loss.targets)
+    registry:define_all(quantization.fp8.targets)
     registry:define_all(quantization.qat.targets)
     registry:define_all(evaluation.targets)
     return names_of.complete(registry)
