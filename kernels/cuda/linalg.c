@@ -3,8 +3,6 @@
 #define AM_LINALG_TEAM(work) 1
 #include "../cpu/linalg.h"
 
-#include <stdlib.h>
-
 #include "cuda_backend.h"
 
 /* What was queued before has run, and so has the copy, when it returns. */
@@ -16,12 +14,10 @@ static int transfer(am_stream *s, void *to, const void *from, int64_t n, enum cu
     return e == cudaSuccess ? AM_OK : am_cuda_fail(e, "copying a matrix");
 }
 
-static double *buffer(int64_t n)
+static int host_buffer(double **p, int64_t n)
 {
-    double *p = malloc((size_t)n * sizeof *p);
-    if (!p)
-        (void)am_kernel_fail(AM_ENOMEM, "out of memory: %lld numbers of a matrix", (long long)n);
-    return p;
+    cudaError_t e = cudaMallocHost((void **)p, (size_t)n * sizeof **p);
+    return e == cudaSuccess ? AM_OK : am_cuda_fail(e, "allocating a matrix on the host");
 }
 
 int am_cuda_eigh(am_stream *s, const am_eigh_args *args)
@@ -29,18 +25,19 @@ int am_cuda_eigh(am_stream *s, const am_eigh_args *args)
     int64_t n = args->n;
     if (n == 0)
         return AM_OK;
-    double *vectors = buffer(n * n + n + n * (n + 4));
-    if (!vectors)
-        return AM_ENOMEM;
+    double *vectors;
+    int rc = host_buffer(&vectors, n * n + n + n * (n + 4));
+    if (rc != AM_OK)
+        return rc;
     double *values = vectors + n * n;
-    int rc = transfer(s, vectors, args->vectors, n * n, cudaMemcpyDeviceToHost);
+    rc = transfer(s, vectors, args->vectors, n * n, cudaMemcpyDeviceToHost);
     if (rc == AM_OK)
         rc = eigh(&(am_eigh_args){vectors, values, values + n, n});
     if (rc == AM_OK)
         rc = transfer(s, args->vectors, vectors, n * n, cudaMemcpyHostToDevice);
     if (rc == AM_OK)
         rc = transfer(s, args->values, values, n, cudaMemcpyHostToDevice);
-    free(vectors);
+    (void)cudaFreeHost(vectors);
     return rc;
 }
 
@@ -49,14 +46,15 @@ int am_cuda_qr(am_stream *s, const am_qr_args *args)
     int64_t n = args->n;
     if (n == 0)
         return AM_OK;
-    double *q = buffer(n * n + n * (n + 1));
-    if (!q)
-        return AM_ENOMEM;
-    int rc = transfer(s, q, args->q, n * n, cudaMemcpyDeviceToHost);
+    double *q;
+    int rc = host_buffer(&q, n * n + n * (n + 1));
+    if (rc != AM_OK)
+        return rc;
+    rc = transfer(s, q, args->q, n * n, cudaMemcpyDeviceToHost);
     if (rc == AM_OK)
         rc = qr(&(am_qr_args){q, q + n * n, n});
     if (rc == AM_OK)
         rc = transfer(s, args->q, q, n * n, cudaMemcpyHostToDevice);
-    free(q);
+    (void)cudaFreeHost(q);
     return rc;
 }

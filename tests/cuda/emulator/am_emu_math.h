@@ -17,6 +17,12 @@
 #define __sincosf(x, s, c) (*(s) = sinf(x), *(c) = cosf(x), (void)0)
 #define __exp2f            exp2f
 
+/* Angles in half turns. */
+#define sinpi(x)  sin(3.14159265358979323846 * (double)(x))
+#define cospi(x)  cos(3.14159265358979323846 * (double)(x))
+#define sinpif(x) ((float)sinpi(x))
+#define cospif(x) ((float)cospi(x))
+
 AM_DEVICE float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
