@@ -17,7 +17,7 @@ static void open_cuda(void)
 {
     int device;
     ck_assert_msg(am_device_find(&device, "cuda") == AM_OK, "%s", am_error_message());
-    ck_assert_int_eq(am_device_open(device, &cuda, &cuda_stream), AM_OK);
+    ck_assert_msg(am_device_open(device, &cuda, &cuda_stream) == AM_OK, "%s", am_error_message());
 }
 
 typedef int (*cuda_kernel)(am_stream *, const void *);
