@@ -5,11 +5,12 @@
 ---@class am.Ops
 local am_Ops = {}
 
---- x weight^T + bias; weight [out, in] as PyTorch stores it.
+--- x weight^T + bias; weight [out, in] as PyTorch stores it, or packed (packed.lua).
 ---@return am.Tensor
 function am_Ops.linear(x, weight, bias) end
 
---- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post"). With a packed weight
+--- all of it is computed in that one's dtype.
 ---@return am.Tensor
 function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end
 

@@ -104,6 +104,10 @@ function am_recipe_Recipe:check_checkpoint(dir) end
 --- Keep other runs out of the folder that this one writes into, before anything is loaded.
 function am_recipe_Recipe:claim_folder() end
 
+--- Raise an error where a rank can't write into the folder of checkpoints, or has another of its name: as every rank
+--- will write a part of each, it is to be known before the first.
+function am_recipe_Recipe:check_folder() end
+
 --- The folder of the checkpoint to go on from, which the configuration names, or the newest; nil for a fresh start.
 --- All ranks take the one that the first finds.
 function am_recipe_Recipe:find_checkpoint() end

@@ -33,7 +33,7 @@ function am_training.batch_sizes(opts, loader_batch_size, dp_size) end
 ---   stop_requested      function: true once the run was asked to end (SIGTERM, Ctrl-C); asked at most
 ---                       once a step. That step is checkpointed, not validated, and is the last.
 --- An absent key is null to this function: ckpt_every_steps once an epoch, num_epochs 10, or as many
---- as max_steps needs when that is given.
+--- as it takes when max_steps is given, also to a run that goes on with epochs of another length.
 ---@return am.StepScheduler
 function am_training.StepScheduler(opts) end
 

@@ -167,7 +167,7 @@ describe("a recipe", function()
         "rng: {_target_: nemo_automodel.components.training.rng.StatefulRNG, seed: 1, ranked: true}",
         "compile: {enabled: true, mode: default, fullgraph: false, dynamic: true, backend: null}",
         "fp8: {enabled: false, recipe_name: tensorwise}", "qat: {enabled: false}",
-        "quantization: {load_in_4bit: false, bnb_4bit_quant_type: nf4}",
+        "quantization: {load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_quant_storage: bfloat16}",
         "slurm: {job_name: x, nodes: 2, ntasks_per_node: 8, time: 00:05:00, account: a, partition: batch, "
             .. "container_image: i, hf_home: h, extra_mounts: [/a:/b], master_port: 13742, "
             .. "gpus_per_node: 8, wandb_key: k, hf_token: t, chdir: c, job_dir: d, repo_root: r}",
@@ -187,7 +187,6 @@ describe("a recipe", function()
         ["fp8: {enabled: true}"] = "fp8: not there yet", ["qat: {enabled: true}"] = "qat: not there yet",
         ["fp8: {_target_: nemo_automodel.components.quantization.fp8.FP8Config, emulate: true}"] =
             "fp8: not there yet: products in fp8",
-        ["quantization: {load_in_4bit: true}"] = "load_in_4bit is true: not there yet",
         ["tool_call_eval: {a: 1}"] = "not there yet",
         ["packed_sequence: {pack_size: 4096}"] = "take packed_sequence_size",
     } do
