@@ -27,8 +27,8 @@ local function attributes(header)
         local comment = rest:match("/%*%s*(.-)%s*%*/")
         members[name] = fields(body:sub(2, -2)) .. (comment and " (" .. comment .. ")" or "")
     end
-    for struct, name in union:gmatch("am_([%w_]+)_attrs ([%w_]+);") do
-        members[name] = fields(header:match("typedef struct am_" .. struct .. "_attrs (%b{})"):sub(2, -2))
+    for struct, name in union:gmatch("(am_[%w_]+) ([%w_]+);") do
+        members[name] = fields(header:match("typedef struct " .. struct .. " (%b{})"):sub(2, -2))
     end
     return members
 end

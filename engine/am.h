@@ -193,10 +193,19 @@ typedef struct am_attention_attrs {
     int32_t window;   /* 0 off; else also s > t + (S - T) - window */
 } am_attention_attrs;
 
+/* How a packed weight [rows, cols] is stored: see am_pack. type is AM_PACK_*. */
+typedef struct am_packing {
+    int32_t type;
+    int32_t nested; /* of 4 bits: the scales are in 8 bits themselves */
+    int64_t rows, cols;
+} am_packing;
+enum { AM_PACK_NONE, AM_PACK_NF4, AM_PACK_FP4, AM_PACK_INT8, AM_PACK_COUNT };
+
 typedef struct am_lora_attrs {
     double scale; /* alpha / r */
     double dropout_p;
     int32_t dropout_pre; /* 1: drops x before A (HF PEFT); 0: drops the scaled LoRA output */
+    am_packing packing;  /* of the weight; AM_PACK_NONE: it is not packed */
 } am_lora_attrs;
 
 /* What an op takes besides tensors; which member is named by its row in ops.def. */
@@ -223,6 +232,7 @@ typedef union am_attrs {
     struct { int64_t ignore_index; double softcap; } loss;
     am_attention_attrs attention;
     am_lora_attrs lora;
+    am_packing packing;
     struct { int64_t padding_idx; } embedding; /* looked up without a gradient; -1: none */
 } am_attrs;
 /* clang-format on */
@@ -336,6 +346,21 @@ int am_tape_reset(void);      /* forget the current tape and free what it holds 
 int am_eigh(am_tensor **values, am_tensor **vectors, am_tensor *a);
 /* The Q [n, n] of a square matrix's QR decomposition, as torch.linalg.qr gives it. */
 int am_qr(am_tensor **q, am_tensor *a);
+
+/* ---- weights in few bits ----------------------------------------------------------------
+ * A frozen matrix as bitsandbytes keeps it, in one uint8 tensor that AM_OP_packed_linear and
+ * AM_OP_lora_linear multiply by without unpacking it whole. NF4 and FP4 (Dettmers et al. 2023) have
+ * a scale, its absmax, for each 64 numbers of the matrix in its order; nested scales are codes of 8
+ * bits themselves, in blocks of 256 about their mean. int8 is LLM.int8's: a scale for each row. */
+
+/* Bytes of a packed weight; AM_EINVAL for a packing that there is not, AM_ESHAPE without elements.
+ */
+int am_packed_bytes(const am_packing *p, int64_t *bytes);
+/* *out: a new tensor uint8 [bytes] of a weight [rows, cols] of a floating dtype, packed by type and
+ * nested; rows and cols of p are set. A block with a number that is not finite unpacks to NaN. */
+int am_pack(am_tensor **out, am_tensor *weight, am_packing *p);
+/* *out: a new tensor [rows, cols] of a floating dtype, each number rounded once. */
+int am_unpack(am_tensor **out, am_tensor *packed, const am_packing *p, int dtype);
 
 /* ---- attention in parts -----------------------------------------------------------------
  * Attention to keys that come in blocks, as from other ranks (Liu et al. 2023), not recorded. Each

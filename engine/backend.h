@@ -347,6 +347,65 @@ typedef struct am_grouped_gemm_dw_args {
     int64_t groups, rows, n, k;
 } am_grouped_gemm_dw_args;
 
+/* Weights in few bits (am.h, am_packing): `rows` x `cols` numbers in one run of bytes,
+ *   f32 scales: of int8 one for each row; of 4 bits one for each block, or, nested, their mean and
+ *     one for each AM_PACK_NEST blocks;
+ *   nested, a byte for each block: a code of bitsandbytes' dynamic map, times that block's scale,
+ *     plus the mean, is the scale of the block;
+ *   codes: of int8 a byte for each number, of 4 bits half a one, the upper half first.
+ * Blocks are AM_PACK_BLOCK numbers and run on over the ends of rows. */
+enum { AM_PACK_BLOCK = 64, AM_PACK_NEST = 256 };
+static inline int64_t am_packing_blocks(const am_packing *p)
+{
+    return (p->rows * p->cols + AM_PACK_BLOCK - 1) / AM_PACK_BLOCK;
+}
+static inline int64_t am_packing_scales(const am_packing *p)
+{
+    int64_t blocks = am_packing_blocks(p);
+    return p->type == AM_PACK_INT8 ? p->rows
+           : p->nested             ? 1 + (blocks + AM_PACK_NEST - 1) / AM_PACK_NEST
+                                   : blocks;
+}
+static inline int64_t am_packing_nested(const am_packing *p)
+{
+    return p->type != AM_PACK_INT8 && p->nested ? am_packing_blocks(p) : 0;
+}
+static inline int64_t am_packing_codes(const am_packing *p)
+{
+    return p->type == AM_PACK_INT8 ? p->rows * p->cols : (p->rows * p->cols + 1) / 2;
+}
+
+/* packed = a [rows, cols] in few bits, a dense and of dtype. work: an f32 for each block where
+ * scales are nested, else NULL. */
+typedef struct am_pack_args {
+    void *packed;
+    float *work;
+    const void *a;
+    int dtype;
+    am_packing packing;
+} am_pack_args;
+
+/* out [rows, cols] = the part of a packed matrix that begins at (row, col), rounded to dtype. */
+typedef struct am_unpack_args {
+    void *out;
+    const void *packed;
+    int dtype;
+    am_packing packing;
+    int64_t row, rows, col, cols;
+} am_unpack_args;
+
+/* With W [rows, cols] what unpack makes of w in dtype:
+ * c [m, rows] = a [m, cols] W^T + bias + (accumulate ? c : 0) when trans, else
+ * c [m, cols] = a [m, rows] W + bias + (accumulate ? c : 0). Dtypes and sums are gemm's, or, with
+ * `few`, which comes with trans and in inference mode, gemv's. */
+typedef struct am_packed_gemm_args {
+    void *c;
+    const void *a, *w, *bias;
+    int dtype, dtype_c, trans, few, accumulate;
+    am_packing packing;
+    int64_t m;
+} am_packed_gemm_args;
+
 /* x [rows, c] -> out = x * rstd * (offset + weight); rstd [rows] = 1/sqrt(mean(x^2) + eps), stored
  * as f32 (f64 for f64) unless NULL. Zhang & Sennrich 2019. */
 typedef struct am_rms_norm_args {
@@ -632,7 +691,7 @@ const am_backend *am_backend_entry(const am_backend_host *host); /* a module's o
 
 /* Set the thread's error message and return the code; printf format. */
 int am_kernel_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Host scratch for one thread, reused by its next call with the same slot (0..4): at least `bytes`,
+/* Host scratch for one thread, reused by its next call with the same slot (0..5): at least `bytes`,
  * 64-byte aligned, NULL when out of memory. */
 void *am_scratch(int slot, size_t bytes);
 /* Team size for OpenMP: `#pragma omp parallel num_threads(am_threads())`. */

@@ -19,6 +19,7 @@ local specs = {
     { "output-dir", required = true, doc = "new directory to write" },
     { "torch_dtype", default = "auto", doc = "dtype of the merged weights (auto: the checkpoint's)" },
     { "dtype", doc = "the same, as NeMo Automodel calls it" },
+    { "qlora", type = "flag", doc = "merge into the numbers that the base has in NF4, as load_in_4bit trains" },
     { "no-save-tokenizer", type = "flag", doc = "write the model alone" },
 }
 
@@ -64,6 +65,10 @@ end
 -- pictures where the base is.
 local function base_model(args)
     local opts, dir = { torch_dtype = args.dtype or args.torch_dtype }, hub.resolve(args.adapter_path)
+    if args.qlora then
+        opts.quantize = am.quantization.qlora.new { load_in_4bit = true }
+        opts.quantize.compute_dtype = nil -- the weights' own, in which the merged model is
+    end
     local settings = path.join(dir, "adapter_config.json")
     if not path.is_file(settings) or checkpoint.read_json(settings).task_type ~= "SEQ_CLS" then
         local sees = am.models.sees_images(am.AutoConfig.from_pretrained(args.base_model))

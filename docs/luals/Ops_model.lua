@@ -5,7 +5,7 @@
 ---@class am.Ops
 local am_Ops = {}
 
---- x weight^T + bias; weight [out, in] as PyTorch stores it.
+--- x weight^T + bias; weight [out, in] as PyTorch stores it, or packed (packed.lua).
 ---@return am.Tensor
 function am_Ops.linear(x, weight, bias) end
 

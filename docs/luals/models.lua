@@ -7,7 +7,7 @@ local am_AutoModelForCausalLM = {}
 
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
 ---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
----@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?, activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?} the last two: nn/kernels.lua
+---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?, activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?, quantize: am.Quantizer?} attn_implementation, use_liger_kernel: nn/kernels.lua; quantize: what weights are packed by as they are read, one after another (am.quantization.qlora.new)
 ---@return am.CausalLM
 function am_AutoModelForCausalLM.from_pretrained(name, opts) end
 

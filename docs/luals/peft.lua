@@ -37,7 +37,8 @@ function am_peft.apply(model, config) end
 function am_peft.neftune(model, noise_alpha) end
 
 --- Fold every adapter into its weight; the model is a plain one afterwards. A head and an embedding that shared a
---- weight have one each when either was adapted. Returns how many adapters there were.
+--- weight have one each when either was adapted. What was packed is unpacked, also where nothing was adapted. Returns
+--- how many adapters there were.
 function am_peft.merge(model) end
 
 --- Merge, then compare the logits of a row of token ids with those before. Raises a "state" error when they are

@@ -187,6 +187,63 @@ static int out_of_memory(const am_backend *be, size_t bytes)
                    bytes, be->name, left, total);
 }
 
+/* May `bytes` more be in use, which are `block` with their slack? */
+static int check_room(int device, const am_backend *be, size_t bytes, size_t block)
+{
+    int64_t live = pools[device].stats.live_bytes, budget = pools[device].budget;
+    if (injected())
+        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
+                       be->name);
+    if (budget && live + (int64_t)block > budget)
+        return am_fail(AM_ENOMEM,
+                       "%zu bytes on %s would exceed the memory budget of %lld bytes (%lld in use)",
+                       bytes, be->name, (long long)budget, (long long)live);
+    return AM_OK;
+}
+
+/* A block that was not there, if need be in place of those that wait. */
+static int fresh_block(int device, const am_backend *be, am_stream *stream, void **p, size_t bytes)
+{
+    int rc = from_system(be, p, bytes);
+    if (rc != AM_OK && pools[device].stats.cached_bytes) {
+        if (be->stream_sync)
+            AM_TRY(be->stream_sync(stream));
+        give_back_cache(device, be);
+        rc = from_system(be, p, bytes);
+    }
+    return rc == AM_OK ? AM_OK : out_of_memory(be, bytes);
+}
+
+static void count_block(am_mem_stats *st, size_t bytes)
+{
+    st->live_bytes += (int64_t)bytes;
+    st->live_storages++;
+    st->allocations++;
+    if (st->live_bytes > st->peak_bytes)
+        st->peak_bytes = st->live_bytes;
+}
+
+int am_device_alloc_exact(int device, void **p, size_t bytes)
+{
+    const am_backend *be;
+    am_stream *stream;
+    AM_TRY(am_device_open(device, &be, &stream));
+    AM_TRY(check_room(device, be, bytes, bytes));
+    AM_TRY(fresh_block(device, be, stream, p, bytes));
+    count_block(&pools[device].stats, bytes);
+    return AM_OK;
+}
+
+void am_device_free_exact(int device, void *p, size_t bytes)
+{
+    const am_backend *be;
+    if (!p || am_device_open(device, &be, NULL) != AM_OK)
+        return;
+    pools[device].stats.live_bytes -= (int64_t)bytes;
+    pools[device].stats.live_storages--;
+    be->release(p, bytes);
+}
+
 int am_device_alloc(int device, void **p, size_t bytes)
 {
     const am_backend *be;
@@ -195,13 +252,10 @@ int am_device_alloc(int device, void **p, size_t bytes)
     am_mem_stats *st = &pools[device].stats;
     size_t rounded;
     int bin = bin_of(bytes, &rounded);
-    if (bin < 0 || injected())
+    if (bin < 0)
         return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
                        be->name);
-    if (pools[device].budget && st->live_bytes + (int64_t)rounded > pools[device].budget)
-        return am_fail(AM_ENOMEM,
-                       "%zu bytes on %s would exceed the memory budget of %lld bytes (%lld in use)",
-                       bytes, be->name, (long long)pools[device].budget, (long long)st->live_bytes);
+    AM_TRY(check_room(device, be, bytes, rounded));
     free_block *f = pools[device].bins[bin];
     if (f) {
         pools[device].bins[bin] = f->next;
@@ -217,21 +271,9 @@ int am_device_alloc(int device, void **p, size_t bytes)
                 AM_TRY(be->stream_sync(stream));
             give_back_cache(device, be);
         }
-        int rc = from_system(be, p, rounded);
-        if (rc != AM_OK && st->cached_bytes) {
-            if (be->stream_sync)
-                AM_TRY(be->stream_sync(stream));
-            give_back_cache(device, be);
-            rc = from_system(be, p, rounded);
-        }
-        if (rc != AM_OK)
-            return out_of_memory(be, bytes);
+        AM_TRY(fresh_block(device, be, stream, p, rounded));
     }
-    st->live_bytes += (int64_t)rounded;
-    st->live_storages++;
-    st->allocations++;
-    if (st->live_bytes > st->peak_bytes)
-        st->peak_bytes = st->live_bytes;
+    count_block(st, rounded);
     return AM_OK;
 }
 

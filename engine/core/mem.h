@@ -17,5 +17,8 @@ int am_strdup(char **out, const char *s);
 /* Device memory, 64-byte aligned, uninitialised; cached on release. */
 int am_device_alloc(int device, void **p, size_t bytes);
 void am_device_free(int device, void *p, size_t bytes);
+/* The same without slack, and without a cache: for what stays. */
+int am_device_alloc_exact(int device, void **p, size_t bytes);
+void am_device_free_exact(int device, void *p, size_t bytes);
 
 #endif

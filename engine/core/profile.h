@@ -38,6 +38,11 @@ static inline int64_t am_flops_gemv(const am_gemv_args *a)
     return 2 * a->rows * a->n * a->k;
 }
 
+static inline int64_t am_flops_packed(const am_packed_gemm_args *a)
+{
+    return 2 * a->m * a->packing.rows * a->packing.cols;
+}
+
 static inline int64_t am_flops_low_rank(const am_low_rank_args *a)
 {
     return 2 * a->m * a->k * a->r * ((a->u != NULL) + (a->g != NULL));
@@ -78,6 +83,7 @@ static inline int64_t am_flops_attention_bwd(const am_attention_bwd_args *a)
     _Generic((args),                                                                               \
         const am_gemm_args *: am_flops_gemm,                                                       \
         const am_gemv_args *: am_flops_gemv,                                                       \
+        const am_packed_gemm_args *: am_flops_packed,                                              \
         const am_low_rank_args *: am_flops_low_rank,                                               \
         const am_fp8_gemm_args *: am_flops_fp8,                                                    \
         const am_grouped_gemm_args *: am_flops_grouped,                                            \

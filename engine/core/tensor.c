@@ -14,12 +14,13 @@
 
 /* ---- storages --------------------------------------------------------------------------- */
 
-static int storage_new(am_storage **out, int device, size_t bytes)
+static int storage_new(am_storage **out, int device, size_t bytes, bool exact)
 {
     void *p;
     AM_TRY(am_alloc(&p, sizeof(am_storage)));
     am_storage *s = p;
-    int rc = am_device_alloc(device, &s->data, bytes);
+    int rc = exact ? am_device_alloc_exact(device, &s->data, bytes)
+                   : am_device_alloc(device, &s->data, bytes);
     if (rc != AM_OK) {
         am_free(s);
         return rc;
@@ -27,6 +28,7 @@ static int storage_new(am_storage **out, int device, size_t bytes)
     s->refs = 1;
     s->device = device;
     s->bytes = bytes;
+    s->exact = exact;
     *out = s;
     return AM_OK;
 }
@@ -37,6 +39,8 @@ static void storage_release(am_storage *s)
         return;
     if (s->release)
         s->release(s->owner);
+    else if (s->exact)
+        am_device_free_exact(s->device, s->data, s->bytes);
     else
         am_device_free(s->device, s->data, s->bytes);
     am_free(s);
@@ -127,18 +131,29 @@ static int shell_new(am_tensor **out, int dtype, int ndim, const int64_t *shape,
     return AM_OK;
 }
 
-int am_tensor_make(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device)
+static int tensor_make(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device,
+                       bool exact)
 {
     am_tensor *t;
     AM_TRY(shell_new(&t, dtype, ndim, shape, device));
     size_t bytes = (size_t)am_shape_numel(ndim, shape) * (size_t)am_dtype_size(dtype);
-    int rc = storage_new(&t->storage, device, bytes);
+    int rc = storage_new(&t->storage, device, bytes, exact);
     if (rc != AM_OK) {
         am_free(t);
         return rc;
     }
     *out = t;
     return AM_OK;
+}
+
+int am_tensor_make(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device)
+{
+    return tensor_make(out, dtype, ndim, shape, device, false);
+}
+
+int am_tensor_make_exact(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device)
+{
+    return tensor_make(out, dtype, ndim, shape, device, true);
 }
 
 int am_tensor_new(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device)

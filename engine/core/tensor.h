@@ -15,6 +15,7 @@ typedef struct am_storage {
     int refs, device;
     void *data;
     size_t bytes;
+    bool exact;                   /* without slack: am_device_alloc_exact */
     void (*release)(void *owner); /* bytes owned by someone else: called at the end */
     void *owner;
 } am_storage;
@@ -41,6 +42,9 @@ struct am_tensor {
 
 /* Constructors of the engine; none of these registers with a scope. */
 int am_tensor_make(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device);
+/* The same for what stays, as weights do: with not a byte of slack, and back to the system at once.
+ */
+int am_tensor_make_exact(am_tensor **out, int dtype, int ndim, const int64_t *shape, int device);
 int am_tensor_alias(am_tensor **out, const am_tensor *t); /* same storage, no history */
 int am_tensor_view(am_tensor **out, const am_tensor *t, int ndim, const int64_t *shape,
                    const int64_t *stride, int64_t offset); /* offset from t's own */

@@ -1,7 +1,7 @@
 /* op_matmul.c — matmul, linear and lora_linear: everything that is a matrix product.
- * Holds no kernel: they all come down to the backend's gemm, to its gemv in inference mode, and
- * to its low_rank. */
-#include "op.h"
+ * Holds no kernel: they all come down to the backend's gemm, to its gemv in inference mode, to its
+ * low_rank, and with a packed weight (op_packed.c) to its packed_gemm. */
+#include "op_packed.h"
 
 #include <string.h>
 
@@ -106,6 +106,17 @@ static bool is_turned(const am_tensor *w)
     return w->stride[0] == 1 && w->stride[1] == w->shape[0] && !am_tensor_is_contiguous(w);
 }
 
+static int bias_check(am_call *c, int bias, int64_t n)
+{
+    if (bias < c->n_in && c->in[bias]) {
+        AM_TRY(am_check_same_dtype(c, 0, bias));
+        if (c->in[bias]->ndim != 1 || c->in[bias]->shape[0] != n)
+            return shape_mismatch(c, c->in[1], c->in[bias],
+                                  "the bias must be as long as the weight");
+    }
+    return AM_OK;
+}
+
 static int linear_check(am_call *c, int bias)
 {
     am_tensor *x = c->in[0], *w = c->in[1];
@@ -113,20 +124,15 @@ static int linear_check(am_call *c, int bias)
     AM_TRY(am_check_same_dtype(c, 0, 1));
     if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
         return shape_mismatch(c, x, w, "x's last dim must be the weight's second");
-    if (bias < c->n_in && c->in[bias]) {
-        AM_TRY(am_check_same_dtype(c, 0, bias));
-        if (c->in[bias]->ndim != 1 || c->in[bias]->shape[0] != w->shape[0])
-            return shape_mismatch(c, w, c->in[bias], "the bias must be as long as the weight");
-    }
-    return AM_OK;
+    return bias_check(c, bias, w->shape[0]);
 }
 
-static int linear_out(am_call *c)
+static int linear_out(am_call *c, int64_t n)
 {
     int64_t shape[AM_MAX_DIMS];
     am_tensor *x = c->in[0];
     memcpy(shape, x->shape, sizeof shape);
-    shape[x->ndim - 1] = c->in[1]->shape[0];
+    shape[x->ndim - 1] = n;
     return am_out(c, x->dtype, x->ndim, shape);
 }
 
@@ -139,7 +145,7 @@ static int linear_forward(am_call *c)
         AM_TRY(am_temp_dense(&c->temps, &w, w));
     if (c->n_in > 2 && c->in[2])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[2]));
-    AM_TRY(linear_out(c));
+    AM_TRY(linear_out(c, w->shape[0]));
     AM_TRY(gemm(c->out[0], x, false, w, !is_turned(w), bias, rows_of(x), w->shape[0], w->shape[1],
                 1, 0));
     if (c->needs[1])
@@ -233,13 +239,47 @@ static int low_rank(am_tensor *a, am_tensor *p, am_tensor *u, am_tensor *g, am_t
                                                              .r = r});
 }
 
+/* The frozen weight [n, k], which may be packed. */
+typedef struct lora_weight {
+    am_tensor *t;
+    const am_packing *packing; /* NULL: it is not */
+    int64_t n, k;
+} lora_weight;
+
+static lora_weight weight_of(am_tensor *w, const am_lora_attrs *at)
+{
+    const am_packing *p = &at->packing;
+    if (p->type != AM_PACK_NONE)
+        return (lora_weight){w, p, p->rows, p->cols};
+    return (lora_weight){w, NULL, w->shape[0], w->shape[1]};
+}
+
+/* y (+)= x W^T + bias when trans, else y (+)= x W; then += u op(v), unless u is NULL. */
+static int weight_product(am_tensor *y, am_tensor *x, const lora_weight *w, am_tensor *bias,
+                          am_tensor *u, am_tensor *v, bool trans, int accumulate)
+{
+    int64_t m = rows_of(x), n = trans ? w->n : w->k, k = trans ? w->k : w->n;
+    if (w->packing) {
+        AM_TRY(am_packed_product(y, x, w->t, w->packing, trans, bias, m, accumulate));
+        return u ? gemm(y, u, false, v, trans, NULL, m, n, u->shape[1], 1, 1) : AM_OK;
+    }
+    if (!u)
+        return gemm(y, x, false, w->t, trans, bias, m, n, k, 1, accumulate);
+    return gemm_low_rank(y, x, w->t, bias, u, v, trans, m, n, k, u->shape[1], accumulate);
+}
+
 static int lora_check(am_call *c)
 {
-    am_tensor *w = c->in[1], *a = c->in[2], *b = c->in[3];
-    AM_TRY(linear_check(c, 4));
+    am_tensor *a = c->in[2], *b = c->in[3];
+    if (c->attrs.lora.packing.type != AM_PACK_NONE)
+        AM_TRY(am_packed_check(c, &c->attrs.lora.packing));
+    else
+        AM_TRY(linear_check(c, 4));
+    lora_weight w = weight_of(c->in[1], &c->attrs.lora);
+    AM_TRY(bias_check(c, 4, w.n));
     AM_TRY(am_check_same_dtype(c, 0, 2));
     AM_TRY(am_check_same_dtype(c, 0, 3));
-    if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != w->shape[1] || b->shape[0] != w->shape[0] ||
+    if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != w.k || b->shape[0] != w.n ||
         a->shape[0] != b->shape[1])
         return shape_mismatch(c, a, b, "A must be [r, in] and B [out, r]");
     if (!(c->attrs.lora.dropout_p >= 0 && c->attrs.lora.dropout_p <= 1))
@@ -263,16 +303,17 @@ static int drop(am_tensor *out, am_tensor *a, const am_lora_attrs *at, uint64_t 
 
 static int lora_forward(am_call *c)
 {
-    am_tensor *x, *w, *a, *b, *bias = NULL, *h, *xd, *z;
+    am_tensor *x, *stored, *a, *b, *bias = NULL, *h, *xd, *z;
     const am_lora_attrs *at = &c->attrs.lora;
     AM_TRY(lora_check(c));
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
-    AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
+    AM_TRY(am_temp_dense(&c->temps, &stored, c->in[1]));
     AM_TRY(am_temp_dense(&c->temps, &a, c->in[2]));
     AM_TRY(am_temp_dense(&c->temps, &b, c->in[3]));
     if (c->n_in > 4 && c->in[4])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[4]));
-    int64_t m = rows_of(x), n = w->shape[0], k = w->shape[1], r = a->shape[0];
+    lora_weight w = weight_of(stored, at);
+    int64_t m = rows_of(x), r = a->shape[0];
     if (at->dropout_p > 0)
         am_rng_next(&c->rng_seed, &c->rng_stream);
     xd = x;
@@ -283,18 +324,18 @@ static int lora_forward(am_call *c)
     int64_t h_shape[] = {m, r};
     AM_TRY(am_temp_new(&c->temps, &h, x->dtype, 2, h_shape, c->device));
     AM_TRY(low_rank(xd, a, h, NULL, NULL, false, at->scale, 0));
-    AM_TRY(linear_out(c));
+    AM_TRY(linear_out(c, w.n));
     am_tensor *y = c->out[0];
     if (at->dropout_p > 0 && !at->dropout_pre) {
-        AM_TRY(gemm(y, x, false, w, true, bias, m, n, k, 1, 0));
+        AM_TRY(weight_product(y, x, &w, bias, NULL, NULL, true, 0));
         AM_TRY(am_temp_new(&c->temps, &z, y->dtype, y->ndim, y->shape, c->device));
-        AM_TRY(gemm(z, h, false, b, true, NULL, m, n, r, 1, 0));
+        AM_TRY(gemm(z, h, false, b, true, NULL, m, w.n, r, 1, 0));
         AM_TRY(drop(y, z, at, c->rng_seed, c->rng_stream, 1));
     } else {
-        AM_TRY(gemm_low_rank(y, x, w, bias, h, b, true, m, n, k, r, 0));
+        AM_TRY(weight_product(y, x, &w, bias, h, b, true, 0));
     }
     AM_TRY(am_save(c, 0, x));
-    AM_TRY(am_save(c, 1, w));
+    AM_TRY(am_save(c, 1, stored));
     AM_TRY(am_save(c, 2, a));
     AM_TRY(am_save(c, 3, b));
     return am_save(c, 4, h);
@@ -303,9 +344,10 @@ static int lora_forward(am_call *c)
 static int lora_backward(am_bwd *b)
 {
     const am_lora_attrs *at = &b->attrs->lora;
-    am_tensor *x = b->saved[0], *w = b->saved[1], *a = b->saved[2], *bb = b->saved[3];
+    lora_weight w = weight_of(b->saved[1], at);
+    am_tensor *x = b->saved[0], *a = b->saved[2], *bb = b->saved[3];
     am_tensor *h = b->saved[4], *dz = b->dout, *dh, *xd = x;
-    int64_t m = rows_of(x), n = w->shape[0], k = w->shape[1], r = a->shape[0];
+    int64_t m = rows_of(x), r = a->shape[0];
     bool pre = at->dropout_p > 0 && at->dropout_pre;
     if (at->dropout_p > 0 && !at->dropout_pre) {
         AM_TRY(am_temp_new(&b->temps, &dz, x->dtype, b->dout->ndim, b->dout->shape, b->device));
@@ -330,16 +372,16 @@ static int lora_backward(am_bwd *b)
     }
     if (b->needs[0] && !pre) {
         AM_TRY(am_grad_begin(b, 0, true, &g));
-        AM_TRY(gemm_low_rank(g.t, b->dout, w, NULL, dh, a, false, m, k, n, r, g.accumulate));
+        AM_TRY(weight_product(g.t, b->dout, &w, NULL, dh, a, false, g.accumulate));
         AM_TRY(am_grad_end(b, 0, &g));
     } else if (b->needs[0]) {
         am_tensor *dxd;
-        AM_TRY(linear_dx(b, 0, w));
-        AM_TRY(am_grad_begin(b, 0, true, &g)); /* adds to the line above */
+        AM_TRY(am_grad_begin(b, 0, true, &g));
+        AM_TRY(weight_product(g.t, b->dout, &w, NULL, NULL, NULL, false, g.accumulate));
         AM_TRY(am_temp_new(&b->temps, &dxd, x->dtype, x->ndim, x->shape, b->device));
-        AM_TRY(gemm(dxd, dh, false, a, false, NULL, m, k, r, 1, 0));
+        AM_TRY(gemm(dxd, dh, false, a, false, NULL, m, w.k, r, 1, 0));
         AM_TRY(drop(dxd, dxd, at, b->rng_seed, b->rng_stream, 0));
-        AM_TRY(am_copy_kernel(g.t, dxd, g.accumulate));
+        AM_TRY(am_copy_kernel(g.t, dxd, 1));
         AM_TRY(am_grad_end(b, 0, &g));
     }
     if (b->needs[1])
@@ -351,7 +393,7 @@ static int lora_backward(am_bwd *b)
 
 AM_OP(lora_linear, .forward = lora_forward, .backward = lora_backward,
       .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(low_rank), AM_KERNEL(dropout),
-                  AM_KERNEL(reduce)});
+                  AM_KERNEL(reduce), AM_KERNEL(packed_gemm)});
 
 /* ---- matmul: batched, leading dims broadcast ---------------------------------------------
  * dA = dC B^T, dB = A^T dC, summed over broadcast dims. */

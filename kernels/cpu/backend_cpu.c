@@ -128,7 +128,9 @@ static void set_up(void)
     cpu.low_rank = am_cpu_low_rank;
     cpu.grouped_gemm = am_cpu_grouped_gemm;
     cpu.grouped_gemm_dw = am_cpu_grouped_gemm_dw;
+    cpu.packed_gemm = am_cpu_packed_gemm;
     am_cpu_gemm_init(isa, &simd);
+    am_cpu_packed_init(&simd);
 }
 
 const am_backend *am_backend_cpu(void)

@@ -48,4 +48,8 @@ int am_cpu_low_rank(am_stream *s, const am_low_rank_args *args);
 int am_cpu_grouped_gemm(am_stream *s, const am_grouped_gemm_args *args);
 int am_cpu_grouped_gemm_dw(am_stream *s, const am_grouped_gemm_dw_args *args);
 
+/* packed.c, by gemm.c and simd's kernels. Call once, before any packed_gemm. */
+void am_cpu_packed_init(const am_cpu_kernels *simd);
+int am_cpu_packed_gemm(am_stream *s, const am_packed_gemm_args *args);
+
 #endif

@@ -55,6 +55,7 @@ local lazy = {
     end,
     models = function() return require("am.models") end,
     peft = function() return require("am.peft") end,
+    quantization = function() return require("am.quantization") end,
     optim = function() return require("am.optim") end,
     loss = function() return require("am.loss") end,
     quantization = function() return require("am.quantization") end,

@@ -1,11 +1,11 @@
-/* cases_matrix.c — cases of op_matmul.c: matmul, linear, lora_linear, and of fp8_linear.
- */
+/* cases_matrix.c — cases of op_matmul.c, op_packed.c and of fp8_linear: products of matrices. */
 #include "op_case.h"
 
-#define LORA(s, p, pre) .attrs = {.lora = {s, p, pre}}
+#define LORA(s, p, pre) .attrs = {.lora = {s, p, pre, {0}}}
 
 #define FP8(recipe) .attrs = {.fp8 = {AM_FP8_##recipe}}
 
+#define PACKED(n, ...) INPUT(IN_PACKED, n, __VA_ARGS__)
 #define GROUPS(n, ...) INPUT(IN_GROUPS, n, __VA_ARGS__)
 #define TRANSPOSED     .attrs = {.grouped = {1}}
 
@@ -67,6 +67,31 @@ static const op_case cases[] = {
      LORA(0.25, 0.1, 1), .flags = CASE_BIG},
     {OPCASE(lora_linear), .in = {N(31, 67), N(35, 67), N(7, 67), N(35, 7)}, LORA(0.25, 0.1, 0),
      .flags = CASE_BIG},
+
+    {OPCASE(packed_linear), .in = {N(3, 5), PACKED(1, 14)},
+     .attrs = {.packing = {AM_PACK_NF4, 0, 4, 5}}},
+    {OPCASE(packed_linear), .in = {N(2, 64), PACKED(2, 107), N(3)},
+     .attrs = {.packing = {AM_PACK_NF4, 1, 3, 64}}},
+    {OPCASE(packed_linear), .in = {N(2, 2, 13), PACKED(2, 43), N(5)},
+     .attrs = {.packing = {AM_PACK_FP4, 1, 5, 13}}},
+    {OPCASE(packed_linear), .in = {N(6), PACKED(4, 40), ABSENT},
+     .attrs = {.packing = {AM_PACK_INT8, 0, 4, 6}}},
+    {OPCASE(packed_linear), .in = {N(0, 7), PACKED(3, 33)},
+     .attrs = {.packing = {AM_PACK_INT8, 0, 3, 7}}},
+    {OPCASE(packed_linear), .in = {N(33, 130), PACKED(2, 4701), N(70)},
+     .attrs = {.packing = {AM_PACK_NF4, 1, 70, 130}}, .flags = CASE_BIG},
+    {OPCASE(packed_linear), .in = {N(9, 192), PACKED(5, 29720)},
+     .attrs = {.packing = {AM_PACK_NF4, 1, 300, 192}}, .flags = CASE_BIG},
+    {OPCASE(packed_linear), .in = {N(17, 100), PACKED(67, 6968), N(67)},
+     .attrs = {.packing = {AM_PACK_INT8, 0, 67, 100}}, .flags = CASE_BIG},
+    {OPCASE(lora_linear), .in = {N(3, 5), PACKED(2, 19), N(2, 5), N(4, 2)},
+     .attrs = {.lora = {0.5, 0, 0, {AM_PACK_NF4, 1, 4, 5}}}},
+    {OPCASE(lora_linear), .in = {N(3, 6), PACKED(1, 16), N(2, 6), N(4, 2), N(4)},
+     .attrs = {.lora = {2, 0.4, 1, {AM_PACK_NF4, 0, 4, 6}}}},
+    {OPCASE(lora_linear), .in = {N(3, 5), PACKED(4, 36), N(2, 5), N(4, 2), ABSENT},
+     .attrs = {.lora = {2, 0.4, 0, {AM_PACK_INT8, 0, 4, 5}}}},
+    {OPCASE(lora_linear), .in = {N(31, 67), PACKED(2, 1218), N(7, 67), N(35, 7), N(35)},
+     .attrs = {.lora = {0.25, 0.1, 1, {AM_PACK_FP4, 1, 35, 67}}}, .flags = CASE_BIG},
 
     {OPCASE(grouped_linear), .in = {N(7, 5), N(4, 3, 5), GROUPS(7, 5), N(4, 3)},
      .attrs = {.grouped = {0}}},

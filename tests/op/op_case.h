@@ -25,6 +25,7 @@ enum {
     IN_BOUNDS, /* int32 [B, T, 2]: random key ranges over n keys, some empty, some outside */
     IN_GROUPS, /* int32 [E+1]: where groups of n rows begin, some empty; ends with n */
     IN_PACK,   /* int32 [B, T, 2]: samples of n keys each, one behind the other */
+    IN_PACKED, /* uint8: n f32 scales, then any codes */
     IN_BOOL
 };
 

@@ -130,6 +130,10 @@ static double value_of(const op_input *in, int which, int64_t i)
             return (double)(i ? in->n : 0);
         i -= i % 3 == 2;
         return floor((double)(in->n * i * i) / (double)((n - 1) * (n - 1)));
+    case IN_PACKED: { /* scales of 0.25 to 0.5, and codes */
+        float scale = (float)(0.25 + 0.25 * u01(stream, i / 4));
+        return i < 4 * in->n ? ((const uint8_t *)&scale)[i % 4] : floor(256 * u);
+    }
     case IN_PACK:
         t = i / 2 % in->shape[1];
         return (double)((t / in->n + i % 2) * in->n);
@@ -156,6 +160,8 @@ static int dtype_of(int kind, int dtype)
         return AM_I64;
     case IN_BOOL:
         return AM_BOOL;
+    case IN_PACKED:
+        return AM_U8;
     default:
         return dtype;
     }

@@ -32,6 +32,8 @@ static int dtype_for(int kind)
         return AM_I64;
     case IN_BOOL:
         return AM_BOOL;
+    case IN_PACKED:
+        return AM_U8;
     default:
         return AM_F32;
     }

@@ -1,5 +1,5 @@
 /* table.c — the kernels of one instruction set. What is missing here is ref's; gemm is asked for
- * thin products only (gemm.c). */
+ * thin products only (gemm.c), packed_gemm for a few rows (../packed.c). */
 #include "vec.h"
 
 #define USE(name) .name = AM_SIMD(name)
@@ -24,6 +24,9 @@ const am_cpu_kernels AM_PASTE(am_cpu_kernels, AM_ISA) = {
     USE(low_rank),
     USE(fp8_quantize),
     USE(fp8_gemm),
+    USE(pack),
+    USE(unpack),
+    USE(packed_gemm),
     USE(rms_norm),
     USE(rms_norm_bwd),
     USE(layer_norm),

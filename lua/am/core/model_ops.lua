@@ -4,14 +4,20 @@ local apply = require("am.core.apply")
 local args = require("am.core.args")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local packed = require("am.core.packed")
 
 local C, check = edge.C, edge.check
 local inputs, run, new_attrs, given = apply.inputs, apply.run, apply.new_attrs, apply.given
 local apply1, apply2, apply3 = apply.apply1, apply.apply2, apply.apply3
 local M = {}
 
---- x weight^T + bias; weight [out, in] as PyTorch stores it.
-function M.linear(x, weight, bias) return apply3(C.AM_OP_linear, x, weight, bias) end
+--- x weight^T + bias; weight [out, in] as PyTorch stores it, or packed (packed.lua).
+function M.linear(x, weight, bias)
+    if packed.is(weight) then
+        return weight:linear(x, bias)
+    end
+    return apply3(C.AM_OP_linear, x, weight, bias)
+end
 
 local fp8_recipes = { tensorwise = C.AM_FP8_TENSORWISE, rowwise = C.AM_FP8_ROWWISE,
                       rowwise_with_gw_hp = C.AM_FP8_ROWWISE_WITH_GW_HP }
@@ -28,16 +34,23 @@ end
 
 local lora_options = { "scale", "dropout", "position" }
 
---- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post"). With a packed weight
+--- all of it is computed in that one's dtype.
 function M.lora_linear(x, weight, bias, lora_a, lora_b, opts)
     opts = args.options("lora_linear", opts, lora_options)
     local at, op = new_attrs(), C.AM_OP_lora_linear
     at.lora.scale = args.number("lora_linear", "scale", opts.scale)
     at.lora.dropout_p = args.number("lora_linear", "dropout", opts.dropout, 0)
     at.lora.dropout_pre = opts.position == "pre" and 1 or 0
+    local given_dtype
+    if packed.is(weight) then
+        given_dtype, at.lora.packing = given(op, x):dtype(), weight.packing
+        x, bias, weight = x:to(weight.compute_dtype), bias and bias:to(weight.compute_dtype), weight.bytes
+    end
     inputs[0], inputs[1], inputs[2] = given(op, x), given(op, weight), given(op, lora_a)
     inputs[3], inputs[4] = given(op, lora_b), bias ~= nil and given(op, bias) or nil
-    return run(op, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
+    local out = run(op, bias ~= nil and 5 or 4, at, x, weight, lora_a, lora_b, bias)
+    return given_dtype and out:to(given_dtype) or out
 end
 
 --- x [N, K], whose rows are sorted by expert, times each expert's weight [E, M, K] plus its bias [E, M] (or nil)

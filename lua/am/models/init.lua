@@ -4,6 +4,7 @@
 
 local err = require("am.core.error")
 local io_core = require("am.core.io")
+local packed = require("am.core.packed")
 local tensor = require("am.core.tensor")
 local json = require("am.utils.json")
 local path = require("am.utils.path")
@@ -147,7 +148,7 @@ end
 
 local function trainable(model)
     for _, t in model:named_parameters() do
-        t.requires_grad = true
+        t.requires_grad = not packed.is(t)
     end
     return model:eval()
 end
@@ -165,6 +166,14 @@ function M.AutoConfig.from_pretrained(name, opts)
     return config.from_pretrained(where)
 end
 
+-- What weights are packed by, or nil: a function (module, slot, tensor) -> am.Packed or nil.
+local function packing(model, opts)
+    local modules = opts.quantize and opts.quantize:modules(model)
+    return modules and function(module, slot, t)
+        return modules[module] and slot.name == "weight" and opts.quantize:pack(t) or nil
+    end
+end
+
 local function from_pretrained(name, opts, kind)
     opts = opts or {}
     local where = hub.resolve(name, { revision = opts.revision })
@@ -177,11 +186,13 @@ local function from_pretrained(name, opts, kind)
         end
         local class, impl = implementation_of_gguf(archive)
         model = build(gguf_metadata.read(archive, class, impl.gguf), opts, kind)
-        weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
+        weights.from_gguf(model, archive, impl.gguf, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device,
+                                                       pack = packing(model, opts) })
     else
         local c = config.from_pretrained(where)
         model = build(c, opts, kind)
-        weights.from_directory(model, where, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device })
+        weights.from_directory(model, where, { dtype = M.weight_dtype(opts.torch_dtype), device = opts.device,
+                                               pack = packing(model, opts) })
         model.generation_config = config.generation_config(where)
     end
     model.name_or_path = name
@@ -194,7 +205,7 @@ local function from_config(c, opts, kind)
     c = config.new(c)
     local model = build(c, opts, kind)
     weights.initialize(model, { dtype = M.weight_dtype(opts.torch_dtype) or c.torch_dtype or "float32",
-                                device = opts.device })
+                                device = opts.device, pack = packing(model, opts) })
     return trainable(model)
 end
 
@@ -203,8 +214,9 @@ M.AutoModelForCausalLM = {}
 --- A model with a checkpoint's weights, in eval mode, all floating parameters requiring grad.
 ---@param name string a Hugging Face directory, a GGUF file, or a hub name (cached or downloaded: utils/hub.lua)
 ---@param opts? {torch_dtype: string?, device: string?, config_overrides: table?, revision: string?,
----  activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?} the last
----  two: nn/kernels.lua
+---  activation_checkpointing: boolean|"selective"?, attn_implementation: string?, use_liger_kernel: boolean?,
+---  quantize: am.Quantizer?} attn_implementation, use_liger_kernel: nn/kernels.lua; quantize: what weights are packed
+---  by as they are read, one after another (am.quantization.qlora.new)
 function M.AutoModelForCausalLM.from_pretrained(name, opts)
     return from_pretrained(name, opts, "causal")
 end

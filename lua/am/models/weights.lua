@@ -7,6 +7,7 @@ local autograd = require("am.core.autograd")
 local io_core = require("am.core.io")
 local log = require("am.utils.log").get("am.models")
 local scope = require("am.core.scope")
+local packed = require("am.core.packed")
 local tensor = require("am.core.tensor")
 local gguf = require("am.models.gguf")
 local mxfp4 = require("am.models.mxfp4")
@@ -38,6 +39,10 @@ local function in_files(model, gradients)
     local list = {}
     for name, module, slot in model:parameter_slots() do
         local t = not slot.shared and module[slot.name] or nil
+        if packed.is(t) and not gradients then
+            err.raise("state", "%s is in few bits, which no checkpoint here holds: merge the adapter, or unpack the "
+                      .. "weights first (am.quantization.qlora.dequantize)", name)
+        end
         t = t and gradients and t.grad or not gradients and t
         if t and slot.each then
             for e, file_name in ipairs(names_in_files(name, slot)) do
@@ -135,9 +140,19 @@ local function read_parameter(source, name, slot, dtype)
     return stack
 end
 
+-- Give a module a tensor that was read or made, in few bits where pack(module, slot, t) returns that.
+local function place(module, slot, t, pack)
+    local few = pack and pack(module, slot, t)
+    if few then
+        scope.escape(few.bytes)
+        t:release()
+    end
+    module[slot.name] = few or scope.escape(t)
+end
+
 -- Random numbers for one parameter, as transformers initialises it.
 local function initialize_slot(model, module, slot, opts)
-    local t, init = scope.escape(tensor.empty(slot.shape, opts)), slot.init
+    local t, init = tensor.empty(slot.shape, { dtype = opts.dtype, device = opts.device }), slot.init
     if type(init) == "table" and init.std then
         t:normal_(0, init.std)
     elseif init == "normal" or type(init) == "number" then
@@ -148,7 +163,7 @@ local function initialize_slot(model, module, slot, opts)
     if module.padding_idx and slot.name == "weight" then
         scope.scope(function() t:narrow(0, module.padding_idx, 1):fill_(0) end)
     end
-    module[slot.name] = t
+    place(module, slot, t, opts.pack)
 end
 
 -- Parameters that the source does not have and that may begin anew: model.fresh names them.
@@ -184,7 +199,7 @@ local halves = { float16 = true, bfloat16 = true }
 local function common_dtype(model, named)
     local first, mixed, widest
     for _, t in model:named_parameters() do
-        local dtype = t:dtype()
+        local dtype = packed.is(t) and t.weight_dtype or t:dtype()
         first = first or dtype
         mixed = mixed or dtype ~= first
         if t:dim() > 1 and dtype ~= widest then
@@ -203,7 +218,7 @@ local function unify(model, named)
     end
     for _, module, slot in model:parameter_slots() do
         local t = module[slot.name]
-        if t and t:dtype() ~= dtype then
+        if tensor.is(t) and t:dtype() ~= dtype then
             module[slot.name] = scope.escape(t:to(dtype))
             t:release()
         end
@@ -211,8 +226,8 @@ local function unify(model, named)
 end
 
 --- Fill a model's parameters from a source; ties shared ones. dtype nil keeps what is stored, if all is in one dtype;
---- named is that of config.json.
-local function load(model, source, dtype, named)
+--- named is that of config.json; pack: see place.
+local function load(model, source, dtype, named, pack)
     local missing, used, fresh = {}, {}, {}
     for name, module, slot in model:parameter_slots() do
         for _, file_name in ipairs(names_in_files(name, slot)) do
@@ -221,7 +236,7 @@ local function load(model, source, dtype, named)
         if not model.tied[name] then
             local t, lacking = read_parameter(source, name, slot, dtype)
             if t then
-                module[slot.name] = scope.escape(t)
+                place(module, slot, t, pack)
             elseif model.fresh and model.fresh[name] then
                 fresh[#fresh + 1] = { name = name, module = module, slot = slot }
             else
@@ -265,13 +280,13 @@ end
 --- Load from a Hugging Face directory.
 function M.from_directory(model, dir, opts)
     local source = open_directory(model, dir, opts.device)
-    load(model, source, opts.dtype, model.config.torch_dtype)
+    load(model, source, opts.dtype, model.config.torch_dtype, opts.pack)
     source.close()
 end
 
 --- Load from an open GGUF archive; `description` is the architecture's `gguf`.
 function M.from_gguf(model, archive, description, opts)
-    load(model, gguf.source(archive, description, model.config, opts.device), opts.dtype)
+    load(model, gguf.source(archive, description, model.config, opts.device), opts.dtype, nil, opts.pack)
     model.gguf = description
 end
 
@@ -295,7 +310,7 @@ function M.with_stored(model, use)
 end
 
 --- Random weights as transformers initialises them: normal(0, initializer_range), ones, zeros; an
---- embedding's padding row is zero.
+--- embedding's padding row is zero. opts: dtype, device, pack (see place).
 function M.initialize(model, opts)
     for name, module, slot in model:parameter_slots() do
         if not model.tied[name] then

@@ -3,6 +3,7 @@
 
 local ops = require("am.core.ops")
 local err = require("am.core.error")
+local packed = require("am.core.packed")
 local scope = require("am.core.scope")
 local tensor = require("am.core.tensor")
 local dora = require("am.peft.dora")
@@ -36,6 +37,10 @@ function LinearLoRA.new(base, opts)
     self:add("lora_B", Linear.new(opts.dim, base.out_features))
     self.takes_fp8 = not (self.fan_in_fan_out or opts.use_dora)
     if opts.use_dora then
+        if packed.is(self.weight) then
+            err.raise("unsupported", "use_dora needs the norms of rows, which weights in few bits do not have at hand; "
+                      .. "leave it out, or the section quantization")
+        end
         dora.attach(self, base.out_features)
     end
     return self
@@ -121,17 +126,19 @@ function LinearLoRA:initialize(init, dtype)
     end
 end
 
---- W + scale B A, with DoRA its rows scaled, computed in f32 (f64 for f64 weights) and rounded once to W's dtype.
+--- W + scale B A, with DoRA its rows scaled, computed in f32 (f64 for f64 weights) and rounded once to W's dtype; a
+--- packed W is unpacked first, to the dtype that it had.
 function LinearLoRA:merged_weight()
     local wide = self.weight:dtype() == "float64" and "float64" or "float32"
     return scope.scope(function()
         local delta = ops.matmul(self.lora_B.weight:detach():to(wide),
                                  self.lora_A.weight:detach():to(wide)) * self.scale
-        local merged = turned(self, self.weight:detach():to(wide)) + delta
+        local base = packed.unpacked(self.weight):detach()
+        local merged = turned(self, base:to(wide)) + delta
         if self.lora_magnitude_vector then
             merged = merged * dora.factor(self):detach():unsqueeze(1)
         end
-        return turned(self, merged:to(self.weight:dtype())):contiguous()
+        return turned(self, merged:to(base:dtype())):contiguous()
     end)
 end
 

@@ -2,6 +2,7 @@
 
 local autograd = require("am.core.autograd")
 local err = require("am.core.error")
+local packed = require("am.core.packed")
 local scope = require("am.core.scope")
 local adapter = require("am.peft.adapter")
 local dora = require("am.peft.dora")
@@ -21,7 +22,8 @@ local function is_tied(model, path)
 end
 
 --- Fold every adapter into its weight; the model is a plain one afterwards. A head and an embedding that shared a
---- weight have one each when either was adapted. Returns how many adapters there were.
+--- weight have one each when either was adapted. What was packed is unpacked, also where nothing was adapted. Returns
+--- how many adapters there were.
 function M.merge(model)
     local list = {}
     for path, module in adapter.modules(model) do
@@ -40,6 +42,7 @@ function M.merge(model)
     if untie then
         whole.untie(model)
     end
+    packed.unpack_all(model)
     return #list
 end
 

@@ -2,6 +2,7 @@
 -- embeddings of new tokens. Also what is done about weights that two modules share.
 
 local err = require("am.core.error")
+local packed = require("am.core.packed")
 local scope = require("am.core.scope")
 
 local M = {}
@@ -105,6 +106,10 @@ function M.train(model, names, values)
     end
     for _, item in ipairs(M.parameters(model, names)) do
         local name, module, slot = unpack(item)
+        if packed.is(module[slot.name]) then
+            err.raise("usage", "peft.modules_to_save: %s is in few bits and cannot be trained; name its module in "
+                      .. "quantization.llm_int8_skip_modules, too", name)
+        end
         local value = values and values[name]
         if value then
             module[slot.name] = scope.escape(value:to(module[slot.name]:dtype()):clone())

@@ -95,6 +95,27 @@ local function adapters(cfg, add)
     end
 end
 
+-- Weights in few bits are frozen: what trains is beside them.
+local function few_bits(cfg, add, class)
+    for _, key in ipairs { "quantization", "model.quantization_config" } do
+        local asked = is_on(cfg, key .. ".load_in_4bit") and "load_in_4bit"
+            or is_on(cfg, key .. ".load_in_8bit") and "load_in_8bit"
+        if asked and not cfg:has("peft") and class and class.trains ~= false then
+            add(key .. "." .. asked, "weights in few bits are frozen, so there must be something beside them that is "
+                .. "trained: add a section peft, or take model.torch_dtype: bfloat16 in place of this")
+        elseif asked and is_on(cfg, "peft.use_dora") then
+            add("peft.use_dora", "it needs the norms of rows, which weights in few bits do not have at hand; leave it "
+                .. "out, or %s", key)
+        end
+        if is_on(cfg, key .. ".load_in_4bit") and is_on(cfg, key .. ".load_in_8bit") then
+            add(key .. ".load_in_8bit", "load_in_4bit is true, too; keep one of them")
+        end
+    end
+    if cfg:has("quantization") and cfg:has("model.quantization_config") then
+        add("model.quantization_config", "the section quantization says it, too; keep one of them")
+    end
+end
+
 local function validation_names(cfg)
     local list = {}
     for _, key in ipairs(cfg:keys()) do
@@ -273,8 +294,8 @@ function M.check(cfg, class)
             to[#to + 1] = string.format("%s: %s: %s", cfg:where(path), path, string.format(fmt, ...))
         end
     end
-    for _, rule in ipairs { batch_sizes, schedule, adapters, validation, updates_inside_backward, quantisation,
-                           products_in_8_bits, recipe, kind_of_model } do
+    for _, rule in ipairs { batch_sizes, schedule, adapters, few_bits, validation, updates_inside_backward,
+                           quantisation, products_in_8_bits, recipe, kind_of_model } do
         rule(cfg, say(problems), class)
     end
     config.raise(problems)

@@ -17,9 +17,11 @@ local hooks = require("am.training.hooks")
 local json = require("am.utils.json")
 local loggers = require("am.loggers")
 local memory = require("am.recipes.memory")
+local packed = require("am.core.packed")
 local path = require("am.utils.path")
 local own_schedule = require("am.optim.own_schedule")
 local posix = require("am.utils.posix")
+local qlora = require("am.quantization.qlora")
 local rank_times = require("am.recipes.rank_times")
 local samples = require("am.recipes.samples")
 local schedule = require("am.optim.scheduler")
@@ -88,6 +90,7 @@ end
 local function fingerprint(model)
     local sum = 0
     for _, t in model:named_parameters() do
+        t = packed.is(t) and t.bytes or t
         local row = t:detach():reshape(t:numel()):narrow(0, 0, math.min(t:numel(), 16))
         local values, n = row:to("float64"):to_buffer()
         for i = 0, n - 1 do
@@ -138,9 +141,14 @@ function Recipe:max_norm()
     return sections.max_norm(self.cfg)
 end
 
+--- What the model's section is built with: self.ctx, and what the section `quantization` asks for.
+function Recipe:model_context()
+    return setmetatable({ quantize = qlora.new(self:section("quantization")) }, { __index = self.ctx })
+end
+
 function Recipe:build_model()
     local before = am.memory(self.ctx.device).live_bytes
-    local model = config.instantiate(self.cfg:child("model"), self.ctx)
+    local model = config.instantiate(self.cfg:child("model"), self:model_context())
     -- weights that were converted are in memory from now on; others are still in their file
     self.model_allocated = am.memory(self.ctx.device).live_bytes - before
     self.base_weights = model.resolved_path and am.scope(fingerprint, model) or nil

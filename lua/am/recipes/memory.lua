@@ -17,6 +17,11 @@ local TOKENIZER = 370 -- an entry of its vocabulary, with the merge that makes i
 local WAITING = 64 * 1024 * 1024 -- and a quarter of the peak, see engine/core/mem.c
 local SLACK = 128 * 1024 * 1024              -- the program itself, tokenizer, data, work space
 
+-- Bytes of a tensor, or of what stands for one.
+local function bytes_in(t)
+    return type(t) == "table" and t:nbytes() or t:numel() * bytes_of[t:dtype()]
+end
+
 -- Bytes of a number that was summed up, beside numbers of `size`.
 local function wide(size)
     return size == 8 and 8 or 4
@@ -32,7 +37,7 @@ local function training_state(model, opts)
     for name, t in model:named_parameters() do
         local share, size = opts.share and opts.share(name, t) or 1, bytes_of[t:dtype()]
         local n = t:numel() * share
-        all.weights = all.weights + n * size
+        all.weights = all.weights + bytes_in(t) * share
         if t.requires_grad then
             all.trained = all.trained + n * size
             all.optimizer = all.optimizer + math.ceil(optim.state_bytes(opts, name, t:size(), size) * share)
@@ -49,7 +54,7 @@ end
 function M.weight_bytes(model)
     local bytes = 0
     for _, t in model:named_parameters() do
-        bytes = bytes + t:numel() * bytes_of[t:dtype()]
+        bytes = bytes + bytes_in(t)
     end
     return bytes
 end
@@ -77,20 +82,20 @@ end
 -- What a rank has whole for a while where each has a part of the model (distributed/fsdp.lua): all but the layers, and
 -- two of these, with the gradients of the former and of one.
 local function gathered_bytes(model)
-    local function bytes_in(module)
+    local function both_in(module)
         local weights, gradients = 0, 0
         for _, t in module:named_parameters() do
             local n, size = t:numel(), bytes_of[t:dtype()]
-            weights, gradients = weights + n * size, gradients + (t.requires_grad and n * wide(size) or 0)
+            weights, gradients = weights + bytes_in(t), gradients + (t.requires_grad and n * wide(size) or 0)
         end
         return weights, gradients
     end
     local count, weights, gradients = model.config.num_hidden_layers, 0, 0
     for i = 0, count - 1 do
-        local w, g = bytes_in(layer_of(model, i))
+        local w, g = both_in(layer_of(model, i))
         weights, gradients = weights + w, gradients + g
     end
-    local all_weights, all_gradients = bytes_in(model)
+    local all_weights, all_gradients = both_in(model)
     return all_weights + all_gradients - weights - gradients + (2 * weights + gradients) / count
 end
 
@@ -218,7 +223,7 @@ local function turned_bytes(model)
     for i = first, model.config.num_hidden_layers - 1 do
         for _, module in layer_of(model, i):named_modules() do
             local w = module.fan_in_fan_out and module.weight
-            bytes = bytes + (w and w:numel() * bytes_of[w:dtype()] or 0)
+            bytes = bytes + (w and bytes_in(w) or 0)
         end
     end
     return bytes

@@ -5,6 +5,7 @@
 local am = require("am")
 local distributed = require("am.distributed")
 local err = require("am.core.error")
+local packed = require("am.core.packed")
 local sections = require("am.recipes.sections")
 local tensor = require("am.core.tensor")
 
@@ -108,10 +109,22 @@ local STRATEGIES = {
     { "cp", distributed.context_parallel },
 }
 
+-- Raise "usage" where ranks would share matrices that are in few bits.
+local function check_few_bits(self)
+    local shares = sharding(self) and "fsdp2" or self.mesh:size("tp") > 1 and "tp_size"
+    for name, t in self.model:named_parameters() do
+        if shares and packed.is(t) then
+            err.raise("usage", "%s: %s cuts matrices, and %s is in few bits (quantization): take strategy: ddp, or "
+                      .. "pp_size", self.cfg:where("distributed"), shares, name)
+        end
+    end
+end
+
 --- Put the strategies on a model that is loaded and has its adapters. From then on self.layout says which part of each
 --- parameter this rank has.
 function Methods:parallelize()
     local options = self:section("distributed")
+    self.world:together(check_few_bits, self)
     options.pipeline = self:stage_options()
     self:note_costs()
     local before = am.memory(self.ctx.device).live_bytes

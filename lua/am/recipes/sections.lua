@@ -4,6 +4,7 @@
 
 local kubernetes = require("am.launcher.kubernetes")
 local qat = require("am.quantization.qat")
+local qlora = require("am.quantization.qlora")
 local slurm = require("am.launcher.slurm")
 
 local M = {}
@@ -186,16 +187,7 @@ local function later()
         qat = { fields = qat.fields, doc = "training that knows of later quantisation: docs/low_precision.md" },
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
                         not_yet = "models with experts; leave the section out" },
-        quantization = { fields = M.with({
-            load_in_4bit = { type = "boolean", now = { false }, doc = "keep frozen weights in 4 bits",
-                             not_yet = "frozen weights in 4 bits (QLoRA); set it to false, or take "
-                                 .. "model.torch_dtype: bfloat16" },
-            load_in_8bit = { type = "boolean", now = { false }, doc = "keep frozen weights in 8 bits",
-                             not_yet = "frozen weights in 8 bits; set it to false" },
-        }, without_effect("nothing is quantised", [[bnb_4bit_compute_dtype bnb_4bit_quant_type
-            bnb_4bit_use_double_quant bnb_4bit_quant_storage llm_int8_threshold llm_int8_skip_modules
-            llm_int8_enable_fp32_cpu_offload llm_int8_has_fp16_weight _target_]])),
-                         doc = "frozen weights in few bits" },
+        quantization = { fields = qlora.fields, doc = "frozen weights in few bits: docs/low_precision.md" },
         embedding_row_repair = { type = "any", not_yet = "rows of the embedding that were never trained stay as "
                                  .. "they are; leave it out" },
         tool_call_eval = { type = "any", not_yet = "tool calls are not scored in validation; leave it out" },

@@ -32,19 +32,26 @@ function Shape:dtype() return self.type end
 function Shape:dim() return #self.dims end
 function Shape.device() return "cpu" end
 
+--- Bytes, where the tensor is in few bits.
+function Shape:nbytes() return self.few end
+
 function Shape:size(d)
     return d and self.dims[d + 1] or self.dims
 end
 
-local function fill(model, dtype)
-    local owners = {}
+local function fill(model, dtype, quantize)
+    local owners, few = {}, quantize and quantize:modules(model) or {}
     for name, module, slot in model:parameter_slots() do
         local owner = model.tied and model.tied[name]
         if owner then
             module:share(slot.name, owners[owner])
         else
-            owners[name] = shape_of(slot.shape, dtype)
-            module[slot.name] = owners[name]
+            local shape = shape_of(slot.shape, dtype)
+            if few[module] and slot.name == "weight" then
+                shape.few, shape.requires_grad = quantize:bytes(slot.shape[1], slot.shape[2]), false
+                shape.type = quantize.compute_dtype or dtype
+            end
+            owners[name], module[slot.name] = shape, shape
         end
     end
 end
@@ -111,7 +118,7 @@ local function plain(section, ctx)
     local entry = ctx.registry:lookup(section:get("_target_") or "")
     local options = entry and entry.options and entry.options(section:to_table(), ctx) or {}
     local model = models.structure(c, options)
-    fill(model, models.weight_dtype(options.torch_dtype) or c.torch_dtype or "float32")
+    fill(model, models.weight_dtype(options.torch_dtype) or c.torch_dtype or "float32", options.quantize)
     model.name_or_path = name
     return model
 end
@@ -119,7 +126,7 @@ end
 --- The skeleton of the model of a recipe object (its cfg, ctx and freeze). Raises as loading would where
 --- config.json is not at hand ("io") or the architecture is not there ("unsupported").
 function M.of(recipe)
-    local model = plain(recipe.cfg:child("model"), recipe.ctx)
+    local model = plain(recipe.cfg:child("model"), recipe:model_context())
     recipe:freeze(model)
     model.model.activation_checkpointing = sections.activation_checkpointing(recipe.cfg)
         or model.model.activation_checkpointing

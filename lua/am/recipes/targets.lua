@@ -11,6 +11,7 @@ local models = require("am.models")
 local names_of = require("am.recipes.names")
 local optim = require("am.optim")
 local peft = require("am.peft")
+local qlora = require("am.quantization.qlora")
 local quantization = require("am.quantization")
 local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
@@ -62,7 +63,8 @@ local model_fields = {
     fp8_config = { target = true, switch = "enabled", switch_off = true, of = "^am%.quantization%.FP8Config$",
                    default_target = "am.quantization.FP8Config", doc = "as the section fp8, which counts where both "
                        .. "are there; recipes read it" },
-    quantization_config = { type = "any", not_yet = "frozen weights in few bits; leave it out" },
+    quantization_config = { type = "any", doc = "a section with _target_ transformers.BitsAndBytesConfig, or its "
+                                .. "arguments: frozen weights in few bits, as the section quantization" },
     num_nextn_predict_layers = { type = "integer", min = 0, now = { 0 }, not_yet = NO_MTP },
     mtp_loss_scaling_factor = { type = "number", no_effect = "there are no heads for further tokens" },
     mtp_use_repeated_layer = { type = "boolean", no_effect = "there are no heads for further tokens" },
@@ -114,7 +116,9 @@ local function model_options(args, ctx)
             end
         end
     end
+    local few = args.quantization_config
     return { torch_dtype = args.torch_dtype, device = args.device or ctx.device,
+             quantize = few and qlora.new(with(few, qlora.transformers_defaults)) or ctx.quantize,
              activation_checkpointing = args.activation_checkpointing, config_overrides = overrides,
              attn_implementation = args.attn_implementation, use_liger_kernel = args.use_liger_kernel }
 end
@@ -330,6 +334,16 @@ local function define_vlms(registry)
 end
 
 local function define_rest(registry)
+    local fields = {}
+    for key, spec in pairs(qlora.fields) do
+        fields[key] = key ~= "_target_" and with({ default = qlora.transformers_defaults[key] }, spec) or nil
+    end
+    registry:define {
+        name = "am.BitsAndBytesConfig", aliases = { "transformers.BitsAndBytesConfig" },
+        doc = "frozen weights in few bits, for model.quantization_config",
+        fields = fields,
+        build = function(args) return args end,
+    }
     registry:define {
         name = "am.PeftConfig",
         aliases = names { "nemo_automodel.components._peft.lora.PeftConfig", "nemo_automodel.PeftConfig" },
