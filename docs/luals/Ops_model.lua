@@ -14,7 +14,8 @@ function am_Ops.linear(x, weight, bias) end
 ---@return am.Tensor
 function am_Ops.fp8_linear(x, weight, recipe) end
 
---- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post").
+--- linear plus scale B A x. opts: scale, dropout (probability, 0), position ("pre" or "post"). With a packed weight
+--- all of it is computed in that one's dtype.
 ---@return am.Tensor
 function am_Ops.lora_linear(x, weight, bias, lora_a, lora_b, opts) end
 

@@ -99,7 +99,8 @@ function am_CausalLM:head(hidden) end
 
 --- What a loss needs to know of the head (am.loss): head, logits before the cap; head_weight (the matrix [V, C],
 --- for losses that never store logits; nil when the head is more than that: a bias, an adapter); head_input, what is
---- done to states before, if anything; logit_scale, softcap, vocab_size.
+--- done to states before, if anything; fp8: `head` multiplies in 8 bits, with scales of all rows that it is given at
+--- once; logit_scale, softcap, vocab_size.
 function am_CausalLM:head_context() end
 
 --- See Body:rotary_stage (decoder.lua); nil for a body that has none.

@@ -58,7 +58,6 @@ local lazy = {
     quantization = function() return require("am.quantization") end,
     optim = function() return require("am.optim") end,
     loss = function() return require("am.loss") end,
-    quantization = function() return require("am.quantization") end,
     nn = function()
         return {
             Module = require("am.nn.module"), Linear = require("am.nn.linear"),
