@@ -24,6 +24,8 @@ template <int D> struct backward_tile : backward_shape<D> {
     static constexpr int NT = 128, BM = 64, KEYS = 64, DKV_NT = NT * S::HALVES;
     static constexpr int DQ_SHARED = (2 * BM + 4 * S::BN) * am_row<D> * 2;
     static constexpr int DKV_SHARED = (2 * KEYS + 4 * S::BQ) * am_row<D> * 2;
+    static constexpr int MOST_SHARED = /* with the static arrays */
+        (DQ_SHARED > DKV_SHARED ? DQ_SHARED : DKV_SHARED) + 2048;
 };
 
 /* ---- first steps ---------------------------------------------------------------------------- */
@@ -508,17 +510,24 @@ template <class T, int D> static int launch(am_stream *s, const am_attention_bwd
     const am_attention_shape *x = &a->shape;
     int q_tiles = (int)((x->t + B::BM - 1) / B::BM),
         k_tiles = (int)((x->s + B::KEYS - 1) / B::KEYS);
-    am_query_tiles plan;
-    int rc = make_plan(s, a, B::BQ, &plan);
-    if (rc != AM_OK)
-        return rc;
-    cudaError_t e = cudaFuncSetAttribute((const void *)attention_dq_kernel<T, D>,
-                                         cudaFuncAttributeMaxDynamicSharedMemorySize, B::DQ_SHARED);
+    int device = 0, most = 0;
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (e == cudaSuccess && most < B::MOST_SHARED)
+        return AM_EUNSUP; /* D 256 on sm_89 and sm_120 */
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute((const void *)attention_dq_kernel<T, D>,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, B::DQ_SHARED);
     if (e == cudaSuccess)
         e = cudaFuncSetAttribute((const void *)attention_dkv_kernel<T, D>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, B::DKV_SHARED);
     if (e != cudaSuccess)
         return am_cuda_fail(e, "attention_bwd's shared memory");
+    am_query_tiles plan;
+    int rc = make_plan(s, a, B::BQ, &plan);
+    if (rc != AM_OK)
+        return rc;
     if (q_tiles) {
         AM_LAUNCH((attention_dq_kernel<T, D>), (unsigned)(q_tiles * x->h * x->b), B::NT,
                   B::DQ_SHARED, s->stream, *a, q_tiles);
@@ -545,8 +554,11 @@ extern "C" int am_cuda_attention_bwd(am_stream *s, const am_attention_bwd_args *
         rc = make_delta(s, a);
     if (rc != AM_OK || x->b * x->h == 0)
         return rc;
-    if (am_attention_fast(x, a->q, a->k, a->v) && (uintptr_t)a->dout % 16 == 0)
-        return x->dtype == AM_BF16 ? launch_for<bf16>(s, a) : launch_for<f16>(s, a);
+    if (am_attention_fast(x, a->q, a->k, a->v) && (uintptr_t)a->dout % 16 == 0) {
+        rc = x->dtype == AM_BF16 ? launch_for<bf16>(s, a) : launch_for<f16>(s, a);
+        if (rc != AM_EUNSUP)
+            return rc;
+    }
     am_query_tiles plan;
     rc = make_plan(s, a, AM_PLAIN_QUERIES, &plan);
     return rc == AM_OK ? am_attention_plain_bwd(s, a, plan) : rc;

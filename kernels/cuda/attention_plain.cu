@@ -4,7 +4,9 @@
  * more blocks the others. */
 #include "attention_bwd.cuh"
 
-constexpr int NT = 128, BM = 32, BN = AM_PLAIN_QUERIES, DC = 32, OUT = 128;
+constexpr int NT = 128, BM = 32, BN = AM_PLAIN_QUERIES, DC = 32;
+/* Of f64 fewer: they take two registers each. */
+template <class A> constexpr int OUT = sizeof(A) == 8 ? 64 : 128;
 /* A thread has rows thread / ACROSS + DOWN i and columns thread % ACROSS + ACROSS j of a tile. */
 constexpr int ACROSS = 16, DOWN = NT / ACROSS, RI = BM / DOWN, CJ = BN / ACROSS, OJ = DC / ACROSS;
 
@@ -90,13 +92,13 @@ AM_DEVICE void plain_dot(A (&s)[RI][CJ], plain_shared<A> &m, plain_rows left, pl
 
 /* The output's columns from c0 on: [piece][row][column]. */
 template <class A> struct plain_sum {
-    A v[OUT / DC][RI][OJ];
+    A v[OUT<A> / DC][RI][OJ];
 };
 
 template <class A> AM_DEVICE void plain_clear(plain_sum<A> &sum)
 {
 #pragma unroll
-    for (int i = 0; i < OUT / DC * RI * OJ; i++)
+    for (int i = 0; i < OUT<A> / DC * RI * OJ; i++)
         sum.v[i / (RI * OJ)][i / OJ % RI][i % OJ] = 0;
 }
 
@@ -107,7 +109,7 @@ AM_DEVICE void plain_add(plain_sum<A> &sum, plain_shared<A> &m, plain_rows right
 {
     int down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
 #pragma unroll
-    for (int piece = 0; piece < OUT / DC; piece++) {
+    for (int piece = 0; piece < OUT<A> / DC; piece++) {
         int64_t c = c0 + piece * DC;
         if (c >= x.d)
             break;
@@ -137,7 +139,7 @@ AM_DEVICE void plain_store(const plain_sum<A> &sum, void *to, int64_t at, int64_
 {
     int down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
 #pragma unroll
-    for (int piece = 0; piece < OUT / DC; piece++)
+    for (int piece = 0; piece < OUT<A> / DC; piece++)
 #pragma unroll
         for (int i = 0; i < RI; i++)
 #pragma unroll
@@ -170,7 +172,7 @@ __global__ void __launch_bounds__(NT, 2) attention_plain_kernel(am_attention_arg
     plain_shared<A> &m = shared[0];
     const am_attention_shape &x = a.shape;
     int first = (int)(blockIdx.x % tiles) * BM;
-    int64_t head = blockIdx.x / tiles % x.h, b = blockIdx.x / tiles / x.h, c0 = blockIdx.y * OUT;
+    int64_t head = blockIdx.x / tiles % x.h, b = blockIdx.x / tiles / x.h, c0 = blockIdx.y * OUT<A>;
     int64_t kv_head = head / (x.h / x.kh), stat = (b * x.h + head) * x.t + first;
     int64_t k0 = b * x.k_batch + kv_head * x.k_head, v0 = b * x.v_batch + kv_head * x.v_head;
     int used = (int)min((int64_t)BM, x.t - first);
@@ -219,7 +221,7 @@ __global__ void __launch_bounds__(NT, 2) attention_plain_kernel(am_attention_arg
             by[row] = shrink;
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < OUT / DC * RI * OJ; i++)
+        for (int i = 0; i < OUT<A> / DC * RI * OJ; i++)
             sum.v[i / (RI * OJ)][i / OJ % RI][i % OJ] *= by[down + DOWN * (i / OJ % RI)];
         plain_add(sum, m, v, x, c0);
     }
@@ -237,20 +239,21 @@ __global__ void __launch_bounds__(NT, 2) attention_plain_kernel(am_attention_arg
                 c0);
 }
 
-static dim3 plain_grid(int64_t tiles, const am_attention_shape *x, int64_t heads)
+template <class A> static dim3 plain_grid(int64_t tiles, const am_attention_shape *x, int64_t heads)
 {
-    return dim3((unsigned)(tiles * heads * x->b), (unsigned)((x->d + OUT - 1) / OUT));
+    return dim3((unsigned)(tiles * heads * x->b), (unsigned)((x->d + OUT<A> - 1) / OUT<A>));
 }
 
 int am_attention_plain(am_stream *s, const am_attention_args *a)
 {
     const am_attention_shape *x = &a->shape;
     int tiles = (int)((x->t + BM - 1) / BM);
-    dim3 grid = plain_grid(tiles, x, x->h);
     if (x->dtype == AM_F64)
-        AM_LAUNCH(attention_plain_kernel<double>, grid, NT, 0, s->stream, *a, tiles);
+        AM_LAUNCH(attention_plain_kernel<double>, plain_grid<double>(tiles, x, x->h), NT, 0,
+                  s->stream, *a, tiles);
     else if (x->dtype == AM_F32 || x->dtype == AM_BF16 || x->dtype == AM_F16)
-        AM_LAUNCH(attention_plain_kernel<float>, grid, NT, 0, s->stream, *a, tiles);
+        AM_LAUNCH(attention_plain_kernel<float>, plain_grid<float>(tiles, x, x->h), NT, 0,
+                  s->stream, *a, tiles);
     else
         return AM_EUNSUP;
     return am_cuda_launched(s, "attention_plain");
@@ -285,7 +288,7 @@ __global__ void __launch_bounds__(NT, 2)
     plain_shared<A> &m = shared[0];
     const am_attention_shape &x = a.shape;
     int first = (int)(blockIdx.x % tiles) * BM;
-    int64_t head = blockIdx.x / tiles % x.h, b = blockIdx.x / tiles / x.h, c0 = blockIdx.y * OUT;
+    int64_t head = blockIdx.x / tiles % x.h, b = blockIdx.x / tiles / x.h, c0 = blockIdx.y * OUT<A>;
     int64_t kv_head = head / (x.h / x.kh), stat = (b * x.h + head) * x.t + first;
     int64_t k0 = b * x.k_batch + kv_head * x.k_head, v0 = b * x.v_batch + kv_head * x.v_head;
     int64_t out_at = ((b * x.t + first) * x.h + head) * x.d;
@@ -338,7 +341,7 @@ __global__ void __launch_bounds__(NT, 2)
     const am_attention_shape &x = a.shape;
     int first = (int)(blockIdx.x % tiles) * BM;
     int64_t kv_head = blockIdx.x / tiles % x.kh, b = blockIdx.x / tiles / x.kh;
-    int64_t group = x.h / x.kh, c0 = blockIdx.y * OUT;
+    int64_t group = x.h / x.kh, c0 = blockIdx.y * OUT<A>;
     int64_t out_at = ((b * x.s + first) * x.kh + kv_head) * x.d;
     int used = (int)min((int64_t)BM, x.s - first);
     int down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
@@ -401,14 +404,14 @@ static int backward(am_stream *s, const am_attention_bwd_args *a, am_query_tiles
     const am_attention_shape *x = &a->shape;
     int q_tiles = (int)((x->t + BM - 1) / BM), k_tiles = (int)((x->s + BM - 1) / BM);
     if (q_tiles) {
-        AM_LAUNCH(attention_plain_dq_kernel<A>, plain_grid(q_tiles, x, x->h), NT, 0, s->stream, *a,
-                  q_tiles);
+        AM_LAUNCH(attention_plain_dq_kernel<A>, plain_grid<A>(q_tiles, x, x->h), NT, 0, s->stream,
+                  *a, q_tiles);
         int rc = am_cuda_launched(s, "attention_plain_dq");
         if (rc != AM_OK)
             return rc;
     }
     if (k_tiles)
-        AM_LAUNCH(attention_plain_dkv_kernel<A>, plain_grid(k_tiles, x, x->kh), NT, 0, s->stream,
+        AM_LAUNCH(attention_plain_dkv_kernel<A>, plain_grid<A>(k_tiles, x, x->kh), NT, 0, s->stream,
                   *a, plan, k_tiles);
     return am_cuda_launched(s, "attention_plain_dkv");
 }

@@ -172,7 +172,7 @@ static __host__ __device__ __forceinline__ int am_size(int dtype)
     } break;
 
 /* N elements that are read or written at once, in pieces of 16 bytes at most. */
-template <class T, int N> struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) am_pack
+template <class T, int N> struct __align__(sizeof(T) * N < 16 ? sizeof(T) * N : 16) am_elems
 {
     T v[N];
 };

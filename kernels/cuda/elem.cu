@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(NT) move_kernel(T *out, const T *a, am_nd nd, 
         int64_t at[2];
         am_nd_at(nd, i, at);
         if (N > 1 && i + N <= n && nd.stride[1][last] == 1) {
-            *(am_pack<T, N> *)(out + at[0]) = *(const am_pack<T, N> *)(a + at[1]);
+            *(am_elems<T, N> *)(out + at[0]) = *(const am_elems<T, N> *)(a + at[1]);
             continue;
         }
 #pragma unroll

@@ -51,7 +51,7 @@ extern "C" int am_cuda_gather(am_stream *s, const am_gather_args *a)
     if (a->outer * a->m * a->inner == 0)
         return AM_OK;
     if (!a->per_element && (((uintptr_t)a->out | (uintptr_t)a->a | (uintptr_t)row) & 15) == 0) {
-        gather<am_pack<uint32_t, 4>>(s, a, row / 16);
+        gather<am_elems<uint32_t, 4>>(s, a, row / 16);
         return am_cuda_launched(s, "gather");
     }
     switch (size) {
@@ -104,13 +104,13 @@ __global__ void __launch_bounds__(NT)
         uint64_t key = keys[p];
         if (key == (uint64_t)n || (p > 0 && keys[p - 1] == key))
             continue;
-        am_pack<TA, N> *to = (am_pack<TA, N> *)(da + (o * n + (int64_t)key) * inner + c), x = *to;
+        am_elems<TA, N> *to = (am_elems<TA, N> *)(da + (o * n + (int64_t)key) * inner + c), x = *to;
         M sum[N];
 #pragma unroll
         for (int k = 0; k < N; k++)
             sum[k] = am_get(x.v[k]);
         for (; p < m && keys[p] == key; p++) {
-            am_pack<T, N> d = *(const am_pack<T, N> *)(dout + (o * m + places[p]) * inner + c);
+            am_elems<T, N> d = *(const am_elems<T, N> *)(dout + (o * m + places[p]) * inner + c);
 #pragma unroll
             for (int k = 0; k < N; k++)
                 sum[k] += (M)am_get(d.v[k]);

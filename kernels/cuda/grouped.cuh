@@ -76,14 +76,14 @@ AM_DEVICE void tile_load(T *to, const T *x, int64_t ld, int64_t rows, int64_t co
         if (wide) {
             am_cp_async16(at, left > 0 ? x + r * ld + c : x, (int)left * 2);
         } else {
-            am_pack<T, V> v;
+            am_elems<T, V> v;
 #pragma unroll
             for (int j = 0; j < V; j++)
                 if (j < left)
                     v.v[j] = x[r * ld + c + j];
                 else
                     am_put(&v.v[j], 0.0f);
-            *(am_pack<T, V> *)at = v;
+            *(am_elems<T, V> *)at = v;
         }
     }
 }
@@ -94,7 +94,7 @@ template <class T, bool TA, bool TB> struct mma_storage {
     static constexpr int A_LD = (TA ? G::BM : G::BK) + G::PAD, B_LD = (TB ? G::BK : G::BN) + G::PAD;
     static constexpr int A_SIZE = (TA ? G::BK : G::BM) * A_LD;
     static constexpr int SIZE = A_SIZE + (TB ? G::BN : G::BK) * B_LD, SUM_LD = G::BN + 4;
-    am_pack<T, 8> all[G::STAGES * SIZE / 8];
+    am_elems<T, 8> all[G::STAGES * SIZE / 8];
     static_assert(sizeof all >= G::BM * SUM_LD * sizeof(float), "the tile's sums fit");
 };
 

@@ -41,7 +41,7 @@ AM_DEVICE void am_map_load(typename am_math<T>::type (&x)[N], const T *p, int64_
                            int64_t stride, int64_t left)
 {
     if (N > 1 && left >= N && stride == 1) {
-        am_pack<T, N> v = *(const am_pack<T, N> *)(p + at);
+        am_elems<T, N> v = *(const am_elems<T, N> *)(p + at);
 #pragma unroll
         for (int k = 0; k < N; k++)
             x[k] = am_get(v.v[k]);
@@ -56,11 +56,11 @@ template <int N, class T, class M>
 AM_DEVICE void am_map_store(T *p, int64_t at, int64_t left, const M (&x)[N])
 {
     if (N > 1 && left >= N) {
-        am_pack<T, N> v;
+        am_elems<T, N> v;
 #pragma unroll
         for (int k = 0; k < N; k++)
             am_put(&v.v[k], x[k]);
-        *(am_pack<T, N> *)(p + at) = v;
+        *(am_elems<T, N> *)(p + at) = v;
         return;
     }
 #pragma unroll

@@ -46,8 +46,8 @@ template <class T, int V> __global__ void __launch_bounds__(NT) rope_kernel(am_r
         T *out = (T *)a.out + base;
         if (item >= turns) {
             int at = 2 * half + (item - turns) * V;
-            am_pack<T, V> rest = *(const am_pack<T, V> *)(x + at);
-            *(am_pack<T, V> *)(out + at) = rest;
+            am_elems<T, V> rest = *(const am_elems<T, V> *)(x + at);
+            *(am_elems<T, V> *)(out + at) = rest;
             continue;
         }
         int i = item * V, low = a.interleaved ? 2 * i : i,

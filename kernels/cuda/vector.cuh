@@ -20,7 +20,7 @@ template <class T, class M, int V>
 AM_DEVICE void am_read(M (&x)[V], const T *p, int64_t left, bool wide)
 {
     if (wide) {
-        am_pack<T, V> v = *(const am_pack<T, V> *)p;
+        am_elems<T, V> v = *(const am_elems<T, V> *)p;
 #pragma unroll
         for (int i = 0; i < V; i++)
             x[i] = (M)am_get(v.v[i]);
@@ -35,11 +35,11 @@ template <class T, class M, int V>
 AM_DEVICE void am_write(T *p, const M (&x)[V], int64_t left, bool wide)
 {
     if (wide) {
-        am_pack<T, V> v;
+        am_elems<T, V> v;
 #pragma unroll
         for (int i = 0; i < V; i++)
             am_put(&v.v[i], x[i]);
-        *(am_pack<T, V> *)p = v;
+        *(am_elems<T, V> *)p = v;
     } else {
 #pragma unroll
         for (int i = 0; i < V; i++)

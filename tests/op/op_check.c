@@ -71,6 +71,8 @@ tolerance case_tolerance(const op_case *c, int d)
     tolerance t = case_dtypes[d].tol;
     if (c->op == AM_OP_attention && case_dtypes[d].dtype == AM_BF16)
         t = (tolerance){0x1p-6, 1, t.floor_abs};
+    if (c->op == AM_OP_attention && case_dtypes[d].dtype == AM_F16)
+        t = (tolerance){0x1p-9, 1, t.floor_abs};
     return t;
 }
 

@@ -14,10 +14,10 @@
  *   bf16  2^-7 of the value, or of a quarter of the largest: one step of the last place where both
  *         round the same number from different sides, and what that moves in a gradient
  *   f16   2^-10, likewise
- * Attention in bf16 may round probabilities and their gradients, as matrix units take them, so its
- * output may be a step of the last place off. Gradients are differences of sums with that output,
- * which the step may move by more than they are: 2^-6 of the largest. (Rounding by hand in f64
- * gives the errors that AMX has.) */
+ * Attention in bf16 and f16 may round probabilities and their gradients, as matrix units take them,
+ * so its output may be a step of the last place off. Gradients are differences of sums with that
+ * output, which the step may move by more than they are: 2^-6 of the largest, in f16 2^-9.
+ * (Rounding by hand in f64 gives the errors that AMX has.) */
 typedef struct case_dtype {
     int dtype;
     tolerance tol;
