@@ -9,7 +9,7 @@ local ops = am.ops
 describe("the ops of the registry", function()
     it("are functions in Lua", function()
         local under_other_names = { add_scalar = "add", mul_scalar = "mul", pow_scalar = "pow",
-                                    gelu_tanh = "gelu", cast = "to" }
+                                    gelu_tanh = "gelu", cast = "to", packed_linear = "linear" }
         for op = 0, C.AM_OP_COUNT - 1 do
             local name = ffi.string(C.am_op_name(op))
             assert.is_function(ops[under_other_names[name] or name], name)

@@ -29,7 +29,8 @@ describe("docs/tensors.md", function()
 
     -- What only models use is in docs/ops.md; the rest of these is told in the text.
     local elsewhere = { __tostring = true, activations = true, alive = true, attention = true, attention_add = true,
-                        attention_add_grad = true, cross_entropy = true, grouped_linear = true, layer_norm = true,
+                        attention_add_grad = true, cross_entropy = true, fake_quantize = true, fp8_linear = true,
+                        grouped_linear = true, layer_norm = true,
                         rms_norm = true, rope = true, rope_table = true, set_data = true, sort_by_expert = true }
 
     it("leaves no method out", function()
