@@ -26,6 +26,7 @@ for certificate in /usr/local/share/ca-certificates/*.crt; do
     [ ! -f "$certificate" ] || cp "$certificate" "$dir/usr/local/share/ca-certificates/"
 done
 cp -L /etc/resolv.conf "$dir/etc/resolv.conf"
+echo "127.0.0.1 localhost $(hostname)" >"$dir/etc/hosts" # or mpirun asks the network for it, five seconds each time
 [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$dir/etc/pip.conf"
 apt-config dump | grep -Ei '^Acquire::(.*proxy|Check-)' >"$dir/etc/apt/apt.conf.d/90host" || true
 
