@@ -56,7 +56,7 @@ describe("--dry-run", function()
             { { optimizer = { state_dtype = "int4" } }, "state_dtype" },
             { { optimizer = { param_group_overrides = { { pattern = "(" } } } }, "pattern" },
             { { lr_scheduler = { lr_decay_style = "cosin" } }, "lr_decay_style" },
-            { { lr_scheduler = { start_wd = 0.5 } }, "end_wd" }, { { device = "cuda" }, "cuda" },
+            { { lr_scheduler = { start_wd = 0.5 } }, "end_wd" }, { { device = "gpu" }, "gpu" },
             { { mlflow = { tracking_uri = "file:/x" } }, "mlflow.tracking_uri" },
             { { freeze_config = { freeze_language_model = true },
                 model = { pretrained_model_name_or_path = helper.tiny .. "_tied" } }, "nothing is trainable" },
