@@ -167,8 +167,9 @@ end
 --- Sum of the loss over a batch's label tokens. Only they go through the head, unless that multiplies in 8 bits: its
 --- scales are of all rows. see(hidden, labels, ctx), if given, gets those with labels.
 function Recipe:loss(batch, see)
-    local ctx = self.model:head_context()
-    local hidden, labels = self:label_states(self.model, batch, ctx.fp8)
+    local head = self.model:get_output_embeddings()
+    local hidden, labels = self:label_states(self.model, batch, head and head.fp8 ~= nil)
+    local ctx = self.model:head_context() -- after forward: strategies gather the head for it
     ctx.num_label_tokens = batch.num_label_tokens
     if see and batch.num_label_tokens > 0 then
         local states, own = hidden, labels
