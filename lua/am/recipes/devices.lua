@@ -3,9 +3,15 @@
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local ffi = require("ffi")
+local path = require("am.utils.path")
 local tensor = require("am.core.tensor")
 
 local M = {}
+
+-- Is there a driver's device file, of Linux or of WSL? CUDA's libraries take 150 MB, so they are not asked in vain.
+local function has_driver()
+    return path.exists("/dev/nvidiactl") or path.exists("/dev/dxg") or os.getenv("AMLUA_CUDA") ~= nil
+end
 
 local function gpu_count()
     local count = ffi.new("int[1]")
@@ -24,10 +30,12 @@ end
 function M.choose(wanted, local_rank, log)
     if wanted and wanted ~= "cuda" then
         return wanted
+    elseif not wanted and not has_driver() then
+        return "cpu"
     end
     local found, count = pcall(gpu_count)
     if not found and not wanted then
-        return "cpu" -- no module, or no driver
+        return "cpu" -- no module
     end
     local name = found and count > 0 and "cuda:" .. local_rank % count or "cuda"
     local ok, what = pcall(about, name)
