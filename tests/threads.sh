@@ -20,7 +20,7 @@ for source in engine/{core,data,image,io,ops,train}/*.c engine/dist/comm*.c; do
     compile "$source" &
 done
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n; done
-mapfile -t kernels < <(find "$build/CMakeFiles" -path '*kernels*' -name '*.o')
+mapfile -t kernels < <(find "$build/CMakeFiles" -path '*kernels*' -name '*.o' ! -path '*/amlua_cuda.dir/*')
 mapfile -t libraries < <(objdump -p "$build/libamlua.so" | awk '/NEEDED/ { print "-l:" $2 }')
 read -ra check < <(pkg-config --libs check)
 
