@@ -39,7 +39,7 @@ Recipe.takes_ranks = false
 function Recipe:setup()
     self.seed = self:choose_seed()
     self.rng = am.manual_seed(self.seed)
-    self.ctx.device = devices.choose(self.cfg:get("device"), self.world.local_rank, self.log)
+    self.ctx.device = devices.of(self)
     self:check_ranks()
     self.model = self:build_model()
     self.restored = self:load_trained()

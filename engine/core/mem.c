@@ -192,8 +192,7 @@ static int check_room(int device, const am_backend *be, size_t bytes, size_t blo
 {
     int64_t live = pools[device].stats.live_bytes, budget = pools[device].budget;
     if (injected())
-        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
-                       be->name);
+        return out_of_memory(be, bytes);
     if (budget && live + (int64_t)block > budget)
         return am_fail(AM_ENOMEM,
                        "%zu bytes on %s would exceed the memory budget of %lld bytes (%lld in use)",
@@ -253,8 +252,7 @@ int am_device_alloc(int device, void **p, size_t bytes)
     size_t rounded;
     int bin = bin_of(bytes, &rounded);
     if (bin < 0)
-        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
-                       be->name);
+        return out_of_memory(be, bytes);
     AM_TRY(check_room(device, be, bytes, rounded));
     free_block *f = pools[device].bins[bin];
     if (f) {

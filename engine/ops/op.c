@@ -243,6 +243,20 @@ int am_check_same_dtype(const am_call *c, int i, int j)
     return AM_OK;
 }
 
+int am_check_bias(const am_call *c, int i, int64_t n)
+{
+    char text[96];
+    const am_tensor *bias = i < c->n_in ? c->in[i] : NULL;
+    if (!bias)
+        return AM_OK;
+    AM_TRY(am_check_same_dtype(c, 0, i));
+    if (bias->ndim != 1 || bias->shape[0] != n)
+        return am_fail(AM_ESHAPE, "%s: the bias %s must be as long as the weight, %lld",
+                       am_op_name(c->op), am_shape_text(text, bias->ndim, bias->shape),
+                       (long long)n);
+    return AM_OK;
+}
+
 int am_check_dim(const am_call *c, int ndim, int dim, int *out)
 {
     int d = dim < 0 ? dim + ndim : dim;

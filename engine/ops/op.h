@@ -117,8 +117,15 @@ typedef struct am_op_impl {
 int am_check_float(const am_call *c, int i);
 int am_check_int(const am_call *c, int i);
 int am_check_same_dtype(const am_call *c, int i, int j);
+int am_check_bias(const am_call *c, int i, int64_t n); /* input i, where it is there: [n] */
 /* dim counted from the end when negative; AM_ESHAPE when out of range. */
 int am_check_dim(const am_call *c, int ndim, int dim, int *out);
+
+/* Rows of x [..., k]. */
+static inline int64_t am_rows_of(const am_tensor *x)
+{
+    return x->ndim ? am_shape_numel(x->ndim - 1, x->shape) : 1;
+}
 
 /* Fill nd from tensors (operand order) that all broadcast to `shape`; collapses dims. */
 int am_nd_make(am_nd *nd, int ndim, const int64_t *shape, int n, am_tensor *const *operands);

@@ -62,12 +62,6 @@ static int multiply(am_tensor *c, const quantized *a, bool ta, const quantized *
                                                   .k = k});
 }
 
-/* Rows of x [..., k]. */
-static int64_t rows_of(const am_tensor *x)
-{
-    return am_shape_numel(x->ndim - 1, x->shape);
-}
-
 static int check(const am_call *c)
 {
     char tx[96], tw[96];
@@ -90,7 +84,7 @@ static int fp8_linear_forward(am_call *c)
     am_tensor *x, *w;
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
     AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
-    int64_t n = w->shape[0], k = w->shape[1], rows = rows_of(x);
+    int64_t n = w->shape[0], k = w->shape[1], rows = am_rows_of(x);
     int by_row = c->attrs.fp8.recipe != AM_FP8_TENSORWISE;
     int per = by_row ? AM_FP8_PER_ROW : AM_FP8_PER_TENSOR;
     memcpy(shape, x->shape, sizeof shape);
@@ -155,7 +149,7 @@ static int backward_w(am_bwd *b, am_tensor *x, quantized *dy, int64_t rows, int6
 static int fp8_linear_backward(am_bwd *b)
 {
     am_tensor *x = b->saved[0], *w = b->saved[1];
-    int64_t n = w->shape[0], k = w->shape[1], rows = rows_of(x);
+    int64_t n = w->shape[0], k = w->shape[1], rows = am_rows_of(x);
     int tensorwise = b->attrs->fp8.recipe == AM_FP8_TENSORWISE;
     quantized dy;
     if (tensorwise)

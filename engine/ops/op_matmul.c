@@ -84,12 +84,6 @@ static int gemm_low_rank(am_tensor *c, am_tensor *a, am_tensor *b, am_tensor *bi
     return am_launch_gemm(c->device, &args);
 }
 
-/* Rows of x [..., k]. */
-static int64_t rows_of(const am_tensor *x)
-{
-    return x->ndim ? am_shape_numel(x->ndim - 1, x->shape) : 1;
-}
-
 static int shape_mismatch(const am_call *c, const am_tensor *a, const am_tensor *b, const char *why)
 {
     char ta[96], tb[96];
@@ -106,25 +100,14 @@ static bool is_turned(const am_tensor *w)
     return w->stride[0] == 1 && w->stride[1] == w->shape[0] && !am_tensor_is_contiguous(w);
 }
 
-static int bias_check(am_call *c, int bias, int64_t n)
-{
-    if (bias < c->n_in && c->in[bias]) {
-        AM_TRY(am_check_same_dtype(c, 0, bias));
-        if (c->in[bias]->ndim != 1 || c->in[bias]->shape[0] != n)
-            return shape_mismatch(c, c->in[1], c->in[bias],
-                                  "the bias must be as long as the weight");
-    }
-    return AM_OK;
-}
-
-static int linear_check(am_call *c, int bias)
+static int linear_check(am_call *c)
 {
     am_tensor *x = c->in[0], *w = c->in[1];
     AM_TRY(am_check_float(c, 0));
     AM_TRY(am_check_same_dtype(c, 0, 1));
     if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
         return shape_mismatch(c, x, w, "x's last dim must be the weight's second");
-    return bias_check(c, bias, w->shape[0]);
+    return AM_OK;
 }
 
 static int linear_out(am_call *c, int64_t n)
@@ -139,15 +122,16 @@ static int linear_out(am_call *c, int64_t n)
 static int linear_forward(am_call *c)
 {
     am_tensor *x, *w = c->in[1], *bias = NULL;
-    AM_TRY(linear_check(c, 2));
+    AM_TRY(linear_check(c));
+    AM_TRY(am_check_bias(c, 2, c->in[1]->shape[0]));
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
     if (!is_turned(w))
         AM_TRY(am_temp_dense(&c->temps, &w, w));
     if (c->n_in > 2 && c->in[2])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[2]));
     AM_TRY(linear_out(c, w->shape[0]));
-    AM_TRY(gemm(c->out[0], x, false, w, !is_turned(w), bias, rows_of(x), w->shape[0], w->shape[1],
-                1, 0));
+    AM_TRY(gemm(c->out[0], x, false, w, !is_turned(w), bias, am_rows_of(x), w->shape[0],
+                w->shape[1], 1, 0));
     if (c->needs[1])
         AM_TRY(am_save(c, 0, x));
     if (c->needs[0])
@@ -160,7 +144,7 @@ static int linear_dx(am_bwd *b, int i, am_tensor *w)
 {
     am_grad g;
     AM_TRY(am_grad_begin(b, i, true, &g));
-    AM_TRY(gemm(g.t, b->dout, false, w, is_turned(w), NULL, rows_of(b->dout), w->shape[1],
+    AM_TRY(gemm(g.t, b->dout, false, w, is_turned(w), NULL, am_rows_of(b->dout), w->shape[1],
                 w->shape[0], 1, g.accumulate));
     return am_grad_end(b, i, &g);
 }
@@ -171,7 +155,7 @@ static int linear_dw(am_bwd *b, int i, am_tensor *x)
     am_grad g;
     int64_t n = b->dout->shape[b->dout->ndim - 1], k = x->shape[x->ndim - 1];
     AM_TRY(am_grad_begin(b, i, true, &g));
-    AM_TRY(gemm(g.t, b->dout, true, x, false, NULL, n, k, rows_of(x), 1, g.accumulate));
+    AM_TRY(gemm(g.t, b->dout, true, x, false, NULL, n, k, am_rows_of(x), 1, g.accumulate));
     return am_grad_end(b, i, &g);
 }
 
@@ -189,7 +173,7 @@ static int linear_dbias(am_bwd *b, int i)
                                                          .accumulate = g.accumulate,
                                                          .scale = 1,
                                                          .outer = 1,
-                                                         .n = rows_of(b->dout),
+                                                         .n = am_rows_of(b->dout),
                                                          .inner = n}));
     return am_grad_end(b, i, &g);
 }
@@ -258,7 +242,7 @@ static lora_weight weight_of(am_tensor *w, const am_lora_attrs *at)
 static int weight_product(am_tensor *y, am_tensor *x, const lora_weight *w, am_tensor *bias,
                           am_tensor *u, am_tensor *v, bool trans, int accumulate)
 {
-    int64_t m = rows_of(x), n = trans ? w->n : w->k, k = trans ? w->k : w->n;
+    int64_t m = am_rows_of(x), n = trans ? w->n : w->k, k = trans ? w->k : w->n;
     if (w->packing) {
         AM_TRY(am_packed_product(y, x, w->t, w->packing, trans, bias, m, accumulate));
         return u ? gemm(y, u, false, v, trans, NULL, m, n, u->shape[1], 1, 1) : AM_OK;
@@ -274,9 +258,9 @@ static int lora_check(am_call *c)
     if (c->attrs.lora.packing.type != AM_PACK_NONE)
         AM_TRY(am_packed_check(c, &c->attrs.lora.packing));
     else
-        AM_TRY(linear_check(c, 4));
+        AM_TRY(linear_check(c));
     lora_weight w = weight_of(c->in[1], &c->attrs.lora);
-    AM_TRY(bias_check(c, 4, w.n));
+    AM_TRY(am_check_bias(c, 4, w.n));
     AM_TRY(am_check_same_dtype(c, 0, 2));
     AM_TRY(am_check_same_dtype(c, 0, 3));
     if (a->ndim != 2 || b->ndim != 2 || a->shape[1] != w.k || b->shape[0] != w.n ||
@@ -313,7 +297,7 @@ static int lora_forward(am_call *c)
     if (c->n_in > 4 && c->in[4])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[4]));
     lora_weight w = weight_of(stored, at);
-    int64_t m = rows_of(x), r = a->shape[0];
+    int64_t m = am_rows_of(x), r = a->shape[0];
     if (at->dropout_p > 0)
         am_rng_next(&c->rng_seed, &c->rng_stream);
     xd = x;
@@ -347,7 +331,7 @@ static int lora_backward(am_bwd *b)
     lora_weight w = weight_of(b->saved[1], at);
     am_tensor *x = b->saved[0], *a = b->saved[2], *bb = b->saved[3];
     am_tensor *h = b->saved[4], *dz = b->dout, *dh, *xd = x;
-    int64_t m = rows_of(x), r = a->shape[0];
+    int64_t m = am_rows_of(x), r = a->shape[0];
     bool pre = at->dropout_p > 0 && at->dropout_pre;
     if (at->dropout_p > 0 && !at->dropout_pre) {
         AM_TRY(am_temp_new(&b->temps, &dz, x->dtype, b->dout->ndim, b->dout->shape, b->device));
@@ -393,7 +377,7 @@ static int lora_backward(am_bwd *b)
 
 AM_OP(lora_linear, .forward = lora_forward, .backward = lora_backward,
       .kernels = {AM_KERNEL(gemm), AM_KERNEL(gemv), AM_KERNEL(low_rank), AM_KERNEL(dropout),
-                  AM_KERNEL(reduce), AM_KERNEL(packed_gemm)});
+                  AM_KERNEL(reduce)});
 
 /* ---- matmul: batched, leading dims broadcast ---------------------------------------------
  * dA = dC B^T, dB = A^T dC, summed over broadcast dims. */

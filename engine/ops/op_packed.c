@@ -118,12 +118,6 @@ int am_packed_product(am_tensor *y, am_tensor *x, am_tensor *w, const am_packing
                                                         .m = m});
 }
 
-/* Rows of x [..., k]. */
-static int64_t rows_of(const am_tensor *x)
-{
-    return am_shape_numel(x->ndim - 1, x->shape);
-}
-
 /* y = x W^T + b; dx = dy W; db = sum of dy over rows. */
 static int packed_linear_forward(am_call *c)
 {
@@ -132,17 +126,14 @@ static int packed_linear_forward(am_call *c)
     AM_TRY(am_packed_check(c, p));
     AM_TRY(am_temp_dense(&c->temps, &x, c->in[0]));
     AM_TRY(am_temp_dense(&c->temps, &w, c->in[1]));
-    if (c->n_in > 2 && c->in[2]) {
-        AM_TRY(am_check_same_dtype(c, 0, 2));
-        if (c->in[2]->ndim != 1 || c->in[2]->shape[0] != p->rows)
-            return am_fail(AM_ESHAPE, "packed_linear: the bias must be as long as the weight");
+    AM_TRY(am_check_bias(c, 2, p->rows));
+    if (c->n_in > 2 && c->in[2])
         AM_TRY(am_temp_dense(&c->temps, &bias, c->in[2]));
-    }
     int64_t shape[AM_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 1] = p->rows;
     AM_TRY(am_out(c, x->dtype, x->ndim, shape));
-    AM_TRY(am_packed_product(c->out[0], x, w, p, true, bias, rows_of(x), 0));
+    AM_TRY(am_packed_product(c->out[0], x, w, p, true, bias, am_rows_of(x), 0));
     return c->needs[0] ? am_save(c, 0, w) : AM_OK;
 }
 
@@ -152,7 +143,7 @@ static int packed_linear_backward(am_bwd *b)
     const am_packing *p = &b->attrs->packing;
     if (b->needs[0]) {
         AM_TRY(am_grad_begin(b, 0, true, &g));
-        AM_TRY(am_packed_product(g.t, b->dout, b->saved[0], p, false, NULL, rows_of(b->dout),
+        AM_TRY(am_packed_product(g.t, b->dout, b->saved[0], p, false, NULL, am_rows_of(b->dout),
                                  g.accumulate));
         AM_TRY(am_grad_end(b, 0, &g));
     }
@@ -166,7 +157,7 @@ static int packed_linear_backward(am_bwd *b)
                                                              .accumulate = g.accumulate,
                                                              .scale = 1,
                                                              .outer = 1,
-                                                             .n = rows_of(b->dout),
+                                                             .n = am_rows_of(b->dout),
                                                              .inner = p->rows}));
         AM_TRY(am_grad_end(b, 2, &g));
     }

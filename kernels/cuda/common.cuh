@@ -205,20 +205,20 @@ AM_DEVICE void am_store_int(void *p, int dtype, int64_t i, int64_t x)
         am_put((uint8_t *)p + i, x);
     }
 }
-AM_DEVICE double am_load_float(const void *p, int dtype, int64_t i)
+template <class M> AM_DEVICE M am_get_any(const void *p, int dtype, int64_t i) /* floating */
 {
     switch (dtype) {
     case AM_F32:
-        return (double)((const float *)p)[i];
+        return (M)((const float *)p)[i];
     case AM_BF16:
-        return (double)am_get(((const bf16 *)p)[i]);
+        return (M)am_get(((const bf16 *)p)[i]);
     case AM_F16:
-        return (double)am_get(((const f16 *)p)[i]);
+        return (M)am_get(((const f16 *)p)[i]);
     default:
-        return ((const double *)p)[i];
+        return (M)((const double *)p)[i];
     }
 }
-template <class X> AM_DEVICE void am_store_float(void *p, int dtype, int64_t i, X x)
+template <class X> AM_DEVICE void am_put_any(void *p, int dtype, int64_t i, X x)
 {
     switch (dtype) {
     case AM_F32:

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(NT) fill_kernel(T *out, double value, am_nd nd
     for (int64_t i = ((int64_t)blockIdx.x * NT + threadIdx.x) * N; i < n; i += step) {
         int64_t at[1];
         am_nd_at(nd, i, at);
-        am_map_store(out, at[0], n - i, x);
+        am_write(out + at[0], x, n - i, N > 1 && n - i >= N);
     }
 }
 
@@ -108,9 +108,9 @@ __global__ void __launch_bounds__(NT)
 #pragma unroll
             for (int k = 0; k < N; k++)
                 old[k] += x[k];
-            am_map_store(out, at[0], n - i, old);
+            am_write(out + at[0], old, n - i, N > 1 && n - i >= N);
         } else {
-            am_map_store(out, at[0], n - i, x);
+            am_write(out + at[0], x, n - i, N > 1 && n - i >= N);
         }
     }
 }
@@ -126,14 +126,14 @@ __global__ void __launch_bounds__(NT) convert_any_kernel(void *out, const void *
         double x = 0;
         int64_t k;
         if (am_is_float(from)) {
-            x = am_load_float(a, from, at[1]);
+            x = am_get_any<double>(a, from, at[1]);
             k = to == AM_BOOL ? x != 0 : am_int(x);
         } else {
             k = am_load_int(a, from, at[1]);
             x = (double)k;
         }
         if (am_is_float(to)) {
-            am_store_float(out, to, at[0], accumulate ? am_load_float(out, to, at[0]) + x : x);
+            am_put_any(out, to, at[0], accumulate ? am_get_any<double>(out, to, at[0]) + x : x);
         } else {
             uint64_t old = accumulate ? (uint64_t)am_load_int(out, to, at[0]) : 0;
             am_store_int(out, to, at[0], (int64_t)(old + (uint64_t)k));

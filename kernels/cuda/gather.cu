@@ -146,9 +146,9 @@ __global__ void __launch_bounds__(NT)
                 continue;
             int64_t to = (o * e.n + k) * e.inner + column;
             if (am_is_float(e.dtype))
-                am_store_float(e.da, e.dtype_da, to,
-                               am_load_float(e.da, e.dtype_da, to) +
-                                   am_load_float(e.dout, e.dtype, at));
+                am_put_any(e.da, e.dtype_da, to,
+                           am_get_any<double>(e.da, e.dtype_da, to) +
+                               am_get_any<double>(e.dout, e.dtype, at));
             else
                 am_store_int(e.da, e.dtype_da, to,
                              (int64_t)((uint64_t)am_load_int(e.da, e.dtype_da, to) +

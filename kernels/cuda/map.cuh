@@ -8,7 +8,7 @@
  * written: kernels for each function would not be faster, and take a minute to compile. */
 #pragma once
 
-#include "common.cuh"
+#include "vector.cuh"
 
 constexpr int AM_MAP_THREADS = 256;
 
@@ -52,23 +52,6 @@ AM_DEVICE void am_map_load(typename am_math<T>::type (&x)[N], const T *p, int64_
         x[k] = am_get(p[at + (k < left ? k : 0) * stride]);
 }
 
-template <int N, class T, class M>
-AM_DEVICE void am_map_store(T *p, int64_t at, int64_t left, const M (&x)[N])
-{
-    if (N > 1 && left >= N) {
-        am_elems<T, N> v;
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            am_put(&v.v[k], x[k]);
-        *(am_elems<T, N> *)(p + at) = v;
-        return;
-    }
-#pragma unroll
-    for (int k = 0; k < N; k++)
-        if (k < left)
-            am_put(p + at + k, x[k]);
-}
-
 /* x[1], ..., x[N-1], next */
 template <int N, class M> AM_DEVICE void am_map_move(M (&x)[N], M next)
 {
@@ -108,7 +91,7 @@ __global__ void __launch_bounds__(AM_MAP_THREADS)
             }
             am_map_move(y, f(e));
         }
-        am_map_store(out, at[0], n - i, y);
+        am_write(out + at[0], y, n - i, N > 1 && n - i >= N);
     }
 }
 

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(NT)
                 if (accumulate)
                     x[e] += old[e];
             }
-            am_map_store(out, i + k, n - i - k, x);
+            am_write(out + i + k, x, n - i - k, W > 1 && n - i - k >= W);
         }
     }
 }

@@ -172,8 +172,8 @@ struct target {
 template <class M> AM_DEVICE void write(const target &t, int64_t i, M v)
 {
     if (t.accumulate)
-        v += (M)am_load_float(t.out, t.dtype_out, i);
-    am_store_float(t.out, t.dtype_out, i, v);
+        v += am_get_any<M>(t.out, t.dtype_out, i);
+    am_put_any(t.out, t.dtype_out, i, v);
 }
 template <> __device__ __forceinline__ void write(const target &t, int64_t i, int64_t v)
 {

@@ -10,7 +10,7 @@ struct source {
 };
 AM_DEVICE void load(double &x, const source &a, int64_t i)
 {
-    x = am_load_float(a.p, a.dtype, i);
+    x = am_get_any<double>(a.p, a.dtype, i);
 }
 AM_DEVICE void load(int64_t &x, const source &a, int64_t i)
 {
@@ -18,7 +18,7 @@ AM_DEVICE void load(int64_t &x, const source &a, int64_t i)
 }
 AM_DEVICE void store(void *out, int dtype, int64_t i, double x)
 {
-    am_store_float(out, dtype, i, x);
+    am_put_any(out, dtype, i, x);
 }
 AM_DEVICE void store(void *out, int, int64_t i, int64_t x)
 {

@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(NT)
     int64_t step = (int64_t)gridDim.x * NT;
     for (int64_t i = (int64_t)blockIdx.x * NT + threadIdx.x; i < count; i += step) {
         int64_t row = am_divide(i, inner), o = am_divide(row, n);
-        uint64_t key = am_is_float(dtype) ? key_of(am_load_float(a, dtype, i))
+        uint64_t key = am_is_float(dtype) ? key_of(am_get_any<double>(a, dtype, i))
                                           : key_of(am_load_int(a, dtype, i));
         keys[(o * inner + i - row * inner) * n + row - o * n] = descending ? ~key : key;
     }

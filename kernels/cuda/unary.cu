@@ -1,4 +1,5 @@
 /* unary.cu — functions of one operand and their gradients. */
+#include "act.cuh"
 #include "map.cuh"
 
 /* The angle x in half turns, -1..1: x - k pi to some bits more than a double has. Beyond 2^52 half
@@ -29,19 +30,6 @@ AM_DEVICE double cosine(double x)
     return cospi(half_turns(x));
 }
 
-template <class M> AM_DEVICE M sigmoid(M x)
-{
-    return (M)1 / ((M)1 + exp(-x));
-}
-
-/* GELU by tanh (Hendrycks & Gimpel 2016): (1 + tanh u) / 2 is sigmoid(2u). */
-#define GELU_C 0.79788456080286535588
-#define GELU_A 0.044715
-template <class M> AM_DEVICE M gelu_gate(M x)
-{
-    return sigmoid((M)(2 * GELU_C) * (x + (M)GELU_A * x * x * x));
-}
-
 template <class M> AM_DEVICE M value(int op, M x, M p0, M p1)
 {
     switch (op) {
@@ -64,21 +52,21 @@ template <class M> AM_DEVICE M value(int op, M x, M p0, M p1)
     case AM_U_RSQRT:
         return (M)1 / sqrt(x);
     case AM_U_TANH:
-        return tanh(x);
+        return am_act(AM_ACT_TANH, x);
     case AM_U_SIGMOID:
-        return sigmoid(x);
+        return am_act(AM_ACT_SIGMOID, x);
     case AM_U_RELU:
-        return x < 0 ? (M)0 : x;
+        return am_act(AM_ACT_RELU, x);
     case AM_U_SILU:
-        return x * sigmoid(x);
+        return am_act(AM_ACT_SILU, x);
     case AM_U_GELU:
-        return (M)0.5 * x * erfc(x * (M)-0.70710678118654752440);
+        return am_act(AM_ACT_GELU, x);
     case AM_U_GELU_TANH:
-        return x * gelu_gate(x);
+        return am_act(AM_ACT_GELU_TANH, x);
     case AM_U_RELU2:
-        return x < 0 ? (M)0 : x * x;
+        return am_act(AM_ACT_RELU2, x);
     case AM_U_QUICK_GELU:
-        return x * sigmoid((M)1.702 * x);
+        return am_act(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         x = x < p0 ? p0 : x;
         return x > p1 ? p1 : x;
@@ -127,33 +115,22 @@ template <class M> AM_DEVICE M slope(int op, M x, M p0, M p1)
         return (M)0.5 / sqrt(x);
     case AM_U_RSQRT:
         return (M)-0.5 / (x * sqrt(x));
-    case AM_U_TANH: {
-        M t = tanh(x);
-        return 1 - t * t;
-    }
-    case AM_U_SIGMOID: {
-        M s = sigmoid(x);
-        return s * (1 - s);
-    }
+    case AM_U_TANH:
+        return am_act_grad(AM_ACT_TANH, x);
+    case AM_U_SIGMOID:
+        return am_act_grad(AM_ACT_SIGMOID, x);
     case AM_U_RELU:
-        return x > 0 ? (M)1 : x <= 0 ? (M)0 : x;
-    case AM_U_SILU: {
-        M s = sigmoid(x);
-        return s * (1 + x * (1 - s));
-    }
-    case AM_U_GELU: /* Phi(x) + x phi(x) */
-        return (M)0.5 * erfc(x * (M)-0.70710678118654752440) +
-               x * (M)0.39894228040143267794 * exp((M)-0.5 * x * x);
-    case AM_U_GELU_TANH: {
-        M gate = gelu_gate(x);
-        return gate + 2 * x * gate * (1 - gate) * (M)GELU_C * (1 + (M)(3 * GELU_A) * x * x);
-    }
+        return am_act_grad(AM_ACT_RELU, x);
+    case AM_U_SILU:
+        return am_act_grad(AM_ACT_SILU, x);
+    case AM_U_GELU:
+        return am_act_grad(AM_ACT_GELU, x);
+    case AM_U_GELU_TANH:
+        return am_act_grad(AM_ACT_GELU_TANH, x);
     case AM_U_RELU2:
-        return x < 0 ? (M)0 : 2 * x;
-    case AM_U_QUICK_GELU: {
-        M gate = sigmoid((M)1.702 * x);
-        return gate + (M)1.702 * x * gate * (1 - gate);
-    }
+        return am_act_grad(AM_ACT_RELU2, x);
+    case AM_U_QUICK_GELU:
+        return am_act_grad(AM_ACT_QUICK_GELU, x);
     case AM_U_CLAMP:
         return x >= p0 && x <= p1 ? (M)1 : (M)0;
     case AM_U_SIN:
@@ -165,7 +142,7 @@ template <class M> AM_DEVICE M slope(int op, M x, M p0, M p1)
     case AM_U_LOG1P:
         return (M)1 / (1 + x);
     case AM_U_SOFTPLUS:
-        return sigmoid(x);
+        return am_sigmoid(x);
     default: /* AM_U_SIGN, FLOOR, CEIL, ROUND */
         return 0;
     }

@@ -77,17 +77,3 @@ AM_DEVICE void am_write_any(void *p, int dtype, int64_t at, const M (&x)[V], int
     else
         am_write((double *)p + at, x, left, wide);
 }
-
-/* One element. */
-template <class M> AM_DEVICE M am_get_any(const void *p, int dtype, int64_t at)
-{
-    M x[1];
-    am_read_any(x, p, dtype, at, 1, false);
-    return x[0];
-}
-
-template <class M> AM_DEVICE void am_put_any(void *p, int dtype, int64_t at, M value)
-{
-    M x[1] = {value};
-    am_write_any(p, dtype, at, x, 1, false);
-}

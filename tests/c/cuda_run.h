@@ -3,22 +3,13 @@
 #ifndef CUDA_RUN_H
 #define CUDA_RUN_H
 
-#include "core/device.h"
+#include "cuda_suite.h"
 #include "test_kernels.h"
 
 /* Slack before each operand, so that one can be moved off a multiple of 16 bytes. */
 enum { CUDA_OPERANDS = 12, CUDA_SHIFT = 16 };
 
-static const am_backend *cuda;
-static am_stream *cuda_stream;
 static int cuda_shift; /* operands lie so many bytes after a multiple of 256 */
-
-static void open_cuda(void)
-{
-    int device;
-    ck_assert_msg(am_device_find(&device, "cuda") == AM_OK, "%s", am_error_message());
-    ck_assert_msg(am_device_open(device, &cuda, &cuda_stream) == AM_OK, "%s", am_error_message());
-}
 
 typedef int (*cuda_kernel)(am_stream *, const void *);
 
@@ -75,33 +66,6 @@ static void free_kept(void)
 {
     while (kept_count)
         free(kept[--kept_count]);
-}
-
-START_TEST(no_module)
-{
-    printf("SKIP kernels on CUDA: AMLUA_CUDA names no module\n");
-    fflush(stdout);
-}
-END_TEST
-
-static int run_on_cuda(const char *name, const TTest *const *tests, int count)
-{
-    Suite *suite = suite_create(name);
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 240);
-    if (getenv("AMLUA_CUDA")) {
-        tcase_add_checked_fixture(tcase, open_cuda, NULL);
-        for (int i = 0; i < count; i++)
-            tcase_add_test(tcase, tests[i]);
-    } else {
-        tcase_add_test(tcase, no_module);
-    }
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 #endif

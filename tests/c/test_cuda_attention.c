@@ -3,19 +3,8 @@
  * sinks, dropout; values that decide at the edges of tiles and of what is seen; and what a row's
  * bits must not depend on. The backend is the module that AMLUA_CUDA names; without it everything
  * counts as skipped. */
-#include "engine/core/device.h"
+#include "cuda_suite.h"
 #include "test_kernels.h"
-
-static const am_backend *cuda;
-static am_stream *stream;
-
-static void setup(void)
-{
-    int device;
-    ck_assert_msg(am_device_find(&device, "cuda") == AM_OK &&
-                      am_device_open(device, &cuda, &stream) == AM_OK,
-                  "%s", am_error_message());
-}
 
 /* ---- problems ------------------------------------------------------------------------------- */
 
@@ -123,16 +112,16 @@ static void run_cuda(problem *p, int backward)
         ck_assert_int_eq(cuda->alloc(&at[i], p->bytes[i]), AM_OK);
         device[i] = at[i];
         if (i <= SINKS || (backward && i <= LSE))
-            ck_assert_int_eq(cuda->transfer(stream, at[i], p->p[i], p->bytes[i], AM_COPY_TO_DEVICE),
-                             AM_OK);
+            ck_assert_int_eq(
+                cuda->transfer(cuda_stream, at[i], p->p[i], p->bytes[i], AM_COPY_TO_DEVICE), AM_OK);
     }
     am_attention_args f = forward_args(p, device);
     am_attention_bwd_args g = backward_args(p, device);
-    int rc = backward ? cuda->attention_bwd(stream, &g) : cuda->attention(stream, &f);
+    int rc = backward ? cuda->attention_bwd(cuda_stream, &g) : cuda->attention(cuda_stream, &f);
     ck_assert_msg(rc == AM_OK, "%s", am_error_message());
-    ck_assert_int_eq(cuda->stream_sync(stream), AM_OK);
+    ck_assert_int_eq(cuda->stream_sync(cuda_stream), AM_OK);
     for (int i = backward ? DQ : OUT; i < (backward ? BUFFERS : DQ); i++)
-        ck_assert_int_eq(cuda->transfer(stream, p->p[i], at[i], p->bytes[i], AM_COPY_TO_HOST),
+        ck_assert_int_eq(cuda->transfer(cuda_stream, p->p[i], at[i], p->bytes[i], AM_COPY_TO_HOST),
                          AM_OK);
     for (int i = 0; i < BUFFERS; i++)
         if (at[i])
@@ -410,7 +399,7 @@ START_TEST(merge_agrees)
         if (i < 2)
             want[i] = copy_elems(type, n, host[i]);
         ck_assert_int_eq(cuda->alloc(&at[i], bytes[i]), AM_OK);
-        ck_assert_int_eq(cuda->transfer(stream, at[i], host[i], bytes[i], AM_COPY_TO_DEVICE),
+        ck_assert_int_eq(cuda->transfer(cuda_stream, at[i], host[i], bytes[i], AM_COPY_TO_DEVICE),
                          AM_OK);
     }
     am_attention_merge_args r = {want[0], want[1], host[2], host[3], dtype, B, T, H, D}, c = r;
@@ -419,10 +408,11 @@ START_TEST(merge_agrees)
     c.block = at[2];
     c.block_lse = at[3];
     ck_assert_int_eq(am_backend_ref.attention_merge(NULL, &r), AM_OK);
-    ck_assert_int_eq(cuda->attention_merge(stream, &c), AM_OK);
+    ck_assert_int_eq(cuda->attention_merge(cuda_stream, &c), AM_OK);
     double tolerance = dtype == AM_F64 ? 1e-15 : 1e-6; /* some ulps of values up to 3 */
     for (int i = 0; i < 2; i++) {
-        ck_assert_int_eq(cuda->transfer(stream, host[i], at[i], bytes[i], AM_COPY_TO_HOST), AM_OK);
+        ck_assert_int_eq(cuda->transfer(cuda_stream, host[i], at[i], bytes[i], AM_COPY_TO_HOST),
+                         AM_OK);
         check_close("merge", host[i], want[i], wide, i ? ROWS : ROWS * D, tolerance, tolerance);
         free(want[i]);
     }
@@ -433,40 +423,11 @@ START_TEST(merge_agrees)
 }
 END_TEST
 
-START_TEST(nothing)
-{
-    printf("SKIP attention on CUDA: AMLUA_CUDA names no module\n");
-    fflush(stdout);
-}
-END_TEST
-
-static void add(Suite *suite, const char *name, const TTest *test, int loops)
-{
-    TCase *t = tcase_create(name);
-    tcase_set_timeout(t, 240);
-    tcase_add_checked_fixture(t, setup, NULL);
-    tcase_add_loop_test(t, test, 0, loops);
-    suite_add_tcase(suite, t);
-}
-
 int main(void)
 {
-    Suite *suite = suite_create("cuda attention");
-    if (getenv("AMLUA_CUDA")) {
-        add(suite, "agreement", agrees_with_ref, SHAPES);
-        add(suite, "edges", edges_decide, EDGE_RUNS);
-        add(suite, "maxima", growing_maxima, 2);
-        add(suite, "bounds", empty_and_hostile_bounds, 2);
-        add(suite, "packs", place_in_the_pack, 6);
-        add(suite, "merge", merge_agrees, 4);
-    } else {
-        TCase *t = tcase_create("no CUDA");
-        tcase_add_test(t, nothing);
-        suite_add_tcase(suite, t);
-    }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    const cuda_test tests[] = {
+        {"agreement", agrees_with_ref, SHAPES}, {"edges", edges_decide, EDGE_RUNS},
+        {"maxima", growing_maxima, 2},          {"bounds", empty_and_hostile_bounds, 2},
+        {"packs", place_in_the_pack, 6},        {"merge", merge_agrees, 4}};
+    return run_on_cuda("cuda attention", tests, sizeof tests / sizeof *tests);
 }

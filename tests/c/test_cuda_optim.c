@@ -3,6 +3,7 @@
  * module that AMLUA_CUDA names. */
 #include "cuda_run.h"
 #include "kernels/cpu/dynamic_map.h"
+#include "optim_steps.h"
 
 static const int64_t sizes[] = {1, 3, 4, 255, 257, 1030};
 enum { SIZES = sizeof sizes / sizeof *sizes, STEPS = 3 };
@@ -54,21 +55,13 @@ static const int mixtures[][3] = {
 };
 enum { MIXTURES = sizeof mixtures / sizeof *mixtures };
 
-static am_adam_args an_adam_step(int64_t n, const int *mixture, int mode)
+static am_adam_args an_adam_step(int64_t n, const int *mixture, int decoupled)
 {
-    return (am_adam_args){.dtype = mixture[0],
-                          .dtype_state = mixture[1],
-                          .dtype_grad = mixture[2],
-                          .decoupled = mode >> 1 & 1,
-                          .n = n,
-                          .lr = 1e-2,
-                          .beta1 = 0.9,
-                          .beta2 = 0.999,
-                          .eps = 1e-8,
-                          .weight_decay = 0.1,
-                          .bias1 = 0.19,
-                          .bias2 = 0.002,
-                          .grad_scale = 0.7};
+    am_adam_args args = adam_step(n, decoupled);
+    args.dtype = mixture[0];
+    args.dtype_state = mixture[1];
+    args.dtype_grad = mixture[2];
+    return args;
 }
 
 static void adam_case(int64_t n, const int *mixture, int mode)
@@ -76,7 +69,7 @@ static void adam_case(int64_t n, const int *mixture, int mode)
     weights w = make_weights(n, mixture[0], mixture[1], mixture[2]);
     size_t p = (size_t)n * elem_size(mixture[0]), s = (size_t)n * elem_size(mixture[1]);
     size_t g = (size_t)n * elem_size(mixture[2]), f = (size_t)n * 4;
-    am_adam_args args = an_adam_step(n, mixture, mode);
+    am_adam_args args = an_adam_step(n, mixture, mode >> 1 & 1);
     for (int step = 0; step < STEPS; step++)
         for (int on = 0; on < 2; on++) {
             args.param = w.p[on];
@@ -260,7 +253,7 @@ static void codes_case(int64_t n, int dtype)
         w[k] = make_weights(n, dtype, AM_F32, AM_F32);
     for (int on = 0; on < 2; on++) {
         int with_master = dtype == AM_BF16;
-        am_adam_args adam_args = an_adam_step(n, mixture, 2);
+        am_adam_args adam_args = an_adam_step(n, mixture, 1);
         adam_args.param = w[0].p[on];
         adam_args.m = m.code[on];
         adam_args.v = v.code[on];
@@ -350,28 +343,16 @@ static void adafactor_case(const int64_t *size, int dtype, int dtype_grad, int m
         w[on] = keep(on ? copy_elems(AM_F32, n, w[0]) : random_elems(AM_F32, n, -1, 1));
     }
     for (int on = 0; on < 2; on++) {
-        am_adafactor_args args = {.param = p[on],
-                                  .row = vector ? NULL : row[on],
-                                  .col = vector ? NULL : col[on],
-                                  .var = vector ? var[on] : NULL,
-                                  .master = (mode & 1) && dtype == AM_BF16 ? w[on] : NULL,
-                                  .work = keep(malloc(work)),
-                                  .grad = grad,
-                                  .dtype = dtype,
-                                  .dtype_grad = dtype_grad,
-                                  .scale_parameter = mode >> 1 & 1,
-                                  .transformers = mode >> 2 & 1,
-                                  .batch = batch,
-                                  .rows = rows,
-                                  .cols = cols,
-                                  .lr = 0.1,
-                                  .rho = 0.1,
-                                  .fresh = 0.3,
-                                  .eps1 = 1e-3,
-                                  .eps2 = 1e-2,
-                                  .d = 0.5,
-                                  .weight_decay = 0.1,
-                                  .grad_scale = 0.5};
+        am_adafactor_args args = adafactor_step(batch, rows, cols, mode);
+        args.param = p[on];
+        args.row = vector ? NULL : row[on];
+        args.col = vector ? NULL : col[on];
+        args.var = vector ? var[on] : NULL;
+        args.master = (mode & 1) && dtype == AM_BF16 ? w[on] : NULL;
+        args.work = keep(malloc(work));
+        args.grad = grad;
+        args.dtype = dtype;
+        args.dtype_grad = dtype_grad;
         if (on == 0)
             CUDA_OK(ON_CUDA(adafactor, &args, (size_t)n * elem_size(dtype),
                             (size_t)(batch * rows) * g, (size_t)(batch * cols) * g,
@@ -423,6 +404,9 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {adam, sgd, lion, refused, codes, adafactor, sumsq};
+    const cuda_test tests[] = {{"adam", adam, 1},   {"sgd", sgd, 1},
+                               {"lion", lion, 1},   {"refused", refused, 1},
+                               {"codes", codes, 1}, {"adafactor", adafactor, 1},
+                               {"sumsq", sumsq, 1}};
     return run_on_cuda("cuda optim", tests, sizeof tests / sizeof *tests);
 }

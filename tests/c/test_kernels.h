@@ -40,7 +40,7 @@ static const int float_dtypes[] = {AM_F32, AM_BF16, AM_F16, AM_F64};
 
 static inline size_t elem_size(int dtype)
 {
-    return dtype == AM_F64 || dtype == AM_I64 ? 8 : dtype == AM_F32 || dtype == AM_I32 ? 4 : 2;
+    return (size_t)am_dtype_size(dtype);
 }
 
 static inline double elem_get(const void *p, int dtype, int64_t i)
@@ -52,6 +52,13 @@ static inline double elem_get(const void *p, int dtype, int64_t i)
         return (double)am_bf16_to_f32(((const uint16_t *)p)[i]);
     case AM_F16:
         return (double)am_f16_to_f32(((const uint16_t *)p)[i]);
+    case AM_I32:
+        return ((const int32_t *)p)[i];
+    case AM_I64:
+        return (double)((const int64_t *)p)[i];
+    case AM_U8:
+    case AM_BOOL:
+        return ((const uint8_t *)p)[i];
     default:
         return ((const double *)p)[i];
     }
@@ -68,6 +75,18 @@ static inline void elem_set(void *p, int dtype, int64_t i, double v)
         break;
     case AM_F16:
         ((uint16_t *)p)[i] = am_f32_to_f16((float)v);
+        break;
+    case AM_I32:
+        ((int32_t *)p)[i] = (int32_t)v;
+        break;
+    case AM_I64:
+        ((int64_t *)p)[i] = (int64_t)v;
+        break;
+    case AM_BOOL:
+        ((uint8_t *)p)[i] = v > 0;
+        break;
+    case AM_U8:
+        ((uint8_t *)p)[i] = (uint8_t)fabs(v);
         break;
     default:
         ((double *)p)[i] = v;

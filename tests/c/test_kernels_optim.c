@@ -1,6 +1,7 @@
 /* Optimizer steps, also on 8-bit state, and the sum of squares of every instruction set against
  * ref. */
 #include "kernels/cpu/dynamic_map.h"
+#include "optim_steps.h"
 #include "test_kernels.h"
 
 /* The last is enough work for several threads. */
@@ -14,22 +15,6 @@ static void compare(const char *what, const void *got, const void *want, int dty
     check_close(what, got, want, dtype, n, ulp_of(dtype) + 8 * ulp_of(AM_F32), 8 * ulp_of(AM_F32));
 }
 
-static am_adam_args an_adam_step(int dtype, int64_t n, int decoupled)
-{
-    return (am_adam_args){.dtype = dtype,
-                          .dtype_grad = AM_F32,
-                          .decoupled = decoupled,
-                          .n = n,
-                          .lr = 1e-2,
-                          .beta1 = 0.9,
-                          .beta2 = 0.999,
-                          .eps = 1e-8,
-                          .weight_decay = 0.1,
-                          .bias1 = 0.19,
-                          .bias2 = 0.002,
-                          .grad_scale = 0.7};
-}
-
 static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, int grad_dtype,
                       int with_master, int decoupled, int amsgrad)
 {
@@ -39,7 +24,8 @@ static void adam_case(const am_cpu_kernels *k, int64_t n, int dtype, int state, 
     void *vmax = random_elems(state, n, 0.001, 0.01), *vmax_ref = copy_elems(state, n, vmax);
     float *w = random_elems(AM_F32, n, -1, 1), *w_ref = copy_elems(AM_F32, n, w);
     void *grad = random_elems(grad_dtype, n, -1, 1);
-    am_adam_args args = an_adam_step(dtype, n, decoupled);
+    am_adam_args args = adam_step(n, decoupled);
+    args.dtype = dtype;
     args.param = p;
     args.m = m;
     args.v = v;
@@ -213,27 +199,15 @@ static void adafactor_case(const am_cpu_kernels *k, const int64_t *size, int dty
         w[t] = t ? copy_elems(AM_F32, n, w[0]) : random_elems(AM_F32, n, -1, 1);
     }
     for (int t = 0; t < 3; t++) { /* one thread, three, ref */
-        am_adafactor_args args = {.param = p[t],
-                                  .row = row[t],
-                                  .col = col[t],
-                                  .master = with_master ? w[t] : NULL,
-                                  .work = work,
-                                  .grad = grad,
-                                  .dtype = dtype,
-                                  .dtype_grad = AM_F32,
-                                  .scale_parameter = mode >> 1 & 1,
-                                  .transformers = mode >> 2 & 1,
-                                  .batch = batch,
-                                  .rows = rows,
-                                  .cols = cols,
-                                  .lr = 0.1,
-                                  .rho = 0.1,
-                                  .fresh = 0.3,
-                                  .eps1 = 1e-3,
-                                  .eps2 = 1e-2,
-                                  .d = 0.5,
-                                  .weight_decay = 0.1,
-                                  .grad_scale = 0.5};
+        am_adafactor_args args = adafactor_step(batch, rows, cols, mode);
+        args.param = p[t];
+        args.row = row[t];
+        args.col = col[t];
+        args.master = with_master ? w[t] : NULL;
+        args.work = work;
+        args.grad = grad;
+        args.dtype = dtype;
+        args.dtype_grad = AM_F32;
         am_threads_set(t == 1 ? 3 : 1);
         ck_assert_int_eq(t == 2 ? am_backend_ref.adafactor(NULL, &args) : k->adafactor(NULL, &args),
                          AM_OK);
@@ -440,7 +414,9 @@ static void adam8_case(const am_backend *ref, const am_cpu_kernels *k, int64_t n
     void *p_ref = copy_elems(dtype, n, p);
     float *w = random_elems(AM_F32, n, -1, 1), *w2 = copy_elems(AM_F32, n, w);
     float *w_ref = copy_elems(AM_F32, n, w), *grad = random_elems(AM_F32, n, -0.1, 0.1);
-    am_adam_args args = an_adam_step(dtype, n, 1);
+    am_adam_args args = adam_step(n, 1);
+    args.dtype = dtype;
+    args.dtype_grad = AM_F32;
     args.grad = grad;
     args.param = p_ref;
     args.m = m.value;

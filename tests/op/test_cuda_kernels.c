@@ -2,27 +2,10 @@
  * where the table of cases does not reach: all pairs of dtypes, odd strides, more elements than a
  * grid has threads, long rows, ties and NaN, bad indices, the same random numbers. Without
  * AMLUA_CUDA it counts as skipped. */
-#include <check.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "core/device.h"
+#include "cuda_suite.h"
 #include "dtype.h"
 #include "rng.h"
-
-static const am_backend *ref, *cuda;
-static am_stream *stream;
-
-static void setup(void)
-{
-    int device;
-    ck_assert_int_eq(am_device_find(&device, "ref"), AM_OK);
-    ck_assert_int_eq(am_device_open(device, &ref, NULL), AM_OK);
-    ck_assert_int_eq(am_device_find(&device, "cuda"), AM_OK);
-    ck_assert_msg(am_device_open(device, &cuda, &stream) == AM_OK, "%s", am_error_message());
-}
+#include "test_kernels.h"
 
 static void must(int rc)
 {
@@ -39,55 +22,6 @@ typedef struct buffer {
     void *host, *device, *read; /* read: what the device has */
 } buffer;
 
-static double value_at(const void *p, int dtype, int64_t i)
-{
-    switch (dtype) {
-    case AM_F32:
-        return (double)((const float *)p)[i];
-    case AM_BF16:
-        return (double)am_bf16_to_f32(((const uint16_t *)p)[i]);
-    case AM_F16:
-        return (double)am_f16_to_f32(((const uint16_t *)p)[i]);
-    case AM_F64:
-        return ((const double *)p)[i];
-    case AM_I32:
-        return ((const int32_t *)p)[i];
-    case AM_I64:
-        return (double)((const int64_t *)p)[i];
-    default:
-        return ((const uint8_t *)p)[i];
-    }
-}
-
-static void put(void *p, int dtype, int64_t i, double v)
-{
-    switch (dtype) {
-    case AM_F32:
-        ((float *)p)[i] = (float)v;
-        break;
-    case AM_BF16:
-        ((uint16_t *)p)[i] = am_f32_to_bf16((float)v);
-        break;
-    case AM_F16:
-        ((uint16_t *)p)[i] = am_f32_to_f16((float)v);
-        break;
-    case AM_F64:
-        ((double *)p)[i] = v;
-        break;
-    case AM_I32:
-        ((int32_t *)p)[i] = (int32_t)v;
-        break;
-    case AM_I64:
-        ((int64_t *)p)[i] = (int64_t)v;
-        break;
-    case AM_BOOL:
-        ((uint8_t *)p)[i] = v > 0;
-        break;
-    default:
-        ((uint8_t *)p)[i] = (uint8_t)(int)fabs(v);
-    }
-}
-
 static double random_at(int64_t i)
 {
     return am_uniform01(am_philox_u32(5, 9, (uint64_t)i));
@@ -102,13 +36,13 @@ static buffer buffer_new(int dtype, int64_t n, double range)
     ck_assert(b.host && b.read);
     must(cuda->alloc(&b.device, b.bytes));
     for (int64_t i = 0; range > 0 && i < n; i++)
-        put(b.host, dtype, i, range * (2 * random_at(i + n) - 1));
+        elem_set(b.host, dtype, i, range * (2 * random_at(i + n) - 1));
     return b;
 }
 
 static void send(buffer *b)
 {
-    must(cuda->transfer(stream, b->device, b->host, b->bytes, AM_COPY_TO_DEVICE));
+    must(cuda->transfer(cuda_stream, b->device, b->host, b->bytes, AM_COPY_TO_DEVICE));
 }
 
 static void release(buffer *b)
@@ -122,15 +56,15 @@ static void release(buffer *b)
 static void same(const char *what, buffer *b, double rel)
 {
     double largest = 0;
-    must(cuda->transfer(stream, b->read, b->device, b->bytes, AM_COPY_TO_HOST));
+    must(cuda->transfer(cuda_stream, b->read, b->device, b->bytes, AM_COPY_TO_HOST));
     if (rel == 0 && memcmp(b->read, b->host, b->bytes) == 0)
         return;
     for (int64_t i = 0; i < b->n; i++) {
-        double v = fabs(value_at(b->host, b->dtype, i));
+        double v = fabs(elem_get(b->host, b->dtype, i));
         largest = isfinite(v) && v > largest ? v : largest;
     }
     for (int64_t i = 0; i < b->n; i++) {
-        double got = value_at(b->read, b->dtype, i), want = value_at(b->host, b->dtype, i);
+        double got = elem_get(b->read, b->dtype, i), want = elem_get(b->host, b->dtype, i);
         ck_assert_msg(got == want || (isnan(got) && isnan(want)) ||
                           (isfinite(want) && fabs(got - want) <= rel * largest),
                       "%s in %s: element %lld is %.17g, expected %.17g", what,
@@ -143,12 +77,12 @@ static void same(const char *what, buffer *b, double rel)
     do {                                                                                           \
         {                                                                                          \
             enum { DEVICE = 0 };                                                                   \
-            must(ref->kernel(NULL, &(am_##kernel##_args){__VA_ARGS__}));                           \
+            must(am_backend_ref.kernel(NULL, &(am_##kernel##_args){__VA_ARGS__}));                 \
         }                                                                                          \
         {                                                                                          \
             enum { DEVICE = 1 };                                                                   \
-            must(cuda->kernel(stream, &(am_##kernel##_args){__VA_ARGS__}));                        \
-            must(cuda->stream_sync(stream));                                                       \
+            must(cuda->kernel(cuda_stream, &(am_##kernel##_args){__VA_ARGS__}));                   \
+            must(cuda->stream_sync(cuda_stream));                                                  \
         }                                                                                          \
     } while (0)
 #define AT(b, i)                                                                                   \
@@ -186,7 +120,7 @@ START_TEST(copies)
                 buffer out = buffer_new(dtypes[to], walks[_i].room[0], 50);
                 buffer a = buffer_new(dtypes[from], walks[_i].room[1], 100);
                 for (int64_t i = 0; from < FLOATS && i < 8 && 7 * i < a.n; i++)
-                    put(a.host, a.dtype, 7 * i, special[i]);
+                    elem_set(a.host, a.dtype, 7 * i, special[i]);
                 send(&out);
                 send(&a);
                 BOTH(copy, AT(out, walks[_i].at[0]), AT(a, walks[_i].at[1]), dtypes[to],
@@ -232,8 +166,8 @@ START_TEST(dropouts)
             BOTH(dropout, AT(out, shift), AT(a, 0), dtypes[d], 0.4, 17, 1ull << 40 | 3, n, k % 2);
             same("dropout", &out, roundings[d]);
             for (int64_t i = 0; k % 2 == 0 && i < n; i++)
-                ck_assert((value_at(out.read, dtypes[d], i + shift) == 0) ==
-                          (value_at(out.host, dtypes[d], i + shift) == 0));
+                ck_assert((elem_get(out.read, dtypes[d], i + shift) == 0) ==
+                          (elem_get(out.host, dtypes[d], i + shift) == 0));
             release(&out);
             release(&a);
         }
@@ -272,7 +206,7 @@ START_TEST(reductions)
                 buffer out = buffer_new(to, outer * inner, 3);
                 buffer a = buffer_new(dtypes[d], outer * n * inner, op == AM_R_SUM ? 1 : 100);
                 for (int64_t i = 0; !whole && i < 2 && n > 4000; i++) /* two of a row */
-                    put(a.host, dtypes[d], (1234 + 2000 * i) * inner, NAN);
+                    elem_set(a.host, dtypes[d], (1234 + 2000 * i) * inner, NAN);
                 send(&out);
                 send(&a);
                 BOTH(reduce, AT(out, 0), AT(a, 0), op, dtypes[d], to, op < AM_R_ARGMAX,
@@ -332,7 +266,7 @@ START_TEST(orders)
                 for (int64_t i = 0; i < a.n; i++) {
                     double v = floor(40 * random_at(i)) - 20;
                     v = d >= FLOATS || v > -18 ? v : v == -18 ? -0.0 : v == -19 ? NAN : -INFINITY;
-                    put(a.host, dtypes[d], i, v);
+                    elem_set(a.host, dtypes[d], i, v);
                 }
                 send(&a);
                 BOTH(argsort, AT(out, 0), AT(a, 0), dtypes[d], descending, outer, n, inner);
@@ -349,7 +283,7 @@ END_TEST
 static void fill_index(buffer *index, int64_t n)
 {
     for (int64_t i = 0; i < index->n; i++)
-        put(index->host, index->dtype, i, floor((double)n * random_at(3 * i)));
+        elem_set(index->host, index->dtype, i, floor((double)n * random_at(3 * i)));
     send(index);
 }
 
@@ -403,10 +337,10 @@ END_TEST
 /* What is queued goes on, the next sync says what was wrong, and the one after that is content. */
 static void reported(const char *text)
 {
-    int rc = cuda->stream_sync(stream);
+    int rc = cuda->stream_sync(cuda_stream);
     ck_assert_int_eq(rc, AM_EINVAL);
     ck_assert_msg(strstr(am_error_message(), text) != NULL, "\"%s\"", am_error_message());
-    must(cuda->stream_sync(stream));
+    must(cuda->stream_sync(cuda_stream));
 }
 
 START_TEST(bad_indices)
@@ -424,25 +358,27 @@ START_TEST(bad_indices)
         send(&index);
         for (int per_element = 0; per_element < 2; per_element++) {
             int64_t inner = per_element ? 1 : 8, outer = 1;
-            must(cuda->gather(stream, &(am_gather_args){AT(out, 0), AT(a, 0), AT(index, 0), AM_F32,
-                                                        AM_I32, per_element, outer, 5, inner, 4}));
+            must(cuda->gather(cuda_stream,
+                              &(am_gather_args){AT(out, 0), AT(a, 0), AT(index, 0), AM_F32, AM_I32,
+                                                per_element, outer, 5, inner, 4}));
             reported(k ? "gather: index -3 is outside of 0..4"
                        : "gather: index 5 is outside of 0..4");
-            must(cuda->gather_bwd(stream, &(am_gather_bwd_args){AT(a, 0), AT(out, 0), AT(index, 0),
-                                                                AM_F32, AM_F32, AM_I32, per_element,
-                                                                0, outer, 5, inner, 4, 0}));
+            must(cuda->gather_bwd(cuda_stream,
+                                  &(am_gather_bwd_args){AT(a, 0), AT(out, 0), AT(index, 0), AM_F32,
+                                                        AM_F32, AM_I32, per_element, 0, outer, 5,
+                                                        inner, 4, 0}));
             reported(k ? "gather_bwd: index -3 is outside of 0..4"
                        : "gather_bwd: index 5 is outside of 0..4");
         }
     }
     ((int32_t *)index.host)[1] = 0;
     send(&index);
-    must(cuda->binary(stream, &(am_binary_args){AT(whole, 0),
-                                                AT(whole, 0),
-                                                AT(index, 0),
-                                                AM_B_DIV,
-                                                AM_I32,
-                                                {1, {4}, {{1}, {1}, {1}}}}));
+    must(cuda->binary(cuda_stream, &(am_binary_args){AT(whole, 0),
+                                                     AT(whole, 0),
+                                                     AT(index, 0),
+                                                     AM_B_DIV,
+                                                     AM_I32,
+                                                     {1, {4}, {{1}, {1}, {1}}}}));
     reported("integer division by zero");
     release(&out);
     release(&a);
@@ -451,38 +387,20 @@ START_TEST(bad_indices)
 }
 END_TEST
 
-START_TEST(nothing)
-{
-    printf("SKIP kernels on CUDA: AMLUA_CUDA names no module\n");
-    fflush(stdout);
-}
-END_TEST
-
 int main(void)
 {
-    Suite *s = suite_create("cuda kernels");
-    TCase *t = tcase_create("kernels");
-    suite_add_tcase(s, t);
-    if (getenv("AMLUA_CUDA")) {
-        tcase_add_checked_fixture(t, setup, NULL);
-        tcase_set_timeout(t, 240);
-        tcase_add_loop_test(t, copies, 0, (int)(sizeof walks / sizeof *walks));
-        tcase_add_test(t, large);
-        tcase_add_test(t, dropouts);
-        tcase_add_test(t, randoms);
-        tcase_add_test(t, reductions);
-        tcase_add_test(t, longest_sum);
-        tcase_add_test(t, running_sums);
-        tcase_add_test(t, orders);
-        tcase_add_test(t, rows_added);
-        tcase_add_test(t, elements_added);
-        tcase_add_test(t, bad_indices);
-    } else {
-        tcase_add_test(t, nothing);
-    }
-    SRunner *runner = srunner_create(s);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    const cuda_test tests[] = {
+        {"copies", copies, (int)(sizeof walks / sizeof *walks)},
+        {"large", large, 1},
+        {"dropouts", dropouts, 1},
+        {"randoms", randoms, 1},
+        {"reductions", reductions, 1},
+        {"longest_sum", longest_sum, 1},
+        {"running_sums", running_sums, 1},
+        {"orders", orders, 1},
+        {"rows_added", rows_added, 1},
+        {"elements_added", elements_added, 1},
+        {"bad_indices", bad_indices, 1},
+    };
+    return run_on_cuda("cuda kernels", tests, sizeof tests / sizeof *tests);
 }

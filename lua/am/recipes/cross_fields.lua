@@ -200,10 +200,11 @@ local function products_in_8_bits(cfg, add)
                 section:where())
         end
     end
-    for _, name in ipairs { "load_in_4bit", "load_in_8bit" } do
-        if is_on(cfg, "quantization." .. name) then
-            add("quantization." .. name, "weights that are kept in few bits can't be cast for %s (%s): leave out one "
-                .. "of the two", key, section:where())
+    for _, asked in ipairs { "quantization.load_in_4bit", "quantization.load_in_8bit",
+                             "model.quantization_config.load_in_4bit", "model.quantization_config.load_in_8bit" } do
+        if is_on(cfg, asked) then
+            add(asked, "weights that are kept in few bits can't be cast for %s (%s): leave out one of the two", key,
+                section:where())
         end
     end
 end

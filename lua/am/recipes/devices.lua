@@ -1,8 +1,9 @@
--- Where a run computes: on the device that its configuration names, or on a GPU where there is one.
+-- Where a run computes: on the device that its configuration names, or on a GPU where there is one that can.
 
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local ffi = require("ffi")
+local fp8 = require("am.recipes.fp8")
 local path = require("am.utils.path")
 local tensor = require("am.core.tensor")
 
@@ -13,40 +14,50 @@ local function has_driver()
     return path.exists("/dev/nvidiactl") or path.exists("/dev/dxg") or os.getenv("AMLUA_CUDA") ~= nil
 end
 
-local function gpu_count()
-    local count = ffi.new("int[1]")
+-- This rank's GPU, of those on its host, and what it is. Raises "device" where there is none that can be used.
+local function own_gpu(local_rank)
+    local count, text = ffi.new("int[1]"), ffi.new("const char *[1]")
     edge.check(edge.C.am_gpu_count(count))
-    return count[0]
-end
-
-local function about(name)
-    local text = ffi.new("const char *[1]")
+    local name = "cuda:" .. local_rank % count[0]
     edge.check(edge.C.am_device_about(text, tensor.device_id(name)))
-    return ffi.string(text[0])
+    return name, ffi.string(text[0])
 end
 
---- The device for what `device` says: a name; "cuda" is this rank's GPU, of those on its host; nil that GPU too, or
---- "cpu" where there is none. A GPU that can't be used is an error where it is asked for, else a warning to `log`.
-function M.choose(wanted, local_rank, log)
-    if wanted and wanted ~= "cuda" then
+--- The device for what `device` says: a name; "cuda" is this rank's GPU; nil that GPU too, or "cpu" where there is
+--- none. not_yet: what of the run GPUs can't do, or nil. A GPU that can't be used is an error where it is asked for,
+--- else a warning to `log`.
+function M.choose(wanted, local_rank, not_yet, log)
+    local asked = wanted and wanted:match("^cuda") ~= nil
+    if asked and not_yet then
+        err.raise("usage", "device: %s: GPUs can't do %s yet; set device: cpu", wanted, not_yet)
+    elseif wanted and wanted ~= "cuda" then
         return wanted
-    elseif not wanted and not has_driver() then
+    elseif not asked and not has_driver() then
         return "cpu"
     end
-    local found, count = pcall(gpu_count)
-    if not found and not wanted then
-        return "cpu" -- no module
-    end
-    local name = found and count > 0 and "cuda:" .. local_rank % count or "cuda"
-    local ok, what = pcall(about, name)
-    if ok then
+    local ok, name, what = pcall(own_gpu, local_rank)
+    if ok and not not_yet then
         log:info("%s is %s", name, what)
         return name
-    elseif wanted then
-        err.raise("usage", "device: %s", tostring(what))
+    elseif asked then
+        err.raise("usage", "device: %s", tostring(name))
     end
-    log:warning("%s; computing on the CPU", tostring(what))
+    log:warning("%s; computing on the CPU", ok and "GPUs can't do " .. not_yet .. " yet" or tostring(name))
     return "cpu"
+end
+
+-- What of a recipe's run GPUs can't do yet.
+local function not_yet(recipe)
+    local cfg = recipe.cfg
+    local few = cfg:get("quantization.load_in_4bit") or cfg:get("quantization.load_in_8bit")
+    return recipe.world.size > 1 and "several ranks" or fp8.fp8_section(cfg) and "products in 8 bits (fp8)"
+        or (few or cfg:has("model.quantization_config")) and "weights in few bits (quantization)"
+        or cfg:get("qat.enabled") and "qat" or nil
+end
+
+--- The device of a recipe's run.
+function M.of(recipe)
+    return M.choose(recipe.cfg:get("device"), recipe.world.local_rank, not_yet(recipe), recipe.log)
 end
 
 return M

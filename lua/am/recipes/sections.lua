@@ -3,8 +3,7 @@
 -- what to do instead. Holds no building: recipes put these tables into their schema.
 
 local kubernetes = require("am.launcher.kubernetes")
-local qat = require("am.quantization.qat")
-local qlora = require("am.quantization.qlora")
+local quantization = require("am.quantization")
 local slurm = require("am.launcher.slurm")
 
 local M = {}
@@ -177,17 +176,25 @@ local function processes()
     }
 end
 
+-- Numbers of few bits.
+local function low_precision()
+    return {
+        fp8 = { switch = "enabled", switch_off = true, target = true, of = "^am%.quantization%.FP8Config$",
+                default_target = "am.quantization.FP8Config", doc = "products in 8 bits: docs/low_precision.md" },
+        qat = { fields = quantization.qat.fields,
+                doc = "training that knows of later quantisation: docs/low_precision.md" },
+        quantization = { fields = quantization.qlora.fields,
+                         doc = "frozen weights in few bits: docs/low_precision.md" },
+    }
+end
+
 -- ---- what is not there yet, and what belongs to GPUs ------------------------------------------
 
 local function later()
     return {
         compile = { type = "any", no_effect = "kernels are compiled already" },
-        fp8 = { switch = "enabled", switch_off = true, target = true, of = "^am%.quantization%.FP8Config$",
-                default_target = "am.quantization.FP8Config", doc = "products in 8 bits: docs/low_precision.md" },
-        qat = { fields = qat.fields, doc = "training that knows of later quantisation: docs/low_precision.md" },
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
                         not_yet = "models with experts; leave the section out" },
-        quantization = { fields = qlora.fields, doc = "frozen weights in few bits: docs/low_precision.md" },
         embedding_row_repair = { type = "any", not_yet = "rows of the embedding that were never trained stay as "
                                  .. "they are; leave it out" },
         tool_call_eval = { type = "any", not_yet = "tool calls are not scored in validation; leave it out" },
@@ -197,7 +204,8 @@ end
 
 --- Sections of recipes that train.
 function M.training()
-    return M.with(processes(), later(), without_effect(GPUS, "nvtx prewarm mfu sdpa_method longalign"), {
+    return M.with(processes(), low_precision(), later(),
+                  without_effect(GPUS, "nvtx prewarm mfu sdpa_method longalign"), {
         benchmark = { type = "any", no_effect = "recipes/benchmark.lua reads it" },
     })
 end

@@ -11,7 +11,6 @@ local models = require("am.models")
 local names_of = require("am.recipes.names")
 local optim = require("am.optim")
 local peft = require("am.peft")
-local qlora = require("am.quantization.qlora")
 local quantization = require("am.quantization")
 local schedule = require("am.optim.scheduler")
 local sections = require("am.recipes.sections")
@@ -116,7 +115,7 @@ local function model_options(args, ctx)
             end
         end
     end
-    local few = args.quantization_config
+    local few, qlora = args.quantization_config, quantization.qlora
     return { torch_dtype = args.torch_dtype, device = args.device or ctx.device,
              quantize = few and qlora.new(with(few, qlora.transformers_defaults)) or ctx.quantize,
              activation_checkpointing = args.activation_checkpointing, config_overrides = overrides,
@@ -334,7 +333,7 @@ local function define_vlms(registry)
 end
 
 local function define_rest(registry)
-    local fields = {}
+    local fields, qlora = {}, quantization.qlora
     for key, spec in pairs(qlora.fields) do
         fields[key] = key ~= "_target_" and with({ default = qlora.transformers_defaults[key] }, spec) or nil
     end

@@ -1,0 +1,57 @@
+/* cuda_suite.h — what the tests of device "cuda" share: its backend and stream, and a suite that
+ * counts as skipped where AMLUA_CUDA names no module. */
+#ifndef CUDA_SUITE_H
+#define CUDA_SUITE_H
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/device.h"
+
+static const am_backend *cuda;
+static am_stream *cuda_stream;
+
+static void open_cuda(void)
+{
+    int device;
+    ck_assert_msg(am_device_find(&device, "cuda") == AM_OK, "%s", am_error_message());
+    ck_assert_msg(am_device_open(device, &cuda, &cuda_stream) == AM_OK, "%s", am_error_message());
+}
+
+START_TEST(no_module)
+{
+    printf("SKIP AMLUA_CUDA names no module\n");
+    fflush(stdout);
+}
+END_TEST
+
+typedef struct cuda_test {
+    const char *name; /* of its test case */
+    const TTest *test;
+    int loops;
+} cuda_test;
+
+static int run_on_cuda(const char *name, const cuda_test *tests, int count)
+{
+    Suite *suite = suite_create(name);
+    for (int i = 0; i < count && getenv("AMLUA_CUDA"); i++) {
+        TCase *tcase = tcase_create(tests[i].name);
+        tcase_set_timeout(tcase, 240);
+        tcase_add_checked_fixture(tcase, open_cuda, NULL);
+        tcase_add_loop_test(tcase, tests[i].test, 0, tests[i].loops);
+        suite_add_tcase(suite, tcase);
+    }
+    if (!getenv("AMLUA_CUDA")) {
+        TCase *tcase = tcase_create("no module");
+        tcase_add_test(tcase, no_module);
+        suite_add_tcase(suite, tcase);
+    }
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+#endif
