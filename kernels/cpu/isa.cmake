@@ -1,5 +1,5 @@
 # Compiles every file of simd/ once for each instruction set; backend_cpu.c picks one at run time.
-# Appends the objects to KERNEL_SOURCES, which the tests' static library is made of as well.
+# Their objects are ISA_OBJECTS.
 # Contraction is off: the files say themselves what is fused (vfma), so that results are the same
 # in a vector's body and in its tail.
 file(GLOB SIMD_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cpu/simd/*.c)
@@ -35,8 +35,7 @@ foreach(isa ${ISAS})
     target_compile_definitions(kernels_${isa} PRIVATE AM_ISA=${isa})
     target_link_libraries(kernels_${isa} PRIVATE amlua_options OpenMP::OpenMP_C)
     target_compile_options(kernels_${isa} PRIVATE -O3 -ffp-contract=off ${ISA_FLAGS_${isa}})
-    list(APPEND KERNEL_SOURCES $<TARGET_OBJECTS:kernels_${isa}>)
-    target_sources(amlua_lib PRIVATE $<TARGET_OBJECTS:kernels_${isa}>)
+    list(APPEND ISA_OBJECTS $<TARGET_OBJECTS:kernels_${isa}>)
 endforeach()
 if(AMLUA_SANITIZE MATCHES fuzzer) # fuzzed are the readers: these only take long to compile for that
     set_source_files_properties(${SIMD_SOURCES} ${ISA_SOURCES_amx} PROPERTIES

@@ -30,6 +30,9 @@ if(NOT AMLUA_CUDA STREQUAL "OFF" AND CUDAToolkit_NVCC_EXECUTABLE)
     enable_language(CUDA)
     set(CMAKE_CUDA_STANDARD 17)
     set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -lineinfo -DNDEBUG")
+    if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8) # else the module has 110 MB, for lines mostly
+        string(APPEND CMAKE_CUDA_FLAGS_RELEASE " --compress-mode=size")
+    endif()
     add_library(amlua_cuda MODULE ${CUDA_HOST} ${CUDA_KERNELS})
     set_target_properties(amlua_cuda PROPERTIES PREFIX "" CUDA_VISIBILITY_PRESET hidden)
     target_include_directories(amlua_cuda PRIVATE ${PROJECT_SOURCE_DIR}/engine ${PROJECT_SOURCE_DIR}/kernels/cuda

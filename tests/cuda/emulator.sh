@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # The emulated CUDA by itself, in each flavour: kernels that are right run clean under every order of
 # threads and streams, and planted faults (emulator/tests/faults.cu) are caught with the words below.
-# Prints TAP. CUDA's headers are looked for in AMLUA_CUDA_INCLUDE.
-# usage: tests/cuda/emulator.sh [FLAVOURS...]   of fast, asan and check
+# Prints TAP.
+# usage: tests/cuda/emulator.sh BUILD FLAVOURS...   what tests/cuda/build.sh has built
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-[ $# -gt 0 ] || set -- fast asan check
+build=${1:?"usage: tests/cuda/emulator.sh BUILD FLAVOURS..."} && shift
 ulimit -c 0 # a fault aborts, and a core would have all of the device's addresses
-cuda=${AMLUA_CUDA_INCLUDE:-/usr/local/cuda/include}
-source=tests/cuda/emulator
 
 # FAULT FLAVOURS OPTIONS WORDS: in these flavours the run with these options has to say this. A fault
 # that no line gives to a flavour may pass there.
@@ -79,71 +77,26 @@ result() { # result STATUS NAME [LOG]
     fi
 }
 
-if [ "$(uname -m)" != x86_64 ] || [ ! -f "$cuda/cublasLt.h" ]; then
-    echo "ok 1 - # SKIP the emulator needs x86-64 and CUDA's headers (AMLUA_CUDA_INCLUDE)"
-    echo 1..1
-    exit 0
-fi
-
-build() { # build FLAVOUR OUT: programs host, ranks and faults
-    local flavour=$1 out=$2 flags=(-O2) kernel_flags=() link=() file objects
-    case $flavour in
-    asan)
-        flags=(-O1 "-fsanitize=address,alignment,shift,integer-divide-by-zero,bounds" -fno-sanitize-recover=all)
-        link=("-fsanitize=address,undefined")
-        ;;
-    check)
-        flags=(-O2 -DAM_EMU_CHECK)
-        kernel_flags=(-fsanitize=thread --param=tsan-instrument-func-entry-exit=0)
-        ;;
-    esac
-    local common=("${flags[@]}" -g -march=x86-64-v3 -D_GNU_SOURCE "-I$source" -isystem "$cuda" -Wall -Wextra -Werror)
-    mkdir -p "$out/unit"
-    {
-        for file in "$source"/*.cpp; do
-            echo "g++ -std=c++17 ${common[*]} -Wshadow -c $file -o $out/$(basename "$file" .cpp).o"
-        done
-        for file in kernels faults; do
-            echo "g++ -std=c++17 ${common[*]} ${kernel_flags[*]} -Wno-unknown-pragmas -x c++" \
-                "-c $source/tests/$file.cu -o $out/unit/$file.o"
-        done
-        for file in host ranks; do
-            echo "gcc -std=gnu11 ${common[*]} -Wconversion -c $source/tests/$file.c -o $out/unit/$file.o"
-        done
-    } | xargs -P 2 -I{} sh -c '{}' || return 1
-    rm -f "$out/libemulator.a"
-    ar rcs "$out/libemulator.a" "$out"/*.o || return 1
-    for file in host ranks faults; do
-        objects=("$out/unit/$file.o")
-        [ $file != host ] || objects+=("$out/unit/kernels.o")
-        g++ "${objects[@]}" "$out/libemulator.a" "${link[@]}" -lpthread -ldl -lrt -o "$out/$file" || return 1
-    done
-}
-
 for flavour in "$@"; do
-    out=build/test-cuda/$flavour
-    if ! build "$flavour" "$out" >"$out.log" 2>&1; then
-        result 1 "$flavour: builds" "$out.log"
-        continue
-    fi
+    program=$build/tests/cuda/emulator log=$build/tests/cuda/emulator_$flavour.log
     for options in "AM_EMU_ORDER=fwd" "AM_EMU_ORDER=rev AM_EMU_STREAMS=lazy AM_EMU_CPASYNC=early" \
         "AM_EMU_ORDER=rand AM_EMU_STREAMS=rand AM_EMU_CPASYNC=rand AM_EMU_SEED=1" \
         "AM_EMU_ORDER=rand AM_EMU_STREAMS=rand AM_EMU_CPASYNC=rand AM_EMU_SEED=2" "AM_EMU_STRICT=1"; do
         status=0
         # shellcheck disable=SC2086 # several options
-        env $options timeout 120 "$out/host" >"$out/log" 2>&1 || status=1
-        result $status "$flavour: $options" "$out/log"
+        env $options timeout 120 "${program}_host_$flavour" >"$log" 2>&1 || status=1
+        result $status "$flavour: $options" "$log"
     done
     status=0
-    timeout 120 "$out/ranks" >"$out/log" 2>&1 || status=1
-    result $status "$flavour: ranks over NCCL" "$out/log"
+    timeout 120 "${program}_ranks_$flavour" >"$log" 2>&1 || status=1
+    result $status "$flavour: ranks over NCCL" "$log"
     while read -r fault flavours options words; do
         case ",$flavours," in *,$flavour,*) ;; *) continue ;; esac
         [ "$options" != - ] || options=AM_EMU_ORDER=fwd
-        (env "$options" timeout 60 "$out/faults" "$fault" || true) >"$out/log" 2>&1 </dev/null
+        (env "$options" timeout 60 "${program}_faults_$flavour" "$fault" || true) >"$log" 2>&1 </dev/null
         status=0
-        grep -Eq -e "$words" "$out/log" || status=1
-        result $status "$flavour: $fault ($options): ${words%%|*}" "$out/log"
+        grep -Eq -e "$words" "$log" || status=1
+        result $status "$flavour: $fault ($options): ${words%%|*}" "$log"
     done < <(grep . <<<"$expected")
 done
 echo "1..$count"
