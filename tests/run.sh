@@ -237,6 +237,12 @@ run_cuda() {
     fi
 }
 
+# What wants a real GPU; most often there is none.
+run_gpu() {
+    [ -z "$coverage" ] && wanted tests/gpu.sh || return 0
+    start tests/gpu.sh 900 tests/gpu.sh "$release"
+}
+
 run_fuzz() {
     wanted tests/fuzz/run.sh || return 0
     start tests/fuzz/run.sh 600 tests/fuzz/run.sh 4
@@ -342,7 +348,7 @@ fi
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
 if selected unit || [ "$selection" = dist ]; then run_dist; fi
 if selected unit || [ "$selection" = threads ]; then run_threads; fi
-if selected unit || [ "$selection" = cuda ]; then run_cuda; fi
+if selected unit || [ "$selection" = cuda ]; then run_cuda && run_gpu; fi
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

@@ -4,6 +4,7 @@
 #                    legal order of streams), in the flavour fast
 #   check, asan      the same in that flavour, in random order
 #   specs            what goes over devices in specs (parity with transformers), and the recipe beside the CPU's
+#   gpu, gpu-specs   the same on a GPU
 # usage: tests/cuda/run.sh BUILD PARTS...   what tests/cuda/build.sh has built
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -32,12 +33,13 @@ check() { # check NAME COMMAND...
 }
 
 for part in "$@"; do
-    flavour=fast order=$part
+    module=$build/tests/cuda/amlua_cuda_fast.so order=$part
     case $part in
-    check | asan) flavour=$part order=rand ;;
+    check | asan) module=$build/tests/cuda/amlua_cuda_$part.so order=rand ;;
+    gpu*) module=$build/amlua_cuda.so ;;
     esac
-    export AMLUA_CUDA="$build/tests/cuda/amlua_cuda_$flavour.so"
-    if [ "$part" = specs ]; then
+    export AMLUA_CUDA=$module
+    if [[ $part = *specs ]]; then
         for spec in tests/parity/{tiny_llama,rope,vocabulary}_spec.lua tests/parity/models/models_spec.lua \
             tests/lua/optim/optimizer_spec.lua tests/cuda/*_spec.lua; do
             check "$spec" luajit /usr/bin/busted -o TAP "$spec"
