@@ -9,7 +9,12 @@
  * collectives in the same order, with tensors of the same dtype and size; groups are independent
  * of one another. A collective begins at once, behind the group's earlier ones, on a thread of the
  * group's own, and gives back a work; until am_work_wait ends it, its tensors must neither be
- * changed nor, where they are written, be read. Tensors are dense, in host memory.
+ * changed nor, where they are written, be read. Tensors are dense.
+ *
+ * Tensors on a GPU go by NCCL, where ranks of mpi and gloo have a GPU each: the first of a group
+ * lets its ranks join there, and that fails where NCCL is missing or two have one GPU. Those on the
+ * CPU go by the group's engine, independent of the former. A collective's tensors are on one
+ * device.
  *
  * All ranks get the same bits. Sums of bf16 and f16 are computed in f32 and rounded once.
  *

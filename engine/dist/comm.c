@@ -1,31 +1,30 @@
 /* comm.c — groups of ranks: opening an engine (comm.h), the order of a group's collectives and the
  * thread that does them, time-outs and who is to blame, 16-bit floats, counting. What moves bytes
- * is an engine's; what a strategy makes of it is Lua's. */
+ * is an engine's; what a strategy makes of it is Lua's.
+ *
+ * Tensors on a GPU go by a group of their own, of the same ranks: comm_gpu.c opens it. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "../core/device.h"
 #include "../core/error.h"
 #include "../core/mem.h"
 #include "../core/module.h"
 #include "../core/tensor.h"
 #include "../dtype.h"
-#include "comm.h"
+#include "group.h"
 
-enum { NAME = 64, DEFAULT_TIMEOUT = 600 };
+enum { DEFAULT_TIMEOUT = 600, NAP = 500000000, SECOND = 1000000000 };
 static const double GRACE = 2; /* seconds in which a rank must say that it waits, too */
 
 static const char *const kind_names[AM_COMM_KINDS] = {"all_reduce", "reduce_scatter", "all_gather",
                                                       "broadcast",  "all_to_all",     "send",
                                                       "recv",       "barrier"};
-
-/* Where a rank runs, for messages. */
-typedef struct place {
-    char host[NAME];
-    int64_t pid;
-} place;
 
 struct am_work {
     am_comm *comm;
@@ -33,29 +32,10 @@ struct am_work {
     int64_t n;                        /* elements of a rank's part */
     am_tensor *to, *from;             /* shells of its own, which keep the bytes */
     int64_t *to_counts, *from_counts; /* of all_to_all */
+    am_comm_call call;
     int done, rc;
     char message[AM_COMM_MESSAGE];
     am_work *next;
-};
-
-struct am_comm {
-    const am_comm_engine *engine;
-    void *group;
-    int refs, rank, size; /* refs: of the group of all ranks, those split off it, and its owner */
-    int32_t *world_ranks;
-    place *places; /* of all ranks; the group of all has them */
-    am_comm *world;
-    char name[NAME];
-    double timeout;
-    pid_t process;
-    am_comm_counts counts;
-
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t queued, done;
-    am_work *first, *last; /* the first is being done */
-    int64_t number;        /* of collectives begun */
-    int has_thread, ending;
 };
 
 /* The first failure ends all groups of the process. */
@@ -101,7 +81,7 @@ static int load_module(am_comm *c, const char *name, const char *file)
     return AM_OK;
 }
 
-static int new_comm(am_comm **out, const char *name, double timeout)
+int am_comm_new(am_comm **out, const char *name, double timeout)
 {
     void *p;
     AM_TRY(am_alloc(&p, sizeof(am_comm)));
@@ -117,10 +97,12 @@ static int new_comm(am_comm **out, const char *name, double timeout)
     return AM_OK;
 }
 
-static void free_comm(am_comm *c)
+void am_comm_free(am_comm *c)
 {
     if (c->group && c->engine->close)
         c->engine->close(c->group);
+    if (c->control)
+        c->host->engine->close(c->control);
     am_free(c->world_ranks);
     am_free(c->places);
     pthread_mutex_destroy(&c->lock);
@@ -129,7 +111,7 @@ static void free_comm(am_comm *c)
     am_free(c); /* the module stays: MPI does not come back */
 }
 
-static am_comm_call new_call(am_comm *c)
+am_comm_call am_comm_call_of(am_comm *c)
 {
     return (am_comm_call){.dtype = AM_U8,
                           .number = ++c->number,
@@ -138,7 +120,7 @@ static am_comm_call new_call(am_comm *c)
 }
 
 /* Of a call that this thread makes itself, while the group's own does nothing. */
-static int told(const am_comm *c, int rc, const char *what, const am_comm_call *call)
+int am_comm_told(const am_comm *c, int rc, const char *what, const am_comm_call *call)
 {
     if (rc == AM_OK)
         return AM_OK;
@@ -159,16 +141,16 @@ static int gather_places(am_comm *c)
     c->world_ranks = p;
     for (int i = 0; i < c->size; i++)
         c->world_ranks[i] = i;
-    am_comm_call call = new_call(c);
-    return told(c, c->engine->all_gather(c->group, c->places, &own, sizeof own, &call), "joining",
-                &call);
+    am_comm_call call = am_comm_call_of(c);
+    return am_comm_told(c, c->engine->all_gather(c->group, c->places, &own, sizeof own, &call),
+                        "joining", &call);
 }
 
 static int open_world(am_comm *c, const char *engine, const am_comm_options *options)
 {
     AM_TRY(load_module(c, engine, options->module));
-    am_comm_call call = new_call(c);
-    AM_TRY(told(c, c->engine->open(&c->group, options, &call), "joining", &call));
+    am_comm_call call = am_comm_call_of(c);
+    AM_TRY(am_comm_told(c, c->engine->open(&c->group, options, &call), "joining", &call));
     c->rank = c->engine->rank(c->group);
     c->size = c->engine->count(c->group);
     return gather_places(c);
@@ -182,11 +164,11 @@ int am_comm_open(am_comm **out, const char *engine, const am_comm_options *optio
         options = &none;
     if (!engine || !(options->timeout >= 0))
         return am_fail(AM_EINVAL, "a communicator needs a name, and a time-out of at least 0 s");
-    AM_TRY(new_comm(&c, "world", options->timeout > 0 ? options->timeout : DEFAULT_TIMEOUT));
+    AM_TRY(am_comm_new(&c, "world", options->timeout > 0 ? options->timeout : DEFAULT_TIMEOUT));
     c->world = c;
     int rc = open_world(c, engine, options);
     if (rc != AM_OK) {
-        free_comm(c);
+        am_comm_free(c);
         return rc;
     }
     *out = c;
@@ -202,7 +184,7 @@ static int check_process(const am_comm *c)
 }
 
 /* Wait until the group's thread has nothing to do. */
-static void drain(am_comm *c)
+void am_comm_drain(am_comm *c)
 {
     pthread_mutex_lock(&c->lock);
     while (c->first)
@@ -222,36 +204,41 @@ static void end_thread(am_comm *c)
     c->has_thread = 0;
 }
 
+static void end_group(am_comm *c)
+{
+    if (c->on_gpu)
+        end_group(c->on_gpu);
+    end_thread(c);
+    am_comm_free(c);
+}
+
 void am_comm_release(am_comm *c)
 {
     if (!c || c->process != getpid())
         return;
     am_comm *world = c->world;
-    if (c != world) {
-        end_thread(c);
-        free_comm(c);
-    }
-    if (--world->refs == 0) {
-        end_thread(world);
-        free_comm(world);
-    }
+    if (c != world)
+        end_group(c);
+    if (--world->refs == 0)
+        end_group(world);
 }
 
 static int split_off(am_comm *child, am_comm *c, int color, int key)
 {
     void *p;
-    drain(c);
-    am_comm_call call = new_call(c);
-    AM_TRY(told(c, c->engine->split(&child->group, c->group, color, key, &call), "split", &call));
+    am_comm_drain(c);
+    am_comm_call call = am_comm_call_of(c);
+    AM_TRY(am_comm_told(c, c->engine->split(&child->group, c->group, color, key, &call), "split",
+                        &call));
     child->rank = c->engine->rank(child->group);
     child->size = c->engine->count(child->group);
     AM_TRY(am_alloc(&p, (size_t)child->size * sizeof *child->world_ranks));
     child->world_ranks = p;
     int32_t own = c->world_ranks[c->rank];
-    call = new_call(child);
-    return told(child,
-                c->engine->all_gather(child->group, child->world_ranks, &own, sizeof own, &call),
-                "split", &call);
+    call = am_comm_call_of(child);
+    return am_comm_told(
+        child, c->engine->all_gather(child->group, child->world_ranks, &own, sizeof own, &call),
+        "split", &call);
 }
 
 int am_comm_split(am_comm **out, am_comm *c, int color, int key, const char *name)
@@ -260,11 +247,11 @@ int am_comm_split(am_comm **out, am_comm *c, int color, int key, const char *nam
     AM_TRY(check_process(c));
     if (color < 0)
         return am_fail(AM_EINVAL, "a group's color is at least 0, not %d", color);
-    AM_TRY(new_comm(&child, name ? name : "unnamed", c->timeout));
+    AM_TRY(am_comm_new(&child, name ? name : "unnamed", c->timeout));
     child->engine = c->engine;
     int rc = split_off(child, c, color, key);
     if (rc != AM_OK) {
-        free_comm(child);
+        am_comm_free(child);
         return rc;
     }
     child->world = c->world;
@@ -321,11 +308,11 @@ static int reduce(am_comm *c, void *to, void *from, int64_t n, int scatter, am_c
                    : c->engine->all_reduce(c->group, to, n, call);
 }
 
-/* In f32 where it is of 16 bits. from is NULL for all_reduce. */
+/* In f32 where it is of 16 bits, which a GPU's engine sees to. from is NULL for all_reduce. */
 static int reduce_any(am_comm *c, void *to, void *from, int64_t n, am_comm_call *call)
 {
     int dtype = call->dtype, scatter = from != NULL;
-    if (dtype != AM_BF16 && dtype != AM_F16)
+    if ((dtype != AM_BF16 && dtype != AM_F16) || c->host)
         return reduce(c, to, from, n, scatter, call);
     void *wide;
     int64_t total = scatter ? n * c->size : n;
@@ -371,10 +358,13 @@ static void name_missing(am_comm *c, const am_work *w, char message[AM_COMM_MESS
 {
     void *here;
     int n = snprintf(message, AM_COMM_MESSAGE, "%s %lld of group %s did not end within %g s",
-                     kind_names[w->kind], (long long)c->number, c->name, c->timeout);
+                     kind_names[w->kind], (long long)w->call.number, c->name, c->timeout);
     if (am_alloc(&here, (size_t)c->size) != AM_OK)
         return;
-    c->engine->where_are(c->group, here, c->number, GRACE);
+    if (c->host)
+        c->host->engine->where_are(c->control, here, w->call.number, GRACE);
+    else
+        c->engine->where_are(c->group, here, w->call.number, GRACE);
     const char *before = ": there came no ";
     for (int r = 0; r < c->size && n < AM_COMM_MESSAGE - 1; r++) {
         if (((uint8_t *)here)[r] || r == c->rank)
@@ -389,25 +379,60 @@ static void name_missing(am_comm *c, const am_work *w, char message[AM_COMM_MESS
     am_free(here);
 }
 
+/* Why a work failed, in its message; no later one will do. */
+static void fail_work(am_comm *c, am_work *w, int rc)
+{
+    if (rc != AM_ECOMM) /* of this thread's am_alloc */
+        snprintf(w->message, sizeof w->message, "%s", am_error_message());
+    else if (w->call.message[0])
+        snprintf(w->message, sizeof w->message, "%s %lld of group %s: %.400s", kind_names[w->kind],
+                 (long long)w->call.number, c->name, w->call.message);
+    else if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+        first_failure(w->message);
+    else
+        name_missing(c, w, w->message);
+    stop_all(w->message);
+    if (c->host)
+        c->engine->give_up(c->group);
+}
+
 static void finish(am_comm *c, am_work *w)
 {
-    am_comm_call call = new_call(c);
     int rc = AM_ECOMM;
-    if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE)) {
-        first_failure(w->message);
-    } else if ((rc = do_work(c, w, &call)) != AM_OK) {
-        if (rc != AM_ECOMM) /* of this thread's am_alloc */
-            snprintf(w->message, sizeof w->message, "%s", am_error_message());
-        else if (call.message[0])
-            snprintf(w->message, sizeof w->message, "%s %lld of group %s: %.400s",
-                     kind_names[w->kind], (long long)c->number, c->name, call.message);
-        else if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
-            first_failure(w->message);
-        else
-            name_missing(c, w, w->message);
-        stop_all(w->message);
+    if (c->host) { /* it is begun already */
+        w->call.deadline = am_clock() + c->timeout;
+        rc = c->engine->wait(c->group, &w->call);
+        if (rc == AM_ECOMM && w->call.message[0])
+            am_comm_ask_who_is_gone(c, &w->call);
+    } else {
+        w->call = am_comm_call_of(c);
+        if (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
+            rc = do_work(c, w, &w->call);
     }
+    if (rc != AM_OK)
+        fail_work(c, w, rc);
     w->rc = rc;
+}
+
+/* Until there is something to do; the lock is held. Who waits on a GPU, in what this rank has done,
+ * is told that it did. */
+static void be_idle(am_comm *c)
+{
+    struct timespec until;
+    if (!c->host) {
+        pthread_cond_wait(&c->queued, &c->lock);
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += NAP;
+    until.tv_sec += until.tv_nsec / SECOND;
+    until.tv_nsec %= SECOND;
+    if (pthread_cond_timedwait(&c->queued, &c->lock, &until) != ETIMEDOUT)
+        return;
+    am_comm_call done = {.number = c->ended, .stopping = &stopping};
+    pthread_mutex_unlock(&c->lock);
+    (void)c->host->engine->waits(c->control, &done);
+    pthread_mutex_lock(&c->lock);
 }
 
 static void *work_thread(void *arg)
@@ -416,7 +441,7 @@ static void *work_thread(void *arg)
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (!c->first && !c->ending)
-            pthread_cond_wait(&c->queued, &c->lock);
+            be_idle(c);
         am_work *w = c->first;
         if (!w)
             break;
@@ -424,6 +449,7 @@ static void *work_thread(void *arg)
         finish(c, w);
         pthread_mutex_lock(&c->lock);
         c->first = w->next;
+        c->ended = w->call.number;
         if (!c->first)
             c->last = NULL;
         __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
@@ -451,10 +477,27 @@ static int keep(am_tensor **shell, const am_tensor *t, const char *what)
     AM_TRY(am_tensor_check_alive(t, what));
     if (!am_tensor_dense(t))
         return am_fail(AM_ESHAPE, "%s: a collective needs a dense tensor", what);
-    if (!am_device_is_host(t->device))
-        return am_fail(AM_EUNSUP, "%s: ranks exchange tensors on the CPU, not on %s", what,
-                       am_device_name(t->device));
     return am_tensor_alias(shell, t);
+}
+
+/* The group for tensors on this device; *on_gpu says whether it is the GPUs'. */
+static int group_for(am_comm **out, am_comm *c, const am_work *w)
+{
+    const char *what = kind_names[w->kind];
+    const am_tensor *t = w->to ? w->to : w->from;
+    *out = c;
+    if (w->to && w->from && w->to->device != w->from->device)
+        return am_fail(AM_EINVAL, "%s: from a tensor on %s to one on %s", what,
+                       am_device_name(w->from->device), am_device_name(w->to->device));
+    if (!t || am_device_is_host(t->device))
+        return AM_OK;
+    if (t->device != AM_DEVICE_CUDA || !c->engine->waits)
+        return am_fail(AM_EUNSUP, "%s: ranks of %s exchange tensors on the CPU, not on %s", what,
+                       c->engine->name, am_device_name(t->device));
+    if (!c->on_gpu)
+        AM_TRY(am_comm_open_on_gpu(c));
+    *out = c->on_gpu;
+    return AM_OK;
 }
 
 static int copy_counts(int64_t **to, const int64_t *from, int size, const am_tensor *t,
@@ -487,12 +530,32 @@ static int check_reduction(int dtype, int op)
     return AM_OK;
 }
 
-static int queue(am_work **out, am_comm *c, am_work *w)
+/* On a GPU a work begins here: NCCL has to be called in one order on all ranks, which that of their
+ * programs is. The group's thread waits for its end. */
+static int start(am_comm *c, am_work *w)
+{
+    const am_backend *be;
+    AM_TRY(am_device_open(AM_DEVICE_CUDA, &be, (am_stream **)&w->call.stream));
+    void *stream = w->call.stream;
+    w->call = am_comm_gpu_call(c);
+    w->call.stream = stream;
+    int rc = __atomic_load_n(&stopping, __ATOMIC_ACQUIRE) ? AM_ECOMM : do_work(c, w, &w->call);
+    if (rc == AM_OK)
+        return AM_OK;
+    fail_work(c, w, rc);
+    return am_fail(rc, "%s", w->message);
+}
+
+static void count(am_comm *c, const am_work *w)
 {
     const am_tensor *given = w->from ? w->from : w->to;
     c->counts.calls[w->kind]++;
     if (given)
         c->counts.bytes[w->kind] += am_tensor_bytes(given);
+}
+
+static int queue(am_work **out, am_comm *c, am_work *w)
+{
     pthread_mutex_lock(&c->lock);
     if (!c->has_thread) {
         int rc = pthread_create(&c->thread, NULL, work_thread, c);
@@ -521,7 +584,6 @@ static int begin(am_work **out, am_comm *c, const am_work *w, am_tensor *to, am_
     AM_TRY(am_alloc(&p, sizeof(am_work)));
     am_work *mine = p;
     *mine = *w;
-    mine->comm = c;
     mine->to_counts = mine->from_counts = NULL;
     int rc = AM_OK;
     if (to)
@@ -533,7 +595,11 @@ static int begin(am_work **out, am_comm *c, const am_work *w, am_tensor *to, am_
     if (w->from_counts)
         AM_TRY_OUT(
             copy_counts(&mine->from_counts, w->from_counts, c->size, from, kind_names[w->kind]));
-    AM_TRY_OUT(queue(out, c, mine));
+    AM_TRY_OUT(group_for(&mine->comm, c, mine));
+    count(c, mine);
+    if (mine->comm->host)
+        AM_TRY_OUT(start(mine->comm, mine));
+    AM_TRY_OUT(queue(out, mine->comm, mine));
     return AM_OK;
 out:
     free_work(mine);

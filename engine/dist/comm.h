@@ -1,6 +1,7 @@
 /* comm.h — the border between the engine and what moves bytes between ranks: one vtable. comm.c
- * owns order, threads, time-outs and 16-bit floats; an engine (comm_self.c, mpi.c, gloo.cc) gets
- * plain pointers. Engines include this file and am.h, nothing else of amlua.
+ * owns order, threads, time-outs and 16-bit floats; an engine (comm_self.c, mpi.c, gloo.cc, and for
+ * GPUs kernels/cuda/nccl.c) gets plain pointers. Engines include this file and am.h, nothing else
+ * of amlua; nccl.c is a part of the CUDA backend.
  *
  * Rules for engines
  *   - A function blocks until its part is done, and returns AM_OK, or AM_ECOMM with the reason in
@@ -10,6 +11,13 @@
  *   - Reductions come in f32, f64, i32 and i64; what only moves is bytes (AM_U8). All ranks of a
  *     group get the same bits.
  *   - `number` tells a group's calls apart. While a rank waits it answers where_are of the others.
+ *
+ * A device's engine is beside another, in whose group its ranks have met. It has what is below
+ * `invite`, and collectives, which are others' in this:
+ *   - One begins a part and returns, in the order in which the rank's program has it. The part runs
+ *     in a stream of the group's own, behind what call->stream holds. `wait` blocks until its end.
+ *   - Both ask call->wait_on instead of am_comm_gives_up: the module does not see libamlua.so.
+ *   - Reductions come in bf16 and f16, too: summed in f32, and rounded once.
  */
 #ifndef AM_COMM_H
 #define AM_COMM_H
@@ -20,15 +28,23 @@
 extern "C" {
 #endif
 
-enum { AM_COMM_VERSION = 1, AM_COMM_MESSAGE = 512 };
+enum { AM_COMM_VERSION = 2, AM_COMM_MESSAGE = 512, AM_COMM_ID = 128, AM_COMM_DEVICE = 40 };
 
 typedef struct am_comm_call {
     int dtype, op;       /* of reductions: AM_F32, …; AM_SUM, … */
     int64_t number;      /* of the group's collectives, from 1 */
-    void *stream;        /* of a device; NULL on a CPU */
     double deadline;     /* on am_clock */
     const int *stopping; /* not 0: another group failed, or this process is asked to end */
     char message[AM_COMM_MESSAGE];
+
+    /* Of a device's engine alone. */
+    void *stream; /* the backend's, which fills what is given and uses what comes */
+    void *event;  /* what `wait` waits for and frees */
+    /* AM_ECOMM: there is no use in waiting any longer, and message may say why. Asked at least ten
+     * times a second. */
+    int (*wait_on)(struct am_comm_call *call);
+    void *owner;  /* wait_on's */
+    double asked; /* wait_on's */
 } am_comm_call;
 
 /* Is there no use in waiting any longer? (A time that is over is said by comm.c.) */
@@ -59,11 +75,24 @@ typedef struct am_comm_engine {
     int (*barrier)(void *group, am_comm_call *call);
     /* here[rank] = 1 for ranks that wait in call `number`, too; asks for `seconds` at most. */
     void (*where_are)(void *group, uint8_t *here, int64_t number, double seconds);
+    /* This rank waits in call->number of a device's group: answer others' where_are. AM_ECOMM, with
+     * the reason, when a rank is known to be gone. Not blocking; asked a few times a second. */
+    int (*waits)(void *group, am_comm_call *call);
     /* End every rank, as far as the engine can; does not return. `why`: for the others. */
     void (*abort)(int status, const char *why);
+
+    /* Of a device's engine alone. */
+    /* What the others need for joining this rank, which device it has, as no other one of its host
+     * is called, and whether it can: AM_ECOMM where not. */
+    int (*invite)(uint8_t id[AM_COMM_ID], char device[AM_COMM_DEVICE], am_comm_call *call);
+    int (*join)(void **group, const uint8_t id[AM_COMM_ID], int rank, int size, am_comm_call *call);
+    int (*wait)(void *group, am_comm_call *call);
+    /* After a failure, once it is known who is missing: end what runs on the device. */
+    void (*give_up)(void *group);
 } am_comm_engine;
 
-/* What a module (amlua_mpi.so, amlua_gloo.so) has under the name "am_comm_engine_entry". */
+/* What a module (amlua_mpi.so, amlua_gloo.so, amlua_cuda.so) has under the name
+ * "am_comm_engine_entry". */
 typedef const am_comm_engine *(*am_comm_entry)(void);
 
 extern const am_comm_engine am_comm_self;

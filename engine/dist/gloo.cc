@@ -36,6 +36,7 @@
 #include <thread>
 #include <vector>
 
+#include "folds.h"
 #include "wires.h"
 #include "store.h"
 
@@ -55,6 +56,7 @@ struct Group {
     std::string name;       // of its keys in the store
     std::vector<int> world; // its ranks' places among all
     int splits = 0;
+    std::atomic<int64_t> told{-1}; // of a device's calls, where this rank waits
 };
 
 struct Call { // under way
@@ -559,39 +561,6 @@ int split(void **out, void *self, int color, int key, am_comm_call *call)
 
 /* ---- collectives -------------------------------------------------------------------------- */
 
-using Fold = void (*)(void *, const void *, const void *, size_t);
-
-template <class T, int op> void fold(void *to, const void *x, const void *y, size_t n)
-{
-    T *c = static_cast<T *>(to);
-    const T *a = static_cast<const T *>(x), *b = static_cast<const T *>(y);
-    for (size_t i = 0; i < n; i++)
-        c[i] = op == AM_SUM   ? a[i] + b[i]
-               : op == AM_MAX ? std::max(a[i], b[i])
-                              : std::min(a[i], b[i]);
-}
-
-template <class T> Fold fold_of(int op)
-{
-    return op == AM_SUM ? fold<T, AM_SUM> : op == AM_MAX ? fold<T, AM_MAX> : fold<T, AM_MIN>;
-}
-
-Fold fold_of(const am_comm_call &call)
-{
-    switch (call.dtype) {
-    case AM_F32:
-        return fold_of<float>(call.op);
-    case AM_F64:
-        return fold_of<double>(call.op);
-    case AM_I32:
-        return fold_of<int32_t>(call.op);
-    case AM_I64:
-        return fold_of<int64_t>(call.op);
-    default:
-        throw gloo::InvalidOperationException("gloo reduces f32, f64, i32 and i64");
-    }
-}
-
 /* Of elements of the call's dtype. Gloo's options count bytes from a pointer to bytes. */
 size_t bytes_of(int64_t n, const am_comm_call &call)
 {
@@ -735,9 +704,8 @@ void where_are(void *self, uint8_t *here, int64_t number, double seconds)
     am_comm_call none = {};
     guarded(&none, [&] {
         const double end = am_clock() + seconds;
-        bool all = false;
         post(where(group, rank), number);
-        while (!all) {
+        for (bool all = false; !all;) {
             all = true;
             for (int r = 0; r < size; r++) {
                 here[r] = here[r] || r == rank || posted(where(group, r)) >= number;
@@ -748,6 +716,15 @@ void where_are(void *self, uint8_t *here, int64_t number, double seconds)
             std::this_thread::sleep_for(std::chrono::duration<double>(look));
         }
         return static_cast<int>(AM_OK);
+    });
+}
+
+int waits(void *self, am_comm_call *call)
+{
+    return guarded(call, [&] {
+        if (group_of(self).told.exchange(call->number) != call->number)
+            post(where(group_of(self), rank_gloo(self)), call->number);
+        return am_store_failure(process.store, 0, call->message) ? int{AM_ECOMM} : int{AM_OK};
     });
 }
 
@@ -783,6 +760,7 @@ am_comm_engine make_engine()
     e.recv = recv_gloo;
     e.barrier = barrier;
     e.where_are = where_are;
+    e.waits = waits;
     e.abort = abort_gloo;
     return e;
 }

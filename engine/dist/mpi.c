@@ -134,6 +134,16 @@ static void where_are(void *self, uint8_t *here, int64_t number, double seconds)
     }
 }
 
+static int waits(void *self, am_comm_call *call)
+{
+    group *g = self;
+    pthread_mutex_lock(&mpi);
+    g->number = call->number;
+    answer(g);
+    pthread_mutex_unlock(&mpi);
+    return AM_OK; /* MPI ends all when a rank is gone */
+}
+
 /* ---- joining, splitting, leaving --------------------------------------------------------------
  */
 
@@ -404,6 +414,7 @@ static const am_comm_engine engine = {
     .recv = recv_mpi,
     .barrier = barrier,
     .where_are = where_are,
+    .waits = waits,
     .abort = abort_mpi,
 };
 

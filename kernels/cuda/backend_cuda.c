@@ -258,6 +258,11 @@ static const am_backend cuda = {
 #undef K
 };
 
+const am_backend *am_cuda_vtable(void)
+{
+    return &cuda;
+}
+
 const am_backend *am_backend_entry(const am_backend_host *h)
 {
     const char *sync = getenv("AM_SYNC");

@@ -43,6 +43,9 @@ int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int 
 /* The message of a CUDA error, as AM_EDEVICE or AM_ENOMEM. */
 int am_cuda_fail(cudaError_t e, const char *what);
 
+/* What am_backend_entry hands out. */
+const am_backend *am_cuda_vtable(void);
+
 /* Launchers; NULL for a kernel that no file here has. */
 #define K(name, pointers)                                                                          \
     int am_cuda_##name(am_stream *s, const am_##name##_args *args) __attribute__((weak));

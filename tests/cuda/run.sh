@@ -5,6 +5,7 @@
 #   check, asan      the same in that flavour, in random order
 #   specs            what goes over devices in specs (parity with transformers), and the recipe beside the CPU's
 #   gpu, gpu-specs   the same on a GPU
+#   ranks            several ranks, which have a GPU each and exchange tensors over the emulated NCCL
 # usage: tests/cuda/run.sh BUILD PARTS...   what tests/cuda/build.sh has built
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -39,13 +40,21 @@ for part in "$@"; do
     gpu*) module=$build/amlua_cuda.so ;;
     esac
     export AMLUA_CUDA=$module
-    if [[ $part = *specs ]]; then
-        for spec in tests/parity/{tiny_llama,rope,vocabulary}_spec.lua tests/parity/models/models_spec.lua \
-            tests/lua/optim/optimizer_spec.lua tests/cuda/*_spec.lua; do
-            check "$spec" luajit /usr/bin/busted -o TAP "$spec"
+    specs=()
+    case $part in
+    *specs)
+        specs=(tests/parity/{tiny_llama,rope,vocabulary}_spec.lua tests/parity/models/models_spec.lua
+            tests/lua/optim/optimizer_spec.lua)
+        for spec in tests/cuda/*_spec.lua; do
+            [ "$spec" = tests/cuda/dist_spec.lua ] || specs+=("$spec")
         done
-        continue
-    fi
+        ;;
+    ranks) specs=(tests/cuda/dist_spec.lua) ;;
+    esac
+    for spec in "${specs[@]}"; do
+        check "$spec" luajit /usr/bin/busted -o TAP "$spec"
+    done
+    [ ${#specs[@]} -eq 0 ] || continue
     for source in tests/{c,op}/test_cuda_*.c; do
         name=$(basename "$source" .c)
         check "$name, $part" env AM_EMU_ORDER="$order" \

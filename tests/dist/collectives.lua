@@ -1,7 +1,8 @@
 -- Every collective of a communicator against plain arithmetic, on all ranks that run this; a failure ends them all.
 --
---   mpirun -n N amlua tests/dist/collectives.lua [late|behind]
+--   mpirun -n N amlua tests/dist/collectives.lua WORD [DEVICE]     of tensors on DEVICE (cpu)
 --
+-- right: all of it.
 -- late: the last rank stays away from the last collective, and the others print what they are told.
 -- behind: so it does from what the second one waits for, while the first has gone on to the next.
 
@@ -9,8 +10,10 @@ local am = require("am")
 local comm = require("am.distributed.comm")
 local posix = require("am.utils.posix")
 
-local world = comm.open("mpi", { timeout = arg[1] and 1 or 60 })
+local word, device = arg[1], arg[2] or "cpu"
+local world = comm.open("mpi", { timeout = word ~= "right" and 1 or 60 })
 local rank, size = world:rank(), world:size()
+am.set_default_device(device == "cuda" and "cuda:" .. rank or device)
 local all = size * (size + 1) / 2 -- the sum of 1, 2, …, size
 
 -- What rank r has: r + 1, r + 2, …, so that places are told apart.
@@ -91,6 +94,14 @@ for _, dtype in ipairs { "bfloat16", "float16" } do
     check(world, 5, dtype) -- small whole numbers are exact
 end
 check(world, 300000, "float32")
+if size == 3 then -- 1, 1/256 and -1: 0 for whoever rounds each sum to 16 bits
+    local sum = am.zeros({ 3 }, { dtype = "bfloat16" })
+    local x = am.full({ 3 }, ({ 1, 1 / 256, -1 })[rank + 1], { dtype = "bfloat16" })
+    equal(world:all_reduce(x:clone()):wait(), am.full({ 3 }, 1 / 256), "a sum in f32")
+    local parts = am.full({ 9 }, ({ 1, 1 / 256, -1 })[rank + 1], { dtype = "bfloat16" })
+    world:reduce_scatter(sum, parts):wait()
+    equal(sum, am.full({ 3 }, 1 / 256), "a scattered sum in f32")
+end
 local half = world:split(rank % 2, -rank, "half") -- the last comes first
 assert(half:world_rank(half:rank()) == rank)
 assert(half:rank() == math.floor((size - 1 - rank) / 2))
@@ -126,7 +137,7 @@ end
 local counts = world:counts()
 assert(counts.all_to_all.calls == 1 and counts.all_reduce.calls > 60 and counts.all_reduce.bytes > 0)
 
-if arg[1] == "late" then
+if word == "late" then
     if rank == size - 1 then
         posix.sleep(8)
     end
@@ -139,7 +150,7 @@ if arg[1] == "late" then
     posix.sleep(rank == 0 and 3 or 20) -- the others say it, too, before all end
     world:abort(5, "late")
 end
-if arg[1] == "behind" then -- the first rank has gone on to the next collective, where it waits for both others
+if word == "behind" then -- the first rank has gone on to the next collective, where it waits for both others
     local ok, e = true, nil
     if rank == size - 1 then
         posix.sleep(8)

@@ -9,7 +9,7 @@ ranks.describe("collectives over MPI", function()
 
     for n = 1, 5 do
         it("are right on " .. n, function()
-            local status, out, errors = run(n)
+            local status, out, errors = run(n, "right")
             assert.equal(0, status, errors)
             for rank = 0, n - 1 do
                 assert.matches("all is well on rank " .. rank, out)

@@ -93,9 +93,9 @@ end
 local function gather_blocks(layout, parameter, t)
     local per_rank, total, axis = blocks_of(layout, layout:get(parameter))
     local group = layout.mesh:group(axis)
-    local from = tensor.zeros({ per_rank }, { dtype = t:dtype() })
+    local from = tensor.zeros({ per_rank }, { dtype = t:dtype(), device = t:device() })
     from:narrow(0, 0, t:numel()):copy_(t)
-    local all = tensor.empty({ per_rank * group:size() }, { dtype = t:dtype() })
+    local all = tensor.empty({ per_rank * group:size() }, { dtype = t:dtype(), device = t:device() })
     group:all_gather(all, from):wait()
     return all:narrow(0, 0, total)
 end

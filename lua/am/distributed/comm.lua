@@ -1,5 +1,5 @@
--- Groups of ranks: collectives over tensors, by one of the engine's communicators (self, mpi, gloo). Holds no
--- strategy; which ranks there are says ranks.lua.
+-- Groups of ranks: collectives over tensors, by one of the engine's communicators (self, mpi, gloo), and over tensors
+-- on a GPU by NCCL. Holds no strategy; which ranks there are says ranks.lua.
 --
 --   local world = comm.open("mpi", { timeout = 60 })
 --   world:all_reduce(t, "sum"):wait()                a work is under way until it is waited for
@@ -157,7 +157,7 @@ end
 
 --- Begin to reduce numbers over the ranks, in double precision: sum by default. Returns a function that waits for them.
 function Comm:begin_reduce(list, op)
-    local work = self:all_reduce(scope.escape(tensor.tensor(list, { dtype = "float64" })), op)
+    local work = self:all_reduce(scope.escape(tensor.tensor(list, { dtype = "float64", device = "cpu" })), op)
     return function()
         local t = work:wait()
         local out = t:totable()
@@ -178,8 +178,8 @@ function Comm:gather_texts(text)
     local own = ffi.new("uint8_t[?]", bytes)
     ffi.cast("int64_t *", own)[0] = #text
     ffi.copy(own + 8, text, #text)
-    local all = tensor.zeros({ size * bytes }, { dtype = "uint8" })
-    self:all_gather(all, tensor.from_buffer(own, { bytes }, { dtype = "uint8" })):wait()
+    local all = tensor.zeros({ size * bytes }, { dtype = "uint8", device = "cpu" })
+    self:all_gather(all, tensor.from_buffer(own, { bytes }, { dtype = "uint8", device = "cpu" })):wait()
     local buffer, out = all:to_buffer(), {}
     for r = 0, size - 1 do
         local at = ffi.cast("uint8_t *", buffer) + r * bytes

@@ -69,11 +69,11 @@ local function plan_of(group, offsets)
     for e = 0, all - 1 do
         counts[e] = first[e + 1] - first[e]
     end
-    local each, came = {}, tensor.empty({ all }, { dtype = "int32" })
+    local each, came = {}, tensor.empty({ all }, { dtype = "int32", device = "cpu" })
     for r = 1, size do
         each[r], plan.sent[r] = own, first[r * own] - first[(r - 1) * own]
     end
-    group:all_to_all(came, each, tensor.from_buffer(counts, { all }, { dtype = "int32" }), each):wait()
+    group:all_to_all(came, each, tensor.from_buffer(counts, { all }, { dtype = "int32", device = "cpu" }), each):wait()
     local from, total = (came:to_buffer()), 0 -- [rank][expert]
     local starts = {}
     for r = 1, size do
@@ -94,9 +94,10 @@ local function plan_of(group, offsets)
         end
         ends[e + 1] = at
     end
-    plan.order = tensor.from_buffer(order, { total }, { dtype = "int32" })
-    plan.inverse = tensor.from_buffer(inverse, { total }, { dtype = "int32" })
-    return plan, tensor.from_buffer(ends, { own + 1 }, { dtype = "int32" })
+    local like = { dtype = "int32", device = offsets:device() }
+    plan.order = tensor.from_buffer(order, { total }, like)
+    plan.inverse = tensor.from_buffer(inverse, { total }, like)
+    return plan, tensor.from_buffer(ends, { own + 1 }, like)
 end
 
 --- A function (run, x, offsets) that gives what run(x, offsets) would with all experts, where run has this rank's

@@ -26,6 +26,11 @@ local MOST_REDUCES = 2 -- units whose gradients wait for their sum at a time
 local FSDP = {}
 FSDP.__index = FSDP
 
+-- What makes a tensor like t, or of another dtype.
+local function like(t, dtype)
+    return { dtype = dtype or t:dtype(), device = t:device() }
+end
+
 -- ---- one parameter --------------------------------------------------------------------------
 
 -- What is needed to gather and reduce a parameter. Raises nothing; nil where it stays whole.
@@ -42,7 +47,7 @@ local function sharded(self, name)
     p.chunk = math.ceil(p.rows / group:size())
     part.requires_grad = p.trainable
     if self.param_dtype and old:dtype() ~= self.param_dtype then
-        p.full = scope.escape(tensor.empty(shape, { dtype = self.param_dtype }))
+        p.full = scope.escape(tensor.empty(shape, like(old, self.param_dtype)))
         p.full.requires_grad = p.trainable
         self.layout:put(name, p.full)
         old:release()
@@ -65,7 +70,7 @@ local function padded(p, t, n)
     if t:size(0) == n then
         return t
     end
-    local out = tensor.zeros(rows_of(p, n), { dtype = t:dtype() })
+    local out = tensor.zeros(rows_of(p, n), like(t))
     if t:size(0) > 0 then
         out:narrow(0, 0, t:size(0)):copy_(t)
     end
@@ -87,7 +92,7 @@ local function gather(unit)
     scope.scope(autograd.no_grad, function()
         for i, p in ipairs(unit.params) do
             local from = padded(p, cast(p.part:detach(), p.full:dtype()), p.chunk)
-            local all = scope.escape(tensor.empty(rows_of(p, p.chunk * p.group:size()), { dtype = from:dtype() }))
+            local all = scope.escape(tensor.empty(rows_of(p, p.chunk * p.group:size()), like(from)))
             unit.works[i] = { p = p, all = all, work = p.group:all_gather(all, from) }
         end
     end)
@@ -143,8 +148,9 @@ local function reduce(self, unit)
                 local grad, n = p.full.grad, p.chunk * p.group:size()
                 local dtype = self.reduce_dtype or (p.full:dtype() == "float64" and "float64" or "float32")
                 p.found = p.found or grad ~= nil
-                local from = grad and padded(p, cast(grad, dtype), n) or tensor.zeros(rows_of(p, n), { dtype = dtype })
-                local to = scope.escape(tensor.empty(rows_of(p, p.chunk), { dtype = dtype }))
+                local from = grad and padded(p, cast(grad, dtype), n)
+                    or tensor.zeros(rows_of(p, n), like(p.full, dtype))
+                local to = scope.escape(tensor.empty(rows_of(p, p.chunk), like(p.full, dtype)))
                 list[#list + 1] = { p = p, work = p.reduce_group:reduce_scatter(to, from) }
                 p.full.grad = nil
             end
@@ -333,7 +339,7 @@ function M.apply(model, mesh, layout, opts)
         local group = mesh:group(axis)
         self.reduce_groups[axis] = group and group:split(0, group:rank(), axis .. " gradients")
     end
-    self.marker = scope.escape(tensor.zeros {})
+    self.marker = scope.escape(tensor.zeros({}, { device = model:device() }))
     self.marker.requires_grad = true
     self.enter = identity(function(ctx, _, x, unit) ctx.unit = unit.index return x end,
                           function(ctx, grad) after_backward(self, self.units[ctx.unit]) return nil, grad end)

@@ -25,7 +25,7 @@ local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp
 ---@class am.distributed.World
 ---@field rank integer from 0
 ---@field size integer
----@field local_rank integer
+---@field local_rank integer its place among the ranks on this host, from 0
 ---@field on_host integer ranks on this host, this one among them
 ---@field on_cpus integer those of them that may run on the same CPUs
 ---@field is_first_on_host boolean of the ranks on this host the one with the least number
@@ -36,16 +36,16 @@ World.__index = World
 -- nccl is between GPUs: what CPUs have stands for it.
 local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
 
--- How many ranks are on this host, how many of them share their CPUs with this one, and whether it is the first there.
+-- How many ranks are on this host, how many of them share their CPUs with this one, and how many are before it there.
 local function neighbours(world)
-    local name, mask, on_host, on_cpus, first = posix.hostname(), host.cpu_mask(), 0, 0, nil
+    local name, mask, on_host, on_cpus, before = posix.hostname(), host.cpu_mask(), 0, 0, 0
     for i, other in ipairs(world:gather(name .. " " .. mask)) do
         local its_name, its_mask = other:match("^(.*) (.*)$")
-        first = first or its_name == name and i - 1
+        before = before + (its_name == name and i <= world.rank and 1 or 0)
         on_host = on_host + (its_name == name and 1 or 0)
         on_cpus = on_cpus + (its_name == name and its_mask == mask and 1 or 0)
     end
-    return on_host, on_cpus, first == world.rank
+    return on_host, on_cpus, before
 end
 
 --- Join the other ranks, by what the environment says of them. opts: timeout (seconds), backend ("mpi" or "gloo"
@@ -60,8 +60,7 @@ function M.join(opts)
     if place.size > 1 and opts.backend == "gloo" and place.engine ~= "gloo" then
         place = ranks.over_gloo(place)
     end
-    local self = setmetatable({ rank = place.rank, size = place.size, local_rank = place.local_rank, place = place },
-                              World)
+    local self = setmetatable({ rank = place.rank, size = place.size, place = place }, World)
     if place.size > 1 then
         local engine = opts.backend == "mpi" and "mpi" or place.engine
         self.group = comm.open(engine, { rank = place.rank, size = place.size, address = place.address,
@@ -72,7 +71,8 @@ function M.join(opts)
                       self.group:size())
         end
     end
-    self.on_host, self.on_cpus, self.is_first_on_host = neighbours(self)
+    self.on_host, self.on_cpus, self.local_rank = neighbours(self)
+    self.is_first_on_host = self.local_rank == 0
     return self
 end
 

@@ -201,12 +201,12 @@ local function join(mesh, cut, t)
     shape[dim + 1] = own
     local from = t:contiguous()
     if t:size(dim) < own then
-        from = tensor.zeros(shape, { dtype = t:dtype() })
+        from = tensor.zeros(shape, { dtype = t:dtype(), device = t:device() })
         if t:size(dim) > 0 then
             from:narrow(dim, 0, t:size(dim)):copy_(t)
         end
     end
-    local all = tensor.empty({ size, from:numel() }, { dtype = t:dtype() })
+    local all = tensor.empty({ size, from:numel() }, { dtype = t:dtype(), device = t:device() })
     mesh:group(cut.axis):all_gather(all, from):wait()
     local list = {}
     for p in ipairs(cut.parts) do

@@ -124,7 +124,8 @@ local function leave_others(self, layout, of_name)
         if use.tensor.requires_grad then
             first = math.min(first, use.owner)
             table.insert(self.trained, { name = use.name, owner = use.owner, places = use.places, own = own,
-                                         shape = use.tensor:size(), dtype = use.tensor:dtype(), tensor = use.tensor })
+                                         shape = use.tensor:size(), dtype = use.tensor:dtype(),
+                                         device = use.tensor:device(), tensor = use.tensor })
         end
     end
     layout:leave(leaving)
@@ -178,7 +179,7 @@ function M.apply(model, mesh, layout, options)
     self.trains, self.trains_before = trained <= stage, trained < stage
     self.links = wires.links(self.group, stage, stages)
     for name, group in pairs(self.links) do
-        self[name] = name:find("_in$") and wires.inbox(group) or wires.outbox(group, MOST * stages)
+        self[name] = name:find("_in$") and wires.inbox(group, model:device()) or wires.outbox(group, MOST * stages)
     end
     return self
 end
@@ -224,7 +225,7 @@ end
 --- stage, whole. All ranks of the mesh call this together.
 function Pipeline:with_trained(whole, use)
     scope.scope(autograd.no_grad, with, self, function(p)
-        local t = p.own and whole(p.name):contiguous() or tensor.empty(p.shape, { dtype = p.dtype })
+        local t = p.own and whole(p.name):contiguous() or tensor.empty(p.shape, { dtype = p.dtype, device = p.device })
         return self.group:broadcast(t, p.owner):wait()
     end, use)
 end
@@ -232,7 +233,7 @@ end
 --- use() while the modules have tensors of the right shapes for what other stages train: for an adapter that is read.
 function Pipeline:with_room(use)
     scope.scope(autograd.no_grad, with, self, function(p)
-        return not p.own and tensor.zeros(p.shape, { dtype = p.dtype }) or nil
+        return not p.own and tensor.zeros(p.shape, { dtype = p.dtype, device = p.device }) or nil
     end, use)
 end
 
@@ -278,7 +279,7 @@ end
 -- The gradient of what a stage was given, zeros where there is none.
 local function gradient(t)
     local grad = t.grad
-    return grad and grad:to(t:dtype()) or tensor.zeros(t:size(), { dtype = t:dtype() })
+    return grad and grad:to(t:dtype()) or tensor.zeros(t:size(), { dtype = t:dtype(), device = t:device() })
 end
 
 local function backward_step(self, step)

@@ -76,7 +76,7 @@ function Outbox:send_states(x, logits)
     if logits[1] then
         header[6], header[7] = logits[1]:size(0), logits[1]:size(1)
     end
-    send(self, tensor.tensor(header, { dtype = "int64" }))
+    send(self, tensor.tensor(header, { dtype = "int64", device = "cpu" }))
     self:send_gradients(x, logits)
 end
 
@@ -101,19 +101,20 @@ end
 local Inbox = {}
 Inbox.__index = Inbox
 
---- What a group's other rank sends.
-function M.inbox(group)
-    return setmetatable({ group = group, peer = 1 - group:rank() }, Inbox)
+--- What a group's other rank sends, on a device.
+function M.inbox(group, device)
+    return setmetatable({ group = group, peer = 1 - group:rank(), device = device }, Inbox)
 end
 
 -- Begin to receive a tensor, which is this box's until it is taken.
-local function receive(self, shape, dtype)
-    return self.group:recv(scope.escape(tensor.empty(shape, { dtype = dtype })), self.peer)
+local function receive(self, shape, dtype, device)
+    return self.group:recv(scope.escape(tensor.empty(shape, { dtype = dtype, device = device })), self.peer)
 end
 
 -- Begin to receive states and, if there are any, n router logits [rows, experts].
 local function begin(self, shape, dtype, n, rows, experts)
-    self.works = { receive(self, shape, dtype), n > 0 and receive(self, { n, rows, experts }, "float32") or nil }
+    self.works = { receive(self, shape, dtype, self.device),
+                   n > 0 and receive(self, { n, rows, experts }, "float32", self.device) or nil }
 end
 
 local function begin_states(self)
@@ -127,7 +128,7 @@ end
 --- States are to come: begin to receive what they are, and them as soon as that is known.
 function Inbox:expect_states()
     if not (self.header or self.works) then
-        self.header = receive(self, { HEADER }, "int64")
+        self.header = receive(self, { HEADER }, "int64", "cpu")
     elseif self.header and self.header:done() then
         begin_states(self)
     end

@@ -65,7 +65,7 @@ local function sum_over(group, layout, names)
     for _, dtype in ipairs { "float32", "float64" } do
         local list, all = by_dtype[dtype] or {}, {}
         for i, t in ipairs(list) do
-            all[i] = (t.grad or tensor.zeros(t:size(), { dtype = dtype })):reshape(-1)
+            all[i] = (t.grad or tensor.zeros(t:size(), { dtype = dtype, device = t:device() })):reshape(-1)
         end
         if #list > 0 then
             local sum, at = group:all_reduce(ops.cat(all, 0)):wait(), 0

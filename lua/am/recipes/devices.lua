@@ -1,4 +1,5 @@
--- Where a run computes: on the device that its configuration names, or on a GPU where there is one that can.
+-- Where a run computes: on the device that its configuration names, or on a GPU where there is one that can. Ranks
+-- have a GPU each.
 
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
@@ -50,14 +51,44 @@ end
 local function not_yet(recipe)
     local cfg = recipe.cfg
     local few = cfg:get("quantization.load_in_4bit") or cfg:get("quantization.load_in_8bit")
-    return recipe.world.size > 1 and "several ranks" or fp8.fp8_section(cfg) and "products in 8 bits (fp8)"
+    return fp8.fp8_section(cfg) and "products in 8 bits (fp8)"
         or (few or cfg:has("model.quantization_config")) and "weights in few bits (quantization)"
         or cfg:get("qat.enabled") and "qat" or nil
 end
 
---- The device of a recipe's run.
+-- Are all ranks on GPUs, or all on CPUs?
+local function agree(world, device)
+    for _, other in ipairs(world:gather(device)) do
+        if other:match("^%a+") ~= device:match("^%a+") then
+            return false
+        end
+    end
+    return true
+end
+
+-- Exchange something, so that GPUs that can't be reached are known before a model is loaded.
+local function meet(world, device)
+    local ok, e = pcall(function()
+        world.group:all_reduce(tensor.ones({ 1 }, { device = device })):wait():release()
+    end)
+    if not ok then
+        err.raise("comm", "%s; device: cpu trains on CPUs", tostring(e))
+    end
+end
+
+--- The device of a recipe's run. Of several ranks all have a GPU, or none has.
 function M.of(recipe)
-    return M.choose(recipe.cfg:get("device"), recipe.world.local_rank, not_yet(recipe), recipe.log)
+    local world = recipe.world
+    local device = world:together(M.choose, recipe.cfg:get("device"), world.local_rank, not_yet(recipe), recipe.log)
+    if world.size == 1 then
+        return device
+    elseif not agree(world, device) then
+        recipe.log:warning("not all ranks have a GPU; computing on the CPU")
+        return "cpu"
+    elseif device:match("^cuda") then
+        meet(world, device)
+    end
+    return device
 end
 
 return M

@@ -1,9 +1,10 @@
 // nccl.cpp — NCCL between processes of one host, through POSIX shared memory: a segment for each
-// communicator, in which every rank has a slot. Sums go in the order of ranks, in f32 for 16-bit
-// types and rounded once, so that every rank has the same bits.
+// communicator, in which every rank has a slot. Sums go in the order of ranks, so that every rank
+// has the same bits; 16-bit types are rounded at each step, as NCCL does.
 //
-// A collective takes its turn in the stream. What waits for a rank that doesn't come gives up when
-// the communicator is aborted, there or here, or after AM_EMU_NCCL_SECONDS (60).
+// A collective takes its turn in the stream and goes on beside the program, which may ask for it.
+// What waits for a rank that doesn't come gives up when the communicator is aborted, there or here,
+// or after AM_EMU_NCCL_SECONDS (60).
 #if __has_include(<nccl.h>)
 #include <nccl.h>
 
@@ -13,9 +14,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <sched.h>
+#include <memory>
 #include <sys/mman.h>
+#include <thread>
 #include <time.h>
+#include <string>
 #include <unistd.h>
 #include <vector>
 
@@ -46,13 +49,18 @@ static_assert(std::atomic<int>::is_always_lock_free, "atomics that processes sha
 constexpr size_t header_bytes = (sizeof(Segment) + 4095) / 4096 * 4096;
 
 struct Comm {
+    std::string name; // of the segment
     Segment *segment;
     char *slots;    // a rank's for collectives
     char *messages; // of [sender][receiver]
     size_t bytes;
     int ranks, rank, device;
-    std::atomic<int> problem;
+    std::atomic<int> problem{ncclInProgress}, under_way{0};
 
+    ~Comm()
+    {
+        munmap(segment, bytes);
+    }
     char *slot(int r) const
     {
         return slots + size_t(r) * slot_bytes;
@@ -63,9 +71,17 @@ struct Comm {
     }
 };
 
-Comm *comm_of(ncclComm_t c)
+typedef std::shared_ptr<Comm> CommPtr; // work that is queued needs it, too
+
+const CommPtr &comm_of(ncclComm_t c)
 {
-    return reinterpret_cast<Comm *>(c);
+    return *reinterpret_cast<CommPtr *>(c);
+}
+
+void nap()
+{
+    const timespec length = {0, 20000};
+    nanosleep(&length, nullptr);
 }
 
 double now()
@@ -90,7 +106,7 @@ template <class F> bool wait_until(Comm *c, F done)
             c->problem = c->segment->aborted ? ncclRemoteError : ncclSystemError;
             return false;
         }
-        sched_yield();
+        nap();
     }
     return true;
 }
@@ -143,13 +159,13 @@ template <class C> C combine(ncclRedOp_t op, C a, C b)
     }
 }
 
-// C is what it is computed in.
+// C is what each step is computed in.
 template <class T, class C> void reduce_as(Comm *c, void *out, size_t n, ncclRedOp_t op)
 {
     for (size_t i = 0; i < n; i++) {
         C x = C(reinterpret_cast<T *>(c->slot(0))[i]);
         for (int r = 1; r < c->ranks; r++)
-            x = combine(op, x, C(reinterpret_cast<T *>(c->slot(r))[i]));
+            x = C(T(combine(op, x, C(reinterpret_cast<T *>(c->slot(r))[i]))));
         static_cast<T *>(out)[i] = T(op == ncclAvg ? C(x / C(c->ranks)) : x);
     }
 }
@@ -187,19 +203,33 @@ template <class F> void exchange(Comm *c, const void *from, size_t bytes, F use)
     for (size_t at = 0; at < bytes; at += slot_bytes) {
         size_t n = std::min(slot_bytes, bytes - at);
         if (from)
-            memcpy(c->slot(c->rank), static_cast<const char *>(from) + at, n);
+            touch([&]() { memcpy(c->slot(c->rank), static_cast<const char *>(from) + at, n); });
         if (!barrier(c))
             return;
-        use(at, n);
+        touch([&]() { use(at, n); });
         if (!barrier(c))
             return;
     }
 }
 
+bool operand(const char *call, const void *p, size_t bytes, Access access)
+{
+    bool right = false;
+    touch([&]() { right = check_operand(call, p, bytes, access); });
+    return right;
+}
+
+std::vector<char> copy_of(const void *p, size_t bytes)
+{
+    std::vector<char> copy(bytes);
+    touch([&]() { memcpy(copy.data(), p, bytes); });
+    return copy;
+}
+
 // ---- groups: calls between GroupStart and GroupEnd are one operation of their stream
 
 struct Message {
-    Comm *comm;
+    CommPtr comm;
     cudaStream_t stream;
     bool is_send;
     const void *from;
@@ -215,7 +245,7 @@ thread_local std::vector<Message> group;
 // A part of a message, if the mailbox lets it through.
 bool progress(Message &m)
 {
-    Comm *c = m.comm;
+    Comm *c = m.comm.get();
     int sender = m.is_send ? c->rank : m.peer, receiver = m.is_send ? m.peer : c->rank;
     std::atomic<size_t> &filled = c->segment->mail[sender][receiver].filled;
     if (m.is_send ? filled != 0 : filled == 0)
@@ -223,19 +253,21 @@ bool progress(Message &m)
     char *box = c->message(sender, receiver);
     if (m.is_send) {
         size_t n = std::min(slot_bytes, m.bytes - m.done);
-        memcpy(box, static_cast<const char *>(m.from) + m.done, n);
+        touch([&]() { memcpy(box, static_cast<const char *>(m.from) + m.done, n); });
         m.done += n;
         filled = n;
     } else {
         size_t n = filled;
         if (n > m.bytes - m.done) {
-            blame("ncclRecv");
-            fault(After::go_on,
-                  format("rank %d sends more than the %zu bytes that rank %d waits for", m.peer,
-                         m.bytes, c->rank));
+            touch([&]() {
+                blame("ncclRecv");
+                fault(After::go_on,
+                      format("rank %d sends more than the %zu bytes that rank %d waits for", m.peer,
+                             m.bytes, c->rank));
+            });
             n = m.bytes - m.done;
         }
-        memcpy(static_cast<char *>(m.to) + m.done, box, n);
+        touch([&]() { memcpy(static_cast<char *>(m.to) + m.done, box, n); });
         m.done += n;
         filled = 0;
     }
@@ -246,13 +278,13 @@ bool progress(Message &m)
 void run_messages(std::vector<Message> &messages)
 {
     for (const Message &m : messages)
-        if (!check_operand(m.is_send ? "ncclSend" : "ncclRecv", m.is_send ? m.from : m.to, m.bytes,
-                           m.is_send ? Access::read : Access::write))
+        if (!operand(m.is_send ? "ncclSend" : "ncclRecv", m.is_send ? m.from : m.to, m.bytes,
+                     m.is_send ? Access::read : Access::write))
             return;
     size_t left = size_t(
         std::count_if(messages.begin(), messages.end(), [](const Message &m) { return m.bytes; }));
     while (left) {
-        bool moved = wait_until(messages[0].comm, [&]() {
+        bool moved = wait_until(messages[0].comm.get(), [&]() {
             bool any = false;
             for (size_t i = 0; i < messages.size(); i++) {
                 Message &m = messages[i];
@@ -273,7 +305,7 @@ void run_messages(std::vector<Message> &messages)
     }
 }
 
-ncclResult_t enqueue(Comm *c, cudaStream_t stream, Work work)
+ncclResult_t enqueue(const CommPtr &c, cudaStream_t stream, Work work)
 {
     Call call;
     Stream *s = find_stream(stream);
@@ -287,7 +319,14 @@ ncclResult_t enqueue(Comm *c, cudaStream_t stream, Work work)
         c->problem = ncclSystemError;
         return ncclSystemError;
     }
-    submit_library(s, std::move(work));
+    c->under_way++;
+    submit_apart(s, [c, work]() {
+        if (c->segment->aborted)
+            c->problem = ncclRemoteError;
+        else
+            work();
+        c->under_way--;
+    });
     return ncclSuccess;
 }
 
@@ -342,7 +381,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
-ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int rank)
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config)
 {
     if (ranks < 1 || ranks > max_ranks || rank < 0 || rank >= ranks || id.internal[0] != '/')
         return ncclInvalidArgument;
@@ -357,40 +397,56 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int r
     close(fd);
     if (p == MAP_FAILED)
         return ncclSystemError;
-    auto *c = new Comm{static_cast<Segment *>(p),
-                       static_cast<char *>(p) + header_bytes,
-                       static_cast<char *>(p) + header_bytes + n * slot_bytes,
-                       bytes,
-                       ranks,
-                       rank,
-                       current_device(),
-                       {ncclSuccess}};
-    bool all = barrier(c);
-    if (rank == 0) // nobody else has to find it
-        shm_unlink(id.internal);
-    if (!all) {
-        munmap(p, bytes);
-        delete c;
-        return ncclSystemError;
+    auto c = std::make_shared<Comm>();
+    c->name = id.internal;
+    c->segment = static_cast<Segment *>(p);
+    c->slots = static_cast<char *>(p) + header_bytes;
+    c->messages = c->slots + n * slot_bytes;
+    c->bytes = bytes;
+    c->ranks = ranks;
+    c->rank = rank;
+    c->device = current_device();
+    *out = reinterpret_cast<ncclComm_t>(new CommPtr(c));
+    std::thread joining([c]() {
+        bool all = barrier(c.get());
+        if (c->rank == 0) // nobody else has to find it
+            shm_unlink(c->name.c_str());
+        if (all)
+            c->problem = ncclSuccess;
+    });
+    if (!config->blocking) {
+        joining.detach();
+        return ncclInProgress;
     }
-    *out = reinterpret_cast<ncclComm_t>(c);
+    joining.join();
+    return ncclResult_t(int(c->problem));
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id, int rank)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 1;
+    return ncclCommInitRankConfig(out, ranks, id, rank, &config);
+}
+
+// Its work goes on to its end.
+ncclResult_t ncclCommFinalize(ncclComm_t comm)
+{
+    const CommPtr &c = comm_of(comm);
+    while (c->under_way) {
+        {
+            Call call;
+            make_progress();
+        }
+        nap();
+    }
     return ncclSuccess;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
-    Call call;
-    complete_all();
-    Comm *c = comm_of(comm);
-    munmap(c->segment, c->bytes);
-    delete c;
-    return ncclSuccess;
-}
-
-ncclResult_t ncclCommFinalize(ncclComm_t)
-{
-    Call call;
-    complete_all();
+    ncclCommFinalize(comm);
+    delete reinterpret_cast<CommPtr *>(comm);
     return ncclSuccess;
 }
 
@@ -398,7 +454,13 @@ ncclResult_t ncclCommFinalize(ncclComm_t)
 ncclResult_t ncclCommAbort(ncclComm_t comm)
 {
     comm_of(comm)->segment->aborted = 1;
-    return ncclCommDestroy(comm);
+    delete reinterpret_cast<CommPtr *>(comm);
+    return ncclSuccess;
+}
+
+const char *ncclGetLastError(ncclComm_t)
+{
+    return "";
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error)
@@ -428,15 +490,15 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device)
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type,
                            ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
 {
-    Comm *c = comm_of(comm);
+    CommPtr c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
     if (check(type, op) != ncclSuccess)
         return ncclInvalidArgument;
     return enqueue(c, stream, [=]() {
-        if (check_operand("ncclAllReduce", from, bytes, Access::read) &&
-            check_operand("ncclAllReduce", to, bytes, Access::write))
-            exchange(c, from, bytes, [=](size_t at, size_t n) {
-                reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+        if (operand("ncclAllReduce", from, bytes, Access::read) &&
+            operand("ncclAllReduce", to, bytes, Access::write))
+            exchange(c.get(), from, bytes, [=](size_t at, size_t n) {
+                reduce(c.get(), type, static_cast<char *>(to) + at, n / size, op);
             });
     });
 }
@@ -444,22 +506,21 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
 ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDataType_t type,
                                ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
 {
-    Comm *c = comm_of(comm);
+    CommPtr c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
     if (check(type, op) != ncclSuccess)
         return ncclInvalidArgument;
     return enqueue(c, stream, [=]() {
-        if (!check_operand("ncclReduceScatter", from, bytes * size_t(c->ranks), Access::read))
+        if (!operand("ncclReduceScatter", from, bytes * size_t(c->ranks), Access::read))
             return;
         // Beforehand: `to` may be a part of `from`.
-        std::vector<char> copy(static_cast<const char *>(from),
-                               static_cast<const char *>(from) + bytes * size_t(c->ranks));
-        if (!check_operand("ncclReduceScatter", to, bytes, Access::write))
+        std::vector<char> copy = copy_of(from, bytes * size_t(c->ranks));
+        if (!operand("ncclReduceScatter", to, bytes, Access::write))
             return;
         for (int r = 0; r < c->ranks; r++)
-            exchange(c, copy.data() + size_t(r) * bytes, bytes, [=](size_t at, size_t n) {
+            exchange(c.get(), copy.data() + size_t(r) * bytes, bytes, [=](size_t at, size_t n) {
                 if (r == c->rank)
-                    reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+                    reduce(c.get(), type, static_cast<char *>(to) + at, n / size, op);
             });
     });
 }
@@ -467,18 +528,17 @@ ncclResult_t ncclReduceScatter(const void *from, void *to, size_t count, ncclDat
 ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream)
 {
-    Comm *c = comm_of(comm);
+    CommPtr c = comm_of(comm);
     size_t bytes = count * bytes_of(type);
     if (check(type, ncclSum) != ncclSuccess)
         return ncclInvalidArgument;
     return enqueue(c, stream, [=]() {
-        if (!check_operand("ncclAllGather", from, bytes, Access::read))
+        if (!operand("ncclAllGather", from, bytes, Access::read))
             return;
-        std::vector<char> copy(static_cast<const char *>(from),
-                               static_cast<const char *>(from) + bytes);
-        if (!check_operand("ncclAllGather", to, bytes * size_t(c->ranks), Access::write))
+        std::vector<char> copy = copy_of(from, bytes);
+        if (!operand("ncclAllGather", to, bytes * size_t(c->ranks), Access::write))
             return;
-        exchange(c, copy.data(), bytes, [=](size_t at, size_t n) {
+        exchange(c.get(), copy.data(), bytes, [=](size_t at, size_t n) {
             for (int r = 0; r < c->ranks; r++)
                 memcpy(static_cast<char *>(to) + size_t(r) * bytes + at, c->slot(r), n);
         });
@@ -488,16 +548,16 @@ ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataTyp
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root,
                            ncclComm_t comm, cudaStream_t stream)
 {
-    Comm *c = comm_of(comm);
+    CommPtr c = comm_of(comm);
     size_t bytes = count * bytes_of(type);
     if (check(type, ncclSum) != ncclSuccess || root < 0 || root >= c->ranks)
         return ncclInvalidArgument;
     return enqueue(c, stream, [=]() {
         bool mine = c->rank == root;
-        if ((mine && !check_operand("ncclBroadcast", from, bytes, Access::read)) ||
-            !check_operand("ncclBroadcast", to, bytes, Access::write))
+        if ((mine && !operand("ncclBroadcast", from, bytes, Access::read)) ||
+            !operand("ncclBroadcast", to, bytes, Access::write))
             return;
-        exchange(c, mine ? from : nullptr, bytes, [=](size_t at, size_t n) {
+        exchange(c.get(), mine ? from : nullptr, bytes, [=](size_t at, size_t n) {
             memcpy(static_cast<char *>(to) + at, c->slot(root), n);
         });
     });
@@ -506,18 +566,18 @@ ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataTyp
 ncclResult_t ncclReduce(const void *from, void *to, size_t count, ncclDataType_t type,
                         ncclRedOp_t op, int root, ncclComm_t comm, cudaStream_t stream)
 {
-    Comm *c = comm_of(comm);
+    CommPtr c = comm_of(comm);
     size_t size = bytes_of(type), bytes = count * size;
     if (check(type, op) != ncclSuccess || root < 0 || root >= c->ranks)
         return ncclInvalidArgument;
     return enqueue(c, stream, [=]() {
         bool mine = c->rank == root;
-        if (!check_operand("ncclReduce", from, bytes, Access::read) ||
-            (mine && !check_operand("ncclReduce", to, bytes, Access::write)))
+        if (!operand("ncclReduce", from, bytes, Access::read) ||
+            (mine && !operand("ncclReduce", to, bytes, Access::write)))
             return;
-        exchange(c, from, bytes, [=](size_t at, size_t n) {
+        exchange(c.get(), from, bytes, [=](size_t at, size_t n) {
             if (mine)
-                reduce(c, type, static_cast<char *>(to) + at, n / size, op);
+                reduce(c.get(), type, static_cast<char *>(to) + at, n / size, op);
         });
     });
 }

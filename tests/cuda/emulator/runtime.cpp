@@ -16,7 +16,7 @@ namespace emu
 namespace
 {
 auto &mutex = *new std::recursive_mutex;
-thread_local int device;
+thread_local int device, holds; // holds: how often this thread has the lock
 
 // What asking for devices says, before there can be any failure of one.
 cudaError_t no_devices()
@@ -77,6 +77,7 @@ const ErrorText &text_of(cudaError_t e)
 
 Call::Call() : lock(mutex)
 {
+    holds++;
     static bool begun;
     if (!begun) {
         begun = true;
@@ -87,6 +88,23 @@ Call::Call() : lock(mutex)
     if (fails_now(Failure::device))
         fail_device(cudaErrorDevicesUnavailable);
     problem = device_failure();
+}
+
+Call::~Call()
+{
+    holds--;
+}
+
+Unlocked::Unlocked() : depth(holds)
+{
+    for (; holds > 0; holds--)
+        mutex.unlock();
+}
+
+Unlocked::~Unlocked()
+{
+    for (; holds < depth; holds++)
+        mutex.lock();
 }
 
 int current_device()
@@ -107,6 +125,13 @@ void submit_library(Stream *s, Work work)
         DeviceAccess access;
         work();
     });
+}
+
+void touch(const Work &look)
+{
+    Call call;
+    DeviceAccess access;
+    look();
 }
 
 bool check_operand(const char *call, const void *p, size_t bytes, Access access)
@@ -229,6 +254,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int d)
         return remember(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated GPU");
+    p->uuid.bytes[15] = char(d);
     p->major = capability() / 10;
     p->minor = capability() % 10;
     p->totalGlobalMem = options().memory;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <thread>
 #include <time.h>
 
 #include "options.h"
@@ -17,6 +18,7 @@ auto &streams = *new std::set<Stream *>;
 auto &default_streams = *new std::map<int, Stream *>; // of each device
 auto &captures = *new std::vector<std::weak_ptr<Capture>>;
 unsigned long long capture_count;
+const timespec pause_length = {0, 20000};
 
 double now()
 {
@@ -39,19 +41,44 @@ bool is_default(const Stream *s)
     return it != default_streams.end() && it->second == s;
 }
 
-bool can_run(const Operation &o)
+bool can_run(const Stream *s)
 {
+    if (s->busy || s->queue.empty())
+        return false;
+    const Operation &o = s->queue.front();
     return std::all_of(o.after.begin(), o.after.end(), [](const TicketPtr &t) { return t->done; });
+}
+
+void end(const TicketPtr &t)
+{
+    t->seconds = now();
+    t->done = true;
 }
 
 void run_first(Stream *s)
 {
     Operation o = std::move(s->queue.front());
     s->queue.pop_front();
+    if (o.apart) {
+        s->busy = true;
+        std::thread([s, o]() {
+            o.work();
+            Call call;
+            s->busy = false;
+            end(o.ticket);
+        }).detach();
+        return;
+    }
     if (o.work)
         o.work();
-    o.ticket->seconds = now();
-    o.ticket->done = true;
+    end(o.ticket);
+}
+
+// Let others in for a moment: what is waited for is on another thread.
+void pause()
+{
+    Unlocked unlocked;
+    nanosleep(&pause_length, nullptr);
 }
 
 // Any stream whose next operation can run; NULL when nothing is queued.
@@ -59,9 +86,20 @@ Stream *random_runnable()
 {
     std::vector<Stream *> able;
     for (Stream *s : streams)
-        if (!s->queue.empty() && can_run(s->queue.front()))
+        if (can_run(s))
             able.push_back(s);
     return able.empty() ? nullptr : able[random_number() % able.size()];
+}
+
+// All but what waits for another thread.
+void run_what_can()
+{
+    for (bool any = true; any;) {
+        any = false;
+        for (Stream *s : std::vector<Stream *>(streams.begin(), streams.end()))
+            for (; can_run(s); any = true)
+                run_first(s);
+    }
 }
 
 // The default stream and those that go with it wait for each other.
@@ -115,32 +153,49 @@ void submit(Stream *s, Work work)
     submit_and_mark(s, std::move(work), {});
 }
 
-TicketPtr submit_and_mark(Stream *s, Work work, std::vector<TicketPtr> after)
+static TicketPtr push(Stream *s, Work work, bool apart, std::vector<TicketPtr> after)
 {
     add_default_order(s, after);
     auto ticket = std::make_shared<Ticket>();
     ticket->stream = s;
     s->last = ticket;
-    s->queue.push_back({std::move(work), std::move(after), ticket});
+    s->queue.push_back({std::move(work), apart, std::move(after), ticket});
     if (options().streams == Streams::eager)
-        complete(ticket);
+        run_what_can();
     else if (options().streams == Streams::random && random_bit())
         make_progress();
     return ticket;
 }
 
+TicketPtr submit_and_mark(Stream *s, Work work, std::vector<TicketPtr> after)
+{
+    return push(s, std::move(work), false, std::move(after));
+}
+
+void submit_apart(Stream *s, Work work)
+{
+    if (s->capture)
+        submit(s, std::move(work));
+    else
+        push(s, std::move(work), true, {});
+}
+
 void complete(const TicketPtr &t)
 {
     while (!t->done) {
-        if (options().streams == Streams::random) {
-            run_first(random_runnable());
+        Stream *s = t->stream;
+        if (options().streams == Streams::random)
+            s = random_runnable();
+        else if (!s->busy && !can_run(s)) {
+            // Everything comes after what was submitted before it: this ends.
+            for (const TicketPtr &a : std::vector<TicketPtr>(s->queue.front().after))
+                complete(a);
             continue;
         }
-        // Everything comes after what was submitted before it: this ends.
-        std::vector<TicketPtr> after = t->stream->queue.front().after;
-        for (const TicketPtr &a : after)
-            complete(a);
-        run_first(t->stream);
+        if (s && !s->busy)
+            run_first(s);
+        else
+            pause();
     }
 }
 
@@ -156,6 +211,8 @@ void complete_all()
 
 void make_progress()
 {
+    if (options().streams == Streams::eager)
+        return run_what_can();
     do {
         if (Stream *s = random_runnable())
             run_first(s);

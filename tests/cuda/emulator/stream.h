@@ -23,6 +23,7 @@ typedef std::function<void()> Work;
 
 struct Operation {
     Work work;
+    bool apart;                   // on an OS thread of its own, for what waits for other processes
     std::vector<TicketPtr> after; // besides what is before it in its stream
     TicketPtr ticket;
 };
@@ -49,6 +50,7 @@ struct Stream {
     int device;
     bool with_default; // waits for the default stream, and it for this one
     std::deque<Operation> queue;
+    bool busy = false; // with work on a thread of its own
     TicketPtr last;
     std::shared_ptr<Capture> capture;
     std::vector<size_t> captured; // nodes that the next one comes after
@@ -67,6 +69,9 @@ Stream *new_stream(int device, bool with_default);
 void delete_stream(Stream *s);
 
 void submit(Stream *s, Work work);
+// The same of work that waits for other processes: it runs without the lock, and nobody waits for
+// it who does not ask for its end.
+void submit_apart(Stream *s, Work work);
 TicketPtr submit_and_mark(Stream *s, Work work, std::vector<TicketPtr> after);
 // Runs what has to run until then.
 void complete(const TicketPtr &t);

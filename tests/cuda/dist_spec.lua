@@ -1,0 +1,186 @@
+-- Several ranks on CUDA, each with a GPU of its own, over the tests' emulated CUDA and NCCL: collectives, strategies
+-- beside one rank, ranks that stay away or are killed, a checkpoint that a CPU goes on from, refusals. Skipped,
+-- counted, where AMLUA_CUDA names no module.
+
+local ffi = require("ffi")
+local helper = require("tests.recipe.helper")
+local mixture = require("tests.dist.mixtures")
+local posix = require("am.utils.posix")
+local ranks = require("tests.dist.ranks")
+
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
+
+-- Strategies on so many ranks. one: what of the changes one rank has, too.
+local strategies = {
+    { "ddp", 2, { distributed = { strategy = "ddp" } } },
+    { "ddp, LoRA, a bucket for each parameter", 2, { distributed = { strategy = "ddp", bucket_cap_mb = 0.001 } },
+      one = { peft = { target_modules = "*_proj", dim = 4 } } },
+    { "fsdp2", 2, { distributed = { strategy = "fsdp2" } } },
+    { "tp, tokens between blocks shared", 2, { distributed = { tp_size = 2, sequence_parallel = true } } },
+    { "cp", 2, { distributed = { cp_size = 2 } } },
+    { "pp", 2, { distributed = { pp_size = 2 } } },
+    { "tp and fsdp2", 4, { distributed = { tp_size = 2, strategy = "fsdp2" } } },
+    { "ep", 2, { distributed = { strategy = "ddp", ep_size = 2 } }, family = "mixtral" },
+}
+
+-- A rank of those that meet over Gloo, as a line of the shell: who is killed there takes no launcher along.
+local function over_gloo(rank, size, words)
+    return ("RANK=%d WORLD_SIZE=%d MASTER_ADDR=127.0.0.1 MASTER_PORT=%d AMLUA_SECRET=theirs "
+        .. "OMP_NUM_THREADS=1 timeout 60 %s %s"):format(rank, size, 20000 + posix.getpid() % 20000, helper.amlua, words)
+end
+
+ranks.describe("ranks on CUDA", function()
+    if not os.getenv("AMLUA_CUDA") then
+        pending("AMLUA_CUDA names no module")
+        return
+    end
+
+    setup(function() ffi.C.setenv("AM_EMU_DEVICES", "4", 1) end)
+
+    -- ranks.train on n GPUs.
+    local function train(n, changes, overrides)
+        return ranks.train(n, helper.changes({ device = "cuda" }, changes or {}), overrides)
+    end
+
+    local function collectives(n, word, streams)
+        return helper.run({ "tests/dist/collectives.lua", word, "cuda" },
+                          { before = "AM_EMU_STREAMS=" .. (streams or "eager") .. " " .. ranks.mpirun(n) })
+    end
+
+    for _, streams in ipairs { "eager", "lazy", "rand" } do
+        it("exchange tensors, streams " .. streams, function()
+            for n = 1, 3 do
+                local status, out, errors = collectives(n, "right", streams)
+                assert.equal(0, status, errors)
+                for rank = 0, n - 1 do
+                    assert.matches("all is well on rank " .. rank, out)
+                end
+            end
+        end)
+    end
+
+    it("name the rank that does not come, and end", function()
+        local status, out = collectives(3, "late")
+        assert.equal(5, status)
+        for rank = 0, 1 do
+            assert.matches("rank " .. rank .. ": all_reduce %d+ of group world did not end within 1 s: there came no "
+                .. "rank 2 %(host [^,]+, process %d+%)\n", out)
+        end
+        status, out = collectives(3, "behind")
+        assert.equal(5, status)
+        assert.matches("rank 1: recv %d+ of group world did not end within 1 s: there came no "
+            .. "rank 2 %(host [^,]+, process %d+%)\n", out)
+    end)
+
+    for _, kind in ipairs(strategies) do
+        local what, n, changes = unpack(kind)
+        it("learn what one learns: " .. what, function()
+            local given = helper.changes(kind.one or {}, kind.family and
+                { model = { pretrained_model_name_or_path = mixture(kind.family) } } or {})
+            local one = train(1, given)
+            local many, _, said = train(n, helper.changes(given, changes))
+            assert.matches("cuda:0 is emulated GPU", said)
+            ranks.compare(one, many)
+        end)
+    end
+
+    it("have the same bits after every step, in any legal order of streams", function()
+        local cfg = helper.config(helper.folder(), { device = "cuda", distributed = { strategy = "ddp" },
+                                                     step_scheduler = { global_batch_size = 8, local_batch_size = 2,
+                                                                        max_steps = 5 } })
+        ffi.C.setenv("AM_EMU_STREAMS", "rand", 1)
+        local records = ranks.run(2, cfg, { "--checkpoint.enabled", "false" }, "tests/dist/replicas.lua")
+        ffi.C.setenv("AM_EMU_STREAMS", "eager", 1)
+        assert.equal(5, #records)
+    end)
+
+    it("leave a checkpoint that a CPU goes on from", function()
+        local whole, dir = train(1), helper.folder()
+        local words = { "--checkpoint.checkpoint_dir", dir }
+        train(2, { distributed = { strategy = "fsdp2" } }, { "--step_scheduler.max_steps", "7", unpack(words) })
+        ranks.train(1, nil, words)
+        ranks.compare(whole, helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    -- What the others print in a collective in which the last of three does `instead`.
+    local function without_the_last(timeout, instead)
+        local script = helper.write(helper.folder() .. "/without.lua", ([[
+            local am = require("am")
+            local world = require("am.distributed").join { timeout = %d }
+            local t = am.ones({ 1000 }, { device = "cuda:" .. world.rank })
+            world.group:all_reduce(t):wait()
+            if world.rank == 2 then
+                %s
+            end
+            local began = os.time()
+            local ok, e = pcall(function() world.group:all_reduce(t):wait() end)
+            io.write(("%%d: %%s, %%s\n"):format(world.rank, ok and "came" or e, os.time() - began < 10))
+            io.stdout:flush()
+            require("am.utils.posix").sleep(4) -- the other says it, too
+            world:abort(3, "over")]]):format(timeout, instead))
+        local lines = {}
+        for rank = 0, 2 do
+            lines[3 - rank] = over_gloo(rank, 3, script)
+        end
+        local _, out, errors = helper.shell("(" .. table.concat(lines, " & ") .. "; wait)")
+        return out, errors
+    end
+
+    it("name over Gloo, too, who is killed and who does not come", function()
+        if not ranks.has_gloo then
+            pending("there is no amlua_gloo.so")
+            return
+        end
+        local out, errors = without_the_last(20, 'os.execute("kill -KILL $PPID")')
+        for rank = 0, 1 do
+            assert.matches(rank .. ": all_reduce %d+ of group world: rank 2 %(host [^,]+, process %d+%) is gone, "
+                .. "true\n", out, errors)
+        end
+        out, errors = without_the_last(2, 'require("am.utils.posix").sleep(8)')
+        for rank = 0, 1 do
+            assert.matches(rank .. ": all_reduce %d+ of group world did not end within 2 s: there came no rank 2 "
+                .. "%(host [^,]+, process %d+%), true\n", out, errors)
+        end
+    end)
+
+    it("end with a message when one is killed in the middle of a run", function()
+        if not ranks.has_gloo then
+            pending("there is no amlua_gloo.so")
+            return
+        end
+        local dir = helper.folder()
+        local words = helper.finetune .. " " .. helper.yaml(helper.folder(), helper.config(dir, {
+            device = "cuda", distributed = { strategy = "ddp" }, dist_env = { timeout_minutes = 0.2 },
+            step_scheduler = { global_batch_size = 8, max_steps = 5000, ckpt_every_steps = 2 },
+        }))
+        local run = ("(%s & echo $! >%s/pid; %s; echo $? >%s/rc) >%s/out 2>&1 </dev/null &")
+            :format(over_gloo(1, 2, words):gsub("timeout 60 ", ""), dir, over_gloo(0, 2, words), dir, dir)
+        os.execute(run)
+        helper.until_true(function() return #helper.jsonl(dir .. "/training.jsonl") > 3 end, 30, "some steps")
+        os.execute("kill -KILL " .. helper.read(dir .. "/pid"))
+        helper.until_true(function() return (helper.read(dir .. "/rc") or ""):match("\n") end, 30, "the end")
+        assert.equal("1\n", helper.read(dir .. "/rc"), helper.read(dir .. "/out"))
+        assert.matches("rank 1 %(host [^,]+, process %d+%)", helper.read(dir .. "/out"))
+        assert.matches("_step_%d+$", helper.latest(dir))
+    end)
+
+    it("compute on the CPU where one has no GPU and nobody asked for it", function()
+        local dir = helper.folder()
+        local cfg = helper.config(dir, { step_scheduler = { global_batch_size = 8, max_steps = 1 } })
+        local status, out, errors = helper.shell(
+            ("%s sh -c 'AM_EMU_DEVICES=$((1 - OMPI_COMM_WORLD_RANK)) exec timeout 60 %s %s %s'")
+            :format(ranks.mpirun(2), helper.amlua, helper.finetune, helper.yaml(helper.folder(), cfg)))
+        assert.equal(0, status, errors)
+        assert.matches("not all ranks have a GPU; computing on the CPU", out .. errors)
+        assert.equal(1, #helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    it("are refused where two have one GPU", function()
+        local cfg = helper.config(helper.folder(), { device = "cuda", step_scheduler = { global_batch_size = 8 } })
+        local status, out, errors = helper.run({ helper.finetune, helper.yaml(helper.folder(), cfg) },
+                                               { before = "AM_EMU_DEVICES=1 " .. ranks.mpirun(2) })
+        assert.not_equal(0, status)
+        assert.matches("rank 0 and rank 1 have the same GPU of host [^:]+: start one rank for each "
+            .. "GPU; device: cpu trains on CPUs", out .. errors)
+    end)
+end)
