@@ -43,6 +43,12 @@ int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int 
 /* The message of a CUDA error, as AM_EDEVICE or AM_ENOMEM. */
 int am_cuda_fail(cudaError_t e, const char *what);
 
+/* Has cuBLASLt the product in 8 bits on this GPU, for n columns, formats and scales like these? */
+int am_cuda_fp8_library(const am_fp8_gemm_args *args);
+/* The product by it: trans_b alone, k a multiple of 16, scales of both operands by the row and the
+ * column, or of neither. AM_EUNSUP, without a message, where it has no algorithm after all. */
+int am_cuda_fp8_product(am_stream *s, const am_fp8_gemm_args *args);
+
 /* Launchers; NULL for a kernel that no file here has. */
 #define K(name, pointers)                                                                          \
     int am_cuda_##name(am_stream *s, const am_##name##_args *args) __attribute__((weak));
