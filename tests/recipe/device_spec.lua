@@ -42,12 +42,11 @@ describe("the device of a run", function()
     end)
 
     it("is no GPU for what GPUs can't do yet", function()
-        for device, changes in pairs { cuda = { fp8 = { enabled = true } },
-                                       ["cuda:1"] = { qat = { enabled = true } } } do
-            changes.device = device
-            local status, out, errors = helper.train(helper.config(helper.folder(), changes))
-            assert.is_nil(helper.refusal_problem(2, { "device: " .. device, "set device: cpu" }, status, out, errors))
+        for _, name in ipairs { "cuda", "cuda:1" } do
+            local ok, e = pcall(devices.choose, name, 0, "several ranks", log())
+            assert.is_false(ok)
+            assert.equal("usage", e.code)
+            assert.equal("device: " .. name .. ": GPUs can't do several ranks yet; set device: cpu", e.msg)
         end
-        helper.cleanup()
     end)
 end)

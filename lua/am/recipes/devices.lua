@@ -3,7 +3,6 @@
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local ffi = require("ffi")
-local fp8 = require("am.recipes.fp8")
 local path = require("am.utils.path")
 local tensor = require("am.core.tensor")
 
@@ -48,11 +47,7 @@ end
 
 -- What of a recipe's run GPUs can't do yet.
 local function not_yet(recipe)
-    local cfg = recipe.cfg
-    local few = cfg:get("quantization.load_in_4bit") or cfg:get("quantization.load_in_8bit")
-    return recipe.world.size > 1 and "several ranks" or fp8.fp8_section(cfg) and "products in 8 bits (fp8)"
-        or (few or cfg:has("model.quantization_config")) and "weights in few bits (quantization)"
-        or cfg:get("qat.enabled") and "qat" or nil
+    return recipe.world.size > 1 and "several ranks" or nil
 end
 
 --- The device of a recipe's run.
