@@ -3,8 +3,8 @@
 
 local helper = require("tests.recipe.helper")
 
--- Both sum in f32, in other orders; bf16 rounds each tensor to 2^-8, f16 to 2^-11. What is cast to 8 bits, 2^-4 apart, or
--- to levels of 4 bits may fall on the other side for that, where the rate is low, so that it does not add up.
+-- Both sum in f32, in other orders; bf16 rounds each tensor to 2^-8, f16 to 2^-11. For that, what is cast to 8 bits
+-- (2^-4 apart) or to 16 levels may fall to the other side; the rate is low there, so that it does not add up.
 local kinds = {
     { name = "all weights", changes = {}, within = 1e-4 },
     { name = "LoRA with dropout, packed", within = 1e-4, changes = {

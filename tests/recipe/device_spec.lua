@@ -3,7 +3,6 @@
 local devices = require("am.recipes.devices")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
-local helper = require("tests.recipe.helper")
 
 local function log()
     local lines = {}
