@@ -1,4 +1,4 @@
--- Twenty steps of the recipe on CUDA, over the emulated one of the tests, beside the CPU's. Skipped, counted, where
+-- Steps of the recipe on CUDA, twenty or eight, over the emulated one of the tests, beside the CPU's. Skipped, counted, where
 -- AMLUA_CUDA names no module.
 
 local helper = require("tests.recipe.helper")
@@ -18,49 +18,49 @@ local kinds = {
     { name = "bf16, layers computed again", within = 2e-2, changes = {
         model = { torch_dtype = "bfloat16", activation_checkpointing = true },
     } },
-    { name = "8 bits, a scale a tensor", within = 1e-2, changes = {
+    { name = "8 bits, a scale a tensor", steps = 8, within = 1e-2, changes = {
         optimizer = { lr = 0.001 },
         fp8 = { enabled = true },
     } },
-    { name = "8 bits, scales by row, bf16", within = 1e-2, changes = {
+    { name = "8 bits, scales by row, bf16", steps = 8, within = 1e-2, changes = {
         optimizer = { lr = 0.001 },
         fp8 = { enabled = true, recipe_name = "rowwise" }, model = { torch_dtype = "bfloat16" },
     } },
-    { name = "8 bits, scales by row, whole weight gradients", within = 1e-2, changes = {
+    { name = "8 bits, scales by row, whole weight gradients", steps = 8, within = 1e-2, changes = {
         optimizer = { lr = 0.001 },
         fp8 = { enabled = true, recipe_name = "rowwise_with_gw_hp" },
     } },
-    { name = "QLoRA, NF4 with nested scales, bf16", within = 5e-3, changes = {
+    { name = "QLoRA, NF4 with nested scales, bf16", steps = 8, within = 5e-3, changes = {
         optimizer = { lr = 0.001 },
         quantization = { load_in_4bit = true }, model = { torch_dtype = "bfloat16" },
         peft = { _target_ = "am.PeftConfig", target_modules = "*_proj", dim = 4 },
     } },
-    { name = "QLoRA, FP4 in f32", within = 1e-5, changes = {
+    { name = "QLoRA, FP4 in f32", steps = 8, within = 1e-5, changes = {
         optimizer = { lr = 0.001 },
         quantization = { load_in_4bit = true, bnb_4bit_quant_type = "fp4", bnb_4bit_compute_dtype = "float32",
                          bnb_4bit_use_double_quant = false },
         peft = { _target_ = "am.PeftConfig", target_modules = "*_proj", dim = 4 },
     } },
-    { name = "LoRA over int8, bf16", within = 5e-3, changes = {
+    { name = "LoRA over int8, bf16", steps = 8, within = 5e-3, changes = {
         optimizer = { lr = 0.001 },
         quantization = { load_in_8bit = true }, model = { torch_dtype = "bfloat16" },
         peft = { _target_ = "am.PeftConfig", target_modules = "*_proj", dim = 4 },
     } },
-    { name = "QAT, 4-bit weights and 8-bit inputs", within = 1e-3, changes = {
+    { name = "QAT, 4-bit weights and 8-bit inputs", steps = 8, within = 1e-3, changes = {
         optimizer = { lr = 0.001 },
         qat = { enabled = true, qat_config = { groupsize = 4 } },
     } },
-    { name = "QAT from step 5 on, bf16", within = 2e-2, changes = {
+    { name = "QAT from step 5 on, bf16", steps = 8, within = 2e-2, changes = {
         optimizer = { lr = 0.001 },
         qat = { enabled = true, fake_quant_after_n_steps = 5, qat_config = { groupsize = 4 } },
         model = { torch_dtype = "bfloat16" },
     } },
-    { name = "float16 with a loss scale", within = 5e-3, changes = {
+    { name = "float16 with a loss scale", steps = 8, within = 5e-3, changes = {
         model = { torch_dtype = "float16" }, grad_scaler = { init_scale = 2 ^ 26, growth_interval = 4 },
     } },
 }
 
-describe("twenty steps on CUDA", function()
+describe("steps on CUDA", function()
     teardown(helper.cleanup)
 
     for _, kind in ipairs(kinds) do
@@ -73,11 +73,11 @@ describe("twenty steps on CUDA", function()
             for _, device in ipairs { "cpu", "cuda" } do
                 local dir = helper.folder()
                 helper.train_here(helper.config(dir, helper.changes(kind.changes, {
-                    device = device, step_scheduler = { max_steps = 20 },
+                    device = device, step_scheduler = { max_steps = kind.steps or 20 },
                 })))
                 curves[device] = helper.jsonl(dir .. "/training.jsonl")
             end
-            assert.equal(20, #curves.cpu)
+            assert.equal(kind.steps or 20, #curves.cpu)
             for step, line in ipairs(curves.cpu) do
                 local loss, other = line.loss, curves.cuda[step].loss
                 assert(math.abs(other - loss) <= kind.within * math.abs(loss),
