@@ -1,5 +1,5 @@
--- Steps of the recipe on CUDA, twenty or eight, over the emulated one of the tests, beside the CPU's. Skipped, counted, where
--- AMLUA_CUDA names no module.
+-- Twenty or eight steps of the recipe on CUDA, over the emulated one of the tests, beside the CPU's. Skipped, counted,
+-- where AMLUA_CUDA names no module.
 
 local helper = require("tests.recipe.helper")
 

@@ -31,8 +31,11 @@ function Methods:apply_fp8(model)
                   .. "out, their dims are no multiples of 16, or peft.use_dora scales them", section:where(), key, all)
     end
     local device = self.ctx.device or "cpu"
-    local emulated = not wanted.emulate and not device:match("^cuda") and ("; emulated, since device %s has no products "
-                     .. "in 8 bits: the numbers are the same, and it is no faster"):format(device) or ""
+    local emulated = ""
+    if not wanted.emulate and not device:match("^cuda") then
+        emulated = ("; emulated, since device %s has no products in 8 bits: the numbers are the same, and it is "
+                    .. "no faster"):format(device)
+    end
     self.log:info("fp8: %d of %d linear maps, %s%s", count, all, wanted.recipe_name or "tensorwise", emulated)
 end
 
