@@ -64,12 +64,12 @@ AM_DEVICE float absmax_of(int most)
     return most < 0x7f800000 ? __int_as_float(most) : NAN;
 }
 
-/* A warp packs a block of 64, a lane two neighbours: am_pack_block. */
+/* A warp packs a block of 64, a lane two neighbours: am_pack_block. The other half of a last byte
+ * has the code of 0. */
 template <class T>
 __global__ void __launch_bounds__(NT)
     pack_blocks_kernel(const T *a, uint8_t *codes, float *scales, int64_t n, order o)
 {
-    constexpr int OF_ZERO = 7;
     int lane = threadIdx.x & 31;
     int64_t blocks = (n + AM_PACK_BLOCK - 1) / AM_PACK_BLOCK;
     for (int64_t b = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5); b < blocks;
@@ -93,8 +93,7 @@ __global__ void __launch_bounds__(NT)
 #pragma unroll
             for (int k = 0; k < 15; k++)
                 below += s > o.middle[k];
-            /* the other half of a last byte has the code of 0 */
-            code[j] = (int)(o.codes >> 4 * (2 * lane + j < left ? below : OF_ZERO) & 15);
+            code[j] = (int)(o.codes >> 4 * below & 15);
         }
         if (2 * lane < left)
             codes[first / 2 + lane] = (uint8_t)(code[0] << 4 | code[1]);
