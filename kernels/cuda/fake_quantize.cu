@@ -99,7 +99,7 @@ template <class T, class M> AM_DEVICE M slope_of(const rules &as, const grid<T> 
 }
 
 template <class T>
-__global__ void __launch_bounds__(NT) fake_quantize_kernel(am_fake_quantize_args a, rules as)
+__global__ void __launch_bounds__(NT, 1) fake_quantize_kernel(am_fake_quantize_args a, rules as)
 {
     typedef typename am_math<T>::type M;
     int lane = threadIdx.x & 31;
