@@ -7,6 +7,10 @@
 #include <string.h>
 #include "backend.h"
 
+#ifndef AM_ANYWHERE /* code for devices says how a function is theirs, too */
+#define AM_ANYWHERE static inline
+#endif
+
 /* A format as bits of an f32. */
 typedef struct fp8_format {
     int shift;      /* of the mantissa */
@@ -17,21 +21,21 @@ typedef struct fp8_format {
     double max;
 } fp8_format;
 
-static inline fp8_format fp8_format_of(int format)
+AM_ANYWHERE fp8_format fp8_format_of(int format)
 {
-    if (format == AM_FP8_E5M2)
-        return (fp8_format){21, 112u << 2, 113u << 23, 0x47600000u, 128.0f, 57344};
-    return (fp8_format){20, 120u << 3, 121u << 23, 0x43e00000u, 16384.0f, 448};
+    const fp8_format e4m3 = {20, 120u << 3, 121u << 23, 0x43e00000u, 16384.0f, 448};
+    const fp8_format e5m2 = {21, 112u << 2, 113u << 23, 0x47600000u, 128.0f, 57344};
+    return format == AM_FP8_E5M2 ? e5m2 : e4m3;
 }
 
 /* What numbers up to `amax` are multiplied by; NaN where that is. */
-static inline float fp8_scale(double amax, double max, int power_of_2)
+AM_ANYWHERE float fp8_scale(double amax, double max, int power_of_2)
 {
     float scale = (float)(max / (amax < 1e-12 ? 1e-12 : amax));
     return power_of_2 ? (float)exp2((double)floorf((float)log2((double)scale))) : scale;
 }
 
-static inline uint32_t fp8_bits(float f)
+AM_ANYWHERE uint32_t fp8_bits(float f)
 {
     uint32_t u;
     memcpy(&u, &f, 4);
@@ -39,7 +43,7 @@ static inline uint32_t fp8_bits(float f)
 }
 
 /* To nearest, ties to even, at most the largest number; NaN has one code. */
-static inline uint8_t fp8_encode(float v, const fp8_format *f)
+AM_ANYWHERE uint8_t fp8_encode(float v, const fp8_format *f)
 {
     uint32_t u = fp8_bits(v), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu;
     if (a > 0x7f800000u)

@@ -10,12 +10,20 @@
 #include <string.h>
 #include "backend.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Codes in the order of their values: NF4's are in order. */
 extern const float am_nf4[16], am_fp4[16];
 extern const uint8_t am_fp4_order[16];
 
 /* bitsandbytes' create_dynamic_map(): 256 shares of an absmax, ascending. */
 const float *am_scale_map(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 static inline const float *am_packed_table(const am_packing *p)
 {
@@ -32,10 +40,12 @@ static inline am_packed_parts am_packed_parts_of(const void *packed, const am_pa
 {
     char *at = (char *)(uintptr_t)packed;
     int64_t scales = 4 * am_packing_scales(p), nested = am_packing_nested(p);
-    return (am_packed_parts){.scale = (float *)(void *)at,
-                             .nested = nested ? (uint8_t *)at + scales : NULL,
-                             .codes = (uint8_t *)at + scales + nested,
-                             .map = am_scale_map()};
+    am_packed_parts w;
+    w.scale = (float *)(void *)at;
+    w.nested = nested ? (uint8_t *)at + scales : NULL;
+    w.codes = (uint8_t *)at + scales + nested;
+    w.map = am_scale_map();
+    return w;
 }
 
 /* The scale of a block of 4-bit codes. Two roundings: a sum of its own, which nothing fuses. */

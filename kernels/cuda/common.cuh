@@ -235,6 +235,25 @@ template <class X> AM_DEVICE void am_put_any(void *p, int dtype, int64_t i, X x)
     }
 }
 
+/* ---- what nothing fuses with another operation, so that its rounding is kept ---- */
+
+AM_DEVICE float am_mul(float a, float b)
+{
+    return __fmul_rn(a, b);
+}
+AM_DEVICE double am_mul(double a, double b)
+{
+    return __dmul_rn(a, b);
+}
+AM_DEVICE float am_add(float a, float b)
+{
+    return __fadd_rn(a, b);
+}
+AM_DEVICE double am_add(double a, double b)
+{
+    return __dadd_rn(a, b);
+}
+
 /* ---- positions ---- */
 
 /* Blocks of `threads` that walk n elements with a grid-stride loop. */

@@ -1,5 +1,6 @@
 /* cublas.c — matrix products by cuBLASLt. It stores matrices by columns: what is computed here is
  * c^T = op(b)^T op(a)^T over the same bytes. */
+#include <limits.h>
 #include <string.h>
 
 #include "cuda_backend.h"
@@ -9,12 +10,23 @@ enum { WORKSPACE = 32 << 20, SCRATCH_SLOT = 0, PLANS = 1024 };
 /* All that the choice of an algorithm depends on, as far as this file varies it. */
 typedef struct plan_key {
     int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
-    int dtype_ab, dtype_c, trans_a, trans_b, bias, beta, aligned;
+    cudaDataType_t type_a, type_b, type_c;
+    int trans_a, trans_b, bias, beta, aligned;
+    int scaled, scale_for_each; /* operands of 8 bits; by the row of a and the column of b */
 } plan_key;
 
+/* What a product is of; scales of a and b are NULL but for 8 bits. */
+typedef struct operands {
+    void *c;
+    const void *a, *b, *bias;
+    const float *scale_a, *scale_b;
+    double alpha;
+} operands;
+
+enum { UNKNOWN, KNOWN, REFUSED };
 typedef struct plan_entry {
     plan_key key;
-    int known;
+    int state;
     cublasLtMatmulAlgo_t algo;
 } plan_entry;
 
@@ -84,12 +96,9 @@ static cublasStatus_t layout_new(cublasLtMatrixLayout_t *l, cudaDataType_t type,
 }
 
 /* c^T [n, m] of op(b)^T and op(a)^T: cuBLASLt's first operand is b. */
-static cublasStatus_t product_new(product *p, const plan_key *k, const void *bias)
+static cublasStatus_t product_new(product *p, const plan_key *k, const operands *o)
 {
-    cudaDataType_t ab = CUDA_R_32F, c = CUDA_R_32F;
-    (void)type_of(&ab, k->dtype_ab);
-    (void)type_of(&c, k->dtype_c);
-    int f64 = k->dtype_ab == AM_F64;
+    int f64 = k->type_a == CUDA_R_64F;
     memset(p, 0, sizeof *p);
 #define TRY(call)                                                                                  \
     do {                                                                                           \
@@ -101,16 +110,30 @@ static cublasStatus_t product_new(product *p, const plan_key *k, const void *bia
                                  f64 ? CUDA_R_64F : CUDA_R_32F));
     TRY(set_int(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, k->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N));
     TRY(set_int(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, k->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N));
-    if (bias) {
+    if (k->bias) {
         TRY(set_int(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS));
-        TRY(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-                                           sizeof bias));
+        TRY(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->bias,
+                                           sizeof o->bias));
     }
-    TRY(layout_new(&p->a, ab, k->trans_b ? k->k : k->n, k->trans_b ? k->n : k->k, k->ldb, k->batch,
-                   k->stride_b));
-    TRY(layout_new(&p->b, ab, k->trans_a ? k->m : k->k, k->trans_a ? k->k : k->m, k->lda, k->batch,
-                   k->stride_a));
-    TRY(layout_new(&p->c, c, k->n, k->m, k->ldc, k->batch, k->stride_c));
+    if (k->scaled) {
+        TRY(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                                           &o->scale_b, sizeof o->scale_b));
+        TRY(cublasLtMatmulDescSetAttribute(p->desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER,
+                                           &o->scale_a, sizeof o->scale_a));
+    }
+#if CUBLAS_VERSION >= 120900
+    if (k->scale_for_each) {
+        TRY(set_int(p->desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                    CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F));
+        TRY(set_int(p->desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+                    CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F));
+    }
+#endif
+    TRY(layout_new(&p->a, k->type_b, k->trans_b ? k->k : k->n, k->trans_b ? k->n : k->k, k->ldb,
+                   k->batch, k->stride_b));
+    TRY(layout_new(&p->b, k->type_a, k->trans_a ? k->m : k->k, k->trans_a ? k->k : k->m, k->lda,
+                   k->batch, k->stride_a));
+    TRY(layout_new(&p->c, k->type_c, k->n, k->m, k->ldc, k->batch, k->stride_c));
     return CUBLAS_STATUS_SUCCESS;
 #undef TRY
 }
@@ -141,7 +164,9 @@ static cublasStatus_t choose(am_stream *s, plan_entry *plan, const product *p)
         rc = CUBLAS_STATUS_NOT_SUPPORTED;
     if (rc == CUBLAS_STATUS_SUCCESS) {
         plan->algo = found.algo;
-        plan->known = 1;
+        plan->state = KNOWN;
+    } else if (rc == CUBLAS_STATUS_NOT_SUPPORTED) {
+        plan->state = REFUSED;
     }
     (void)cublasLtMatmulPreferenceDestroy(preference);
     return rc;
@@ -160,49 +185,69 @@ static int aligned_to(const void *p)
     return (int)((uintptr_t)p & -(uintptr_t)p & 0xff) ?: 256;
 }
 
+static int least_aligned(const operands *o)
+{
+    int a = aligned_to(o->a), b = aligned_to(o->b), c = aligned_to(o->c);
+    a = b < a ? b : a;
+    return c < a ? c : a;
+}
+
+/* CUBLAS_STATUS_NOT_SUPPORTED where cuBLASLt has no algorithm; *rc is of what isn't cuBLASLt's. */
+static cublasStatus_t run(am_stream *s, const plan_key *key, const operands *o, int *rc)
+{
+    product p = {0};
+    void *workspace;
+    plan_entry *plan = &plans[hash_of(key)];
+    *rc = am_cuda_scratch(s, &workspace, SCRATCH_SLOT, WORKSPACE);
+    if (*rc != AM_OK)
+        return CUBLAS_STATUS_SUCCESS;
+    if (memcmp(&plan->key, key, sizeof *key) != 0) {
+        plan->state = UNKNOWN;
+        plan->key = *key;
+    }
+    if (plan->state == REFUSED)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    cublasStatus_t status = product_new(&p, key, o);
+    if (status == CUBLAS_STATUS_SUCCESS && plan->state == UNKNOWN)
+        status = choose(s, plan, &p);
+    if (status == CUBLAS_STATUS_SUCCESS) {
+        float alpha = (float)o->alpha, beta = (float)key->beta;
+        double alpha64 = o->alpha, beta64 = key->beta;
+        int f64 = key->type_a == CUDA_R_64F;
+        status = cublasLtMatmul(s->lt, p.desc, f64 ? (void *)&alpha64 : &alpha, o->b, p.a, o->a,
+                                p.b, f64 ? (void *)&beta64 : &beta, o->c, p.c, o->c, p.c,
+                                &plan->algo, workspace, WORKSPACE, s->stream);
+    }
+    product_free(&p);
+    return status;
+}
+
 static int multiply(am_stream *s, const am_gemm_args *g, const void *bias)
 {
     plan_key key;
-    product p;
-    void *workspace;
+    operands o = {.c = g->c, .a = g->a, .b = g->b, .bias = bias, .alpha = g->alpha};
+    int rc;
     memset(&key, 0, sizeof key); /* its padding is hashed and compared */
-    key = (plan_key){.m = g->m, .n = g->n, .k = g->k, .lda = g->lda, .ldb = g->ldb, .ldc = g->ldc};
+    key.m = g->m;
+    key.n = g->n;
+    key.k = g->k;
+    key.lda = g->lda;
+    key.ldb = g->ldb;
+    key.ldc = g->ldc;
     key.batch = g->batch;
     key.stride_a = g->stride_a;
     key.stride_b = g->stride_b;
     key.stride_c = g->stride_c;
-    key.dtype_ab = g->dtype_ab;
-    key.dtype_c = g->dtype_c;
+    (void)type_of(&key.type_a, g->dtype_ab);
+    (void)type_of(&key.type_c, g->dtype_c);
+    key.type_b = key.type_a;
     key.trans_a = g->trans_a;
     key.trans_b = g->trans_b;
     key.bias = bias != NULL;
     key.beta = g->accumulate;
-    key.aligned = aligned_to(g->a);
-    if (aligned_to(g->b) < key.aligned)
-        key.aligned = aligned_to(g->b);
-    if (aligned_to(g->c) < key.aligned)
-        key.aligned = aligned_to(g->c);
-    plan_entry *plan = &plans[hash_of(&key)];
-    int rc = am_cuda_scratch(s, &workspace, SCRATCH_SLOT, WORKSPACE);
-    if (rc != AM_OK)
-        return rc;
-    cublasStatus_t status = product_new(&p, &key, bias);
-    if (status == CUBLAS_STATUS_SUCCESS &&
-        (!plan->known || memcmp(&plan->key, &key, sizeof key) != 0)) {
-        plan->known = 0;
-        plan->key = key;
-        status = choose(s, plan, &p);
-    }
-    if (status == CUBLAS_STATUS_SUCCESS) {
-        float alpha = (float)g->alpha, beta = (float)g->accumulate;
-        double alpha64 = g->alpha, beta64 = g->accumulate;
-        int f64 = g->dtype_ab == AM_F64;
-        status = cublasLtMatmul(s->lt, p.desc, f64 ? (void *)&alpha64 : &alpha, g->b, p.a, g->a,
-                                p.b, f64 ? (void *)&beta64 : &beta, g->c, p.c, g->c, p.c,
-                                &plan->algo, workspace, WORKSPACE, s->stream);
-    }
-    product_free(&p);
-    return status == CUBLAS_STATUS_SUCCESS ? AM_OK : failed(status, &key);
+    key.aligned = least_aligned(&o);
+    cublasStatus_t status = run(s, &key, &o, &rc);
+    return status == CUBLAS_STATUS_SUCCESS ? rc : failed(status, &key);
 }
 
 /* Before a product that adds to c: c = bias in each row, or 0; with accumulate c += bias. */
@@ -261,4 +306,49 @@ int am_cuda_gemm(am_stream *s, const am_gemm_args *args)
                         .ldc = g.ldc,
                         .batch = 1};
     return multiply(s, &low, NULL);
+}
+
+/* ---- 8 bits --------------------------------------------------------------------------------- */
+
+int am_cuda_fp8_library(const am_fp8_gemm_args *a)
+{
+    int device = 0, major = 0, minor = 0;
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    (void)cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    int capability = major * 10 + minor;
+    int least = a->rows_a || a->columns_b ? CUBLAS_VERSION >= 120900 ? 90 : INT_MAX : 89;
+    return capability >= least && a->n % 16 == 0 && a->dtype_c != AM_F64 &&
+           (a->format_a == AM_FP8_E4M3 || a->format_b == AM_FP8_E4M3);
+}
+
+int am_cuda_fp8_product(am_stream *s, const am_fp8_gemm_args *a)
+{
+    plan_key key;
+    operands o = {.c = a->c,
+                  .a = a->a,
+                  .b = a->b,
+                  .scale_a = a->inverse_a,
+                  .scale_b = a->inverse_b,
+                  .alpha = 1};
+    int rc;
+    memset(&key, 0, sizeof key);
+    key.m = a->m;
+    key.n = key.ldc = a->n;
+    key.k = key.lda = key.ldb = a->k;
+    key.batch = 1;
+    key.type_a = a->format_a == AM_FP8_E5M2 ? CUDA_R_8F_E5M2 : CUDA_R_8F_E4M3;
+    key.type_b = a->format_b == AM_FP8_E5M2 ? CUDA_R_8F_E5M2 : CUDA_R_8F_E4M3;
+    (void)type_of(&key.type_c, a->dtype_c);
+    key.trans_b = 1;
+    key.beta = a->accumulate;
+    key.aligned = least_aligned(&o);
+    key.scaled = 1;
+    key.scale_for_each = a->rows_a;
+    if (key.aligned % 16)
+        return AM_EUNSUP;
+    cublasStatus_t status = run(s, &key, &o, &rc);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED)
+        return AM_EUNSUP;
+    return status == CUBLAS_STATUS_SUCCESS ? rc : failed(status, &key);
 }

@@ -4,8 +4,8 @@ set(AMLUA_CUDA AUTO CACHE STRING "Build amlua_cuda.so: AUTO (where nvcc is found
 set_property(CACHE AMLUA_CUDA PROPERTY STRINGS AUTO ON OFF)
 file(GLOB CUDA_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
 file(GLOB CUDA_HOST CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.c)
-# The codes of 8-bit moments are the CPU's.
-list(APPEND CUDA_HOST ${PROJECT_SOURCE_DIR}/kernels/cpu/dynamic_map.c)
+# The codes of 8-bit moments, and of weights in few bits, are the CPU's.
+list(APPEND CUDA_HOST ${PROJECT_SOURCE_DIR}/kernels/cpu/dynamic_map.c ${PROJECT_SOURCE_DIR}/kernels/cpu/packed_tables.c)
 
 if(NOT AMLUA_CUDA STREQUAL "OFF")
     find_package(CUDAToolkit 12.4 QUIET)

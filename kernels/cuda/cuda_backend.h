@@ -46,6 +46,12 @@ int am_cuda_fail(cudaError_t e, const char *what);
 /* What am_backend_entry hands out. */
 const am_backend *am_cuda_vtable(void);
 
+/* Has cuBLASLt the product in 8 bits on this GPU, for n columns, formats and scales like these? */
+int am_cuda_fp8_library(const am_fp8_gemm_args *args);
+/* The product by it: trans_b alone, k a multiple of 16, scales of both operands by the row and the
+ * column, or of neither. AM_EUNSUP, without a message, where it has no algorithm after all. */
+int am_cuda_fp8_product(am_stream *s, const am_fp8_gemm_args *args);
+
 /* Launchers; NULL for a kernel that no file here has. */
 #define K(name, pointers)                                                                          \
     int am_cuda_##name(am_stream *s, const am_##name##_args *args) __attribute__((weak));

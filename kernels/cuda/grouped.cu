@@ -1,7 +1,7 @@
 /* grouped.cu — products of rows sorted by group and their gradients. Where groups begin is known on
  * the device alone: a first kernel checks it and lists the tiles; grids are as large as they need
- * to be at most. Tiles are in grouped.cuh. */
-#include "grouped.cuh"
+ * to be at most. Tiles are in tile.cuh. */
+#include "tile.cuh"
 
 constexpr int PLAN_NT = 256, BIAS_NT = 256, SLOT = 1;
 
@@ -53,23 +53,20 @@ __global__ void __launch_bounds__(tile_of<T>::NT)
     int64_t column = (int64_t)blockIdx.y * G::BN;
     if (tile.count == 0)
         return;
-    tile_view v;
-    v.a = (const T *)a.a + tile.first * a.k;
-    v.b = (const T *)a.b + tile.group * a.n * a.k + column * (TB ? a.k : 1);
-    v.bias = a.bias ? (const T *)a.bias + tile.group * a.n + column : NULL;
-    int64_t c = tile.first * a.n + column;
-    v.c = a.dtype_c == a.dtype_ab ? (void *)((T *)a.c + c) : (void *)((float *)a.c + c);
-    v.m = tile.count;
-    v.n = a.n - column;
-    v.k = a.k;
-    v.lda = a.k;
-    v.ldb = TB ? a.k : a.n;
-    v.ldc = a.n;
-    v.accumulate = a.accumulate;
-    v.same_type = a.dtype_c == a.dtype_ab;
-    v.wide = wide;
-    v.wide_c = wide_c;
-    G::template product<false, TB>(v);
+    const T *b = (const T *)a.b + tile.group * a.n * a.k + column * (TB ? a.k : 1);
+    int64_t n = a.n - column, c = tile.first * a.n + column;
+    dense_operand<T> left = {(const T *)a.a + tile.first * a.k, tile.count, a.k, a.k, wide};
+    dense_operand<T> right = {b, TB ? n : a.k, TB ? a.k : n, TB ? a.k : a.n, wide};
+    tile_out<T> out = {};
+    out.same_type = a.dtype_c == a.dtype_ab;
+    out.c = out.same_type ? (void *)((T *)a.c + c) : (void *)((float *)a.c + c);
+    out.bias = a.bias ? (const T *)a.bias + tile.group * a.n + column : NULL;
+    out.m = tile.count;
+    out.n = n;
+    out.ld = a.n;
+    out.accumulate = a.accumulate;
+    out.wide = wide_c;
+    G::template product<false, TB>(left, right, a.k, out);
 }
 
 /* dw of a group is x1^T x2 of its rows: x1 [rows, m], x2 [rows, n]. blockIdx: strips of rows of all
@@ -89,22 +86,19 @@ template <class T> __global__ void __launch_bounds__(tile_of<T>::NT) grouped_dw_
     int64_t group = blockIdx.x / p.strips, row = blockIdx.x % p.strips * G::BM;
     int64_t column = (int64_t)blockIdx.y * G::BN, first = p.offsets[group];
     int64_t to = (group * p.m + row) * p.n + column;
-    tile_view v;
-    v.a = (const T *)p.x1 + first * p.m + row;
-    v.b = (const T *)p.x2 + first * p.n + column;
-    v.bias = NULL;
-    v.c = p.dtype_dw == p.dtype ? (void *)((T *)p.dw + to) : (void *)((float *)p.dw + to);
-    v.m = p.m - row;
-    v.n = p.n - column;
-    v.k = p.offsets[group + 1] - first;
-    v.lda = p.m;
-    v.ldb = p.n;
-    v.ldc = p.n;
-    v.accumulate = p.accumulate;
-    v.same_type = p.dtype_dw == p.dtype;
-    v.wide = p.wide;
-    v.wide_c = p.wide_c;
-    G::template product<true, false>(v);
+    int64_t rows = p.offsets[group + 1] - first;
+    dense_operand<T> left = {(const T *)p.x1 + first * p.m + row, rows, p.m - row, p.m, p.wide};
+    dense_operand<T> right = {(const T *)p.x2 + first * p.n + column, rows, p.n - column, p.n,
+                              p.wide};
+    tile_out<T> out = {};
+    out.same_type = p.dtype_dw == p.dtype;
+    out.c = out.same_type ? (void *)((T *)p.dw + to) : (void *)((float *)p.dw + to);
+    out.m = p.m - row;
+    out.n = p.n - column;
+    out.ld = p.n;
+    out.accumulate = p.accumulate;
+    out.wide = p.wide_c;
+    G::template product<true, false>(left, right, rows, out);
 }
 
 /* Sums over a group's rows, a column a lane; each warp takes its share of the rows. */

@@ -60,6 +60,10 @@ for part in "$@"; do
         check "$name, $part" env AM_EMU_ORDER="$order" \
             AM_EMU_STREAMS="$([ "$order" = fwd ] && echo eager || echo rand)" "$build/tests/$name"
     done
+    for capability in 80 89; do # products in 8 bits go another way there
+        [ "$part" != fwd ] || check "test_cuda_low_precision, sm_$capability" env AM_EMU_CAPABILITY=$capability \
+            "$build/tests/test_cuda_low_precision"
+    done
 done
 echo "1..$count"
 exit $failed

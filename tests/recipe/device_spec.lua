@@ -3,7 +3,6 @@
 local devices = require("am.recipes.devices")
 local edge = require("am.core.ffi")
 local ffi = require("ffi")
-local helper = require("tests.recipe.helper")
 
 local function log()
     local lines = {}
@@ -16,7 +15,7 @@ describe("the device of a run", function()
 
     it("is what the configuration names", function()
         for _, name in ipairs { "cpu", "ref", "fence", "cuda:5" } do
-            assert.equal(name, devices.choose(name, 3, nil, log()))
+            assert.equal(name, devices.choose(name, 3, log()))
         end
     end)
 
@@ -26,7 +25,7 @@ describe("the device of a run", function()
             return
         end
         local l = log()
-        assert.equal("cpu", devices.choose(nil, 0, nil, l))
+        assert.equal("cpu", devices.choose(nil, 0, l))
         assert.same({}, l.lines)
     end)
 
@@ -35,19 +34,9 @@ describe("the device of a run", function()
             pending("there is a GPU")
             return
         end
-        local ok, e = pcall(devices.choose, "cuda", 1, nil, log())
+        local ok, e = pcall(devices.choose, "cuda", 1, log())
         assert.is_false(ok)
         assert.equal("usage", e.code)
         assert.truthy(tostring(e):find("device: ", 1, true), tostring(e))
-    end)
-
-    it("is no GPU for what GPUs can't do yet", function()
-        for device, changes in pairs { cuda = { fp8 = { enabled = true } },
-                                       ["cuda:1"] = { qat = { enabled = true } } } do
-            changes.device = device
-            local status, out, errors = helper.train(helper.config(helper.folder(), changes))
-            assert.is_nil(helper.refusal_problem(2, { "device: " .. device, "set device: cpu" }, status, out, errors))
-        end
-        helper.cleanup()
     end)
 end)

@@ -4,7 +4,6 @@
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
 local ffi = require("ffi")
-local fp8 = require("am.recipes.fp8")
 local path = require("am.utils.path")
 local tensor = require("am.core.tensor")
 
@@ -25,35 +24,22 @@ local function own_gpu(local_rank)
 end
 
 --- The device for what `device` says: a name; "cuda" is this rank's GPU; nil that GPU too, or "cpu" where there is
---- none. not_yet: what of the run GPUs can't do, or nil. A GPU that can't be used is an error where it is asked for,
---- else a warning to `log`.
-function M.choose(wanted, local_rank, not_yet, log)
-    local asked = wanted and wanted:match("^cuda") ~= nil
-    if asked and not_yet then
-        err.raise("usage", "device: %s: GPUs can't do %s yet; set device: cpu", wanted, not_yet)
-    elseif wanted and wanted ~= "cuda" then
+--- none. A GPU that can't be used is an error where it is asked for, else a warning to `log`.
+function M.choose(wanted, local_rank, log)
+    if wanted and wanted ~= "cuda" then
         return wanted
-    elseif not asked and not has_driver() then
+    elseif not wanted and not has_driver() then
         return "cpu"
     end
     local ok, name, what = pcall(own_gpu, local_rank)
-    if ok and not not_yet then
+    if ok then
         log:info("%s is %s", name, what)
         return name
-    elseif asked then
+    elseif wanted then
         err.raise("usage", "device: %s", tostring(name))
     end
-    log:warning("%s; computing on the CPU", ok and "GPUs can't do " .. not_yet .. " yet" or tostring(name))
+    log:warning("%s; computing on the CPU", tostring(name))
     return "cpu"
-end
-
--- What of a recipe's run GPUs can't do yet.
-local function not_yet(recipe)
-    local cfg = recipe.cfg
-    local few = cfg:get("quantization.load_in_4bit") or cfg:get("quantization.load_in_8bit")
-    return fp8.fp8_section(cfg) and "products in 8 bits (fp8)"
-        or (few or cfg:has("model.quantization_config")) and "weights in few bits (quantization)"
-        or cfg:get("qat.enabled") and "qat" or nil
 end
 
 -- Are all ranks on GPUs, or all on CPUs?
@@ -79,7 +65,7 @@ end
 --- The device of a recipe's run. Of several ranks all have a GPU, or none has.
 function M.of(recipe)
     local world = recipe.world
-    local device = world:together(M.choose, recipe.cfg:get("device"), world.local_rank, not_yet(recipe), recipe.log)
+    local device = world:together(M.choose, recipe.cfg:get("device"), world.local_rank, recipe.log)
     if world.size == 1 then
         return device
     elseif not agree(world, device) then

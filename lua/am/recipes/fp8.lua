@@ -30,9 +30,13 @@ function Methods:apply_fp8(model)
         err.raise("usage", "%s: %s: none of the model's %d linear maps can multiply in 8 bits: filter_fqns leaves them "
                   .. "out, their dims are no multiples of 16, or peft.use_dora scales them", section:where(), key, all)
     end
-    self.log:info("fp8: %d of %d linear maps, %s%s", count, all, wanted.recipe_name or "tensorwise",
-                  wanted.emulate and "" or ("; emulated, since device %s has no products in 8 bits: the numbers are "
-                  .. "the same, and it is no faster"):format(self.ctx.device or "cpu"))
+    local device = self.ctx.device or "cpu"
+    local emulated = ""
+    if not wanted.emulate and not device:match("^cuda") then
+        emulated = ("; emulated, since device %s has no products in 8 bits: the numbers are the same, and it is "
+                    .. "no faster"):format(device)
+    end
+    self.log:info("fp8: %d of %d linear maps, %s%s", count, all, wanted.recipe_name or "tensorwise", emulated)
 end
 
 return Methods

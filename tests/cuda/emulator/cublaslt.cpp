@@ -123,6 +123,11 @@ cublasStatus_t check_fp8(const Problem &p, const Matrix &a, const Matrix &d)
         tn = tn && l->order == CUBLASLT_ORDER_COL;
     if (!tn || d.rows % 16 || a.columns % 16 || p.a.leading % 16 || p.b.leading % 16)
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    // Vectors of scales: since 12.9, from Hopper on, and of both operands.
+    bool a_each = p.desc.a_scale_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    bool b_each = p.desc.b_scale_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    if (a_each != b_each || (a_each && (capability() < 90 || !p.desc.a_scale || !p.desc.b_scale)))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     bool out = p.d.type == CUDA_R_32F || p.d.type == CUDA_R_16BF || p.d.type == CUDA_R_16F;
     return out && p.c.type == p.d.type ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }

@@ -428,7 +428,35 @@ typedef struct product {
     cublasLtOrder_t order; /* of all */
     int m, n, k, batch, bias;
     float beta;
+    int scaled, each_a, each_b; /* scales: one, or one for each row of a, column of b */
 } product;
+
+/* Scales of a product: powers of two. */
+static float scale_at(int each, int i)
+{
+    return each ? (float)(1 << i % 3) : 2;
+}
+
+static void set_scales(const product *p, cublasLtMatmulDesc_t desc, void *vectors[2])
+{
+    int32_t modes[] = {CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F,
+                       CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F};
+    for (int which = 0; which < 2; which++) {
+        int n = which ? p->n : p->m, each = which ? p->each_b : p->each_a;
+        float *scales = malloc((size_t)n * sizeof *scales);
+        for (int i = 0; i < n; i++)
+            scales[i] = scale_at(each, i);
+        vectors[which] = device(scales, (size_t)(each ? n : 1) * sizeof *scales);
+        free(scales);
+        CHECK(!cublasLtMatmulDescSetAttribute(desc,
+                                              which ? CUBLASLT_MATMUL_DESC_B_SCALE_POINTER
+                                                    : CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                                              &vectors[which], sizeof vectors[which]));
+        CHECK(!cublasLtMatmulDescSetAttribute(
+            desc, which ? CUBLASLT_MATMUL_DESC_B_SCALE_MODE : CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+            &modes[each], sizeof modes[each]));
+    }
+}
 
 static size_t size_of(cudaDataType_t t)
 {
@@ -528,6 +556,9 @@ static cublasStatus_t try_product(const product *p)
         CHECK(!cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
                                               sizeof bias));
     }
+    void *scales[2] = {NULL, NULL};
+    if (p->scaled)
+        set_scales(p, desc, scales);
     cublasLtMatrixLayout_t la = layout(p, p->in, ra, ca), lb = layout(p, p->in, rb, cb),
                            ld = layout(p, p->out, p->m, p->n);
     CHECK(!cublasLtMatmulPreferenceCreate(&preference));
@@ -548,8 +579,9 @@ static cublasStatus_t try_product(const product *p)
             for (int i = 0; i < p->m; i++)
                 for (int j = 0; j < p->n; j++) {
                     float want = p->beta * (float)(i % 5) + (p->bias ? (float)(i % 3) : 0);
+                    float by = p->scaled ? scale_at(p->each_a, i) * scale_at(p->each_b, j) : 1;
                     for (int k = 0; k < p->k; k++)
-                        want += a_at(i + z, k) * b_at(k, j + z);
+                        want += by * a_at(i + z, k) * b_at(k, j + z);
                     if (p->out == CUDA_R_16BF) /* large sums are rounded, and once */
                         want = from_bf16(to_bf16(want));
                     CHECK(load(hd, place(p, p->m, p->n, z, i, j), p->out) == want);
@@ -566,8 +598,9 @@ static cublasStatus_t try_product(const product *p)
           !cublasLtDestroy(lt));
     CHECK(!cublasLtMatrixLayoutDestroy(la) && !cublasLtMatrixLayoutDestroy(lb) &&
           !cublasLtMatrixLayoutDestroy(ld));
-    void *device_memory[] = {a, b, d, bias, w}, *host_memory[] = {ha, hb, hd, hbias};
-    for (int i = 0; i < 5; i++)
+    void *device_memory[] = {a, b, d, bias, w, scales[0], scales[1]};
+    void *host_memory[] = {ha, hb, hd, hbias};
+    for (int i = 0; i < 7; i++)
         OK(cudaFree(device_memory[i]));
     for (int i = 0; i < 4; i++)
         free(host_memory[i]);
@@ -618,6 +651,16 @@ static void test_fp8_products(void)
     p.k = 40;
     CHECK(try_product(&p) == CUBLAS_STATUS_NOT_SUPPORTED);
     p.k = 48;
+    p.scaled = 1;
+    CHECK(try_product(&p) == CUBLAS_STATUS_SUCCESS);
+    p.each_a = 1;
+    CHECK(try_product(&p) == CUBLAS_STATUS_NOT_SUPPORTED); /* vectors are for both */
+    p.each_b = 1;
+    CHECK(try_product(&p) == CUBLAS_STATUS_SUCCESS);
+    am_emu_set("AM_EMU_CAPABILITY", "89");
+    CHECK(try_product(&p) == CUBLAS_STATUS_NOT_SUPPORTED);
+    p.each_a = p.each_b = 0;
+    CHECK(try_product(&p) == CUBLAS_STATUS_SUCCESS);
     am_emu_set("AM_EMU_CAPABILITY", "80");
     CHECK(try_product(&p) == CUBLAS_STATUS_NOT_SUPPORTED);
     am_emu_set("AM_EMU_CAPABILITY", "0");

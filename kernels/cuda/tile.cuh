@@ -1,19 +1,65 @@
-/* grouped.cuh — tiles of matrix products, for products whose sizes are known on the device alone:
- * on tensor cores for bf16 and f16, by plain sums for f32 and f64. A tile's element is a sum in
- * the order of k, whatever the tile's other rows are. Holds no kernel. */
+/* tile.cuh — tiles of matrix products, for those that cuBLASLt has not: sizes that are known on the
+ * device alone, operands that are read as something else than they are stored. On tensor cores for
+ * bf16 and f16, by plain sums for f32 and f64. A tile's element is a sum in the order of k,
+ * whatever the tile's other rows are. Holds no kernel.
+ *
+ * An operand is a stored matrix from the tile's first row and column on, with
+ *   load<ROWS, COLS>(to, row, col)   [ROWS][COLS] from there on to shared memory, 0 where it ends
+ *   at(row, col)                     one element
+ * and what takes sums has put(m, n, sums): neighbours of a row, from column n on. */
 #pragma once
 
 #include "vector.cuh"
 
-/* c [m, n] = op(a) op(b) + bias + (accumulate ? c : 0), of a tile's view: pointers and sizes begin
- * at its first row and column. A transposed a lies as [k, m], b as [n, k]; c is of their type, or
- * f32. wide: rows of a and b begin on 16 bytes, their lengths are multiples of it; wide_c likewise
- * for c. */
-struct tile_view {
-    const void *a, *b, *bias;
+/* Elements as they are. wide: rows begin on 16 bytes, and their lengths are multiples of it. */
+template <class T> struct dense_operand {
+    const T *p;
+    int64_t rows, cols, ld;
+    bool wide;
+
+    template <int ROWS, int COLS>
+    __device__ __forceinline__ void load(T *to, int64_t row, int64_t col) const;
+    __device__ __forceinline__ T at(int64_t row, int64_t col) const
+    {
+        return row < rows && col < cols ? p[row * ld + col] : (T)0.0f;
+    }
+};
+
+/* c [m, n] = sums + bias + (accumulate ? c : 0); c is of T, as bias is, or f32. wide as above. */
+template <class T> struct tile_out {
     void *c;
-    int64_t m, n, k, lda, ldb, ldc;
-    bool accumulate, same_type, wide, wide_c;
+    const T *bias;
+    int64_t m, n, ld;
+    bool accumulate, same_type, wide;
+
+    template <class M, int V>
+    __device__ __forceinline__ void put(int64_t row, int64_t col, M (&sum)[V]) const
+    {
+        M more[V];
+        int64_t left = n - col, to = row * ld + col;
+        if (row >= m || left <= 0)
+            return;
+        bool whole = wide && left >= V;
+        if (bias) {
+            am_read(more, bias + col, left, false);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                sum[j] += more[j];
+        }
+        if (accumulate) {
+            if (same_type)
+                am_read(more, (const T *)c + to, left, whole);
+            else
+                am_read(more, (const float *)c + to, left, whole);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                sum[j] += more[j];
+        }
+        if (same_type)
+            am_write((T *)c + to, sum, left, whole);
+        else
+            am_write((float *)c + to, sum, left, whole);
+    }
 };
 
 AM_DEVICE void am_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2], const bf16 *)
@@ -25,36 +71,6 @@ AM_DEVICE void am_mma_16816(float d[4], const uint32_t a[4], const uint32_t b[2]
     am_mma_f16_16816(d, a, b, d);
 }
 
-/* V columns of a row, from column n on. */
-template <class T, class M, int V>
-AM_DEVICE void tile_put(const tile_view &v, int64_t m, int64_t n, M (&sum)[V], bool wide)
-{
-    M more[V];
-    int64_t left = v.n - n, to = m * v.ldc + n;
-    if (m >= v.m || left <= 0)
-        return;
-    wide = wide && left >= V;
-    if (v.bias) {
-        am_read(more, (const T *)v.bias + n, left, false);
-#pragma unroll
-        for (int j = 0; j < V; j++)
-            sum[j] += more[j];
-    }
-    if (v.accumulate) {
-        if (v.same_type)
-            am_read(more, (const T *)v.c + to, left, wide);
-        else
-            am_read(more, (const float *)v.c + to, left, wide);
-#pragma unroll
-        for (int j = 0; j < V; j++)
-            sum[j] += more[j];
-    }
-    if (v.same_type)
-        am_write((T *)v.c + to, sum, left, wide);
-    else
-        am_write((float *)v.c + to, sum, left, wide);
-}
-
 /* ---- tensor cores ---------------------------------------------------------------------------- */
 
 /* A block of 4 warps, 2 x 2, each with 32 rows and 64 columns of the tile. Rows in shared memory
@@ -63,28 +79,38 @@ struct mma_tile {
     static constexpr int BM = 64, BN = 128, BK = 32, NT = 128, STAGES = 3, PAD = 8;
 };
 
-/* [rows, COLS] of x, or as much as there is and 0 for the rest, to shared memory. */
-template <class T, int ROWS, int COLS>
-AM_DEVICE void tile_load(T *to, const T *x, int64_t ld, int64_t rows, int64_t cols, bool wide)
+/* A tile's [ROWS][COLS] to shared memory: `read` gives 8 neighbours from (row, col) on. */
+template <class T, int ROWS, int COLS, class R> AM_DEVICE void tile_fill(T *to, const R &read)
 {
     constexpr int V = 8, EACH = COLS / V;
     for (int i = threadIdx.x; i < ROWS * EACH; i += mma_tile::NT) {
         int r = i / EACH, c = i % EACH * V;
-        int64_t left = r < rows ? cols - c : 0;
-        T *at = to + r * (COLS + mma_tile::PAD) + c;
-        left = left < 0 ? 0 : left < V ? left : V;
-        if (wide) {
-            am_cp_async16(at, left > 0 ? x + r * ld + c : x, (int)left * 2);
-        } else {
-            am_elems<T, V> v;
+        am_elems<T, V> v;
+        read(v, r, c);
+        *(am_elems<T, V> *)(to + r * (COLS + mma_tile::PAD) + c) = v;
+    }
+}
+
+template <class T>
+template <int ROWS, int COLS>
+__device__ __forceinline__ void dense_operand<T>::load(T *to, int64_t row, int64_t col) const
+{
+    constexpr int V = 8, EACH = COLS / V;
+    const T *x = p + row * ld + col;
+    if (!wide) {
+        tile_fill<T, ROWS, COLS>(to, [&](am_elems<T, V> &v, int r, int c) {
 #pragma unroll
             for (int j = 0; j < V; j++)
-                if (j < left)
-                    v.v[j] = x[r * ld + c + j];
-                else
-                    am_put(&v.v[j], 0.0f);
-            *(am_elems<T, V> *)at = v;
-        }
+                v.v[j] = at(row + r, col + c + j);
+        });
+        return;
+    }
+    for (int i = threadIdx.x; i < ROWS * EACH; i += mma_tile::NT) {
+        int r = i / EACH, c = i % EACH * V;
+        int64_t left = row + r < rows ? cols - col - c : 0;
+        left = left < 0 ? 0 : left < V ? left : V;
+        am_cp_async16(to + r * (COLS + mma_tile::PAD) + c, left > 0 ? x + r * ld + c : p,
+                      (int)left * 2);
     }
 }
 
@@ -98,15 +124,17 @@ template <class T, bool TA, bool TB> struct mma_storage {
     static_assert(sizeof all >= G::BM * SUM_LD * sizeof(float), "the tile's sums fit");
 };
 
-/* TA: a lies as [k, m]; TB: b lies as [n, k]. All threads of the block call it once. */
-template <class T, bool TA, bool TB> AM_DEVICE void mma_product(const tile_view &v)
+/* Sums over k of op(left) op(right). TA: left lies as [k, m]; TB: right lies as [n, k]. All threads
+ * of the block call it once. */
+template <class T, bool TA, bool TB, class A, class B, class P>
+AM_DEVICE void mma_product(const A &left, const B &right, int64_t length, const P &out)
 {
     typedef mma_tile G;
     typedef mma_storage<T, TA, TB> S;
     AM_SHARED(S, storage, [1]);
     T *shared = (T *)storage;
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, m0 = warp / 2 * 32, n0 = warp % 2 * 64;
-    int steps = (int)((v.k + G::BK - 1) / G::BK);
+    int steps = (int)((length + G::BK - 1) / G::BK);
     float sum[2][8][4] = {};
 
     auto load = [&](int step) {
@@ -114,15 +142,13 @@ template <class T, bool TA, bool TB> AM_DEVICE void mma_product(const tile_view 
             T *a = shared + step % G::STAGES * S::SIZE, *b = a + S::A_SIZE;
             int64_t k = (int64_t)step * G::BK;
             if (TA)
-                tile_load<T, G::BK, G::BM>(a, (const T *)v.a + k * v.lda, v.lda, v.k - k, v.m,
-                                           v.wide);
+                left.template load<G::BK, G::BM>(a, k, 0);
             else
-                tile_load<T, G::BM, G::BK>(a, (const T *)v.a + k, v.lda, v.m, v.k - k, v.wide);
+                left.template load<G::BM, G::BK>(a, 0, k);
             if (TB)
-                tile_load<T, G::BN, G::BK>(b, (const T *)v.b + k, v.ldb, v.n, v.k - k, v.wide);
+                right.template load<G::BN, G::BK>(b, 0, k);
             else
-                tile_load<T, G::BK, G::BN>(b, (const T *)v.b + k * v.ldb, v.ldb, v.k - k, v.n,
-                                           v.wide);
+                right.template load<G::BK, G::BN>(b, k, 0);
         }
         am_cp_async_commit();
     };
@@ -180,7 +206,7 @@ template <class T, bool TA, bool TB> AM_DEVICE void mma_product(const tile_view 
         int m = i / (G::BN / V), n = i % (G::BN / V) * V;
         float x[V];
         am_read(x, sums + m * LD + n, V, true);
-        tile_put<T>(v, m, n, x, v.wide_c);
+        out.put(m, n, x);
     }
 }
 
@@ -191,24 +217,23 @@ struct plain_tile {
     static constexpr int BM = 64, BN = 64, BK = 16, NT = 256, EACH = 4;
 };
 
-template <class T, bool TA, bool TB> AM_DEVICE void plain_product(const tile_view &v)
+template <class T, bool TA, bool TB, class A, class B, class P>
+AM_DEVICE void plain_product(const A &left, const B &right, int64_t length, const P &out)
 {
     typedef plain_tile G;
     AM_SHARED(T, a, [G::BK][G::BM + 1]);
     AM_SHARED(T, b, [G::BK][G::BN + 1]);
     int tm = threadIdx.x / 16, tn = threadIdx.x % 16;
     T sum[G::EACH][G::EACH] = {};
-    for (int64_t k = 0; k < v.k; k += G::BK) {
+    for (int64_t k = 0; k < length; k += G::BK) {
         __syncthreads();
         for (int i = threadIdx.x; i < G::BM * G::BK; i += G::NT) {
             int m = TA ? i % G::BM : i / G::BK, j = TA ? i / G::BM : i % G::BK;
-            int64_t at = TA ? (k + j) * v.lda + m : m * v.lda + k + j;
-            a[j][m] = m < v.m && k + j < v.k ? ((const T *)v.a)[at] : (T)0;
+            a[j][m] = TA ? left.at(k + j, m) : left.at(m, k + j);
         }
         for (int i = threadIdx.x; i < G::BN * G::BK; i += G::NT) {
             int n = TB ? i / G::BK : i % G::BN, j = TB ? i % G::BK : i / G::BN;
-            int64_t at = TB ? n * v.ldb + k + j : (k + j) * v.ldb + n;
-            b[j][n] = n < v.n && k + j < v.k ? ((const T *)v.b)[at] : (T)0;
+            b[j][n] = TB ? right.at(n, k + j) : right.at(k + j, n);
         }
         __syncthreads();
 #pragma unroll 4
@@ -224,26 +249,26 @@ template <class T, bool TA, bool TB> AM_DEVICE void plain_product(const tile_vie
 #pragma unroll
         for (int y = 0; y < G::EACH; y++) {
             T one[1] = {sum[x][y]};
-            tile_put<T>(v, tm + 16 * x, tn + 16 * y, one, false);
+            out.put(tm + 16 * x, tn + 16 * y, one);
         }
 }
 
 /* Which of the two, and its shape. */
 template <class T> struct tile_of : plain_tile {
-    template <bool TA, bool TB> static __device__ __forceinline__ void product(const tile_view &v)
+    template <bool TA, bool TB, class A, class B, class P>
+    static __device__ __forceinline__ void product(const A &a, const B &b, int64_t k, const P &out)
     {
-        plain_product<T, TA, TB>(v);
+        plain_product<T, TA, TB>(a, b, k, out);
     }
 };
-template <> struct tile_of<bf16> : mma_tile {
-    template <bool TA, bool TB> static __device__ __forceinline__ void product(const tile_view &v)
+template <class T> struct half_tile : mma_tile {
+    template <bool TA, bool TB, class A, class B, class P>
+    static __device__ __forceinline__ void product(const A &a, const B &b, int64_t k, const P &out)
     {
-        mma_product<bf16, TA, TB>(v);
+        mma_product<T, TA, TB>(a, b, k, out);
     }
 };
-template <> struct tile_of<f16> : mma_tile {
-    template <bool TA, bool TB> static __device__ __forceinline__ void product(const tile_view &v)
-    {
-        mma_product<f16, TA, TB>(v);
-    }
+template <> struct tile_of<bf16> : half_tile<bf16> {
+};
+template <> struct tile_of<f16> : half_tile<f16> {
 };
