@@ -191,6 +191,10 @@ typedef struct am_attention_attrs {
     double dropout_p; /* of attention probabilities */
     int32_t causal;   /* query t sees keys s <= t + (S - T) */
     int32_t window;   /* 0 off; else also s > t + (S - T) - window */
+    int32_t library;  /* 1: the device's library (cuDNN) may compute it, where it can */
+    int32_t samples;  /* 0: nothing is known of bounds; else rows hold samples, one behind the other
+                         with or without gaps, so many in all or less, and a query's range is its own
+                         sample, or empty outside of them */
 } am_attention_attrs;
 
 /* How a packed weight [rows, cols] is stored: see am_pack. type is AM_PACK_*. */

@@ -506,6 +506,7 @@ typedef struct am_fake_quantize_args {
  * on where its sample lies in a pack. */
 typedef struct am_attention_shape {
     int dtype, causal, window;
+    int library, samples; /* as in am_attention_attrs; a backend may leave both alone */
     int64_t b, t, s, h, kh, d;
     int64_t q_batch, q_token, q_head, k_batch, k_token, k_head, v_batch, v_token, v_head;
     double scale, softcap, dropout_p;
@@ -648,7 +649,7 @@ typedef struct am_qr_args {
 /* ---- the vtable ------------------------------------------------------------------------ */
 
 enum { AM_COPY_TO_DEVICE, AM_COPY_TO_HOST, AM_COPY_ON_DEVICE };
-enum { AM_BACKEND_VERSION = 2 };
+enum { AM_BACKEND_VERSION = 3 };
 
 typedef struct am_backend {
     uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION */

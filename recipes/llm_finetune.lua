@@ -43,6 +43,7 @@ function Recipe:setup()
     self.seed = tonumber(self.world:from_main(tostring(self.rng.seed)))
     self:open_logs(self.scheduler.step, self.scheduler.step - (self.scheduler.validation_due and 1 or 0))
     self:log_summary()
+    devices.watch(self)
     self.hooks:call("setup", self)
 end
 
@@ -56,6 +57,7 @@ function Recipe:train()
         for window in self:timed_windows() do
             local metrics = self:timed_rank(self.step, self, window)
             self:log_step(epoch, metrics)
+            devices.watch(self)
             local losses = { train_loss = metrics.loss }
             if #self.validation_sets > 0 and scheduler:is_val_step() then
                 self:evaluate(epoch, scheduler.step, losses)

@@ -62,7 +62,8 @@ function am_Ops.activation(x, act) end
 
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
---- in each softmax of a head).
+--- in each softmax of a head), library (a GPU's library may compute it), samples (what is known of bounds, see
+--- am_attention_attrs in engine/am.h).
 ---@return am.Tensor
 function am_Ops.attention(q, k, v, bounds, opts) end
 

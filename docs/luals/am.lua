@@ -146,7 +146,7 @@ function am.memory(device) end
 --- Switch a live model's ops, and say which runs how: {attention = "fused" or "eager", rms_norm = "fused" or
 --- "composed", layer_norm =, glu =}, for those that it has. Numbers stay the same but for rounding.
 ---@param model am.nn.Module
----@param opts? {attn_implementation: string?, use_liger_kernel: boolean?, use_sdpa_patching: boolean?, sdpa_method: any} attn_implementation: eager stores the scores, any other is fused (the default); use_liger_kernel: false composes norms and gated activations. The last two choose among kernels of which there is one, so they change nothing.
+---@param opts? {attn_implementation: string?, use_liger_kernel: boolean?, use_sdpa_patching: boolean?, sdpa_method: any} attn_implementation: eager stores the scores, any other is fused (sdpa by default), and for flash_attention_2 and flash_attention_3 a GPU's library may compute it (docs/cuda.md); use_liger_kernel: false composes norms and gated activations. The last two choose among kernels of which there is one, so they change nothing.
 function am.patch_model_with_kernel_optimizations(model, opts) end
 
 --- A PeftConfig from some of the fields; the rest get their defaults.

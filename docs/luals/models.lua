@@ -70,6 +70,7 @@ local am_CausalLM = {}
 
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
+--- samples (how many samples bounds are of, where rows are samples one behind the other),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
 --- output_router_logits (that of the configuration), part (the rows are parts of longer ones, of which others have the
 --- rest; with position_ids and bounds, whose ranges are of the whole rows' keys):

@@ -165,7 +165,8 @@ function am_nn_Attention:rotate(q, k, rotary) end
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
 --- ctx.part: see models/causal_lm.lua.
 --- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
---- have in them.
+--- have in them. ctx.samples: how many samples ctx.bounds are of, where these are samples in rows. self.library: a
+--- library of a GPU may compute it.
 function am_nn_Attention:forward(x, rotary, ctx) end
 
 ---@class am.nn.DecoderLayer: am.nn.Module

@@ -21,6 +21,8 @@ int am_attention_check(am_call *c)
                        "a multiple of K",
                        am_shape_text(tq, q->ndim, q->shape), am_shape_text(tk, k->ndim, k->shape),
                        am_shape_text(tv, v->ndim, v->shape));
+    if (at->samples < 0)
+        return am_fail(AM_EINVAL, "attention: %d samples", at->samples);
     if (!(at->dropout_p >= 0 && at->dropout_p < 1) || at->window < 0 || at->softcap < 0)
         return am_fail(AM_EINVAL, "attention: dropout %g, window %d or softcap %g is out of range",
                        at->dropout_p, at->window, at->softcap);
@@ -69,6 +71,8 @@ am_attention_shape am_attention_shape_of(const am_attention_attrs *at, const am_
     return (am_attention_shape){.dtype = q->dtype,
                                 .causal = at->causal != 0,
                                 .window = at->window,
+                                .library = at->library,
+                                .samples = at->samples,
                                 .b = q->shape[0],
                                 .t = q->shape[1],
                                 .s = k->shape[1],

@@ -6,6 +6,7 @@
  * of keys and one of values in shared memory: each is copied while the other is worked on. Scores
  * and probabilities stay in registers. */
 #include "attention.cuh"
+#include "cudnn.h"
 
 /* d up to D. Blocks on a multiprocessor: what registers and, on sm_80, shared memory allow. */
 template <int D> struct forward_shape;
@@ -227,6 +228,11 @@ extern "C" int am_cuda_attention(am_stream *s, const am_attention_args *a)
         return rc;
     if (!am_attention_fast(x, a->q, a->k, a->v))
         return am_attention_plain(s, a);
+    if (x->library) {
+        rc = am_cuda_dnn_attention(s, a);
+        if (rc != AM_EUNSUP)
+            return rc;
+    }
     return x->dtype == AM_BF16 ? launch_for<bf16>(s, a) : launch_for<f16>(s, a);
 }
 

@@ -6,6 +6,7 @@
  * keeps its own tiles in shared memory; of the others there are two sets, one being copied while
  * the other is worked on. */
 #include "attention_bwd.cuh"
+#include "cudnn.h"
 
 /* d up to D. BM queries and BN keys for dq; KEYS keys and BQ queries for dk and dv, where for D 256
  * half of the warps sum up dv and half dk, as registers do not hold both. */
@@ -555,7 +556,9 @@ extern "C" int am_cuda_attention_bwd(am_stream *s, const am_attention_bwd_args *
     if (rc != AM_OK || x->b * x->h == 0)
         return rc;
     if (am_attention_fast(x, a->q, a->k, a->v) && (uintptr_t)a->dout % 16 == 0) {
-        rc = x->dtype == AM_BF16 ? launch_for<bf16>(s, a) : launch_for<f16>(s, a);
+        rc = x->library ? am_cuda_dnn_attention_bwd(s, a) : AM_EUNSUP;
+        if (rc == AM_EUNSUP)
+            rc = x->dtype == AM_BF16 ? launch_for<bf16>(s, a) : launch_for<f16>(s, a);
         if (rc != AM_EUNSUP)
             return rc;
     }

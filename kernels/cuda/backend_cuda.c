@@ -1,6 +1,6 @@
 /* backend_cuda.c — the CUDA backend's vtable: the device, memory, streams, transfers. The module
- * amlua_cuda.so is this, cublas.c and the kernels; it needs nothing of libamlua.so but what
- * am_backend_entry is handed.
+ * amlua_cuda.so is this, cublas.c, cudnn*.c and the kernels; it needs nothing of libamlua.so but
+ * what am_backend_entry is handed.
  *
  * A process uses one GPU, and one stream. What goes wrong on the device shows late: a launch that
  * fails is told by am_cuda_launched, the rest by the next stream_sync or transfer. AM_SYNC=1 waits
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cuda_backend.h"
+#include "cudnn.h"
 
 enum { OLDEST = 80, SCRATCH_STEP = 1 << 20 }; /* compute capability 8.0 */
 
@@ -88,7 +89,9 @@ static int cuda_use(int ordinal)
 
 static const char *cuda_about(void)
 {
-    return text;
+    static char all[sizeof text + 256];
+    snprintf(all, sizeof all, "%s; %s", text, am_cuda_dnn_about());
+    return all;
 }
 
 static int cuda_memory(size_t *left, size_t *total)

@@ -384,6 +384,11 @@ static const struct {
      {T(AM_F32, 1, 2, 2, 4), T(AM_F32, 1, 2, 2, 4), T(AM_F32, 1, 2, 2, 4), T(AM_I32, 1, 2, 2),
       T(AM_BF16, 2)},
      .message = "bfloat16"},
+    {AM_OP_attention,
+     AM_EINVAL,
+     {T(AM_F32, 1, 2, 2, 4), T(AM_F32, 1, 2, 2, 4), T(AM_F32, 1, 2, 2, 4), T(AM_I32, 1, 2, 2)},
+     {.attention = {.samples = -1}},
+     "-1 samples"},
     {AM_OP_cross_entropy, AM_ESHAPE, {T(AM_F32, 3, 4), T(AM_I64, 2)}, .message = "3 rows"},
     {AM_OP_cross_entropy, AM_EINVAL, {T(AM_F32, 3, 4), T(AM_F32, 3)}, .message = "float32"},
 };

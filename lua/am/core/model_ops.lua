@@ -157,7 +157,7 @@ end
 --- act(x), act by the name in a model's hidden_act.
 function M.activation(x, act) return apply1(activation_ops[activation_of(act)], x) end
 
-local attention_options = { "causal", "window", "softcap", "scale", "dropout", "sinks" }
+local attention_options = { "causal", "window", "softcap", "scale", "dropout", "sinks", "library", "samples" }
 
 local function attention_attrs(what, opts)
     local at = new_attrs()
@@ -167,12 +167,15 @@ local function attention_attrs(what, opts)
     mask.softcap = args.number(what, "softcap", opts.softcap, 0)
     mask.scale = args.number(what, "scale", opts.scale, 0)
     mask.dropout_p = args.number(what, "dropout", opts.dropout, 0)
+    mask.library = opts.library and 1 or 0
+    mask.samples = args.int(what, "samples", opts.samples, 0)
     return at
 end
 
 --- q [B,T,H,D], k and v [B,S,K,D], bounds int32 [B,T,2] or nil -> [B,T,H,D].
 --- opts: causal (true), window, softcap, scale, dropout (probability), sinks ([H]: a logit without a value
---- in each softmax of a head).
+--- in each softmax of a head), library (a GPU's library may compute it), samples (what is known of bounds, see
+--- am_attention_attrs in engine/am.h).
 function M.attention(q, k, v, bounds, opts)
     opts = args.options("attention", opts, attention_options)
     local at, op = attention_attrs("attention", opts), C.AM_OP_attention

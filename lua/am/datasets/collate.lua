@@ -2,7 +2,8 @@
 -- Holds no tensors and no device.
 --
 -- A batch is { B, T, input_ids, labels, position_ids: int32_t[B*T], bounds: int32_t[B*T*2],
---              num_label_tokens, num_tokens }. Row b's token t is at index b*T + t (from 0).
+--              samples (how many bounds are of), num_label_tokens, num_tokens }.
+-- Row b's token t is at index b*T + t (from 0).
 -- bounds[2*(b*T + t)] and the entry behind it are the first key that position t of row b may see and
 -- the one behind the last, before the causal mask narrows them: the sample's own range. Padding sees
 -- nothing (an empty range), so a row's values do not depend on what it is padded or packed with.
@@ -85,6 +86,7 @@ local function fill_row(batch, b, row, n, pad_token_id)
         if length < 0 or start + length > n or (steps and (steps[i] or 0) < length) then
             err.raise("data", "seq_lens add up to more than the row's %d tokens", n)
         end
+        batch.samples = batch.samples + (length > 0 and 1 or 0)
         for t = start, start + length - 1 do
             bounds[2 * (base + t)], bounds[2 * (base + t) + 1] = start, start + length
             if not row.position_ids then
@@ -129,7 +131,7 @@ function M.default_collater(rows, opts)
     T = math.ceil(T / multiple) * multiple
     local B = #rows
     local batch = {
-        B = B, T = T, input_ids = ffi.new("int32_t[?]", B * T), labels = ffi.new("int32_t[?]", B * T),
+        B = B, T = T, samples = 0, input_ids = ffi.new("int32_t[?]", B * T), labels = ffi.new("int32_t[?]", B * T),
         position_ids = ffi.new("int32_t[?]", B * T), bounds = ffi.new("int32_t[?]", 2 * B * T),
     }
     for b, row in ipairs(rows) do

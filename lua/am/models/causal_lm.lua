@@ -77,7 +77,8 @@ local function int_array(t)
     return array, n
 end
 
--- Key ranges [B, T, 2] from an attention mask: each row's ones must be one run. Padding sees nothing.
+-- Key ranges [B, T, 2] from an attention mask: each row's ones must be one run. Padding sees nothing. And how many
+-- samples there are.
 local function bounds_from_mask(mask, b, t, past)
     local m, n = int_array(mask)
     local width = mask:size(1)
@@ -104,13 +105,14 @@ local function bounds_from_mask(mask, b, t, past)
             out[(i * t + q) * 2 + 1] = inside and last + 1 or 0
         end
     end
-    return not all and out or nil
+    return not all and out or nil, b
 end
 
--- Packed rows: positions that restart begin a new sample, which does not see the one before.
+-- Packed rows: positions that restart begin a new sample, which does not see the one before. Key ranges, and how many
+-- samples there are.
 local function bounds_from_positions(position_ids, b, t)
     local p = int_array(position_ids)
-    local out, any = ffi.new("int32_t[?]", b * t * 2), false
+    local out, samples = ffi.new("int32_t[?]", b * t * 2), b
     for i = 0, b - 1 do
         local row, start = i * t, 0
         for q = 0, t - 1 do
@@ -118,7 +120,7 @@ local function bounds_from_positions(position_ids, b, t)
                 for k = start, q - 1 do
                     out[(row + k) * 2 + 1] = q
                 end
-                start, any = q, true
+                start, samples = q, samples + 1
             end
             out[(row + q) * 2] = start
         end
@@ -126,7 +128,7 @@ local function bounds_from_positions(position_ids, b, t)
             out[(row + k) * 2 + 1] = t
         end
     end
-    return any and out or nil
+    return samples > b and out or nil, samples
 end
 
 local function highest(position_ids)
@@ -149,14 +151,14 @@ local function prepare(self, args)
     local b, t = input_ids:size(0), input_ids:size(1)
     local past = args.cache and args.cache.used or 0
     local position_ids = ids_tensor(args.position_ids, device, "position_ids")
-    local bounds = args.bounds
+    local bounds, samples = args.bounds, args.samples
     if bounds == nil then
         local array
         if args.attention_mask ~= nil then
-            array = bounds_from_mask(ids_tensor(args.attention_mask, device, "attention_mask"), b, t,
-                                     past)
+            array, samples = bounds_from_mask(ids_tensor(args.attention_mask, device, "attention_mask"), b, t,
+                                              past)
         elseif position_ids and past == 0 then
-            array = bounds_from_positions(position_ids, b, t)
+            array, samples = bounds_from_positions(position_ids, b, t)
         end
         bounds = array and tensor.from_buffer(array, { b, t, 2 }, { dtype = "int32", device = device })
     end
@@ -171,8 +173,8 @@ local function prepare(self, args)
         position_ids = tensor.from_buffer(p, { 1, t }, { dtype = "int32", device = device })
         longest = past + t
     end
-    return input_ids, position_ids, { bounds = bounds, cache = args.cache, longest = longest, part = args.part,
-                                      inputs = args }
+    return input_ids, position_ids, { bounds = bounds, samples = samples, cache = args.cache, longest = longest,
+                                      part = args.part, inputs = args }
 end
 
 -- ---- forward --------------------------------------------------------------------------------
@@ -197,6 +199,7 @@ local CausalLM = {}
 
 --- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
+--- samples (how many samples bounds are of, where rows are samples one behind the other),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,
 --- output_router_logits (that of the configuration), part (the rows are parts of longer ones, of which others have the
 --- rest; with position_ids and bounds, whose ranges are of the whole rows' keys):

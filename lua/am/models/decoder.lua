@@ -272,7 +272,8 @@ function Body:run_layers(x, position_ids, ctx, first, last)
         local layer = self[names.layers][tostring(i - 1)]
         local rotary = tables[layer.kind] or tables.full_attention
         local function run(h)
-            return layer:forward(h, rotary, { bounds = ctx.bounds, window_bounds = ctx.window_bounds,
+            return layer:forward(h, rotary, { bounds = ctx.bounds, samples = ctx.samples,
+                                               window_bounds = ctx.window_bounds,
                                                causal = ctx.causal, cache = ctx.cache, part = ctx.part, layer = i,
                                                position_ids = position_ids, checkpointing = checkpointing })
         end
@@ -295,7 +296,7 @@ end
 
 --- input_ids int [B, T], position_ids int [B or 1, T] -> hidden states [B, T, C] after the last norm, and a list of
 --- the router logits [B T, E] of layers with experts. ctx: bounds, cache, longest; inputs_embeds [B, T, C], taken in
---- place of what input_ids look up; what nn/attention.lua takes beside (causal, window_bounds, part).
+--- place of what input_ids look up; what nn/attention.lua takes beside (causal, window_bounds, samples, part).
 --- self.activation_checkpointing: true computes each layer again in backward, "selective" only its
 --- feed-forward block, which holds more than half of what a layer saves.
 function Body:forward(input_ids, position_ids, ctx)

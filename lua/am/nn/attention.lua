@@ -90,7 +90,8 @@ end
 --- With a cache (nn.cache) keys and values of earlier calls are seen too. self.eager: the scores are stored.
 --- ctx.part: see models/causal_lm.lua.
 --- ctx.causal = false: the key ranges alone say what is seen, ctx.window_bounds in a layer with a window, which they
---- have in them.
+--- have in them. ctx.samples: how many samples ctx.bounds are of, where these are samples in rows. self.library: a
+--- library of a GPU may compute it.
 function Attention:forward(x, rotary, ctx)
     local b, t = x:size(0), x:size(1)
     local q, k, v = self:project(x)
@@ -107,6 +108,8 @@ function Attention:forward(x, rotary, ctx)
         softcap = self.softcap,
         sinks = self.sinks,
         slopes = self.slopes,
+        library = self.library,
+        samples = not ranges and not ctx.part and ctx.samples or nil,
         dropout = self.training and self.dropout or 0,
     })
     return self[self.output]:forward(out:reshape(b, t, self.heads * self.head_dim))

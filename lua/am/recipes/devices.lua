@@ -14,13 +14,19 @@ local function has_driver()
     return path.exists("/dev/nvidiactl") or path.exists("/dev/dxg") or os.getenv("AMLUA_CUDA") ~= nil
 end
 
+-- What a device is, in words.
+local function about(name)
+    local text = ffi.new("const char *[1]")
+    edge.check(edge.C.am_device_about(text, tensor.device_id(name)))
+    return ffi.string(text[0])
+end
+
 -- This rank's GPU, of those on its host, and what it is. Raises "device" where there is none that can be used.
 local function own_gpu(local_rank)
-    local count, text = ffi.new("int[1]"), ffi.new("const char *[1]")
+    local count = ffi.new("int[1]")
     edge.check(edge.C.am_gpu_count(count))
     local name = "cuda:" .. local_rank % count[0]
-    edge.check(edge.C.am_device_about(text, tensor.device_id(name)))
-    return name, ffi.string(text[0])
+    return name, about(name)
 end
 
 --- The device for what `device` says: a name; "cuda" is this rank's GPU; nil that GPU too, or "cpu" where there is
@@ -75,6 +81,16 @@ function M.of(recipe)
         meet(world, device)
     end
     return device
+end
+
+--- Warn when the device of a run is no longer what it was at the call before: a library of it has failed, and own
+--- kernels go on.
+function M.watch(recipe)
+    local before = recipe.device_about
+    recipe.device_about = about(recipe.ctx.device)
+    if before and recipe.device_about ~= before then
+        recipe.log:warning("%s is now %s", recipe.ctx.device, recipe.device_about)
+    end
 end
 
 return M

@@ -279,6 +279,7 @@ function Methods.inputs(_, batch, int32)
         input_ids = int32(batch.input_ids, { batch.B, batch.T }),
         position_ids = int32(batch.position_ids, { batch.B, batch.T }),
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),
+        samples = batch.samples,
         part = batch.part, -- of rows that ranks share
     }
 end

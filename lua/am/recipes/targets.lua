@@ -41,7 +41,7 @@ local model_fields = {
     torch_dtype = { type = "string", default = "auto", doc = "dtype of the weights; auto: the checkpoint's" },
     dtype = { type = "string", doc = "newer spelling of torch_dtype" },
     attn_implementation = { type = "string", doc = "eager stores the scores, for checking; flash_attention_2, sdpa and "
-                                .. "the others are one op that does not" },
+                                .. "the others are one op that does not, which flash_attention_2 lets cuDNN compute" },
     use_liger_kernel = { type = "boolean", default = true, doc = "false: norms and gated activations of elementwise "
                              .. "ops, for checking" },
     use_sdpa_patching = { type = "boolean", no_effect = "attention has one kernel" },

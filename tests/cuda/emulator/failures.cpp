@@ -9,8 +9,9 @@ namespace emu
 {
 namespace
 {
-constexpr int kinds = 6;
-const char *const names[kinds] = {"launch", "copy", "alloc", "device", "matmul", "comm"};
+constexpr int kinds = 8;
+const char *const names[kinds] = {"launch", "copy", "alloc", "device",
+                                  "matmul", "comm", "plan",  "dnn"};
 
 struct {
     long at, count; // at: 0 for never

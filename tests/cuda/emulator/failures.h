@@ -5,11 +5,13 @@
 //   device   from the Nth call on the device is gone
 //   matmul   cublasLtMatmul returns an error
 //   comm     a collective of NCCL returns an error
+//   plan     cuDNN does not support a plan
+//   dnn      a plan of cuDNN returns an error
 #pragma once
 
 namespace emu
 {
-enum class Failure { launch, copy, alloc, device, matmul, comm };
+enum class Failure { launch, copy, alloc, device, matmul, comm, plan, dnn };
 
 // Counts one; true when it is the one to fail (of a device: or a later one).
 bool fails_now(Failure f);

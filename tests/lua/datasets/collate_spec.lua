@@ -37,6 +37,7 @@ describe("am.datasets.collate", function()
         assert.same({ 102, 103, 104, 202, -100, -100 }, list(batch.labels, 6))
         assert.same({ 0, 1, 2, 0, 0, 0 }, list(batch.position_ids, 6))
         assert.same({ 0, 3, 0, 3, 0, 3, 0, 1, 0, 0, 0, 0 }, list(batch.bounds, 12))
+        assert.equal(2, batch.samples)
     end)
 
     it("keeps the samples of a pack apart", function()
@@ -45,6 +46,7 @@ describe("am.datasets.collate", function()
             position_ids = { 0, 1, 0, 1, 2, 3 }, seq_lens = { 2, 3 },
         } }
         assert.same({ 0, 2, 0, 2, 2, 5, 2, 5, 2, 5, 0, 0 }, list(batch.bounds, 12))
+        assert.equal(2, batch.samples)
         assert.same({ 0, 1, 0, 1, 2, 3 }, list(batch.position_ids, 6))
         assert.same({ 2, 3 }, { batch.num_label_tokens, batch.num_tokens })
     end)

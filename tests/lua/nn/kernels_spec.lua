@@ -51,6 +51,30 @@ describe("a live model's kernels", function()
         end)
     end
 
+    it("may be a library's for flash_attention_2, which is told the samples", function()
+        local model = am.AutoModelForCausalLM.from_pretrained(path.join(ROOT, "llama"),
+                                                              { attn_implementation = "flash_attention_2" })
+        local plain, seen = ops.attention, nil
+        local function options(args)
+            ops.attention = function(q, k, v, bounds, opts)
+                seen = opts
+                return plain(q, k, v, bounds, opts)
+            end
+            local ok, problem = pcall(model.forward, model, args)
+            ops.attention = plain
+            assert.is_true(ok, tostring(problem))
+            return { library = seen.library, samples = seen.samples }
+        end
+        local packed = { input_ids = { { 3, 1, 4, 1, 5 }, { 9, 2, 6, 5, 3 } },
+                         position_ids = { { 0, 1, 2, 0, 1 }, { 0, 1, 2, 3, 4 } } }
+        assert.same({ library = true, samples = 3 }, options(packed))
+        local masked = { input_ids = packed.input_ids, attention_mask = { { 1, 1, 1, 0, 0 }, { 1, 1, 1, 1, 1 } } }
+        assert.same({ library = true, samples = 2 }, options(masked))
+        am.patch_model_with_kernel_optimizations(model)
+        assert.same({ library = false, samples = 3 }, options(packed))
+        model:close()
+    end)
+
     it("have known names", function()
         raised("argument", { "quick", "eager", "sdpa" }, am.AutoModelForCausalLM.from_pretrained,
                path.join(ROOT, "llama"), { attn_implementation = "quick" })
