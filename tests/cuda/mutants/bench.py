@@ -15,7 +15,7 @@ import subprocess
 root = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
 sources = os.path.join(root, "kernels", "cuda")
 
-# The tests of a file, quick ones first: the program, its test cases. A header's are those of the file named first.
+# The tests of a file, quick ones first: the program, its test cases.
 FAMILIES = {
     "adafactor.cu": ["test_cuda_optim adafactor"],
     "attention.cu": ["test_cuda_attention edges bounds maxima merge packs agreement"],
@@ -45,10 +45,20 @@ FAMILIES = {
     "linalg.c": ["test_cuda_model linalg"],
     "low_rank.c": ["test_cuda_model low_rank", "test_cuda_ops lora_linear"],
 }
-HEADERS = {  # a header: the file that is compiled with it
-    "act.cuh": "glu.cu", "attention.cuh": "attention.cu", "attention_bwd.cuh": "attention_bwd.cu",
-    "common.cuh": "norm.cu", "grouped.cuh": "grouped.cu", "map.cuh": "binary.cu", "vector.cuh": "glu.cu",
+HEADERS = {  # a header: files that are compiled with it, whose tests are its own
+    "act.cuh": ["glu.cu"], "attention.cuh": ["attention.cu"], "attention_bwd.cuh": ["attention_bwd.cu"],
+    "common.cuh": ["loss.cu", "norm.cu"], "grouped.cuh": ["grouped.cu"], "map.cuh": ["binary.cu"],
+    "vector.cuh": ["glu.cu"],
 }
+
+
+def compiled_for(name):
+    return HEADERS.get(name, [name])
+
+
+def tests_of(name):
+    return [line for source in compiled_for(name) for line in FAMILIES[source]]
+
 
 # How a report of the emulator or of Check begins.
 WORDS = re.compile(r"RACE|OUT-OF-BOUNDS|UNINITIALISED|HOST|MISALIGNED|DIVERGENT|DEADLOCK|MISMATCHED|GUARD ZONE|"
@@ -77,33 +87,36 @@ class Bench:
 
     def module(self, folder, flavour, name, text):
         """The backend with `text` for the file `name`: (path, None), or (None, what the compiler said)."""
-        compiled = HEADERS.get(name, name)
-        command, object_file = self.commands[flavour, compiled]
         path = os.path.join(folder, "cuda", name)
         with open(path, "w") as file:
             file.write(text)
-        mutant = os.path.join(folder, "mutant.o")
-        # The scratch copy stands for kernels/cuda/ whole, as a header includes its neighbours first.
-        words = shlex.split(command.replace(sources, os.path.join(folder, "cuda")))
-        words = ["-O1" if w == "-O2" else w for w in words if w not in ("-g", "-g1")] + ["-g1", "-w"]
-        words[words.index("-o") + 1] = mutant
-        done = subprocess.run(words, cwd=os.path.join(self.build, "tests", "cuda"), capture_output=True, text=True)
+        objects, directory = {}, os.path.join(self.build, "tests", "cuda")
+        for source in compiled_for(name):
+            command, plain = self.commands[flavour, source]
+            objects[plain] = os.path.join(folder, source + ".o")
+            # The scratch copy stands for kernels/cuda/ whole, as a header includes its neighbours first.
+            words = shlex.split(command.replace(sources, os.path.join(folder, "cuda")))
+            words = ["-O1" if w == "-O2" else w for w in words if w not in ("-g", "-g1")] + ["-g1", "-w"]
+            words[words.index("-o") + 1] = objects[plain]
+            done = subprocess.run(words, cwd=directory, capture_output=True, text=True)
+            if done.returncode:
+                break
         shutil.copy(os.path.join(sources, name), path)
         if done.returncode:
             return None, done.stderr
-        link = os.path.join(self.build, "tests", "cuda", "CMakeFiles", f"amlua_cuda_{flavour}.dir", "link.txt")
+        link = os.path.join(directory, "CMakeFiles", f"amlua_cuda_{flavour}.dir", "link.txt")
         module = os.path.join(folder, f"mutant_{flavour}.so")
         with open(link) as file:
             words = shlex.split(file.read())
-        words = [mutant if w == object_file else w for w in words]
+        if missing := objects.keys() - set(words):
+            raise SystemExit(f"Bail out! {missing} are not in {link}")
+        words = [objects.get(w, w) for w in words]
         words[words.index("-o") + 1] = module
-        if mutant not in words:
-            raise SystemExit(f"Bail out! {object_file} is not in {link}")
-        subprocess.run(words, cwd=os.path.join(self.build, "tests", "cuda"), check=True)
+        subprocess.run(words, cwd=directory, check=True)
         return module, None
 
-    def run(self, module, tests, options):
-        """Runs "PROGRAM CASE..." each; what the first that fails said, or None."""
+    def run(self, module, tests, options, whole=False):
+        """Runs "PROGRAM CASE..." each; None, or what the first that fails said: its first words, or all of it."""
         for line in tests:
             program, *cases = line.split()
             for case in cases:
@@ -120,6 +133,8 @@ class Bench:
                 if "Checks: 0" in said:
                     raise SystemExit(f"Bail out! {program} has no test case {case}")
                 if job.returncode:
+                    if whole:
+                        return said
                     words = [m[0] for m in map(WORDS.search, said.splitlines()) if m]
                     return f"{case}: {words[0].strip() if words else 'failed'}"
         return None

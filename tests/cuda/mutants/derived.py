@@ -19,7 +19,7 @@ import re
 import sys
 import time
 
-from bench import FAMILIES, HEADERS, RANDOM, Bench, root, sources
+from bench import FAMILIES, HEADERS, RANDOM, Bench, sources, tests_of
 
 here = os.path.dirname(os.path.abspath(__file__))
 
@@ -89,7 +89,7 @@ def read_equivalents():
 
 def digest_of(m, build):
     """Changes with the mutant, and when its family's tests are built anew."""
-    programs = [t.split()[0] for t in FAMILIES[HEADERS.get(m.file, m.file)]]
+    programs = [t.split()[0] for t in tests_of(m.file)]
     stamps = [str(os.stat(os.path.join(build, "tests", p)).st_mtime_ns) for p in programs]
     return hashlib.sha1("\0".join([m.source] + stamps).encode()).hexdigest()[:16]
 
@@ -97,7 +97,7 @@ def digest_of(m, build):
 def judge(bench, m):
     folder = bench.free.get()
     try:
-        tests = FAMILIES[HEADERS.get(m.file, m.file)]
+        tests = tests_of(m.file)
         for flavour in ("fast", "check"):
             module, error = bench.module(folder, flavour, m.file, m.source)
             if not module:

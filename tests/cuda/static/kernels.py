@@ -107,7 +107,8 @@ def compiled(job):
     # What the last run compiled is taken where no source has changed since.
     kept, digest = os.path.join(folder, "ptxas.txt"), digest_of(name, arch)
     said = open(kept).read() if os.path.exists(kept) else ""
-    if not said.startswith(digest):
+    ptx = os.path.join(folder, name.replace(".cu", ".ptx"))
+    if not (said.startswith(digest) and os.path.exists(cubin) and os.path.exists(ptx)):
         said = digest + "\n" + compile_file(name, arch, folder, cubin)
         with open(kept, "w") as file:
             file.write(said)
@@ -126,7 +127,7 @@ def compiled(job):
             facts[symbol]["registers"] = int(match[1])
             if match := re.search(r"(\d+) bytes smem", line):
                 facts[symbol]["static"] = int(match[1])
-    with open(os.path.join(folder, name.replace(".cu", ".ptx"))) as file:
+    with open(ptx) as file:
         for symbol, text in re.findall(r"\.entry (\w+)\((.*?)\n\{", file.read(), re.S):
             if match := re.search(r"\.maxntid (\d+)(?:, (\d+), (\d+))?", text):
                 facts[symbol]["threads"] = int(match[1]) * int(match[2] or 1) * int(match[3] or 1)
