@@ -23,7 +23,7 @@ FAMILIES = {
     "attention_plain.cu": ["test_cuda_attention bounds maxima", "test_cuda_ops attention",
                            "test_cuda_attention packs edges agreement"],
     "binary.cu": ["test_cuda_ops add div pow maximum minimum lt eq"],
-    "elem.cu": ["test_cuda_kernels copies large", "test_cuda_ops where cast transpose cat"],
+    "elem.cu": ["test_cuda_kernels copies large loops", "test_cuda_ops where cast transpose cat"],
     "gather.cu": ["test_cuda_kernels rows_added elements_added bad_indices",
                   "test_cuda_ops gather scatter_add index_select index_add embedding"],
     "gemv.cu": ["test_cuda_model gemv"],
@@ -33,14 +33,14 @@ FAMILIES = {
     "norm.cu": ["test_cuda_model norms", "test_cuda_ops rms_norm layer_norm"],
     "optim.cu": ["test_cuda_optim codes adam sgd lion sumsq refused"],
     "random.cu": ["test_cuda_kernels dropouts randoms", "test_cuda_ops dropout"],
-    "reduce.cu": ["test_cuda_kernels reductions longest_sum",
+    "reduce.cu": ["test_cuda_kernels reductions loops longest_sum",
                   "test_cuda_ops sum mean amax amin argmax argmin prod logsumexp"],
     "rope.cu": ["test_cuda_model rope rope_table", "test_cuda_ops rope rope_table"],
     "scan.cu": ["test_cuda_kernels running_sums", "test_cuda_ops cumsum"],
     "softmax.cu": ["test_cuda_ops softmax log_softmax"],
-    "sort.cu": ["test_cuda_kernels orders", "test_cuda_ops argsort"],
+    "sort.cu": ["test_cuda_kernels orders loops", "test_cuda_ops argsort"],
     "unary.cu": ["test_cuda_ops neg exp gelu silu clamp round pow_scalar relu abs sigmoid"],
-    "backend_cuda.c": ["test_cuda_ops add softmax", "test_cuda_kernels bad_indices"],
+    "backend_cuda.c": ["test_cuda_kernels bad_indices", "test_cuda_ops add softmax"],
     "cublas.c": ["test_cuda_ops linear matmul"],
     "linalg.c": ["test_cuda_model linalg"],
     "low_rank.c": ["test_cuda_model low_rank", "test_cuda_ops lora_linear"],
@@ -48,7 +48,7 @@ FAMILIES = {
 HEADERS = {  # a header: files that are compiled with it, whose tests are its own
     "act.cuh": ["glu.cu"], "attention.cuh": ["attention.cu"], "attention_bwd.cuh": ["attention_bwd.cu"],
     "common.cuh": ["loss.cu", "norm.cu"], "grouped.cuh": ["grouped.cu"], "map.cuh": ["binary.cu"],
-    "vector.cuh": ["glu.cu"],
+    "vector.cuh": ["loss.cu", "optim.cu"],
 }
 
 
@@ -82,7 +82,8 @@ class Bench:
         for at in range(count):
             folder = os.path.join(scratch, str(at))
             shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(sources, os.path.join(folder, "cuda"))
+            for part in ("cuda", "cpu"):  # whose headers it includes as ../cpu/
+                shutil.copytree(os.path.join(sources, "..", part), os.path.join(folder, part))
             self.free.put(folder)
 
     def module(self, folder, flavour, name, text):
@@ -120,12 +121,12 @@ class Bench:
         for line in tests:
             program, *cases = line.split()
             for case in cases:
-                environment = dict(os.environ, AMLUA_CUDA=module, CK_RUN_CASE=case, CK_TIMEOUT_MULTIPLIER="0.5",
+                environment = dict(os.environ, AMLUA_CUDA=module, CK_RUN_CASE=case, CK_TIMEOUT_MULTIPLIER="2" if whole else "0.5",
                                    CK_VERBOSITY="normal", OMP_NUM_THREADS="1", **options)
                 job = subprocess.Popen([os.path.join(self.build, "tests", program)], env=environment, text=True,
                                        errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 try:
-                    said, _ = job.communicate(timeout=300)
+                    said, _ = job.communicate(timeout=900)
                 except subprocess.TimeoutExpired:
                     job.send_signal(signal.SIGTERM)  # Check ends the test's process with its own
                     job.communicate()
