@@ -121,8 +121,9 @@ class Bench:
         for line in tests:
             program, *cases = line.split()
             for case in cases:
-                environment = dict(os.environ, AMLUA_CUDA=module, CK_RUN_CASE=case, CK_TIMEOUT_MULTIPLIER="2" if whole else "0.5",
-                                   CK_VERBOSITY="normal", OMP_NUM_THREADS="1", **options)
+                environment = dict(os.environ, AMLUA_CUDA=module, CK_RUN_CASE=case,
+                                   CK_TIMEOUT_MULTIPLIER="2" if whole else "0.5", CK_VERBOSITY="normal",
+                                   OMP_NUM_THREADS="1", **options)
                 job = subprocess.Popen([os.path.join(self.build, "tests", program)], env=environment, text=True,
                                        errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 try:
