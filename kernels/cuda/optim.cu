@@ -7,7 +7,7 @@
 /* ---- sum of squares -------------------------------------------------------------------------- */
 
 /* BLOCKS on a multiprocessor, at least: left to itself ptxas spills to have more. */
-constexpr int NT = 256, BLOCKS = 3;
+constexpr int NT = 256, BLOCKS = 2;
 
 template <class T>
 __global__ void __launch_bounds__(NT)
