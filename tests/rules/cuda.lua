@@ -79,7 +79,8 @@ cuda_rule("launches by AM_LAUNCH, shared memory by AM_SHARED, branches by AM_ARC
     "k<<<grid, NT>>>(p);",
     never("<<<", "cudaLaunch%w+", "%f[%w_]__shared__%f[^%w_]", "__CUDA_ARCH__"))
 
-cuda_rule("no library of device code, no constant or texture memory", device_files, "namespace cg = cooperative_groups;",
+cuda_rule("no library of device code, no constant or texture memory", device_files,
+    "namespace cg = cooperative_groups;",
     never("nvcuda::", "cooperative_groups", "cuda::", "%f[%w_]cub::", "thrust::", "__constant__", "__managed__",
         "cudaTextureObject_t", "curand"))
 
