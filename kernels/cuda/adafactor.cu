@@ -33,8 +33,10 @@ AM_DEVICE void lerp_state(const am_adafactor_args &a, void *state, int64_t i, M 
 }
 
 /* ROWS rows of a matrix, or all of a vector: the factors of the rows (of a vector: the moment), the
- * columns' sums and the squares of the weights. */
-template <class M> __global__ void __launch_bounds__(NT) squares_kernel(am_adafactor_args a, sums s)
+ * columns' sums and the squares of the weights. Two blocks on a multiprocessor at least: left to
+ * itself ptxas spills to have more. */
+template <class M>
+__global__ void __launch_bounds__(NT, 2) squares_kernel(am_adafactor_args a, sums s)
 {
     int64_t matrix = blockIdx.x / s.blocks, first = blockIdx.x % s.blocks * ROWS;
     int rows = (int)(a.rows - first < ROWS ? a.rows - first : ROWS);

@@ -395,7 +395,7 @@ template <class T> AM_DEVICE T am_block_max(T x)
     AM_SHARED(T, part, [32]);
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     x = am_warp_max(x);
-    __syncthreads();
+    __syncthreads(); /* as above */
     if (lane == 0)
         part[warp] = x;
     __syncthreads();

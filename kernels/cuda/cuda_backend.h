@@ -52,9 +52,8 @@ int am_cuda_fp8_library(const am_fp8_gemm_args *args);
  * column, or of neither. AM_EUNSUP, without a message, where it has no algorithm after all. */
 int am_cuda_fp8_product(am_stream *s, const am_fp8_gemm_args *args);
 
-/* Launchers; NULL for a kernel that no file here has. */
-#define K(name, pointers)                                                                          \
-    int am_cuda_##name(am_stream *s, const am_##name##_args *args) __attribute__((weak));
+/* Launchers. */
+#define K(name, pointers) int am_cuda_##name(am_stream *s, const am_##name##_args *args);
 #include "kernels.def"
 #undef K
 

@@ -3,7 +3,8 @@
  * rows, and a second kernel adds those. */
 #include "vector.cuh"
 
-constexpr int NT = 256, WARPS = NT / 32, SHORT = 1024 /* longest row of a warp */;
+/* BLOCKS on a multiprocessor, at least: left to itself ptxas spills to have more. */
+constexpr int NT = 256, BLOCKS = 3, WARPS = NT / 32, SHORT = 1024 /* longest row of a warp */;
 constexpr int STRETCHES = 128, STRETCH = 64 /* at most so many, at least so long */;
 constexpr int SLOT = 1;
 
@@ -94,7 +95,8 @@ struct norm_grad {
 
 /* With n = (x - mean) rstd and g = dout (offset + weight): dx = rstd (g - mean(g) - n mean(g n)),
  * mean(g) being LayerNorm's alone. */
-template <class T, int TEAM> __global__ void __launch_bounds__(NT) norm_dx_kernel(norm_grad a)
+template <class T, int TEAM>
+__global__ void __launch_bounds__(NT, BLOCKS) norm_dx_kernel(norm_grad a)
 {
     typedef typename am_math<T>::type M;
     constexpr int V = AM_WIDTH(T);

@@ -6,7 +6,8 @@
 
 /* ---- sum of squares -------------------------------------------------------------------------- */
 
-constexpr int NT = 256;
+/* BLOCKS on a multiprocessor, at least: left to itself ptxas spills to have more. */
+constexpr int NT = 256, BLOCKS = 2;
 
 template <class T>
 __global__ void __launch_bounds__(NT)
@@ -145,7 +146,7 @@ AM_DEVICE void step_weights(const step &a, const RULE &rule, M (&s)[STATES][V], 
 }
 
 template <class M, class RULE>
-__global__ void __launch_bounds__(NT) step_kernel(step a, RULE rule, bool wide)
+__global__ void __launch_bounds__(NT, BLOCKS) step_kernel(step a, RULE rule, bool wide)
 {
     int64_t i = ((int64_t)blockIdx.x * NT + threadIdx.x) * V;
     if (i >= a.n)

@@ -6,7 +6,8 @@
  * row dense or a column, which other threads share out. */
 #include "common.cuh"
 
-constexpr int NT = 256, EACH = 8, CHUNK = 2048, COLUMNS = 32;
+/* BLOCKS on a multiprocessor, at least: left to itself ptxas spills to have more. */
+constexpr int NT = 256, BLOCKS = 3, EACH = 8, CHUNK = 2048, COLUMNS = 32;
 
 /* ---- what is carried along --------------------------------
  */
@@ -240,7 +241,7 @@ __global__ void __launch_bounds__(NT) rows_kernel(F from, target t, int64_t coun
 /* A block for each chunk of 32 neighbouring columns: threads along the columns read what is dense.
  * Its warps do four lanes each, one after the other. */
 template <class S, class F>
-__global__ void __launch_bounds__(NT) columns_kernel(F from, target t, int64_t outer)
+__global__ void __launch_bounds__(NT, BLOCKS) columns_kernel(F from, target t, int64_t outer)
 {
     AM_SHARED(S, part, [32][COLUMNS + 1]);
     int x = threadIdx.x & 31, warp = threadIdx.x / 32;
@@ -384,8 +385,9 @@ __global__ void __launch_bounds__(NT)
 
 /* MAX and MIN: ties share equally. PROD: the product of the others. A warp has a row. */
 template <class T>
-__global__ void __launch_bounds__(NT) row_bwd_kernel(T *da, const T *dout, const T *a, const T *out,
-                                                     int op, int64_t n, int64_t inner, int64_t rows)
+__global__ void __launch_bounds__(NT, BLOCKS)
+    row_bwd_kernel(T *da, const T *dout, const T *a, const T *out, int op, int64_t n, int64_t inner,
+                   int64_t rows)
 {
     typedef typename am_math<T>::type M;
     int lane = threadIdx.x & 31;

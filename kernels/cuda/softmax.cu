@@ -3,7 +3,8 @@
  * the first find it in cache. */
 #include "common.cuh"
 
-constexpr int NT = 256, LONG_ROW = 1024;
+/* BLOCKS on a multiprocessor, at least: left to itself ptxas spills to have more. */
+constexpr int NT = 256, LONG_ROW = 1024, BLOCKS = 3;
 
 /* A row's threads: WIDE, the block; else a warp. */
 template <bool WIDE, class M> AM_DEVICE M row_sum(M x)
@@ -29,7 +30,7 @@ template <bool WIDE> struct row_walk {
 };
 
 template <class T, bool WIDE>
-__global__ void __launch_bounds__(NT)
+__global__ void __launch_bounds__(NT, BLOCKS)
     softmax_kernel(T *out, const T *a, int logarithm, int64_t rows, int64_t n, int64_t inner)
 {
     typedef typename am_math<T>::type M;
@@ -37,15 +38,18 @@ __global__ void __launch_bounds__(NT)
     for (; w.row < rows; w.row += w.step) {
         int64_t o = am_divide(w.row, inner), first = o * n * inner + (w.row - o * inner);
         M max = -INFINITY, sum = 0;
+#pragma unroll 2
         for (int64_t j = w.lane; j < n; j += w.lanes) {
             M x = am_get(a[first + j * inner]);
             max = x > max ? x : max;
         }
         max = row_max<WIDE>(max);
+#pragma unroll 2
         for (int64_t j = w.lane; j < n; j += w.lanes)
             sum += exp(am_get(a[first + j * inner]) - max);
         sum = row_sum<WIDE>(sum);
         M whole = logarithm ? log(sum) : 1 / sum;
+#pragma unroll 2
         for (int64_t j = w.lane; j < n; j += w.lanes) {
             M x = am_get(a[first + j * inner]) - max;
             am_put(out + first + j * inner, logarithm ? x - whole : exp(x) * whole);
@@ -55,7 +59,7 @@ __global__ void __launch_bounds__(NT)
 
 /* softmax: da = out (dout - sum dout out); its logarithm: da = dout - e^out sum dout */
 template <class T, bool WIDE>
-__global__ void __launch_bounds__(NT)
+__global__ void __launch_bounds__(NT, BLOCKS)
     softmax_bwd_kernel(T *da, const T *dout, const T *out, int logarithm, int64_t rows, int64_t n,
                        int64_t inner)
 {
@@ -64,11 +68,13 @@ __global__ void __launch_bounds__(NT)
     for (; w.row < rows; w.row += w.step) {
         int64_t o = am_divide(w.row, inner), first = o * n * inner + (w.row - o * inner);
         M sum = 0;
+#pragma unroll 2
         for (int64_t j = w.lane; j < n; j += w.lanes) {
             int64_t k = first + j * inner;
             sum += am_get(dout[k]) * (logarithm ? (M)1 : am_get(out[k]));
         }
         sum = row_sum<WIDE>(sum);
+#pragma unroll 2
         for (int64_t j = w.lane; j < n; j += w.lanes) {
             int64_t k = first + j * inner;
             M g = am_get(dout[k]), y = am_get(out[k]);

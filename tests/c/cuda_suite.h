@@ -29,7 +29,8 @@ END_TEST
 typedef struct cuda_test {
     const char *name; /* of its test case */
     const TTest *test;
-    int loops;
+    int loops; /* runs with _i from `first` to loops - 1 */
+    int first;
 } cuda_test;
 
 static int run_on_cuda(const char *name, const cuda_test *tests, int count)
@@ -39,7 +40,7 @@ static int run_on_cuda(const char *name, const cuda_test *tests, int count)
         TCase *tcase = tcase_create(tests[i].name);
         tcase_set_timeout(tcase, 240);
         tcase_add_checked_fixture(tcase, open_cuda, NULL);
-        tcase_add_loop_test(tcase, tests[i].test, 0, tests[i].loops);
+        tcase_add_loop_test(tcase, tests[i].test, tests[i].first, tests[i].loops);
         suite_add_tcase(suite, tcase);
     }
     if (!getenv("AMLUA_CUDA")) {

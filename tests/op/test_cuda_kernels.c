@@ -151,6 +151,32 @@ START_TEST(large)
 }
 END_TEST
 
+/* More tiles than a grid has blocks: some blocks do a second one in the same shared memory. */
+START_TEST(loops)
+{
+    int64_t n = 65535 + 5;
+    buffer turned = buffer_new(AM_U8, n * 64, 0), bytes = buffer_new(AM_U8, n * 64, 0);
+    for (int64_t i = 0; i < bytes.n; i++)
+        ((uint8_t *)bytes.host)[i] = (uint8_t)(i % 251);
+    send(&bytes);
+    BOTH(copy, AT(turned, 0), AT(bytes, 0), AM_U8, AM_U8, 0,
+         {3, {n, 8, 8}, {{64, 8, 1}, {64, 1, 8}}});
+    same("turned", &turned, 0);
+    buffer sums = buffer_new(AM_F32, n * 2, 0), a = buffer_new(AM_F32, n * 4, 7);
+    send(&a);
+    BOTH(reduce, AT(sums, 0), AT(a, 0), AM_R_SUM, AM_F32, AM_F32, 0, 1, n, 2, 2);
+    same("sum", &sums, 0);
+    buffer order = buffer_new(AM_I64, n * 2, 0);
+    BOTH(argsort, AT(order, 0), AT(a, 0), AM_F32, 0, n, 2, 1);
+    same("argsort", &order, 0);
+    release(&turned);
+    release(&bytes);
+    release(&sums);
+    release(&a);
+    release(&order);
+}
+END_TEST
+
 /* ---- random numbers ---------------------------------------------------------------------------
  */
 
@@ -392,6 +418,7 @@ int main(void)
     const cuda_test tests[] = {
         {"copies", copies, (int)(sizeof walks / sizeof *walks)},
         {"large", large, 1},
+        {"loops", loops, 1},
         {"dropouts", dropouts, 1},
         {"randoms", randoms, 1},
         {"reductions", reductions, 1},

@@ -87,9 +87,13 @@ START_TEST(gradients)
 }
 END_TEST
 
+/* A test case for each op, so that CK_RUN_CASE chooses one. */
 int main(void)
 {
-    const cuda_test tests[] = {{"agreement", agree, AM_OP_COUNT},
-                               {"gradients", gradients, AM_OP_COUNT}};
+    static cuda_test tests[2 * AM_OP_COUNT];
+    for (int op = 0; op < AM_OP_COUNT; op++) {
+        tests[2 * op] = (cuda_test){am_op_name(op), agree, op + 1, op};
+        tests[2 * op + 1] = (cuda_test){am_op_name(op), gradients, op + 1, op};
+    }
     return run_on_cuda("cuda ops", tests, sizeof tests / sizeof *tests);
 }

@@ -350,6 +350,10 @@ rule("the quickstart asks what its training set answers", function()
     if n ~= 3 or paraphrases ~= 2 then found(path, nil, "three questions, two of them paraphrases") end
 end)
 
+assert(loadfile("tests/rules/cuda.lua")) {
+    rule = rule, found = found, files = files, read = read, code_of = code_of, line_number = line_number,
+}
+
 -- ---- the run
 
 local failed = 0
