@@ -115,8 +115,8 @@ int am_tensor_is_contiguous(const am_tensor *t);
  * tensor is alive. */
 void *am_tensor_data(am_tensor *t);
 
-/* Copy whole tensors in row-major order, converting nothing. `bytes` must be numel * size. Waits
- * for the device. */
+/* Copy whole tensors in row-major order, converting nothing. `bytes` must be numel * size. What is
+ * read has been computed; what is written was taken, and src is free. */
 int am_tensor_write(am_tensor *t, const void *src, size_t bytes);
 int am_tensor_read(const am_tensor *t, void *dst, size_t bytes);
 /* The one element of a tensor as a double, a NaN without sign and payload; waits for the device. */
