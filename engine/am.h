@@ -405,6 +405,8 @@ int am_params_flat(const am_params *p, int64_t i);
 int am_params_grad_empty(const am_params *p, int64_t i);
 int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n);
 int am_params_grad_sumsq(am_params *p, int64_t i, double *value);
+/* That sum of each of the am_params_count(p) parameters, for one wait for the device. */
+int am_params_grad_squares(am_params *p, double *values, int64_t n);
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);
 /* L2 norm over the weights themselves, and the sum of the squares of those of parameter i. */
