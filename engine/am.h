@@ -82,6 +82,9 @@ int am_device_about(const char **about, int device);
 /* How many GPUs this process sees, 1 or more. AM_EDEVICE with the reason when it can use none: no
  * amlua_cuda.so, no driver or one that is too old. */
 int am_gpu_count(int *count);
+/* What amlua_cuda.so was built with: "CUDA 13.0, sm_80, …; needs the NVIDIA driver 580.65.06 or a
+ * later one". AM_EDEVICE when it can't be opened. The text is the module's. */
+int am_gpu_built(const char **text);
 const char *am_device_name(int device);
 int am_device_count(void);
 int am_device_sync(int device); /* wait until all queued kernels are done */

@@ -648,7 +648,7 @@ typedef struct am_qr_args {
 /* ---- the vtable ------------------------------------------------------------------------ */
 
 enum { AM_COPY_TO_DEVICE, AM_COPY_TO_HOST, AM_COPY_ON_DEVICE };
-enum { AM_BACKEND_VERSION = 2 };
+enum { AM_BACKEND_VERSION = 3 };
 
 typedef struct am_backend {
     uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION */
@@ -657,6 +657,7 @@ typedef struct am_backend {
     int (*probe)(const char **why); /* devices found; 0 with the reason */
     int (*use)(int ordinal);        /* the one that this process uses; NULL: there is one */
     const char *(*about)(void);     /* of the device in use, for people; or NULL */
+    const char *(*built)(void);     /* what a module was built with and needs; or NULL */
     int (*memory)(size_t *left, size_t *total); /* the device's bytes; or NULL */
     int (*alloc)(void **p, size_t bytes);       /* 64-byte aligned at least */
     void (*release)(void *p, size_t bytes);     /* when kernels that still run have ended */

@@ -149,6 +149,16 @@ int am_gpu_count(int *count)
     return AM_OK;
 }
 
+int am_gpu_built(const char **text)
+{
+    const am_backend *be;
+    AM_TRY(module_backend(&be));
+    if (!be)
+        return am_fail(AM_EDEVICE, "amlua_cuda.so was built for another version of amlua");
+    *text = be->built();
+    return AM_OK;
+}
+
 int am_device_sync(int device)
 {
     const am_backend *be;

@@ -42,6 +42,23 @@ int am_cuda_fail(cudaError_t e, const char *what)
             return am_cuda_fail(e_, what);                                                         \
     } while (0)
 
+/* ---- what it was built with ----------------------------------------------------------------- */
+
+/* The lowest driver that runs a toolkit's programs: NVIDIA's CUDA Toolkit release notes, "CUDA
+ * Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility", Linux. */
+static const char *lowest_driver(void)
+{
+    return CUDART_VERSION >= 13000 ? "580.65.06" : "525.60.13";
+}
+
+static const char *cuda_built(void)
+{
+    static char what[256];
+    snprintf(what, sizeof what, "CUDA %d.%d, %s; needs the NVIDIA driver %s or a later one",
+             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, AM_CUDA_MACHINES, lowest_driver());
+    return what;
+}
+
 /* ---- the device ----------------------------------------------------------------------------- */
 
 static int cuda_probe(const char **why)
@@ -56,9 +73,9 @@ static int cuda_probe(const char **why)
     else if (e == cudaErrorInsufficientDriver)
         snprintf(text, sizeof text,
                  "the NVIDIA driver is for CUDA %d.%d at most, and this amlua needs CUDA %d.%d: "
-                 "update the "
-                 "driver, or build amlua with an older toolkit",
-                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+                 "update the driver to %s or later, or build amlua with an older toolkit",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+                 lowest_driver());
     else if (e != cudaSuccess)
         snprintf(text, sizeof text, "%s", cudaGetErrorString(e));
     else if (count == 0)
@@ -229,6 +246,7 @@ static const am_backend cuda = {
     .probe = cuda_probe,
     .use = cuda_use,
     .about = cuda_about,
+    .built = cuda_built,
     .memory = cuda_memory,
     .alloc = cuda_alloc,
     .release = cuda_release,

@@ -107,7 +107,7 @@ describe("a GPU that can't be used", function()
 
     for environment, says in pairs {
         ["AM_EMU_CAPABILITY=75"] = "cuda:0, emulated GPU, has compute capability 7.5; the kernels need 8.0",
-        ["AM_EMU_DRIVER=12020"] = "the NVIDIA driver is for CUDA 12.2 at most, and this amlua needs CUDA 13.0",
+        ["AM_EMU_DRIVER=12020"] = "the NVIDIA driver is for CUDA 12.2 at most, and this amlua needs CUDA 13",
         ["AM_EMU_DRIVER=0"] = "no NVIDIA driver is installed here",
         ["AM_EMU_DEVICES=0"] = "no CUDA-capable device is detected",
     } do
