@@ -135,9 +135,10 @@ static void cuda_release(void *p, size_t bytes)
         (void)cudaFreeAsync(p, order);
 }
 
-int am_cuda_alloc_by_engine(void **p, size_t bytes)
+int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes)
 {
-    return host->alloc(p, bytes);
+    /* What was had in the order of another stream might still be in use there. */
+    return s->stream == order ? host->alloc(p, bytes) : am_cuda_alloc(p, bytes, s->stream);
 }
 
 /* ---- streams -------------------------------------------------------------------------------- */

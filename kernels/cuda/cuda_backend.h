@@ -59,7 +59,8 @@ int am_cuda_check_alive(const am_stream *s);
 int am_cuda_stream_sync(am_stream *s);
 int am_cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
 int am_cuda_alloc(void **p, size_t bytes, cudaStream_t stream);
-int am_cuda_alloc_by_engine(void **p, size_t bytes);
+/* For a launcher in this stream; the engine's cache is emptied where there is no room. */
+int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes);
 int am_cuda_ring_open(am_cuda_ring *r);
 void am_cuda_ring_close(am_cuda_ring *r);
 

@@ -33,7 +33,7 @@ int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes)
             (void)cudaFreeAsync(s->scratch[slot], s->stream);
         s->scratch[slot] = NULL;
         s->scratch_bytes[slot] = 0;
-        int rc = am_cuda_alloc_by_engine(&s->scratch[slot], n);
+        int rc = am_cuda_alloc_for(s, &s->scratch[slot], n);
         if (rc != AM_OK)
             return rc;
         s->scratch_bytes[slot] = n;
