@@ -141,7 +141,7 @@ START_TEST(releases)
 }
 END_TEST
 
-/* What is queued to be released counts: an allocation waits for it before it fails. */
+/* What is queued to be released counts, and an allocation is tried again when that has run. */
 START_TEST(room)
 {
     size_t left, total;
@@ -154,7 +154,11 @@ START_TEST(room)
     p = memory(most);
     void *q;
     ck_assert_int_eq(cuda->alloc(&q, most), AM_ENOMEM);
+    am_fill_args args = {.out = p, .value = 3, .dtype = AM_I32};
+    CUDA_OK(cuda->fill(cuda_stream, &args)); /* a launch after it has not failed */
     cuda->release(p, most);
+    emu_set("AM_EMU_FAIL", "alloc:1");
+    cuda->release(memory(64), 64);
     CUDA_OK(cuda->stream_sync(cuda_stream));
 }
 END_TEST
