@@ -82,6 +82,9 @@ int am_device_about(const char **about, int device);
 /* How many GPUs this process sees, 1 or more. AM_EDEVICE with the reason when it can use none: no
  * amlua_cuda.so, no driver or one that is too old. */
 int am_gpu_count(int *count);
+/* What amlua_cuda.so was built with: "CUDA 13.0, sm_80, …; needs the NVIDIA driver 580.65.06 or a
+ * later one". AM_EDEVICE when it can't be opened. The text is the module's. */
+int am_gpu_built(const char **text);
 const char *am_device_name(int device);
 int am_device_count(void);
 int am_device_sync(int device); /* wait until all queued kernels are done */
@@ -115,8 +118,8 @@ int am_tensor_is_contiguous(const am_tensor *t);
  * tensor is alive. */
 void *am_tensor_data(am_tensor *t);
 
-/* Copy whole tensors in row-major order, converting nothing. `bytes` must be numel * size. Waits
- * for the device. */
+/* Copy whole tensors in row-major order, converting nothing. `bytes` must be numel * size. What is
+ * read has been computed; what is written was taken, and src is free. */
 int am_tensor_write(am_tensor *t, const void *src, size_t bytes);
 int am_tensor_read(const am_tensor *t, void *dst, size_t bytes);
 /* The one element of a tensor as a double, a NaN without sign and payload; waits for the device. */
@@ -409,6 +412,8 @@ int am_params_flat(const am_params *p, int64_t i);
 int am_params_grad_empty(const am_params *p, int64_t i);
 int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n);
 int am_params_grad_sumsq(am_params *p, int64_t i, double *value);
+/* That sum of each of the am_params_count(p) parameters, for one wait for the device. */
+int am_params_grad_squares(am_params *p, double *values, int64_t n);
 /* L2 norm over all gradients in double, times `scale`. Same bits for a given thread count. */
 int am_params_grad_norm(am_params *p, double scale, double *norm);
 /* L2 norm over the weights themselves, and the sum of the squares of those of parameter i. */

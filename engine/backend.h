@@ -658,10 +658,11 @@ typedef struct am_backend {
     int (*probe)(const char **why); /* devices found; 0 with the reason */
     int (*use)(int ordinal);        /* the one that this process uses; NULL: there is one */
     const char *(*about)(void);     /* of the device in use, for people; or NULL */
+    const char *(*built)(void);     /* what a module was built with and needs; or NULL */
     int (*memory)(size_t *left, size_t *total); /* the device's bytes; or NULL */
     int (*alloc)(void **p, size_t bytes);       /* 64-byte aligned at least */
-    void (*release)(void *p, size_t bytes);     /* waits for kernels that still run */
-    /* kind: AM_COPY_*; done when it returns */
+    void (*release)(void *p, size_t bytes);     /* when kernels that still run have ended */
+    /* kind: AM_COPY_*; done when it returns, but for what goes to the device: that is taken */
     int (*transfer)(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
     int (*stream_new)(am_stream **s);
     void (*stream_release)(am_stream *s);
@@ -682,6 +683,8 @@ const char *am_backend_cpu_isa_available(void); /* AMLUA_ISA left aside */
 typedef struct am_backend_host {
     uint32_t size;                                      /* sizeof(am_backend_host) */
     int (*fail)(int code, const char *fmt, va_list ap); /* am_kernel_fail's work */
+    /* The backend's own alloc, with the engine's cache emptied where there is no room. */
+    int (*alloc)(void **p, size_t bytes);
 } am_backend_host;
 typedef const am_backend *(*am_backend_entry_fn)(const am_backend_host *host);
 #pragma GCC visibility push(default)

@@ -68,7 +68,8 @@ function am_models.check_gguf_type(name) end
 ---@class am.CausalLM: am.nn.Module
 local am_CausalLM = {}
 
---- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
+--- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids, longest (the highest
+--- of these, plus 1, for a caller who knows it: else they are read, for which a device is waited for),
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
 --- samples (how many samples bounds are of, where rows are samples one behind the other),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,

@@ -18,10 +18,16 @@ static struct {
 static const char *const names[AM_DEVICE_COUNT] = {"cpu", "ref", "fence", "cuda"};
 static int gpu = -1; /* which of them is AM_DEVICE_CUDA; -1: none was chosen */
 
+static int alloc_for_module(void **p, size_t bytes)
+{
+    return am_device_alloc_own(AM_DEVICE_CUDA, p, bytes);
+}
+
 static int module_backend(const am_backend **be)
 {
     static const am_backend *opened;
-    static const am_backend_host host = {.size = sizeof host, .fail = am_fail_va};
+    static const am_backend_host host = {
+        .size = sizeof host, .fail = am_fail_va, .alloc = alloc_for_module};
     if (!opened) {
         am_backend_entry_fn entry;
         AM_TRY(am_module_open((void **)&entry, "cuda", getenv("AMLUA_CUDA"), "am_backend_entry",
@@ -140,6 +146,16 @@ int am_gpu_count(int *count)
     if (n < 1)
         return am_fail(AM_EDEVICE, "no GPU can be used: %s", why);
     *count = n;
+    return AM_OK;
+}
+
+int am_gpu_built(const char **text)
+{
+    const am_backend *be;
+    AM_TRY(module_backend(&be));
+    if (!be)
+        return am_fail(AM_EDEVICE, "amlua_cuda.so was built for another version of amlua");
+    *text = be->built();
     return AM_OK;
 }
 

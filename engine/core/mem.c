@@ -176,15 +176,19 @@ static int from_system(const am_backend *be, void **p, size_t bytes)
     return be->alloc(p, bytes);
 }
 
-static int out_of_memory(const am_backend *be, size_t bytes)
+static int out_of_memory(int device, const am_backend *be, size_t bytes)
 {
     size_t left, total;
+    long long live = (long long)pools[device].stats.live_bytes;
     if (!be->memory || be->memory(&left, &total) != AM_OK)
-        return am_fail(AM_ENOMEM, "out of memory: %zu bytes on %s could not be had", bytes,
-                       be->name);
+        return am_fail(AM_ENOMEM,
+                       "out of memory: %zu bytes on %s could not be had, tensors of this process "
+                       "have %lld",
+                       bytes, be->name, live);
     return am_fail(AM_ENOMEM,
-                   "out of memory: %zu bytes on %s could not be had, %zu of its %zu are free",
-                   bytes, be->name, left, total);
+                   "out of memory: %zu bytes on %s could not be had, %zu of its %zu are free, "
+                   "tensors of this process have %lld",
+                   bytes, be->name, left, total, live);
 }
 
 /* May `bytes` more be in use, which are `block` with their slack? */
@@ -192,7 +196,7 @@ static int check_room(int device, const am_backend *be, size_t bytes, size_t blo
 {
     int64_t live = pools[device].stats.live_bytes, budget = pools[device].budget;
     if (injected())
-        return out_of_memory(be, bytes);
+        return out_of_memory(device, be, bytes);
     if (budget && live + (int64_t)block > budget)
         return am_fail(AM_ENOMEM,
                        "%zu bytes on %s would exceed the memory budget of %lld bytes (%lld in use)",
@@ -201,16 +205,14 @@ static int check_room(int device, const am_backend *be, size_t bytes, size_t blo
 }
 
 /* A block that was not there, if need be in place of those that wait. */
-static int fresh_block(int device, const am_backend *be, am_stream *stream, void **p, size_t bytes)
+static int fresh_block(int device, const am_backend *be, void **p, size_t bytes)
 {
     int rc = from_system(be, p, bytes);
     if (rc != AM_OK && pools[device].stats.cached_bytes) {
-        if (be->stream_sync)
-            AM_TRY(be->stream_sync(stream));
         give_back_cache(device, be);
         rc = from_system(be, p, bytes);
     }
-    return rc == AM_OK ? AM_OK : out_of_memory(be, bytes);
+    return rc == AM_ENOMEM ? out_of_memory(device, be, bytes) : rc;
 }
 
 static void count_block(am_mem_stats *st, size_t bytes)
@@ -225,12 +227,18 @@ static void count_block(am_mem_stats *st, size_t bytes)
 int am_device_alloc_exact(int device, void **p, size_t bytes)
 {
     const am_backend *be;
-    am_stream *stream;
-    AM_TRY(am_device_open(device, &be, &stream));
+    AM_TRY(am_device_open(device, &be, NULL));
     AM_TRY(check_room(device, be, bytes, bytes));
-    AM_TRY(fresh_block(device, be, stream, p, bytes));
+    AM_TRY(fresh_block(device, be, p, bytes));
     count_block(&pools[device].stats, bytes);
     return AM_OK;
+}
+
+int am_device_alloc_own(int device, void **p, size_t bytes)
+{
+    const am_backend *be;
+    AM_TRY(am_device_open(device, &be, NULL));
+    return fresh_block(device, be, p, bytes);
 }
 
 void am_device_free_exact(int device, void *p, size_t bytes)
@@ -246,13 +254,12 @@ void am_device_free_exact(int device, void *p, size_t bytes)
 int am_device_alloc(int device, void **p, size_t bytes)
 {
     const am_backend *be;
-    am_stream *stream;
-    AM_TRY(am_device_open(device, &be, &stream));
+    AM_TRY(am_device_open(device, &be, NULL));
     am_mem_stats *st = &pools[device].stats;
     size_t rounded;
     int bin = bin_of(bytes, &rounded);
     if (bin < 0)
-        return out_of_memory(be, bytes);
+        return out_of_memory(device, be, bytes);
     AM_TRY(check_room(device, be, bytes, rounded));
     free_block *f = pools[device].bins[bin];
     if (f) {
@@ -264,12 +271,9 @@ int am_device_alloc(int device, void **p, size_t bytes)
     } else {
         /* Blocks of other sizes must not pile up: past the largest need so far, start afresh. */
         if (st->cached_bytes + st->live_bytes + (int64_t)rounded >
-            st->peak_bytes + st->peak_bytes / 4 + (64 << 20)) {
-            if (be->stream_sync)
-                AM_TRY(be->stream_sync(stream));
+            st->peak_bytes + st->peak_bytes / 4 + (64 << 20))
             give_back_cache(device, be);
-        }
-        AM_TRY(fresh_block(device, be, stream, p, rounded));
+        AM_TRY(fresh_block(device, be, p, rounded));
     }
     count_block(st, rounded);
     return AM_OK;
@@ -332,15 +336,13 @@ int am_mem_trim(int device)
     const am_backend *be;
     am_stream *stream;
     AM_TRY(am_device_open(device, &be, &stream));
-    if (be->stream_sync)
-        AM_TRY(be->stream_sync(stream));
     give_back_cache(device, be);
     while (spare) {
         free_block *f = spare;
         spare = f->next;
         free(f);
     }
-    return AM_OK;
+    return be->stream_sync ? be->stream_sync(stream) : AM_OK; /* by then it is given back */
 }
 
 int am_mem_set_budget(int device, int64_t bytes)

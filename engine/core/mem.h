@@ -20,5 +20,7 @@ void am_device_free(int device, void *p, size_t bytes);
 /* The same without slack, and without a cache: for what stays. */
 int am_device_alloc_exact(int device, void **p, size_t bytes);
 void am_device_free_exact(int device, void *p, size_t bytes);
+/* For a backend's own use: not counted, and the backend's to release. */
+int am_device_alloc_own(int device, void **p, size_t bytes);
 
 #endif

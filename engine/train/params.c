@@ -271,37 +271,71 @@ int am_params_grads(am_tensor **out, am_params *p, int64_t i, int64_t n)
 
 /* ---- norms ------------------------------------------------------------------------------- */
 
-/* Of n elements from offset of a flat buffer. */
-static int sumsq(const am_tensor *t, int64_t offset, int64_t n, double *value)
+/* What a sum of squares is of: n elements from offset of a tensor. */
+typedef struct span {
+    const am_tensor *t;
+    int64_t offset, n;
+} span;
+
+static span grad_span(const am_param *q)
 {
-    int64_t partials = n / AM_SUMSQ_BLOCK + 1, one = 1;
-    am_tensor *out, *partial;
-    *value = 0;
-    if (n == 0)
+    return (span){q->t->grad, 0, q->t->grad_empty ? 0 : am_tensor_numel(q->t)};
+}
+
+static span weight_span(const am_params *p, const am_param *q)
+{
+    return (span){p->flats[q->flat].weights, q->offset, am_tensor_numel(q->t)};
+}
+
+/* The sums of the squares of spans, all queued before the first is read: a device is waited for
+ * once. values: the sum of an empty span is 0. */
+static int sums_of(const span *spans, size_t count, double *values)
+{
+    am_tensor *out = NULL, *partial = NULL;
+    int64_t sums = 0, most = 0, bytes = 0, size;
+    int device = 0, rc = AM_OK;
+    am_span timed = am_span_begin();
+    for (size_t i = 0; i < count; i++)
+        if (spans[i].n) {
+            sums++;
+            most = spans[i].n > most ? spans[i].n : most;
+            bytes += spans[i].n * am_dtype_size(spans[i].t->dtype);
+            device = spans[i].t->device;
+        }
+    memset(values, 0, count * sizeof *values);
+    if (!sums)
         return AM_OK;
-    am_span span = am_span_begin();
-    AM_TRY(am_tensor_make(&out, AM_F64, 1, &one, t->device));
-    int rc = am_tensor_make(&partial, AM_F64, 1, &partials, t->device);
-    if (rc == AM_OK) {
-        char *x = (char *)am_tensor_ptr(t) + offset * am_dtype_size(t->dtype);
-        rc = am_launch_sumsq(t->device, &(am_sumsq_args){.out = am_tensor_ptr(out),
-                                                         .partial = am_tensor_ptr(partial),
-                                                         .x = x,
-                                                         .dtype = t->dtype,
-                                                         .n = n});
-        if (rc == AM_OK)
-            rc = am_tensor_item(out, value);
-        am_tensor_release(partial);
+    AM_TRY(am_tensor_make(&out, AM_F64, 1, &sums, device));
+    size = most / AM_SUMSQ_BLOCK + 1;
+    AM_TRY_OUT(am_tensor_make(&partial, AM_F64, 1, &size, device));
+    double *sum = am_tensor_ptr(out);
+    for (size_t i = 0; i < count; i++) {
+        const am_tensor *t = spans[i].t;
+        if (!spans[i].n)
+            continue;
+        am_sumsq_args args = {.out = sum++,
+                              .partial = am_tensor_ptr(partial),
+                              .x = (char *)am_tensor_ptr(t) +
+                                   spans[i].offset * am_dtype_size(t->dtype),
+                              .dtype = t->dtype,
+                              .n = spans[i].n};
+        AM_TRY_OUT(am_launch_sumsq(device, &args));
     }
+    AM_TRY_OUT(am_tensor_read(out, values, (size_t)sums * sizeof *values));
+    for (size_t i = count, k = (size_t)sums; i-- > 0;) /* to their places, from the end */
+        values[i] = spans[i].n ? values[--k] : 0;
+    if (am_profiling)
+        am_span_end(&timed, "sumsq", AM_PHASE_OPTIMIZER, device, bytes);
+out:
+    am_tensor_release(partial);
     am_tensor_release(out);
-    if (am_profiling && rc == AM_OK)
-        am_span_end(&span, "sumsq", AM_PHASE_OPTIMIZER, t->device, n * am_dtype_size(t->dtype));
     return rc;
 }
 
 int am_param_grad_sumsq(const am_param *q, double *value)
 {
-    return sumsq(q->t->grad, 0, am_tensor_numel(q->t), value);
+    span of = grad_span(q);
+    return sums_of(&of, 1, value);
 }
 
 int am_params_grad_sumsq(am_params *p, int64_t i, double *value)
@@ -309,13 +343,7 @@ int am_params_grad_sumsq(am_params *p, int64_t i, double *value)
     *value = 0;
     if (i < 0 || (size_t)i >= p->n)
         return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
-    return p->items[i].t->grad_empty ? AM_OK : am_param_grad_sumsq(&p->items[i], value);
-}
-
-static int weights_sumsq(am_params *p, size_t i, double *value)
-{
-    const am_param *q = &p->items[i];
-    return sumsq(p->flats[q->flat].weights, q->offset, am_tensor_numel(q->t), value);
+    return am_param_grad_sumsq(&p->items[i], value);
 }
 
 int am_params_sumsq(am_params *p, int64_t i, double *value)
@@ -325,23 +353,42 @@ int am_params_sumsq(am_params *p, int64_t i, double *value)
         return am_fail(AM_EINVAL, "parameter %lld of %zu", (long long)i, p->n);
     if (!p->sealed)
         return am_fail(AM_ESTATE, "norms need sealed parameters");
-    return weights_sumsq(p, (size_t)i, value);
+    span of = weight_span(p, &p->items[i]);
+    return sums_of(&of, 1, value);
+}
+
+static int all_sums(am_params *p, bool grads, double *values)
+{
+    void *spans;
+    if (!p->sealed)
+        return am_fail(AM_ESTATE, "norms need sealed parameters");
+    AM_TRY(am_alloc(&spans, p->n * sizeof(span)));
+    for (size_t i = 0; i < p->n; i++)
+        ((span *)spans)[i] = grads ? grad_span(&p->items[i]) : weight_span(p, &p->items[i]);
+    int rc = sums_of(spans, p->n, values);
+    am_free(spans);
+    return rc;
+}
+
+int am_params_grad_squares(am_params *p, double *values, int64_t n)
+{
+    if (n < 0 || (size_t)n != p->n)
+        return am_fail(AM_EINVAL, "%lld numbers for %zu parameters", (long long)n, p->n);
+    return all_sums(p, true, values);
 }
 
 static int norm_over(am_params *p, bool grads, double *norm)
 {
-    double total = 0, part;
-    if (!p->sealed)
-        return am_fail(AM_ESTATE, "norms need sealed parameters");
-    for (size_t i = 0; i < p->n; i++) {
-        const am_param *q = &p->items[i];
-        if (grads && q->t->grad_empty)
-            continue;
-        AM_TRY(grads ? am_param_grad_sumsq(q, &part) : weights_sumsq(p, i, &part));
-        total += part;
-    }
-    *norm = sqrt(total);
-    return AM_OK;
+    void *values;
+    double total = 0;
+    AM_TRY(am_alloc(&values, p->n * sizeof(double)));
+    int rc = all_sums(p, grads, values);
+    for (size_t i = 0; i < p->n && rc == AM_OK; i++)
+        total += ((double *)values)[i];
+    am_free(values);
+    if (rc == AM_OK)
+        *norm = sqrt(total);
+    return rc;
 }
 
 int am_params_grad_norm(am_params *p, double scale, double *norm)

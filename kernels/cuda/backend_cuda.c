@@ -1,6 +1,6 @@
-/* backend_cuda.c — the CUDA backend's vtable: the device, memory, streams, transfers. The module
- * amlua_cuda.so is this, cublas.c, cudnn*.c and the kernels; it needs nothing of libamlua.so but
- * what am_backend_entry is handed.
+/* backend_cuda.c — the CUDA backend's vtable: the device, streams, what went wrong. Memory and
+ * copies are in memory.c. The module amlua_cuda.so is these, cublas.c, cudnn*.c and the kernels; it
+ * needs nothing of libamlua.so but what am_backend_entry is handed.
  *
  * A process uses one GPU, and one stream. What goes wrong on the device shows late: a launch that
  * fails is told by am_cuda_launched, the rest by the next stream_sync or transfer. AM_SYNC=1 waits
@@ -13,11 +13,12 @@
 #include "cuda_backend.h"
 #include "cudnn.h"
 
-enum { OLDEST = 80, SCRATCH_STEP = 1 << 20 }; /* compute capability 8.0 */
+enum { OLDEST = 80 }; /* compute capability 8.0 */
 
 static const am_backend_host *host;
-static int sync_each;  /* AM_SYNC=1 */
-static char text[512]; /* why there is no device, or what it is */
+static int sync_each;      /* AM_SYNC=1 */
+static char text[512];     /* why there is no device, or what it is */
+static cudaStream_t order; /* memory is had and given back in its order: that of the first stream */
 
 int am_kernel_fail(int code, const char *fmt, ...)
 {
@@ -30,6 +31,7 @@ int am_kernel_fail(int code, const char *fmt, ...)
 
 int am_cuda_fail(cudaError_t e, const char *what)
 {
+    (void)cudaGetLastError(); /* else the next launch seems to have failed */
     return am_kernel_fail(e == cudaErrorMemoryAllocation ? AM_ENOMEM : AM_EDEVICE, "cuda: %s: %s",
                           what, cudaGetErrorString(e));
 }
@@ -40,6 +42,23 @@ int am_cuda_fail(cudaError_t e, const char *what)
         if (e_ != cudaSuccess)                                                                     \
             return am_cuda_fail(e_, what);                                                         \
     } while (0)
+
+/* ---- what it was built with ----------------------------------------------------------------- */
+
+/* The lowest driver that runs a toolkit's programs: NVIDIA's CUDA Toolkit release notes, "CUDA
+ * Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility", Linux. */
+static const char *lowest_driver(void)
+{
+    return CUDART_VERSION >= 13000 ? "580.65.06" : "525.60.13";
+}
+
+static const char *cuda_built(void)
+{
+    static char what[256];
+    snprintf(what, sizeof what, "CUDA %d.%d, %s; needs the NVIDIA driver %s or a later one",
+             CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, AM_CUDA_MACHINES, lowest_driver());
+    return what;
+}
 
 /* ---- the device ----------------------------------------------------------------------------- */
 
@@ -55,9 +74,9 @@ static int cuda_probe(const char **why)
     else if (e == cudaErrorInsufficientDriver)
         snprintf(text, sizeof text,
                  "the NVIDIA driver is for CUDA %d.%d at most, and this amlua needs CUDA %d.%d: "
-                 "update the "
-                 "driver, or build amlua with an older toolkit",
-                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+                 "update the driver to %s or later, or build amlua with an older toolkit",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+                 lowest_driver());
     else if (e != cudaSuccess)
         snprintf(text, sizeof text, "%s", cudaGetErrorString(e));
     else if (count == 0)
@@ -68,7 +87,7 @@ static int cuda_probe(const char **why)
 static int cuda_use(int ordinal)
 {
     struct cudaDeviceProp p;
-    int count, driver = 0;
+    int count, pools = 0, driver = 0;
     TRY_CUDA(cudaGetDeviceCount(&count), "counting devices");
     if (ordinal < 0 || ordinal >= count)
         return am_kernel_fail(AM_EINVAL, "there is no device cuda:%d; there are %d, from cuda:0 on",
@@ -80,6 +99,13 @@ static int cuda_use(int ordinal)
             "cuda:%d, %s, has compute capability %d.%d; the kernels need %d.%d (A100, RTX 30 and "
             "later)",
             ordinal, p.name, p.major, p.minor, OLDEST / 10, OLDEST % 10);
+    TRY_CUDA(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, ordinal),
+             "asking the device for memory pools");
+    if (!pools)
+        return am_kernel_fail(AM_EDEVICE,
+                              "cuda:%d, %s, has no memory pools, as some virtual GPUs do not; they "
+                              "are needed",
+                              ordinal, p.name);
     TRY_CUDA(cudaSetDevice(ordinal), "choosing the device");
     (void)cudaDriverGetVersion(&driver);
     snprintf(text, sizeof text, "%s, sm_%d%d, %.1f GiB, driver for CUDA %d.%d", p.name, p.major,
@@ -102,14 +128,20 @@ static int cuda_memory(size_t *left, size_t *total)
 
 static int cuda_alloc(void **p, size_t bytes)
 {
-    TRY_CUDA(cudaMalloc(p, bytes ? bytes : 1), "allocating");
-    return AM_OK;
+    return am_cuda_alloc(p, bytes, order);
 }
 
 static void cuda_release(void *p, size_t bytes)
 {
     (void)bytes;
-    (void)cudaFree(p); /* waits for kernels that use it */
+    if (p)
+        (void)cudaFreeAsync(p, order);
+}
+
+int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes)
+{
+    /* What was had in the order of another stream might still be in use there. */
+    return s->stream == order ? host->alloc(p, bytes) : am_cuda_alloc(p, bytes, s->stream);
 }
 
 /* ---- streams -------------------------------------------------------------------------------- */
@@ -124,8 +156,11 @@ static void cuda_stream_release(am_stream *s)
         (void)cudaFree(s->scratch[i]);
     (void)cudaFree(s->problem);
     (void)cudaFreeHost(s->report);
+    am_cuda_ring_close(&s->ring);
     if (s->lt)
         (void)cublasLtDestroy(s->lt);
+    if (s->stream == order)
+        order = NULL;
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
     free(s);
@@ -139,7 +174,7 @@ static int open_stream(am_stream *s)
     TRY_CUDA(cudaMemsetAsync(s->problem, 0, sizeof *s->problem, s->stream), "clearing memory");
     if (cublasLtCreate(&s->lt) != CUBLAS_STATUS_SUCCESS)
         return am_kernel_fail(AM_EDEVICE, "cuda: cuBLASLt can't be opened");
-    return AM_OK;
+    return am_cuda_ring_open(&s->ring);
 }
 
 static int cuda_stream_new(am_stream **out)
@@ -152,11 +187,13 @@ static int cuda_stream_new(am_stream **out)
         cuda_stream_release(s);
         return rc;
     }
+    if (!order)
+        order = s->stream;
     *out = s;
     return AM_OK;
 }
 
-static int lost(am_stream *s, cudaError_t e, const char *what)
+int am_cuda_lost(am_stream *s, cudaError_t e, const char *what)
 {
     s->failed = AM_EDEVICE;
     return am_kernel_fail(
@@ -164,15 +201,15 @@ static int lost(am_stream *s, cudaError_t e, const char *what)
         sync_each ? "" : "; a kernel before it may have failed: AM_SYNC=1 tells which");
 }
 
-static int check_alive(am_stream *s)
+int am_cuda_check_alive(const am_stream *s)
 {
     return s->failed ? am_kernel_fail(s->failed, "cuda: the device failed before; begin anew")
                      : AM_OK;
 }
 
-static int cuda_stream_sync(am_stream *s)
+int am_cuda_stream_sync(am_stream *s)
 {
-    int rc = check_alive(s);
+    int rc = am_cuda_check_alive(s);
     if (rc != AM_OK)
         return rc;
     cudaError_t e = cudaMemcpyAsync(s->report, s->problem, sizeof *s->report,
@@ -180,7 +217,7 @@ static int cuda_stream_sync(am_stream *s)
     if (e == cudaSuccess)
         e = cudaStreamSynchronize(s->stream);
     if (e != cudaSuccess)
-        return lost(s, e, "waiting for the device");
+        return am_cuda_lost(s, e, "waiting for the device");
     if (!s->report->seen)
         return AM_OK;
     TRY_CUDA(cudaMemsetAsync(s->problem, 0, sizeof *s->problem, s->stream), "clearing memory");
@@ -200,43 +237,7 @@ int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int 
     const char *slash = strrchr(file, '/');
     char what[160];
     snprintf(what, sizeof what, "kernel %s (%s:%d)", kernel, slash ? slash + 1 : file, line);
-    return lost(s, e, what);
-}
-
-int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes)
-{
-    if (s->scratch_bytes[slot] < bytes) {
-        size_t n = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
-        /* In the stream's order: what is queued may still use the old one. */
-        if (s->scratch[slot])
-            TRY_CUDA(cudaFreeAsync(s->scratch[slot], s->stream), "freeing");
-        s->scratch[slot] = NULL;
-        s->scratch_bytes[slot] = 0;
-        TRY_CUDA(cudaMallocAsync(&s->scratch[slot], n, s->stream), "allocating");
-        s->scratch_bytes[slot] = n;
-    }
-    *p = s->scratch[slot];
-    return AM_OK;
-}
-
-/* ---- transfers ------------------------------------------------------------------------------ */
-
-static int cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind)
-{
-    static const enum cudaMemcpyKind kinds[] = {
-        [AM_COPY_TO_DEVICE] = cudaMemcpyHostToDevice,
-        [AM_COPY_TO_HOST] = cudaMemcpyDeviceToHost,
-        [AM_COPY_ON_DEVICE] = cudaMemcpyDeviceToDevice,
-    };
-    int rc = check_alive(s);
-    if (rc != AM_OK)
-        return rc;
-    if (bytes) {
-        cudaError_t e = cudaMemcpyAsync(dst, src, bytes, kinds[kind], s->stream);
-        if (e != cudaSuccess)
-            return lost(s, e, "copying");
-    }
-    return cuda_stream_sync(s);
+    return am_cuda_lost(s, e, what);
 }
 
 /* ---- the vtable ----------------------------------------------------------------------------- */
@@ -249,13 +250,14 @@ static const am_backend cuda = {
     .probe = cuda_probe,
     .use = cuda_use,
     .about = cuda_about,
+    .built = cuda_built,
     .memory = cuda_memory,
     .alloc = cuda_alloc,
     .release = cuda_release,
-    .transfer = cuda_transfer,
+    .transfer = am_cuda_transfer,
     .stream_new = cuda_stream_new,
     .stream_release = cuda_stream_release,
-    .stream_sync = cuda_stream_sync,
+    .stream_sync = am_cuda_stream_sync,
 #define K(kernel, pointers) .kernel = am_cuda_##kernel,
 #include "kernels.def"
 #undef K

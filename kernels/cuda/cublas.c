@@ -174,10 +174,12 @@ static cublasStatus_t choose(am_stream *s, plan_entry *plan, const product *p)
 
 static int failed(cublasStatus_t rc, const plan_key *k)
 {
+    cudaError_t e = cudaGetLastError(); /* what was wrong before cuBLASLt was asked */
     return am_kernel_fail(rc == CUBLAS_STATUS_NOT_SUPPORTED ? AM_EUNSUP : AM_EDEVICE,
-                          "cuda: the product [%lld, %lld] x [%lld, %lld] by cuBLASLt: %s",
+                          "cuda: the product [%lld, %lld] x [%lld, %lld] by cuBLASLt: %s%s%s",
                           (long long)k->m, (long long)k->k, (long long)k->k, (long long)k->n,
-                          cublasLtGetStatusString(rc));
+                          cublasLtGetStatusString(rc), e == cudaSuccess ? "" : "; ",
+                          e == cudaSuccess ? "" : cudaGetErrorString(e));
 }
 
 static int aligned_to(const void *p)

@@ -19,7 +19,15 @@ typedef struct am_cuda_problem {
     const char *what; /* host text: "gather: index" */
 } am_cuda_problem;
 
-enum { AM_CUDA_SCRATCH_SLOTS = 4 };
+enum { AM_CUDA_SCRATCH_SLOTS = 4, AM_CUDA_RING_PARTS = 4, AM_CUDA_RING_PART = 2 << 20 };
+
+/* Pinned host memory that copies go through (memory.c), a part after the other. */
+typedef struct am_cuda_ring {
+    char *bytes; /* AM_CUDA_RING_PARTS of AM_CUDA_RING_PART */
+    cudaEvent_t done[AM_CUDA_RING_PARTS];
+    int part;
+    size_t used; /* of it */
+} am_cuda_ring;
 
 struct am_stream {
     cudaStream_t stream;
@@ -28,6 +36,7 @@ struct am_stream {
     am_cuda_problem *report;  /* pinned host memory that `problem` is copied to */
     void *scratch[AM_CUDA_SCRATCH_SLOTS];
     size_t scratch_bytes[AM_CUDA_SCRATCH_SLOTS];
+    am_cuda_ring ring;
     int failed; /* a code that every later call returns: the device is lost */
 };
 
@@ -42,6 +51,18 @@ int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int 
 
 /* The message of a CUDA error, as AM_EDEVICE or AM_ENOMEM. */
 int am_cuda_fail(cudaError_t e, const char *what);
+/* The same of an error that stays: every later call of the stream fails. */
+int am_cuda_lost(am_stream *s, cudaError_t e, const char *what);
+
+/* Between the files of the host side (backend_cuda.c, memory.c); see backend.h's vtable. */
+int am_cuda_check_alive(const am_stream *s);
+int am_cuda_stream_sync(am_stream *s);
+int am_cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
+int am_cuda_alloc(void **p, size_t bytes, cudaStream_t stream);
+/* For a launcher in this stream; the engine's cache is emptied where there is no room. */
+int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes);
+int am_cuda_ring_open(am_cuda_ring *r);
+void am_cuda_ring_close(am_cuda_ring *r);
 
 /* What am_backend_entry hands out. */
 const am_backend *am_cuda_vtable(void);

@@ -144,6 +144,10 @@ START_TEST(norms)
         OK(am_params_grad_sumsq(p, 1, &norm)); /* no gradient */
         ck_assert_double_eq(norm, 0);
         FAILS(am_params_grad_sumsq(p, 2, &norm), AM_EINVAL, "2");
+        double squares[2] = {-1, -1};
+        OK(am_params_grad_squares(p, squares, 2));
+        ck_assert(squares[0] == 18 && squares[1] == 0);
+        FAILS(am_params_grad_squares(p, squares, 1), AM_EINVAL, "1 numbers for 2 parameters");
         FAILS(am_params_clear_grad(p, -1), AM_EINVAL, "-1");
         OK(am_params_clear_grad(p, 0));
         OK(am_params_grad_norm(p, 1, &norm));

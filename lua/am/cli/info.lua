@@ -12,6 +12,7 @@ local GIB = 2 ^ 30
 
 -- Variables that change what amlua does.
 local variables = {
+    "AMLUA_CUDA", "AM_SYNC", "CUDA_VISIBLE_DEVICES",
     "AMLUA_HOME", "AMLUA_CACHE", "AMLUA_ISA", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN",
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "SLURM_CPUS_PER_TASK",
     "ONEDNN_VERBOSE", "DNNL_VERBOSE", "LOGGING_LEVEL", "NO_COLOR", "FORCE_COLOR", "LUA_PATH", "LUA_CPATH",
@@ -69,6 +70,26 @@ local function devices()
         names[#names + 1] = ffi.string(C.am_device_name(i))
     end
     return table.concat(names, ", ")
+end
+
+-- The GPU that a run would take, or why there is none.
+local function gpu()
+    local count, text, device = ffi.new("int[1]"), ffi.new("const char *[1]"), ffi.new("int[1]")
+    local rc = C.am_gpu_count(count)
+    if rc == 0 then
+        edge.check(C.am_device_find(device, "cuda"))
+        rc = C.am_device_about(text, device[0])
+    end
+    if rc ~= 0 then
+        return "no GPU: " .. edge.error(rc).msg:gsub("^no GPU can be used: ", "")
+    end
+    return ("%scuda:0 is %s"):format(count[0] > 1 and count[0] .. ", " or "", ffi.string(text[0]))
+end
+
+local function cuda()
+    local text = ffi.new("const char *[1]")
+    local rc = C.am_gpu_built(text)
+    return rc == 0 and ffi.string(text[0]) or "absent: " .. edge.error(rc).msg
 end
 
 -- A Lua library's version; "absent" with what was looked for.
@@ -161,6 +182,9 @@ function M.text()
             { "threads", threads(limits) },
             { "memory", memory(limits) },
             { "devices", devices() },
+            { "GPU", gpu() },
+            { "amlua_cuda.so", cuda() },
+            { "NVIDIA driver", first_line("/proc/driver/nvidia/version", "Module.-%s(%d[%d.]+)%s") },
         }),
         section("libraries", libraries()),
         section("places", places()),

@@ -164,7 +164,7 @@ local function prepare(self, args)
     end
     local longest
     if position_ids then
-        longest = args.part and args.part.longest or highest(position_ids) + 1
+        longest = args.part and args.part.longest or args.longest or highest(position_ids) + 1
     else
         local p = ffi.new("int32_t[?]", t)
         for i = 0, t - 1 do
@@ -197,7 +197,8 @@ end
 
 local CausalLM = {}
 
---- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids,
+--- Run the model. args: input_ids [B, T] (tensor or nested tables), attention_mask, position_ids, longest (the highest
+--- of these, plus 1, for a caller who knows it: else they are read, for which a device is waited for),
 --- labels (unshifted, -100 ignored), bounds (int32 [B, T, 2]: key ranges, instead of a mask),
 --- samples (how many samples bounds are of, where rows are samples one behind the other),
 --- cache (nn.cache), logits_to_keep (0: all; k: the last k positions only), output_hidden_states,

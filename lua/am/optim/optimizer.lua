@@ -236,13 +236,16 @@ end
 
 --- L2 norm of all gradients; with fuse_backward of those that the last step used.
 function Optimizer:grad_norm()
-    return norm_of(self, function(k, place)
-        if self.squares then
-            return self.squares[k] or 0
-        end
-        check(C.am_params_grad_sumsq(place.part.params, place.i, double_box))
-        return double_box[0]
-    end)
+    if self.squares then
+        return norm_of(self, function(k) return self.squares[k] or 0 end)
+    end
+    local squares = {}
+    for _, part in ipairs(self.parts) do
+        local n = C.am_params_count(part.params)
+        squares[part] = ffi.new("double[?]", n)
+        check(C.am_params_grad_squares(part.params, squares[part], n))
+    end
+    return norm_of(self, function(_, place) return squares[place.part][place.i] end)
 end
 
 -- The sum of the squares of a weight.

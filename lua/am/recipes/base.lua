@@ -17,6 +17,7 @@ local cross_fields = require("am.recipes.cross_fields")
 local distributed = require("am.distributed")
 local edge = require("am.core.ffi")
 local err = require("am.core.error")
+local failures = require("am.recipes.failures")
 local hooks = require("am.training.hooks")
 local jsonl = require("am.loggers.jsonl")
 local launch = require("am.recipes.launch")
@@ -226,8 +227,9 @@ function Recipe.run(class, argv)
     end, traced)
     if not ok and world.size == 1 then
         pcall(self.finish_saving, self) -- of the state before what failed
+        e = failures.explain(self, e)
     elseif not ok then
-        end_all(world, e)
+        end_all(world, failures.explain(self, e))
     end
     local stopped = self.stops or self:stop_requested()
     local how = not ok and "failed" or stopped and "stopped" or "finished"

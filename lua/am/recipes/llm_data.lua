@@ -262,20 +262,27 @@ function Methods:check_length(length, name)
     end
 end
 
--- Datasets that count their rows were checked when they were built.
-function Methods:check_batch(batch)
+-- The highest position of a batch, plus 1, and the row that has it.
+local function longest_of(batch)
     local longest, at = 0, 0
     for i = 0, batch.B * batch.T - 1 do
         if batch.position_ids[i] >= longest then
             longest, at = batch.position_ids[i] + 1, math.floor(i / batch.T)
         end
     end
+    return longest, at
+end
+
+-- Datasets that count their rows were checked when they were built.
+function Methods:check_batch(batch)
+    local longest, at = longest_of(batch)
     self:check_length(longest, batch.names and batch.names[at + 1] or "a row")
 end
 
 --- What the model sees of a batch, forward's arguments. int32(array, shape): makes a tensor of a C array.
 function Methods.inputs(_, batch, int32)
     return {
+        longest = longest_of(batch),
         input_ids = int32(batch.input_ids, { batch.B, batch.T }),
         position_ids = int32(batch.position_ids, { batch.B, batch.T }),
         bounds = int32(batch.bounds, { batch.B, batch.T, 2 }),

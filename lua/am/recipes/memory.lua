@@ -353,6 +353,11 @@ local function gib(bytes)
     return string.format("%.2f GiB", bytes / 2 ^ 30)
 end
 
+--- The settings that make a run need less memory.
+M.HELP = "What would help: a smaller step_scheduler.local_batch_size, shorter rows (dataset.seq_length with "
+    .. "truncation, or packed_sequence.packed_sequence_size), model.activation_checkpointing: true; then a peft "
+    .. "section, model.torch_dtype: bfloat16, optimizer.state_dtype: int8 or optimizer.fuse_backward: true"
+
 --- Raise a "memory" error when the bytes asked for are more than this process can have.
 ---@param ranks integer? processes on this host that share what there is
 ---@param available number? bytes, by default what the machine and its cgroup leave
@@ -362,11 +367,7 @@ function M.check(needed, tokens, shape, ranks, available)
         return
     end
     err.raise("memory", "this run needs about %s more memory for a micro-batch of %s (%d tokens), and %s "
-              .. "is left. What would help: a smaller step_scheduler.local_batch_size, shorter rows "
-              .. "(dataset.seq_length with truncation, or packed_sequence.packed_sequence_size), "
-              .. "model.activation_checkpointing: true%s", gib(needed), shape, tokens, gib(available),
-              "; then a peft section, model.torch_dtype: bfloat16, optimizer.state_dtype: int8 or "
-              .. "optimizer.fuse_backward: true")
+              .. "is left. %s", gib(needed), shape, tokens, gib(available), M.HELP)
 end
 
 return M

@@ -76,7 +76,7 @@ extern Thread *current;
 
 // Counts of all that ever ran (control.h).
 struct Counters {
-    uint64_t switches, threads, blocks, launches;
+    uint64_t switches, threads, blocks, launches, waits;
 };
 extern Counters counters;
 

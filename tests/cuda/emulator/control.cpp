@@ -37,5 +37,6 @@ EXPORTED void am_emu_forget_reports(void)
 
 EXPORTED am_emu_counts am_emu_count(void)
 {
-    return {counters.switches, counters.threads, counters.blocks, counters.launches};
+    return {counters.switches, counters.threads, counters.blocks, counters.launches,
+            counters.waits};
 }

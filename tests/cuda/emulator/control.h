@@ -18,6 +18,7 @@ void am_emu_forget_reports(void);
 
 typedef struct am_emu_counts {
     unsigned long long switches, threads, blocks, launches;
+    unsigned long long waits; /* calls for which the host waits for the device */
 } am_emu_counts;
 am_emu_counts am_emu_count(void);
 

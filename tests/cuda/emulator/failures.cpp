@@ -9,8 +9,8 @@ namespace emu
 {
 namespace
 {
-constexpr int kinds = 8;
-const char *const names[kinds] = {"launch", "copy", "alloc", "device",
+constexpr int kinds = 9;
+const char *const names[kinds] = {"launch", "copy", "alloc", "memory", "device",
                                   "matmul", "comm", "plan",  "dnn"};
 
 struct {
@@ -62,6 +62,7 @@ bool fails_now(Failure f)
     (void)read;
     auto &x = failures[int(f)];
     x.count++;
-    return x.at && (x.count == x.at || (f == Failure::device && x.count > x.at));
+    bool stays = f == Failure::device || f == Failure::memory;
+    return x.at && (x.count == x.at || (stays && x.count > x.at));
 }
 } // namespace emu

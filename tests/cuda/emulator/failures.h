@@ -2,6 +2,7 @@
 //   launch   the kernel fails while it runs: an error that stays
 //   copy     the copy does: an error that stays
 //   alloc    there is no memory
+//   memory   nor for any allocation later
 //   device   from the Nth call on the device is gone
 //   matmul   cublasLtMatmul returns an error
 //   comm     a collective of NCCL returns an error
@@ -11,9 +12,9 @@
 
 namespace emu
 {
-enum class Failure { launch, copy, alloc, device, matmul, comm, plan, dnn };
+enum class Failure { launch, copy, alloc, memory, device, matmul, comm, plan, dnn };
 
-// Counts one; true when it is the one to fail (of a device: or a later one).
+// Counts one; true when it is the one to fail (of memory and a device: or a later one).
 bool fails_now(Failure f);
 // As AM_EMU_FAIL has it; counting begins anew.
 void set_failures(const char *text);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "block.h"
 #include "memory.h"
 #include "options.h"
 #include "report.h"
@@ -18,7 +19,7 @@ cudaError_t allocate(void **p, size_t bytes)
     *p = nullptr;
     if (!bytes)
         return cudaSuccess;
-    if (fails_now(Failure::alloc))
+    if (fails_now(Failure::alloc) || fails_now(Failure::memory))
         return cudaErrorMemoryAllocation;
     *p = allocate_device(current_device(), bytes);
     if (!*p) { // what is queued may free some
@@ -120,8 +121,11 @@ cudaError_t copy(void *d, const void *s, size_t n, cudaMemcpyKind kind, Stream *
     } else {
         submit(stream, [=]() { copy_now(d, s, n); });
     }
-    if (!in_arena(d) && !find_allocation(d, &a) && !stream->capture) // to pageable memory: it waits
+    if (!in_arena(d) && !find_allocation(d, &a) &&
+        !stream->capture) { // to pageable memory: it waits
+        counters.waits++;
         complete(stream->last);
+    }
     return device_failure();
 }
 } // namespace
@@ -147,6 +151,7 @@ cudaError_t cudaFree(void *p)
         return remember(c.problem);
     if (capture_forbids())
         return remember(cudaErrorStreamCaptureUnsupported);
+    counters.waits++;
     complete_all();
     return remember(c.problem ? c.problem : release(p));
 }
@@ -202,6 +207,7 @@ cudaError_t cudaFreeHost(void *p)
     Call c;
     if (c.problem)
         return remember(c.problem);
+    counters.waits++;
     complete_all();
     return remember(!p || free_pinned(p) ? cudaSuccess : cudaErrorInvalidValue);
 }
@@ -280,8 +286,10 @@ cudaError_t cudaMemcpy(void *d, const void *s, size_t n, cudaMemcpyKind kind)
         return remember(cudaErrorStreamCaptureUnsupported);
     Stream *on = find_stream(nullptr);
     cudaError_t e = copy(d, s, n, kind, on);
-    if (e == cudaSuccess && n && on->last)
+    if (e == cudaSuccess && n && on->last) {
+        counters.waits++;
         complete(on->last);
+    }
     return remember(e != cudaSuccess ? e : device_failure());
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <set>
 
+#include "block.h"
 #include "memory.h"
 #include "options.h"
 #include "report.h"
@@ -22,6 +23,7 @@ Event *find_event(cudaEvent_t e)
 
 cudaError_t waited()
 {
+    counters.waits++;
     if (!options().strict) // under it every look costs two system calls
         check_guards();
     return device_failure();
@@ -151,6 +153,7 @@ cudaError_t cudaDeviceSynchronize(void)
     BEGIN();
     if (capture_forbids())
         return remember(cudaErrorStreamCaptureUnsupported);
+    counters.waits++;
     complete_all();
     check_guards();
     return remember(device_failure());
@@ -218,8 +221,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     FIND_EVENT(e, event);
     if (e->capture)
         return remember(cudaErrorCapturedEvent);
-    if (e->ticket)
-        complete(e->ticket);
+    if (!e->ticket)
+        return remember(device_failure());
+    complete(e->ticket);
     return remember(waited());
 }
 

@@ -13,7 +13,7 @@ end
 
 -- What stands behind a name, e.g. line(out, "threads").
 local function line(out, name)
-    return out:match("\n  " .. name:gsub("%-", "%%-") .. " +([^\n]*)") or error("no line " .. name .. " in " .. out)
+    return out:match("\n  " .. name:gsub("[%-.]", "%%%0") .. " +([^\n]*)") or error("no line " .. name .. " in " .. out)
 end
 
 describe("amlua --info", function()
@@ -42,10 +42,26 @@ describe("amlua --info", function()
         local status, text = files.run(string.format("OMP_NUM_THREADS=2 '%s' --threads 1 --info", amlua))
         assert.equal(0, status, text)
         assert.truthy(line(text, "threads"):find("^1 by %-%-threads %("), text)
-        status, text = files.run(string.format("ulimit -v 4194304; '%s' --info", amlua))
+        status, text = files.run(string.format("ulimit -v 4194304; env -u AMLUA_CUDA '%s' --info", amlua))
         assert.equal(0, status, text)
         local chosen, limit = line(text, "memory"):match("^([%d.]+) GiB %(.*, ([%d.]+) GiB by ulimit %-v%)$")
         assert.is_true(tonumber(chosen) <= tonumber(limit) and tonumber(limit) <= 4, text)
+    end)
+
+    it("says which GPU there is, or why none, and what amlua_cuda.so needs", function()
+        local out = info("AMLUA_CUDA=/nowhere/amlua_cuda.so")
+        assert.truthy(line(out, "GPU"):find("^no GPU: amlua_cuda%.so can't be opened: /nowhere/amlua_cuda%.so"), out)
+        assert.truthy(line(out, "amlua_cuda.so"):find("^absent: "), out)
+        assert.truthy(line(out, "NVIDIA driver"):find("^unknown") or line(out, "NVIDIA driver"):find("^%d+%.%d"), out)
+        if not os.getenv("AMLUA_CUDA") then
+            return
+        end
+        out = info()
+        assert.truthy(line(out, "GPU"):find("cuda:0 is .+, sm_%d+, [%d.]+ GiB, driver for CUDA %d+%.%d"), out)
+        assert.truthy(line(out, "amlua_cuda.so"):find("^CUDA %d+%.%d, .+; needs the NVIDIA driver 5%d+%.[%d.]+ or"))
+        out = info("AM_EMU_DEVICES=0 CUDA_VISIBLE_DEVICES=")
+        assert.equal("no GPU: no CUDA-capable device is detected", line(out, "GPU"))
+        assert.truthy(line(out, "amlua_cuda.so"):find("^CUDA %d"), out)
     end)
 
     it("says where files lie, and of secrets only that they are set", function()
