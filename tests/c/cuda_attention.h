@@ -17,15 +17,15 @@ typedef struct problem {
     unsigned char *p[BUFFERS]; /* NULL: none */
 } problem;
 
-static void buffer(problem *p, int which, int dtype, int64_t n, double lo, double hi)
+static inline void buffer(problem *p, int which, int dtype, int64_t n, double lo, double hi)
 {
     p->bytes[which] = (size_t)n * elem_size(dtype);
     p->p[which] = hi > lo ? random_elems(dtype, n, lo, hi) : elems(dtype, n);
 }
 
 /* Gaps behind the heads of q, and k and v as parts of wider rows, each `gap` elements more. */
-static problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64_t kh, int64_t d,
-                    int64_t gap)
+static inline problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64_t kh,
+                           int64_t d, int64_t gap)
 {
     problem p = {.x = {.dtype = dtype, .b = b, .t = t, .s = s, .h = h, .kh = kh, .d = d}};
     am_attention_shape *x = &p.x;
@@ -54,13 +54,13 @@ static problem make(int dtype, int64_t b, int64_t t, int64_t s, int64_t h, int64
     return p;
 }
 
-static void discard(problem *p)
+static inline void discard(problem *p)
 {
     for (int i = 0; i < BUFFERS; i++)
         free(p->p[i]);
 }
 
-static problem copy_of(const problem *p)
+static inline problem copy_of(const problem *p)
 {
     problem c = *p;
     for (int i = 0; i < BUFFERS; i++)
@@ -69,7 +69,7 @@ static problem copy_of(const problem *p)
     return c;
 }
 
-static am_attention_args forward_args(const problem *p, unsigned char *const *at)
+static inline am_attention_args forward_args(const problem *p, unsigned char *const *at)
 {
     size_t shift = (size_t)p->shift * elem_size(p->x.dtype);
     return (am_attention_args){.out = at[OUT],
@@ -82,7 +82,7 @@ static am_attention_args forward_args(const problem *p, unsigned char *const *at
                                .shape = p->x};
 }
 
-static am_attention_bwd_args backward_args(const problem *p, unsigned char *const *at)
+static inline am_attention_bwd_args backward_args(const problem *p, unsigned char *const *at)
 {
     size_t shift = (size_t)p->shift * elem_size(p->x.dtype);
     return (am_attention_bwd_args){.dq = at[DQ],
@@ -101,7 +101,7 @@ static am_attention_bwd_args backward_args(const problem *p, unsigned char *cons
 
 /* On the device, forward or backward. Every buffer is an allocation of its own, whose ends the
  * emulator watches. */
-static void run_cuda(problem *p, int backward)
+static inline void run_cuda(problem *p, int backward)
 {
     void *at[BUFFERS] = {0};
     unsigned char *device[BUFFERS] = {0};
@@ -127,7 +127,7 @@ static void run_cuda(problem *p, int backward)
             cuda->release(at[i], p->bytes[i]);
 }
 
-static void run_ref(problem *p, int backward)
+static inline void run_ref(problem *p, int backward)
 {
     am_attention_args f = forward_args(p, p->p);
     am_attention_bwd_args g = backward_args(p, p->p);
@@ -136,8 +136,8 @@ static void run_ref(problem *p, int backward)
                      AM_OK);
 }
 
-static void check_buffer(const char *what, const problem *p, const problem *r, int which, int dtype,
-                         double relative, double absolute)
+static inline void check_buffer(const char *what, const problem *p, const problem *r, int which,
+                                int dtype, double relative, double absolute)
 {
     static const char *const names[] = {
         [OUT] = "out", [LSE] = "lse", [DQ] = "dq", [DK] = "dk", [DV] = "dv", [DELTA] = "delta"};
@@ -153,7 +153,7 @@ static void check_buffer(const char *what, const problem *p, const problem *r, i
  * up to 2 / 0.7. Backward starts from ref's out and lse, so that only the kernel's own error
  * counts.
  */
-static void compare(const char *what, problem *p, double growth)
+static inline void compare(const char *what, problem *p, double growth)
 {
     const am_attention_shape *x = &p->x;
     int half = x->dtype == AM_BF16 || x->dtype == AM_F16;
@@ -177,7 +177,7 @@ static void compare(const char *what, problem *p, double growth)
 }
 
 /* Samples one behind the other, and some padding that sees nothing. */
-static void set_packed(problem *p)
+static inline void set_packed(problem *p)
 {
     const am_attention_shape *x = &p->x;
     int32_t *bounds = malloc((size_t)(x->b * x->t * 2) * sizeof *bounds);
@@ -197,7 +197,7 @@ static void set_packed(problem *p)
     p->bytes[BOUNDS] = (size_t)(x->b * x->t * 2) * sizeof *bounds;
 }
 
-static void set_bounds(problem *p, const int32_t *bounds)
+static inline void set_bounds(problem *p, const int32_t *bounds)
 {
     p->bytes[BOUNDS] = (size_t)(p->x.b * p->x.t * 2) * sizeof *bounds;
     p->p[BOUNDS] = memcpy(malloc(p->bytes[BOUNDS]), bounds, p->bytes[BOUNDS]);

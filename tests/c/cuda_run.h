@@ -16,7 +16,7 @@ typedef int (*cuda_kernel)(am_stream *, const void *);
 /* Calls a kernel with the device's copies of `pointers` operands, which args begins with, `bytes`
  * each; operands come back, where the kernel went well. An operand that is another's pointer is the
  * same memory there, too. */
-static int cuda_run(cuda_kernel kernel, void *args, int pointers, const size_t *bytes)
+static inline int cuda_run(cuda_kernel kernel, void *args, int pointers, const size_t *bytes)
 {
     void *host[CUDA_OPERANDS], *device[CUDA_OPERANDS] = {0}, **field = args;
     for (int i = 0; i < pointers; i++) {
@@ -57,12 +57,12 @@ static int cuda_run(cuda_kernel kernel, void *args, int pointers, const size_t *
 /* Operands that a case makes, freed together. */
 static void *kept[64];
 static int kept_count;
-static void *keep(void *p)
+static inline void *keep(void *p)
 {
     ck_assert_int_lt(kept_count, 64);
     return kept[kept_count++] = p;
 }
-static void free_kept(void)
+static inline void free_kept(void)
 {
     while (kept_count)
         free(kept[--kept_count]);

@@ -12,7 +12,7 @@
 static const am_backend *cuda;
 static am_stream *cuda_stream;
 
-static void open_cuda(void)
+static inline void open_cuda(void)
 {
     int device;
     ck_assert_msg(am_device_find(&device, "cuda") == AM_OK, "%s", am_error_message());
@@ -29,18 +29,17 @@ END_TEST
 typedef struct cuda_test {
     const char *name; /* of its test case */
     const TTest *test;
-    int loops; /* runs with _i from `first` to loops - 1 */
-    int first;
+    int first, end; /* of _i in its runs; end is not run */
 } cuda_test;
 
-static int run_on_cuda(const char *name, const cuda_test *tests, int count)
+static inline int run_on_cuda(const char *name, const cuda_test *tests, int count)
 {
     Suite *suite = suite_create(name);
     for (int i = 0; i < count && getenv("AMLUA_CUDA"); i++) {
         TCase *tcase = tcase_create(tests[i].name);
         tcase_set_timeout(tcase, 240);
         tcase_add_checked_fixture(tcase, open_cuda, NULL);
-        tcase_add_loop_test(tcase, tests[i].test, tests[i].first, tests[i].loops);
+        tcase_add_loop_test(tcase, tests[i].test, tests[i].first, tests[i].end);
         suite_add_tcase(suite, tcase);
     }
     if (!getenv("AMLUA_CUDA")) {

@@ -227,8 +227,8 @@ END_TEST
 int main(void)
 {
     const cuda_test tests[] = {
-        {"agreement", agrees_with_ref, SHAPES}, {"edges", edges_decide, EDGE_RUNS},
-        {"maxima", growing_maxima, 2},          {"bounds", empty_and_hostile_bounds, 2},
-        {"packs", place_in_the_pack, 6},        {"merge", merge_agrees, 4}};
+        {"agreement", agrees_with_ref, 0, SHAPES}, {"edges", edges_decide, 0, EDGE_RUNS},
+        {"maxima", growing_maxima, 0, 2},          {"bounds", empty_and_hostile_bounds, 0, 2},
+        {"packs", place_in_the_pack, 0, 6},        {"merge", merge_agrees, 0, 4}};
     return run_on_cuda("cuda attention", tests, sizeof tests / sizeof *tests);
 }

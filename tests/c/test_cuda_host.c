@@ -225,8 +225,8 @@ int main(void)
 {
     setenv("AM_EMU_MEMORY", "256M", 1);
     const cuda_test tests[] = {
-        {"sizes", sizes, 2}, {"uploads", uploads, 1}, {"releases", releases, 2},
-        {"room", room, 1},   {"cache", cache, 1},     {"lost", lost, 3},
+        {"sizes", sizes, 0, 2}, {"uploads", uploads, 0, 1}, {"releases", releases, 0, 2},
+        {"room", room, 0, 1},   {"cache", cache, 0, 1},     {"lost", lost, 0, 3},
     };
     if (getenv("AMLUA_CUDA") && !find_emulator(getenv("AMLUA_CUDA"))) {
         printf("SKIP AMLUA_CUDA names a module that is not over the emulated CUDA\n");

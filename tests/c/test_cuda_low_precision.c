@@ -377,12 +377,12 @@ END_TEST
 
 int main(void)
 {
-    const cuda_test tests[] = {{"casts", casts, 9},
-                               {"nearest", nearest, 2},
-                               {"fp8_products", fp8_products, 10},
-                               {"nan_stays", nan_stays, 2},
-                               {"rounds_as_ref", rounds_as_ref, 3},
-                               {"packs_and_unpacks", packs_and_unpacks, KINDS},
-                               {"packed_products", packed_products, KINDS}};
+    const cuda_test tests[] = {{"casts", casts, 0, 9},
+                               {"nearest", nearest, 0, 2},
+                               {"fp8_products", fp8_products, 0, 10},
+                               {"nan_stays", nan_stays, 0, 2},
+                               {"rounds_as_ref", rounds_as_ref, 0, 3},
+                               {"packs_and_unpacks", packs_and_unpacks, 0, KINDS},
+                               {"packed_products", packed_products, 0, KINDS}};
     return run_on_cuda("cuda low precision", tests, sizeof tests / sizeof *tests);
 }

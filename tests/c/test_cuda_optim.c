@@ -404,9 +404,9 @@ END_TEST
 
 int main(void)
 {
-    const cuda_test tests[] = {{"adam", adam, 1},   {"sgd", sgd, 1},
-                               {"lion", lion, 1},   {"refused", refused, 1},
-                               {"codes", codes, 1}, {"adafactor", adafactor, 1},
-                               {"sumsq", sumsq, 1}};
+    const cuda_test tests[] = {{"adam", adam, 0, 1},   {"sgd", sgd, 0, 1},
+                               {"lion", lion, 0, 1},   {"refused", refused, 0, 1},
+                               {"codes", codes, 0, 1}, {"adafactor", adafactor, 0, 1},
+                               {"sumsq", sumsq, 0, 1}};
     return run_on_cuda("cuda optim", tests, sizeof tests / sizeof *tests);
 }

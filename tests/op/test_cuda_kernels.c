@@ -416,18 +416,18 @@ END_TEST
 int main(void)
 {
     const cuda_test tests[] = {
-        {"copies", copies, (int)(sizeof walks / sizeof *walks)},
-        {"large", large, 1},
-        {"loops", loops, 1},
-        {"dropouts", dropouts, 1},
-        {"randoms", randoms, 1},
-        {"reductions", reductions, 1},
-        {"longest_sum", longest_sum, 1},
-        {"running_sums", running_sums, 1},
-        {"orders", orders, 1},
-        {"rows_added", rows_added, 1},
-        {"elements_added", elements_added, 1},
-        {"bad_indices", bad_indices, 1},
+        {"copies", copies, 0, (int)(sizeof walks / sizeof *walks)},
+        {"large", large, 0, 1},
+        {"loops", loops, 0, 1},
+        {"dropouts", dropouts, 0, 1},
+        {"randoms", randoms, 0, 1},
+        {"reductions", reductions, 0, 1},
+        {"longest_sum", longest_sum, 0, 1},
+        {"running_sums", running_sums, 0, 1},
+        {"orders", orders, 0, 1},
+        {"rows_added", rows_added, 0, 1},
+        {"elements_added", elements_added, 0, 1},
+        {"bad_indices", bad_indices, 0, 1},
     };
     return run_on_cuda("cuda kernels", tests, sizeof tests / sizeof *tests);
 }

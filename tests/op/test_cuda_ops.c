@@ -92,8 +92,8 @@ int main(void)
 {
     static cuda_test tests[2 * AM_OP_COUNT];
     for (int op = 0; op < AM_OP_COUNT; op++) {
-        tests[2 * op] = (cuda_test){am_op_name(op), agree, op + 1, op};
-        tests[2 * op + 1] = (cuda_test){am_op_name(op), gradients, op + 1, op};
+        tests[2 * op] = (cuda_test){am_op_name(op), agree, op, op + 1};
+        tests[2 * op + 1] = (cuda_test){am_op_name(op), gradients, op, op + 1};
     }
     return run_on_cuda("cuda ops", tests, sizeof tests / sizeof *tests);
 }
