@@ -34,4 +34,7 @@ for flavour in "$@"; do
     targets+=("amlua_cuda_$flavour")
 done
 cmake -B "$build" "${options[@]}"
+for engine in amlua_mpi amlua_gloo; do # in which ranks meet, where their libraries are
+    if cmake --build "$build" --target help | grep -w "$engine" >/dev/null; then targets+=("$engine"); fi
+done
 cmake --build "$build" -j "$(nproc)" --target "${targets[@]}"
