@@ -134,8 +134,8 @@ function am_CausalLM:close() end
 ---@class am.SequenceClassifier: am.CausalLM
 local am_SequenceClassifier = {}
 
---- Run the model. args: those of a causal model (input_ids [B, T], attention_mask, position_ids, bounds) and
---- labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
+--- Run the model. args: those of a causal model (input_ids [B, T], attention_mask, position_ids, longest, bounds,
+--- samples) and labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
 function am_SequenceClassifier:forward(args) end
 
 --- The module that maps states to the classes' logits.

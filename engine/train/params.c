@@ -287,32 +287,37 @@ static span weight_span(const am_params *p, const am_param *q)
     return (span){p->flats[q->flat].weights, q->offset, am_tensor_numel(q->t)};
 }
 
-/* The sums of the squares of spans, all queued before the first is read: a device is waited for
- * once. values: the sum of an empty span is 0. */
-static int sums_of(const span *spans, size_t count, double *values)
+static bool is_on(const span *s, int device)
+{
+    return s->n && s->t->device == device;
+}
+
+/* The sums of the squares of a device's spans, all queued before the first is read: it is waited
+ * for once. */
+static int sums_on(int device, const span *spans, size_t count, double *values)
 {
     am_tensor *out = NULL, *partial = NULL;
+    void *read = NULL;
     int64_t sums = 0, most = 0, bytes = 0, size;
-    int device = 0, rc = AM_OK;
+    int rc = AM_OK;
     am_span timed = am_span_begin();
     for (size_t i = 0; i < count; i++)
-        if (spans[i].n) {
+        if (is_on(&spans[i], device)) {
             sums++;
             most = spans[i].n > most ? spans[i].n : most;
             bytes += spans[i].n * am_dtype_size(spans[i].t->dtype);
-            device = spans[i].t->device;
         }
-    memset(values, 0, count * sizeof *values);
     if (!sums)
         return AM_OK;
-    AM_TRY(am_tensor_make(&out, AM_F64, 1, &sums, device));
+    AM_TRY(am_alloc(&read, (size_t)sums * sizeof(double)));
+    AM_TRY_OUT(am_tensor_make(&out, AM_F64, 1, &sums, device));
     size = most / AM_SUMSQ_BLOCK + 1;
     AM_TRY_OUT(am_tensor_make(&partial, AM_F64, 1, &size, device));
     double *sum = am_tensor_ptr(out);
     for (size_t i = 0; i < count; i++) {
-        const am_tensor *t = spans[i].t;
-        if (!spans[i].n)
+        if (!is_on(&spans[i], device))
             continue;
+        const am_tensor *t = spans[i].t;
         am_sumsq_args args = {.out = sum++,
                               .partial = am_tensor_ptr(partial),
                               .x = (char *)am_tensor_ptr(t) +
@@ -321,15 +326,26 @@ static int sums_of(const span *spans, size_t count, double *values)
                               .n = spans[i].n};
         AM_TRY_OUT(am_launch_sumsq(device, &args));
     }
-    AM_TRY_OUT(am_tensor_read(out, values, (size_t)sums * sizeof *values));
-    for (size_t i = count, k = (size_t)sums; i-- > 0;) /* to their places, from the end */
-        values[i] = spans[i].n ? values[--k] : 0;
+    AM_TRY_OUT(am_tensor_read(out, read, (size_t)sums * sizeof(double)));
+    for (size_t i = 0, k = 0; i < count; i++)
+        if (is_on(&spans[i], device))
+            values[i] = ((double *)read)[k++];
     if (am_profiling)
         am_span_end(&timed, "sumsq", AM_PHASE_OPTIMIZER, device, bytes);
 out:
     am_tensor_release(partial);
     am_tensor_release(out);
+    am_free(read);
     return rc;
+}
+
+/* The sums of the squares of spans; that of an empty one is 0. */
+static int sums_of(const span *spans, size_t count, double *values)
+{
+    memset(values, 0, count * sizeof *values);
+    for (int device = 0; device < AM_DEVICE_COUNT; device++)
+        AM_TRY(sums_on(device, spans, count, values));
+    return AM_OK;
 }
 
 int am_param_grad_sumsq(const am_param *q, double *value)

@@ -52,6 +52,7 @@ const char *am_cuda_dnn_about(void)
 static int give_up(const char *what, int status)
 {
     state.off = 1;
+    (void)cudaGetLastError(); /* else the next launch seems to have failed */
     snprintf(state.text, sizeof state.text, "cuDNN failed (%s: %s), own kernels compute attention",
              what, state.dnn.error_text(status));
     return AM_EUNSUP;
@@ -104,7 +105,7 @@ static am_dnn_attention problem_of(const am_attention_shape *x, const int32_t *b
 }
 
 /* NULL: our kernel has to. */
-static const am_dnn_plan *plan_for(const am_dnn_attention *key)
+static am_dnn_plan *plan_for(const am_dnn_attention *key)
 {
     int i = 0;
     while (i < state.count && memcmp(&state.plans[i].key, key, sizeof *key) != 0)
@@ -128,7 +129,7 @@ static const am_dnn_plan *plan_for(const am_dnn_attention *key)
 /* ---- a run ---------------------------------------------------------------------------------- */
 
 typedef struct run {
-    const am_dnn_plan *plan;
+    am_dnn_plan *plan;
     am_dnn_places places;
     float *stats;
     void *delta, *workspace;
@@ -177,7 +178,7 @@ static int begin(run *r, am_stream *s, const am_attention_shape *x, const int32_
     size_t delta = part(&total, backward ? key.places * key.h * key.t * (int64_t)sizeof(float) : 0);
     size_t workspace = part(&total, r->plan->workspace);
     if (am_cuda_scratch(s, &scratch, SLOT, total) != AM_OK) {
-        (void)cudaGetLastError(); /* our kernel needs less */
+        am_dnn_plan_free(&state.dnn, r->plan); /* our kernel needs less, from now on */
         return AM_EUNSUP;
     }
     r->places.lengths = (int32_t *)((char *)scratch + lengths);
@@ -206,7 +207,9 @@ static int execute(run *r, am_stream *s)
     if (status == AM_DNN_STATUS_SUCCESS)
         status = am_dnn_run(&state.dnn, state.handle, r->plan, r->count, r->uids, r->pointers,
                             r->workspace);
-    return status == AM_DNN_STATUS_SUCCESS ? AM_OK : give_up("attention", status);
+    if (status != AM_DNN_STATUS_SUCCESS)
+        return give_up("attention", status);
+    return am_cuda_launched(s, "attention by cuDNN");
 }
 
 /* Tokens of no sample have zeros. */

@@ -254,10 +254,10 @@ static int use_emulator(void)
 
 int main(void)
 {
-    Suite *suite = suite_create("cuda_dnn");
     if (!getenv("AMLUA_CUDA"))
         return run_on_cuda("cuda_dnn", NULL, 0);
-    TCase *gpu = tcase_create("cuDNN"), *emulated = tcase_create("emulated");
+    Suite *suite = suite_create("cuda_dnn");
+    TCase *gpu = tcase_create("cuDNN");
     tcase_set_timeout(gpu, 240);
     tcase_add_checked_fixture(gpu, open_cuda, NULL);
     tcase_add_loop_test(gpu, agrees_with_ref, 0, SHAPES);
@@ -265,6 +265,7 @@ int main(void)
     tcase_add_test(gpu, repeats_in_every_bit);
     suite_add_tcase(suite, gpu);
     if (use_emulator()) {
+        TCase *emulated = tcase_create("emulated");
         tcase_set_timeout(emulated, 240);
         tcase_add_test(gpu, taken_where_listed);
         tcase_add_test(gpu, more_samples_than_said);

@@ -192,6 +192,30 @@ START_TEST(norms_of_many)
 }
 END_TEST
 
+/* Each device computes its own: a kernel of another can't read what fence has. */
+START_TEST(norms_over_devices)
+{
+    int fence;
+    double norm = 0;
+    am_params *p;
+    OK(am_device_find(&fence, "fence"));
+    am_tensor *a = leaf(make_on(cpu, AM_F32, 1, (int64_t[]){1}, (double[]){2}));
+    am_tensor *b = leaf(make_on(fence, AM_F32, 1, (int64_t[]){2}, (double[]){3, 6}));
+    am_tensor *c = leaf(make_on(cpu, AM_BF16, 1, (int64_t[]){1}, (double[]){4}));
+    OK(am_params_new(&p));
+    OK(am_params_add(p, "a", a));
+    OK(am_params_add(p, "b", b));
+    OK(am_params_add(p, "c", c));
+    OK(am_params_seal(p));
+    OK(am_params_norm(p, &norm));
+    ck_assert_double_eq(norm, sqrt(4 + 9 + 36 + 16));
+    OK(am_params_sumsq(p, 1, &norm));
+    ck_assert_double_eq(norm, 45);
+    RELEASE(a, b, c);
+    am_params_release(p);
+}
+END_TEST
+
 START_TEST(refused)
 {
     am_params *p;
@@ -261,6 +285,7 @@ int main(void)
     tcase_add_test(t, sealing_keeps_gradients);
     tcase_add_test(t, norms);
     tcase_add_test(t, norms_of_many);
+    tcase_add_test(t, norms_over_devices);
     tcase_add_test(t, refused);
     tcase_add_test(t, seals_after_a_failure);
     suite_add_tcase(s, t);

@@ -350,7 +350,7 @@ rule("the quickstart asks what its training set answers", function()
     if n ~= 3 or paraphrases ~= 2 then found(path, nil, "three questions, two of them paraphrases") end
 end)
 
-assert(loadfile("tests/rules/cuda.lua")) {
+assert(loadfile(arg[0]:match("^.*/") .. "cuda.lua")) {
     rule = rule, found = found, files = files, read = read, code_of = code_of, line_number = line_number,
 }
 

@@ -81,11 +81,11 @@ end
 
 local Classifier = {}
 
---- Run the model. args: those of a causal model (input_ids [B, T], attention_mask, position_ids, bounds) and
---- labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
+--- Run the model. args: those of a causal model (input_ids [B, T], attention_mask, position_ids, longest, bounds,
+--- samples) and labels (B classes). Returns { logits = [B, num_labels], loss = mean cross-entropy }.
 function Classifier:forward(args)
     local inputs = { logits_to_keep = false }
-    for _, key in ipairs { "input_ids", "attention_mask", "position_ids", "bounds" } do
+    for _, key in ipairs { "input_ids", "attention_mask", "position_ids", "longest", "bounds", "samples" } do
         inputs[key] = args[key]
     end
     local hidden = self:states(inputs).hidden_states
