@@ -364,10 +364,10 @@ if [ ${#functional_files[@]} -gt 0 ]; then
         AMLUA_TEST_MODEL=$(examples/smollm2.sh --gguf 2>"$results/model.out"); then
         export AMLUA_TEST_MODEL
     fi
-    # What starts ranks waits most of its time for them to start and end; the others use all cores.
-    mapfile -t of_ranks < <(printf '%s\n' "${functional_files[@]}" | grep '^tests/dist/' || true)
-    mapfile -t others < <(printf '%s\n' "${functional_files[@]}" | grep -v '^tests/dist/' || true)
-    run_specs 600 "${of_ranks[@]}"
+    # What starts programs waits most of its time for them to start and end; the others use all cores.
+    mapfile -t of_programs < <(printf '%s\n' "${functional_files[@]}" | grep -v '^tests/parity/' || true)
+    mapfile -t others < <(printf '%s\n' "${functional_files[@]}" | grep '^tests/parity/' || true)
+    run_specs 600 "${of_programs[@]}"
     finish
     jobs=1
     run_specs 600 "${others[@]}"

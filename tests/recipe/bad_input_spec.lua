@@ -58,7 +58,7 @@ describe("bad input", function()
         { "an integer dtype", { model = { torch_dtype = "int32" } }, { "int32", "model" } },
         { "a state dtype", { optimizer = { state_dtype = "int4" } }, { "int4", "optimizer", "int8" } },
         { "betas", { optimizer = { betas = { 0.9 } } }, { "betas" } },
-        { "a device", { device = "cuda" }, { "cuda" } },
+        { "a device", { device = "gpu" }, { "gpu", "cpu" } },
         { "several processes", { distributed = { dp_size = 4 } }, { "distributed.dp_size", "one process" } },
         { "a strategy", { distributed = { strategy = "fsdp3" } }, { "distributed.strategy", "fsdp2" } },
         { "a key of processes", { dist_env = { bakend = "x" } }, { "dist_env.bakend", "backend" } },

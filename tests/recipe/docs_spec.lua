@@ -194,7 +194,7 @@ end)
 -- All string literals of the sources, those that `..` or C joins as one.
 local function literals()
     local list = {}
-    for _, root in ipairs { "lua/am", "recipes", "engine" } do
+    for _, root in ipairs { "lua/am", "recipes", "engine", "kernels" } do
         for _, name in ipairs(helper.tree(root)) do
             if name:find("%.lua$") or name:find("%.c$") then
                 list[#list + 1] = helper.read(path.join(root, name)):gsub('"%s*%.?%.?%s*"', ""):gsub('\\"', '"')
