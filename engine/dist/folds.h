@@ -24,7 +24,7 @@ template <class T> Fold fold_of(int op)
     return op == AM_SUM ? fold<T, AM_SUM> : op == AM_MAX ? fold<T, AM_MAX> : fold<T, AM_MIN>;
 }
 
-Fold fold_of(const am_comm_call &call)
+inline Fold fold_of(const am_comm_call &call)
 {
     switch (call.dtype) {
     case AM_F32:

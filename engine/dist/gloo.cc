@@ -29,6 +29,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -56,7 +57,6 @@ struct Group {
     std::string name;       // of its keys in the store
     std::vector<int> world; // its ranks' places among all
     int splits = 0;
-    std::atomic<int64_t> told{-1}; // of a device's calls, where this rank waits
 };
 
 struct Call { // under way
@@ -64,7 +64,10 @@ struct Call { // under way
     const Group *group;
     std::shared_ptr<Line> line;
     double since;
-    bool told;
+};
+
+struct Word { // to the others
+    int64_t number, told;
 };
 
 struct Process {
@@ -73,6 +76,7 @@ struct Process {
     Group *world = nullptr;
     std::mutex lock;
     std::list<Call> calls;
+    std::map<std::string, Word> words;          // by their keys in the store
     std::vector<std::unique_ptr<Group>> closed; // groups that others may still use
     std::thread watcher;
     std::atomic<bool> ending{false}, broken{false}; // broken: a call failed
@@ -154,10 +158,17 @@ class Names : public gloo::rendezvous::Store
 
 /* ---- the watcher -------------------------------------------------------------------------- */
 
-void post(const std::string &key, int64_t number)
+bool post(const std::string &key, int64_t number)
 {
     am_comm_call call = question(0.5);
-    am_store_set(process.store, key.c_str(), &number, sizeof number, &call);
+    return am_store_set(process.store, key.c_str(), &number, sizeof number, &call) == AM_OK;
+}
+
+/* The watcher posts it, again until it went well. process.lock is held. */
+void tell(const std::string &key, int64_t number)
+{
+    Word &word = process.words.emplace(key, Word{-1, -1}).first->second;
+    word.number = std::max(word.number, number);
 }
 
 int64_t posted(const std::string &key)
@@ -181,7 +192,7 @@ void watch()
     char message[AM_COMM_MESSAGE];
     bool failed = false;
     while (!process.ending) {
-        std::vector<std::pair<std::string, int64_t>> posts;
+        std::vector<std::pair<std::string, int64_t>> posts, told;
         if (failed)
             std::this_thread::sleep_for(std::chrono::duration<double>(look));
         else
@@ -190,18 +201,22 @@ void watch()
             std::lock_guard<std::mutex> guard(process.lock);
             for (Call &c : process.calls) {
                 if (am_clock() > c.call->deadline) // that others don't take it for a death
-                    posts.emplace_back(c.group->name + "late", c.call->number);
-                if (!c.told && c.group->context && am_clock() - c.since > waited) {
-                    posts.emplace_back(where(*c.group, c.group->context->rank), c.call->number);
-                    c.told = true;
-                }
+                    tell(c.group->name + "late", c.call->number);
+                if (c.group->context && am_clock() - c.since > waited)
+                    tell(where(*c.group, c.group->context->rank), c.call->number);
             }
+            for (const auto &w : process.words)
+                if (w.second.told < w.second.number)
+                    posts.emplace_back(w.first, w.second.number);
         }
         for (const auto &p : posts)
-            post(p.first, p.second);
+            if (post(p.first, p.second))
+                told.push_back(p);
         std::vector<std::shared_ptr<Line>> lines;
         {
             std::lock_guard<std::mutex> guard(process.lock);
+            for (const auto &p : told)
+                process.words[p.first].told = p.second;
             for (const Call &c : process.calls)
                 if (!c.line->broken() && (failed || am_comm_gives_up(c.call)))
                     lines.push_back(c.line);
@@ -218,7 +233,7 @@ class Watched
     Watched(am_comm_call *call, const Group &group)
     {
         std::lock_guard<std::mutex> guard(process.lock);
-        process.calls.push_front({call, &group, group.line, am_clock(), false});
+        process.calls.push_front({call, &group, group.line, am_clock()});
         at_ = process.calls.begin();
     }
     ~Watched()
@@ -433,6 +448,7 @@ void leave()
     if (process.watcher.joinable())
         process.watcher.join();
     process.closed.clear();
+    process.words.clear();
     am_store_leave(process.store);
     am_store_end(process.server);
     process.store = nullptr;
@@ -704,7 +720,10 @@ void where_are(void *self, uint8_t *here, int64_t number, double seconds)
     am_comm_call none = {};
     guarded(&none, [&] {
         const double end = am_clock() + seconds;
-        post(where(group, rank), number);
+        {
+            std::lock_guard<std::mutex> guard(process.lock);
+            tell(where(group, rank), number);
+        }
         for (bool all = false; !all;) {
             all = true;
             for (int r = 0; r < size; r++) {
@@ -722,8 +741,10 @@ void where_are(void *self, uint8_t *here, int64_t number, double seconds)
 int waits(void *self, am_comm_call *call)
 {
     return guarded(call, [&] {
-        if (group_of(self).told.exchange(call->number) != call->number)
-            post(where(group_of(self), rank_gloo(self)), call->number);
+        {
+            std::lock_guard<std::mutex> guard(process.lock);
+            tell(where(group_of(self), rank_gloo(self)), call->number);
+        }
         return am_store_failure(process.store, 0, call->message) ? int{AM_ECOMM} : int{AM_OK};
     });
 }

@@ -15,11 +15,18 @@
 
 #include "comm.h"
 
+/* What was sent to another rank, which stays as it is until it is gone. */
+typedef struct peer {
+    int64_t question, answer;
+    MPI_Request asking, answering;
+} peer;
+
 typedef struct group {
     MPI_Comm comm, control; /* control: questions about who waits where */
     int rank, size, is_all;
-    int64_t number, *answers; /* of the collective that this rank waits in */
-    int *counts;              /* of all_to_all, and places, of both sides */
+    int64_t number; /* of the collective that this rank waits in */
+    peer *peers;    /* of all ranks */
+    int *counts;    /* of all_to_all, and places, of both sides */
 } group;
 
 enum { QUESTION = 1, ANSWER = 2, SPINS = 200, LATE = 2000 };
@@ -51,6 +58,12 @@ static int failed(int rc, am_comm_call *call)
 /* ---- waiting ----------------------------------------------------------------------------------
  */
 
+static int is_gone(MPI_Request *request)
+{
+    int done = 0;
+    return MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done;
+}
+
 /* Tell those who ask that this rank waits in the same collective. The lock is held. */
 static void answer(group *g)
 {
@@ -59,14 +72,14 @@ static void answer(group *g)
     while (MPI_Iprobe(MPI_ANY_SOURCE, QUESTION, g->control, &there, &status) == MPI_SUCCESS &&
            there) {
         int64_t number = 0;
-        MPI_Request request;
+        peer *p = &g->peers[status.MPI_SOURCE];
+        if (!is_gone(&p->answering))
+            return;
         MPI_Recv(&number, 1, MPI_INT64_T, status.MPI_SOURCE, QUESTION, g->control, &status);
         if (number > g->number) /* not there yet */
             continue;
-        g->answers[status.MPI_SOURCE] = number;
-        MPI_Isend(&g->answers[status.MPI_SOURCE], 1, MPI_INT64_T, status.MPI_SOURCE, ANSWER,
-                  g->control, &request);
-        MPI_Request_free(&request);
+        p->answer = number;
+        MPI_Isend(&p->answer, 1, MPI_INT64_T, status.MPI_SOURCE, ANSWER, g->control, &p->answering);
     }
 }
 
@@ -108,14 +121,16 @@ static void where_are(void *self, uint8_t *here, int64_t number, double seconds)
     group *g = self;
     double end = am_clock() + seconds;
     pthread_mutex_lock(&mpi);
-    g->number = number;
+    if (g->number < number)
+        g->number = number;
+    broken = 1; /* nobody may take the questions */
     for (int r = 0; r < g->size; r++) {
-        MPI_Request request;
+        peer *p = &g->peers[r];
         here[r] = r == g->rank;
-        if (r == g->rank)
+        if (r == g->rank || !is_gone(&p->asking)) /* who has not taken one before is not here */
             continue;
-        MPI_Isend(&g->number, 1, MPI_INT64_T, r, QUESTION, g->control, &request);
-        MPI_Request_free(&request);
+        p->question = number;
+        MPI_Isend(&p->question, 1, MPI_INT64_T, r, QUESTION, g->control, &p->asking);
     }
     pthread_mutex_unlock(&mpi);
     for (int known = 1; known < g->size && am_clock() < end; nap(LATE)) {
@@ -161,7 +176,9 @@ static int new_group(void **out, MPI_Comm comm, am_comm_call *call)
             MPI_Comm_set_errhandler(g->control, MPI_ERRORS_RETURN);
             MPI_Comm_rank(comm, &g->rank);
             MPI_Comm_size(comm, &g->size);
-            g->answers = calloc((size_t)g->size, sizeof *g->answers);
+            g->peers = calloc((size_t)g->size, sizeof *g->peers);
+            for (int r = 0; g->peers && r < g->size; r++)
+                g->peers[r].asking = g->peers[r].answering = MPI_REQUEST_NULL;
             g->counts = calloc((size_t)g->size * 4, sizeof *g->counts);
         }
         pthread_mutex_unlock(&mpi);
@@ -170,8 +187,8 @@ static int new_group(void **out, MPI_Comm comm, am_comm_call *call)
         free(g);
         return failed(rc, call);
     }
-    if (!g || !g->answers || !g->counts) {
-        free(g ? g->answers : NULL);
+    if (!g || !g->peers || !g->counts) {
+        free(g ? g->peers : NULL);
         free(g ? g->counts : NULL);
         free(g);
         snprintf(call->message, sizeof call->message, "out of memory");
@@ -207,12 +224,14 @@ static void close_mpi(void *self)
 {
     group *g = self;
     pthread_mutex_lock(&mpi);
+    for (int r = 0; r < g->size; r++)
+        broken |= !is_gone(&g->peers[r].answering);
     if (!broken) { /* else what was given up may still look at the group's numbers */
         MPI_Comm_free(&g->comm);
         MPI_Comm_free(&g->control);
         if (g->is_all)
             MPI_Finalize();
-        free(g->answers);
+        free(g->peers);
         free(g->counts);
         free(g);
     }
