@@ -25,7 +25,7 @@ local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp
 ---@class am.distributed.World
 ---@field rank integer from 0
 ---@field size integer
----@field local_rank integer its place among the ranks on this host, from 0
+---@field local_rank integer its place among the ranks on this host, from 0, as the launcher says, or by hosts' names
 ---@field on_host integer ranks on this host, this one among them
 ---@field on_cpus integer those of them that may run on the same CPUs
 ---@field is_first_on_host boolean of the ranks on this host the one with the least number
@@ -33,7 +33,7 @@ local M = { find = ranks.find, mesh = mesh.new, layout = layout.new, fsdp = fsdp
 local World = {}
 World.__index = World
 
--- nccl is between GPUs: what CPUs have stands for it.
+-- nccl, beside gloo or mpi, is what GPUs have anyway; cpu and cuda begin a pair.
 local BACKENDS = { nccl = true, gloo = true, mpi = true, cpu = true, cuda = true }
 
 -- How many ranks are on this host, how many of them share their CPUs with this one, and how many are before it there.
@@ -71,8 +71,9 @@ function M.join(opts)
                       self.group:size())
         end
     end
-    self.on_host, self.on_cpus, self.local_rank = neighbours(self)
-    self.is_first_on_host = self.local_rank == 0
+    local before
+    self.on_host, self.on_cpus, before = neighbours(self)
+    self.local_rank, self.is_first_on_host = place.local_rank or before, before == 0
     return self
 end
 

@@ -11,7 +11,7 @@ local M = {}
 ---@class am.distributed.Place
 ---@field rank integer
 ---@field size integer
----@field local_rank integer on this host
+---@field local_rank integer? on this host, where the launcher says it
 ---@field engine string "self", "mpi" or "gloo"
 ---@field by string? what started the ranks, for messages
 ---@field address string? where rank 0 is, for gloo
@@ -27,7 +27,8 @@ local function number(getenv, name)
         or err.raise("usage", "the environment's %s is \"%s\", not a whole number", name, text)
 end
 
--- A place by the names of variables: { rank, size, local_rank }; nil where the first two are not set.
+-- A place by the names of variables: { rank, size, local_rank }, of which the last may be unset; nil where the first
+-- two are.
 local function by_names(getenv, engine, by, names)
     local rank, size = number(getenv, names[1]), number(getenv, names[2])
     if not (rank and size) then
@@ -35,7 +36,7 @@ local function by_names(getenv, engine, by, names)
     elseif rank >= size then
         err.raise("usage", "%s is %d, and %s is %d: ranks begin at 0", names[1], rank, names[2], size)
     end
-    return { rank = rank, size = size, local_rank = number(getenv, names[3]) or 0,
+    return { rank = rank, size = size, local_rank = number(getenv, names[3]),
              engine = size > 1 and engine or "self", by = by }
 end
 

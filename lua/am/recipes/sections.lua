@@ -169,7 +169,7 @@ local function processes()
         parallelizer = of_mixtures { activation_checkpointing = distributed.activation_checkpointing },
         autopipeline = { fields = M.pipeline(), doc = "as distributed.pipeline, where there is none" },
         dist_env = { fields = {
-            backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; nccl is between GPUs" },
+            backend = { type = "string", doc = "mpi or gloo, instead of what fits the launcher; GPUs use nccl anyway" },
             timeout_minutes = { type = "number", min = 0, doc = "how long a rank waits for the others (10)" },
             init_process_group = { type = "any", no_effect = LAUNCHER },
         }, doc = "how processes find each other" },

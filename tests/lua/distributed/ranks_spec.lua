@@ -1,4 +1,5 @@
 -- am.distributed.ranks: what the environments of launchers say.
+local distributed = require("am.distributed")
 local err = require("am.core.error")
 local ranks = require("am.distributed.ranks")
 
@@ -24,7 +25,15 @@ describe("am.distributed.ranks", function()
                              OMPI_COMM_WORLD_LOCAL_SIZE = "2" }
         assert.same({ 1, 2, 1, "mpi" }, { place.rank, place.size, place.local_rank, place.engine })
         assert.equal("mpi", find({ PMI_RANK = "0", PMI_SIZE = "2" }).engine)
+        assert.is_nil(find({ PMI_RANK = "1", PMI_SIZE = "2" }).local_rank)
         assert.equal("self", find({ RANK = "0", WORLD_SIZE = "1" }).engine)
+    end)
+
+    it("takes the launcher's word for a rank's place on its host", function()
+        local world = distributed.join { place = { rank = 0, size = 1, local_rank = 3, engine = "self" } }
+        assert.same({ 3, true }, { world.local_rank, world.is_first_on_host })
+        world = distributed.join { place = { rank = 0, size = 1, engine = "self" } }
+        assert.same({ 0, true }, { world.local_rank, world.is_first_on_host })
     end)
 
     it("knows srun's ranks, and that a batch script is none", function()
