@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,6 +90,7 @@ int am_comm_new(am_comm **out, const char *name, double timeout)
     c->process = getpid();
     snprintf(c->name, sizeof c->name, "%s", name);
     pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->asking, NULL);
     pthread_cond_init(&c->queued, NULL);
     pthread_cond_init(&c->done, NULL);
     *out = c;
@@ -106,6 +106,7 @@ void am_comm_free(am_comm *c)
     am_free(c->world_ranks);
     am_free(c->places);
     pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->asking);
     pthread_cond_destroy(&c->queued);
     pthread_cond_destroy(&c->done);
     am_free(c); /* the module stays: MPI does not come back */
@@ -362,7 +363,7 @@ static void name_missing(am_comm *c, const am_work *w, char message[AM_COMM_MESS
     if (am_alloc(&here, (size_t)c->size) != AM_OK)
         return;
     if (c->host)
-        c->host->engine->where_are(c->control, here, w->call.number, GRACE);
+        am_comm_gpu_where(c, here, w->call.number, GRACE);
     else
         c->engine->where_are(c->group, here, w->call.number, GRACE);
     const char *before = ": there came no ";
@@ -382,6 +383,8 @@ static void name_missing(am_comm *c, const am_work *w, char message[AM_COMM_MESS
 /* Why a work failed, in its message; no later one will do. */
 static void fail_work(am_comm *c, am_work *w, int rc)
 {
+    if (c->host && rc == AM_ECOMM && w->call.message[0])
+        am_comm_ask_who_is_gone(c, &w->call);
     if (rc != AM_ECOMM) /* of this thread's am_alloc */
         snprintf(w->message, sizeof w->message, "%s", am_error_message());
     else if (w->call.message[0])
@@ -402,8 +405,6 @@ static void finish(am_comm *c, am_work *w)
     if (c->host) { /* it is begun already */
         w->call.deadline = am_clock() + c->timeout;
         rc = c->engine->wait(c->group, &w->call);
-        if (rc == AM_ECOMM && w->call.message[0])
-            am_comm_ask_who_is_gone(c, &w->call);
     } else {
         w->call = am_comm_call_of(c);
         if (!__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
@@ -431,7 +432,7 @@ static void be_idle(am_comm *c)
         return;
     am_comm_call done = {.number = c->ended, .stopping = &stopping};
     pthread_mutex_unlock(&c->lock);
-    (void)c->host->engine->waits(c->control, &done);
+    (void)am_comm_gpu_waits(c, &done);
     pthread_mutex_lock(&c->lock);
 }
 
@@ -535,8 +536,8 @@ static int check_reduction(int dtype, int op)
 static int start(am_comm *c, am_work *w)
 {
     const am_backend *be;
-    AM_TRY(am_device_open(AM_DEVICE_CUDA, &be, (am_stream **)&w->call.stream));
-    void *stream = w->call.stream;
+    am_stream *stream;
+    AM_TRY(am_device_open(AM_DEVICE_CUDA, &be, &stream));
     w->call = am_comm_gpu_call(c);
     w->call.stream = stream;
     int rc = __atomic_load_n(&stopping, __ATOMIC_ACQUIRE) ? AM_ECOMM : do_work(c, w, &w->call);
@@ -554,17 +555,20 @@ static void count(am_comm *c, const am_work *w)
         c->counts.bytes[w->kind] += am_tensor_bytes(given);
 }
 
-static int queue(am_work **out, am_comm *c, am_work *w)
+static int need_thread(am_comm *c)
+{
+    if (c->has_thread)
+        return AM_OK;
+    int rc = pthread_create(&c->thread, NULL, work_thread, c);
+    if (rc != 0)
+        return am_fail(AM_ECOMM, "a thread for group %s: %s", c->name, strerror(rc));
+    c->has_thread = 1;
+    return AM_OK;
+}
+
+static void queue(am_comm *c, am_work *w)
 {
     pthread_mutex_lock(&c->lock);
-    if (!c->has_thread) {
-        int rc = pthread_create(&c->thread, NULL, work_thread, c);
-        if (rc != 0) {
-            pthread_mutex_unlock(&c->lock);
-            return am_fail(AM_ECOMM, "a thread for group %s: %s", c->name, strerror(rc));
-        }
-        c->has_thread = 1;
-    }
     if (c->last)
         c->last->next = w;
     else
@@ -572,8 +576,6 @@ static int queue(am_work **out, am_comm *c, am_work *w)
     c->last = w;
     pthread_cond_signal(&c->queued);
     pthread_mutex_unlock(&c->lock);
-    *out = w;
-    return AM_OK;
 }
 
 /* The work that `w` describes, of copies. */
@@ -597,9 +599,11 @@ static int begin(am_work **out, am_comm *c, const am_work *w, am_tensor *to, am_
             copy_counts(&mine->from_counts, w->from_counts, c->size, from, kind_names[w->kind]));
     AM_TRY_OUT(group_for(&mine->comm, c, mine));
     count(c, mine);
+    AM_TRY_OUT(need_thread(mine->comm)); /* before a device has begun to use the tensors */
     if (mine->comm->host)
         AM_TRY_OUT(start(mine->comm, mine));
-    AM_TRY_OUT(queue(out, mine->comm, mine));
+    queue(mine->comm, mine);
+    *out = mine;
     return AM_OK;
 out:
     free_work(mine);

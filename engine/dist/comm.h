@@ -5,18 +5,20 @@
  *
  * Rules for engines
  *   - A function blocks until its part is done, and returns AM_OK, or AM_ECOMM with the reason in
- *     call->message. Different groups call at the same time, one group never twice.
+ *     call->message. Different groups call at the same time, one group never twice (a device's:
+ *     one thread begins, another waits).
  *   - It gives up, with AM_ECOMM and an empty message, when am_comm_gives_up(call): asked at least
  *     ten times a second.
  *   - Reductions come in f32, f64, i32 and i64; what only moves is bytes (AM_U8). All ranks of a
  *     group get the same bits.
  *   - `number` tells a group's calls apart. While a rank waits it answers where_are of the others.
  *
- * A device's engine is beside another, in whose group its ranks have met. It has what is below
- * `invite`, and collectives, which are others' in this:
+ * A device's engine is beside another, in whose group its ranks have met. It has `close`, what is
+ * from `invite` on, and collectives, which are others' in this:
  *   - One begins a part and returns, in the order in which the rank's program has it. The part runs
  *     in a stream of the group's own, behind what call->stream holds. `wait` blocks until its end.
  *   - Both ask call->wait_on instead of am_comm_gives_up: the module does not see libamlua.so.
+ *   - An empty message, too, where the group was given up before.
  *   - Reductions come in bf16 and f16, too: summed in f32, and rounded once.
  */
 #ifndef AM_COMM_H
@@ -82,12 +84,13 @@ typedef struct am_comm_engine {
     void (*abort)(int status, const char *why);
 
     /* Of a device's engine alone. */
-    /* What the others need for joining this rank, which device it has, as no other one of its host
-     * is called, and whether it can: AM_ECOMM where not. */
-    int (*invite)(uint8_t id[AM_COMM_ID], char device[AM_COMM_DEVICE], am_comm_call *call);
+    /* Which device this rank has, as no other one is called, and whether it can join: AM_ECOMM
+     * where not. id: what all need for joining the first rank; NULL on the others. */
+    int (*invite)(uint8_t *id, char device[AM_COMM_DEVICE], am_comm_call *call);
     int (*join)(void **group, const uint8_t id[AM_COMM_ID], int rank, int size, am_comm_call *call);
     int (*wait)(void *group, am_comm_call *call);
-    /* After a failure, once it is known who is missing: end what runs on the device. */
+    /* After a failure, once it is known who is missing: end what runs on the device, and wait until
+     * it uses no tensor any longer. */
     void (*give_up)(void *group);
 } am_comm_engine;
 

@@ -20,6 +20,26 @@ typedef struct invitation {
     char device[AM_COMM_DEVICE], problem[AM_COMM_MESSAGE];
 } invitation;
 
+int am_comm_gpu_waits(am_comm *c, am_comm_call *call)
+{
+    int64_t number = call->number;
+    pthread_mutex_lock(&c->asking);
+    if (c->told < number) /* who begins is ahead of who waits: the number never falls */
+        c->told = number;
+    call->number = c->told;
+    int rc = c->host->engine->waits(c->control, call);
+    pthread_mutex_unlock(&c->asking);
+    call->number = number;
+    return rc;
+}
+
+void am_comm_gpu_where(am_comm *c, uint8_t *here, int64_t number, double seconds)
+{
+    pthread_mutex_lock(&c->asking);
+    c->host->engine->where_are(c->control, here, number, seconds);
+    pthread_mutex_unlock(&c->asking);
+}
+
 /* Is there use in waiting? Others are told that this rank waits, and the CPUs' engine may know of
  * one that is gone. */
 static int wait_on(am_comm_call *call)
@@ -30,7 +50,7 @@ static int wait_on(am_comm_call *call)
     if (am_clock() < call->asked + ANSWERS)
         return AM_OK;
     call->asked = am_clock();
-    return c->host->engine->waits(c->control, call);
+    return am_comm_gpu_waits(c, call);
 }
 
 am_comm_call am_comm_gpu_call(am_comm *c)
@@ -50,12 +70,13 @@ static void invite(am_comm *c, invitation *own)
     if (am_module_open((void **)&entry, "cuda", getenv("AMLUA_CUDA"), "am_comm_engine_entry",
                        AM_ECOMM) != AM_OK)
         snprintf(own->problem, sizeof own->problem,
-                 "amlua_cuda.so was built without NCCL's nccl.h: %.300s", am_error_message());
+                 "%.300s (without NCCL's nccl.h amlua_cuda.so is built for one GPU)",
+                 am_error_message());
     else if (!(c->engine = entry()) || c->engine->size != sizeof(am_comm_engine) ||
              c->engine->version != AM_COMM_VERSION)
         snprintf(own->problem, sizeof own->problem,
                  "amlua_cuda.so was built for another version of amlua");
-    else if (c->engine->invite(own->id, own->device, &call) != AM_OK)
+    else if (c->engine->invite(c->rank == 0 ? own->id : NULL, own->device, &call) != AM_OK)
         memcpy(own->problem, call.message, sizeof own->problem);
 }
 
@@ -69,8 +90,7 @@ static int check_invitations(const am_comm *c, const invitation *of)
             return am_fail(AM_ECOMM, "rank %d (host %s) can't join others' GPUs: %.400s",
                            c->host->world_ranks[r], at->host, of[r].problem);
         for (int q = 0; q < r; q++)
-            if (strcmp(of[q].device, of[r].device) == 0 &&
-                strcmp(places[c->host->world_ranks[q]].host, at->host) == 0)
+            if (strcmp(of[q].device, of[r].device) == 0) /* containers name their hosts apart */
                 return am_fail(AM_ECOMM,
                                "rank %d and rank %d have the same GPU of host %s: start one rank "
                                "for each GPU",
@@ -132,7 +152,7 @@ void am_comm_ask_who_is_gone(am_comm *c, am_comm_call *call)
 {
     am_comm_call question = *call;
     for (double end = am_clock() + NEWS; am_clock() < end;) {
-        if (c->host->engine->waits(c->control, &question) != AM_OK) {
+        if (am_comm_gpu_waits(c, &question) != AM_OK) {
             memcpy(call->message, question.message, sizeof call->message);
             return;
         }

@@ -26,9 +26,11 @@ struct am_comm {
     double timeout;
     pid_t process;
     am_comm_counts counts;
-    am_comm *on_gpu; /* or NULL */
-    am_comm *host;   /* of such a one: the group that it belongs to */
-    void *control;   /* and a group of host's engine, for questions about who waits where */
+    am_comm *on_gpu;        /* or NULL */
+    am_comm *host;          /* of such a one: the group that it belongs to */
+    void *control;          /* and a group of host's engine, for questions about who waits where */
+    pthread_mutex_t asking; /* of control, which two threads use, and of told */
+    int64_t told;           /* the last collective that others know this rank to have come to */
 
     pthread_t thread;
     pthread_mutex_t lock;
@@ -51,6 +53,10 @@ void am_comm_drain(am_comm *c);
 int am_comm_open_on_gpu(am_comm *host);
 /* A call of such a group. */
 am_comm_call am_comm_gpu_call(am_comm *c);
+/* Tell others that this rank has come to call->number; comm.h's `waits`. */
+int am_comm_gpu_waits(am_comm *c, am_comm_call *call);
+/* comm.h's where_are. */
+void am_comm_gpu_where(am_comm *c, uint8_t *here, int64_t number, double seconds);
 /* After a failure: put what the CPUs' engine knows of a rank that is gone into call->message. */
 void am_comm_ask_who_is_gone(am_comm *c, am_comm_call *call);
 

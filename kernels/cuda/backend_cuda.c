@@ -2,9 +2,10 @@
  * copies are in memory.c. The module amlua_cuda.so is these, cublas.c, cudnn*.c and the kernels; it
  * needs nothing of libamlua.so but what am_backend_entry is handed.
  *
- * A process uses one GPU, and one stream. What goes wrong on the device shows late: a launch that
+ * A process uses one GPU, and one stream of kernels; each group of NCCL's (nccl.c) has one more.
+ * What goes wrong on the device shows late: a launch that
  * fails is told by am_cuda_launched, the rest by the next stream_sync or transfer. AM_SYNC=1 waits
- * for each kernel, and names it. */
+ * for each kernel of the first stream, and names it. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,8 +141,23 @@ static void cuda_release(void *p, size_t bytes)
 
 int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes)
 {
-    /* What was had in the order of another stream might still be in use there. */
-    return s->stream == order ? host->alloc(p, bytes) : am_cuda_alloc(p, bytes, s->stream);
+    cudaEvent_t had;
+    int rc = host->alloc(p, bytes);
+    if (rc != AM_OK || s->stream == order)
+        return rc;
+    /* Another stream waits until it is had. Its own cudaFreeAsync gives it back, behind what uses
+     * it there. */
+    cudaError_t e = cudaEventCreateWithFlags(&had, cudaEventDisableTiming);
+    if (e == cudaSuccess) {
+        e = cudaEventRecord(had, order);
+        if (e == cudaSuccess)
+            e = cudaStreamWaitEvent(s->stream, had, 0);
+        (void)cudaEventDestroy(had);
+    }
+    if (e == cudaSuccess)
+        return AM_OK;
+    cuda_release(*p, bytes);
+    return am_cuda_fail(e, "ordering memory");
 }
 
 /* ---- streams -------------------------------------------------------------------------------- */
@@ -230,7 +246,7 @@ int am_cuda_stream_sync(am_stream *s)
 int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int line)
 {
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && sync_each)
+    if (e == cudaSuccess && sync_each && s->stream == order) /* NCCL's may wait for other ranks */
         e = cudaStreamSynchronize(s->stream);
     if (e == cudaSuccess)
         return AM_OK;

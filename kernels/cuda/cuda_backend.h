@@ -45,7 +45,7 @@ struct am_stream {
 int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes);
 
 /* After a launch: AM_OK, or an error that names the kernel, file and line. With AM_SYNC=1 the
- * kernel has run. */
+ * kernel has run, but in NCCL's streams. */
 int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int line);
 #define am_cuda_launched(s, kernel) am_cuda_launched_at(s, kernel, __FILE__, __LINE__)
 

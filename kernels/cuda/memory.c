@@ -2,8 +2,8 @@
  * pinned buffers.
  *
  * An allocation belongs to whom it is handed from its place in the stream on, and is given back
- * when the stream comes to its release: neither waits. Another stream that uses a block has to be
- * waited for by this one (cudaStreamWaitEvent) before the block is released. */
+ * when the stream comes to its release: neither waits. A block that NCCL's stream uses is
+ * released when the host has seen the end of the collective (nccl.c's wait, and give_up). */
 #include <string.h>
 
 #include "cuda_backend.h"

@@ -22,8 +22,8 @@
 typedef struct group {
     ncclComm_t comm; /* NULL: given up */
     am_stream *own;  /* whose stream collectives run in, and its scratch for wide sums */
-    int rank, size, device;
-    pthread_mutex_t lock; /* who begins and who waits are two threads */
+    int size, device;
+    pthread_mutex_t lock; /* of comm: who begins and who waits are two threads */
 } group;
 
 enum { SPINS = 500, NAP = 50000 }; /* ns */
@@ -91,6 +91,7 @@ static void give_up(void *self)
         (void)nccl.CommAbort(g->comm); /* ends what runs on the device */
     g->comm = NULL;
     pthread_mutex_unlock(&g->lock);
+    (void)cudaStreamSynchronize(g->own->stream); /* tensors go back to their owners now */
 }
 
 static int failed(ncclResult_t r, am_comm_call *call)
@@ -120,29 +121,34 @@ static int went(ncclResult_t r)
     return r == ncclSuccess || r == ncclInProgress;
 }
 
-static ncclResult_t state_of(group *g)
+/* *state is how NCCL is. AM_ECOMM where the group was given up: no message, so that the first
+ * failure is told. */
+static int ask_state(group *g, ncclResult_t *state)
 {
-    ncclResult_t state = ncclSuccess, r;
+    int rc = AM_ECOMM;
     pthread_mutex_lock(&g->lock);
-    r = g->comm ? nccl.CommGetAsyncError(g->comm, &state) : ncclInvalidUsage;
+    if (g->comm) {
+        ncclResult_t r = nccl.CommGetAsyncError(g->comm, state);
+        if (r != ncclSuccess)
+            *state = r;
+        rc = AM_OK;
+    }
     pthread_mutex_unlock(&g->lock);
-    return r == ncclSuccess ? state : r;
+    return rc;
 }
 
 /* Wait until NCCL has taken what it was given, of which it said r. */
 static int settle(group *g, ncclResult_t r, am_comm_call *call)
 {
-    for (int round = 0; r == ncclInProgress; r = state_of(g)) {
-        if (call->wait_on(call) != AM_OK)
+    for (int round = 0; r == ncclInProgress; nap(round++))
+        if (call->wait_on(call) != AM_OK || ask_state(g, &r) != AM_OK)
             return AM_ECOMM;
-        nap(round++);
-    }
     return r == ncclSuccess ? AM_OK : failed(r, call);
 }
 
 /* ---- joining and leaving -------------------------------------------------------------------- */
 
-static int invite(uint8_t id[AM_COMM_ID], char device[AM_COMM_DEVICE], am_comm_call *call)
+static int invite(uint8_t *id, char device[AM_COMM_DEVICE], am_comm_call *call)
 {
     int ordinal;
     struct cudaDeviceProp p;
@@ -154,12 +160,14 @@ static int invite(uint8_t id[AM_COMM_ID], char device[AM_COMM_DEVICE], am_comm_c
     cudaError_t e = cudaGetDevice(&ordinal);
     if (e == cudaSuccess)
         e = cudaGetDeviceProperties(&p, ordinal);
-    ncclResult_t r = e == cudaSuccess ? nccl.GetUniqueId(&unique) : ncclUnhandledCudaError;
-    if (r != ncclSuccess) {
-        snprintf(call->message, sizeof call->message, "NCCL: %s", nccl.GetErrorString(r));
-        return AM_ECOMM;
+    if (e != cudaSuccess)
+        return failed_cuda(e, call);
+    if (id) { /* each id has a thread and a socket that listens */
+        ncclResult_t r = nccl.GetUniqueId(&unique);
+        if (r != ncclSuccess)
+            return failed(r, call);
+        memcpy(id, &unique, sizeof unique);
     }
-    memcpy(id, &unique, sizeof unique);
     for (int i = 0; i < 16; i++)
         snprintf(device + 2 * i, 3, "%02x", (unsigned char)p.uuid.bytes[i]);
     return AM_OK;
@@ -174,8 +182,8 @@ static void close_group(void *self)
         (void)cudaStreamSynchronize(g->own->stream);
     if (g->comm) { /* comm.c has waited for all works */
         ncclResult_t r = nccl.CommFinalize(g->comm);
-        for (int round = 0; r == ncclInProgress && round < 100 * SPINS; r = state_of(g))
-            nap(round++);
+        for (int round = 0; r == ncclInProgress && round < 100 * SPINS; nap(round++))
+            (void)ask_state(g, &r);
         (void)(r == ncclSuccess ? nccl.CommDestroy(g->comm) : nccl.CommAbort(g->comm));
     }
     am_cuda_vtable()->stream_release(g->own);
@@ -194,7 +202,6 @@ static int join(void **out, const uint8_t id[AM_COMM_ID], int rank, int size, am
         return AM_ECOMM;
     }
     pthread_mutex_init(&g->lock, NULL);
-    g->rank = rank;
     g->size = size;
     (void)cudaGetDevice(&g->device);
     memcpy(&unique, id, sizeof unique);
@@ -209,21 +216,10 @@ static int join(void **out, const uint8_t id[AM_COMM_ID], int rank, int size, am
     return AM_OK;
 }
 
-static int rank_of(const void *self)
-{
-    return ((const group *)self)->rank;
-}
-
-static int count_of(const void *self)
-{
-    return ((const group *)self)->size;
-}
-
 /* ---- beginning ------------------------------------------------------------------------------ */
 
-/* The group's stream goes on when the backend's has come to where it is now. On AM_OK the lock is
- * held. */
-static int begin(group *g, am_comm_call *call)
+/* The group's stream goes on when the backend's has come to where it is now. */
+static int follow(group *g, am_comm_call *call)
 {
     cudaEvent_t event;
     cudaError_t e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
@@ -233,14 +229,24 @@ static int begin(group *g, am_comm_call *call)
     e = cudaEventRecord(event, ((am_stream *)call->stream)->stream);
     if (e == cudaSuccess)
         e = cudaStreamWaitEvent(g->own->stream, event, 0);
-    if (e != cudaSuccess)
-        return failed_cuda(e, call);
+    return e == cudaSuccess ? AM_OK : failed_cuda(e, call);
+}
+
+/* On AM_OK the lock is held, under which nothing may wait for the device. AM_ECOMM, without a
+ * message, as ask_state's. */
+static int enter(group *g)
+{
     pthread_mutex_lock(&g->lock);
     if (g->comm)
         return AM_OK;
     pthread_mutex_unlock(&g->lock);
-    snprintf(call->message, sizeof call->message, "the group was given up before");
     return AM_ECOMM;
+}
+
+static int begin(group *g, am_comm_call *call)
+{
+    int rc = follow(g, call);
+    return rc == AM_OK ? enter(g) : rc;
 }
 
 /* NCCL said r of what it was given; the lock is held. */
@@ -272,7 +278,10 @@ static int wait(void *self, am_comm_call *call)
     (void)cudaSetDevice(g->device); /* of this thread */
     for (int round = 0;; nap(round++)) {
         cudaError_t e = cudaEventQuery(call->event);
-        ncclResult_t r = state_of(g);
+        ncclResult_t r = ncclSuccess;
+        rc = ask_state(g, &r);
+        if (rc != AM_OK)
+            break;
         if (!went(r))
             rc = failed(r, call);
         else if (e != cudaSuccess && e != cudaErrorNotReady)
@@ -320,12 +329,14 @@ typedef struct reduction {
     int scatter, dtype;
 } reduction;
 
-/* Both take a lock that is held, and give it back. */
 static int reduce_as(group *g, const reduction *x, am_comm_call *call)
 {
     ncclRedOp_t op = call->op == AM_SUM ? ncclSum : call->op == AM_MAX ? ncclMax : ncclMin;
     ncclDataType_t type = type_of(x->dtype);
     size_t n = (size_t)x->n;
+    int rc = enter(g);
+    if (rc != AM_OK)
+        return rc;
     ncclResult_t r = x->scatter
                          ? nccl.ReduceScatter(x->from, x->to, n, type, op, g->comm, g->own->stream)
                          : nccl.AllReduce(x->from, x->to, n, type, op, g->comm, g->own->stream);
@@ -340,10 +351,8 @@ static int reduce_wide(group *g, const reduction *x, am_comm_call *call)
         am_cuda_scratch(g->own, &p, 0, (size_t)(total + (x->scatter ? x->n : 0)) * sizeof(float));
     if (rc == AM_OK)
         rc = convert(g, p, AM_F32, x->from, x->dtype, total);
-    if (rc != AM_OK) {
-        pthread_mutex_unlock(&g->lock);
+    if (rc != AM_OK)
         return rc;
-    }
     reduction wide = *x;
     wide.from = p;
     wide.to = x->scatter ? (float *)p + total : p;
@@ -354,7 +363,7 @@ static int reduce_wide(group *g, const reduction *x, am_comm_call *call)
 
 static int reduce(group *g, const reduction *x, am_comm_call *call)
 {
-    int rc = begin(g, call);
+    int rc = follow(g, call);
     if (rc == AM_OK)
         rc = x->dtype == AM_BF16 || x->dtype == AM_F16 ? reduce_wide(g, x, call)
                                                        : reduce_as(g, x, call);
@@ -442,8 +451,6 @@ static const am_comm_engine engine = {
     .version = AM_COMM_VERSION,
     .name = "nccl",
     .close = close_group,
-    .rank = rank_of,
-    .count = count_of,
     .all_reduce = all_reduce,
     .reduce_scatter = reduce_scatter,
     .all_gather = all_gather,

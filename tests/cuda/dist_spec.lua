@@ -42,8 +42,8 @@ ranks.describe("ranks on CUDA", function()
         return ranks.train(n, helper.changes({ device = "cuda" }, changes or {}), overrides)
     end
 
-    local function collectives(n, word, streams)
-        return helper.run({ "tests/dist/collectives.lua", word, "cuda" },
+    local function collectives(n, word, streams, dtype)
+        return helper.run({ "tests/dist/collectives.lua", word, "cuda", dtype },
                           { before = "AM_EMU_STREAMS=" .. (streams or "eager") .. " " .. ranks.mpirun(n) })
     end
 
@@ -60,11 +60,16 @@ ranks.describe("ranks on CUDA", function()
     end
 
     it("name the rank that does not come, and end", function()
-        local status, out = collectives(3, "late")
-        assert.equal(5, status)
-        for rank = 0, 1 do
-            assert.matches("rank " .. rank .. ": all_reduce %d+ of group world did not end within 1 s: there came no "
-                .. "rank 2 %(host [^,]+, process %d+%)\n", out)
+        local status, out
+        for _, dtype in ipairs { "float32", "bfloat16" } do -- the second is two kernels around NCCL's
+            ffi.C.setenv("AM_SYNC", dtype == "bfloat16" and "1" or "0", 1) -- which wait for none of another rank
+            status, out = collectives(3, "late", nil, dtype)
+            ffi.C.setenv("AM_SYNC", "0", 1)
+            assert.equal(5, status)
+            for rank = 0, 1 do
+                assert.matches("rank " .. rank .. ": all_reduce %d+ of group world did not end within 1 s: there "
+                    .. "came no rank 2 %(host [^,]+, process %d+%)\n", out)
+            end
         end
         status, out = collectives(3, "behind")
         assert.equal(5, status)
@@ -100,6 +105,21 @@ ranks.describe("ranks on CUDA", function()
         train(2, { distributed = { strategy = "fsdp2" } }, { "--step_scheduler.max_steps", "7", unpack(words) })
         ranks.train(1, nil, words)
         ranks.compare(whole, helper.jsonl(dir .. "/training.jsonl"))
+    end)
+
+    it("sum in memory that the engine kept for reuse", function()
+        local script = helper.write(helper.folder() .. "/room.lua", [[
+            local am = require("am")
+            local world = require("am.distributed.comm").open("mpi", { timeout = 20 })
+            am.set_default_device("cuda:0")
+            local t = am.ones({ 5000000 }, { dtype = "bfloat16" }) -- 10 MB, and 20 MB for its sum
+            am.zeros({ 10000000 }):release()
+            world:all_reduce(t):wait()
+            assert(t:to("float32"):sum():item() == 5000000)
+            world:close()
+            print("there was room")]])
+        local _, out, errors = helper.run({ script }, { before = "AM_EMU_MEMORY=64M " .. ranks.mpirun(1) })
+        assert.matches("there was room", out, errors)
     end)
 
     -- What the others print in a collective in which the last of three does `instead`.

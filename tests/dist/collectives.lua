@@ -1,9 +1,10 @@
 -- Every collective of a communicator against plain arithmetic, on all ranks that run this; a failure ends them all.
 --
---   mpirun -n N amlua tests/dist/collectives.lua WORD [DEVICE]     of tensors on DEVICE (cpu)
+--   mpirun -n N amlua tests/dist/collectives.lua WORD [DEVICE [DTYPE]]     of tensors on DEVICE (cpu)
 --
 -- right: all of it.
--- late: the last rank stays away from the last collective, and the others print what they are told.
+-- late: the last rank stays away from the last collective, a sum in DTYPE (float32), and the others print what they
+-- are told.
 -- behind: so it does from what the second one waits for, while the first has gone on to the next.
 
 local am = require("am")
@@ -141,8 +142,11 @@ if word == "late" then
     if rank == size - 1 then
         posix.sleep(8)
     end
-    local work = world:all_reduce(t)
+    local work = world:all_reduce(t:to(arg[3] or "float32"))
+    local behind = world:all_reduce(t:clone())
     local ok, e = pcall(work.wait, work)
+    local _, first = pcall(behind.wait, behind)
+    assert(ok or tostring(first) == tostring(e), "what was begun behind it tells the first failure")
     local again, same = pcall(work.wait, work)
     assert(again == ok and (ok or tostring(same) == tostring(e)), "a second wait says the same")
     io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
