@@ -342,7 +342,7 @@ else
 fi
 if [ ${#c_files[@]} -gt 0 ] && [ -z "$coverage" ]; then
     build $asan "$(basename -as .c "${c_files[@]}" | tr '\n' ' ')" -DCMAKE_BUILD_TYPE=Debug \
-        -DAMLUA_TESTS=ON -DAMLUA_SANITIZE=address,undefined -DAMLUA_CUDA=OFF
+        -DCMAKE_C_FLAGS_DEBUG=-g1 -DAMLUA_TESTS=ON -DAMLUA_SANITIZE=address,undefined -DAMLUA_CUDA=OFF # lines are enough
 fi
 
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
