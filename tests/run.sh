@@ -348,7 +348,10 @@ fi
 if selected unit || [ "$selection" = fuzz ]; then run_fuzz; fi # the longest first
 if selected unit || [ "$selection" = dist ]; then run_dist; fi
 if selected unit || [ "$selection" = threads ]; then run_threads; fi
-if selected unit || [ "$selection" = cuda ]; then run_cuda && run_gpu; fi
+if selected unit || [ "$selection" = cuda ]; then
+    run_cuda
+    run_gpu
+fi
 run_c "${c_files[@]}"
 run_specs 300 "${lua_files[@]}"
 if selected unit || [ "$selection" = rules ]; then run_rules; fi

@@ -145,6 +145,14 @@ static void name(run *r, int uid, const void *p)
     r->pointers[r->count++] = (void *)(uintptr_t)p;
 }
 
+static void name_operands(run *r, const void *q, const void *k, const void *v, const void *out)
+{
+    name(r, AM_DNN_Q, q);
+    name(r, AM_DNN_K, k);
+    name(r, AM_DNN_V, v);
+    name(r, AM_DNN_OUT, out);
+}
+
 /* A part of scratch, which begins at a multiple of 256. */
 static size_t part(size_t *total, int64_t bytes)
 {
@@ -232,10 +240,7 @@ int am_cuda_dnn_attention(am_stream *s, const am_attention_args *a)
         rc = clear(s, r.stats, x->b * x->t * x->h, sizeof *r.stats);
     if (rc != AM_OK)
         return rc;
-    name(&r, AM_DNN_Q, a->q);
-    name(&r, AM_DNN_K, a->k);
-    name(&r, AM_DNN_V, a->v);
-    name(&r, AM_DNN_OUT, a->out);
+    name_operands(&r, a->q, a->k, a->v, a->out);
     rc = execute(&r, s);
     return rc == AM_OK ? am_cuda_dnn_lse(s, x, a->bounds, a->lse, r.stats) : rc;
 }
@@ -255,10 +260,7 @@ int am_cuda_dnn_attention_bwd(am_stream *s, const am_attention_bwd_args *a)
         rc = clear(s, a->dv, x->b * x->t * x->kh * x->d, 2);
     if (rc != AM_OK)
         return rc;
-    name(&r, AM_DNN_Q, a->q);
-    name(&r, AM_DNN_K, a->k);
-    name(&r, AM_DNN_V, a->v);
-    name(&r, AM_DNN_OUT, a->out);
+    name_operands(&r, a->q, a->k, a->v, a->out);
     name(&r, AM_DNN_DOUT, a->dout);
     name(&r, AM_DNN_DQ, a->dq);
     name(&r, AM_DNN_DK, a->dk);

@@ -22,10 +22,10 @@ check() { # check NAME COMMAND...
     count=$((count + 1))
     if "$@" >"$log" 2>&1 && ! grep -q '^not ok' "$log"; then
         echo "ok $count - $name: $(grep -hoE '^1\.\.[0-9]+|Checks: [0-9]+' "$log" | grep -oE '[0-9]+$') checks"
-        while read -r _ why; do
+        while read -r why; do
             count=$((count + 1))
             echo "ok $count - # SKIP $name: $why"
-        done < <(grep '^SKIP' "$log" || true)
+        done < <(sed -nE 's/^(SKIP|ok [0-9]+ - # SKIP) //p' "$log")
     else
         tail -n 60 "$log" | sed 's/^/# /'
         echo "not ok $count - $name"
