@@ -475,6 +475,8 @@ int am_adafactor_update(am_tensor *w, am_tensor *master, am_tensor *row, am_tens
 
 #include "api/ranks.h"
 
+#include "api/graphs.h"
+
 /* ---- random numbers ---------------------------------------------------------------------
  * Philox4x32-10 keyed by the seed; every random op takes the next stream number, so the same
  * program draws the same numbers on every backend and thread count. */

@@ -649,7 +649,7 @@ typedef struct am_qr_args {
 /* ---- the vtable ------------------------------------------------------------------------ */
 
 enum { AM_COPY_TO_DEVICE, AM_COPY_TO_HOST, AM_COPY_ON_DEVICE };
-enum { AM_BACKEND_VERSION = 3 };
+enum { AM_BACKEND_VERSION = 4 };
 
 typedef struct am_backend {
     uint32_t size, version; /* sizeof(am_backend), AM_BACKEND_VERSION */
@@ -667,6 +667,14 @@ typedef struct am_backend {
     int (*stream_new)(am_stream **s);
     void (*stream_release)(am_stream *s);
     int (*stream_sync)(am_stream *s); /* reports the first error of what ran behind */
+    /* Graphs (api/graphs.h); NULL where there are none. After begin with `record` launches are
+     * recorded instead of done; without, they are done, and end says of both in *unfit what can't
+     * be recorded (a literal), or NULL. *graph is NULL after a rehearsal. In a run streams of
+     * random numbers are `shift` on from those that were recorded. */
+    int (*graph_begin)(am_stream *s, int record);
+    int (*graph_end)(am_stream *s, void **graph, const char **unfit);
+    int (*graph_run)(am_stream *s, void *graph, uint64_t shift);
+    void (*graph_release)(am_stream *s, void *graph);
 #define K(name, pointers) int (*name)(am_stream * s, const am_##name##_args *args); /* or NULL */
 #include "kernels.def"
 #undef K

@@ -32,6 +32,7 @@ function Recipe:setup()
     self.optimizer = self:build_optimizer()
     self.grad_scaler = self:build_grad_scaler()
     self.sync = self:build_sync()
+    self.graphs = self:build_graphs()
     self.rng:spread(self.cfg:get("rng.ranked", true) and self.mesh:rank("loss") or 0)
     self.scheduler = self:track("step_scheduler.json", self:build_step_scheduler())
     self:track("optim/optimizer.json", self.optimizer)
@@ -141,6 +142,19 @@ function Recipe:learn(window, scale)
     return loss * scale, self:update(loss), self.aux_loss and self.aux_loss * scale
 end
 
+-- The gradients of a micro-batch, added to those that there are. Returns its loss.
+function Recipe:batch_gradients(batch, scale)
+    local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
+    local value = sum:item()
+    if self.world.size == 1 then -- of several ranks all say it, see learn
+        self:check_number("loss", value)
+    end
+    if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
+        self.timers:timed("backward", 1, function() (sum * scale):backward() end)
+    end
+    return value
+end
+
 -- The gradients alone, of this rank's micro-batches. Returns their loss.
 function Recipe:gradients(window, scale)
     if self.pipeline then
@@ -148,20 +162,12 @@ function Recipe:gradients(window, scale)
     end
     local loss = 0
     for i, batch in ipairs(window) do
-        if self.sync and i == #window then
+        local syncs = self.sync and i == #window -- while backward runs
+        if syncs then
             self.sync:begin()
         end
-        loss = loss + am.scope(function()
-            local sum = self.timers:timed("forward", 1, self.objective, self, self:own_tokens(batch))
-            local value = sum:item()
-            if self.world.size == 1 then -- of several ranks all say it, below
-                self:check_number("loss", value)
-            end
-            if sum.requires_grad then -- else no part that is trained was used: a projector alone, and no picture
-                self.timers:timed("backward", 1, function() (sum * scale):backward() end)
-            end
-            return value
-        end)
+        local work = self.graphs and not syncs and self.recorded_gradients or self.batch_gradients
+        loss = loss + am.scope(work, self, batch, scale)
     end
     return loss
 end

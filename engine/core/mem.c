@@ -5,6 +5,7 @@
 #include "mem.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__GLIBC__)
@@ -120,9 +121,10 @@ typedef struct free_block {
 } free_block;
 
 static struct {
-    am_mem_stats stats;
-    int64_t budget;
-    free_block *bins[BINS];
+    am_mem_stats stats; /* cached_bytes: of the common pool */
+    int64_t budget, graph_blocks;
+    int pool; /* of what is allocated now */
+    free_block *bins[AM_POOL_COUNT][BINS];
 } pools[AM_DEVICE_COUNT];
 static free_block *spare; /* unused list links */
 
@@ -142,19 +144,25 @@ static int bin_of(size_t bytes, size_t *rounded)
     return bin < BINS ? bin : -1;
 }
 
-static void give_back_cache(int device, const am_backend *be)
+static void give_back_pool(int device, const am_backend *be, int pool)
 {
     for (int b = 0; b < BINS; b++) {
         size_t rounded = ((size_t)8 + (size_t)(b % 8)) << (b / 8 + 5);
-        while (pools[device].bins[b]) {
-            free_block *f = pools[device].bins[b];
-            pools[device].bins[b] = f->next;
+        while (pools[device].bins[pool][b]) {
+            free_block *f = pools[device].bins[pool][b];
+            pools[device].bins[pool][b] = f->next;
             be->release(f->p, rounded);
-            pools[device].stats.cached_bytes -= (int64_t)rounded;
+            if (pool == AM_POOL_COMMON)
+                pools[device].stats.cached_bytes -= (int64_t)rounded;
             f->next = spare;
             spare = f;
         }
     }
+}
+
+static void give_back_cache(int device, const am_backend *be)
+{
+    give_back_pool(device, be, AM_POOL_COMMON);
 #if defined(__GLIBC__)
     (void)malloc_trim(0); /* freed blocks between others in use would stay with the process */
 #endif
@@ -208,7 +216,7 @@ static int check_room(int device, const am_backend *be, size_t bytes, size_t blo
 static int fresh_block(int device, const am_backend *be, void **p, size_t bytes)
 {
     int rc = from_system(be, p, bytes);
-    if (rc != AM_OK && pools[device].stats.cached_bytes) {
+    if (rc == AM_ENOMEM && pools[device].stats.cached_bytes) {
         give_back_cache(device, be);
         rc = from_system(be, p, bytes);
     }
@@ -251,7 +259,7 @@ void am_device_free_exact(int device, void *p, size_t bytes)
     be->release(p, bytes);
 }
 
-int am_device_alloc(int device, void **p, size_t bytes)
+int am_device_alloc(int device, int pool, void **p, size_t bytes)
 {
     const am_backend *be;
     AM_TRY(am_device_open(device, &be, NULL));
@@ -261,25 +269,27 @@ int am_device_alloc(int device, void **p, size_t bytes)
     if (bin < 0)
         return out_of_memory(device, be, bytes);
     AM_TRY(check_room(device, be, bytes, rounded));
-    free_block *f = pools[device].bins[bin];
+    free_block *f = pools[device].bins[pool][bin];
     if (f) {
-        pools[device].bins[bin] = f->next;
+        pools[device].bins[pool][bin] = f->next;
         *p = f->p;
         f->next = spare;
         spare = f;
-        st->cached_bytes -= (int64_t)rounded;
+        if (pool == AM_POOL_COMMON)
+            st->cached_bytes -= (int64_t)rounded;
     } else {
         /* Blocks of other sizes must not pile up: past the largest need so far, start afresh. */
-        if (st->cached_bytes + st->live_bytes + (int64_t)rounded >
-            st->peak_bytes + st->peak_bytes / 4 + (64 << 20))
+        if (pool == AM_POOL_COMMON && st->cached_bytes + st->live_bytes + (int64_t)rounded >
+                                          st->peak_bytes + st->peak_bytes / 4 + (64 << 20))
             give_back_cache(device, be);
         AM_TRY(fresh_block(device, be, p, rounded));
     }
     count_block(st, rounded);
+    pools[device].graph_blocks += pool == AM_POOL_GRAPHS;
     return AM_OK;
 }
 
-void am_device_free(int device, void *p, size_t bytes)
+void am_device_free(int device, int pool, void *p, size_t bytes)
 {
     const am_backend *be;
     if (!p || am_device_open(device, &be, NULL) != AM_OK)
@@ -289,12 +299,14 @@ void am_device_free(int device, void *p, size_t bytes)
     am_mem_stats *st = &pools[device].stats;
     st->live_bytes -= (int64_t)rounded;
     st->live_storages--;
+    pools[device].graph_blocks -= pool == AM_POOL_GRAPHS;
+    bool cached = CACHE || pool == AM_POOL_GRAPHS;
     free_block *f = spare;
     if (f)
         spare = f->next;
-    else if (CACHE)
+    else if (cached)
         f = malloc(sizeof *f); /* not injected: a release can't fail */
-    if (!CACHE || !f) {
+    if (!cached || !f) {
         be->release(p, rounded); /* no sync here: it would swallow what a stream has to report */
         if (f) {
             f->next = spare;
@@ -303,9 +315,34 @@ void am_device_free(int device, void *p, size_t bytes)
         return;
     }
     f->p = p;
-    f->next = pools[device].bins[bin];
-    pools[device].bins[bin] = f;
-    st->cached_bytes += (int64_t)rounded;
+    f->next = pools[device].bins[pool][bin];
+    pools[device].bins[pool][bin] = f;
+    if (pool == AM_POOL_COMMON)
+        st->cached_bytes += (int64_t)rounded;
+}
+
+/* ---- the graphs' pool ------------------------------------------------------------------- */
+
+int am_mem_pool(int device)
+{
+    return pools[device].pool;
+}
+
+void am_mem_set_pool(int device, int pool)
+{
+    pools[device].pool = pool;
+}
+
+int64_t am_mem_graph_blocks(int device)
+{
+    return pools[device].graph_blocks;
+}
+
+void am_mem_drop_graph_pool(int device)
+{
+    const am_backend *be;
+    if (am_device_open(device, &be, NULL) == AM_OK)
+        give_back_pool(device, be, AM_POOL_GRAPHS);
 }
 
 /* ---- statistics ------------------------------------------------------------------------- */

@@ -19,8 +19,10 @@ static int storage_new(am_storage **out, int device, size_t bytes, bool exact)
     void *p;
     AM_TRY(am_alloc(&p, sizeof(am_storage)));
     am_storage *s = p;
+    if (!exact && device >= 0 && device < AM_DEVICE_COUNT)
+        s->pool = am_mem_pool(device);
     int rc = exact ? am_device_alloc_exact(device, &s->data, bytes)
-                   : am_device_alloc(device, &s->data, bytes);
+                   : am_device_alloc(device, s->pool, &s->data, bytes);
     if (rc != AM_OK) {
         am_free(s);
         return rc;
@@ -42,7 +44,7 @@ static void storage_release(am_storage *s)
     else if (s->exact)
         am_device_free_exact(s->device, s->data, s->bytes);
     else
-        am_device_free(s->device, s->data, s->bytes);
+        am_device_free(s->device, s->pool, s->data, s->bytes);
     am_free(s);
 }
 

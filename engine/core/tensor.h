@@ -12,7 +12,7 @@
 #include "../am.h"
 
 typedef struct am_storage {
-    int refs, device;
+    int refs, device, pool; /* am_mem_pool */
     void *data;
     size_t bytes;
     bool exact;                   /* without slack: am_device_alloc_exact */

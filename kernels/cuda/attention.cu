@@ -223,7 +223,7 @@ template <class T> static int launch_for(am_stream *s, const am_attention_args *
 extern "C" int am_cuda_attention(am_stream *s, const am_attention_args *a)
 {
     const am_attention_shape *x = &a->shape;
-    int rc = am_attention_check(x);
+    int rc = am_attention_check(s, x);
     if (rc != AM_OK || x->b * x->t * x->h == 0)
         return rc;
     if (!am_attention_fast(x, a->q, a->k, a->v))

@@ -550,7 +550,7 @@ template <class T> static int launch_for(am_stream *s, const am_attention_bwd_ar
 extern "C" int am_cuda_attention_bwd(am_stream *s, const am_attention_bwd_args *a)
 {
     const am_attention_shape *x = &a->shape;
-    int rc = am_attention_check(x);
+    int rc = am_attention_check(s, x);
     if (rc == AM_OK)
         rc = make_delta(s, a);
     if (rc != AM_OK || x->b * x->h == 0)

@@ -1,6 +1,6 @@
 /* backend_cuda.c — the CUDA backend's vtable: the device, streams, what went wrong. Memory and
- * copies are in memory.c. The module amlua_cuda.so is these, cublas.c, cudnn*.c and the kernels; it
- * needs nothing of libamlua.so but what am_backend_entry is handed.
+ * copies are in memory.c, graphs in graph.c. The module amlua_cuda.so is these, cublas.c, cudnn*.c
+ * and the kernels; it needs nothing of libamlua.so but what am_backend_entry is handed.
  *
  * A process uses one GPU, and one stream of kernels; each group of NCCL's (nccl.c) has one more.
  * What goes wrong on the device shows late: a launch that
@@ -17,9 +17,9 @@
 enum { OLDEST = 80 }; /* compute capability 8.0 */
 
 static const am_backend_host *host;
-static int sync_each;      /* AM_SYNC=1 */
-static char text[512];     /* why there is no device, or what it is */
-static cudaStream_t order; /* memory is had and given back in its order: that of the first stream */
+static int sync_each;    /* AM_SYNC=1 */
+static char text[512];   /* why there is no device, or what it is */
+static am_stream *order; /* memory is had and given back in its order: the first stream */
 
 int am_kernel_fail(int code, const char *fmt, ...)
 {
@@ -129,27 +129,27 @@ static int cuda_memory(size_t *left, size_t *total)
 
 static int cuda_alloc(void **p, size_t bytes)
 {
-    return am_cuda_alloc(p, bytes, order);
+    return am_cuda_alloc(order, p, bytes);
 }
 
 static void cuda_release(void *p, size_t bytes)
 {
     (void)bytes;
-    if (p)
-        (void)cudaFreeAsync(p, order);
+    if (p && order)
+        am_cuda_release(order, p);
 }
 
 int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes)
 {
     cudaEvent_t had;
     int rc = host->alloc(p, bytes);
-    if (rc != AM_OK || s->stream == order)
+    if (rc != AM_OK || s == order)
         return rc;
     /* Another stream waits until it is had. Its own cudaFreeAsync gives it back, behind what uses
      * it there. */
     cudaError_t e = cudaEventCreateWithFlags(&had, cudaEventDisableTiming);
     if (e == cudaSuccess) {
-        e = cudaEventRecord(had, order);
+        e = cudaEventRecord(had, order->stream);
         if (e == cudaSuccess)
             e = cudaStreamWaitEvent(s->stream, had, 0);
         (void)cudaEventDestroy(had);
@@ -168,14 +168,14 @@ static void cuda_stream_release(am_stream *s)
         return;
     if (s->stream)
         (void)cudaStreamSynchronize(s->stream);
-    for (int i = 0; i < AM_CUDA_SCRATCH_SLOTS; i++)
-        (void)cudaFree(s->scratch[i]);
+    am_cuda_scratch_close(s);
+    (void)cudaFree(s->shift);
     (void)cudaFree(s->problem);
     (void)cudaFreeHost(s->report);
     am_cuda_ring_close(&s->ring);
     if (s->lt)
         (void)cublasLtDestroy(s->lt);
-    if (s->stream == order)
+    if (s == order)
         order = NULL;
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
@@ -204,7 +204,7 @@ static int cuda_stream_new(am_stream **out)
         return rc;
     }
     if (!order)
-        order = s->stream;
+        order = s;
     *out = s;
     return AM_OK;
 }
@@ -226,6 +226,8 @@ int am_cuda_check_alive(const am_stream *s)
 int am_cuda_stream_sync(am_stream *s)
 {
     int rc = am_cuda_check_alive(s);
+    if (rc == AM_OK)
+        rc = am_cuda_outside_graphs(s, "the host waits for the device");
     if (rc != AM_OK)
         return rc;
     cudaError_t e = cudaMemcpyAsync(s->report, s->problem, sizeof *s->report,
@@ -243,10 +245,15 @@ int am_cuda_stream_sync(am_stream *s)
                           s->report->value, s->report->limit - 1);
 }
 
+int am_cuda_syncs_each(void)
+{
+    return sync_each;
+}
+
 int am_cuda_launched_at(am_stream *s, const char *kernel, const char *file, int line)
 {
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && sync_each && s->stream == order) /* NCCL's may wait for other ranks */
+    if (e == cudaSuccess && sync_each && s == order) /* NCCL's may wait for other ranks */
         e = cudaStreamSynchronize(s->stream);
     if (e == cudaSuccess)
         return AM_OK;
@@ -274,6 +281,10 @@ static const am_backend cuda = {
     .stream_new = cuda_stream_new,
     .stream_release = cuda_stream_release,
     .stream_sync = am_cuda_stream_sync,
+    .graph_begin = am_cuda_graph_begin,
+    .graph_end = am_cuda_graph_end,
+    .graph_run = am_cuda_graph_run,
+    .graph_release = am_cuda_graph_release,
 #define K(kernel, pointers) .kernel = am_cuda_##kernel,
 #include "kernels.def"
 #undef K

@@ -20,6 +20,7 @@ typedef struct am_cuda_problem {
 } am_cuda_problem;
 
 enum { AM_CUDA_SCRATCH_SLOTS = 4, AM_CUDA_RING_PARTS = 4, AM_CUDA_RING_PART = 2 << 20 };
+enum { AM_CUDA_KEPT = 128 };
 
 /* Pinned host memory that copies go through (memory.c), a part after the other. */
 typedef struct am_cuda_ring {
@@ -29,16 +30,37 @@ typedef struct am_cuda_ring {
     size_t used; /* of it */
 } am_cuda_ring;
 
+/* What launchers had from am_cuda_scratch, by slot. */
+typedef struct am_cuda_scratches {
+    void *p[AM_CUDA_SCRATCH_SLOTS];
+    size_t bytes[AM_CUDA_SCRATCH_SLOTS];
+} am_cuda_scratches;
+
+/* What the stream's launches are just now (graph.c). */
+enum { AM_CUDA_LAUNCHED, AM_CUDA_REHEARSED, AM_CUDA_RECORDED };
+
 struct am_stream {
     cudaStream_t stream;
     cublasLtHandle_t lt;
     am_cuda_problem *problem; /* device */
     am_cuda_problem *report;  /* pinned host memory that `problem` is copied to */
-    void *scratch[AM_CUDA_SCRATCH_SLOTS];
-    size_t scratch_bytes[AM_CUDA_SCRATCH_SLOTS];
+    am_cuda_scratches scratch, graph_scratch;
     am_cuda_ring ring;
     int failed; /* a code that every later call returns: the device is lost */
+
+    int mode;
+    const char *unfit;        /* why what is rehearsed or recorded can't be; NULL: it can */
+    uint64_t *shift;          /* device: added to the streams of random numbers of graphs */
+    uint64_t shifted;         /* what lies there */
+    void *kept[AM_CUDA_KEPT]; /* device memory that graphs may use, and nobody else does */
+    int n_kept;
 };
+
+/* Before what no graph can do, `what` being a literal for people: AM_OK, or an error where it is
+ * being recorded. */
+int am_cuda_outside_graphs(am_stream *s, const char *what);
+/* What kernels add to the number of a random stream, in device memory; NULL: nothing. */
+const uint64_t *am_cuda_shift(const am_stream *s);
 
 /* Device memory for one call of a launcher, 256-byte aligned, reused by the stream's next call with
  * the same slot: at least `bytes`. AM_ENOMEM. */
@@ -54,11 +76,19 @@ int am_cuda_fail(cudaError_t e, const char *what);
 /* The same of an error that stays: every later call of the stream fails. */
 int am_cuda_lost(am_stream *s, cudaError_t e, const char *what);
 
-/* Between the files of the host side (backend_cuda.c, memory.c); see backend.h's vtable. */
+/* Between the files of the host side (backend_cuda.c, memory.c, graph.c); see backend.h's vtable.
+ */
 int am_cuda_check_alive(const am_stream *s);
 int am_cuda_stream_sync(am_stream *s);
+int am_cuda_syncs_each(void); /* AM_SYNC=1 */
 int am_cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind);
-int am_cuda_alloc(void **p, size_t bytes, cudaStream_t stream);
+int am_cuda_alloc(am_stream *s, void **p, size_t bytes);
+void am_cuda_release(am_stream *s, void *p);
+int am_cuda_graph_begin(am_stream *s, int record);
+int am_cuda_graph_end(am_stream *s, void **graph, const char **unfit);
+int am_cuda_graph_run(am_stream *s, void *graph, uint64_t shift);
+void am_cuda_graph_release(am_stream *s, void *graph);
+void am_cuda_scratch_close(am_stream *s);
 /* For a launcher in this stream; the engine's cache is emptied where there is no room. */
 int am_cuda_alloc_for(am_stream *s, void **p, size_t bytes);
 int am_cuda_ring_open(am_cuda_ring *r);

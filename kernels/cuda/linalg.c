@@ -8,6 +8,9 @@
 /* What was queued before has run, and so has the copy, when it returns. */
 static int transfer(am_stream *s, void *to, const void *from, int64_t n, enum cudaMemcpyKind kind)
 {
+    int rc = am_cuda_outside_graphs(s, "the host factors a matrix");
+    if (rc != AM_OK)
+        return rc;
     cudaError_t e = cudaMemcpyAsync(to, from, (size_t)n * sizeof(double), kind, s->stream);
     if (e == cudaSuccess)
         e = cudaStreamSynchronize(s->stream);

@@ -4,6 +4,7 @@
  * An allocation belongs to whom it is handed from its place in the stream on, and is given back
  * when the stream comes to its release: neither waits. A block that NCCL's stream uses is
  * released when the host has seen the end of the collective (nccl.c's wait, and give_up). */
+#include <stdbool.h>
 #include <string.h>
 
 #include "cuda_backend.h"
@@ -12,34 +13,77 @@ enum { SCRATCH_STEP = 1 << 20, ROUND = 256 };
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
-int am_cuda_alloc(void **p, size_t bytes, cudaStream_t stream)
+int am_cuda_alloc(am_stream *s, void **p, size_t bytes)
 {
     size_t n = bytes ? bytes : 1;
-    cudaError_t e = cudaMallocAsync(p, n, stream);
+    if (s->mode == AM_CUDA_RECORDED)
+        return am_cuda_outside_graphs(s, "it needs memory that it did not need before");
+    cudaError_t e = cudaMallocAsync(p, n, s->stream);
     if (e == cudaErrorMemoryAllocation) { /* what was released may still be in the queue */
         (void)cudaGetLastError();
-        e = cudaStreamSynchronize(stream);
+        e = cudaStreamSynchronize(s->stream);
         if (e == cudaSuccess)
-            e = cudaMallocAsync(p, n, stream);
+            e = cudaMallocAsync(p, n, s->stream);
     }
     return e == cudaSuccess ? AM_OK : am_cuda_fail(e, "allocating");
 }
 
+/* Have memory stay until the stream goes; what finds no room is given back with the process. */
+static void keep(am_stream *s, void *p)
+{
+    if (s->n_kept < AM_CUDA_KEPT)
+        s->kept[s->n_kept++] = p;
+}
+
+void am_cuda_release(am_stream *s, void *p)
+{
+    (void)am_cuda_outside_graphs(s, "it gives memory back");
+    if (s->mode == AM_CUDA_RECORDED)
+        keep(s, p);
+    else
+        (void)cudaFreeAsync(p, s->stream);
+}
+
+/* More scratch memory for a slot. What graphs have been recorded with stays; sizes double, so what
+ * stays is no more than what is in use. */
+static int grow(am_stream *s, am_cuda_scratches *have, int slot, size_t bytes)
+{
+    size_t n = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+    bool for_graphs = have == &s->graph_scratch;
+    if (for_graphs && n < 2 * have->bytes[slot])
+        n = 2 * have->bytes[slot];
+    if (have->p[slot] && for_graphs)
+        keep(s, have->p[slot]);
+    else if (have->p[slot])
+        (void)cudaFreeAsync(have->p[slot], s->stream);
+    have->p[slot] = NULL;
+    have->bytes[slot] = 0;
+    int rc = am_cuda_alloc_for(s, &have->p[slot], n);
+    if (rc == AM_OK)
+        have->bytes[slot] = n;
+    return rc;
+}
+
 int am_cuda_scratch(am_stream *s, void **p, int slot, size_t bytes)
 {
-    if (s->scratch_bytes[slot] < bytes) {
-        size_t n = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
-        if (s->scratch[slot])
-            (void)cudaFreeAsync(s->scratch[slot], s->stream);
-        s->scratch[slot] = NULL;
-        s->scratch_bytes[slot] = 0;
-        int rc = am_cuda_alloc_for(s, &s->scratch[slot], n);
+    am_cuda_scratches *have = s->mode == AM_CUDA_LAUNCHED ? &s->scratch : &s->graph_scratch;
+    if (have->bytes[slot] < bytes) {
+        int rc = grow(s, have, slot, bytes);
         if (rc != AM_OK)
             return rc;
-        s->scratch_bytes[slot] = n;
     }
-    *p = s->scratch[slot];
+    *p = have->p[slot];
     return AM_OK;
+}
+
+void am_cuda_scratch_close(am_stream *s)
+{
+    for (int i = 0; i < AM_CUDA_SCRATCH_SLOTS; i++) {
+        (void)cudaFree(s->scratch.p[i]);
+        (void)cudaFree(s->graph_scratch.p[i]);
+    }
+    for (int i = 0; i < s->n_kept; i++)
+        (void)cudaFree(s->kept[i]);
 }
 
 /* ---- the ring ------------------------------------------------------------------------------- */
@@ -132,6 +176,9 @@ static int download(am_stream *s, char *dst, const char *src, size_t bytes)
 int am_cuda_transfer(am_stream *s, void *dst, const void *src, size_t bytes, int kind)
 {
     int rc = am_cuda_check_alive(s);
+    if (rc == AM_OK && kind != AM_COPY_ON_DEVICE)
+        rc = am_cuda_outside_graphs(s, kind == AM_COPY_TO_HOST ? "the host reads a tensor"
+                                                               : "the host writes a tensor");
     if (rc != AM_OK)
         return rc;
     if (kind == AM_COPY_TO_HOST)

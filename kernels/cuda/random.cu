@@ -1,5 +1,5 @@
 /* random.cu — dropout, and uniform and normal numbers: Philox's, the same ones as on any device
- * (rng.h). */
+ * (rng.h). `shift`, where there is one, is added to the stream's number: see graph.c. */
 #include "map.cuh"
 
 constexpr int NT = 256;
@@ -8,9 +8,10 @@ constexpr int NT = 256;
 template <int W, class T>
 __global__ void __launch_bounds__(NT)
     dropout_kernel(T *out, const T *a, uint64_t threshold, typename am_math<T>::type scale,
-                   uint64_t seed, uint64_t stream, int accumulate, int64_t n)
+                   uint64_t seed, uint64_t stream, const uint64_t *shift, int accumulate, int64_t n)
 {
     typedef typename am_math<T>::type M;
+    stream += shift ? *shift : 0;
     int64_t step = (int64_t)gridDim.x * NT * 4;
     for (int64_t i = ((int64_t)blockIdx.x * NT + threadIdx.x) * 4; i < n; i += step) {
         uint32_t words[4];
@@ -39,15 +40,18 @@ extern "C" int am_cuda_dropout(am_stream *s, const am_dropout_args *a)
     uint64_t threshold = am_dropout_threshold(a->p);
     double scale = a->p < 1 ? 1 / (1 - a->p) : 0;
     unsigned blocks = am_blocks((a->n + 3) / 4, NT);
+    const uint64_t *shift = am_cuda_shift(s);
     if (a->n == 0)
         return AM_OK;
     AM_FOR_FLOAT(a->dtype, T, {
         if ((((uintptr_t)a->out | (uintptr_t)a->a) & 15) == 0)
             AM_LAUNCH((dropout_kernel<4, T>), blocks, NT, 0, s->stream, (T *)a->out,
-                      (const T *)a->a, threshold, scale, a->seed, a->stream, a->accumulate, a->n);
+                      (const T *)a->a, threshold, scale, a->seed, a->stream, shift, a->accumulate,
+                      a->n);
         else
             AM_LAUNCH((dropout_kernel<1, T>), blocks, NT, 0, s->stream, (T *)a->out,
-                      (const T *)a->a, threshold, scale, a->seed, a->stream, a->accumulate, a->n);
+                      (const T *)a->a, threshold, scale, a->seed, a->stream, shift, a->accumulate,
+                      a->n);
     });
     return am_cuda_launched(s, "dropout");
 }
@@ -63,9 +67,11 @@ AM_DEVICE void normals(double &x, double &y, uint32_t wa, uint32_t wb)
 
 /* A thread takes a pair. */
 template <class T>
-__global__ void __launch_bounds__(NT) random_kernel(T *out, int kind, double a, double scale,
-                                                    uint64_t seed, uint64_t stream, int64_t n)
+__global__ void __launch_bounds__(NT)
+    random_kernel(T *out, int kind, double a, double scale, uint64_t seed, uint64_t stream,
+                  const uint64_t *shift, int64_t n)
 {
+    stream += shift ? *shift : 0;
     int64_t step = (int64_t)gridDim.x * NT * 2;
     for (int64_t i = ((int64_t)blockIdx.x * NT + threadIdx.x) * 2; i < n; i += step) {
         uint32_t words[4], wa, wb;
@@ -92,7 +98,7 @@ extern "C" int am_cuda_random(am_stream *s, const am_random_args *a)
     double scale = a->kind == AM_RANDOM_UNIFORM ? a->b - a->a : a->b;
     AM_FOR_FLOAT(a->dtype, T, {
         AM_LAUNCH(random_kernel<T>, am_blocks((a->n + 1) / 2, NT), NT, 0, s->stream, (T *)a->out,
-                  a->kind, a->a, scale, a->seed, a->stream, a->n);
+                  a->kind, a->a, scale, a->seed, a->stream, am_cuda_shift(s), a->n);
     });
     return am_cuda_launched(s, "random");
 }

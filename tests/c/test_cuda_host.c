@@ -172,8 +172,8 @@ START_TEST(cache)
     behind("lazy");
     CUDA_OK(cuda->memory(&left, &total));
     const size_t most = total / 4 * 3;
-    CUDA_OK(am_device_alloc(AM_DEVICE_CUDA, &p, most));
-    am_device_free(AM_DEVICE_CUDA, p, most);
+    CUDA_OK(am_device_alloc(AM_DEVICE_CUDA, AM_POOL_COMMON, &p, most));
+    am_device_free(AM_DEVICE_CUDA, AM_POOL_COMMON, p, most);
 #if !defined(__SANITIZE_ADDRESS__) /* where there is no cache */
     CUDA_OK(am_mem_get(AM_DEVICE_CUDA, &stats));
     ck_assert_int_ge(stats.cached_bytes, (int64_t)most);
@@ -181,7 +181,7 @@ START_TEST(cache)
     CUDA_OK(am_device_alloc_own(AM_DEVICE_CUDA, &q, total / 2));
     CUDA_OK(am_mem_get(AM_DEVICE_CUDA, &stats));
     ck_assert_int_eq(stats.cached_bytes, 0);
-    ck_assert_int_eq(am_device_alloc(AM_DEVICE_CUDA, &p, most), AM_ENOMEM);
+    ck_assert_int_eq(am_device_alloc(AM_DEVICE_CUDA, AM_POOL_COMMON, &p, most), AM_ENOMEM);
     char text[512], words[256];
     snprintf(text, sizeof text, "%s", am_error_message());
     CUDA_OK(cuda->memory(&left, &total));
@@ -191,8 +191,9 @@ START_TEST(cache)
              left, total, (long long)stats.live_bytes);
     ck_assert_msg(strstr(text, words), "%s, not %s", text, words);
     cuda->release(q, total / 2);
-    CUDA_OK(am_device_alloc(AM_DEVICE_CUDA, &p, most)); /* and nothing of the failure is left */
-    am_device_free(AM_DEVICE_CUDA, p, most);
+    CUDA_OK(am_device_alloc(AM_DEVICE_CUDA, AM_POOL_COMMON, &p,
+                            most)); /* and nothing of the failure is left */
+    am_device_free(AM_DEVICE_CUDA, AM_POOL_COMMON, p, most);
     CUDA_OK(am_mem_trim(AM_DEVICE_CUDA));
     CUDA_OK(cuda->memory(&left, &total));
     ck_assert_uint_gt(left, most);

@@ -54,19 +54,19 @@ START_TEST(sizes)
     for (int64_t n = 0; n < 5000; n += n < 600 ? 1 : 37) {
         void *p;
         int64_t before = stats().live_bytes;
-        OK(am_device_alloc(cpu, &p, (size_t)n));
+        OK(am_device_alloc(cpu, AM_POOL_COMMON, &p, (size_t)n));
         ck_assert_int_eq((intptr_t)p % 64, 0);
         memset(p, 1, (size_t)n);
         int64_t got = stats().live_bytes - before;
         ck_assert_int_ge(got, n);
         ck_assert_int_le(got, n < 256 ? 256 : n + n / 8 + 1);
-        am_device_free(cpu, p, (size_t)n);
+        am_device_free(cpu, AM_POOL_COMMON, p, (size_t)n);
         ck_assert_int_eq(stats().live_bytes, before);
     }
     void *p;
-    FAILS(am_device_alloc(cpu, &p, (size_t)1 << 62), AM_ENOMEM, "cpu");
-    FAILS(am_device_alloc(cpu, &p, SIZE_MAX), AM_ENOMEM, "cpu");
-    FAILS(am_device_alloc(99, &p, 1), AM_EINVAL, "99");
+    FAILS(am_device_alloc(cpu, AM_POOL_COMMON, &p, (size_t)1 << 62), AM_ENOMEM, "cpu");
+    FAILS(am_device_alloc(cpu, AM_POOL_COMMON, &p, SIZE_MAX), AM_ENOMEM, "cpu");
+    FAILS(am_device_alloc(99, AM_POOL_COMMON, &p, 1), AM_EINVAL, "99");
 }
 END_TEST
 
@@ -75,25 +75,25 @@ START_TEST(cache)
     void *p, *q;
     OK(am_mem_trim(cpu));
     ck_assert_int_eq(stats().cached_bytes, 0);
-    OK(am_device_alloc(cpu, &p, 100000));
-    am_device_free(cpu, p, 100000);
+    OK(am_device_alloc(cpu, AM_POOL_COMMON, &p, 100000));
+    am_device_free(cpu, AM_POOL_COMMON, p, 100000);
 #if defined(__SANITIZE_ADDRESS__)
     ck_assert_int_eq(stats().cached_bytes, 0);
 #else
     int64_t kept = stats().cached_bytes;
     ck_assert_int_ge(kept, 100000);
-    OK(am_device_alloc(cpu, &q, 99999)); /* the same block serves */
+    OK(am_device_alloc(cpu, AM_POOL_COMMON, &q, 99999)); /* the same block serves */
     ck_assert_ptr_eq(p, q);
     ck_assert_int_eq(stats().cached_bytes, 0);
-    OK(am_device_alloc(cpu, &p, 50000)); /* another size does not */
-    am_device_free(cpu, q, 99999);
-    am_device_free(cpu, p, 50000);
+    OK(am_device_alloc(cpu, AM_POOL_COMMON, &p, 50000)); /* another size does not */
+    am_device_free(cpu, AM_POOL_COMMON, q, 99999);
+    am_device_free(cpu, AM_POOL_COMMON, p, 50000);
     ck_assert_int_gt(stats().cached_bytes, kept);
 #endif
     OK(am_mem_trim(cpu));
     ck_assert_int_eq(stats().cached_bytes, 0);
     q = NULL;
-    am_device_free(cpu, q, 0);
+    am_device_free(cpu, AM_POOL_COMMON, q, 0);
 }
 END_TEST
 

@@ -22,6 +22,7 @@ local kinds = {
     { name = "two micro-batches, packed", waits = 3, changes = {
         step_scheduler = { local_batch_size = 2 }, packed_sequence = { packed_sequence_size = 48 },
     } },
+    { name = "CUDA graphs", waits = 2, changes = { compile = { enabled = true, mode = "reduce-overhead" } } },
 }
 
 describe("a steady step on CUDA", function()

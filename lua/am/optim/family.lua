@@ -27,7 +27,7 @@ M.common_fields = {
     param_group_overrides = groups.field,
     foreach = { type = "boolean", no_effect = "updates are always fused" },
     fused = { type = "boolean", no_effect = "updates are always fused" },
-    capturable = { type = "boolean", no_effect = "there are no graphs to capture" },
+    capturable = { type = "boolean", no_effect = "updates are no part of a CUDA graph" },
     differentiable = { type = "boolean", enum = { false }, doc = "not there" },
 }
 

@@ -482,7 +482,8 @@ end
 
 for _, methods in ipairs { require("am.recipes.llm_data"), require("am.recipes.llm_checkpoint"),
                            require("am.recipes.fp8"), require("am.recipes.parallel"), require("am.recipes.pipeline"),
-                           require("am.recipes.qat"), require("am.recipes.update"), rank_times } do
+                           require("am.recipes.qat"), require("am.recipes.recorded"), require("am.recipes.update"),
+                           rank_times } do
     for name, method in pairs(methods) do
         Recipe[name] = method
     end

@@ -190,9 +190,19 @@ end
 
 -- ---- what is not there yet, and what belongs to GPUs ------------------------------------------
 
+-- torch.compile's; what it means here is recorded.lua's.
+local function compile()
+    return { switch = "enabled", switch_off = true, doc = "CUDA graphs: docs/cuda.md", fields = M.with({
+        enabled = { type = "boolean", default = false },
+        mode = { type = "string", default = "default", null = true,
+                 enum = { "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs" },
+                 doc = "reduce-overhead, max-autotune: a GPU records forward and backward and repeats them" },
+    }, without_effect("kernels are compiled already", "fullgraph dynamic backend options dynamo_cache_size_limit")) }
+end
+
 local function later()
     return {
-        compile = { type = "any", no_effect = "kernels are compiled already" },
+        compile = compile(),
         moe_metrics = { switch = "enabled", switch_off = true, doc = "how experts are used",
                         not_yet = "models with experts; leave the section out" },
         embedding_row_repair = { type = "any", not_yet = "rows of the embedding that were never trained stay as "

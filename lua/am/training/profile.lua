@@ -12,7 +12,7 @@ local C = edge.C
 
 local M = {}
 
-local MAX_EVENTS = 1000000
+local MAX_EVENTS, running = 1000000, false
 local phases = { [C.AM_PHASE_FORWARD] = "forward", [C.AM_PHASE_BACKWARD] = "backward",
                  [C.AM_PHASE_OPTIMIZER] = "optimizer" }
 
@@ -20,8 +20,10 @@ local phases = { [C.AM_PHASE_FORWARD] = "forward", [C.AM_PHASE_BACKWARD] = "back
 --- bytes }, times in seconds from the start.
 function M.run(fn, ...)
     edge.check(C.am_profile_start(MAX_EVENTS))
+    running = true
     local start = C.am_clock()
     local ok, e = pcall(fn, ...)
+    running = false
     local seconds = C.am_clock() - start
     local list = ffi.new("const am_profile_event *[1]")
     local n = tonumber(C.am_profile_stop(list))
@@ -36,6 +38,9 @@ function M.run(fn, ...)
     end
     return { seconds = seconds, events = events }
 end
+
+--- Is there an fn that is being profiled?
+function M.is_running() return running end
 
 --- Events summed up by op and phase, the longest first, and what no op accounts for ("the rest": Lua,
 --- data, allocation). Items are { what, phase, calls, seconds, flops, bytes }.
