@@ -160,13 +160,11 @@ function Recipe:gradients(window, scale)
     if self.pipeline then
         return self:staged_gradients(window, scale)
     end
-    local loss = 0
+    local loss, work = 0, self.graphs and self.recorded_gradients or self.batch_gradients
     for i, batch in ipairs(window) do
-        local syncs = self.sync and i == #window -- while backward runs
-        if syncs then
+        if self.sync and i == #window and not self.graphs then -- else behind the graph
             self.sync:begin()
         end
-        local work = self.graphs and not syncs and self.recorded_gradients or self.batch_gradients
         loss = loss + am.scope(work, self, batch, scale)
     end
     return loss

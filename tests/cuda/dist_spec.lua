@@ -15,6 +15,9 @@ local strategies = {
     { "ddp", 2, { distributed = { strategy = "ddp" } } },
     { "ddp, LoRA, a bucket for each parameter", 2, { distributed = { strategy = "ddp", bucket_cap_mb = 0.001 } },
       one = { peft = { target_modules = "*_proj", dim = 4 } } },
+    { "ddp, CUDA graphs", 2, { distributed = { strategy = "ddp" }, packed_sequence = { packed_sequence_size = 48 },
+                               compile = { enabled = true, mode = "reduce-overhead" } },
+      one = { packed_sequence = { packed_sequence_size = 48 } } },
     { "fsdp2", 2, { distributed = { strategy = "fsdp2" } } },
     { "tp, tokens between blocks shared", 2, { distributed = { tp_size = 2, sequence_parallel = true } } },
     { "cp", 2, { distributed = { cp_size = 2 } } },
@@ -85,6 +88,7 @@ ranks.describe("ranks on CUDA", function()
             local one = train(1, given)
             local many, _, said = train(n, helper.changes(given, changes))
             assert.matches("cuda:0 is emulated GPU", said)
+            assert.equal(changes.compile ~= nil, said:find("are CUDA graphs", 1, true) ~= nil)
             ranks.compare(one, many)
         end)
     end

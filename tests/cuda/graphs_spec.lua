@@ -1,6 +1,6 @@
--- Work that is recorded as CUDA graphs, over the emulated CUDA of the tests: what a record does and what can be none
--- (am.core.graph), and the recipe with compile.mode: reduce-overhead. Skipped, counted, where AMLUA_CUDA names no
--- module over it.
+-- Work that is recorded as CUDA graphs: what a record does and what can be none (am.core.graph), and the recipe with
+-- compile.mode: reduce-overhead. Skipped, counted, where AMLUA_CUDA names no module; over the emulated CUDA in any
+-- order of streams.
 
 local ffi = require("ffi")
 local am = require("am")
@@ -21,13 +21,18 @@ end)
 -- it(), in any order of streams that is legal.
 local function on_gpu(name, fn)
     it(name, function()
-        if not emulated then
-            pending("AMLUA_CUDA names no module over the emulated CUDA")
+        if not module then
+            pending("AMLUA_CUDA names no module")
             return
         end
-        emulator.am_emu_set("AM_EMU_STREAMS", "rand")
+        local function streams(order)
+            if emulated then
+                emulator.am_emu_set("AM_EMU_STREAMS", order)
+            end
+        end
+        streams("rand")
         local ok, e = pcall(fn)
-        emulator.am_emu_set("AM_EMU_STREAMS", "eager")
+        streams("eager")
         if not ok then
             error(e, 0)
         end
@@ -314,6 +319,23 @@ describe("a run of compile.mode reduce-overhead", function()
         helper.train_here(config(halves, changes))
         assert.is_nil(helper.checkpoint_difference(helper.latest(whole), helper.latest(halves),
                                                    "optim/lr_scheduler.json")) -- which tells of max_steps
+    end)
+
+    on_gpu("ends with its last checkpoint when a kernel of a graph fails, and goes on from it", function()
+        if not emulated then
+            pending("no GPU fails when it is asked to")
+            return
+        end
+        local whole, broken = helper.folder(), helper.folder()
+        helper.train_here(config(whole, {}))
+        local file = helper.yaml(helper.folder(), config(broken, {}))
+        local rc, _, errors = helper.run({ "tests/cuda/failing.lua", file }, { before = "STEP=10 FAIL=launch:40" })
+        assert.equal(1, rc, errors)
+        assert(errors:find("unspecified launch failure", 1, true), errors)
+        assert(errors:find("The checkpoint " .. helper.latest(broken) .. " is whole", 1, true), errors)
+        rc, _, errors = helper.train(config(broken, {}))
+        assert.equal(0, rc, errors)
+        assert.is_nil(helper.checkpoint_difference(helper.latest(whole), helper.latest(broken)))
     end)
 
     on_gpu("says why it has no graphs, and goes on", function()
