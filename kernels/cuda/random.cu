@@ -1,5 +1,5 @@
 /* random.cu — dropout, and uniform and normal numbers: Philox's, the same ones as on any device
- * (rng.h). `shift`, where there is one, is added to the stream's number: see graph.c. */
+ * (rng.h). Dropout's `shift`, where there is one, is added to the stream's number: see graph.c. */
 #include "map.cuh"
 
 constexpr int NT = 256;
@@ -67,11 +67,9 @@ AM_DEVICE void normals(double &x, double &y, uint32_t wa, uint32_t wb)
 
 /* A thread takes a pair. */
 template <class T>
-__global__ void __launch_bounds__(NT)
-    random_kernel(T *out, int kind, double a, double scale, uint64_t seed, uint64_t stream,
-                  const uint64_t *shift, int64_t n)
+__global__ void __launch_bounds__(NT) random_kernel(T *out, int kind, double a, double scale,
+                                                    uint64_t seed, uint64_t stream, int64_t n)
 {
-    stream += shift ? *shift : 0;
     int64_t step = (int64_t)gridDim.x * NT * 2;
     for (int64_t i = ((int64_t)blockIdx.x * NT + threadIdx.x) * 2; i < n; i += step) {
         uint32_t words[4], wa, wb;
@@ -95,10 +93,13 @@ extern "C" int am_cuda_random(am_stream *s, const am_random_args *a)
 {
     if (a->n == 0)
         return AM_OK;
+    int rc = am_cuda_outside_graphs(s, "it fills a tensor at random");
+    if (rc != AM_OK)
+        return rc;
     double scale = a->kind == AM_RANDOM_UNIFORM ? a->b - a->a : a->b;
     AM_FOR_FLOAT(a->dtype, T, {
         AM_LAUNCH(random_kernel<T>, am_blocks((a->n + 1) / 2, NT), NT, 0, s->stream, (T *)a->out,
-                  a->kind, a->a, scale, a->seed, a->stream, am_cuda_shift(s), a->n);
+                  a->kind, a->a, scale, a->seed, a->stream, a->n);
     });
     return am_cuda_launched(s, "random");
 }

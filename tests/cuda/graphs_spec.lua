@@ -114,6 +114,7 @@ describe("a graph", function()
         local unfit = {
             { "the host reads a tensor", function() work(x):item() end },
             { "the host writes a tensor", function() am.tensor({ 1, 2 }, { device = "cuda" }) work(x) end },
+            { "it fills a tensor at random", function() work(am.rand({ 5, 8 }, { device = "cuda" })) end },
             { "it leaves tensors behind", function() kept[#kept + 1] = am.escape(work(x):detach()) end },
             { "it seeds the random generator", function()
                 seed = seed + 1
