@@ -2,6 +2,7 @@
 -- bits and in 8, and generate.lua answers over them. The bytes and numbers are tests/lua/quantization/qlora_spec.lua's
 -- and tests/parity/qlora_spec.lua's; of several ranks, tests/dist/qlora_spec.lua.
 
+local am = require("am")
 local helper = require("tests.recipe.helper")
 local packed = require("am.core.packed")
 
@@ -41,6 +42,35 @@ describe("a run over weights in few bits", function()
             assert.is_true(records[6].loss < records[1].loss, "it learns")
         end)
     end
+
+    it("is asked over the weights that it was trained beside", function()
+        local base, dir = helper.text_model(), helper.folder()
+        helper.train_here(helper.config(dir, {
+            quantization = { load_in_4bit = true }, model = { pretrained_model_name_or_path = base },
+            peft = { target_modules = "*_proj", dim = 4 }, optimizer = { lr = 1e-2 },
+        }))
+        local adapter = helper.latest(dir) .. "/model"
+        local function ask(...)
+            local status, out, errors = helper.run { "recipes/generate.lua", "--prompt", "What?", "--max_new_tokens",
+                                                     "24", ... }
+            assert.equal(0, status, errors)
+            return out
+        end
+        local model = am.AutoModelForCausalLM.from_pretrained(base, {
+            quantize = am.quantization.qlora.new { load_in_4bit = true } })
+        am.peft.load_adapter(model, adapter)
+        local tokenizer = am.AutoTokenizer.from_pretrained(base)
+        local ids = tokenizer:apply_chat_template({ { role = "user", content = "What?" } },
+                                                  { tokenize = true, add_generation_prompt = true })
+        local new = { unpack(model:generate(ids, { max_new_tokens = 24 }), #ids + 1) }
+        model:close()
+        local said = ask("--checkpoint-path", dir, "--load_in_4bit")
+        assert.equal(tokenizer:decode(new, { skip_special_tokens = true }) .. "\n", said)
+        assert.equal(said, ask("--model", base, "--adapter", adapter, "--load_in_4bit"))
+        for _, other in ipairs { {}, { "--load_in_8bit" } } do
+            assert.not_equal(said, ask("--model", base, "--adapter", adapter, unpack(other)))
+        end
+    end)
 
     it("does not go on with other weights", function()
         local dir = helper.folder()
