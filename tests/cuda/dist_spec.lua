@@ -99,6 +99,23 @@ ranks.describe("ranks on CUDA", function()
         assert.equal(5, #records)
     end)
 
+    -- The GPU's stream waits for the works: a host that does leaves its GPU idle.
+    for strategy, steps in pairs { ddp = 1, fsdp2 = 2 } do -- steps: micro-batches
+        it("are waited for in a step only where it reads: " .. strategy, function()
+            for _, streams in ipairs { "eager", "lazy" } do
+                local cfg = helper.config(helper.folder(), {
+                    device = "cuda", distributed = { strategy = strategy },
+                    step_scheduler = { global_batch_size = 8, local_batch_size = 4 / steps, max_steps = 4 },
+                })
+                local status, out, errors = helper.run({ "tests/cuda/ahead.lua", helper.yaml(helper.folder(), cfg) },
+                    { before = "AM_EMU_STREAMS=" .. streams .. " " .. ranks.mpirun(2) })
+                assert.equal(0, status, errors)
+                assert.matches(("a host was held up by 0 works, its GPU by %d waits; the last rank was late: true\n")
+                    :format(1 + steps), out)
+            end
+        end)
+    end
+
     it("leave a checkpoint that a CPU goes on from", function()
         local whole, dir = train(1), helper.folder()
         local words = { "--checkpoint.checkpoint_dir", dir }
@@ -133,7 +150,7 @@ ranks.describe("ranks on CUDA", function()
                 %s
             end
             local began = os.time()
-            local ok, e = pcall(function() world.group:all_reduce(t):wait() end)
+            local ok, e = pcall(function() world.group:all_reduce(t):wait():sum():item() end)
             io.write(("%%d: %%s, %%s\n"):format(world.rank, ok and "came" or e, os.time() - began < 10))
             io.stdout:flush()
             require("am.utils.posix").sleep(4) -- the other says it, too
