@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -428,7 +429,7 @@ static void finish(am_comm *c, am_work *w)
 static void be_idle(am_comm *c)
 {
     struct timespec until;
-    if (!c->host) {
+    if (!c->host || am_comm_gpu_is_told(c, c->ended)) {
         pthread_cond_wait(&c->queued, &c->lock);
         return;
     }
@@ -456,6 +457,7 @@ static void free_work(am_work *w)
 static void *work_thread(void *arg)
 {
     am_comm *c = arg;
+    (void)prctl(PR_SET_NAME, c->host ? "ranks on GPUs" : "ranks"); /* for ps and debuggers */
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (!c->first && !c->ending)

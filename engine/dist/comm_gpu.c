@@ -38,6 +38,14 @@ int am_comm_gpu_waits(am_comm *c, am_comm_call *call)
     return rc;
 }
 
+int am_comm_gpu_is_told(am_comm *c, int64_t number)
+{
+    pthread_mutex_lock(&c->asking);
+    int is_told = c->host->engine->remembers && c->told >= number;
+    pthread_mutex_unlock(&c->asking);
+    return is_told;
+}
+
 void am_comm_gpu_where(am_comm *c, uint8_t *here, int64_t number, double seconds)
 {
     pthread_mutex_lock(&c->asking);

@@ -66,6 +66,8 @@ void am_comm_lost_on_gpu(void);
 am_comm_call am_comm_gpu_call(am_comm *c);
 /* Tell others that this rank has come to call->number; comm.h's `waits`. */
 int am_comm_gpu_waits(am_comm *c, am_comm_call *call);
+/* Do others learn it without this rank's being asked? */
+int am_comm_gpu_is_told(am_comm *c, int64_t number);
 /* comm.h's where_are. */
 void am_comm_gpu_where(am_comm *c, uint8_t *here, int64_t number, double seconds);
 /* After a failure: put what the CPUs' engine knows of a rank that is gone into call->message. */

@@ -180,6 +180,52 @@ ranks.describe("ranks on CUDA", function()
         end
     end)
 
+    -- Of three ranks the first sends and is idle, the second waits for the third, which never sends.
+    it("are not named over Gloo when they are idle, and do nothing then", function()
+        if not ranks.has_gloo then
+            pending("there is no amlua_gloo.so")
+            return
+        end
+        local script = helper.write(helper.folder() .. "/idle.lua", [[
+            local am = require("am")
+            local path, posix = require("am.utils.path"), require("am.utils.posix")
+            local world = require("am.distributed").join { timeout = 5 }
+            local function rounds() -- how often the thread of the group on GPUs has waited
+                for _, id in ipairs(path.list_dir("/proc/self/task")) do
+                    local status = io.open("/proc/self/task/" .. id .. "/status")
+                    local text = status and status:read("*a") or ""
+                    if text:find("Name:%s*ranks on GPUs\n") then
+                        return tonumber(text:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+                    end
+                end
+            end
+            local t = am.ones({ 1000 }, { device = "cuda:" .. world.rank })
+            world.group:all_reduce(t):wait():sum():item()
+            if world.rank == 0 then
+                world.group:send(t, 1):wait()
+                posix.sleep(1.5) -- it has told the others
+                local from = rounds()
+                posix.sleep(2)
+                print("0: " .. rounds() - from .. " rounds")
+                posix.sleep(5)
+            elseif world.rank == 1 then
+                local _, e = pcall(function() world.group:recv(t, 2):wait():sum():item() end)
+                print("1: " .. tostring(e))
+            else
+                posix.sleep(9)
+            end
+            io.stdout:flush()
+            world:abort(3, "over")]])
+        local lines = {}
+        for rank = 0, 2 do
+            lines[3 - rank] = over_gloo(rank, 3, script)
+        end
+        local _, out, errors = helper.shell("(" .. table.concat(lines, " & ") .. "; wait)")
+        assert.matches("1: recv %d+ of group world did not end within 5 s: there came no rank 2 "
+            .. "%(host [^,]+, process %d+%)\n", out, errors)
+        assert.matches("0: 0 rounds\n", out, errors)
+    end)
+
     it("end with a message when one is killed in the middle of a run", function()
         if not ranks.has_gloo then
             pending("there is no amlua_gloo.so")
