@@ -261,8 +261,8 @@ static inline bool am_attention_fast(const am_attention_shape *x, const void *q,
 /* Positions are int32 in the kernels; of bounds they are anyhow. */
 static inline int am_attention_check(am_stream *s, const am_attention_shape *x)
 {
-    int rc = x->dropout_p > 0 ? am_cuda_outside_graphs(s, "attention drops probabilities out")
-                              : AM_OK;
+    int rc =
+        x->dropout_p > 0 ? am_cuda_outside_graphs(s, "attention drops probabilities out") : AM_OK;
     if (rc != AM_OK)
         return rc;
     if (x->t > INT_MAX / 2 || x->s > INT_MAX / 2)

@@ -82,7 +82,6 @@ static const double h = 1e-3;
 const tolerance by_difference = {1e-6, 1e-2, 1e-3};
 /* Sums may be added up in another order. */
 static const tolerance same = {1e-12, 1, 1e-12};
-enum { EACH_UP_TO = 64 }; /* of larger inputs, so many elements, spread evenly */
 
 static double scalar(const op_case *c, const case_values *values, run_opts o)
 {
@@ -116,8 +115,9 @@ static int padding_row(const op_case *c, int input, int64_t element)
            element / c->in[input].shape[1] == c->attrs.embedding.padding_idx;
 }
 
-/* Gradients of all inputs asked for against differences. */
-static void against_differences(const op_case *c, case_values *values, const run_opts *o,
+/* Gradients of all inputs asked for against differences; of larger inputs at some `most` elements,
+ * spread evenly. */
+static void against_differences(const op_case *c, case_values *values, const run_opts *o, int most,
                                 const run_result *r, const char *how)
 {
     char what[400];
@@ -127,7 +127,7 @@ static void against_differences(const op_case *c, case_values *values, const run
         snprintf(what, sizeof what, "%s%s: gradient of input %d", case_text(c), how, i + 1);
         ck_assert_msg(r->grad[i] != NULL, "%s: there is none", what);
         ck_assert_msg(r->n_grad[i] == values->n[i], "%s: wrong size", what);
-        int64_t n = values->n[i], step = n > EACH_UP_TO ? n / EACH_UP_TO : 1, m = 0;
+        int64_t n = values->n[i], step = n > most ? n / most : 1, m = 0;
         double *got = malloc(((size_t)n + 1) * sizeof *got);
         double *want = malloc(((size_t)n + 1) * sizeof *want);
         for (int64_t j = 0; j < n; j += step) {
@@ -206,7 +206,8 @@ static int same_input(const op_input *a, const op_input *b)
 }
 
 /* One tensor as two inputs: its gradient is the sum of both. */
-static void shared_inputs(const op_case *c, case_values *values, unsigned wants, int device)
+static void shared_inputs(const op_case *c, case_values *values, unsigned wants, int device,
+                          int most)
 {
     for (int i = 0; i < CASE_INPUTS; i++)
         for (int j = i + 1; j < CASE_INPUTS; j++) {
@@ -220,7 +221,7 @@ static void shared_inputs(const op_case *c, case_values *values, unsigned wants,
             for (o.computed = 0; o.computed < 2; o.computed++) {
                 run_result r;
                 ck_assert_int_eq(case_run(c, values, &o, &r), AM_OK);
-                against_differences(c, values, &o, &r,
+                against_differences(c, values, &o, most, &r,
                                     o.computed ? " of a computed tensor in two places"
                                                : " of a tensor in two places");
                 run_result_free(&r);
@@ -236,7 +237,7 @@ static int smooth(const op_case *c)
            (c->op != AM_OP_cast || c->attrs.cast.dtype == AM_F64);
 }
 
-int check_gradients(const op_case *c, int device)
+int check_gradients(const op_case *c, int device, int most)
 {
     unsigned wants = case_differentiable(c);
     if (!wants || c->flags & CASE_BIG)
@@ -248,8 +249,8 @@ int check_gradients(const op_case *c, int device)
     int rc = case_run(c, &values, &o, &base);
     if (rc == AM_OK) {
         if (smooth(c)) {
-            against_differences(c, &values, &o, &base, "");
-            shared_inputs(c, &values, wants, device);
+            against_differences(c, &values, &o, most, &base, "");
+            shared_inputs(c, &values, wants, device, most);
         }
         variations(c, &values, wants, &base, device);
     }

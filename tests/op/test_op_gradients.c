@@ -18,7 +18,7 @@ START_TEST(gradients)
     for (int k = 0; case_at(k); k++)
         if (case_at(k)->op == _i) {
             seen++;
-            ck_assert_int_eq(check_gradients(case_at(k), ref), AM_OK);
+            ck_assert_int_eq(check_gradients(case_at(k), ref, 64), AM_OK);
         }
     ck_assert_msg(seen > 0, "op %s has no case in tests/op", am_op_name(_i));
 }
