@@ -34,6 +34,8 @@ local specs = {
     { "top_p", type = "number", min = 0, max = 1, doc = "sample among the likeliest that make up p" },
     { "seed", type = "integer", min = 0, default = 42, doc = "of sampling (42)" },
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
+    { "load_in_4bit", type = "flag", doc = "keep the model in 4 bits, as an adapter of QLoRA was trained beside it" },
+    { "load_in_8bit", type = "flag", doc = "the same in 8 bits" },
     { "threads", doc = "threads to use" },
     { "json", type = "flag", doc = "print an object with prompt and text a line" },
     { "output-format", default = "text", doc = "text, or json: one object with prompt, image_url and response" },
@@ -65,7 +67,11 @@ end
 
 -- The model, and its processor where it sees pictures.
 local function load(args)
-    local found, opts = wanted(args), { torch_dtype = args.torch_dtype }
+    local found, opts = wanted(args), { torch_dtype = args.torch_dtype, quantize = am.quantization.qlora.new(args) }
+    if found.weights and opts.quantize then
+        err.raise("usage", "weights of a checkpoint are not read in few bits; make a whole model of them by "
+                  .. "recipes/consolidate.lua")
+    end
     local sees = am.models.sees_images(am.AutoConfig.from_pretrained(found.model))
     local class = sees and am.AutoModelForImageTextToText or am.AutoModelForCausalLM
     local model = class.from_pretrained(found.model, opts)

@@ -14,7 +14,8 @@
  * Tensors on a GPU go by NCCL, where ranks of mpi and gloo have a GPU each: the first of a group
  * lets its ranks join there, and that fails where NCCL is missing or two have one GPU. Those on the
  * CPU go by the group's engine, independent of the former. A collective's tensors are on one
- * device.
+ * device. On a GPU am_work_wait does not wait: what this process computes there from then on comes
+ * behind the collective, and a failure is told by what reads from the GPU next.
  *
  * All ranks get the same bits. Sums of bf16 and f16 are computed in f32 and rounded once.
  *
@@ -60,7 +61,8 @@ int am_comm_send(am_work **out, am_comm *c, am_tensor *t, int to, int tag);
 int am_comm_recv(am_work **out, am_comm *c, am_tensor *t, int from, int tag);
 int am_comm_barrier(am_work **out, am_comm *c);
 int am_work_wait(am_work *w);       /* ends and frees it, also when it returns an error */
-int am_work_done(const am_work *w); /* would waiting return at once? */
+int am_work_done(const am_work *w); /* has it ended? */
+double am_comm_waited(void);        /* seconds for which this process has waited for works' ends */
 
 /* What this rank's collectives of a group were: calls, and bytes of the tensors that it gave. */
 enum {

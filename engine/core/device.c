@@ -16,7 +16,8 @@ static struct {
 } devices[AM_DEVICE_COUNT];
 
 static const char *const names[AM_DEVICE_COUNT] = {"cpu", "ref", "fence", "cuda"};
-static int gpu = -1; /* which of them is AM_DEVICE_CUDA; -1: none was chosen */
+static int gpu = -1;              /* which of them is AM_DEVICE_CUDA; -1: none was chosen */
+static int (*settle_ranks)(void); /* am_device_settle's; or NULL */
 
 static int alloc_for_module(void **p, size_t bytes)
 {
@@ -159,11 +160,22 @@ int am_gpu_built(const char **text)
     return AM_OK;
 }
 
+int am_device_settle(int device)
+{
+    return device == AM_DEVICE_CUDA && settle_ranks ? settle_ranks() : AM_OK;
+}
+
+void am_device_set_settle(int (*settle)(void))
+{
+    settle_ranks = settle;
+}
+
 int am_device_sync(int device)
 {
     const am_backend *be;
     am_stream *stream;
     AM_TRY(am_device_open(device, &be, &stream));
+    AM_TRY(am_device_settle(device));
     return be->stream_sync ? be->stream_sync(stream) : AM_OK;
 }
 

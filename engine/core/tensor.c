@@ -397,8 +397,10 @@ static int transfer(const am_tensor *t, void *dev, void *host, size_t bytes, int
     AM_TRY(am_device_open(t->device, &be, &stream));
     if (bytes == 0)
         return AM_OK;
-    return kind == AM_COPY_TO_DEVICE ? be->transfer(stream, dev, host, bytes, kind)
-                                     : be->transfer(stream, host, dev, bytes, kind);
+    if (kind == AM_COPY_TO_DEVICE)
+        return be->transfer(stream, dev, host, bytes, kind);
+    AM_TRY(am_device_settle(t->device));
+    return be->transfer(stream, host, dev, bytes, kind);
 }
 
 static int check_bytes(const am_tensor *t, size_t bytes, const char *what)

@@ -2,11 +2,14 @@
  * thread that does them, time-outs and who is to blame, 16-bit floats, counting. What moves bytes
  * is an engine's; what a strategy makes of it is Lua's.
  *
- * Tensors on a GPU go by a group of their own, of the same ranks: comm_gpu.c opens it. */
+ * Tensors on a GPU go by a group of their own, of the same ranks: comm_gpu.c opens it. Who waits
+ * for a work there has the device's stream wait for it and goes on; whether it came is known before
+ * anything is read from the device. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +36,7 @@ struct am_work {
     int64_t *to_counts, *from_counts; /* of all_to_all */
     am_comm_call call;
     int done, rc;
+    int left; /* to the group's thread: a stream waits for it */
     char message[AM_COMM_MESSAGE];
     am_work *next;
 };
@@ -41,6 +45,9 @@ struct am_work {
 static int stopping;
 static char failure[AM_COMM_MESSAGE];
 static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double waited; /* seconds */
+static pthread_mutex_t waited_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void stop_all(const char *message)
 {
@@ -52,7 +59,7 @@ static void stop_all(const char *message)
     pthread_mutex_unlock(&failure_lock);
 }
 
-static void first_failure(char message[AM_COMM_MESSAGE])
+void am_comm_first_failure(char message[AM_COMM_MESSAGE])
 {
     pthread_mutex_lock(&failure_lock);
     snprintf(message, AM_COMM_MESSAGE, "%s", failure);
@@ -207,8 +214,10 @@ static void end_thread(am_comm *c)
 
 static void end_group(am_comm *c)
 {
-    if (c->on_gpu)
+    if (c->on_gpu) {
+        am_comm_leave_gpu(c->on_gpu);
         end_group(c->on_gpu);
+    }
     end_thread(c);
     am_comm_free(c);
 }
@@ -391,7 +400,7 @@ static void fail_work(am_comm *c, am_work *w, int rc)
         snprintf(w->message, sizeof w->message, "%s %lld of group %s: %.400s", kind_names[w->kind],
                  (long long)w->call.number, c->name, w->call.message);
     else if (__atomic_load_n(&stopping, __ATOMIC_ACQUIRE))
-        first_failure(w->message);
+        am_comm_first_failure(w->message);
     else
         name_missing(c, w, w->message);
     stop_all(w->message);
@@ -420,7 +429,7 @@ static void finish(am_comm *c, am_work *w)
 static void be_idle(am_comm *c)
 {
     struct timespec until;
-    if (!c->host) {
+    if (!c->host || am_comm_gpu_is_told(c, c->ended)) {
         pthread_cond_wait(&c->queued, &c->lock);
         return;
     }
@@ -436,9 +445,19 @@ static void be_idle(am_comm *c)
     pthread_mutex_lock(&c->lock);
 }
 
+static void free_work(am_work *w)
+{
+    am_tensor_release(w->to);
+    am_tensor_release(w->from);
+    am_free(w->to_counts);
+    am_free(w->from_counts);
+    am_free(w);
+}
+
 static void *work_thread(void *arg)
 {
     am_comm *c = arg;
+    (void)prctl(PR_SET_NAME, c->host ? "ranks on GPUs" : "ranks"); /* for ps and debuggers */
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (!c->first && !c->ending)
@@ -453,7 +472,13 @@ static void *work_thread(void *arg)
         c->ended = w->call.number;
         if (!c->first)
             c->last = NULL;
-        __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
+        if (w->left) {
+            if (w->rc != AM_OK)
+                am_comm_lost_on_gpu();
+            free_work(w);
+        } else {
+            __atomic_store_n(&w->done, 1, __ATOMIC_RELEASE);
+        }
         pthread_cond_broadcast(&c->done);
     }
     pthread_mutex_unlock(&c->lock);
@@ -462,15 +487,6 @@ static void *work_thread(void *arg)
 
 /* ---- beginning and waiting --------------------------------------------------------------------
  */
-
-static void free_work(am_work *w)
-{
-    am_tensor_release(w->to);
-    am_tensor_release(w->from);
-    am_free(w->to_counts);
-    am_free(w->from_counts);
-    am_free(w);
-}
 
 static int keep(am_tensor **shell, const am_tensor *t, const char *what)
 {
@@ -716,14 +732,53 @@ int am_work_done(const am_work *w)
     return __atomic_load_n(&w->done, __ATOMIC_ACQUIRE);
 }
 
+void am_comm_count_wait(double began)
+{
+    pthread_mutex_lock(&waited_lock);
+    waited += am_clock() - began;
+    pthread_mutex_unlock(&waited_lock);
+}
+
+double am_comm_waited(void)
+{
+    pthread_mutex_lock(&waited_lock);
+    double seconds = waited;
+    pthread_mutex_unlock(&waited_lock);
+    return seconds;
+}
+
+/* Can the stream wait for it? Then the group's thread has it, but for the tensors: what the stream
+ * does with their memory is in its order. */
+static int leave_to_stream(am_comm *c, am_work *w)
+{
+    pthread_mutex_lock(&c->lock);
+    int left = !w->done && c->engine->order(c->group, &w->call) == AM_OK;
+    am_tensor *to = w->to, *from = w->from;
+    if (left) {
+        c->ordered = w->call.number;
+        w->to = w->from = NULL;
+        w->left = 1;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (left) {
+        am_tensor_release(to);
+        am_tensor_release(from);
+    }
+    return left;
+}
+
 int am_work_wait(am_work *w)
 {
     am_comm *c = w->comm;
     char message[AM_COMM_MESSAGE];
+    double began = am_clock();
+    if (c->host && leave_to_stream(c, w))
+        return AM_OK;
     pthread_mutex_lock(&c->lock);
     while (!w->done)
         pthread_cond_wait(&c->done, &c->lock);
     pthread_mutex_unlock(&c->lock);
+    am_comm_count_wait(began);
     int rc = w->rc;
     memcpy(message, w->message, sizeof message);
     free_work(w);

@@ -16,7 +16,8 @@
  * A device's engine is beside another, in whose group its ranks have met. It has `close`, what is
  * from `invite` on, and collectives, which are others' in this:
  *   - One begins a part and returns, in the order in which the rank's program has it. The part runs
- *     in a stream of the group's own, behind what call->stream holds. `wait` blocks until its end.
+ *     in a stream of the group's own, behind what call->stream holds. `wait` blocks until its end;
+ *     `order` has call->stream wait for it, and nobody else.
  *   - Both ask call->wait_on instead of am_comm_gives_up: the module does not see libamlua.so.
  *   - An empty message, too, where the group was given up before.
  *   - Reductions come in bf16 and f16, too: summed in f32, and rounded once.
@@ -30,7 +31,7 @@
 extern "C" {
 #endif
 
-enum { AM_COMM_VERSION = 2, AM_COMM_MESSAGE = 512, AM_COMM_ID = 128, AM_COMM_DEVICE = 40 };
+enum { AM_COMM_VERSION = 3, AM_COMM_MESSAGE = 512, AM_COMM_ID = 128, AM_COMM_DEVICE = 40 };
 
 typedef struct am_comm_call {
     int dtype, op;       /* of reductions: AM_F32, …; AM_SUM, … */
@@ -41,7 +42,7 @@ typedef struct am_comm_call {
 
     /* Of a device's engine alone. */
     void *stream; /* the backend's, which fills what is given and uses what comes */
-    void *event;  /* what `wait` waits for and frees */
+    void *event;  /* what `wait` waits for and frees, under the engine's lock */
     /* AM_ECOMM: there is no use in waiting any longer, and message may say why. Asked at least ten
      * times a second. */
     int (*wait_on)(struct am_comm_call *call);
@@ -80,6 +81,7 @@ typedef struct am_comm_engine {
     /* This rank waits in call->number of a device's group: answer others' where_are. AM_ECOMM, with
      * the reason, when a rank is known to be gone. Not blocking; asked a few times a second. */
     int (*waits)(void *group, am_comm_call *call);
+    int remembers; /* what `waits` was told is answered from then on, without asking again */
     /* End every rank, as far as the engine can; does not return. `why`: for the others. */
     void (*abort)(int status, const char *why);
 
@@ -89,6 +91,9 @@ typedef struct am_comm_engine {
     int (*invite)(uint8_t *id, char device[AM_COMM_DEVICE], am_comm_call *call);
     int (*join)(void **group, const uint8_t id[AM_COMM_ID], int rank, int size, am_comm_call *call);
     int (*wait)(void *group, am_comm_call *call);
+    /* Beside a `wait` for the same call: what call->stream is given from now on runs behind the
+     * part. AM_ECOMM, without a message, where only `wait` knows: it has ended, or has failed. */
+    int (*order)(void *group, am_comm_call *call);
     /* After a failure, once it is known who is missing: end what runs on the device, and wait until
      * it uses no tensor any longer. */
     void (*give_up)(void *group);

@@ -1,11 +1,13 @@
 /* comm_gpu.c — a group's ranks on their GPUs: how they meet, over the CPUs' engine, in a group of
- * the GPUs' engine (kernels/cuda/nccl.c), and what is told while they wait there. The first tensor
- * on a GPU opens it. Its collectives are comm.c's, as all are. */
+ * the GPUs' engine (kernels/cuda/nccl.c), what is told while they wait there, and what has to have
+ * come before a GPU is read. The first tensor on a GPU opens it. Its collectives are comm.c's, as
+ * all are. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "../core/device.h"
 #include "../core/error.h"
 #include "../core/mem.h"
 #include "../core/module.h"
@@ -13,6 +15,9 @@
 
 static const double ANSWERS = 0.5; /* seconds between two words to the others */
 static const double NEWS = 1;      /* seconds until word of a rank that is gone is here */
+
+static am_comm *on_gpus; /* groups there, of the one thread that queues work and reads */
+static int lost;         /* a work that the device's stream waited for failed */
 
 /* What a rank tells the others before they join. */
 typedef struct invitation {
@@ -31,6 +36,14 @@ int am_comm_gpu_waits(am_comm *c, am_comm_call *call)
     pthread_mutex_unlock(&c->asking);
     call->number = number;
     return rc;
+}
+
+int am_comm_gpu_is_told(am_comm *c, int64_t number)
+{
+    pthread_mutex_lock(&c->asking);
+    int is_told = c->host->engine->remembers && c->told >= number;
+    pthread_mutex_unlock(&c->asking);
+    return is_told;
 }
 
 void am_comm_gpu_where(am_comm *c, uint8_t *here, int64_t number, double seconds)
@@ -124,6 +137,24 @@ static int join_gpus(am_comm *c)
     return rc;
 }
 
+/* All that the device's stream waits for has come, or it is told here what did not. */
+static int settle(void)
+{
+    char message[AM_COMM_MESSAGE];
+    double began = am_clock();
+    for (am_comm *c = on_gpus; c; c = c->next) {
+        pthread_mutex_lock(&c->lock);
+        while (c->ended < c->ordered)
+            pthread_cond_wait(&c->done, &c->lock);
+        pthread_mutex_unlock(&c->lock);
+    }
+    am_comm_count_wait(began);
+    if (!__atomic_load_n(&lost, __ATOMIC_ACQUIRE))
+        return AM_OK;
+    am_comm_first_failure(message);
+    return am_fail(AM_ECOMM, "%s", message);
+}
+
 int am_comm_open_on_gpu(am_comm *host)
 {
     am_comm *c;
@@ -145,7 +176,23 @@ int am_comm_open_on_gpu(am_comm *host)
         return rc;
     }
     host->on_gpu = c;
+    c->next = on_gpus;
+    on_gpus = c;
+    am_device_set_settle(settle);
     return AM_OK;
+}
+
+void am_comm_leave_gpu(am_comm *c)
+{
+    am_comm **at = &on_gpus;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+}
+
+void am_comm_lost_on_gpu(void)
+{
+    __atomic_store_n(&lost, 1, __ATOMIC_RELEASE);
 }
 
 void am_comm_ask_who_is_gone(am_comm *c, am_comm_call *call)

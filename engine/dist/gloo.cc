@@ -782,6 +782,7 @@ am_comm_engine make_engine()
     e.barrier = barrier;
     e.where_are = where_are;
     e.waits = waits;
+    e.remembers = 1; // the store does
     e.abort = abort_gloo;
     return e;
 }

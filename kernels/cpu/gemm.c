@@ -418,6 +418,33 @@ static int run_parts(const am_gemm_args *g, const blocking *cut, int64_t parts, 
     return AM_OK;
 }
 
+/* `brg` wants rows of c that follow one another: others go through copies, some at a time. */
+static int run_spread(const am_gemm_args *g, int threads)
+{
+    int to = g->dtype_c, rc = AM_OK;
+    int64_t fit = TILE_BYTES / (g->n * (int64_t)size_of(to)), most = fit < 1 ? 1 : fit;
+    for (int64_t i = 0; i < g->m && rc == AM_OK; i += most) {
+        int done = 0;
+        am_gemm_args f = *g;
+        f.m = g->m - i < most ? g->m - i : most;
+        f.a = at(g->a, i * g->lda, size_of(g->dtype_ab));
+        f.c = at(g->c, i * g->ldc, size_of(to));
+        am_gemm_args dense = f;
+        dense.ldc = g->n;
+        dense.c = am_scratch(2, (size_t)(f.m * f.n) * size_of(to));
+        if (!dense.c)
+            return scratch_failed();
+        if (g->accumulate)
+            rc = copy_rows(dense.c, g->n, f.c, g->ldc, to, to, f.m, f.n, 0);
+        if (rc == AM_OK)
+            rc = run_whole(&dense, threads, &done);
+        if (rc == AM_OK)
+            rc = done ? copy_rows(f.c, g->ldc, dense.c, g->n, to, to, f.m, f.n, 0)
+                      : run_converted(&f, threads);
+    }
+    return rc;
+}
+
 static int run_native(const am_gemm_args *g, int threads)
 {
     int done = 0;
@@ -428,6 +455,8 @@ static int run_native(const am_gemm_args *g, int threads)
         int64_t parts = parts_of(g);
         return parts > 1 ? run_parts(g, &cut, parts, threads) : run_blocks(g, &cut, threads);
     }
+    if (g->ldc != g->n && g->batch == 1 && !g->trans_a)
+        return run_spread(g, threads);
     int rc = run_whole(g, threads, &done);
     return rc == AM_OK && !done ? run_converted(g, threads) : rc;
 }

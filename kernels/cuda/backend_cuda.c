@@ -175,8 +175,10 @@ static void cuda_stream_release(am_stream *s)
     am_cuda_ring_close(&s->ring);
     if (s->lt)
         (void)cublasLtDestroy(s->lt);
-    if (s == order)
+    if (s == order) {
+        am_cuda_dnn_close();
         order = NULL;
+    }
     if (s->stream)
         (void)cudaStreamDestroy(s->stream);
     free(s);

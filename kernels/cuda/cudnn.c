@@ -20,7 +20,7 @@ typedef struct known_plan {
 static struct {
     int opened, off; /* off: own kernels compute from now on */
     am_dnn_library dnn;
-    am_dnn_handle handle; /* till the process ends */
+    am_dnn_handle handle;
     int capability, count;
     known_plan plans[PLANS];
     char text[256];
@@ -71,6 +71,15 @@ static int use_library(void)
     state.capability = major * 10 + minor;
     int status = state.dnn.create(&state.handle);
     return status == AM_DNN_STATUS_SUCCESS ? AM_OK : give_up("opening it", status);
+}
+
+void am_cuda_dnn_close(void)
+{
+    while (state.count > 0)
+        am_dnn_plan_free(&state.dnn, &state.plans[--state.count].plan);
+    if (state.handle)
+        (void)state.dnn.destroy(state.handle);
+    state.handle = NULL; /* the library stays */
 }
 
 /* ---- plans ---------------------------------------------------------------------------------- */

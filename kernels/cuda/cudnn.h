@@ -14,6 +14,8 @@ extern "C" {
  */
 int am_cuda_dnn_attention(am_stream *s, const am_attention_args *a);
 int am_cuda_dnn_attention_bwd(am_stream *s, const am_attention_bwd_args *a);
+/* Give back plans and what they are run by; the next call makes them anew. */
+void am_cuda_dnn_close(void);
 /* "cuDNN 9.26.0", or why there is none. */
 const char *am_cuda_dnn_about(void);
 

@@ -15,10 +15,17 @@ enum { OLDEST = 91801 };
 int am_dnn_open(am_dnn_library *dnn, char *text, size_t room)
 {
     static const char *const names[] = {
-        "cudnnGetVersion",      "cudnnGetErrorString",          "cudnnCreate",
-        "cudnnSetStream",       "cudnnBackendCreateDescriptor", "cudnnBackendDestroyDescriptor",
-        "cudnnBackendFinalize", "cudnnBackendSetAttribute",     "cudnnBackendGetAttribute",
+        "cudnnGetVersion",
+        "cudnnGetErrorString",
+        "cudnnCreate",
+        "cudnnSetStream",
+        "cudnnBackendCreateDescriptor",
+        "cudnnBackendDestroyDescriptor",
+        "cudnnBackendFinalize",
+        "cudnnBackendSetAttribute",
+        "cudnnBackendGetAttribute",
         "cudnnBackendExecute",
+        "cudnnDestroy",
     };
     void *found[sizeof names / sizeof *names];
     const char *file = getenv("AMLUA_CUDNN");

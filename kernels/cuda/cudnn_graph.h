@@ -31,6 +31,7 @@ typedef struct am_dnn_library {
     int (*set)(am_dnn_descriptor d, int name, int type, int64_t count, const void *values);
     int (*get)(am_dnn_descriptor d, int name, int type, int64_t room, int64_t *count, void *values);
     int (*execute)(am_dnn_handle handle, am_dnn_descriptor plan, am_dnn_descriptor pack);
+    int (*destroy)(am_dnn_handle handle);
 } am_dnn_library;
 
 /* Open libcudnn.so.9, or what AMLUA_CUDNN names. 1; or 0, and why in text[room]. */

@@ -3,7 +3,8 @@
  *
  * An allocation belongs to whom it is handed from its place in the stream on, and is given back
  * when the stream comes to its release: neither waits. A block that NCCL's stream uses is
- * released when the host has seen the end of the collective (nccl.c's wait, and give_up). */
+ * released when this stream waits for the end of the collective (nccl.c's order), or the host has
+ * seen it (its wait, and give_up). */
 #include <stdbool.h>
 #include <string.h>
 

@@ -3,9 +3,10 @@
  * itself when ranks meet, so a machine without it still trains on one GPU.
  *
  * A group has a stream of its own. A collective runs in it behind what the backend's stream held
- * when it was begun, so that backward goes on meanwhile; comm.c waits for its end before anybody
- * uses what it wrote. NCCL sums bf16 in bf16, so 16-bit floats are summed as f32 here, between two
- * conversions. Communicators don't block: a rank that never comes is given up like any other. */
+ * when it was begun, so that backward goes on meanwhile; who uses what it wrote has the backend's
+ * stream wait for its end (`order`), and comm.c's thread sees to it that it comes. NCCL sums bf16
+ * in bf16, so 16-bit floats are summed as f32 here, between two conversions. Communicators don't
+ * block: a rank that never comes is given up like any other. */
 #include <dlfcn.h>
 #include <nccl.h>
 #include <pthread.h>
@@ -23,7 +24,7 @@ typedef struct group {
     ncclComm_t comm; /* NULL: given up */
     am_stream *own;  /* whose stream collectives run in, and its scratch for wide sums */
     int size, device;
-    pthread_mutex_t lock; /* of comm: who begins and who waits are two threads */
+    pthread_mutex_t lock; /* of comm and calls' events: who begins and who waits are two threads */
 } group;
 
 enum { SPINS = 500, NAP = 50000 }; /* ns */
@@ -291,8 +292,22 @@ static int wait(void *self, am_comm_call *call)
         if (rc != AM_OK || e == cudaSuccess)
             break;
     }
-    (void)cudaEventDestroy(call->event);
+    pthread_mutex_lock(&g->lock);
+    (void)cudaEventDestroy(call->event); /* a stream that waits for it goes on doing so */
     call->event = NULL;
+    pthread_mutex_unlock(&g->lock);
+    return rc;
+}
+
+static int order(void *self, am_comm_call *call)
+{
+    group *g = self;
+    int rc = AM_ECOMM;
+    pthread_mutex_lock(&g->lock);
+    if (g->comm && call->event &&
+        cudaStreamWaitEvent(((am_stream *)call->stream)->stream, call->event, 0) == cudaSuccess)
+        rc = AM_OK;
+    pthread_mutex_unlock(&g->lock);
     return rc;
 }
 
@@ -461,6 +476,7 @@ static const am_comm_engine engine = {
     .invite = invite,
     .join = join,
     .wait = wait,
+    .order = order,
     .give_up = give_up,
 };
 

@@ -213,6 +213,69 @@ START_TEST(plans_are_kept)
 }
 END_TEST
 
+/* All memory but room for operands, 606 KiB, once our kernel has its scratch: a plan's is 4 KiB at
+ * least. */
+static void *take_memory(size_t *bytes)
+{
+    size_t total;
+    void *rest;
+    problem p = usual();
+    run_cuda(&p, 0);
+    run_cuda(&p, 1);
+    discard(&p);
+    ck_assert_int_eq(cuda->stream_sync(cuda_stream), AM_OK); /* what was released is free */
+    ck_assert_int_eq(cuda->memory(bytes, &total), AM_OK);
+    *bytes -= 608 << 10;
+    ck_assert_int_eq(cuda->alloc(&rest, *bytes), AM_OK);
+    return rest;
+}
+
+/* Where there is no memory for a plan our kernel computes that problem, and no other. */
+START_TEST(no_memory)
+{
+    size_t bytes;
+    open_cuda();
+    void *rest = take_memory(&bytes);
+    own_only("cuDNN ");
+    cuda->release(rest, bytes);
+    own_only("cuDNN ");
+    ck_assert_ptr_null(strstr(cuda->about(), "failed"));
+    problem other = usual();
+    other.x.causal = 0;
+    ck_assert(by_library(&other, 1));
+    discard(&other);
+}
+END_TEST
+
+/* Nothing of cuDNN is left at the end, also of plans that there was no memory for; and a device
+ * that is opened once more has it again. */
+START_TEST(gone_with_the_device)
+{
+    long (*alive)(void);
+    size_t left, total, before;
+    *(void **)&alive =
+        dlsym(dlopen(getenv("AMLUA_CUDA"), RTLD_NOW | RTLD_LOCAL), "am_emu_dnn_alive");
+    ck_assert_ptr_nonnull(alive);
+    for (int round = 0; round < 3; round++) {
+        size_t bytes = 0;
+        problem p = usual();
+        open_cuda();
+        ck_assert_int_eq(cuda->memory(&before, &total), AM_OK);
+        void *rest = round == 1 ? take_memory(&bytes) : NULL;
+        ck_assert_int_eq(by_library(&p, 1), round != 1);
+        ck_assert_int_gt(alive(), 0);
+        cuda->release(rest, bytes);
+        discard(&p);
+        am_shutdown();
+        ck_assert_int_eq(alive(), 0);
+        open_cuda();
+        ck_assert_int_eq(cuda->memory(&left, &total), AM_OK);
+        ck_assert_uint_eq(left, before);
+        am_shutdown();
+    }
+}
+END_TEST
+
 /* ---- contracts ------------------------------------------------------------------------------ */
 
 START_TEST(repeats_in_every_bit)
@@ -281,7 +344,8 @@ int main(void)
         {"cuDNN", own_kernel_elsewhere, 0, 1},  {"cuDNN", repeats_in_every_bit, 0, 1},
         {"emulated", taken_where_listed, 0, 1}, {"emulated", more_samples_than_said, 0, 1},
         {"emulated", other_gpus, 0, 2},         {"emulated", no_library, 0, 1},
-        {"emulated", failing_run, 0, 1},        {"emulated", plans_are_kept, 0, 1}};
+        {"emulated", failing_run, 0, 1},        {"emulated", plans_are_kept, 0, 1},
+        {"emulated", no_memory, 0, 1},          {"emulated", gone_with_the_device, 0, 1}};
     int count = use_emulator() ? sizeof tests / sizeof *tests : ANYWHERE;
     return run_on_cuda_opened("cuda_dnn", tests, count, OPENED);
 }

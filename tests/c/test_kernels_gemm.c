@@ -316,6 +316,33 @@ START_TEST(native_bf16)
 }
 END_TEST
 
+/* Rows of c that lie apart, as those of a part of its columns do, change no bit; 2100 of them are
+ * more than are copied at once. */
+START_TEST(gaps_change_no_bit)
+{
+    const am_backend *cpu = backend_under(_i);
+    for (int c = 0; c < 2 * 2 * 2; c++) {
+        int to = c & 1 ? AM_F32 : AM_BF16;
+        problem p = make(2100, 2100, 24, 0, c >> 1 & 1, AM_BF16, to, 1, 0);
+        am_gemm_args apart = p.g;
+        apart.accumulate = p.g.accumulate = c >> 2;
+        apart.ldc += 7;
+        size_t row = (size_t)p.g.n * elem_size(to), next = (size_t)apart.ldc * elem_size(to);
+        char *spread = random_elems(to, apart.m * apart.ldc, -1, 1), *dense = p.g.c;
+        for (size_t i = 0; i < (size_t)apart.m; i++)
+            memcpy(spread + i * next, dense + i * row, row);
+        apart.c = spread;
+        ck_assert_int_eq(cpu->gemm(NULL, &p.g), AM_OK);
+        ck_assert_int_eq(cpu->gemm(NULL, &apart), AM_OK);
+        for (size_t i = 0; i < (size_t)apart.m; i++)
+            ck_assert_msg(!memcmp(spread + i * next, dense + i * row, row), "%s: row %zu, case %d",
+                          isa_env[_i], i, c);
+        free(spread);
+        discard(&p);
+    }
+}
+END_TEST
+
 /* More shapes than the table of primitives holds, twice. */
 START_TEST(many_shapes)
 {
@@ -333,8 +360,9 @@ int main(void)
 {
     Suite *suite = suite_create("kernels_gemm");
     TCase *tcase = tcase_create("gemm");
-    const TTest *const tests[] = {agrees_with_ref,       with_low_rank,           batches,
-                                  empty_and_unsupported, rows_do_not_depend_on_m, many_shapes};
+    const TTest *const tests[] = {agrees_with_ref,        with_low_rank,      batches,
+                                  empty_and_unsupported,  gaps_change_no_bit, many_shapes,
+                                  rows_do_not_depend_on_m};
     tcase_set_timeout(tcase, 900);
     int best = 0;
     while (strcmp(isa_env[best], am_backend_cpu_isa_available()) != 0)

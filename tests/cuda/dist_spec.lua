@@ -103,6 +103,23 @@ ranks.describe("ranks on CUDA", function()
         assert.equal(5, #records)
     end)
 
+    -- The GPU's stream waits for the works: a host that does leaves its GPU idle.
+    for strategy, steps in pairs { ddp = 1, fsdp2 = 2 } do -- steps: micro-batches
+        it("are waited for in a step only where it reads: " .. strategy, function()
+            for _, streams in ipairs { "eager", "lazy" } do
+                local cfg = helper.config(helper.folder(), {
+                    device = "cuda", distributed = { strategy = strategy },
+                    step_scheduler = { global_batch_size = 8, local_batch_size = 4 / steps, max_steps = 4 },
+                })
+                local status, out, errors = helper.run({ "tests/cuda/ahead.lua", helper.yaml(helper.folder(), cfg) },
+                    { before = "AM_EMU_STREAMS=" .. streams .. " " .. ranks.mpirun(2) })
+                assert.equal(0, status, errors)
+                assert.matches(("a host was held up by 0 works, its GPU by %d waits; the last rank was late: true\n")
+                    :format(1 + steps), out)
+            end
+        end)
+    end
+
     it("leave a checkpoint that a CPU goes on from", function()
         local whole, dir = train(1), helper.folder()
         local words = { "--checkpoint.checkpoint_dir", dir }
@@ -137,7 +154,7 @@ ranks.describe("ranks on CUDA", function()
                 %s
             end
             local began = os.time()
-            local ok, e = pcall(function() world.group:all_reduce(t):wait() end)
+            local ok, e = pcall(function() world.group:all_reduce(t):wait():sum():item() end)
             io.write(("%%d: %%s, %%s\n"):format(world.rank, ok and "came" or e, os.time() - began < 10))
             io.stdout:flush()
             require("am.utils.posix").sleep(4) -- the other says it, too
@@ -165,6 +182,75 @@ ranks.describe("ranks on CUDA", function()
             assert.matches(rank .. ": all_reduce %d+ of group world did not end within 2 s: there came no rank 2 "
                 .. "%(host [^,]+, process %d+%), true\n", out, errors)
         end
+    end)
+
+    local broken = { -- failure, collective, what the rank says that has it; does the other have its sum?
+        { "comm:1", "sum", "NCCL: unhandled system error" },
+        { "comm:1", "exchange", "NCCL: unhandled system error" },
+        { "wire:1", "sum", "NCCL: unhandled system error" },
+        { "wire:1", "half", "NCCL: unhandled system error" },
+        { "memory:1", "half", "bytes on cuda could not be had" },
+        { "device:1", "sum", "cuda: " },
+        { "launch:2", "half", "cuda: unspecified launch failure", true }, -- behind NCCL's
+        { "join:1", "meeting", "joining GPUs of group world: NCCL: unhandled system error" },
+    }
+    for _, kind in ipairs(broken) do
+        local failure, what, says, other_comes = unpack(kind)
+        it("say what failed, and hang nowhere: " .. failure .. ", " .. what, function()
+            local began = posix.time()
+            local status, out, errors = helper.run({ "tests/cuda/broken.lua", failure, what },
+                                                   { before = ranks.mpirun(2) })
+            assert.equal(5, status, errors)
+            assert(out:find("rank 1: [^\n]*" .. says), out)
+            assert.matches(other_comes and "rank 0: came\n" or "rank 0: [^\n]+ of group world: [^\n]+\n", out)
+            assert(posix.time() - began < 30)
+        end)
+    end
+
+    -- Of three ranks the first sends and is idle, the second waits for the third, which never sends.
+    it("are not named over Gloo when they are idle, and do nothing then", function()
+        if not ranks.has_gloo then
+            pending("there is no amlua_gloo.so")
+            return
+        end
+        local script = helper.write(helper.folder() .. "/idle.lua", [[
+            local am = require("am")
+            local path, posix = require("am.utils.path"), require("am.utils.posix")
+            local world = require("am.distributed").join { timeout = 5 }
+            local function rounds() -- how often the thread of the group on GPUs has waited
+                for _, id in ipairs(path.list_dir("/proc/self/task")) do
+                    local status = io.open("/proc/self/task/" .. id .. "/status")
+                    local text = status and status:read("*a") or ""
+                    if text:find("Name:%s*ranks on GPUs\n") then
+                        return tonumber(text:match("\nvoluntary_ctxt_switches:%s*(%d+)"))
+                    end
+                end
+            end
+            local t = am.ones({ 1000 }, { device = "cuda:" .. world.rank })
+            world.group:all_reduce(t):wait():sum():item()
+            if world.rank == 0 then
+                world.group:send(t, 1):wait()
+                posix.sleep(1.5) -- it has told the others
+                local from = rounds()
+                posix.sleep(2)
+                print("0: " .. rounds() - from .. " rounds")
+                posix.sleep(5)
+            elseif world.rank == 1 then
+                local _, e = pcall(function() world.group:recv(t, 2):wait():sum():item() end)
+                print("1: " .. tostring(e))
+            else
+                posix.sleep(9)
+            end
+            io.stdout:flush()
+            world:abort(3, "over")]])
+        local lines = {}
+        for rank = 0, 2 do
+            lines[3 - rank] = over_gloo(rank, 3, script)
+        end
+        local _, out, errors = helper.shell("(" .. table.concat(lines, " & ") .. "; wait)")
+        assert.matches("1: recv %d+ of group world did not end within 5 s: there came no rank 2 "
+            .. "%(host [^,]+, process %d+%)\n", out, errors)
+        assert.matches("0: 0 rounds\n", out, errors)
     end)
 
     it("end with a message when one is killed in the middle of a run", function()

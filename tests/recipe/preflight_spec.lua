@@ -280,6 +280,9 @@ describe("memory that is expected", function()
     -- of 45 million weights, most of them in the embeddings
     local stored = { of = "bfloat16", dataset = { mean_len = 64, max_sentence_len = 64 } }
     local large = { of = "float32", dataset = { mean_len = 64, max_sentence_len = 64 } }
+    local long = { dataset = { mean_len = 512, max_sentence_len = 512 } }
+    local fp8 = { fp8 = { enabled = true } } -- the head, too, where there are 49152 tokens, but not with 3000
+    local few_bits = { quantization = { load_in_4bit = true } }
     for name, sets in pairs {
         ["full"] = {}, ["long rows"] = { { dataset = { mean_len = 512, max_sentence_len = 512 } } },
         ["short rows"] = { { dataset = { mean_len = 32, max_sentence_len = 32 } } },
@@ -297,6 +300,14 @@ describe("memory that is expected", function()
             { optimizer = { state_dtype = "int8" } } },
         ["bfloat16 file, LoRA"] = { bf16, stored, lora }, ["f32 file, bfloat16"] = { bf16, large },
         ["f32 file, bfloat16 and LoRA"] = { bf16, large, lora },
+        ["products in 8 bits"] = { bf16, fp8, long }, ["products in 8 bits and a head so"] = { bf16, stored, fp8 },
+        ["products in 8 bits and a fused head"] = { bf16, stored, fp8,
+            { loss_fn = { _target_ = "am.loss.FusedLinearCrossEntropy" } } },
+        ["products in 8 bits, LoRA"] = { fp8, lora, long },
+        ["products in 8 bits, LoRA, recomputed"] = { bf16, fp8, lora, again, long },
+        ["products in 8 bits, LoRA and a head so"] = { bf16, stored, fp8, lora },
+        ["weights in 4 bits"] = { bf16, few_bits, lora, long },
+        ["weights in 4 bits, float32"] = { few_bits, lora, long },
         ["GPT-2"] = { { of = "gpt2" } }, ["Gemma 2"] = { { of = "gemma2" } }, ["GPT-NeoX"] = { { of = "gpt_neox" } },
         ["experts"] = { { of = "olmoe" } }, ["experts and LoRA"] = { { of = "olmoe" }, lora },
         ["experts, recomputed"] = { { of = "olmoe" }, again },
@@ -366,7 +377,7 @@ describe("memory that is expected", function()
             { peft = { dim = 8, target_modules = { "*.embed_tokens", "*.q_proj" } } },
             { peft = { dim = 8, target_modules = "*_proj", modules_to_save = "lm_head", lora_dtype = "float32" },
               model = { torch_dtype = "bfloat16" } },
-            { peft = { adapter_path = adapter } },
+            { peft = { adapter_path = adapter } }, helper.changes(lora, few_bits), helper.changes(fp8, lora, bf16),
         } do
             local cfg = config_of(changes)
             local recipe = helper.recipe(cfg)

@@ -23,10 +23,8 @@ local KINDS = { "all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_
 local Work = {}
 Work.__index = Work
 
-local waited = 0
-
 --- Seconds for which this process has waited for the ends of works.
-function M.waited() return waited end
+function M.waited() return C.am_comm_waited() end
 
 local work_box = edge.box("am_work")
 
@@ -36,14 +34,13 @@ local function begun(...)
 end
 
 --- Wait for its end; what it wrote can be read then. Returns the tensor that was written. Raises "comm" naming the
---- ranks that did not come.
+--- ranks that did not come. On a GPU this returns at once, and what is computed there from then on comes behind the
+--- work; what reads from the GPU next raises.
 function Work:wait()
     local handle = self.handle
     if handle then
         self.handle = nil
-        local began = C.am_clock()
         local ok, e = pcall(check, C.am_work_wait(handle))
-        waited = waited + C.am_clock() - began
         self.failed = not ok and e or nil
     end
     if self.failed then -- also when it is waited for once more: nothing was written
@@ -52,7 +49,7 @@ function Work:wait()
     return self.tensors[1]
 end
 
---- Would waiting return at once?
+--- Has it ended?
 function Work:done()
     return not self.handle or C.am_work_done(self.handle) ~= 0
 end

@@ -61,7 +61,9 @@ end
 -- Exchange something, so that GPUs that can't be reached are known before a model is loaded.
 local function meet(world, device)
     local ok, e = pcall(function()
-        world.group:all_reduce(tensor.ones({ 1 }, { device = device })):wait():release()
+        local t = world.group:all_reduce(tensor.ones({ 1 }, { device = device })):wait()
+        t:item() -- which waits for the others
+        t:release()
     end)
     if not ok then
         err.raise("comm", "%s; device: cpu trains on CPUs", tostring(e))

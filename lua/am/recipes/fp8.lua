@@ -18,7 +18,13 @@ function Methods.fp8_section(cfg)
     end
 end
 
---- Let a model multiply in 8 bits where the configuration says so. Raises "usage" where no map of it can.
+-- Does the loss multiply by the head's matrix itself, and not in 8 bits?
+local function loss_is_fused(cfg)
+    return cfg:has("loss_fn") and (cfg:get("loss_fn._target_") or "FusedLinear"):find("FusedLinear") ~= nil
+end
+
+--- Let a model multiply in 8 bits where the configuration says so. Raises "usage" where no map of it can. Then
+--- model.logits_at_once says whether the loss makes those of a whole micro-batch (memory.lua).
 function Methods:apply_fp8(model)
     local section, key = self.fp8_section(self.cfg)
     if not section then
@@ -30,6 +36,8 @@ function Methods:apply_fp8(model)
         err.raise("usage", "%s: %s: none of the model's %d linear maps can multiply in 8 bits: filter_fqns leaves them "
                   .. "out, their dims are no multiples of 16, or peft.use_dora scales them", section:where(), key, all)
     end
+    local head = model:get_output_embeddings()
+    model.logits_at_once = head.fp8 ~= nil and not loss_is_fused(self.cfg)
     local device = self.ctx.device or "cpu"
     local emulated = ""
     if not wanted.emulate and not device:match("^cuda") then

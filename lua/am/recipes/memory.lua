@@ -11,6 +11,7 @@ local M = {}
 
 local bytes_of = { float32 = 4, float64 = 8, bfloat16 = 2, float16 = 2 }
 local LOSS_CHUNK = 16 * 1024 * 1024 -- elements of a chunk of logits, see engine/ops/op_loss.c
+local FP8_SUMS = 8 * 1024 * 1024 -- of a product in 8 bits, at once, see kernels/cpu/simd/fp8.c
 local DISTILLED = 1024 * 1024 -- the same, see lua/am/loss/kd.lua
 local PROGRAM = 27 * 1024 * 1024 -- the code and its libraries, Lua, a configuration
 local TOKENIZER = 370 -- an entry of its vocabulary, with the merge that makes it; measured
@@ -156,13 +157,19 @@ local function of_experts(list, module, size, hidden)
     end
 end
 
--- Of adapters below a module: the output of A, and what DoRA and dropout keep.
+-- Of adapters below a module: the output of A (above a product in 8 bits scaled, too), and what DoRA and dropout keep;
+-- above a weight in few bits the input, where it is multiplied in another dtype.
 local function of_adapters(list, layer, size, top_k, attention)
     for name, module in layer:named_modules() do
         local block = name:match("^[^.]+") == attention and "self_attn" or "mlp"
+        local weight = module.in_features and not name:find("%.lora_[AB]$") and module.weight
+        local its_size = weight and bytes_of[weight:dtype()] or size
+        if its_size ~= size then
+            list[#list + 1] = { "input of " .. name .. " in another dtype", module.in_features * its_size, block }
+        end
         if module.dim and module.in_features then
-            local times = module.num_experts and top_k or 1
-            list[#list + 1] = { "output of " .. name .. ".lora_A", times * module.dim * size, block }
+            local times = module.num_experts and top_k or module.fp8 and 2 or 1
+            list[#list + 1] = { "output of " .. name .. ".lora_A", times * module.dim * its_size, block }
             if module.lora_magnitude_vector then -- DoRA scales the output, by what is trained
                 list[#list + 1] = { "output of " .. name .. " before its scaling", module.out_features * size, block }
                 if module.dropout > 0 and module.dropout_position == "pre" then
@@ -265,9 +272,37 @@ function M.staged_bytes(model, opts, is_adapted)
     return (is_adapted and 0 or state.weights) + state.optimizer
 end
 
--- Bytes of the logits that are there at once.
-local function logits_bytes(model, tokens)
-    local vocab_size = model.config.vocab_size
+-- Bytes that products in 8 bits have beside tensors on a CPU: the largest map's operands in bfloat16 and its sums.
+local function fp8_scratch(model, tokens)
+    local most, head = 0, model:get_output_embeddings()
+    for _, module in model:named_modules() do
+        local n, k = module.out_features, module.in_features
+        if module.fp8 and (module ~= head or model.logits_at_once) then
+            local operands = math.max((tokens + n) * k, (tokens + k) * n, (n + k) * tokens)
+            most = math.max(most, 2 * operands + 4 * math.min(FP8_SUMS, tokens * math.max(n, k)))
+        end
+    end
+    return most
+end
+
+-- Does any adapter stand above a product in 8 bits?
+local function adapts_fp8(model)
+    for _, module in model:named_modules() do
+        if module.dim and module.fp8 then
+            return true
+        end
+    end
+    return false
+end
+
+-- Bytes of the logits that are there at once. Those of a head in 8 bits are there in the model's dtype and in float32,
+-- with gradients of both where it is trained.
+local function logits_bytes(model, tokens, with_gradients)
+    local vocab_size, size = model.config.vocab_size, bytes_of[model:dtype()]
+    if model.logits_at_once then
+        local each = size + (size < 4 and 4 or 0)
+        return tokens * vocab_size * (with_gradients and 2 or 1) * each
+    end
     return math.min(tokens, math.max(1, math.floor(LOSS_CHUNK / vocab_size))) * vocab_size * 4
 end
 
@@ -279,7 +314,7 @@ end
 
 --- Bytes of activations of a forward pass over `tokens` tokens that no gradient is asked of.
 function M.forward_bytes(model, tokens)
-    return states_bytes(model, tokens) + logits_bytes(model, tokens)
+    return states_bytes(model, tokens) + logits_bytes(model, tokens) + fp8_scratch(model, tokens)
 end
 
 --- Bytes of a tokenizer with a vocabulary of `vocab_size` entries.
@@ -301,10 +336,12 @@ local function activation_parts(model, tokens)
     local c, size = model.config, bytes_of[model:dtype()]
     local kept, layer = layers_bytes(model)
     -- Temporaries and gradients of the layer that runs, measured, in what a layer keeps: 1.2, and 2.8
-    -- where it is computed a second time first. The loss has its own moment, before any of them.
-    local working = (model.model.activation_checkpointing and 2.8 or 1.2) * layer * tokens
-    local head = model:head_context().head_weight
-    local logits = logits_bytes(model, tokens)
+    -- where it is computed a second time first; 0.8 more for adapters whose products and those in 8 bits are added. The
+    -- loss has its own moment, before any of them.
+    local times = (model.model.activation_checkpointing and 2.8 or 1.2) + (adapts_fp8(model) and 0.8 or 0)
+    local working = times * layer * tokens
+    local head = not model.logits_at_once and model:head_context().head_weight
+    local logits = logits_bytes(model, tokens, true) + fp8_scratch(model, tokens)
         + (head and head.requires_grad and head:numel() * 4 or 0) -- the loss makes the gradient as it goes
     return tokens * (kept + 3 * c.hidden_size * size) + turned_bytes(model), working, logits, tokens * layer
 end

@@ -52,16 +52,6 @@ local function check_sizes(self)
     end
 end
 
---- The ranks as the `distributed` section puts them.
-function Methods:build_mesh()
-    check_sizes(self)
-    local sizes = {}
-    for _, pair in ipairs(SIZES) do
-        sizes[pair[1]] = size_of(self, pair[2])
-    end
-    return distributed.mesh(self.world, sizes)
-end
-
 -- The dtype that mp_policy names; nil where it names none.
 local function policy_dtype(cfg, key)
     local name = cfg:get("distributed.mp_policy." .. key)
@@ -81,7 +71,7 @@ local MEGATRON = {
 MEGATRON[1], MEGATRON[2], MEGATRON[3] = MEGATRON.optim, MEGATRON.optim_grads, MEGATRON.optim_grads_params
 
 -- Options of fsdp.lua; nil where nothing is sharded.
-local function sharding(self)
+local function sharding(self, mesh)
     local kind, cfg = self:strategy(), self.cfg
     local options = {}
     if kind == "megatron_fsdp" then
@@ -90,7 +80,7 @@ local function sharding(self)
         options = MEGATRON[said] or err.raise("usage", "%s: data_parallel_sharding_strategy is no_shard, optim, "
             .. "optim_grads or optim_grads_params, not %s", cfg:where("distributed"), tostring(said))
     end
-    if kind == "ddp" or options == "ddp" or self.mesh:size("shard") == 1 then
+    if kind == "ddp" or options == "ddp" or mesh:size("shard") == 1 then
         return nil
     end
     return {
@@ -109,13 +99,38 @@ local STRATEGIES = {
     { "cp", distributed.context_parallel },
 }
 
--- Raise "usage" where ranks would share matrices that are in few bits.
+-- Raise "usage" where ranks would share matrices that are in few bits. which: what asks for them, or one of them.
+local function refuse_few_bits(self, mesh, which)
+    local shares = sharding(self, mesh) and self:strategy() or mesh:size("tp") > 1 and "tp_size"
+    if shares then
+        err.raise("usage", "%s: distributed: %s cuts matrices, and %s in few bits: take strategy: ddp, or pp_size",
+                  self.cfg:where("distributed"), shares, which)
+    end
+end
+
+--- The ranks as the `distributed` section puts them.
+function Methods:build_mesh()
+    check_sizes(self)
+    local sizes = {}
+    for _, pair in ipairs(SIZES) do
+        sizes[pair[1]] = size_of(self, pair[2])
+    end
+    local mesh = distributed.mesh(self.world, sizes)
+    for _, key in ipairs { "quantization", "model.quantization_config" } do
+        for _, asked in ipairs { key .. ".load_in_4bit", key .. ".load_in_8bit" } do
+            if self.cfg:get(asked) == true then
+                refuse_few_bits(self, mesh, asked .. " keeps them")
+            end
+        end
+    end
+    return mesh
+end
+
+-- The same of a model that somebody's own code made.
 local function check_few_bits(self)
-    local shares = sharding(self) and "fsdp2" or self.mesh:size("tp") > 1 and "tp_size"
     for name, t in self.model:named_parameters() do
-        if shares and packed.is(t) then
-            err.raise("usage", "%s: %s cuts matrices, and %s is in few bits (quantization): take strategy: ddp, or "
-                      .. "pp_size", self.cfg:where("distributed"), shares, name)
+        if packed.is(t) then
+            return refuse_few_bits(self, self.mesh, name .. " is")
         end
     end
 end
@@ -137,7 +152,7 @@ function Methods:parallelize()
     end
     self.pipeline = applied.pp
     self.model_allocated = math.max(0, self.model_allocated + am.memory(self.ctx.device).live_bytes - before)
-    local shards = sharding(self)
+    local shards = sharding(self, self.mesh)
     self.fsdp = shards and distributed.fsdp(self.model, self.mesh, self.layout, shards) or nil
     self.ctx.named_parameters = self.layout:named_parameters()
     self.ctx.trained_elsewhere = self.pipeline and self.pipeline:trained_elsewhere()

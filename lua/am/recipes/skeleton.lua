@@ -136,6 +136,7 @@ function M.of(recipe)
         adapt(model, peft.PeftConfig(wanted))
     end
     recipe:apply_qat(model)
+    recipe:apply_fp8(model)
     return model
 end
 

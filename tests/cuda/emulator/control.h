@@ -21,6 +21,8 @@ typedef struct am_emu_counts {
     unsigned long long waits; /* calls for which the host waits for the device */
 } am_emu_counts;
 am_emu_counts am_emu_count(void);
+/* Handles and descriptors of cuDNN that were not given back. */
+long am_emu_dnn_alive(void);
 
 #if defined(__cplusplus)
 }

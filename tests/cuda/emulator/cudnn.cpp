@@ -60,6 +60,8 @@ struct Descriptor {
     }
 };
 
+long alive; // handles and descriptors
+
 struct Handle {
     cudaStream_t stream = nullptr;
 };
@@ -281,7 +283,20 @@ EXPORTED const char *cudnnGetErrorString(int status)
 EXPORTED int cudnnCreate(am_dnn_handle *handle)
 {
     *handle = new Handle();
+    alive++;
     return AM_DNN_STATUS_SUCCESS;
+}
+
+EXPORTED int cudnnDestroy(am_dnn_handle handle)
+{
+    delete static_cast<Handle *>(handle);
+    alive--;
+    return AM_DNN_STATUS_SUCCESS;
+}
+
+EXPORTED long am_emu_dnn_alive(void)
+{
+    return alive;
 }
 
 EXPORTED int cudnnSetStream(am_dnn_handle handle, cudaStream_t stream)
@@ -295,12 +310,14 @@ EXPORTED int cudnnBackendCreateDescriptor(int type, am_dnn_descriptor *d)
     auto *made = new Descriptor();
     made->type = type;
     *d = made;
+    alive++;
     return AM_DNN_STATUS_SUCCESS;
 }
 
 EXPORTED int cudnnBackendDestroyDescriptor(am_dnn_descriptor d)
 {
     delete static_cast<Descriptor *>(d);
+    alive--;
     return AM_DNN_STATUS_SUCCESS;
 }
 

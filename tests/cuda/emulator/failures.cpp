@@ -9,9 +9,9 @@ namespace emu
 {
 namespace
 {
-constexpr int kinds = 9;
-const char *const names[kinds] = {"launch", "copy", "alloc", "memory", "device",
-                                  "matmul", "comm", "plan",  "dnn"};
+constexpr int kinds = 11;
+const char *const names[kinds] = {"launch", "copy", "alloc", "memory", "device", "matmul",
+                                  "comm",   "wire", "join",  "plan",   "dnn"};
 
 struct {
     long at, count; // at: 0 for never

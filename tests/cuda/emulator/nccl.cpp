@@ -319,10 +319,13 @@ ncclResult_t enqueue(const CommPtr &c, cudaStream_t stream, Work work)
         c->problem = ncclSystemError;
         return ncclSystemError;
     }
+    bool breaks = fails_now(Failure::wire);
     c->under_way++;
-    submit_apart(s, [c, work]() {
+    submit_apart(s, [c, work, breaks]() {
         if (c->segment->aborted)
             c->problem = ncclRemoteError;
+        else if (breaks)
+            c->problem = ncclSystemError;
         else
             work();
         c->under_way--;
@@ -407,12 +410,15 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id,
     c->rank = rank;
     c->device = current_device();
     *out = reinterpret_cast<ncclComm_t>(new CommPtr(c));
-    std::thread joining([c]() {
-        bool all = barrier(c.get());
+    bool breaks = fails_now(Failure::join);
+    std::thread joining([c, breaks]() {
+        bool all = !breaks && barrier(c.get());
         if (c->rank == 0) // nobody else has to find it
             shm_unlink(c->name.c_str());
         if (all)
             c->problem = ncclSuccess;
+        else if (breaks)
+            c->problem = ncclSystemError;
     });
     if (!config->blocking) {
         joining.detach();

@@ -138,13 +138,13 @@ int capability()
 // CUDA C Programming Guide, "Technical Specifications per Compute Capability".
 size_t shared_memory_limit()
 {
-    switch (AM_EMU_ARCH) {
-    case 800:
-    case 870:
+    switch (capability()) {
+    case 80:
+    case 87:
         return 163 << 10;
-    case 860:
-    case 890:
-    case 1200:
+    case 86:
+    case 89:
+    case 120:
         return 99 << 10;
     default:
         return 227 << 10;
