@@ -277,25 +277,10 @@ static inline int64_t am_nd_numel(const am_nd *nd)
     return n;
 }
 
-/* Do the first `operands` lie dense, so that element i is at i? */
-static inline int am_nd_dense(const am_nd *nd, int operands)
-{
-    for (int o = 0; o < operands; o++) {
-        int64_t step = 1;
-        for (int d = nd->ndim - 1; d >= 0; d--) {
-            if (nd->shape[d] != 1 && nd->stride[o][d] != step)
-                return 0;
-            step *= nd->shape[d];
-        }
-    }
-    return 1;
-}
-
 /* The same walk in as few dims: none of one element, neighbours as one where no operand minds. */
 static inline am_nd am_nd_simple(const am_nd *nd, int operands)
 {
-    am_nd r;
-    r.ndim = 0;
+    am_nd r = {}; /* nothing in it is left to chance */
     for (int d = 0; d < nd->ndim; d++) {
         int last = r.ndim - 1, joins = last >= 0;
         if (nd->shape[d] == 1)

@@ -10,7 +10,12 @@
 
 #include "cuda_backend.h"
 
-enum { SCRATCH_STEP = 1 << 20, ROUND = 256 };
+enum { ROUND = 256 };
+
+/* Scratch grows in such steps: in tests by the byte, so that nothing lies behind it. */
+#ifndef AM_SCRATCH_STEP
+#define AM_SCRATCH_STEP ((size_t)1 << 20)
+#endif
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
@@ -49,7 +54,7 @@ void am_cuda_release(am_stream *s, void *p)
  * stays is no more than what is in use. */
 static int grow(am_stream *s, am_cuda_scratches *have, int slot, size_t bytes)
 {
-    size_t n = (bytes + SCRATCH_STEP - 1) / SCRATCH_STEP * SCRATCH_STEP;
+    size_t n = (bytes + AM_SCRATCH_STEP - 1) / AM_SCRATCH_STEP * AM_SCRATCH_STEP;
     bool for_graphs = have == &s->graph_scratch;
     if (for_graphs && n < 2 * have->bytes[slot])
         n = 2 * have->bytes[slot];

@@ -6,8 +6,7 @@
 #include "cuda_suite.h"
 #include "test_kernels.h"
 
-/* Slack before each operand, so that one can be moved off a multiple of 16 bytes. */
-enum { CUDA_OPERANDS = 12, CUDA_SHIFT = 16 };
+enum { CUDA_OPERANDS = 12 };
 
 static int cuda_shift; /* operands lie so many bytes after a multiple of 256 */
 
@@ -26,7 +25,7 @@ static inline int cuda_run(cuda_kernel kernel, void *args, int pointers, const s
                 field[i] = field[j];
         if (!host[i] || field[i] != host[i])
             continue;
-        ck_assert_int_eq(cuda->alloc(&device[i], bytes[i] + CUDA_SHIFT), AM_OK);
+        ck_assert_int_eq(cuda->alloc(&device[i], bytes[i] + (size_t)cuda_shift), AM_OK);
         field[i] = (char *)device[i] + cuda_shift;
         ck_assert_int_eq(
             cuda->transfer(cuda_stream, field[i], host[i], bytes[i], AM_COPY_TO_DEVICE), AM_OK);
@@ -38,7 +37,7 @@ static inline int cuda_run(cuda_kernel kernel, void *args, int pointers, const s
         if (rc == AM_OK && device[i])
             ck_assert_int_eq(
                 cuda->transfer(cuda_stream, host[i], field[i], bytes[i], AM_COPY_TO_HOST), AM_OK);
-        cuda->release(device[i], bytes[i] + CUDA_SHIFT);
+        cuda->release(device[i], bytes[i] + (size_t)cuda_shift);
         field[i] = host[i];
     }
     return rc;

@@ -32,26 +32,44 @@ typedef struct cuda_test {
     int first, end; /* of _i in its runs; end is not run */
 } cuda_test;
 
-static inline int run_on_cuda(const char *name, const cuda_test *tests, int count)
+/* A test case for each run of a test, so that CK_INCLUDE_TAGS chooses one: "case:test:run", as
+ * Check names it. With CUDA_TESTS=list these are printed, and nothing runs. Tests from `opened` on
+ * open the device themselves. */
+static inline int run_on_cuda_opened(const char *name, const cuda_test *tests, int count,
+                                     int opened)
 {
+    const char *list = getenv("CUDA_TESTS");
     Suite *suite = suite_create(name);
-    for (int i = 0; i < count && getenv("AMLUA_CUDA"); i++) {
-        TCase *tcase = tcase_create(tests[i].name);
-        tcase_set_timeout(tcase, 240);
-        tcase_add_checked_fixture(tcase, open_cuda, NULL);
-        tcase_add_loop_test(tcase, tests[i].test, tests[i].first, tests[i].end);
-        suite_add_tcase(suite, tcase);
-    }
+    for (int i = 0; i < count && getenv("AMLUA_CUDA"); i++)
+        for (int run = tests[i].first; run < tests[i].end; run++) {
+            char tag[200];
+            TCase *tcase = tcase_create(tests[i].name);
+            snprintf(tag, sizeof tag, "%s:%s:%d", tests[i].name, tests[i].test->name, run);
+            tcase_set_tags(tcase, tag);
+            if (list)
+                puts(tag);
+            tcase_set_timeout(tcase, 240);
+            if (i < opened)
+                tcase_add_checked_fixture(tcase, open_cuda, NULL);
+            tcase_add_loop_test(tcase, tests[i].test, run, run + 1);
+            suite_add_tcase(suite, tcase);
+        }
     if (!getenv("AMLUA_CUDA")) {
         TCase *tcase = tcase_create("no module");
         tcase_add_test(tcase, no_module);
         suite_add_tcase(suite, tcase);
     }
     SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
+    if (!list)
+        srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static inline int run_on_cuda(const char *name, const cuda_test *tests, int count)
+{
+    return run_on_cuda_opened(name, tests, count, count);
 }
 
 #endif

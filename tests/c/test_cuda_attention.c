@@ -4,6 +4,7 @@
  * bits must not depend on. The backend is the module that AMLUA_CUDA names; without it everything
  * counts as skipped. */
 #include "cuda_attention.h"
+#include "rng.h"
 
 /* ---- against ref ---------------------------------------------------------------------------- */
 
@@ -131,6 +132,93 @@ START_TEST(empty_and_hostile_bounds)
 }
 END_TEST
 
+/* Samples that overlap, as no packing makes them: of a warp's last query the keys begin one later,
+ * and lie in tiles that the others see whole. */
+START_TEST(overlapping_samples)
+{
+    enum { T = 70, S = 200 };
+    problem p = make(edge_dtypes[_i % 2], 1, T, S, 2, 1, head_sizes[_i / 2], 0);
+    int32_t bounds[2 * T];
+    for (int t = 0; t < T; t++) {
+        bounds[2 * t] = (t + 1) / 16 % 2 ? 0 : 1 + (t + 1) / 16;
+        bounds[2 * t + 1] = S - t / 16;
+    }
+    set_bounds(&p, bounds);
+    compare("overlapping samples", &p, 1);
+    discard(&p);
+}
+END_TEST
+
+/* More queries than attention_plan_kernel takes at once; samples go over from one step to the next.
+ */
+START_TEST(many_queries)
+{
+    enum { T = 1100 };
+    problem p = make(edge_dtypes[_i], 1, T, T, 1, 1, 8, 0);
+    int32_t bounds[2 * T];
+    for (int t = 0, begin = 0, end = 0; t < T; t++) {
+        if (t == end) {
+            begin = end;
+            end += t % 512 == 0 ? 3 : 1 + (t * 7 + 5) % 90;
+            end = begin < 1024 && end > 1024 ? 1024 : end < T ? end : T;
+        }
+        bounds[2 * t] = begin;
+        bounds[2 * t + 1] = end;
+    }
+    set_bounds(&p, bounds);
+    compare("many queries", &p, 1);
+    discard(&p);
+}
+END_TEST
+
+/* An element whose random number is the probability itself is kept. */
+START_TEST(dropout_decides)
+{
+    problem p = make(edge_dtypes[_i], 1, 1, 8, 1, 1, 8, 0);
+    for (uint64_t i = 0; i < 4; i++) {
+        p.x.dropout_p = (double)am_philox_u32(p.x.seed, p.x.stream, i) * 0x1p-32;
+        compare("dropout", &p, 1 / (1 - p.x.dropout_p));
+    }
+    discard(&p);
+}
+END_TEST
+
+START_TEST(no_scale)
+{
+    problem p = make(edge_dtypes[_i], 1, 5, 7, 1, 1, 8, 0);
+    p.x.causal = 1;
+    p.x.scale = 0;
+    compare("scale 0", &p, 1);
+    discard(&p);
+}
+END_TEST
+
+START_TEST(most_positions)
+{
+    for (int k = 0; k < 4; k++) {
+        am_attention_args a = {.shape = {.dtype = AM_F32, .h = 1, .kh = 1, .t = 1, .s = 1, .d = 8}};
+        *(k < 2 ? &a.shape.t : &a.shape.s) = INT32_MAX / 2 + k % 2; /* of no rows */
+        ck_assert_int_eq(cuda->attention(cuda_stream, &a), k % 2 ? AM_EINVAL : AM_OK);
+    }
+}
+END_TEST
+
+/* What draws random numbers is in no graph, and the rest may be. */
+START_TEST(recorded)
+{
+    for (int drops = 0; drops < 2; drops++) {
+        am_attention_args a = {.shape = {.dtype = AM_F32, .h = 1, .kh = 1, .t = 1, .s = 1, .d = 8}};
+        void *graph;
+        const char *unfit;
+        a.shape.dropout_p = 0.5 * drops;
+        ck_assert_int_eq(cuda->graph_begin(cuda_stream, 0), AM_OK); /* a rehearsal */
+        ck_assert_int_eq(cuda->attention(cuda_stream, &a), AM_OK);
+        ck_assert_int_eq(cuda->graph_end(cuda_stream, &graph, &unfit), AM_OK);
+        ck_assert_int_eq(unfit != NULL, drops);
+    }
+}
+END_TEST
+
 /* ---- bits ----------------------------------------------------------------------------------- */
 
 /* Elements of `n` tokens of `row` elements from token `at` on. */
@@ -226,9 +314,17 @@ END_TEST
 
 int main(void)
 {
-    const cuda_test tests[] = {
-        {"agreement", agrees_with_ref, 0, SHAPES}, {"edges", edges_decide, 0, EDGE_RUNS},
-        {"maxima", growing_maxima, 0, 2},          {"bounds", empty_and_hostile_bounds, 0, 2},
-        {"packs", place_in_the_pack, 0, 6},        {"merge", merge_agrees, 0, 4}};
+    const cuda_test tests[] = {{"agreement", agrees_with_ref, 0, SHAPES},
+                               {"edges", edges_decide, 0, EDGE_RUNS},
+                               {"maxima", growing_maxima, 0, 2},
+                               {"bounds", empty_and_hostile_bounds, 0, 2},
+                               {"overlap", overlapping_samples, 0, EDGE_RUNS},
+                               {"many", many_queries, 0, 2},
+                               {"dropout", dropout_decides, 0, 2},
+                               {"scale", no_scale, 0, 2},
+                               {"positions", most_positions, 0, 1},
+                               {"recorded", recorded, 0, 1},
+                               {"packs", place_in_the_pack, 0, 6},
+                               {"merge", merge_agrees, 0, 4}};
     return run_on_cuda("cuda attention", tests, sizeof tests / sizeof *tests);
 }

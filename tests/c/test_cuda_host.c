@@ -158,7 +158,9 @@ START_TEST(room)
     CUDA_OK(cuda->fill(cuda_stream, &args)); /* a launch after it has not failed */
     cuda->release(p, most);
     emu_set("AM_EMU_FAIL", "alloc:1");
-    cuda->release(memory(64), 64);
+    unsigned long long before = waits();
+    cuda->release(memory(64), 64); /* what is queued may be a release: it is waited for */
+    ck_assert_uint_eq(waits(), before + 1);
     CUDA_OK(cuda->stream_sync(cuda_stream));
 }
 END_TEST
@@ -222,16 +224,110 @@ START_TEST(lost)
 }
 END_TEST
 
+/* Another stream's scratch is had in the order of the first, which is behind. */
+START_TEST(elsewhere)
+{
+    enum { N = 5000 };
+    am_stream *other;
+    float *ones = keep(malloc(N * sizeof *ones)), sum = 0;
+    for (int i = 0; i < N; i++)
+        ones[i] = 1;
+    float *a = memory(N * sizeof *ones), *out = memory(sizeof *out);
+    to_device(a, ones, N * sizeof *ones);
+    CUDA_OK(cuda->stream_sync(cuda_stream));
+    CUDA_OK(cuda->stream_new(&other));
+    behind("lazy");
+    am_reduce_args args = {.out = out,
+                           .a = a,
+                           .op = AM_R_SUM,
+                           .dtype = AM_F32,
+                           .dtype_out = AM_F32,
+                           .scale = 1,
+                           .outer = 1,
+                           .n = N,
+                           .inner = 1};
+    CUDA_OK(cuda->reduce(other, &args));
+    CUDA_OK(cuda->stream_sync(other));
+    to_host(&sum, out, sizeof sum);
+    ck_assert(sum == N);
+    cuda->stream_release(other);
+    cuda->release(a, N * sizeof *ones);
+    cuda->release(out, sizeof *out);
+    free_kept();
+}
+END_TEST
+
+/* A graph may be released as soon as it was told to run. */
+START_TEST(graphs)
+{
+    int *p = memory(sizeof *p), x = 0;
+    void *graph = NULL;
+    const char *unfit;
+    am_fill_args args = {.out = p, .value = 3, .dtype = AM_I32, .nd = {.ndim = 0}};
+    for (int record = 0; record < 2; record++) {
+        CUDA_OK(cuda->graph_begin(cuda_stream, record));
+        CUDA_OK(cuda->fill(cuda_stream, &args));
+        CUDA_OK(cuda->graph_end(cuda_stream, &graph, &unfit));
+        ck_assert_ptr_null(unfit);
+    }
+    behind("lazy");
+    CUDA_OK(cuda->graph_run(cuda_stream, graph, 0));
+    cuda->graph_release(cuda_stream, graph);
+    to_host(&x, p, sizeof x);
+    ck_assert_int_eq(x, 3);
+    cuda->release(p, sizeof *p);
+}
+END_TEST
+
+/* Which devices there are, and which of them are new enough. */
+START_TEST(devices)
+{
+    const char *why, *built = cuda->built();
+    int count = cuda->probe(&why), major = 0;
+    ck_assert_int_eq(sscanf(built, "CUDA %d", &major), 1);
+    ck_assert_msg(strstr(built, major < 13 ? "driver 525.60.13" : "driver 580.65.06") != NULL, "%s",
+                  built);
+    ck_assert_int_eq(cuda->use(count), AM_EINVAL);
+    ck_assert_msg(strstr(am_error_message(), "there is no device cuda:") != NULL, "%s",
+                  am_error_message());
+    emu_set("AM_EMU_CAPABILITY", "79");
+    ck_assert_int_eq(cuda->use(0), AM_EDEVICE);
+    emu_set("AM_EMU_CAPABILITY", "80");
+    CUDA_OK(cuda->use(0));
+}
+END_TEST
+
+/* With AM_SYNC=1 a kernel that fails is the one that is named, however far behind the stream is. */
+START_TEST(named)
+{
+    setenv("AM_SYNC", "1", 1);
+    open_cuda();
+    int *p = memory(sizeof *p);
+    behind("lazy");
+    emu_set("AM_EMU_FAIL", "launch:1");
+    am_fill_args args = {.out = p, .value = 3, .dtype = AM_I32, .nd = {.ndim = 0}};
+    ck_assert_int_eq(cuda->fill(cuda_stream, &args), AM_EDEVICE);
+    ck_assert_msg(strstr(am_error_message(), "cuda: kernel fill (elem.cu:") != NULL, "%s",
+                  am_error_message());
+    ck_assert_msg(strstr(am_error_message(), "AM_SYNC") == NULL, "%s", am_error_message());
+    cuda->release(p, sizeof *p);
+    am_shutdown();
+}
+END_TEST
+
 int main(void)
 {
     setenv("AM_EMU_MEMORY", "256M", 1);
     const cuda_test tests[] = {
-        {"sizes", sizes, 0, 2}, {"uploads", uploads, 0, 1}, {"releases", releases, 0, 2},
-        {"room", room, 0, 1},   {"cache", cache, 0, 1},     {"lost", lost, 0, 3},
+        {"sizes", sizes, 0, 2},         {"uploads", uploads, 0, 1}, {"releases", releases, 0, 2},
+        {"room", room, 0, 1},           {"cache", cache, 0, 1},     {"lost", lost, 0, 3},
+        {"elsewhere", elsewhere, 0, 1}, {"devices", devices, 0, 1}, {"graphs", graphs, 0, 1},
+        {"named", named, 0, 1},
     };
+    const int count = sizeof tests / sizeof *tests;
     if (getenv("AMLUA_CUDA") && !find_emulator(getenv("AMLUA_CUDA"))) {
         printf("SKIP AMLUA_CUDA names a module that is not over the emulated CUDA\n");
         return EXIT_SUCCESS;
     }
-    return run_on_cuda("cuda_host", tests, sizeof tests / sizeof *tests);
+    return run_on_cuda_opened("cuda_host", tests, count, count - 1);
 }

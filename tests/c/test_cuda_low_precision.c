@@ -278,9 +278,9 @@ static void compare_unpacked(const void *packed, am_unpack_args part)
 /* Packed, and unpacked whole and in a part. */
 START_TEST(packs_and_unpacks)
 {
-    static const int64_t sizes[][2] = {{1, 1},    {3, 64},   {5, 13},  {7, 128},
-                                       {70, 130}, {33, 192}, {40, 600}};
-    for (int c = 0; c < 7 * 4; c++) {
+    static const int64_t sizes[][2] = {{1, 1},    {3, 64},   {5, 13}, {7, 128}, {70, 130},
+                                       {33, 192}, {40, 600}, {4, 64}, {64, 256}};
+    for (int c = 0; c < 9 * 4; c++) {
         am_packing p = kinds[_i];
         int dtype = float_dtypes[c % 4];
         p.rows = sizes[c / 4][0];
@@ -375,6 +375,41 @@ START_TEST(packed_products)
 }
 END_TEST
 
+/* What is no number in one row of a weight is in no other row's product. */
+START_TEST(nan_of_a_row)
+{
+    enum { ROWS = 40, COLS = 20, M = 3, BAD = 17, BLOCK = 64 };
+    for (int mode = 0; mode < 2; mode++) {
+        am_packed_gemm_args g = {.dtype = AM_BF16,
+                                 .dtype_c = AM_F32,
+                                 .trans = 1,
+                                 .few = mode,
+                                 .packing = kinds[_i],
+                                 .m = M};
+        g.packing.rows = ROWS;
+        g.packing.cols = COLS;
+        float *w = keep(random_elems(AM_F32, ROWS * COLS, -1, 1)),
+              *c = keep(elems(AM_F32, M * ROWS));
+        w[BAD * COLS] = INFINITY;
+        g.a = keep(random_elems(AM_BF16, M * COLS, -1, 1));
+        g.w = packed_by_ref(&g.packing, w, AM_F32);
+        g.c = c;
+        CUDA_OK(ON_CUDA(packed_gemm, &g, sizeof *c * M * ROWS, 2 * M * COLS,
+                        packed_bytes(&g.packing), 0));
+        int first = BAD, last = BAD; /* rows of its block, or of all */
+        if (g.packing.type != AM_PACK_INT8) {
+            first = BAD * COLS / BLOCK * BLOCK / COLS;
+            last = (BAD * COLS / BLOCK * BLOCK + BLOCK - 1) / COLS;
+        }
+        for (int i = 0; i < M * ROWS; i++)
+            ck_assert_msg(isfinite(c[i]) || (i % ROWS >= first && i % ROWS <= last) ||
+                              g.packing.nested,
+                          "kind %d: row %d of the weight", _i, i % ROWS);
+        free_kept();
+    }
+}
+END_TEST
+
 int main(void)
 {
     const cuda_test tests[] = {{"casts", casts, 0, 9},
@@ -383,6 +418,7 @@ int main(void)
                                {"nan_stays", nan_stays, 0, 2},
                                {"rounds_as_ref", rounds_as_ref, 0, 3},
                                {"packs_and_unpacks", packs_and_unpacks, 0, KINDS},
-                               {"packed_products", packed_products, 0, KINDS}};
+                               {"packed_products", packed_products, 0, KINDS},
+                               {"nan_of_a_row", nan_of_a_row, 0, KINDS}};
     return run_on_cuda("cuda low precision", tests, sizeof tests / sizeof *tests);
 }

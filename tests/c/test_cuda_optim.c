@@ -314,6 +314,38 @@ START_TEST(codes)
 }
 END_TEST
 
+/* A share that is the bound between two codes has the one nearer to zero: in every bit as on a CPU.
+ */
+START_TEST(bounds)
+{
+    const am_dynamic_map *map = am_dynamic_map_signed();
+    enum { N = AM_STATE_BLOCK };
+    float p[2][N] = {0}, grad[N], absmax[2][1] = {0};
+    uint8_t code[2][N] = {0};
+    for (int i = 0; i < N; i++)
+        grad[i] = isfinite(map->bound[i / 2]) ? map->bound[i / 2] * (i % 2 ? -1 : 1) : 0;
+    grad[N - 1] = 1; /* the largest */
+    for (int on = 0; on < 2; on++) {
+        am_sgd_args args = {.param = p[on],
+                            .buf = code[on],
+                            .buf_absmax = absmax[on],
+                            .grad = grad,
+                            .dtype_state = AM_U8,
+                            .n = N,
+                            .lr = 1,
+                            .momentum = 0.9,
+                            .first = 1,
+                            .grad_scale = 1};
+        if (on == 0)
+            CUDA_OK(
+                ON_CUDA(sgd, &args, sizeof p[0], sizeof code[0], 0, sizeof absmax[0], sizeof grad));
+        else
+            ck_assert_int_eq(am_backend_ref.sgd(NULL, &args), AM_OK);
+    }
+    check_same_bits("codes", code[0], code[1], sizeof code[0]);
+}
+END_TEST
+
 /* ---- Adafactor ------------------------------------------------------------------------------- */
 
 /* rms and the columns' sums add up many numbers in f32. */
@@ -388,10 +420,11 @@ START_TEST(sumsq)
         void *x = keep(random_elems(dtype, n, -3, 3));
         double got = NAN, again = NAN, want, partial[4] = {0};
         am_sumsq_args args = {&got, partial, x, dtype, n};
-        CUDA_OK(ON_CUDA(sumsq, &args, 8, sizeof partial, (size_t)n * elem_size(dtype)));
+        size_t partials = (size_t)((n + AM_SUMSQ_BLOCK - 1) / AM_SUMSQ_BLOCK) * sizeof *partial;
+        CUDA_OK(ON_CUDA(sumsq, &args, 8, partials, (size_t)n * elem_size(dtype)));
         args.out = &again; /* the bits depend on n alone, not on where x lies */
         cuda_shift = 8;
-        CUDA_OK(ON_CUDA(sumsq, &args, 8, sizeof partial, (size_t)n * elem_size(dtype)));
+        CUDA_OK(ON_CUDA(sumsq, &args, 8, partials, (size_t)n * elem_size(dtype)));
         cuda_shift = 0;
         check_same_bits("sumsq", &got, &again, sizeof got);
         args.out = &want;
@@ -404,9 +437,9 @@ END_TEST
 
 int main(void)
 {
-    const cuda_test tests[] = {{"adam", adam, 0, 1},   {"sgd", sgd, 0, 1},
-                               {"lion", lion, 0, 1},   {"refused", refused, 0, 1},
-                               {"codes", codes, 0, 1}, {"adafactor", adafactor, 0, 1},
-                               {"sumsq", sumsq, 0, 1}};
+    const cuda_test tests[] = {{"adam", adam, 0, 1},           {"sgd", sgd, 0, 1},
+                               {"lion", lion, 0, 1},           {"refused", refused, 0, 1},
+                               {"codes", codes, 0, 1},         {"bounds", bounds, 0, 1},
+                               {"adafactor", adafactor, 0, 1}, {"sumsq", sumsq, 0, 1}};
     return run_on_cuda("cuda optim", tests, sizeof tests / sizeof *tests);
 }

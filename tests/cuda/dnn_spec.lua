@@ -47,7 +47,7 @@ describe("flash_attention_2 on CUDA", function()
                     assert(math.abs(losses[step] - loss) <= 1e-2 * math.abs(loss), step .. ": " .. loss)
                 end
             end
-            assert.truthy(output:find("cuDNN 9.26.0", 1, true), output)
+            assert.truthy(output:find("cuDNN 9.18.1", 1, true), output)
             assert.falsy(output:find("cuDNN failed", 1, true))
             assert.equal(1, select(2, told:gsub("cuDNN failed", "")))
             assert.truthy(told:find("cuDNN failed (attention: CUDNN_STATUS_EXECUTION_FAILED), own kernels compute",

@@ -62,6 +62,9 @@ copy_uninitialised check - UNINITIALISED device memory, byte 128 of 256
 missing_event fast,asan,check AM_EMU_STREAMS=lazy wrong result
 with_event fast,asan,check AM_EMU_STREAMS=lazy nothing seen
 with_event fast,asan,check AM_EMU_STREAMS=rand nothing seen
+had_elsewhere fast AM_EMU_STREAMS=lazy wrong result
+had_elsewhere asan AM_EMU_STREAMS=lazy use-after-poison
+had_elsewhere check AM_EMU_STREAMS=lazy OUT-OF-BOUNDS
 read_before_sync fast,asan,check AM_EMU_STREAMS=lazy wrong result
 '
 

@@ -16,7 +16,7 @@ namespace emu
 {
 namespace
 {
-enum { VERSION = 92600, BAD_PARAM = 2000, EXECUTION_FAILED = 5000 };
+enum { VERSION = 91801, BAD_PARAM = 2000, EXECUTION_FAILED = 5000 };
 
 struct Descriptor {
     int type = 0;
@@ -109,6 +109,9 @@ int finish_tensor(Descriptor &d)
         t.dim[i] = dim[size_t(i)];
         t.stride[i] = stride[size_t(i)];
     }
+    if (Descriptor *offsets = d.part(AM_DNN_ATTR_TENSOR_RAGGED_OFFSET_DESC))
+        if (offsets->tensor.dim[0] != t.dim[0] + 1)
+            return refuse("offsets that are not one more than samples");
     return AM_DNN_STATUS_SUCCESS;
 }
 
@@ -235,10 +238,12 @@ int execute(Handle &h, Descriptor &plan, Descriptor &pack)
             continue;
         if (reinterpret_cast<uintptr_t>(pointers[i]) % size_t(t->second.alignment))
             return refuse(format("tensor %lld is not aligned", (long long)uids[i]));
-        if (t->second.value)
-            r.values[uids[i]] = dnn_read(pointers[i], 0, t->second.dtype);
-        else
-            r.memory[uids[i]] = pointers[i];
+        bool fresh =
+            t->second.value
+                ? r.values.emplace(uids[i], dnn_read(pointers[i], 0, t->second.dtype)).second
+                : r.memory.emplace(uids[i], pointers[i]).second;
+        if (!fresh)
+            return refuse(format("tensor %lld is named twice", (long long)uids[i]));
     }
     for (auto &t : r.program.tensors)
         if (!t.second.between && !r.memory.count(t.first) && !r.values.count(t.first))

@@ -108,6 +108,8 @@ class Machine
         char *base = static_cast<char *>(run.memory.at(t.uid));
         size_t size = dnn_bytes(t.dtype);
         int along = t.dim[3] > 1 && t.stride[2] < t.stride[3] ? 3 : 2; // where the tokens are
+        if (t.offsets)
+            (void)number(t.offsets, t.dim[0]); // an engine may look where the last sample ends
         for (int64_t b = 0; b < t.dim[0]; b++) {
             int64_t start = t.offsets ? int64_t(number(t.offsets, b)) : b * t.stride[0];
             int64_t length = t.offsets ? length_of(b) : t.dim[along];

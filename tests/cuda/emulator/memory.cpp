@@ -232,6 +232,20 @@ void *allocate_device(int device, size_t bytes)
     return p;
 }
 
+void withhold_device(void *p, size_t bytes)
+{
+    poison(p, bytes);
+    mark_free(p, bytes);
+}
+
+void hand_over_device(void *p, size_t bytes)
+{
+    DeviceAccess access(p, bytes);
+    unpoison(p, bytes);
+    memset(p, fill, bytes);
+    mark_allocated(p, bytes);
+}
+
 bool free_device(void *p)
 {
     Heap *h = heap_of(p);

@@ -28,6 +28,10 @@ bool free_device(void *p);
 bool free_pinned(void *p);
 void free_all(); // cudaDeviceReset
 
+// Between these nobody may touch it: what a stream is to have when it comes to that place.
+void withhold_device(void *p, size_t bytes);
+void hand_over_device(void *p, size_t bytes);
+
 size_t used_bytes(int device);
 
 struct Allocation {

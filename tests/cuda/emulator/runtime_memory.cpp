@@ -166,7 +166,12 @@ cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t stream)
         return remember(cudaErrorInvalidResourceHandle);
     if (s->capture) // nodes that allocate are not emulated
         return remember(cudaErrorStreamCaptureUnsupported);
-    return remember(allocate(p, bytes));
+    cudaError_t e = allocate(p, bytes);
+    if (void *had = *p) { // another stream has to wait for this one before it uses it
+        withhold_device(had, bytes);
+        submit(s, [=]() { hand_over_device(had, bytes); });
+    }
+    return remember(e);
 }
 
 cudaError_t cudaFreeAsync(void *p, cudaStream_t stream)

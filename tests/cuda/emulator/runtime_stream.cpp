@@ -359,7 +359,12 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
     Call c;
-    delete reinterpret_cast<Executable *>(exec);
+    auto *graph = reinterpret_cast<Executable *>(exec);
+    if (graph->use_count() > 1) { // a launch has it, too
+        blame("cudaGraphExecDestroy");
+        fault(After::go_on, "destroys a graph that is still to run");
+    }
+    delete graph;
     return cudaSuccess;
 }
 }

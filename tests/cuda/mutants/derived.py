@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Mutants derived from every kernel: a barrier dropped, an asynchronous copy waited for too little or not committed,
-a wait of the host dropped, an index taken from elsewhere, a bound off by one. Each is run in the flavour fast and,
-where that finds nothing, in check, on its family's tests (bench.py). Survivors that equivalents.tsv doesn't list fail.
+a wait of the host dropped, an index taken from elsewhere, a bound off by one (schemata.py). A file's are compiled into
+one module (switched.py). Each is run in the flavour fast and, where that finds nothing, in check, on those of its
+family's test cases (bench.py) in which it makes a difference, quick ones first. Survivors that equivalents.tsv doesn't
+list fail.
 
 usage: python derived.py BUILD [--list] [--sample N --seed S] [--file softmax.cu] [--kind barrier] [--jobs 2] [--again]
 
@@ -15,61 +17,16 @@ import concurrent.futures
 import hashlib
 import os
 import random
-import re
 import sys
 import time
 
-from bench import FAMILIES, HEADERS, RANDOM, Bench, sources, tests_of
+from bench import FAMILIES, HEADERS, Bench, root, sources, tests_of
+from schemata import mutants_of
+from switched import Switched
 
 here = os.path.dirname(os.path.abspath(__file__))
 
-# Kind, what is looked for in a line without comments and strings, what comes in its place.
-OPERATORS = [
-    ("barrier", r"__syncthreads\(\);|__syncwarp\(\);", lambda m: ";"),
-    ("copy", r"am_cp_async_wait<(\d)>\(\)", lambda m: f"am_cp_async_wait<{int(m[1]) + 1}>()"),
-    ("copy", r"am_cp_async_commit\(\);", lambda m: ";"),
-    ("wait", r"cuda(?:StreamSynchronize|StreamWaitEvent|EventSynchronize)\([^()]*\)", lambda m: "cudaSuccess"),
-    ("index", r"threadIdx\.x & 31", lambda m: "threadIdx.x >> 5"),
-    ("index", r"threadIdx\.x >> 5", lambda m: "(threadIdx.x & 31)"),
-    ("index", r"\[([^\[\]]+)\]\[([^\[\]]+)\]", lambda m: f"[{m[2]}][{m[1]}]"),
-    ("index", r"lane >> 2\b", lambda m: "lane >> 3"),
-    ("index", r"lane & 3\b", lambda m: "lane & 7"),
-    ("bound", r" < ", lambda m: " <= "),
-    ("bound", r" <= ", lambda m: " < "),
-    ("bound", r" >= ", lambda m: " > "),
-    ("bound", r" > ", lambda m: " >= "),
-    ("bound", r" [+-] 1\b(?![.\w])", lambda m: ""),
-]
 FIRST = ["barrier", "copy", "wait"]  # of a sample
-Mutant = collections.namedtuple("Mutant", "file kind line text nth becomes source")
-
-
-def blanked(text):
-    """Without comments, strings and preprocessor lines, positions kept."""
-    return re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|^[ \t]*#[^\n]*(?:\\\n[^\n]*)*',
-                  lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S | re.M)
-
-
-def mutants_of(name):
-    with open(os.path.join(sources, name)) as file:
-        source = file.read()
-    code, out, at = blanked(source), [], 0
-    for number, (line, shown) in enumerate(zip(code.split("\n"), source.split("\n")), 1):
-        count = collections.Counter()
-        # Declarations of arrays, types and constants are no index and no bound.
-        if not re.search(r"static_assert|constexpr|\btemplate\b|\bAM_SHARED\b|^\s*(float|M|int|T) \w+\[|\btypedef\b",
-                         line):
-            for kind, pattern, change in OPERATORS:
-                for match in re.finditer(pattern, line):
-                    if match[0] == change(match):
-                        continue
-                    count[kind] += 1
-                    begin, end = at + match.start(), at + match.end()
-                    becomes = line[:match.start()] + change(match) + line[match.end():]
-                    out.append(Mutant(name, kind, number, shown.strip(), count[kind], becomes.strip(),
-                                      source[:begin] + change(match) + source[end:]))
-        at += len(line) + 1
-    return out
 
 
 def key_of(m):
@@ -88,26 +45,13 @@ def read_equivalents():
 
 
 def digest_of(m, build):
-    """Changes with the mutant, and when its family's tests are built anew."""
-    programs = [t.split()[0] for t in tests_of(m.file)]
-    stamps = [str(os.stat(os.path.join(build, "tests", p)).st_mtime_ns) for p in programs]
-    return hashlib.sha1("\0".join([m.source] + stamps).encode()).hexdigest()[:16]
-
-
-def judge(bench, m):
-    folder = bench.free.get()
-    try:
-        tests = tests_of(m.file)
-        for flavour in ("fast", "check"):
-            module, error = bench.module(folder, flavour, m.file, m.source)
-            if not module:
-                return "no program", re.sub(r"\s+", " ", error)[:120]
-            said = bench.run(module, tests, RANDOM)
-            if said:
-                return "caught", f"{flavour}: {said}"
-        return "survived", ""
-    finally:
-        bench.free.put(folder)
+    """Changes with the mutant, and with its family's tests."""
+    parts = [m.source.encode()]
+    for program in sorted({t.split()[0] for t in tests_of(m.file)}):
+        folder = root if program.endswith(".lua") else os.path.join(build, "tests")
+        with open(os.path.join(folder, program), "rb") as file:
+            parts.append(file.read())
+    return hashlib.sha1(b"\0".join(parts)).hexdigest()[:16]
 
 
 def main():
@@ -122,7 +66,7 @@ def main():
     options.add_argument("--again", action="store_true")
     options = options.parse_args()
     files = sorted(f for f in os.listdir(sources) if f in FAMILIES or f in HEADERS)
-    if unlisted := [f for f in os.listdir(sources) if f.endswith((".cu", ".cuh")) and f not in files
+    if unlisted := [f for f in os.listdir(sources) if f.endswith((".cu", ".cuh", ".c")) and f not in files
                     and mutants_of(f)]:
         sys.exit(f"Bail out! bench.py names no tests for {', '.join(sorted(unlisted))}")
     if unknown := set(options.file or []) - set(files):
@@ -159,13 +103,14 @@ def main():
                 kept[digest] = verdict, said
     bench = Bench(options.build, os.path.join(options.build, "mutants"), options.jobs)
     counts, count, began = collections.Counter(), 0, time.time()
+    switched = {name: Switched(bench, name) for name in files}
 
     def one(m):
         digest = digest_of(m, options.build)
         known = kept.get(digest)
         if known and not (options.again and known[0] == "survived"):
             return m, known, True
-        verdict = judge(bench, m)
+        verdict = switched[m.file].judge(m, key_of(m) in equivalents)
         with open(results, "a") as file:
             file.write("\t".join((digest,) + verdict).replace("\n", " ") + "\n")
         return m, verdict, False

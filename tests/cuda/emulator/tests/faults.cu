@@ -270,6 +270,23 @@ void two_streams(bool with_event)
     cudaStreamDestroy(b);
 }
 
+// Memory that a stream is to have is nobody's until the stream comes to that.
+void had_elsewhere()
+{
+    cudaStream_t a, b;
+    float *p;
+    cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking);
+    cudaMallocAsync((void **)&p, n * sizeof *p, a);
+    AM_LAUNCH(fill, 1, n, 0, b, p, n);
+    cudaStreamSynchronize(b);
+    cudaStreamSynchronize(a);
+    wrong = host_of(p, 5) != 5.f;
+    cudaFree(p);
+    cudaStreamDestroy(a);
+    cudaStreamDestroy(b);
+}
+
 void read_before_sync()
 {
     cudaStream_t a;
@@ -384,6 +401,7 @@ const Fault faults[] = {
     {"copy_uninitialised", copy_uninitialised},
     {"missing_event", [] { two_streams(false); }},
     {"with_event", [] { two_streams(true); }},
+    {"had_elsewhere", had_elsewhere},
     {"read_before_sync", read_before_sync},
 };
 } // namespace
