@@ -37,8 +37,11 @@ void am_graph_release(am_graph *g)
 {
     const am_backend *be;
     am_stream *stream;
+    const char *unfit;
     if (!g)
         return;
+    if (under_way == g)
+        (void)am_graph_end(g, &unfit);
     if (g->record && am_device_open(g->device, &be, &stream) == AM_OK)
         be->graph_release(stream, g->record);
     for (int64_t i = 0; g->parameters && i < g->n; i++)
@@ -161,6 +164,8 @@ int am_graph_run(am_graph *g)
     const am_backend *be;
     am_stream *stream;
     uint64_t seed, next;
+    if (under_way)
+        return am_fail(AM_ESTATE, "a graph is being recorded, and no other can run");
     if (!g->record)
         return am_fail(AM_ESTATE, "this graph has no record");
     AM_TRY(find_backend(g, &be, &stream));

@@ -10,7 +10,11 @@ local graphs = require("am.training.graphs")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 
-ffi.cdef "void am_emu_set(const char *name, const char *value);"
+ffi.cdef [[
+void am_emu_set(const char *name, const char *value);
+int cudaMalloc(void **p, size_t bytes);
+int cudaMemGetInfo(size_t *left, size_t *total);
+]]
 
 local module = os.getenv("AMLUA_CUDA")
 local emulated, emulator = pcall(function()
@@ -147,6 +151,65 @@ describe("a graph", function()
         assert.is_nil(g:record(alone(work, x))) -- and then it is recorded
         g:run()
         g:release()
+    end)
+
+    on_gpu("has room made for its rehearsal by memory that waits for others", function()
+        if not emulated then
+            pending("no GPU is as small as it is asked to be")
+            return
+        end
+        local x, w, work = layer()
+        local parameters, sizes = graph.parameters { w }, ffi.new("size_t[2]")
+        local g, before = graph.new(parameters), graph.new(parameters)
+        assert.is_nil(before:rehearse(alone(work, x))) -- now there is scratch memory
+        before:release()
+        am.full({ 2 ^ 20 }, 1, { device = "cuda" }):release()
+        assert.equal(0, emulator.cudaMemGetInfo(sizes, sizes + 1))
+        local used, total = tonumber(sizes[1] - sizes[0]), tostring(tonumber(sizes[1]))
+        emulator.am_emu_set("AM_EMU_MEMORY", tostring(used + 2 ^ 21))
+        local function large()
+            am.full({ 2 ^ 20 }, 1, { device = "cuda" }):release()
+            alone(work, x)()
+        end
+        local ok, unfit = pcall(g.rehearse, g, large)
+        emulator.am_emu_set("AM_EMU_MEMORY", total)
+        assert(ok, unfit)
+        assert.is_nil(unfit)
+        assert.is_nil(g:record(large))
+        g:run()
+        g:release()
+    end)
+
+    on_gpu("is none where a call spoils the record, and the device goes on", function()
+        if not emulated then
+            pending("the calls of a GPU's runtime are not to be had here")
+            return
+        end
+        local x, w, work = layer()
+        local g, p = graph.new(graph.parameters { w }), ffi.new("void *[1]")
+        assert.is_nil(g:rehearse(alone(work, x)))
+        local unfit = g:record(function()
+            assert(emulator.cudaMalloc(p, 64) ~= 0) -- no call for a record
+            alone(work, x)()
+        end)
+        assert(unfit:find("captur", 1, true), unfit)
+        work(x):item()
+        g:release()
+    end)
+
+    on_gpu("neither runs while another is made nor leaves it open when it goes", function()
+        local x, w, work = layer()
+        local parameters = graph.parameters { w }
+        local first, second, third = graph.new(parameters), graph.new(parameters), graph.new(parameters)
+        assert.is_nil(first:rehearse(alone(work, x)))
+        assert.is_nil(first:record(alone(work, x)))
+        assert.error_matches(function() second:rehearse(function() first:run() end) end, "no other can run")
+        edge.check(edge.C.am_graph_begin(second.handle, 1))
+        second:release()
+        assert.is_nil(third:rehearse(alone(work, x)))
+        first:run()
+        first:release()
+        third:release()
     end)
 
     on_gpu("has scratch memory of its own", function()
@@ -358,6 +421,23 @@ describe("a run of compile.mode reduce-overhead", function()
         local _, runs = steps(recipe, 6)
         assert.equal(0, runs)
         assert(helper.log:find("attention drops probabilities out", 1, true), helper.log)
+    end)
+
+    on_gpu("leaves a recipe what it computes in its own way", function()
+        local parent = require("recipes.llm_finetune")
+        for _, name in ipairs { "batch_gradients", "own_tokens", "objective" } do
+            local Mine, calls = parent:extend("mine"), 0
+            Mine[name] = function(self, ...)
+                calls = calls + 1
+                return parent[name](self, ...)
+            end
+            local recipe = Mine.new(helper.yaml(helper.folder(), config(helper.folder(), {})))
+            recipe:setup()
+            assert.is_nil(recipe.graphs)
+            recipe:step()
+            assert.equal(1, calls)
+            helper.close(recipe)
+        end
     end)
 
     on_gpu("goes on without where each kernel is waited for", function()

@@ -15,18 +15,19 @@ local Methods = {}
 -- ---- whether ----------------------------------------------------------------------------------
 
 -- Methods that say what a micro-batch computes.
-local COMPUTE = { "inputs", "run_model", "label_states", "labelled", "loss", "objective" }
+local COMPUTE = { "batch_gradients", "inputs", "run_model", "label_states", "labelled", "loss",
+                  "objective", "own_tokens" }
 
--- Has a recipe that extends llm_finetune.lua, where batch_gradients is, its own one of these?
+-- Has a recipe that extends llm_finetune.lua, the first to have batch_gradients, its own one of these?
 local function computes_otherwise(self)
-    local class = getmetatable(self)
-    while not rawget(class, "batch_gradients") do
-        for _, name in ipairs(COMPUTE) do
-            if rawget(class, name) then
-                return true
-            end
+    local class, first = getmetatable(self), nil
+    while class do
+        first, class = rawget(class, "batch_gradients") and class or first, class.parent
+    end
+    for _, name in ipairs(COMPUTE) do
+        if self[name] ~= first[name] then
+            return true
         end
-        class = class.parent
     end
     return false
 end
