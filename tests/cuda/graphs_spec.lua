@@ -375,6 +375,29 @@ describe("a run of compile.mode reduce-overhead", function()
         helper.close(without)
     end)
 
+    on_gpu("learns by graphs what it learns without where a hook changes modules", function()
+        local changes = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.1 } }
+        local function learned(off)
+            local recipe = helper.recipe(config(helper.folder(), changes))
+            recipe.graphs.off = off
+            for _ = 1, 6 do
+                recipe:step()
+            end
+            local before = recipe.graphs.runs
+            for _, module in recipe.model:named_modules() do
+                if module.lora_A then
+                    module.scale, module.dropout = module.scale / 4, 0.5
+                end
+            end
+            local losses, runs = steps(recipe, 6)
+            return losses, before, runs
+        end
+        local expected = learned("asked by a test")
+        local found, before, runs = learned()
+        assert.equal(expected, found)
+        assert(before > 0 and runs > before)
+    end)
+
     on_gpu("goes on from its checkpoint as if it had not stopped", function()
         local changes = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.1 } }
         local whole, halves = helper.folder(), helper.folder()
