@@ -11,7 +11,7 @@
 #include "tensor.h"
 
 struct am_graph {
-    int device;
+    int device, begun;
     void *record;           /* the backend's; NULL: none */
     int64_t n;              /* of parameters */
     am_tensor **parameters; /* kept */
@@ -37,8 +37,11 @@ void am_graph_release(am_graph *g)
 {
     const am_backend *be;
     am_stream *stream;
+    const char *unfit;
     if (!g)
         return;
+    if (under_way == g)
+        (void)am_graph_end(g, &unfit);
     if (g->record && am_device_open(g->device, &be, &stream) == AM_OK)
         be->graph_release(stream, g->record);
     for (int64_t i = 0; g->parameters && i < g->n; i++)
@@ -112,6 +115,7 @@ int am_graph_begin(am_graph *g, int record)
     am_mem_set_pool(g->device, AM_POOL_GRAPHS);
     blocks_before = am_mem_graph_blocks(g->device);
     under_way = g;
+    g->begun = 1;
     recording = record;
     return AM_OK;
 }
@@ -156,11 +160,27 @@ int am_graph_end(am_graph *g, const char **unfit)
     return AM_OK;
 }
 
+int am_graph_undo(am_graph *g)
+{
+    if (under_way == g)
+        return am_fail(AM_ESTATE, "this graph is being recorded");
+    if (!g->begun)
+        return AM_OK;
+    for (int64_t i = 0; i < g->n; i++)
+        if (!g->empty[i] && g->parameters[i]->requires_grad)
+            return am_fail(AM_ESTATE, "gradients from before may have been added to");
+    for (int64_t i = 0; i < g->n; i++)
+        g->parameters[i]->grad_empty = g->empty[i];
+    return am_rng_set(g->seed, g->stream);
+}
+
 int am_graph_run(am_graph *g)
 {
     const am_backend *be;
     am_stream *stream;
     uint64_t seed, next;
+    if (under_way)
+        return am_fail(AM_ESTATE, "a graph is being recorded, and no other can run");
     if (!g->record)
         return am_fail(AM_ESTATE, "this graph has no record");
     AM_TRY(find_backend(g, &be, &stream));

@@ -211,8 +211,17 @@ static int cuda_stream_new(am_stream **out)
     return AM_OK;
 }
 
+/* Did something spoil the record that is being made, and not the device? */
+static int spoils_record(const am_stream *s, cudaError_t e)
+{
+    return s->mode == AM_CUDA_RECORDED && e >= cudaErrorStreamCaptureUnsupported &&
+           e <= cudaErrorStreamCaptureWrongThread;
+}
+
 int am_cuda_lost(am_stream *s, cudaError_t e, const char *what)
 {
+    if (spoils_record(s, e))
+        return am_cuda_outside_graphs(s, cudaGetErrorString(e));
     s->failed = AM_EDEVICE;
     return am_kernel_fail(
         AM_EDEVICE, "cuda: %s: %s%s", what, cudaGetErrorString(e),

@@ -41,13 +41,15 @@ static void keep(am_stream *s, void *p)
         s->kept[s->n_kept++] = p;
 }
 
+/* A rehearsal may make room for the memory of graphs; what its record gives back is told then. */
 void am_cuda_release(am_stream *s, void *p)
 {
-    (void)am_cuda_outside_graphs(s, "it gives memory back");
-    if (s->mode == AM_CUDA_RECORDED)
-        keep(s, p);
-    else
+    if (s->mode != AM_CUDA_RECORDED) {
         (void)cudaFreeAsync(p, s->stream);
+        return;
+    }
+    (void)am_cuda_outside_graphs(s, "it gives memory back");
+    keep(s, p);
 }
 
 /* More scratch memory for a slot. What graphs have been recorded with stays; sizes double, so what

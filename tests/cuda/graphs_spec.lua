@@ -10,7 +10,11 @@ local graphs = require("am.training.graphs")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 
-ffi.cdef "void am_emu_set(const char *name, const char *value);"
+ffi.cdef [[
+void am_emu_set(const char *name, const char *value);
+int cudaMalloc(void **p, size_t bytes);
+int cudaMemGetInfo(size_t *left, size_t *total);
+]]
 
 local module = os.getenv("AMLUA_CUDA")
 local emulated, emulator = pcall(function()
@@ -37,6 +41,11 @@ local function on_gpu(name, fn)
             error(e, 0)
         end
     end)
+end
+
+-- The same where the GPU does what it is told: it fails, or has little memory.
+local function on_emulator(name, fn)
+    on_gpu(name, emulated and fn or function() pending("a GPU is not told what to do") end)
 end
 
 local function bits(t)
@@ -149,6 +158,57 @@ describe("a graph", function()
         g:release()
     end)
 
+    on_emulator("has room made for its rehearsal by memory that waits for others", function()
+        local x, w, work = layer()
+        local parameters, sizes = graph.parameters { w }, ffi.new("size_t[2]")
+        local g, before = graph.new(parameters), graph.new(parameters)
+        assert.is_nil(before:rehearse(alone(work, x))) -- now there is scratch memory
+        before:release()
+        am.full({ 2 ^ 20 }, 1, { device = "cuda" }):release()
+        assert.equal(0, emulator.cudaMemGetInfo(sizes, sizes + 1))
+        local used, total = tonumber(sizes[1] - sizes[0]), tostring(tonumber(sizes[1]))
+        emulator.am_emu_set("AM_EMU_MEMORY", tostring(used + 2 ^ 21))
+        local function large()
+            am.full({ 2 ^ 20 }, 1, { device = "cuda" }):release()
+            alone(work, x)()
+        end
+        local ok, unfit = pcall(g.rehearse, g, large)
+        emulator.am_emu_set("AM_EMU_MEMORY", total)
+        assert(ok, unfit)
+        assert.is_nil(unfit)
+        assert.is_nil(g:record(large))
+        g:run()
+        g:release()
+    end)
+
+    on_emulator("is none where a call spoils the record, and the device goes on", function()
+        local x, w, work = layer()
+        local g, p = graph.new(graph.parameters { w }), ffi.new("void *[1]")
+        assert.is_nil(g:rehearse(alone(work, x)))
+        local unfit = g:record(function()
+            assert(emulator.cudaMalloc(p, 64) ~= 0) -- no call for a record
+            alone(work, x)()
+        end)
+        assert(unfit:find("captur", 1, true), unfit)
+        work(x):item()
+        g:release()
+    end)
+
+    on_gpu("neither runs while another is made nor leaves it open when it goes", function()
+        local x, w, work = layer()
+        local parameters = graph.parameters { w }
+        local first, second, third = graph.new(parameters), graph.new(parameters), graph.new(parameters)
+        assert.is_nil(first:rehearse(alone(work, x)))
+        assert.is_nil(first:record(alone(work, x)))
+        assert.error_matches(function() second:rehearse(function() first:run() end) end, "no other can run")
+        edge.check(edge.C.am_graph_begin(second.handle, 1))
+        second:release()
+        assert.is_nil(third:rehearse(alone(work, x)))
+        first:run()
+        first:release()
+        third:release()
+    end)
+
     on_gpu("has scratch memory of its own", function()
         local w = am.rand({ 64, 8 }, { device = "cuda" })
         w.requires_grad = true
@@ -207,6 +267,30 @@ describe("a graph", function()
         assert.is_nil(other:rehearse(alone(work, x)))
         g:release()
         other:release()
+    end)
+
+    on_gpu("has a rehearsal that failed undone, but for gradients that were added to", function()
+        local x, w, work = layer()
+        local parameters = graph.parameters { w }
+        local g = graph.new(parameters)
+        local function fails()
+            alone(work, x)()
+            error("oh", 0)
+        end
+        am.manual_seed(7)
+        local state = graph.state(parameters)
+        assert.error_matches(function() g:rehearse(fails) end, "oh")
+        assert.is_true(g:undo())
+        assert.equal(state, graph.state(parameters))
+        alone(work, x)()
+        local found = bits(w.grad)
+        am.manual_seed(7)
+        w.grad = nil
+        alone(work, x)()
+        assert.equal(bits(w.grad), found)
+        assert.error_matches(function() g:rehearse(fails) end, "oh")
+        assert.is_false(g:undo())
+        g:release()
     end)
 
     it("is none on a CPU", function()
@@ -312,6 +396,29 @@ describe("a run of compile.mode reduce-overhead", function()
         helper.close(without)
     end)
 
+    on_gpu("learns by graphs what it learns without where a hook changes modules", function()
+        local changes = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.1 } }
+        local function learned(off)
+            local recipe = helper.recipe(config(helper.folder(), changes))
+            recipe.graphs.off = off
+            for _ = 1, 6 do
+                recipe:step()
+            end
+            local before = recipe.graphs.runs
+            for _, part in recipe.model:named_modules() do
+                if part.lora_A then
+                    part.scale, part.dropout = part.scale / 4, 0.5
+                end
+            end
+            local losses, runs = steps(recipe, 6)
+            return losses, before, runs
+        end
+        local expected = learned("asked by a test")
+        local found, before, runs = learned()
+        assert.equal(expected, found)
+        assert(0 < before and before < runs)
+    end)
+
     on_gpu("goes on from its checkpoint as if it had not stopped", function()
         local changes = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.1 } }
         local whole, halves = helper.folder(), helper.folder()
@@ -322,11 +429,7 @@ describe("a run of compile.mode reduce-overhead", function()
                                                    "optim/lr_scheduler.json")) -- which tells of max_steps
     end)
 
-    on_gpu("ends with its last checkpoint when a kernel of a graph fails, and goes on from it", function()
-        if not emulated then
-            pending("no GPU fails when it is asked to")
-            return
-        end
+    on_emulator("ends with its last checkpoint when a kernel of a graph fails, and goes on from it", function()
         local whole, broken = helper.folder(), helper.folder()
         helper.train_here(config(whole, {}))
         local file = helper.yaml(helper.folder(), config(broken, {}))
@@ -358,6 +461,35 @@ describe("a run of compile.mode reduce-overhead", function()
         local _, runs = steps(recipe, 6)
         assert.equal(0, runs)
         assert(helper.log:find("attention drops probabilities out", 1, true), helper.log)
+    end)
+
+    on_emulator("goes on without where there is no memory for them, as if it had begun so", function()
+        local changes = { peft = { target_modules = "*_proj", dim = 4, dropout = 0.1 } }
+        local last = {} -- with graphs, without
+        for i, with in ipairs { changes, helper.changes(changes, { compile = { enabled = false } }) } do
+            local rc, out, errors = helper.train(config(helper.folder(), with), nil, { before = "AM_EMU_MEMORY=44M" })
+            assert.equal(0, rc, out .. errors)
+            assert.equal(i == 1, errors:find("no CUDA graphs: ", 1, true) ~= nil, errors)
+            last[i] = errors:match("step 11 | epoch %d+ | loss [%d.]+ | grad_norm [%d.]+")
+        end
+        assert.equal(assert(last[1]), last[2])
+    end)
+
+    on_gpu("leaves a recipe what it computes in its own way", function()
+        local parent = require("recipes.llm_finetune")
+        for _, name in ipairs { "batch_gradients", "own_tokens", "objective" } do
+            local Mine, calls = parent:extend("mine"), 0
+            Mine[name] = function(self, ...)
+                calls = calls + 1
+                return parent[name](self, ...)
+            end
+            local recipe = Mine.new(helper.yaml(helper.folder(), config(helper.folder(), {})))
+            recipe:setup()
+            assert.is_nil(recipe.graphs)
+            recipe:step()
+            assert.equal(1, calls)
+            helper.close(recipe)
+        end
     end)
 
     on_gpu("goes on without where each kernel is waited for", function()

@@ -84,6 +84,7 @@ describe("the doctor", function()
         for _, case in ipairs {
             { 2, { dir .. "/none.yaml" }, "none.yaml" }, { 2, { "a", "b" }, "one configuration" },
             { 2, { "--fold" }, "did you mean" }, { 2, { "--folder" }, "needs a value" },
+            { 2, { "--json=maybe" }, "is true or false" },
             { 1, { "--folder", "/proc" }, "/proc/.amlua-doctor" },
         } do
             local status, out, errors = helper.run { doctor, unpack(case[2]) }

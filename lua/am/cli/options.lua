@@ -58,7 +58,10 @@ function M.parse(argv, usage, specs)
             err.raise("usage", "unknown option %s%s\n%s", word, name and strings.did_you_mean(name, names) or "",
                       help(usage, specs))
         elseif spec.type == "flag" then
-            out[key] = true
+            if value and value ~= "true" and value ~= "false" then
+                err.raise("usage", "--%s is true or false, not %s", name, value)
+            end
+            out[key] = value ~= "false"
         else
             if value == nil then
                 i = i + 1

@@ -61,6 +61,9 @@ function Graph:rehearse(work) return between(self, 0, work) end
 --- Record work() without doing it. Returns why there is no record, or nil.
 function Graph:record(work) return between(self, 1, work) end
 
+--- After an error in a rehearsal: have gradients and random numbers be as before it. False where they can't be.
+function Graph:undo() return C.am_graph_undo(self.handle) == 0 end
+
 --- Do what was recorded.
 function Graph:run() check(C.am_graph_run(self.handle)) end
 
@@ -71,6 +74,9 @@ function Graph:release()
         self.handle = nil
     end
 end
+
+--- Is an error one of a device that has too little memory?
+function M.is_memory(e) return err.is(e) and e.code == "memory" end
 
 --- Is an error that new, rehearse or record raised one of a device that records nothing?
 function M.is_unsupported(e) return err.is(e) and e.code == "unsupported" end

@@ -15,18 +15,19 @@ local Methods = {}
 -- ---- whether ----------------------------------------------------------------------------------
 
 -- Methods that say what a micro-batch computes.
-local COMPUTE = { "inputs", "run_model", "label_states", "labelled", "loss", "objective" }
+local COMPUTE = { "batch_gradients", "inputs", "run_model", "label_states", "labelled", "loss",
+                  "objective", "own_tokens" }
 
--- Has a recipe that extends llm_finetune.lua, where batch_gradients is, its own one of these?
+-- Has a recipe that extends llm_finetune.lua, the first to have batch_gradients, its own one of these?
 local function computes_otherwise(self)
-    local class = getmetatable(self)
-    while not rawget(class, "batch_gradients") do
-        for _, name in ipairs(COMPUTE) do
-            if rawget(class, name) then
-                return true
-            end
+    local class, first = getmetatable(self), nil
+    while class do
+        first, class = rawget(class, "batch_gradients") and class or first, class.parent
+    end
+    for _, name in ipairs(COMPUTE) do
+        if self[name] ~= first[name] then
+            return true
         end
-        class = class.parent
     end
     return false
 end
@@ -52,6 +53,41 @@ local function tensors_of(model)
     return list
 end
 
+local SIMPLE = { number = true, boolean = true, string = true }
+
+-- Is anything simple in a module other than known, which then has it?
+local function take_changes(module, known)
+    local changed = false
+    for name, value in pairs(module) do
+        if SIMPLE[type(value)] and known[name] ~= value then
+            known[name], changed = value, true
+        end
+    end
+    for name in pairs(known) do
+        if rawget(module, name) == nil then
+            known[name], changed = nil, true
+        end
+    end
+    return changed
+end
+
+-- A function that says how often numbers and switches of a model's modules (LoRA's scale, what dropout leaves out,
+-- activation_checkpointing) have been found to be others: kernels were recorded with what they were.
+local function counter_of_changes(model)
+    local known, count = {}, 0
+    for _, module in model:named_modules() do
+        known[module] = {}
+    end
+    return function()
+        local changed = false
+        for module, values in pairs(known) do
+            changed = take_changes(module, values) or changed
+        end
+        count = count + (changed and 1 or 0)
+        return count
+    end
+end
+
 local GRAPH_MODES = { ["reduce-overhead"] = true, ["max-autotune"] = true }
 
 --- The am.training.Graphs of the run; nil where none are asked for, or there can be none.
@@ -65,6 +101,7 @@ function Methods:build_graphs()
         self.log:info("compile.mode %s without CUDA graphs: %s", section.mode, why)
         return nil
     end
+    self.count_changes = counter_of_changes(self.model)
     return graphs.new(tensors_of(self.model), function(inputs) return self:recorded_work(inputs) end, self.log)
 end
 
@@ -109,6 +146,7 @@ local function inputs_of(self, batch, scale)
     if inputs.samples > batch.B then
         inputs.samples = round_up(inputs.samples, 4)
     end
+    inputs.changes = self.count_changes()
     self.longest = inputs.longest -- counts for rotary frequencies, and their stage is what says how
     inputs.stage, inputs.longest = self.model:rotary_stage(inputs.longest), nil
     return inputs

@@ -48,7 +48,9 @@ local function release(entry)
         for _, t in pairs(entry.fixed) do
             t:release()
         end
-        entry.value:release()
+        if entry.value then
+            entry.value:release()
+        end
     end
 end
 
@@ -84,7 +86,7 @@ end
 
 -- The tensors that a record reads and writes, outside of scopes; the others among the inputs are numbers.
 local function fix(entry, inputs)
-    entry.inputs, entry.fixed = {}, {}
+    entry.inputs = {}
     for name, value in pairs(inputs) do
         if tensor.is(value) then
             entry.fixed[name] = scope.escape(tensor.empty(value:size(), { dtype = value:dtype(),
@@ -114,10 +116,11 @@ end
 -- The second time: how the record will be made is tried.
 local function rehearse(self, entry, inputs)
     local made = graph.new(self.parameters)
+    entry.fixed, entry.graph = {}, made
     fix(entry, inputs)
     fill(entry, inputs)
     local device = inputs[next(entry.fixed)]:device()
-    entry.value, entry.graph = scope.escape(tensor.zeros({}, { dtype = "float64", device = device })), made
+    entry.value = scope.escape(tensor.zeros({}, { dtype = "float64", device = device }))
     entry.unfit = made:rehearse(fixed_work(self, entry))
     return entry.value:item()
 end
@@ -150,6 +153,14 @@ local function note(self, entry)
     end
 end
 
+-- Go on without graphs.
+local function give_up(self, e, inputs)
+    self.off = tostring(e)
+    self:close()
+    self.log:warning("no CUDA graphs: %s", self.off)
+    return plainly(self, inputs)
+end
+
 --- The number that work(inputs) gives, and what it does. inputs: { name = tensor, number or string }, tensors on one
 --- GPU, at least one. The work is done as ever on devices without graphs.
 function Graphs:run(inputs)
@@ -164,13 +175,12 @@ function Graphs:run(inputs)
         return run(self, entry)
     end
     local ok, value = pcall(entry.seen == 2 and rehearse or record, self, entry, inputs)
-    if not ok and graph.is_unsupported(value) then
-        self.off = tostring(value)
-        self.log:warning("no CUDA graphs: %s", self.off)
-        return plainly(self, inputs)
+    if not ok and (graph.is_unsupported(value)
+                   or graph.is_memory(value) and entry.seen == 2 and (not entry.graph or entry.graph:undo())) then
+        return give_up(self, value, inputs)
     elseif not ok then -- a step that is tried again begins anew
         release(entry)
-        entry.graph, entry.seen = nil, 0
+        entry.graph, entry.value, entry.seen = nil, nil, 0
         error(value, 0)
     end
     if entry.unfit then
