@@ -29,8 +29,8 @@ int am_graph_begin(am_graph *g, int record);
 /* Also after an error in between, once for each begin. *unfit: why there is no record, or can be
  * none, for people; NULL: all is well. */
 int am_graph_end(am_graph *g, const char **unfit);
-/* After an error in a rehearsal, which has ended: parameters have no gradient, as before it, and the
- * generator is where it was, so that the work can be done anew. AM_ESTATE where gradients from
+/* After an error in a rehearsal, which has ended: parameters have no gradient, as before it, and
+ * the generator is where it was, so that the work can be done anew. AM_ESTATE where gradients from
  * before may have been added to. */
 int am_graph_undo(am_graph *g);
 /* AM_ESTATE where nothing is recorded. */

@@ -16,6 +16,9 @@ function M.explain(recipe, e)
     end
     if e.code == "memory" and not e.msg:find(memory.HELP, 1, true) then
         e.msg = e.msg .. ". " .. memory.HELP
+        if recipe.graphs then -- whose memory is theirs alone
+            e.msg = e.msg .. "; compile.enabled: false"
+        end
     end
     if recipe.saved then
         e.msg = ("%s. The checkpoint %s is whole; the same command goes on from it"):format(e.msg, recipe.saved.dir)
