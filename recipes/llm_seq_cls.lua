@@ -58,10 +58,7 @@ Recipe.tokens_at_once = llm_finetune.tokens_at_once -- collate pads rows, and no
 
 --- Sum of the cross-entropy over a batch's rows. Counts those that are classified rightly in self.right.
 function Recipe:loss(batch)
-    local device, B = self.model:device(), batch.B
-    local function int32(array, shape)
-        return am.from_buffer(array, shape, { dtype = "int32", device = device })
-    end
+    local int32, B = self.int32_on(self.model:device()), batch.B
     local labels = int32(batch.labels, { B })
     local logits = self.model:forward(self:inputs(batch, int32)).logits:to("float32")
     self.right = (self.right or 0)

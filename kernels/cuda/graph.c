@@ -83,7 +83,8 @@ int am_cuda_graph_run(am_stream *s, void *graph, uint64_t shift)
     int rc = am_cuda_check_alive(s);
     if (rc == AM_OK && shift != s->shifted) {
         rc = am_cuda_transfer(s, s->shift, &shift, sizeof shift, AM_COPY_TO_DEVICE);
-        s->shifted = shift;
+        if (rc == AM_OK)
+            s->shifted = shift;
     }
     if (rc != AM_OK)
         return rc;

@@ -291,12 +291,16 @@ function Methods.inputs(_, batch, int32)
     }
 end
 
---- What a model's forward gives for a batch, without logits; and int32(array, shape), as inputs has it.
-function Methods:run_model(model, batch)
-    local device = model:device()
-    local function int32(array, shape)
+--- A function (array, shape) that makes a tensor on a device of a C array of int32.
+function Methods.int32_on(device)
+    return function(array, shape)
         return am.from_buffer(array, shape, { dtype = "int32", device = device })
     end
+end
+
+--- What a model's forward gives for a batch, without logits; and int32(array, shape), as inputs has it.
+function Methods:run_model(model, batch)
+    local int32 = Methods.int32_on(model:device())
     local inputs = self:inputs(batch, int32)
     inputs.logits_to_keep = false
     return model:forward(inputs), int32

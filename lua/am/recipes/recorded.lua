@@ -133,17 +133,14 @@ end
 
 -- A micro-batch as am.training.Graphs takes it. scale: what its loss's gradient is.
 local function inputs_of(self, batch, scale)
-    local device = self.model:device()
-    local function int32(array, shape)
-        return am.from_buffer(array, shape, { dtype = "int32", device = device })
-    end
+    local int32 = self.int32_on(self.model:device())
     local inputs = self:inputs(batch, int32)
     local places, labels, count = head_places(self, batch)
     inputs.places = places and int32(places, { count })
     inputs.labels = int32(labels, { count })
     inputs.scale = am.tensor({ scale }, { dtype = self.model:dtype() == "float64" and "float64" or "float32",
-                                          device = device })
-    if inputs.samples > batch.B then
+                                          device = self.model:device() })
+    if inputs.samples and inputs.samples > batch.B then
         inputs.samples = round_up(inputs.samples, 4)
     end
     inputs.changes = self.count_changes()
