@@ -6,6 +6,7 @@
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/device.h"
 
@@ -17,6 +18,14 @@ static inline void open_cuda(void)
     int device;
     ck_assert_msg(am_device_find(&device, "cuda") == AM_OK, "%s", am_error_message());
     ck_assert_msg(am_device_open(device, &cuda, &cuda_stream) == AM_OK, "%s", am_error_message());
+}
+
+/* Another order of threads than the first, which tests/cuda/run.sh runs everything in: what has
+ * nothing to do with the order need not be done again. */
+static inline int other_order(void)
+{
+    const char *order = getenv("AM_EMU_ORDER");
+    return order && strcmp(order, "fwd") != 0;
 }
 
 START_TEST(no_module)

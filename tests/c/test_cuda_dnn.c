@@ -332,6 +332,7 @@ static int use_emulator(void)
     if (emulated) {
         setenv("AMLUA_CUDNN", module, 1);
         setenv("AM_EMU_CAPABILITY", "90", 1);
+        setenv("AM_EMU_MEMORY", "64M", 1); /* tests take all of it */
     }
     return emulated;
 }

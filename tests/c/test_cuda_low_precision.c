@@ -66,6 +66,10 @@ START_TEST(casts)
                          : elem_get(a, args.dtype, i) * exp2(random_in(-14, 6)));
         args.a = a;
         compare_casts(&args, what);
+        if (n > 20000 && other_order()) {
+            free_kept();
+            continue;
+        }
         cuda_shift = 8;
         compare_casts(&args, what);
         cuda_shift = 0;

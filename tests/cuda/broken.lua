@@ -1,11 +1,12 @@
 -- What a rank learns whose NCCL fails, and what the other one does: the last rank has its failure (AM_EMU_FAIL's) from
--- its second collective on, each prints the error that it gets. For dist_spec.lua.
+-- its second collective on, each prints the error that it gets. For dist_failures_spec.lua.
 --
 --   mpirun -n 2 amlua tests/cuda/broken.lua FAILURE WHAT     a WHAT: sum, half (of bf16), exchange, or meeting
 
 local ffi = require("ffi")
 local am = require("am")
 local posix = require("am.utils.posix")
+local said = require("tests.dist.meeting")
 
 ffi.cdef "void am_emu_set(const char *name, const char *value);"
 
@@ -36,8 +37,8 @@ local ok, e = pcall(function()
     end
 end)
 local again, same = pcall(function() return to:narrow(0, 0, 1):item() end)
-io.write(("rank %d: %s\nrank %d then: %s\n"):format(world.rank, ok and "came" or tostring(e), world.rank,
-                                                    again and "reads" or same == e and "the same" or tostring(same)))
-io.stdout:flush()
-posix.sleep(last and 3 or 6) -- the other says it, too
+said(world.rank, 2, ("rank %d: %s\nrank %d then: %s\n")
+    :format(world.rank, ok and "came" or tostring(e), world.rank,
+            again and "reads" or same == e and "the same" or tostring(same)))
+posix.sleep(last and 0 or 6) -- one ends both
 world:abort(5, "over")

@@ -371,8 +371,8 @@ describe("a run of compile.mode reduce-overhead", function()
         on_gpu("learns by graphs what it learns without, bit for bit: " .. kind.name, function()
             local plain = helper.recipe(config(helper.folder(), kind.changes))
             plain.graphs.off = "asked by a test"
-            local expected = steps(plain, 10)
-            local found, runs = steps(helper.recipe(config(helper.folder(), kind.changes)), 10)
+            local expected = steps(plain, 8)
+            local found, runs = steps(helper.recipe(config(helper.folder(), kind.changes)), 8)
             assert.equal(expected, found)
             assert(runs >= 3, runs .. " runs of a record") -- the number of labels makes two shapes
         end)

@@ -6,6 +6,7 @@
 #   specs            what goes over devices in specs (parity with transformers), and the recipe beside the CPU's
 #   gpu, gpu-specs   the same on a GPU
 #   ranks            several ranks, which have a GPU each and exchange tensors over the emulated NCCL
+#   ranks-failing    the same, of which one stays away or fails: they wait most of the time
 # usage: tests/cuda/run.sh BUILD PARTS...   what tests/cuda/build.sh has built
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -49,10 +50,11 @@ for part in "$@"; do
         specs=(tests/parity/{tiny_llama,rope,vocabulary}_spec.lua tests/parity/models/models_spec.lua
             tests/lua/optim/optimizer_spec.lua)
         for spec in tests/cuda/*_spec.lua; do
-            [ "$spec" = tests/cuda/dist_spec.lua ] || specs+=("$spec")
+            [[ $spec == tests/cuda/dist_* ]] || specs+=("$spec")
         done
         ;;
     ranks) specs=(tests/cuda/dist_spec.lua) ;;
+    ranks-failing) specs=(tests/cuda/dist_failures_spec.lua) ;;
     esac
     for spec in "${specs[@]}"; do
         check "$spec" luajit /usr/bin/busted -o TAP "$spec"

@@ -10,6 +10,7 @@
 local am = require("am")
 local comm = require("am.distributed.comm")
 local posix = require("am.utils.posix")
+local said = require("tests.dist.meeting")
 
 local word, device = arg[1], arg[2] or "cpu"
 local world = comm.open("mpi", { timeout = word ~= "right" and 1 or 60 })
@@ -163,9 +164,8 @@ if word == "late" then
             assert(other:to("float32"):sum():item() == 7 * n, "what was given up writes to another's memory")
         end
     end
-    io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
-    io.stdout:flush()
-    posix.sleep(rank == 0 and 3 or 20) -- the others say it, too, before all end
+    said(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    posix.sleep(rank == 0 and 0 or 20) -- one ends all
     world:abort(5, "late")
 end
 if word == "behind" then -- the first rank has gone on to the next collective, where it waits for both others
@@ -180,9 +180,8 @@ if word == "behind" then -- the first rank has gone on to the next collective, w
             world:barrier()
         end)
     end
-    io.write(("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
-    io.stdout:flush()
-    posix.sleep(rank == 0 and 3 or 20)
+    said(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    posix.sleep(rank == 0 and 0 or 20)
     world:abort(5, "behind")
 end
 half:close()

@@ -4,7 +4,7 @@ local ranks = require("tests.dist.ranks")
 
 ranks.describe("collectives over MPI", function()
     local function run(n, word)
-        return helper.run({ "tests/dist/collectives.lua", word }, { before = ranks.mpirun(n) })
+        return helper.run({ "tests/dist/collectives.lua", word }, { before = ranks.meeting(n) })
     end
 
     for n = 1, 5 do

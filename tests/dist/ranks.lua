@@ -43,6 +43,11 @@ function M.mpirun(n)
         .. "mpirun --oversubscribe -n " .. n
 end
 
+--- The same for a program whose ranks use tests/dist/meeting.lua.
+function M.meeting(n)
+    return "AMLUA_MEETING=" .. helper.folder() .. " " .. M.mpirun(n)
+end
+
 --- Run a recipe (llm_finetune.lua) on n ranks, one thread each; as train.
 function M.run(n, cfg, overrides, recipe)
     local words = { recipe or helper.finetune, helper.yaml(helper.folder(), cfg), unpack(overrides or {}) }

@@ -141,10 +141,10 @@ class Machine
                     x = dnn_read(p, 0, t.dtype);
             });
         }
-        return arrays[uid] = a;
+        return arrays[uid] = std::move(a);
     }
 
-    void give(int64_t uid, Array a)
+    void give(int64_t uid, Array &a)
     {
         const DnnTensor &t = tensor(uid);
         for (double &x : a.x)
@@ -156,7 +156,7 @@ class Machine
                     write(p, 0, t.dtype, x);
             });
         }
-        arrays[uid] = a;
+        arrays[uid] = std::move(a);
     }
 
     int64_t extent(const DnnOperation &o, int which, int64_t b, int64_t all)
@@ -166,7 +166,7 @@ class Machine
 
     void matmul(const DnnOperation &o)
     {
-        Array a = take(o.in[0]), b = take(o.in[1]), c(tensor(o.out).dim);
+        Array &a = take(o.in[0]), &b = take(o.in[1]), c(tensor(o.out).dim);
         int64_t heads = c.dim[1];
         for (int64_t n = 0; n < c.dim[0]; n++) {
             int64_t rows = extent(o, 0, n, c.dim[2]), columns = extent(o, 1, n, c.dim[3]);
@@ -213,19 +213,19 @@ class Machine
 
     void pointwise(const DnnOperation &o)
     {
-        Array y(tensor(o.out).dim), in[3];
+        Array y(tensor(o.out).dim), *in[3] = {};
         bool index = o.mode == AM_DNN_POINTWISE_GEN_INDEX;
         for (int i = 0; i < 3 && !index; i++)
             if (o.in[i])
-                in[i] = take(o.in[i]);
+                in[i] = &take(o.in[i]);
         for (int64_t b = 0; b < y.dim[0]; b++)
             for (int64_t h = 0; h < y.dim[1]; h++)
                 for (int64_t i = 0; i < y.dim[2]; i++)
                     for (int64_t j = 0; j < y.dim[3]; j++) {
                         double v[3] = {};
                         for (int k = 0; k < 3; k++)
-                            if (!in[k].x.empty())
-                                v[k] = in[k].broadcast(b, h, i, j, y.dim[1]);
+                            if (in[k])
+                                v[k] = in[k]->broadcast(b, h, i, j, y.dim[1]);
                         y.at(b, h, i, j) =
                             index ? double(o.axis == 2 ? i : j) : apply(o.mode, v[0], v[1], v[2]);
                     }
@@ -234,7 +234,7 @@ class Machine
 
     void reduction(const DnnOperation &o)
     {
-        Array x = take(o.in[0]), y(tensor(o.out).dim);
+        Array &x = take(o.in[0]), y(tensor(o.out).dim);
         bool max = o.mode == AM_DNN_REDUCE_TENSOR_MAX;
         std::fill(y.x.begin(), y.x.end(), max ? -INFINITY : 0);
         for (int64_t b = 0; b < x.dim[0]; b++)
@@ -253,7 +253,7 @@ class Machine
     {
         const DnnTensor &from = tensor(o.in[0]), &to = tensor(o.out);
         bool turned = (from.stride[2] < from.stride[3]) != (to.stride[2] < to.stride[3]);
-        Array x = take(o.in[0]), y(to.dim);
+        Array &x = take(o.in[0]), y(to.dim);
         for (int64_t b = 0; b < y.dim[0]; b++)
             for (int64_t h = 0; h < y.dim[1]; h++)
                 for (int64_t i = 0; i < y.dim[2]; i++)

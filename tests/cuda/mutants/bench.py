@@ -60,7 +60,8 @@ FAMILIES = {
     "low_rank.c": ["test_cuda_model low_rank", "test_cuda_ops lora_linear"],
     "memory.c": ["test_cuda_host sizes uploads releases room cache lost elsewhere",
                  "tests/cuda/graphs_spec.lua has scratch memory", "tests/cuda/graphs_spec.lua needs no memory"],
-    "nccl.c": ["tests/cuda/dist_spec.lua exchange tensors", "tests/cuda/dist_spec.lua in any legal order"],
+    "nccl.c": ["tests/cuda/dist_spec.lua exchange tensors", "tests/cuda/dist_spec.lua in any legal order",
+               "tests/cuda/dist_failures_spec.lua name the rank that does not come, and end"],
 }
 HEADERS = {  # a header: files that are compiled with it, whose tests are its own
     "act.cuh": ["glu.cu", "unary.cu"], "attention.cuh": ["attention.cu"], "attention_bwd.cuh": ["attention_bwd.cu"],
