@@ -211,11 +211,11 @@ static int cuda_stream_new(am_stream **out)
     return AM_OK;
 }
 
-/* Did something spoil the record that is being made, and not the device? */
+/* Did something spoil the record that is being made, and not the device? CUDA's errors of that kind
+ * are cudaErrorStreamCapture… and cudaErrorCapturedEvent. */
 static int spoils_record(const am_stream *s, cudaError_t e)
 {
-    return s->mode == AM_CUDA_RECORDED && e >= cudaErrorStreamCaptureUnsupported &&
-           e <= cudaErrorStreamCaptureWrongThread;
+    return s->mode == AM_CUDA_RECORDED && strstr(cudaGetErrorName(e), "Capture") != NULL;
 }
 
 int am_cuda_lost(am_stream *s, cudaError_t e, const char *what)

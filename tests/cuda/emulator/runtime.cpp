@@ -59,6 +59,8 @@ const ErrorText error_texts[] = {
           "operation failed due to a previous error during capture"),
     ERROR(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
     ERROR(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
+    ERROR(cudaErrorStreamCaptureIsolation,
+          "dependency created on uncaptured work in another stream"),
     ERROR(cudaErrorCapturedEvent,
           "operation not permitted on an event last recorded in a capturing stream"),
     ERROR(cudaErrorUnknown, "unknown error"),
