@@ -74,16 +74,17 @@ START_TEST(loops)
     BOTH(copy, AT(turned, 0), AT(bytes, 0), AM_U8, AM_U8, 0,
          {3, {n, 8, 8}, {{64, 8, 1}, {64, 1, 8}}});
     same("turned", &turned, 0);
-    buffer sums = buffer_new(AM_F32, n * 2, 0), a = buffer_new(AM_F32, n * 4, 7);
+    enum { EACH = 32 }; /* some for several warps, of which two bring together what all have */
+    buffer tops = buffer_new(AM_F32, n * 2, 0), a = buffer_new(AM_F32, n * 2 * EACH, 7);
     send(&a);
-    BOTH(reduce, AT(sums, 0), AT(a, 0), AM_R_SUM, AM_F32, AM_F32, 0, 1, n, 2, 2);
-    same("sum", &sums, 0);
+    BOTH(reduce, AT(tops, 0), AT(a, 0), AM_R_MAX, AM_F32, AM_F32, 0, 1, n, EACH, 2);
+    same("maximum", &tops, 0);
     buffer order = buffer_new(AM_I64, n * 2, 0);
     BOTH(argsort, AT(order, 0), AT(a, 0), AM_F32, 0, n, 2, 1);
     same("argsort", &order, 0);
     release(&turned);
     release(&bytes);
-    release(&sums);
+    release(&tops);
     release(&a);
     release(&order);
 }
