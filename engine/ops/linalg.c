@@ -12,6 +12,7 @@ static int prepare(am_tensor *a, int transposed, int64_t extra, am_tensor **copy
         return am_fail(AM_ESHAPE, "a square matrix is needed");
     if (dtype != AM_F32 && dtype != AM_F64 && dtype != AM_BF16 && dtype != AM_F16)
         return am_fail(AM_EINVAL, "a matrix of %s can't be decomposed", am_dtype_name(dtype));
+    AM_TRY(am_device_settle(a->device)); /* the host reads it */
     int64_t n = a->shape[0], stride[] = {a->stride[1], a->stride[0]}, all = n * (n + extra);
     am_tensor *from = a;
     if (transposed)

@@ -1,10 +1,13 @@
 -- What a rank learns whose NCCL fails, and what the other one does: the last rank has its failure (AM_EMU_FAIL's) from
 -- its second collective on, each prints the error that it gets. For dist_failures_spec.lua.
 --
---   mpirun -n 2 amlua tests/cuda/broken.lua FAILURE WHAT     a WHAT: sum, half (of bf16), exchange, or meeting
+--   mpirun -n 2 amlua tests/cuda/broken.lua FAILURE WHAT
+--
+-- WHAT: sum, half (a sum of bf16), matrix (a sum that the host factors), exchange, or meeting.
 
 local ffi = require("ffi")
 local am = require("am")
+local linalg = require("am.core.linalg")
 local posix = require("am.utils.posix")
 local said = require("tests.dist.meeting")
 
@@ -32,6 +35,8 @@ local ok, e = pcall(function()
     fail()
     if what == "exchange" then
         world.group:all_to_all(to, { n / 2, n / 2 }, t, { n / 2, n / 2 }):wait():narrow(0, 0, 1):item()
+    elseif what == "matrix" then
+        linalg.eigh(world.group:all_reduce(am.eye(4)):wait())
     else
         world.group:all_reduce(t):wait():narrow(0, 0, 1):item()
     end

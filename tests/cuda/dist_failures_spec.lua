@@ -98,6 +98,7 @@ ranks.describe("ranks on CUDA", function()
         { "comm:1", "exchange", "NCCL: unhandled system error" },
         { "wire:1", "sum", "NCCL: unhandled system error" },
         { "wire:1", "half", "NCCL: unhandled system error" },
+        { "wire:1", "matrix", "NCCL: unhandled system error" },
         { "memory:1", "half", "bytes on cuda could not be had" },
         { "device:1", "sum", "cuda: " },
         { "launch:2", "half", "cuda: unspecified launch failure", true }, -- behind NCCL's
