@@ -48,6 +48,7 @@ for part in "$@"; do
     case $part in
     *specs)
         specs=(tests/parity/{tiny_llama,rope,vocabulary}_spec.lua tests/parity/models/models_spec.lua
+            tests/parity/vision/{towers,vlm}_spec.lua tests/parity/vlm/{vlm,qwen}_spec.lua
             tests/lua/optim/optimizer_spec.lua)
         for spec in tests/cuda/*_spec.lua; do
             [[ $spec == tests/cuda/dist_* ]] || specs+=("$spec")

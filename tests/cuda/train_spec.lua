@@ -1,7 +1,8 @@
--- Twenty or eight steps of the recipe on CUDA, over the emulated one of the tests, beside the CPU's. Skipped, counted,
+-- Twenty or eight steps of the recipes on CUDA, over the emulated one of the tests, beside the CPU's. Skipped, counted,
 -- where AMLUA_CUDA names no module.
 
 local helper = require("tests.recipe.helper")
+local vlm = require("tests.recipe.vlm_helper")
 
 -- Both sum in f32, in other orders; bf16 rounds each tensor to 2^-8, f16 to 2^-11. For that, what is cast to 8 bits
 -- (2^-4 apart) or to 16 levels may fall to the other side; the rate is low there, so that it does not add up.
@@ -60,29 +61,44 @@ local kinds = {
     } },
 }
 
+-- Fails unless so many steps on both devices lose the same, within this share. config(dir, changes): of a run of
+-- `recipe`.
+local function compare_devices(steps, within, config, recipe)
+    if not os.getenv("AMLUA_CUDA") then
+        pending("AMLUA_CUDA names no module")
+        return
+    end
+    local curves = {}
+    for _, device in ipairs { "cpu", "cuda" } do
+        local dir = helper.folder()
+        helper.train_here(config(dir, { device = device, step_scheduler = { max_steps = steps } }), recipe)
+        curves[device] = helper.jsonl(dir .. "/training.jsonl")
+    end
+    assert.equal(steps, #curves.cpu)
+    for step, line in ipairs(curves.cpu) do
+        local loss, other = line.loss, curves.cuda[step].loss
+        assert(math.abs(other - loss) <= within * math.abs(loss),
+               ("step %d: %.8f on CUDA, %.8f on the CPU"):format(step, other, loss))
+    end
+end
+
 describe("steps on CUDA", function()
     teardown(helper.cleanup)
 
     for _, kind in ipairs(kinds) do
         it("lose what the CPU's do: " .. kind.name, function()
-            if not os.getenv("AMLUA_CUDA") then
-                pending("AMLUA_CUDA names no module")
-                return
-            end
-            local curves = {}
-            for _, device in ipairs { "cpu", "cuda" } do
-                local dir = helper.folder()
-                helper.train_here(helper.config(dir, helper.changes(kind.changes, {
-                    device = device, step_scheduler = { max_steps = kind.steps or 20 },
-                })))
-                curves[device] = helper.jsonl(dir .. "/training.jsonl")
-            end
-            assert.equal(kind.steps or 20, #curves.cpu)
-            for step, line in ipairs(curves.cpu) do
-                local loss, other = line.loss, curves.cuda[step].loss
-                assert(math.abs(other - loss) <= kind.within * math.abs(loss),
-                       ("step %d: %.8f on CUDA, %.8f on the CPU"):format(step, other, loss))
-            end
+            compare_devices(kind.steps or 20, kind.within, function(dir, changes)
+                return helper.config(dir, helper.changes(kind.changes, changes))
+            end)
+        end)
+    end
+
+    for _, family in ipairs { "gemma3", "qwen2_5_vl" } do
+        it("lose what the CPU's do: pictures and text, " .. family, function()
+            local model, rows = vlm.model(family), vlm.rows(9, { text_rows = true })
+            compare_devices(20, 1e-4, function(dir, changes)
+                return vlm.config(dir, model, rows, changes)
+            end, vlm.recipe)
         end)
     end
 end)

@@ -247,9 +247,9 @@ function M.close(recipe)
     recipe.optimizer:close()
 end
 
---- Train in this process to the end.
-function M.train_here(cfg)
-    local recipe = M.recipe(cfg)
+--- Train in this process to the end, by a recipe's file (M.finetune).
+function M.train_here(cfg, file)
+    local recipe = M.recipe(cfg, file)
     recipe:train()
     M.close(recipe)
 end
