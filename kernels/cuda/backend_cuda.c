@@ -211,17 +211,13 @@ static int cuda_stream_new(am_stream **out)
     return AM_OK;
 }
 
-/* Did something spoil the record that is being made, and not the device? CUDA's errors of that kind
- * are cudaErrorStreamCapture… and cudaErrorCapturedEvent. */
-static int spoils_record(const am_stream *s, cudaError_t e)
-{
-    return s->mode == AM_CUDA_RECORDED && strstr(cudaGetErrorName(e), "Capture") != NULL;
-}
-
 int am_cuda_lost(am_stream *s, cudaError_t e, const char *what)
 {
-    if (spoils_record(s, e))
-        return am_cuda_outside_graphs(s, cudaGetErrorString(e));
+    if (strstr(cudaGetErrorName(e), "StreamCapture")) { /* the record is spoilt, not the device */
+        int rc = am_cuda_outside_graphs(s, cudaGetErrorString(e));
+        if (rc != AM_OK)
+            return rc;
+    }
     s->failed = AM_EDEVICE;
     return am_kernel_fail(
         AM_EDEVICE, "cuda: %s: %s%s", what, cudaGetErrorString(e),

@@ -279,6 +279,23 @@ START_TEST(graphs)
 }
 END_TEST
 
+/* What fails while a graph is recorded is the device, not the record. */
+START_TEST(lost_in_a_record)
+{
+    int *p = memory(sizeof *p);
+    void *graph = NULL;
+    const char *unfit;
+    am_fill_args args = {.out = p, .value = 3, .dtype = AM_I32, .nd = {.ndim = 0}};
+    CUDA_OK(cuda->graph_begin(cuda_stream, 1));
+    emu_set("AM_EMU_FAIL", "device:1");
+    ck_assert_int_eq(cuda->fill(cuda_stream, &args), AM_EDEVICE);
+    (void)cuda->graph_end(cuda_stream, &graph, &unfit);
+    ck_assert_ptr_null(graph);
+    ck_assert_int_eq(cuda->stream_sync(cuda_stream), AM_EDEVICE);
+    cuda->release(p, sizeof *p);
+}
+END_TEST
+
 /* Which devices there are, and which of them are new enough. */
 START_TEST(devices)
 {
@@ -319,9 +336,11 @@ int main(void)
 {
     setenv("AM_EMU_MEMORY", "256M", 1);
     const cuda_test tests[] = {
-        {"sizes", sizes, 0, 2},         {"uploads", uploads, 0, 1}, {"releases", releases, 0, 2},
-        {"room", room, 0, 1},           {"cache", cache, 0, 1},     {"lost", lost, 0, 3},
-        {"elsewhere", elsewhere, 0, 1}, {"devices", devices, 0, 1}, {"graphs", graphs, 0, 1},
+        {"sizes", sizes, 0, 2},         {"uploads", uploads, 0, 1},
+        {"releases", releases, 0, 2},   {"room", room, 0, 1},
+        {"cache", cache, 0, 1},         {"lost", lost, 0, 3},
+        {"elsewhere", elsewhere, 0, 1}, {"devices", devices, 0, 1},
+        {"graphs", graphs, 0, 1},       {"graphs", lost_in_a_record, 0, 1},
         {"named", named, 0, 1},
     };
     const int count = sizeof tests / sizeof *tests;

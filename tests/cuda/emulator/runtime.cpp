@@ -54,6 +54,7 @@ const ErrorText error_texts[] = {
           "part or all of the requested memory range is already mapped"),
     ERROR(cudaErrorHostMemoryNotRegistered,
           "pointer does not correspond to a registered memory region"),
+    ERROR(cudaErrorIllegalState, "the operation cannot be performed in the present state"),
     ERROR(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
     ERROR(cudaErrorStreamCaptureInvalidated,
           "operation failed due to a previous error during capture"),
