@@ -91,6 +91,24 @@ describe("a GPU that fails in the third step", function()
         end)
     end
 
+    it("says what it goes on from when it fails before its first step", function()
+        if skipped() then
+            return
+        end
+        local dir = helper.folder()
+        local cfg = config(dir)
+        assert.equal(0, (helper.train(cfg, { "--step_scheduler.max_steps", "2" })))
+        for environment, says in pairs {
+            ["AM_EMU_MEMORY=64K"] = "What would help: model.torch_dtype: bfloat16; a peft section",
+            ["AM_EMU_FAIL=launch:1"] = "unspecified launch failure",
+        } do
+            local rc, _, errors = helper.train(cfg, nil, { before = environment })
+            assert.equal(1, rc, errors)
+            has(errors, says)
+            has(errors, "The checkpoint " .. helper.latest(dir) .. " is as it was")
+        end
+    end)
+
     it("goes on where released memory was enough", function()
         if skipped() then
             return
@@ -116,9 +134,19 @@ describe("a GPU that can't be used", function()
                 return
             end
             local rc, _, errors = helper.train(config(helper.folder()), nil, { before = environment })
-            assert.equal(2, rc, errors)
+            assert.equal(1, rc, errors)
             has(errors, "device: ")
             has(errors, says)
         end)
     end
+
+    it("is refused by its number, too", function()
+        if skipped() then
+            return
+        end
+        local rc, _, errors = helper.train(config(helper.folder(), { device = "cuda:5" }), nil,
+                                           { before = "AM_EMU_DEVICES=1" })
+        assert.equal(1, rc, errors)
+        has(errors, "device: there is no device cuda:5; there are 1, from cuda:0 on")
+    end)
 end)

@@ -57,11 +57,8 @@ function M.device_id(name)
     if name == nil then
         return default_device
     end
-    if type(name) == "number" then
-        return name
-    end
     if type(name) ~= "string" then
-        err.raise("argument", "a device is named by a text such as \"cpu\", not by a %s", type(name))
+        err.raise("argument", "a device is named by a text such as \"cpu\" or \"cuda:0\", not by a %s", type(name))
     end
     check(C.am_device_find(int_box, name))
     return int_box[0]
@@ -346,7 +343,7 @@ end
 --- A copy with storage of its own and no history.
 function methods:clone()
     need("clone", self)
-    local t = M.empty(self:size(), { dtype = C.am_tensor_dtype(self), device = C.am_tensor_device(self) })
+    local t = M.empty(self:size(), { dtype = C.am_tensor_dtype(self), device = self:device() })
     check(C.am_tensor_copy(t, self))
     return t
 end

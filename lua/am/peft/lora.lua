@@ -39,7 +39,7 @@ function LinearLoRA.new(base, opts)
     if opts.use_dora then
         if packed.is(self.weight) then
             err.raise("unsupported", "use_dora needs the norms of rows, which weights in few bits do not have at hand; "
-                      .. "leave it out, or the section quantization")
+                      .. "leave it out, or load them as they are")
         end
         dora.attach(self, base.out_features)
     end

@@ -21,28 +21,30 @@ local function about(name)
     return ffi.string(text[0])
 end
 
--- This rank's GPU, of those on its host, and what it is. Raises "device" where there is none that can be used.
-local function own_gpu(local_rank)
-    local count = ffi.new("int[1]")
-    edge.check(edge.C.am_gpu_count(count))
-    local name = "cuda:" .. local_rank % count[0]
+-- The GPU of a name, "cuda" being this rank's of those on its host, and what it is. Raises where it can't be used.
+local function gpu(name, local_rank)
+    if name == "cuda" then
+        local count = ffi.new("int[1]")
+        edge.check(edge.C.am_gpu_count(count))
+        name = "cuda:" .. local_rank % count[0]
+    end
     return name, about(name)
 end
 
 --- The device for what `device` says: a name; "cuda" is this rank's GPU; nil that GPU too, or "cpu" where there is
---- none. A GPU that can't be used is an error where it is asked for, else a warning to `log`.
+--- none. A GPU that can't be used is an error ("device") where it is asked for, else a warning to `log`.
 function M.choose(wanted, local_rank, log)
-    if wanted and wanted ~= "cuda" then
+    if wanted and not wanted:find("^cuda") then
         return wanted
     elseif not wanted and not has_driver() then
         return "cpu"
     end
-    local ok, name, what = pcall(own_gpu, local_rank)
+    local ok, name, what = pcall(gpu, wanted or "cuda", local_rank)
     if ok then
         log:info("%s is %s", name, what)
         return name
     elseif wanted then
-        err.raise("usage", "device: %s", tostring(name))
+        err.raise("device", "device: %s", tostring(name))
     end
     log:warning("%s; computing on the CPU", tostring(name))
     return "cpu"

@@ -6,6 +6,7 @@ local am = require("am")
 local config = require("am.config")
 local err = require("am.core.error")
 local groups = require("am.optim.groups")
+local qlora = require("am.quantization.qlora")
 local schedule = require("am.optim.scheduler")
 local signals = require("am.training.signals")
 local tensor = require("am.core.tensor")
@@ -73,6 +74,9 @@ function M.run(recipe)
     end
     if cfg:has("step_scheduler.preemption_signal") then
         within(cfg, "step_scheduler.preemption_signal", signals.check, cfg:get("step_scheduler.preemption_signal"))
+    end
+    if cfg:has("quantization") then
+        within(cfg, "quantization", qlora.new, cfg:child("quantization"):to_table())
     end
     trackers.new(cfg)
     if recipe.trains and cfg:has("optimizer") and not is_own(cfg:child("optimizer")) then

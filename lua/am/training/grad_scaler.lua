@@ -11,7 +11,7 @@ local M = {}
 --- What the `grad_scaler` section may hold.
 M.fields = {
     enabled = { type = "boolean", doc = "scale the loss; by default where the model is in float16" },
-    init_scale = { type = "number", above = 0, default = 65536, doc = "the first scale" },
+    init_scale = { type = "number", above = 0, max = 2 ^ 127, default = 65536, doc = "the first scale" },
     growth_factor = { type = "number", above = 1, default = 2, doc = "of the scale after growth_interval clean steps" },
     backoff_factor = { type = "number", above = 0, below = 1, default = 0.5,
                        doc = "of the scale after a step with a gradient that is no number" },
