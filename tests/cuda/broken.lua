@@ -1,15 +1,15 @@
 -- What a rank learns whose NCCL fails, and what the other one does: the last rank has its failure (AM_EMU_FAIL's) from
 -- its second collective on, each prints the error that it gets. For dist_failures_spec.lua.
 --
---   mpirun -n 2 amlua tests/cuda/broken.lua FAILURE WHAT
+--   AMLUA_MEETING=$(mktemp -d) mpirun -n 2 amlua tests/cuda/broken.lua FAILURE WHAT
 --
 -- WHAT: sum, half (a sum of bf16), matrix (a sum that the host factors), exchange, or meeting.
 
 local ffi = require("ffi")
 local am = require("am")
 local linalg = require("am.core.linalg")
+local meeting = require("tests.dist.meeting")
 local posix = require("am.utils.posix")
-local said = require("tests.dist.meeting")
 
 ffi.cdef "void am_emu_set(const char *name, const char *value);"
 
@@ -42,7 +42,7 @@ local ok, e = pcall(function()
     end
 end)
 local again, same = pcall(function() return to:narrow(0, 0, 1):item() end)
-said(world.rank, 2, ("rank %d: %s\nrank %d then: %s\n")
+meeting.say(world.rank, 2, ("rank %d: %s\nrank %d then: %s\n")
     :format(world.rank, ok and "came" or tostring(e), world.rank,
             again and "reads" or same == e and "the same" or tostring(same)))
 posix.sleep(last and 0 or 6) -- one ends both

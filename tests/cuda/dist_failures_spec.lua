@@ -66,7 +66,7 @@ ranks.describe("ranks on CUDA", function()
             end
             local began = os.time()
             local ok, e = pcall(function() world.group:all_reduce(t):wait():sum():item() end)
-            require("tests.dist.meeting")(world.rank, 2, ("%%d: %%s, %%s\n")
+            require("tests.dist.meeting").say(world.rank, 2, ("%%d: %%s, %%s\n")
                 :format(world.rank, ok and "came" or e, os.time() - began < 10))
             world:abort(3, "over")]]):format(timeout, instead))
         local lines = {}

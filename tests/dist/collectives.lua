@@ -1,6 +1,8 @@
 -- Every collective of a communicator against plain arithmetic, on all ranks that run this; a failure ends them all.
 --
---   mpirun -n N amlua tests/dist/collectives.lua WORD [DEVICE [DTYPE]]     of tensors on DEVICE (cpu)
+--   AMLUA_MEETING=$(mktemp -d) mpirun -n N amlua tests/dist/collectives.lua WORD [DEVICE [DTYPE]]
+--
+-- Of tensors on DEVICE (cpu). WORD:
 --
 -- right: all of it.
 -- late: the last rank stays away from the last collective, a sum in DTYPE (float32), and the others print what they
@@ -10,7 +12,7 @@
 local am = require("am")
 local comm = require("am.distributed.comm")
 local posix = require("am.utils.posix")
-local said = require("tests.dist.meeting")
+local meeting = require("tests.dist.meeting")
 
 local word, device = arg[1], arg[2] or "cpu"
 local world = comm.open("mpi", { timeout = word ~= "right" and 1 or 60 })
@@ -164,7 +166,7 @@ if word == "late" then
             assert(other:to("float32"):sum():item() == 7 * n, "what was given up writes to another's memory")
         end
     end
-    said(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    meeting.say(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
     posix.sleep(rank == 0 and 0 or 20) -- one ends all
     world:abort(5, "late")
 end
@@ -180,7 +182,7 @@ if word == "behind" then -- the first rank has gone on to the next collective, w
             world:barrier()
         end)
     end
-    said(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
+    meeting.say(rank, size - 1, ("rank %d: %s\n"):format(rank, ok and "came" or tostring(e)))
     posix.sleep(rank == 0 and 0 or 20)
     world:abort(5, "behind")
 end

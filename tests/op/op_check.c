@@ -127,7 +127,7 @@ static void against_differences(const op_case *c, case_values *values, const run
         snprintf(what, sizeof what, "%s%s: gradient of input %d", case_text(c), how, i + 1);
         ck_assert_msg(r->grad[i] != NULL, "%s: there is none", what);
         ck_assert_msg(r->n_grad[i] == values->n[i], "%s: wrong size", what);
-        int64_t n = values->n[i], step = n > most ? n / most : 1, m = 0;
+        int64_t n = values->n[i], step = n > most ? (n / most) | 1 : 1, m = 0; /* no column alone */
         double *got = malloc(((size_t)n + 1) * sizeof *got);
         double *want = malloc(((size_t)n + 1) * sizeof *want);
         for (int64_t j = 0; j < n; j += step) {
