@@ -8,12 +8,15 @@
 
 local am = require("am")
 local checkpoint = require("am.checkpoint")
+local devices = require("am.recipes.devices")
 local err = require("am.core.error")
 local json = require("am.utils.json")
 local options = require("am.cli.options")
 local path = require("am.utils.path")
 local saved_model = require("am.recipes.saved_model")
 local vlm_prompt = require("am.recipes.vlm_prompt")
+
+local log = require("am.utils.log").get("am.generate")
 
 local M = {}
 
@@ -36,6 +39,7 @@ local specs = {
     { "torch_dtype", default = "auto", doc = "float32, bfloat16, … (auto: the checkpoint's)" },
     { "load_in_4bit", type = "flag", doc = "keep the model in 4 bits, as an adapter of QLoRA was trained beside it" },
     { "load_in_8bit", type = "flag", doc = "the same in 8 bits" },
+    { "device", doc = "where to compute: cpu, cuda or cuda:1 (a GPU, where there is one)" },
     { "threads", doc = "threads to use" },
     { "json", type = "flag", doc = "print an object with prompt and text a line" },
     { "output-format", default = "text", doc = "text, or json: one object with prompt, image_url and response" },
@@ -67,7 +71,9 @@ end
 
 -- The model, and its processor where it sees pictures.
 local function load(args)
-    local found, opts = wanted(args), { torch_dtype = args.torch_dtype, quantize = am.quantization.qlora.new(args) }
+    local found = wanted(args)
+    local opts = { torch_dtype = args.torch_dtype, device = devices.choose(args.device, 0, log),
+                   quantize = am.quantization.qlora.new(args) }
     if found.weights and opts.quantize then
         err.raise("usage", "weights of a checkpoint are not read in few bits; make a whole model of them by "
                   .. "recipes/consolidate.lua")
