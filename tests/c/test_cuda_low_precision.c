@@ -66,7 +66,7 @@ START_TEST(casts)
                          : elem_get(a, args.dtype, i) * exp2(random_in(-14, 6)));
         args.a = a;
         compare_casts(&args, what);
-        if (n > 20000 && other_order()) { /* the small ones do */
+        if (n > 20000 && other_order()) { /* smaller ones go on in every order */
             free_kept();
             continue;
         }
