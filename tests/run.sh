@@ -228,7 +228,7 @@ run_cuda() {
     elif grep -q '^SKIP' "$log"; then
         start tests/cuda/run.sh 60 printf 'ok 1 - # SKIP %s\n1..1\n' "$(sed -n 's/^SKIP //p' "$log")"
     else
-        for part in ranks-failing ranks fwd specs rand rev; do
+        for part in ranks-failing ranks fwd specs rand rev; do # the longest first
             [ $part != ranks ] || jobs=$((jobs + 1)) # the one before waits for time-outs
             start "tests/cuda/run.sh $part" 600 tests/cuda/run.sh "$release" $part
             [ $part != fwd ] || jobs=$((jobs - 1))

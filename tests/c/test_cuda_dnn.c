@@ -72,7 +72,8 @@ enum { SHAPES = sizeof shapes / sizeof *shapes };
 START_TEST(agrees_with_ref)
 {
     static const int64_t lengths[] = {17, 1, 30, 5, 9};
-    for (int mode = 0; mode < 6; mode++) {
+    /* of its own kernels, which have threads, are those of samples alone */
+    for (int mode = other_order() ? 4 : 0; mode < 6; mode++) {
         problem p = make(shapes[_i].dtype, shapes[_i].b, shapes[_i].t, shapes[_i].t, shapes[_i].h,
                          shapes[_i].kh, shapes[_i].d, shapes[_i].gap);
         char what[64];

@@ -36,7 +36,8 @@ ranks.describe("ranks on CUDA", function()
 
     -- ranks.train on n GPUs.
     local function train(n, changes, overrides)
-        return ranks.train(n, helper.changes({ device = "cuda" }, changes or {}), overrides)
+        return ranks.train(n, helper.changes({ device = "cuda", step_scheduler = { max_steps = 10 } }, changes or {}),
+                           overrides)
     end
 
     local function collectives(n, streams)
@@ -103,7 +104,7 @@ ranks.describe("ranks on CUDA", function()
         local whole, dir = train(1), helper.folder()
         local words = { "--checkpoint.checkpoint_dir", dir }
         train(2, { distributed = { strategy = "fsdp2" } }, { "--step_scheduler.max_steps", "7", unpack(words) })
-        ranks.train(1, nil, words)
+        ranks.train(1, { step_scheduler = { max_steps = 10 } }, words)
         ranks.compare(whole, helper.jsonl(dir .. "/training.jsonl"))
     end)
 
