@@ -2,12 +2,10 @@
 -- name it and end. Over the tests' emulated CUDA and NCCL; skipped, counted, where AMLUA_CUDA names no module. What
 -- ranks learn: dist_spec.lua.
 
-local ffi = require("ffi")
+local environment = require("tests.support.environment")
 local helper = require("tests.recipe.helper")
 local posix = require("am.utils.posix")
 local ranks = require("tests.dist.ranks")
-
-ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
 
 -- A rank of those that meet over Gloo, as a line of the shell: who is killed there takes no launcher along.
 local function over_gloo(rank, size, words)
@@ -22,14 +20,7 @@ local function together(lines)
     return out, errors
 end
 
-ranks.describe("ranks on CUDA", function()
-    if not os.getenv("AMLUA_CUDA") then
-        pending("AMLUA_CUDA names no module")
-        return
-    end
-
-    setup(function() ffi.C.setenv("AM_EMU_DEVICES", "4", 1) end)
-
+ranks.describe_on_gpus("ranks on CUDA", function()
     -- Streams that do at once what they can: what is still to be done for a group that was given up comes next.
     local function collectives(word, dtype)
         return helper.run({ "tests/dist/collectives.lua", word, "cuda", dtype },
@@ -39,15 +30,15 @@ ranks.describe("ranks on CUDA", function()
     it("name the rank that does not come, and end", function()
         local status, out
         for _, dtype in ipairs { "float32", "bfloat16" } do -- the second is two kernels around NCCL's
-            ffi.C.setenv("AM_SYNC", dtype == "bfloat16" and "1" or "0", 1) -- which wait for none of another rank
+            environment.set { AM_SYNC = dtype == "bfloat16" and "1" or "0" } -- which wait for none of another rank
             status, out = collectives("late", dtype)
-            ffi.C.setenv("AM_SYNC", "0", 1)
             assert.equal(5, status)
             for rank = 0, 1 do
                 assert.matches("rank " .. rank .. ": all_reduce %d+ of group world did not end within 1 s: there "
                     .. "came no rank 2 %(host [^,]+, process %d+%)\n", out)
             end
         end
+        environment.set { AM_SYNC = "0" }
         status, out = collectives("behind")
         assert.equal(5, status)
         assert.matches("rank 1: recv %d+ of group world did not end within 1 s: there came no "

@@ -2,13 +2,11 @@
 -- beside one rank, a checkpoint that a CPU goes on from, refusals. Skipped, counted, where AMLUA_CUDA names no module.
 -- Ranks that stay away or fail: dist_failures_spec.lua.
 
-local ffi = require("ffi")
+local environment = require("tests.support.environment")
 local helper = require("tests.recipe.helper")
 local json = require("am.utils.json")
 local mixture = require("tests.dist.mixtures")
 local ranks = require("tests.dist.ranks")
-
-ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
 
 -- Strategies on so many ranks. one: what of the changes one rank has, too.
 local strategies = {
@@ -26,14 +24,7 @@ local strategies = {
     { "ep", 2, { distributed = { strategy = "ddp", ep_size = 2 } }, family = "mixtral" },
 }
 
-ranks.describe("ranks on CUDA", function()
-    if not os.getenv("AMLUA_CUDA") then
-        pending("AMLUA_CUDA names no module")
-        return
-    end
-
-    setup(function() ffi.C.setenv("AM_EMU_DEVICES", "4", 1) end)
-
+ranks.describe_on_gpus("ranks on CUDA", function()
     -- ranks.train on n GPUs.
     local function train(n, changes, overrides)
         return ranks.train(n, helper.changes({ device = "cuda", step_scheduler = { max_steps = 10 } }, changes or {}),
@@ -77,9 +68,8 @@ ranks.describe("ranks on CUDA", function()
         local cfg = helper.config(helper.folder(), { device = "cuda", distributed = { strategy = "ddp" },
                                                      step_scheduler = { global_batch_size = 8, local_batch_size = 2,
                                                                         max_steps = 5 } })
-        ffi.C.setenv("AM_EMU_STREAMS", "rand", 1)
+        environment.set { AM_EMU_STREAMS = "rand" }
         local records = ranks.run(2, cfg, { "--checkpoint.enabled", "false" }, "tests/dist/replicas.lua")
-        ffi.C.setenv("AM_EMU_STREAMS", "eager", 1)
         assert.equal(5, #records)
     end)
 

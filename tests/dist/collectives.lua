@@ -11,8 +11,8 @@
 
 local am = require("am")
 local comm = require("am.distributed.comm")
-local posix = require("am.utils.posix")
 local meeting = require("tests.dist.meeting")
+local posix = require("am.utils.posix")
 
 local word, device = arg[1], arg[2] or "cpu"
 local world = comm.open("mpi", { timeout = word ~= "right" and 1 or 60 })

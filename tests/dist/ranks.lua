@@ -1,6 +1,7 @@
 -- How specs start ranks (mpirun, one thread each), and when several have learnt what one has. Holds no tests.
 local assert = require("luassert")
 local busted = require("busted")
+local environment = require("tests.support.environment")
 local helper = require("tests.recipe.helper")
 local io_core = require("am.core.io")
 local path = require("am.utils.path")
@@ -23,6 +24,19 @@ function M.describe(what, fn)
             return
         end
         busted.teardown(helper.cleanup)
+        fn()
+    end)
+end
+
+--- The same with a GPU for each of up to four ranks, over the emulated CUDA; pending where AMLUA_CUDA names no module.
+function M.describe_on_gpus(what, fn)
+    M.describe(what, function()
+        if not os.getenv("AMLUA_CUDA") then
+            busted.pending("AMLUA_CUDA names no module")
+            return
+        end
+        busted.before_each(function() environment.set { AM_EMU_DEVICES = "4" } end)
+        busted.after_each(environment.restore)
         fn()
     end)
 end

@@ -2,7 +2,6 @@
  * floating dtype and layout, with the tolerances of op_check.h; gradients against finite
  * differences, too. The backend is the module that AMLUA_CUDA names: the CUDA backend's own code
  * over an emulated GPU (tests/cuda), or on a GPU. Without it everything counts as skipped. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "cuda_suite.h"
